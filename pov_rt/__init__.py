@@ -1,0 +1,1 @@
+"""A real-time activity server for proofs of value, built on Tornado."""

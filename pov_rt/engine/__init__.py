@@ -1,0 +1,1 @@
+"""Engines: where activities, marks, leases and sets live. One URL chooses."""

@@ -1,0 +1,249 @@
+"""What an engine is, with its guarantees. `pov_rt.suites.EngineSuite` tests each of them.
+
+An engine knows topics and bytes. It does not know activities, connections or permissions. Every
+method may be called from any task of the event loop the engine was started on, and from nowhere
+else. A method that is cancelled may or may not have taken effect, but leaves the engine intact.
+When the engine cannot do what is asked (disk full, Redis away), methods raise `Unavailable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+
+class Position(NamedTuple):
+    """A place in a topic's log. Offsets of another epoch mean nothing."""
+
+    epoch: str
+    offset: int
+
+
+class NewEntry(NamedTuple):
+    """One thing to append. `key` is unique per (topic, publisher) for the idempotency window.
+
+    `feed` names a second topic that gets the same body, atomically with the first where the engine
+    can. `origin` is handed to followers unread (the connection that published).
+    """
+
+    topic: str
+    publisher: str
+    key: str
+    body: bytes
+    feed: str = ""
+    origin: str = ""
+
+
+class Appended(NamedTuple):
+    """Where an entry is. `duplicate`: it was there before, and nobody was told again."""
+
+    epoch: str
+    offset: int
+    duplicate: bool = False
+
+
+class Conflict(NamedTuple):
+    """The key was used before for another body; nothing was appended."""
+
+    epoch: str
+    offset: int
+
+
+class Entry(NamedTuple):
+    """An appended entry. `at` is when it was appended, in seconds since 1970."""
+
+    offset: int
+    body: bytes
+    at: float
+    origin: str = ""
+
+
+class Top(NamedTuple):
+    """The state of a topic's log: `offset` of the newest entry (0: none was ever appended) and
+    `oldest`, the offset of the oldest one still kept (top + 1 where none is).
+    """  # noqa: D205  (one sentence that does not fit a line)
+
+    epoch: str
+    offset: int
+    oldest: int
+
+
+class Page(NamedTuple):
+    """Entries with the state of the log at the instant they were read."""
+
+    top: Top
+    entries: Sequence[Entry]
+
+
+class Follower(Protocol):
+    """Who is told what happens on watched topics: the hub. Called on the loop; must not raise."""
+
+    def entries(self, topic: str, epoch: str, entries: Sequence[Entry]) -> None:
+        """Take entries that are durable. Per topic: in offset order, each once, none left out.
+
+        An engine that may have missed some calls `uncertain` first.
+        """
+
+    def signal(self, topic: str, body: bytes, origin: str) -> None:
+        """Take a signal that another node sent (a node's own signals do not come back to it)."""
+
+    def uncertain(self, topic: str) -> None:
+        """Learn that entries or an epoch may have been missed: compare with `Log.top`."""
+
+
+class Log(Protocol):
+    """Append-only logs, one per topic.
+
+    Order: one total order per topic, the same for every reader and follower on every node. Offsets
+    start at 1 and are contiguous. A log that was lost, reset or restored has a new epoch.
+    """
+
+    async def append(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:
+        """Append a batch; return what became of each, in order.
+
+        Returns when all are as durable as the engine's `guarantee` says; followers on every node
+        that watch the topic are told then and not before, and on this node before this returns.
+        Entries of one batch keep their order. Not atomic as a whole: after `Unavailable`, any
+        prefix may be there, and a retry with the same keys is safe. A retry with an equal body
+        answers the first offset with `duplicate`; with another one `Conflict`. The memory of keys
+        lasts for the idempotency window, whatever the retention.
+        """
+
+    async def read(self, topic: str, after: int, limit: int, *, reverse: bool = False) -> Page:
+        """Return up to `limit` entries with offset > `after`, oldest first.
+
+        With `reverse`: those with offset < `after`, newest first (`after` 0: from the top). Entries
+        that retention took are left out: compare with `top.oldest`.
+        """
+
+    async def top(self, topic: str) -> Top:
+        """Return the state of the topic's log; asking gives an unknown topic an epoch.
+
+        The epoch stays the same as long as the log does, even if nothing is appended.
+        """
+
+
+class Signals(Protocol):
+    """Ephemeral messages between nodes: at most once, unordered with the log, never stored."""
+
+    def send(self, topic: str, body: bytes, origin: str = "") -> None:
+        """Hand `body` to the followers of all other nodes that watch `topic`. Never blocks."""
+
+
+class Marks(Protocol):
+    """Watermarks: how far somebody got in a topic. They only ever move forward in an epoch."""
+
+    async def advance(self, topic: str, user: str, name: str, position: Position) -> Position:
+        """Move the mark to the later of what is there and `position`; return what is there now.
+
+        A position of another epoch than the mark's replaces it (the log was reset).
+        """
+
+    async def get(self, topic: str, user: str, name: str) -> Position | None:
+        """Return one mark, or None if it was never set."""
+
+    async def all(self, topic: str, name: str) -> Mapping[str, Position]:
+        """Return every user's mark of that name on the topic."""
+
+    async def drop(self, topic: str, user: str, name: str) -> None:
+        """Forget one mark; nothing happens if there is none."""
+
+
+class Lease(NamedTuple):
+    """A member under a lease. `leaving_at` (seconds since 1970) is set once it is on its way out."""
+
+    member: str
+    body: bytes
+    node: str
+    leaving_at: float | None = None
+
+
+class Leases(Protocol):
+    """Members of a topic that vanish when their node stops renewing."""
+
+    async def put(self, topic: str, member: str, body: bytes) -> bool:
+        """Enter or update a member under this node's lease; return whether it is new.
+
+        A member that another node holds becomes this node's. It clears `leaving_at`.
+        """
+
+    async def leave(self, topic: str, member: str, after_s: float) -> bool:
+        """Mark a member as leaving in `after_s` seconds; False if another node holds it now."""
+
+    async def remove(self, topic: str, member: str) -> bool:
+        """Remove a member at once, whoever holds it; return whether it was there."""
+
+    async def members(self, topic: str) -> Sequence[Lease]:
+        """Return the members, those who are leaving included, expired ones not."""
+
+    async def expire(self) -> Sequence[tuple[str, Lease]]:
+        """Remove members whose node is gone or whose `leaving_at` has passed; return them.
+
+        Each removed member is returned to exactly one caller on one node.
+        """
+
+    async def renew(self) -> None:
+        """Renew this node's lease: one operation, however many members it has."""
+
+
+class Sets(Protocol):
+    """Named sets whose members have a value and may expire."""
+
+    async def add(
+        self, name: str, member: str, body: bytes = b"", expires_at: float | None = None
+    ) -> None:
+        """Add or replace a member; `expires_at` in seconds since 1970, None for never."""
+
+    async def remove(self, name: str, member: str) -> bool:
+        """Remove a member; return whether it was there."""
+
+    async def get(self, name: str, member: str) -> bytes | None:
+        """Return the member's value, or None if it is not there or has expired."""
+
+    async def members(self, name: str) -> Mapping[str, bytes]:
+        """Return the members that have not expired."""
+
+
+class Engine(Protocol):
+    """All five parts behind one URL. Owner: the Server, which starts and closes it."""
+
+    guarantee: str
+    """What an acknowledged append survives: `process`, `disk` or `primary`."""
+
+    @property
+    def log(self) -> Log:
+        """The topics' logs."""
+
+    @property
+    def signals(self) -> Signals:
+        """Messages between nodes."""
+
+    @property
+    def marks(self) -> Marks:
+        """Watermarks."""
+
+    @property
+    def leases(self) -> Leases:
+        """Members under a lease."""
+
+    @property
+    def sets(self) -> Sets:
+        """Sets with expiry."""
+
+    async def start(self, follower: Follower) -> None:
+        """Connect, open, recover. Raises `Unavailable` with a reason that names what to mend."""
+
+    async def close(self) -> None:
+        """Finish what was accepted, then let go of everything. Calling it twice is fine."""
+
+    async def watch(self, topic: str) -> Top:
+        """Tell the follower of the topic's entries and signals from now on.
+
+        Every entry after the returned top reaches the follower.
+        """
+
+    async def unwatch(self, topic: str) -> None:
+        """Stop telling the follower; an entry that is on its way may still arrive."""
+
+    def health(self) -> str | None:
+        """Return None when the engine works, else one line that says what does not."""
