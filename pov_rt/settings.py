@@ -114,7 +114,7 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     types: list[str] | None = None
     """Activity types that may be published; none: any."""
     actions: list[str] | None = None
-    token_rate: Rate = "20/s"
+    token_rate: Rate = "20/s"  # noqa: S105  (a rate, no secret)
     """Token requests of one address."""
 
 

@@ -150,7 +150,7 @@ class Marks(Protocol):
 
 
 class Lease(NamedTuple):
-    """A member under a lease. `leaving_at` (seconds since 1970) is set once it is on its way out."""
+    """A member under a lease; `leaving_at` (seconds since 1970) is set once it is going."""
 
     member: str
     body: bytes
