@@ -1,0 +1,1 @@
+"""The built-in plugins: each one small file that uses nothing but `pov_rt.plugin`."""

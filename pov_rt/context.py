@@ -1,0 +1,234 @@
+"""What the server offers to plugins: the interfaces `Host`, `Context` and `Request`.
+
+`hosting` implements them; plugins get them through `pov_rt.plugin`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+from typing_extensions import TypeVar
+
+from pov_rt.auth.grants import Grants
+from pov_rt.auth.tokens import Identity
+from pov_rt.clock import Clock
+from pov_rt.engine.base import Leases, Marks, Sets
+from pov_rt.errors import CloseCode
+from pov_rt.messages import Activity, Message, NewActivity
+
+S_co = TypeVar("S_co", default=None, covariant=True)
+O = TypeVar("O", bound=msgspec.Struct)  # noqa: E741  (options)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Where an activity is in its PoV's log. `duplicate`: this id was published before."""
+
+    id: str
+    pov_id: str
+    epoch: str
+    offset: int
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """The log's state at the instant of the subscription; everything after `offset` is pushed.
+
+    `guarantee` says what an acknowledged activity survives: `process`, `disk` or `primary`.
+    """
+
+    pov_id: str
+    epoch: str
+    offset: int
+    oldest_offset: int
+    guarantee: str
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """Activities with their offsets, and the state of the log when they were read."""
+
+    activities: Sequence[tuple[int, Activity]]
+    epoch: str
+    offset: int
+    oldest_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What another server answered."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Host(Protocol[S_co]):
+    """The server, as a plugin sees it outside of a message. One per plugin."""
+
+    @property
+    def state(self) -> S_co:
+        """What the plugin's lifespan yielded (None without one). Not there before the yield."""
+
+    @property
+    def clock(self) -> Clock:
+        """The time; take it from here and tests can move it."""
+
+    @property
+    def marks(self) -> Marks:
+        """Watermarks in the engine. Topics: `topic(pov_id)`."""
+
+    @property
+    def leases(self) -> Leases:
+        """Members that vanish with their node."""
+
+    @property
+    def sets(self) -> Sets:
+        """Sets with expiry. Start names with the plugin's own."""
+
+    def topic(self, pov_id: str) -> str:
+        """Return the engine's name for a PoV."""
+
+    def options(self, kind: type[O]) -> O:
+        """Return `[plugins.NAME]` as the class that the plugin declared with `options=`."""
+
+    def broadcast(self, pov_id: str, message: Message) -> None:
+        """Send to the PoV's subscribers on all nodes: at most once, unstored, encoded now."""
+
+    def send_user(self, user_id: str, message: Message) -> None:
+        """Send to every connection of a user on all nodes: at most once, unstored."""
+
+    async def publish(self, activity: NewActivity, *, user_id: str | None = None) -> Published:
+        """Publish in the plugin's own name; returns when the activity is durable.
+
+        `user_id` is used when the activity names none. Raises `InvalidActivity`, `IdConflict`,
+        `Unavailable`, or what a `before_publish` hook raised.
+        """
+
+    async def history(
+        self, pov_id: str, *, after: int = 0, limit: int = 100, reverse: bool = False
+    ) -> HistoryPage:
+        """Read up to `limit` activities after an offset; `reverse`: before it (0: the newest)."""
+
+    async def fetch(
+        self,
+        url: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        timeout_s: float = 5.0,
+    ) -> Response:
+        """Make an HTTP request; any status is an answer. Raises `Unavailable` if there was none."""
+
+    def disconnect(
+        self,
+        *,
+        user_id: str | None = None,
+        connection_id: str | None = None,
+        code: CloseCode = CloseCode.DISCONNECTED,
+    ) -> None:
+        """Close the matching connections on all nodes; one of the two ids is needed."""
+
+    def verify(self, token: str) -> Identity:
+        """Verify a socket token. Raises `TokenError` or a subclass."""
+
+    def regrant(self, connection_id: str, identity: Identity) -> Sequence[str]:
+        """Give a connection of this node a newer token of the same user.
+
+        Returns the PoVs it was subscribed to and may see no longer; they are unsubscribed. Raises
+        `TokenError` for another user or an older token, `NotFound` for an unknown connection.
+        """
+
+
+class Context(Protocol[S_co]):
+    """One connection, as a handler sees it. Valid during the call and after it."""
+
+    @property
+    def state(self) -> S_co:
+        """What the plugin's lifespan yielded."""
+
+    @property
+    def host(self) -> Host[S_co]:
+        """The server."""
+
+    @property
+    def user(self) -> Identity:
+        """Who is connected, from the token."""
+
+    @property
+    def grants(self) -> Grants:
+        """What the token allows now."""
+
+    @property
+    def device(self) -> str:
+        """The user's device, as the client named it (`default` if it did not)."""
+
+    @property
+    def connection_id(self) -> str:
+        """The connection's id, unique over all nodes."""
+
+    @property
+    def remote_ip(self) -> str:
+        """The client's address."""
+
+    @property
+    def user_agent(self) -> str:
+        """The client's User-Agent header, cut at 200 characters."""
+
+    def subscribed(self, pov_id: str) -> bool:
+        """Tell whether this connection is subscribed to the PoV."""
+
+    async def subscribe(self, pov_id: str) -> Subscribed:
+        """Subscribe this connection; activities follow the handler's reply.
+
+        `*` is the team feed. Raises `Forbidden`, `LimitExceeded`, `InvalidActivity` (the id),
+        `Unavailable`.
+        """
+
+    def unsubscribe(self, pov_id: str) -> bool:
+        """Unsubscribe; return whether it was subscribed. Nothing of the PoV follows the reply."""
+
+    def send(self, message: Message) -> None:
+        """Send to this connection, before the reply."""
+
+    def broadcast(self, pov_id: str, message: Message) -> None:
+        """As `Host.broadcast`; a subscribed caller gets it too, before the reply."""
+
+    async def publish(self, activity: NewActivity) -> Published:
+        """Publish in the connected user's name.
+
+        Raises `Forbidden` without the grant `publish` or once the token has expired, and what
+        `Host.publish` raises.
+        """
+
+
+class Request(Protocol[S_co]):
+    """An HTTP request to a plugin's route, already authenticated and authorised."""
+
+    @property
+    def state(self) -> S_co:
+        """What the plugin's lifespan yielded."""
+
+    @property
+    def host(self) -> Host[S_co]:
+        """The server."""
+
+    @property
+    def user(self) -> Identity:
+        """Whose token it is."""
+
+    @property
+    def path(self) -> Mapping[str, str]:
+        """The path's parameters, decoded: `{"pov_id": ...}`."""
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The query's parameters; of a repeated one the last."""
+
+    def body(self, kind: type[O]) -> O:
+        """Decode the JSON body. Raises `InvalidRequest` with the field at fault."""

@@ -1,0 +1,269 @@
+"""The plugins of one server: checked, frozen, and ready for dispatch.
+
+Everything that can be wrong with a plugin's declarations is found here, before the server listens.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+import msgspec
+from msgspec import inspect as shape
+
+from pov_rt.discovery import Found, PluginError, discover
+from pov_rt.ids import FindIds, find_ids
+from pov_rt.limits import Rate, parse_rate
+from pov_rt.messages import CORE_PUSHES, Message
+from pov_rt.plugin import HOOKS, HandlerSpec, Plugin, RouteSpec, Source, source_of
+from pov_rt.settings import SettingsError
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
+TAG = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*\Z")
+ROUTE = re.compile(r"(/([a-z0-9_-]+|\{[a-z][a-z0-9_]*\}))+\Z")
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A message type, ready to be dispatched to."""
+
+    plugin: Plugin[Any]
+    spec: HandlerSpec
+    tag: str
+    is_async: bool
+    rate: Rate | None
+    find_povs: FindIds | None
+    replies: tuple[type[Message], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A plugin's HTTP route; `answer` is the struct it returns, for the documentation."""
+
+    plugin: Plugin[Any]
+    spec: RouteSpec
+    is_async: bool
+    answer: type[msgspec.Struct] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """What all plugins of a server declare. Immutable."""
+
+    found: tuple[Found, ...]
+    handlers: Mapping[type[Message], Handler]
+    routes: tuple[Route, ...]
+    options: Mapping[str, msgspec.Struct | None]
+    decoder: msgspec.json.Decoder[Message]
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """Every message type that a client may send."""
+        return frozenset(handler.tag for handler in self.handlers.values())
+
+
+def build_registry(
+    plugin_settings: Mapping[str, Mapping[str, Any]], plugins_dir: Path | None = None
+) -> Registry:
+    """Find, check and freeze the plugins, less those with `enabled = false` in `[plugins.NAME]`.
+
+    Raises `PluginError` (a plugin is wrong) or `SettingsError` (its settings are).
+    """
+    found = tuple(discover(plugins_dir))
+    by_name: dict[str, Found] = {}
+    for each in found:
+        source = Source(each.module.__file__ or "?", 1)
+        if not NAME.match(each.plugin.name):
+            raise PluginError(
+                source, f"the plugin's name {each.plugin.name!r} is not {NAME.pattern}"
+            )
+        if (other := by_name.get(each.plugin.name)) is not None:
+            raise PluginError(
+                source, f"the plugin name {each.plugin.name!r} is taken by {other.module.__file__}"
+            )
+        by_name[each.plugin.name] = each
+    if unknown := sorted(set(plugin_settings) - set(by_name)):
+        raise SettingsError(
+            f"plugins.{unknown[0]}: there is no plugin of that name; "
+            f"there are {', '.join(sorted(by_name))}"
+        )
+    enabled = tuple(
+        each for each in found if plugin_settings.get(each.plugin.name, {}).get("enabled", True)
+    )
+    handlers: dict[type[Message], Handler] = {}
+    tags: dict[str, Source] = {}
+    routes: dict[tuple[str, str], Route] = {}
+    for each in enabled:
+        for spec in each.plugin.handlers:
+            handler = check_handler(each.plugin, spec)
+            if handler.tag in tags:
+                raise PluginError(
+                    spec.source,
+                    f"the type {handler.tag!r} is already handled at {tags[handler.tag]}",
+                )
+            tags[handler.tag] = spec.source
+            handlers[spec.message] = handler
+        for route_spec in each.plugin.routes:
+            route = check_route(each.plugin, route_spec)
+            key = (route_spec.method, re.sub(r"\{.*?\}", "{}", route_spec.path))
+            if key in routes:
+                raise PluginError(
+                    route_spec.source,
+                    f"{route_spec.method} {route_spec.path} is already served at "
+                    f"{routes[key].spec.source}",
+                )
+            routes[key] = route
+        check_hooks(each.plugin)
+    return Registry(
+        found=enabled,
+        handlers=handlers,
+        routes=tuple(routes.values()),
+        options={
+            each.plugin.name: _options(each.plugin, plugin_settings.get(each.plugin.name, {}))
+            for each in enabled
+        },
+        decoder=msgspec.json.Decoder(Union[tuple(handlers)] if handlers else Message),  # noqa: UP007  (built at run time)
+    )
+
+
+def check_handler(plugin: Plugin[Any], spec: HandlerSpec) -> Handler:
+    """Check one `@plugin.on`; raises `PluginError`."""
+    wrong = _blame(spec.source, f"@plugin.on({getattr(spec.message, '__name__', spec.message)})")
+    tag = _tag(spec.message, wrong)
+    _check_arguments(spec.function, ("message", "context"), wrong)
+    hints = _hints(spec.function)
+    first = next(iter(inspect.signature(spec.function).parameters))
+    if hints.get(first, spec.message) is not spec.message:
+        raise wrong(f"the handler's first argument is declared as {hints[first].__name__}")
+    try:
+        rate = parse_rate(spec.rate) if spec.rate is not None else None
+        msgspec.json.Decoder(spec.message)
+        find_povs = find_ids(shape.type_info(spec.message))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise wrong(str(error)) from error
+    replies = tuple(
+        kind
+        for kind in _union(hints.get("return"))
+        if isinstance(kind, type) and issubclass(kind, Message)
+    )
+    for reply in replies:
+        _tag(reply, wrong)
+    is_async = inspect.iscoroutinefunction(spec.function)
+    return Handler(plugin, spec, tag, is_async, rate, find_povs, replies)
+
+
+def check_route(plugin: Plugin[Any], spec: RouteSpec) -> Route:
+    """Check one `@plugin.http`; raises `PluginError`."""
+    wrong = _blame(spec.source, f"@plugin.http({spec.method!r}, {spec.path!r})")
+    if spec.method not in METHODS:
+        raise wrong(f"the method must be one of {', '.join(METHODS)}")
+    if not ROUTE.match(spec.path):
+        raise wrong("the path must look like '/povs/{pov_id}/tally'")
+    _check_arguments(spec.function, ("request",), wrong)
+    answers = [
+        kind
+        for kind in _union(_hints(spec.function).get("return"))
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    ]
+    is_async = inspect.iscoroutinefunction(spec.function)
+    return Route(plugin, spec, is_async, answers[0] if answers else None)
+
+
+def check_hooks(plugin: Plugin[Any]) -> None:
+    """Check the lifespan, the timers and the hooks of a plugin; raises `PluginError`."""
+    for lifespan in plugin.lifespans:
+        wrong = _blame(source_of(lifespan), "@plugin.lifespan")
+        if not inspect.isasyncgenfunction(lifespan):
+            raise wrong("must be `async def` with one `yield`")
+        if len(plugin.lifespans) > 1:
+            raise wrong("a plugin has only one")
+        _check_arguments(lifespan, ("host",), wrong)
+    for name, function, source in plugin.hooks:
+        wrong = _blame(source, f"@plugin.{name}")
+        arguments, may_be_async = HOOKS[name]
+        _check_arguments(function, ("_",) * arguments, wrong)
+        if inspect.iscoroutinefunction(function) and not may_be_async:
+            raise wrong("must be a plain function; it is called for every connection at once")
+    for timer in plugin.timers:
+        wrong = _blame(timer.source, "@plugin.every")
+        if timer.seconds <= 0:
+            raise wrong("the seconds must be above 0")
+        _check_arguments(timer.function, ("host",), wrong)
+
+
+def _blame(source: Source, what: str) -> Callable[[str], PluginError]:
+    return lambda problem: PluginError(source, f"{what}: {problem}")
+
+
+def _tag(message: type[Message], wrong: Callable[[str], PluginError]) -> str:
+    """Return the wire type, refusing what msgspec would take in silence."""
+    if not (isinstance(message, type) and issubclass(message, Message)):
+        raise wrong("the first argument must be a subclass of Message")
+    tag = message.__struct_config__.tag
+    if tag == message.__name__:
+        # Without `tag=` msgspec uses the class's name.
+        raise wrong(
+            f'{message.__name__} has no tag; write class {message.__name__}(Message, tag="...")'
+        )
+    if not isinstance(tag, str) or not TAG.match(tag) or len(tag) > 64:
+        raise wrong(f"the tag {tag!r} must look like 'poll.vote' and have at most 64 characters")
+    for base in message.__mro__[1:]:
+        if base is not Message and issubclass(base, Message) and base.__struct_config__.tag == tag:
+            raise wrong(
+                f"{message.__name__} inherits the tag {tag!r} of {base.__name__}; give it its own"
+            )
+    if any(tag == push.__struct_config__.tag and message is not push for push in CORE_PUSHES):
+        raise wrong(f"the type {tag!r} belongs to the server")
+    return tag
+
+
+def _check_arguments(
+    function: Callable[..., Any], names: tuple[str, ...], wrong: Callable[[str], PluginError]
+) -> None:
+    try:
+        inspect.signature(function).bind(*names)
+    except TypeError as error:
+        wanted = ", ".join(name for name in names if name != "_") or f"{len(names)} arguments"
+        raise wrong(f"the function must take ({wanted}): {error}") from error
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function)
+    except NameError:
+        # A name imported only for type checkers. The checks that need it are then left to those.
+        return {}
+
+
+def _union(hint: Any) -> Iterable[Any]:
+    """Yield the members of a union; of `Awaitable[X]` those of X."""
+    if get_origin(hint) in (Union, UnionType):
+        for each in get_args(hint):
+            yield from _union(each)
+    elif hint is not None:
+        yield hint
+
+
+def _options(plugin: Plugin[Any], given: Mapping[str, Any]) -> msgspec.Struct | None:
+    table = {name: value for name, value in given.items() if name != "enabled"}
+    if plugin.options is None:
+        if table:
+            raise SettingsError(f"plugins.{plugin.name}.{min(table)}: this plugin has no options")
+        return None
+    names = {field.encode_name for field in msgspec.structs.fields(plugin.options)}
+    if unknown := sorted(set(table) - names):
+        raise SettingsError(
+            f"plugins.{plugin.name}.{unknown[0]}: no such option; "
+            f"there are {', '.join(sorted(names))}"
+        )
+    try:
+        return msgspec.convert(table, plugin.options, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"plugins.{plugin.name}: {error}") from error
