@@ -1,0 +1,175 @@
+"""The keyring: which keys sign and verify tokens now, and how they change without an outage."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import math
+import re
+from collections.abc import Awaitable, Callable
+
+import jwt
+import msgspec
+
+from pov_rt.auth.sources import Key, parse_jwks, read_public_keys, read_secrets
+from pov_rt.clock import Clock
+from pov_rt.errors import TokenError
+from pov_rt.settings import AuthSettings, SettingsError
+
+log = logging.getLogger(__name__)
+
+MAX_TOKEN_BYTES = 4096
+
+JWKS_COOLDOWN_S = 30.0
+"""Between a fetch and the next one for an unknown `kid`: anyone can invent those."""
+
+# RFC 7515, section 7.1, without the empty parts it allows. ASCII only: PyJWT 2.15 raises
+# UnicodeEncodeError for a lone surrogate. No padding: a token has one spelling.
+_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+
+_JWS = jwt.PyJWS(algorithms=["HS256", "RS256", "ES256", "EdDSA"])
+
+
+class Header(msgspec.Struct):
+    """What is read of a token's header before its signature: only to choose among our keys."""
+
+    alg: str
+    kid: str | msgspec.UnsetType = msgspec.UNSET
+    crit: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_HEADER = msgspec.json.Decoder(Header)
+
+
+class Keyring:
+    """The keys of the settings, those fetched from `jwks_url`, and for a while those that left.
+
+    `version` changes with the keys. `jwks_wanted` is set when a token names a key that nobody
+    knows, at most once per `JWKS_COOLDOWN_S`. Raises `SettingsError` for keys that cannot be used.
+    """
+
+    def __init__(self, settings: AuthSettings, clock: Clock) -> None:
+        self.version = 0
+        self.jwks_wanted = asyncio.Event()
+        self._clock = clock
+        self._fetched_at = -math.inf
+        self._secrets: tuple[Key, ...] = ()
+        self._public: tuple[Key, ...] = ()
+        self._fetched: tuple[Key, ...] = ()
+        self._accepted: dict[Key, float] = {}
+        """Each key, in the order of trying, with the time at which it stops being accepted."""
+        self._settings = settings
+        self.reload(settings)
+
+    def reload(self, settings: AuthSettings) -> None:
+        """Take over the keys of changed settings; on `SettingsError` everything stays as it was."""
+        secrets, public = read_secrets(settings), read_public_keys(settings)
+        if not secrets and not public and settings.jwks_url is None:
+            raise SettingsError(
+                "there is no key to check tokens with: set auth.secrets or auth.secret_files "
+                "(make a secret with: openssl rand -base64 48), auth.public_key_files, "
+                "auth.jwks_file or auth.jwks_url"
+            )
+        if settings.jwks_url != self._settings.jwks_url:
+            self._fetched = ()
+            self._fetched_at = -math.inf
+            self.jwks_wanted.set()
+        self._settings = settings
+        self._secrets, self._public = secrets, public
+        self._update()
+
+    def replace_jwks(self, document: bytes) -> None:
+        """Take over the keys of a fetched JWK Set.
+
+        Raises ValueError for a document without usable keys; the keys stay as they were.
+        """
+        self._fetched = parse_jwks(document)
+        self._update()
+
+    async def refresh_jwks(self, fetch: Callable[[str], Awaitable[bytes]]) -> None:
+        """Get `jwks_url` with `fetch` and take its keys over; if that fails, keep those there are.
+
+        For a task that calls it every `jwks_refresh_s`, and at once when `jwks_wanted` is set.
+        """
+        self.jwks_wanted.clear()
+        url = self._settings.jwks_url
+        if url is None:
+            return
+        self._fetched_at = self._clock.monotonic()
+        try:
+            document = await fetch(url)
+            if url == self._settings.jwks_url:  # a reload can change it meanwhile
+                self.replace_jwks(document)
+        except Exception as error:  # whatever `fetch` raises: the issuer's outage must not be ours
+            log.warning("the keys at %s stay as they were: %r", url, error)
+
+    def verify(self, token: str) -> tuple[bytes, float]:
+        """Return a correctly signed token's payload, and until when its key is accepted.
+
+        Raises `TokenError` for anything else; its `__cause__` says why, for the log.
+        """
+        if len(token) > MAX_TOKEN_BYTES:
+            raise TokenError from ValueError("too long")
+        if _TOKEN.fullmatch(token) is None:
+            raise TokenError from ValueError("not three parts in base64url")
+        try:
+            return self._verify(token)
+        except TokenError:
+            raise
+        except Exception as error:  # PyJWT lets some of its input's errors through
+            raise TokenError from error
+
+    def sign(self, payload: bytes) -> str:
+        """Return a token with this payload, signed with the newest secret.
+
+        Raises `SettingsError` if there are only public keys.
+        """
+        if not self._secrets:
+            raise SettingsError(
+                "there is no secret to sign tokens with: set auth.secrets or auth.secret_files "
+                "(make a secret with: openssl rand -base64 48)"
+            )
+        return _JWS.encode(payload, self._secrets[0].identity, "HS256")
+
+    def _verify(self, token: str) -> tuple[bytes, float]:
+        encoded = token.partition(".")[0]
+        header = _HEADER.decode(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
+        if header.crit is not msgspec.UNSET:
+            raise TokenError from ValueError("no critical extension is supported")
+        now = self._clock.time()
+        for key, until in self._accepted.items():
+            named = header.kid is msgspec.UNSET or key.kid in (None, header.kid)
+            if key.algorithm != header.alg or not named or until <= now:
+                continue
+            try:
+                # The algorithm is the key's: PyJWT refuses a header that says another.
+                verified = _JWS.decode_complete(token, key.material, [key.algorithm])
+            except jwt.InvalidSignatureError:
+                continue
+            return verified["payload"], until
+        self._miss(header.kid)
+        raise TokenError from ValueError("no key has signed this")
+
+    def _miss(self, kid: str | msgspec.UnsetType) -> None:
+        if kid is msgspec.UNSET or self._settings.jwks_url is None:
+            return
+        if any(key.kid == kid for key in self._accepted):
+            return
+        if self._clock.monotonic() - self._fetched_at >= JWKS_COOLDOWN_S:
+            self.jwks_wanted.set()
+
+    def _update(self) -> None:
+        now = self._clock.time()
+        current = dict.fromkeys((*self._secrets, *self._public, *self._fetched), math.inf)
+        overlap_end = now + self._settings.key_overlap_s
+        retired = {
+            # A shorter overlap in new settings holds for keys on their way out, too.
+            key: min(until, overlap_end)
+            for key, until in self._accepted.items()
+            if key not in current and until > now
+        }
+        accepted = current | retired
+        if accepted != self._accepted:
+            self._accepted = accepted
+            self.version += 1

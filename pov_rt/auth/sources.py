@@ -1,0 +1,160 @@
+"""Where keys come from: secrets, PEM files and JWK Sets. Each key has one algorithm, for good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jwt
+import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_public_key,
+)
+
+from pov_rt.settings import MIN_SECRET_BYTES, AuthSettings, SettingsError
+
+MIN_RSA_BITS = 2048
+"""RFC 7518, section 3.3."""
+
+MAX_JWKS_KEYS = 64
+"""A token without `kid` is tried against each of them, before its sender is known."""
+
+PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+
+_HMAC = jwt.get_algorithm_by_name("HS256")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key with the only algorithm it is ever used with.
+
+    `identity` (the secret, or the public key as DER) tells whether two keys are the same.
+    """
+
+    algorithm: str
+    identity: bytes = field(repr=False)
+    material: bytes | PublicKey = field(repr=False, compare=False)
+    kid: str | None = None
+
+
+class JwkSet(msgspec.Struct):
+    """RFC 7517, section 5."""
+
+    keys: list[dict[str, Any]]
+
+
+def read_secrets(settings: AuthSettings) -> tuple[Key, ...]:
+    """Return the HS256 keys, newest first: those in files before those in the settings.
+
+    Raises `SettingsError` for a secret that is too short, is no secret, or cannot be read.
+    """
+    found: dict[bytes, Key] = {}
+    for path in settings.secret_files:
+        secret = _read(path, "auth.secret_files").removesuffix(b"\n").removesuffix(b"\r")
+        found.setdefault(secret, _secret_key(secret, f"the secret in {path} (auth.secret_files)"))
+    for index, text in enumerate(settings.secrets):
+        # An environment variable that is not UTF-8 arrives with its bytes escaped as surrogates.
+        secret = text.encode("utf-8", "surrogateescape")
+        found.setdefault(secret, _secret_key(secret, f"auth.secrets[{index}]"))
+    return tuple(found.values())
+
+
+def read_public_keys(settings: AuthSettings) -> tuple[Key, ...]:
+    """Return the keys of the PEM files and of the JWKS file.
+
+    Raises `SettingsError` naming the file that cannot be read or used.
+    """
+    keys = [_read_pem(path) for path in settings.public_key_files]
+    if settings.jwks_file is not None:
+        document = _read(settings.jwks_file, "auth.jwks_file")
+        try:
+            keys.extend(parse_jwks(document))
+        except ValueError as error:
+            raise SettingsError(f"auth.jwks_file: {settings.jwks_file}: {error}") from error
+    return tuple(dict.fromkeys(keys))
+
+
+def parse_jwks(document: bytes) -> tuple[Key, ...]:
+    """Return the usable signature keys of a JWK Set; the others are skipped (RFC 7517, section 5).
+
+    Raises ValueError if it is no JWK Set, has no usable key, or more than `MAX_JWKS_KEYS` keys.
+    """
+    try:
+        jwks = msgspec.json.decode(document, type=JwkSet).keys
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"this is no JWK Set: {error}") from error
+    if len(jwks) > MAX_JWKS_KEYS:
+        raise ValueError(f"a JWK Set may have {MAX_JWKS_KEYS} keys, this one has {len(jwks)}")
+    keys = tuple(dict.fromkeys(key for key in map(_jwk_key, jwks) if key is not None))
+    if not keys:
+        raise ValueError("the JWK Set has no public key for RS256, ES256 or EdDSA signatures")
+    return keys
+
+
+def _secret_key(secret: bytes, name: str) -> Key:
+    remedy = "make one with: openssl rand -base64 48"
+    if len(secret) < MIN_SECRET_BYTES:
+        raise SettingsError(
+            f"{name} has {len(secret)} bytes; HS256 needs at least {MIN_SECRET_BYTES}; {remedy}"
+        )
+    try:
+        _HMAC.prepare_key(secret)
+    except jwt.InvalidKeyError as error:
+        # Whoever has the public key could then sign tokens with it.
+        raise SettingsError(f"{name} is a key or certificate, no secret; {remedy}") from error
+    return Key("HS256", secret, secret)
+
+
+def _read_pem(path: str) -> Key:
+    pem = _read(path, "auth.public_key_files")
+    name = f"auth.public_key_files: {path}"
+    if b"PRIVATE KEY-----" in pem:
+        raise SettingsError(f"{name} is a private key; give its public half: openssl pkey -pubout")
+    try:
+        return _public_key(load_pem_public_key(pem), kid=None)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise SettingsError(f"{name} is not usable: {error}") from error
+
+
+def _jwk_key(jwk: dict[str, Any]) -> Key | None:
+    kid = jwk.get("kid")
+    # A symmetric key in a published document is no secret, and a private one ("d") has leaked.
+    if jwk.get("kty") == "oct" or "d" in jwk or not isinstance(kid, str | None):
+        return None
+    try:
+        if jwk.get("use", "sig") != "sig" or "verify" not in jwk.get("key_ops", ["verify"]):
+            return None
+        key = _public_key(jwt.PyJWK(jwk).key, kid)
+    except Exception:  # whatever the libraries raise on a malformed key; the others stay usable
+        return None
+    return key if jwk.get("alg", key.algorithm) == key.algorithm else None
+
+
+def _public_key(key: object, kid: str | None) -> Key:
+    match key:
+        case RSAPublicKey():
+            if key.key_size < MIN_RSA_BITS:
+                raise ValueError(f"RSA keys need {MIN_RSA_BITS} bits, this has {key.key_size}")
+            algorithm = "RS256"
+        case EllipticCurvePublicKey(curve=SECP256R1()):
+            algorithm = "ES256"
+        case Ed25519PublicKey():
+            algorithm = "EdDSA"
+        case _:
+            raise ValueError("it must be an RSA, EC P-256 or Ed25519 public key")
+    identity = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return Key(algorithm, identity, key, kid)
+
+
+def _read(path: str, setting: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{setting}: cannot read {path}: {error.strerror}") from error

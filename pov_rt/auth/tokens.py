@@ -1,0 +1,261 @@
+"""Tokens: check who sent one and what it allows, remember the good ones, and make new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from pov_rt.auth.grants import DEFAULT_CAN, DEFAULT_TEAM, Grants, Kind
+from pov_rt.auth.keys import MAX_TOKEN_BYTES, Keyring
+from pov_rt.clock import Clock
+from pov_rt.errors import InvalidActivity, TokenError, TokenExpired, TokenRevoked, TooLarge
+from pov_rt.messages import check_id
+from pov_rt.settings import AuthSettings
+
+__all__ = ["SERVICE_AUDIENCE", "SOCKET_AUDIENCE", "Identity", "Kind", "Tokens"]
+
+SOCKET_AUDIENCE = "pov-rt.socket"
+SERVICE_AUDIENCE = "pov-rt.service"
+
+AUDIENCES: dict[Kind, str | UnsetType] = {
+    Kind.ACCESS: UNSET,
+    Kind.SOCKET: SOCKET_AUDIENCE,
+    Kind.SERVICE: SERVICE_AUDIENCE,
+}
+
+YEAR_9999 = 253_370_764_800.0
+"""1 January 9999, UTC: a later `exp` cannot be written as a date."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who sent a token, and what it allows until `expires_at` (seconds since 1970)."""
+
+    user_id: str
+    email: str | None
+    role: str | None
+    kind: Kind
+    grants: Grants
+    expires_at: float
+    issued_at: float | None
+    token_id: str | None
+
+
+class Claims(msgspec.Struct, rename="camel", omit_defaults=True):
+    """The payload of a token. Only `exp` and `userId` must be there."""
+
+    exp: float
+    user_id: str
+    email: str | None = None
+    role: str | None = None
+    aud: str | UnsetType = UNSET
+    nbf: float | UnsetType = UNSET
+    iat: float | UnsetType = UNSET
+    jti: str | UnsetType = UNSET
+    povs: list[str] | str | UnsetType = UNSET
+    can: list[str] | UnsetType = UNSET
+    team_id: str = DEFAULT_TEAM
+
+
+_CLAIMS = msgspec.json.Decoder(Claims)
+
+
+def _never(identity: Identity) -> bool:
+    return False
+
+
+class Tokens:
+    """Verifies and issues tokens. `revoked` is asked about each good one, remembered or not."""
+
+    def __init__(self, settings: AuthSettings, keyring: Keyring, clock: Clock) -> None:
+        self.revoked: Callable[[Identity], bool] = _never
+        self._settings = settings
+        self._keyring = keyring
+        self._keys_version = keyring.version
+        self._clock = clock
+        # By token and what it was accepted as, for an app's own token can be ACCESS or SOCKET.
+        # Successes only: a flood of forged tokens must not push out the good ones.
+        self._verified: dict[tuple[str, frozenset[Kind]], tuple[Identity, float]] = {}
+
+    def verify(self, token: str, accept: frozenset[Kind]) -> Identity:
+        """Return whose token this is, if it is one of the accepted kinds.
+
+        Raises `TokenExpired` or `TokenRevoked` for a token that was good once, else `TokenError`;
+        its `__cause__` says why, for the log: the sender is told nothing that helps to forge one.
+        """
+        if not isinstance(token, str):
+            raise TokenError from TypeError("no string")
+        if self._keys_version != self._keyring.version:
+            self._keys_version = self._keyring.version
+            self.forget()
+        key = (token, accept)
+        known = self._verified.get(key)
+        if known is None or known[1] <= self._clock.time():
+            self._verified.pop(key, None)
+            known = self._check(token, accept)
+            self._remember(key, known)
+        if self.revoked(known[0]):
+            raise TokenRevoked
+        return known[0]
+
+    def issue(
+        self,
+        kind: Kind,
+        user_id: str,
+        *,
+        ttl_s: float,
+        email: str | None = None,
+        role: str | None = None,
+        povs: Iterable[str] | Literal["*"] | None = None,
+        can: Iterable[str] | None = None,
+        team_id: str | None = None,
+    ) -> str:
+        """Return a token signed with the newest secret; what is None is left out of it.
+
+        Raises `InvalidActivity` for a bad id, `TooLarge` for more PoVs than a token can hold,
+        ValueError for a lifetime without end, `SettingsError` if there is no secret.
+        """
+        expires_at = self._clock.time() + ttl_s
+        if not (ttl_s > 0 and expires_at < YEAR_9999):
+            raise ValueError(f"a token cannot be valid for {ttl_s} s")
+        return self._sign(
+            Claims(
+                exp=expires_at,
+                user_id=user_id,
+                email=email,
+                role=role,
+                aud=AUDIENCES[kind],
+                povs=UNSET if povs is None else povs if isinstance(povs, str) else sorted(povs),
+                can=UNSET if can is None else sorted(can),
+                team_id=DEFAULT_TEAM if team_id is None else team_id,
+            )
+        )
+
+    def exchange(self, access: Identity) -> str:
+        """Return a socket token for the sender of an access token, never valid for longer than it.
+
+        Raises `TokenError` for another kind, `TooLarge` and `SettingsError` as `issue` does.
+        """
+        if access.kind is not Kind.ACCESS:
+            raise TokenError from ValueError(f"a {access.kind} token is not exchanged")
+        grants = access.grants
+        # Left out where it says nothing new, so that a token at the bound can be exchanged.
+        by_default = grants.can == self._default_can(Kind.SOCKET, access.role)
+        return self._sign(
+            Claims(
+                exp=min(self._clock.time() + self._settings.socket_ttl_s, access.expires_at),
+                user_id=access.user_id,
+                email=access.email,
+                role=access.role,
+                aud=SOCKET_AUDIENCE,
+                povs="*" if grants.povs is None else sorted(grants.povs),
+                can=UNSET if by_default else sorted(grants.can),
+                team_id=grants.team_id,
+            )
+        )
+
+    def forget(self, condition: Callable[[Identity], bool] | None = None) -> None:
+        """Verify the tokens of these identities anew when they come next; without condition all."""
+        if condition is None:
+            self._verified.clear()
+            return
+        for key in [key for key, known in self._verified.items() if condition(known[0])]:
+            del self._verified[key]
+
+    def reload(self, settings: AuthSettings) -> None:
+        """Take over changed settings and their keys; on `SettingsError` all stays as it was."""
+        self._keyring.reload(settings)
+        self._settings = settings
+        self.forget()
+
+    def _check(self, token: str, accept: frozenset[Kind]) -> tuple[Identity, float]:
+        payload, key_until = self._keyring.verify(token)
+        try:
+            # msgspec does not look into fields it skips; decoding first refuses bad UTF-8 anywhere.
+            claims = _CLAIMS.decode(payload.decode())
+            self._check_claims(claims)
+            kind = self._kind(claims.aud, accept)
+        except (ValueError, RecursionError, InvalidActivity) as error:
+            raise TokenError from error
+        if claims.exp <= self._clock.time():
+            raise TokenExpired
+        identity = Identity(
+            user_id=claims.user_id,
+            email=claims.email,
+            role=claims.role,
+            kind=kind,
+            grants=self._grants(claims, kind),
+            expires_at=claims.exp,
+            issued_at=None if claims.iat is UNSET else claims.iat,
+            token_id=None if claims.jti is UNSET else claims.jti,
+        )
+        return identity, min(claims.exp, key_until)
+
+    def _check_claims(self, claims: Claims) -> None:
+        latest = self._clock.time() + self._settings.leeway_s
+        if claims.exp >= YEAR_9999:
+            raise ValueError("exp is beyond any date")
+        if claims.nbf is not UNSET and claims.nbf > latest:
+            raise ValueError("nbf is in the future")
+        if claims.iat is not UNSET and claims.iat > latest:
+            raise ValueError("iat is in the future")
+        _check_ids(claims)
+
+    def _kind(self, audience: str | UnsetType, accept: frozenset[Kind]) -> Kind:
+        for kind in accept:
+            if audience == AUDIENCES[kind]:
+                return kind
+        if audience is UNSET and Kind.SOCKET in accept and not self._settings.require_audience:
+            return Kind.SOCKET
+        raise ValueError("the audience is another")
+
+    def _grants(self, claims: Claims, kind: Kind) -> Grants:
+        povs: frozenset[str] | None
+        if isinstance(claims.povs, list):
+            povs = frozenset(claims.povs)
+        elif claims.povs is UNSET and self._settings.require_grants:
+            povs = frozenset()
+        else:
+            povs = None
+        can = self._default_can(kind, claims.role) if claims.can is UNSET else frozenset(claims.can)
+        return Grants(povs, can, claims.team_id)
+
+    def _default_can(self, kind: Kind, role: str | None) -> frozenset[str]:
+        if role is not None and role in self._settings.roles:
+            return frozenset(self._settings.roles[role].can)
+        return DEFAULT_CAN[kind]
+
+    def _remember(self, key: tuple[str, frozenset[Kind]], known: tuple[Identity, float]) -> None:
+        capacity = self._settings.verified_cache
+        if len(self._verified) >= capacity:
+            # The oldest half at once: a dict is slow at losing its first entry again and again.
+            for old in list(islice(self._verified, (capacity + 1) // 2)):
+                del self._verified[old]
+        self._verified[key] = known
+
+    def _sign(self, claims: Claims) -> str:
+        _check_ids(claims)
+        claims.iat = self._clock.time()
+        claims.jti = self._clock.new_id()
+        token = self._keyring.sign(msgspec.json.encode(claims))
+        if len(token) > MAX_TOKEN_BYTES:
+            raise TooLarge(
+                f"the token would have {len(token)} bytes, of {MAX_TOKEN_BYTES} that are accepted: "
+                "grant fewer PoVs, or '*'"
+            )
+        return token
+
+
+def _check_ids(claims: Claims) -> None:
+    check_id(claims.user_id, "userId")
+    check_id(claims.team_id, "teamId")
+    if isinstance(claims.povs, list):
+        for pov_id in claims.povs:
+            check_id(pov_id, "povs")
+    elif claims.povs not in (UNSET, "*"):
+        raise ValueError("povs is neither a list nor '*'")
