@@ -144,7 +144,7 @@ class Tokens:
         if access.kind is not Kind.ACCESS:
             raise TokenError from ValueError(f"a {access.kind} token is not exchanged")
         grants = access.grants
-        # Left out where it says nothing new, so that a token at the bound can be exchanged.
+        # Left out where it says nothing new: tokens travel in URLs, and a role's rights may change.
         by_default = grants.can == self._default_can(Kind.SOCKET, access.role)
         return self._sign(
             Claims(

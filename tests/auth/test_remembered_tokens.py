@@ -1,0 +1,167 @@
+"""How long a verified token is believed without checking its signature again."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+import pytest
+
+from pov_rt.auth.keys import Keyring
+from pov_rt.auth.tokens import Identity, Kind, Tokens
+from pov_rt.clock import ManualClock
+from pov_rt.errors import TokenError, TokenExpired, TokenRevoked
+from pov_rt.settings import AuthSettings, SettingsError
+
+SECRET, NEXT_SECRET = "the secret of these tests " * 2, "the next secret " * 3
+NOW = 1_800_000_000.0
+ACCESS, SOCKET, SERVICE = (frozenset({kind}) for kind in Kind)
+PUBLISHERS = frozenset({Kind.SOCKET, Kind.SERVICE})
+ANY = frozenset(Kind)
+
+Claims = dict[str, Any]
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(NOW)
+
+
+@pytest.fixture
+def make(clock: ManualClock) -> Callable[..., Tokens]:
+    def make(**settings: Any) -> Tokens:
+        auth = AuthSettings(**{"secrets": [SECRET]} | settings)
+        return Tokens(auth, Keyring(auth, clock), clock)
+
+    return make
+
+
+@pytest.fixture
+def tokens(make: Callable[..., Tokens]) -> Tokens:
+    return make()
+
+
+def app_token(secret: str = SECRET, **claims: Any) -> str:
+    """Make a token as an app does, with a library of its own."""
+    return jwt.encode({"exp": NOW + 900, "userId": "alice"} | claims, secret, "HS256")
+
+
+def outcome(tokens: Tokens, token: str, accept: frozenset[Kind]) -> Kind | None:
+    try:
+        return tokens.verify(token, accept).kind
+    except TokenError:
+        return None
+
+
+def test_a_remembered_token_gives_the_same_identity_without_checking_again(
+    tokens: Tokens,
+) -> None:
+    token = app_token()
+    assert tokens.verify(token, SOCKET) is tokens.verify(token, SOCKET)
+
+
+def test_a_remembered_token_is_dropped_at_its_expiry(tokens: Tokens, clock: ManualClock) -> None:
+    token = app_token(exp=NOW + 10)
+    tokens.verify(token, SOCKET)
+    clock.advance(9.999)
+    assert tokens.verify(token, SOCKET)
+    clock.advance(0.001)
+    for _ in range(2):
+        with pytest.raises(TokenExpired):
+            tokens.verify(token, SOCKET)
+
+
+def test_a_remembered_token_is_refused_when_its_key_is_no_longer_accepted(
+    tokens: Tokens, clock: ManualClock
+) -> None:
+    token = app_token()
+    tokens.verify(token, SOCKET)
+    tokens.reload(AuthSettings(secrets=[NEXT_SECRET], key_overlap_s=100))
+    assert outcome(tokens, token, SOCKET), "the overlap"
+    clock.advance(100)
+    assert not outcome(tokens, token, SOCKET)
+
+
+def test_a_key_change_behind_its_back_makes_it_forget(clock: ManualClock) -> None:
+    auth = AuthSettings(secrets=[SECRET])
+    keyring = Keyring(auth, clock)
+    tokens = Tokens(auth, keyring, clock)
+    before = tokens.verify(app_token(), SOCKET)
+    keyring.reload(AuthSettings(secrets=[NEXT_SECRET, SECRET]))
+    after = tokens.verify(app_token(), SOCKET)
+    assert after == before
+    assert after is not before
+    assert tokens.verify(app_token(), SOCKET) is after
+
+
+def test_reload_applies_changed_settings_to_remembered_tokens(tokens: Tokens) -> None:
+    token = app_token()
+    assert tokens.verify(token, SOCKET).grants.sees_all
+    tokens.reload(AuthSettings(secrets=[SECRET], require_grants=True))
+    assert not tokens.verify(token, SOCKET).grants.sees_all
+    tokens.reload(AuthSettings(secrets=[SECRET], require_audience=True))
+    assert not outcome(tokens, token, SOCKET)
+
+
+def test_a_reload_that_fails_changes_nothing(tokens: Tokens) -> None:
+    before = tokens.verify(app_token(), SOCKET)
+    with pytest.raises(SettingsError):
+        tokens.reload(AuthSettings(secrets=["short"], require_audience=True))
+    assert tokens.verify(app_token(), SOCKET) is before
+
+
+def test_revocation_holds_for_new_and_for_remembered_tokens(tokens: Tokens) -> None:
+    tokens.verify(app_token(jti="1"), SOCKET)
+    tokens.revoked = lambda identity: identity.token_id in ("1", "2")
+    for jti in ("1", "2"):
+        for _ in range(2):
+            with pytest.raises(TokenRevoked):
+                tokens.verify(app_token(jti=jti), SOCKET)
+    assert tokens.verify(app_token(jti="3"), SOCKET)
+
+
+def test_revocation_is_not_asked_about_forged_or_expired_tokens(tokens: Tokens) -> None:
+    asked: list[Identity] = []
+
+    def revoked(identity: Identity) -> bool:
+        asked.append(identity)
+        return False
+
+    tokens.revoked = revoked
+    for token in (app_token(NEXT_SECRET), app_token(exp=NOW), app_token(aud="x"), "a.b.c"):
+        assert not outcome(tokens, token, ANY)
+    assert asked == []
+
+
+def test_forget_drops_those_that_meet_the_condition_or_all(tokens: Tokens) -> None:
+    alice, bob = app_token(), app_token(userId="bob")
+    first = {token: tokens.verify(token, SOCKET) for token in (alice, bob)}
+    tokens.forget(lambda identity: identity.user_id == "alice")
+    assert tokens.verify(alice, SOCKET) is not first[alice]
+    assert tokens.verify(bob, SOCKET) is first[bob]
+    tokens.forget()
+    assert tokens.verify(bob, SOCKET) is not first[bob]
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 7])
+def test_no_more_tokens_are_remembered_than_allowed_and_the_newest_is(
+    make: Callable[..., Tokens], capacity: int
+) -> None:
+    tokens = make(verified_cache=capacity)
+    for number in range(20):
+        token = app_token(jti=str(number))
+        assert tokens.verify(token, SOCKET) is tokens.verify(token, SOCKET)
+        assert len(tokens._verified) <= capacity
+
+
+def test_forged_tokens_push_no_good_one_out(make: Callable[..., Tokens]) -> None:
+    tokens = make(verified_cache=1)
+    good = tokens.verify(app_token(), SOCKET)
+    for number in range(10):
+        assert not outcome(tokens, app_token(NEXT_SECRET, jti=str(number)), SOCKET)
+    assert tokens.verify(app_token(), SOCKET) is good
+
+
+def test_two_verifiers_in_one_process_do_not_see_each_other(make: Callable[..., Tokens]) -> None:
+    one, other = make(), make(secrets=[NEXT_SECRET])
+    assert outcome(one, app_token(), SOCKET)
+    assert not outcome(other, app_token(), SOCKET)
