@@ -1,21 +1,29 @@
 """Every setting with its default. Loading and merging the sources is `config`'s work.
 
-Names carry their unit. The Structs refuse unknown keys and wrong types; `check` refuses
-combinations that cannot work. docs/configuration.md has an entry for each, compared by a test.
+Names carry their unit. The Structs refuse unknown keys and wrong types; `find_problems` tells what
+else cannot work. docs/configuration.md has an entry for each setting, compared by a test.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, field
 
-Positive = Annotated[float, Meta(gt=0)]
+from pov_rt.limits import parse_rate
+
+# 30 years are as good as for ever, and TOML's `inf` would break timers.
+Positive = Annotated[float, Meta(gt=0, le=1e9)]
+NotNegative = Annotated[float, Meta(ge=0, le=1e9)]
 Count = Annotated[int, Meta(ge=1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
-Rate = Annotated[str, Meta(pattern=r"\A[0-9]+(\.[0-9]+)?/(s|m|h)\Z")]
-"""How often, such as `5/s`, `100/m`, `1/h`."""
+Rate = str
+"""How often, such as `5/s`, `100/m`, `1/h`: what `parse_rate` reads."""
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,7 +40,8 @@ class ServerSettings(Section, frozen=True, kw_only=True):
     admin_host: str = "127.0.0.1"
     admin_port: Port = 8766
     data: str | None = None
-    """Folder for the log and, under --dev, the secret. Default: $STATE_DIRECTORY, else none."""
+    """Folder for the log and, under --dev, the secret. Default: $STATE_DIRECTORY, else `.dev` under
+    --dev, else none."""
     allowed_origins: list[str] = field(default_factory=list)
     """Origins (`https://app.example`) of the pages that may use the server; same host always."""
     allowed_hosts: list[str] = field(default_factory=list)
@@ -50,7 +59,7 @@ class ServerSettings(Section, frozen=True, kw_only=True):
 class RoleSettings(Section, frozen=True, kw_only=True):
     """What a token's `role` claim allows."""
 
-    can: list[str]
+    can: list[str] = field(default_factory=list)
 
 
 class AuthSettings(Section, frozen=True, kw_only=True):
@@ -69,11 +78,11 @@ class AuthSettings(Section, frozen=True, kw_only=True):
     """How long a key that left the JWKS or the settings (on reload) is still accepted."""
     cookie: str = "accessToken"
     socket_ttl_s: Positive = 3600.0
-    grace_s: Annotated[float, Meta(ge=0)] = 25.0
+    grace_s: NotNegative = 25.0
     """How long a socket outlives its token's expiry, so that a refresh can still arrive."""
     warning_s: Positive = 60.0
     """How long before a token's expiry `token_expiring` is sent."""
-    leeway_s: Annotated[float, Meta(ge=0)] = 5.0
+    leeway_s: NotNegative = 5.0
     """Clock difference allowed for `nbf` and `iat`; `exp` has none."""
     require_audience: bool = False
     """Refuse tokens without audience at /ws/ (apps that mint their own then must set it)."""
@@ -161,9 +170,121 @@ class Settings(Section, frozen=True, kw_only=True):
     """Development: makes and keeps a secret, allows any localhost origin, serves the console."""
 
 
+ENGINES = ("memory",)
+"""Schemes that engine.url may have."""
+
 MIN_SECRET_BYTES = 32
 """RFC 7518, section 3.2: an HS256 key has at least the size of the hash output."""
 
 
 class SettingsError(Exception):
     """A setting is wrong; the text says which, where it came from, and what would be right."""
+
+
+def find_problems(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield the name of each setting that cannot work, and what is wrong and would be right."""
+    yield from _find_server_problems(settings.server)
+    yield from _find_key_problems(settings.auth, dev=settings.dev)
+    yield from _find_limit_problems(settings.limits)
+    if settings.auth.warning_s >= settings.auth.socket_ttl_s:
+        yield (
+            "auth.warning_s",
+            "must be below auth.socket_ttl_s, or each new token is as good as old",
+        )
+    scheme = settings.engine.url.partition("://")[0]
+    if scheme not in ENGINES:
+        yield "engine.url", f"there is no engine {scheme!r}; there are: {', '.join(ENGINES)}"
+
+
+_HOST = r"(?:[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])"
+_HOST_NAME = re.compile(_HOST)
+_ORIGIN = re.compile(rf"[a-z][a-z0-9+.-]*://{_HOST}(?::[0-9]{{1,5}})?")
+_DEFAULT_PORT = re.compile(r"http://.*:80|https://.*:443")
+
+
+def _find_server_problems(server: ServerSettings) -> Iterator[tuple[str, str]]:
+    for origin in server.allowed_origins:
+        # Compared with what browsers send, byte for byte: anything else would never match.
+        if not _ORIGIN.fullmatch(origin) or _DEFAULT_PORT.fullmatch(origin):
+            yield (
+                "server.allowed_origins",
+                f"{origin!r} is no origin; write scheme://host or scheme://host:port as browsers "
+                "send it: in lower case, without path, '*' or default port",
+            )
+    for host in server.allowed_hosts:
+        if not _HOST_NAME.fullmatch(host):
+            yield (
+                "server.allowed_hosts",
+                f"{host!r} is no host name; write it like 'rt.example', in lower case, "
+                "without scheme, port or '*'",
+            )
+    for proxy in server.trusted_proxies:
+        if not _is_address(proxy):
+            yield "server.trusted_proxies", f"{proxy!r} is no IP address like '10.0.0.2'"
+    listens = (server.host, server.port)
+    if server.port and server.unix is None and listens == (server.admin_host, server.admin_port):
+        yield "server.admin_port", "is also server.port; they need a port each"
+
+
+def _find_key_problems(auth: AuthSettings, *, dev: bool) -> Iterator[tuple[str, str]]:
+    remedy = "make a secret with: openssl rand -base64 48"
+    for index, secret in enumerate(auth.secrets):
+        size = len(secret.encode("utf-8", "surrogateescape"))
+        if size < MIN_SECRET_BYTES:
+            yield (
+                "auth.secrets",
+                f"[{index}] has {size} bytes; HS256 needs at least {MIN_SECRET_BYTES}; {remedy}",
+            )
+    url = auth.jwks_url
+    if url is not None and not _is_safe_url(url):
+        yield (
+            "auth.jwks_url",
+            "must be an https:// URL: whoever can change the answer can sign tokens "
+            "(http:// is accepted from this machine only)",
+        )
+    if not dev and not (auth.secrets or auth.secret_files or auth.public_key_files):
+        if auth.jwks_file is None and url is None:
+            yield (
+                "auth.secrets",
+                "there is no key to check tokens with; set auth.secrets or auth.secret_files to "
+                f"the secret of the app's tokens ({remedy}), or auth.public_key_files, "
+                "auth.jwks_file or auth.jwks_url; to try things out, start with --dev",
+            )
+
+
+def _find_limit_problems(limits: LimitSettings) -> Iterator[tuple[str, str]]:
+    if limits.queue_slow_bytes >= limits.queue_bytes:
+        yield "limits.queue_slow_bytes", f"must be below limits.queue_bytes, {limits.queue_bytes}"
+    if limits.details_bytes >= limits.message_bytes:
+        yield (
+            "limits.details_bytes",
+            f"must be below limits.message_bytes, {limits.message_bytes}, to fit into a message",
+        )
+    for name in ("message_rate", "token_rate"):
+        try:
+            parse_rate(getattr(limits, name))
+        except ValueError as error:
+            yield f"limits.{name}", str(error)
+
+
+def _is_safe_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        return False
+    if not host or parts.scheme not in ("http", "https"):
+        return False
+    return parts.scheme == "https" or host == "localhost" or _is_loopback(host)
+
+
+def _is_loopback(host: str) -> bool:
+    return _is_address(host) and ip_address(host).is_loopback
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,120 @@
+"""What the settings' types cannot say and `find_problems` does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from pov_rt.settings import Settings, find_problems
+
+SECRET = "s" * 32
+
+
+def problems(**tables: dict[str, Any]) -> list[tuple[str, str]]:
+    tables["auth"] = {"secrets": [SECRET]} | tables.get("auth", {})
+    return list(find_problems(msgspec.convert(tables, Settings)))
+
+
+def test_the_defaults_with_a_key_have_no_problem() -> None:
+    assert problems() == []
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        {"secret_files": ["a"]},
+        {"public_key_files": ["a"]},
+        {"jwks_file": "a"},
+        {"jwks_url": "https://id.example/jwks"},
+    ],
+)
+def test_any_kind_of_key_is_enough(auth: dict[str, Any]) -> None:
+    assert problems(auth={"secrets": []} | auth) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value", "words"),
+    [
+        ("auth", "secrets", [SECRET, "ä" * 15], "[1] has 30 bytes; HS256 needs at least 32"),
+        ("auth", "secrets", [], "there is no key"),
+        ("auth", "jwks_url", "http://id.example/jwks", "must be an https:// URL"),
+        ("auth", "jwks_url", "http://8.8.8.8/jwks", "must be an https:// URL"),
+        ("auth", "jwks_url", "https://[id/jwks", "must be an https:// URL"),
+        ("auth", "jwks_url", "https:jwks", "must be an https:// URL"),
+        ("auth", "jwks_url", "ftp://localhost/jwks", "must be an https:// URL"),
+        ("auth", "warning_s", 3600, "must be below auth.socket_ttl_s"),
+        ("server", "trusted_proxies", ["::1", "proxy"], "'proxy' is no IP address"),
+        ("server", "admin_port", 8765, "is also server.port"),
+        ("server", "allowed_hosts", ["https://a.example"], "is no host name"),
+        ("server", "allowed_hosts", ["a.example:80"], "is no host name"),
+        ("server", "allowed_hosts", ["*"], "is no host name"),
+        ("limits", "queue_slow_bytes", 1024 * 1024, "must be below limits.queue_bytes, 1048576"),
+        ("limits", "details_bytes", 64 * 1024, "must be below limits.message_bytes, 65536"),
+        ("limits", "message_rate", "0/s", "'0/s' is no rate; its number must be above 0"),
+        ("limits", "token_rate", "5", "'5' is no rate; write it like '5/s'"),
+        ("engine", "url", "mysql://host", "there is no engine 'mysql'; there are: memory"),
+        ("engine", "url", "", "there is no engine ''"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_told(
+    section: str, name: str, value: object, words: str
+) -> None:
+    ((found, problem),) = problems(**{section: {name: value}})
+    assert found == f"{section}.{name}"
+    assert words in problem
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "*",
+        "null",
+        "app.example",
+        "https://",
+        "https://*.example",
+        "https://app.example/",
+        "https://app.example/path",
+        "https://App.example",
+        "https://äpp.example",
+        "https://user@app.example",
+        "https://app.example:443",
+        "http://app.example:80",
+        "https://app.example:x",
+        "https://app.example\n",
+        "https://a.example,https://b.example",
+    ],
+)
+def test_what_no_browser_sends_is_no_origin(origin: str) -> None:
+    ((name, problem),) = problems(server={"allowed_origins": ["https://a.example", origin]})
+    assert name == "server.allowed_origins"
+    assert problem.startswith(f"{origin!r} is no origin; write scheme://host")
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://app.example",
+        "http://localhost:3000",
+        "http://127.0.0.1:8080",
+        "https://[2001:db8::1]:8443",
+        "https://xn--pp-fka.example",
+        "capacitor://localhost",
+        "http://app.example:443",
+    ],
+)
+def test_what_browsers_send_is_an_origin(origin: str) -> None:
+    assert problems(server={"allowed_origins": [origin], "allowed_hosts": ["[::1]", "a-b.c"]}) == []
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:9000", "[::1]"])
+def test_keys_may_come_over_http_from_this_machine(host: str) -> None:
+    assert problems(auth={"jwks_url": f"http://{host}/jwks"}) == []
+
+
+@pytest.mark.parametrize(
+    "server", [{"port": 0, "admin_port": 0}, {"admin_port": 8765, "unix": "/run/pov-rt.sock"}]
+)
+def test_ports_that_do_not_collide_are_no_problem(server: dict[str, Any]) -> None:
+    assert problems(server=server) == []
