@@ -34,6 +34,10 @@ def test_any_kind_of_key_is_enough(auth: dict[str, Any]) -> None:
     assert problems(auth={"secrets": []} | auth) == []
 
 
+def test_under_dev_no_key_is_needed() -> None:
+    assert list(find_problems(Settings(dev=True))) == []
+
+
 @pytest.mark.parametrize(
     ("section", "name", "value", "words"),
     [
