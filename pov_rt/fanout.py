@@ -1,0 +1,147 @@
+"""One topic's subscribers on this node, and what waits to be sent to them.
+
+What one turn of the event loop publishes is joined once per group and leaves in one send per
+connection. A connection that must get its share earlier (`settle`) or not all of it (`spare`) is
+remembered as special until the end of the turn; the others are sent to in a tight loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from pov_rt.connection import Connection
+
+JOIN_BYTES = 64 * 1024
+"""Frames are joined up to this size, so that one send is never a slow client's whole allowance."""
+
+Send = Callable[[bytes], None]
+
+
+class Pending(NamedTuple):
+    """A frame that waits for the end of the turn; `spare` is the connection not to send it to."""
+
+    frame: bytes
+    signal: bool
+    spare: Connection | None
+
+
+class Topic:
+    """A topic with subscribers on this node. Owner: the hub.
+
+    `offset` is the newest entry that was taken over from the engine, `seen` the newest that was
+    told while none could be taken over. `catching_up` maps a connection that is not live yet to the
+    offset up to which it has everything.
+    """
+
+    __slots__ = (
+        "catching_up",
+        "epoch",
+        "feed",
+        "full",
+        "idle_since",
+        "name",
+        "offset",
+        "opening",
+        "pending",
+        "plain",
+        "repairing",
+        "seen",
+        "special",
+        "users",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.feed = name.startswith("team/")
+        self.epoch = ""
+        self.offset = 0
+        self.seen = 0
+        self.opening: asyncio.Task[None] | None = None
+        self.repairing = False
+        # Two groups: `plain` clients know only the first block of the contract and get activities;
+        # `full` ones get signals too. The values are the transports' bound send methods.
+        self.plain: dict[Connection, Send] = {}
+        self.full: dict[Connection, Send] = {}
+        self.catching_up: dict[Connection, int] = {}
+        self.pending: list[Pending] = []
+        self.special: dict[Connection, int] = {}
+        self.users = 0
+        self.idle_since: float | None = None
+
+    def group(self, connection: Connection) -> dict[Connection, Send]:
+        """Return the group that the connection belongs to."""
+        return self.plain if connection.plain else self.full
+
+    def go_live(self, connection: Connection) -> None:
+        """Deliver to a connection that has everything up to `offset`."""
+        self.flush()
+        del self.catching_up[connection]
+        self.group(connection)[connection] = connection.transport.send
+
+    def remove(self, connection: Connection) -> None:
+        """Send a connection its share of what waits, and nothing after it."""
+        self.settle(connection)
+        self.group(connection).pop(connection, None)
+        self.catching_up.pop(connection, None)
+        self.special.pop(connection, None)
+
+    def settle(self, connection: Connection) -> None:
+        """Send a connection now what waits for it."""
+        if self.pending and connection in self.group(connection):
+            self._send_share(connection, self.special.get(connection, 0))
+            self.special[connection] = len(self.pending)
+
+    def flush(self) -> int:
+        """Send everything that waits; return the number of messages handed to sockets."""
+        if not self.pending:
+            return 0
+        for item in self.pending:
+            if item.spare is not None:
+                self.special.setdefault(item.spare, 0)
+        sent = self._send_group(self.full, [item.frame for item in self.pending])
+        if self.plain:
+            frames = [item.frame for item in self.pending if not item.signal]
+            sent += self._send_group(self.plain, frames)
+        for connection, start in self.special.items():
+            self._send_share(connection, start)
+        self.special = {}
+        self.pending = []
+        return sent
+
+    def _send_group(self, group: dict[Connection, Send], frames: Sequence[bytes]) -> int:
+        special = self.special
+        for data in chunks(frames):
+            if special:
+                for connection, send in group.items():
+                    if connection not in special:
+                        send(data)
+            else:
+                for send in group.values():
+                    send(data)
+        return len(frames) * len(group)
+
+    def _send_share(self, connection: Connection, start: int) -> None:
+        send = self.group(connection).get(connection)
+        if send is None:
+            return
+        mine = [
+            item.frame
+            for item in self.pending[start:]
+            if item.spare is not connection and not (connection.plain and item.signal)
+        ]
+        for data in chunks(mine):
+            send(data)
+
+
+def chunks(frames: Sequence[bytes]) -> Iterator[bytes]:
+    """Join frames into pieces of about `JOIN_BYTES`."""
+    start, size = 0, 0
+    for index, frame in enumerate(frames):
+        size += len(frame)
+        if size > JOIN_BYTES and index > start:
+            yield b"".join(frames[start:index])
+            start, size = index, len(frame)
+    if start < len(frames):
+        yield b"".join(frames[start:])

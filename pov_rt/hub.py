@@ -1,0 +1,289 @@
+"""Who on this node gets what: topics, their subscribers, and the engine's news for them.
+
+A publication costs what its subscribers cost: it touches its topic's groups and nothing else.
+Replies and deliveries of one socket leave in program order (`settle`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from pov_rt.connection import Connection
+from pov_rt.encoding import ActivityEncoder
+from pov_rt.engine.base import Engine, Entry, Top
+from pov_rt.errors import CloseCode, Unavailable
+from pov_rt.fanout import Pending, Topic, chunks
+from pov_rt.frames import text_frame
+
+log = logging.getLogger(__name__)
+
+REPLAY_PAGE = 100
+RETRY_S = 1.0
+LINGER_S = 1.0
+"""A topic nobody is subscribed to any more is still followed for this long (page reloads)."""
+
+
+class Hub:
+    """The subscriptions of this node; the engine's follower. Owner: the server.
+
+    `close` is how it ends connections that would have a gap.
+    """
+
+    def __init__(self, engine: Engine, close: Callable[[Connection, CloseCode], None]) -> None:
+        self._engine = engine
+        self._close = close
+        self._topics: dict[str, Topic] = {}
+        self._closing: dict[str, asyncio.Task[None]] = {}
+        self._dirty: list[Topic] = []
+        self._idle: dict[str, Topic] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._encoder = ActivityEncoder()
+        self.delivered = 0
+        """Messages handed to sockets since the start."""
+
+    @property
+    def topics(self) -> int:
+        """How many topics are followed."""
+        return len(self._topics)
+
+    async def join(self, connection: Connection, name: str) -> Top:
+        """Register a connection on a topic and return the position from which it will be served.
+
+        Nothing is delivered to it before `start`. Joining again returns the current position.
+        Raises `Unavailable`; the connection is then not registered.
+        """
+        topic = self._topics.get(name)
+        if topic is None:
+            topic = self._topics[name] = Topic(name)
+            topic.opening = self._spawn(self._open(topic))
+        topic.users += 1
+        try:
+            if topic.opening is not None:
+                # Shielded: one waiter that is cancelled must not take the topic from the others.
+                await asyncio.shield(topic.opening)
+            top = await self._engine.log.top(name)
+        except BaseException:
+            self._release(topic)
+            raise
+        if connection.closed or name in connection.topics:
+            self._release(topic)
+            self.settle(connection)
+        else:
+            self.delivered += topic.flush()
+            connection.topics[name] = topic
+            topic.catching_up[connection] = topic.offset
+        return Top(topic.epoch, topic.offset, top.oldest)
+
+    def start(self, connection: Connection, name: str) -> None:
+        """Deliver from now on; what was missed since `join` comes first, read from the log."""
+        topic = connection.topics.get(name)
+        if topic is None or connection not in topic.catching_up:
+            return
+        if topic.catching_up[connection] == topic.offset:
+            topic.go_live(connection)
+        else:
+            self._spawn(self._catch_up(topic, connection))
+
+    def leave(self, connection: Connection, name: str) -> bool:
+        """Remove a connection from a topic; return whether it was there."""
+        topic = connection.topics.pop(name, None)
+        if topic is None:
+            return False
+        topic.remove(connection)
+        self._release(topic)
+        return True
+
+    def promote(self, connection: Connection) -> None:
+        """Move a client that asked for more than the first block to the groups that get signals."""
+        self.settle(connection)
+        connection.plain = False
+        for topic in connection.topics.values():
+            if (send := topic.plain.pop(connection, None)) is not None:
+                topic.full[connection] = send
+
+    def broadcast(self, name: str, body: bytes, spare: Connection | None = None) -> None:
+        """Send a signal to a topic's subscribers on all nodes; `body` is one encoded message."""
+        self._deliver_signal(name, body, spare)
+        self._engine.signals.send(name, body, spare.id if spare else "")
+
+    # What the engine tells its follower:
+
+    def entries(self, topic: str, epoch: str, entries: Sequence[Entry]) -> None:
+        """Take over durable entries of a topic."""
+        known = self._topics.get(topic)
+        if known is None:
+            return
+        if known.opening is not None or known.repairing:
+            # The log's state is being read. What it may not have in it yet is remembered.
+            known.seen = entries[-1].offset
+            return
+        fresh = [entry for entry in entries if entry.offset > known.offset]
+        if epoch != known.epoch or (fresh and fresh[0].offset != known.offset + 1):
+            self.uncertain(topic)
+        else:
+            self._take(known, fresh)
+
+    def signal(self, topic: str, body: bytes, origin: str) -> None:
+        """Deliver another node's signal to this node's subscribers."""
+        self._deliver_signal(topic, body, None)
+
+    def uncertain(self, topic: str) -> None:
+        """Compare a topic with its log and deliver what was missed; close clients on a gap."""
+        known = self._topics.get(topic)
+        if known is not None and known.opening is None and not known.repairing:
+            known.repairing = True
+            self._spawn(self._repair(known))
+
+    # The end of a turn, and of time:
+
+    def settle(self, connection: Connection) -> None:
+        """Send a connection what waits for it, so that what follows comes after."""
+        for topic in self._dirty:
+            topic.settle(connection)
+
+    def flush(self) -> None:
+        """Send everything that this turn produced."""
+        dirty, self._dirty = self._dirty, []
+        for topic in dirty:
+            self.delivered += topic.flush()
+
+    def sweep(self, now: float) -> None:
+        """Stop following topics without subscribers; called about once a second."""
+        for name, topic in list(self._idle.items()):
+            if topic.users:
+                del self._idle[name]
+            elif topic.idle_since is None:
+                topic.idle_since = now
+            elif now - topic.idle_since >= LINGER_S:
+                del self._idle[name], self._topics[name]
+                self._closing[name] = self._spawn(self._unwatch(name))
+
+    async def close(self) -> None:
+        """Send what waits and end every task."""
+        self.flush()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # Inside:
+
+    def _deliver_signal(self, name: str, body: bytes, spare: Connection | None) -> None:
+        topic = self._topics.get(name)
+        if topic is not None and topic.full:
+            self._add(topic, Pending(text_frame(body), True, spare))
+
+    def _take(self, topic: Topic, entries: Sequence[Entry]) -> None:
+        if entries:
+            topic.offset = entries[-1].offset
+        if topic.plain or topic.full:
+            for entry in entries:
+                body = self._encoder.message(entry, feed=topic.feed)
+                self._add(topic, Pending(text_frame(body), False, None))
+
+    def _add(self, topic: Topic, item: Pending) -> None:
+        if not topic.pending:
+            if not self._dirty:
+                asyncio.get_running_loop().call_soon(self.flush)
+            self._dirty.append(topic)
+        topic.pending.append(item)
+
+    async def _catch_up(self, topic: Topic, connection: Connection) -> None:
+        """Replay from the log until a read reaches the top with no await in between."""
+        try:
+            while (after := topic.catching_up.get(connection)) is not None:
+                if after == topic.offset:
+                    topic.go_live(connection)
+                    return
+                page = await self._engine.log.read(topic.name, after, REPLAY_PAGE)
+                if connection not in topic.catching_up:
+                    return
+                if page.top.epoch != topic.epoch or not _contiguous(after, page.entries):
+                    self._close(connection, CloseCode.GAP)
+                    return
+                topic.catching_up[connection] = page.entries[-1].offset
+                frames = [
+                    text_frame(self._encoder.message(entry, feed=topic.feed))
+                    for entry in page.entries
+                ]
+                for data in chunks(frames):
+                    connection.transport.send(data)
+                await connection.transport.drained()
+        except Unavailable:
+            self._close(connection, CloseCode.GAP)
+
+    async def _open(self, topic: Topic) -> None:
+        try:
+            if (closing := self._closing.get(topic.name)) is not None:
+                await closing
+            top = await self._engine.watch(topic.name)
+        except BaseException:
+            self._topics.pop(topic.name, None)
+            raise
+        topic.epoch, topic.offset = top.epoch, top.offset
+        topic.opening = None
+        if topic.seen > topic.offset:
+            self.uncertain(topic.name)
+
+    async def _unwatch(self, name: str) -> None:
+        try:
+            await self._engine.unwatch(name)
+        finally:
+            del self._closing[name]
+
+    async def _repair(self, topic: Topic) -> None:
+        """Read what was missed; on another epoch or a hole tell the clients by closing them."""
+        try:
+            while self._topics.get(topic.name) is topic:
+                try:
+                    page = await self._engine.log.read(topic.name, topic.offset, REPLAY_PAGE)
+                except Unavailable as error:
+                    log.warning("cannot compare a topic with its log: %s", error)
+                    await asyncio.sleep(RETRY_S)
+                    continue
+                if page.top.epoch != topic.epoch:
+                    self._reset(topic, page.top)
+                    return
+                if page.top.offset == topic.offset and topic.seen <= topic.offset:
+                    return
+                if not _contiguous(topic.offset, page.entries):
+                    self._reset(topic, page.top)
+                    return
+                self._take(topic, page.entries)
+        finally:
+            topic.repairing = False
+
+    def _reset(self, topic: Topic, top: Top) -> None:
+        topic.flush()
+        members = [*topic.plain, *topic.full, *topic.catching_up]
+        topic.epoch, topic.offset, topic.seen = top.epoch, top.offset, 0
+        log.warning("the log of a topic has a gap", extra={"topic": topic.name})
+        for connection in members:
+            self._close(connection, CloseCode.GAP)
+
+    def _release(self, topic: Topic) -> None:
+        topic.users -= 1
+        if topic.users == 0 and self._topics.get(topic.name) is topic:
+            topic.idle_since = None
+            self._idle[topic.name] = topic
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A caller that waits for the task gets the same error; this line is for the others.
+            log.warning("following a topic failed", exc_info=error)
+
+
+def _contiguous(after: int, entries: Sequence[Entry]) -> bool:
+    """Tell whether entries follow an offset without a hole; none at all is a hole."""
+    return bool(entries) and all(
+        entry.offset == after + index for index, entry in enumerate(entries, 1)
+    )

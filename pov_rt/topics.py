@@ -1,0 +1,25 @@
+"""The names of topics, which is what engine and hub deal in."""
+
+from __future__ import annotations
+
+TEAM_FEED = "*"
+"""What a client subscribes to instead of a PoV id to get every activity of its team."""
+
+NODES = "nodes"
+"""The topic on which nodes tell each other what concerns connections wherever they are."""
+
+
+def pov_topic(pov_id: str) -> str:
+    """Return the topic of a PoV's activities."""
+    return "pov/" + pov_id
+
+
+def team_topic(team_id: str) -> str:
+    """Return the topic of a team's feed."""
+    return "team/" + team_id
+
+
+def wire_id(topic: str) -> str:
+    """Return what the wire calls a PoV's topic or a team feed: the PoV's id, or `*`."""
+    kind, _, name = topic.partition("/")
+    return TEAM_FEED if kind == "team" else name

@@ -1,0 +1,1 @@
+"""Activity trackers: turn an application's requests into activities."""

@@ -1,0 +1,1 @@
+"""HTTP and WebSocket: the one place that knows Tornado."""
