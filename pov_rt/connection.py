@@ -96,6 +96,7 @@ class Connection:
         "transport",
         "user_agent",
         "v1",
+        "warned",
         "worker",
     )
 
@@ -136,6 +137,7 @@ class Connection:
         self.tasks: set[asyncio.Task[None]] | None = None
         self.rejected = 0
         self.pinged = False
+        self.warned = False
         self.closed = False
         self.close_reason: str | None = None
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from pov_rt.connection import Connection
+from pov_rt.topics import wire_id
 
 JOIN_BYTES = 64 * 1024
 """Frames are joined up to this size, so that one send is never a slow client's whole allowance."""
@@ -69,6 +70,11 @@ class Topic:
         self.special: dict[Connection, int] = {}
         self.users = 0
         self.idle_since: float | None = None
+
+    @property
+    def wire_id(self) -> str:
+        """What clients call it: the PoV's id, or `*`."""
+        return wire_id(self.name)
 
     def group(self, connection: Connection) -> dict[Connection, Send]:
         """Return the group that the connection belongs to."""

@@ -1,0 +1,27 @@
+"""The end of a subscription: nothing of the PoV follows the answer."""
+
+from typing import Annotated
+
+from pov_rt.plugin import MAX_ID_CHARS, Context, Length, Message, Plugin
+
+plugin = Plugin("unsubscribe")
+
+
+class Unsubscribe(Message, tag="unsubscribe"):
+    """Unsubscribe from a PoV, or with `*` from the team feed."""
+
+    # No PovId: whoever lost the right to see a PoV must still be able to leave it.
+    pov_id: Annotated[str, Length(1, MAX_ID_CHARS)]
+
+
+class Unsubscribed(Message, tag="unsubscribed"):
+    """The connection is not subscribed any more, whether it was or not."""
+
+    pov_id: str
+
+
+@plugin.on(Unsubscribe)
+def unsubscribe(message: Unsubscribe, context: Context) -> Unsubscribed:
+    """Unsubscribe the connection."""
+    context.unsubscribe(message.pov_id)
+    return Unsubscribed(pov_id=message.pov_id)

@@ -1,0 +1,357 @@
+"""What plugins are given: the server as `Host`, a connection as `Context`, an HTTP `Request`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from pov_rt.auth.grants import Grants, Kind
+from pov_rt.auth.tokens import Identity, Tokens
+from pov_rt.clock import Clock, rfc3339
+from pov_rt.connection import Connection
+from pov_rt.context import HistoryPage, Published, Response, Subscribed
+from pov_rt.encoding import DECODE_ERRORS, encode
+from pov_rt.engine.base import Engine, Leases, Marks, Sets
+from pov_rt.errors import (
+    CloseCode,
+    Forbidden,
+    InvalidActivity,
+    InvalidMessage,
+    InvalidRequest,
+    LimitExceeded,
+    NotFound,
+    TokenError,
+    TokenExpired,
+)
+from pov_rt.faults import find_fault
+from pov_rt.hub import Hub
+from pov_rt.limits import SeenIds
+from pov_rt.messages import Activity, Message, NewActivity
+from pov_rt.publishing import Publisher, Publishing, may_publish, publisher_of
+from pov_rt.register import Register
+from pov_rt.settings import LimitSettings
+from pov_rt.topics import TEAM_FEED, pov_topic, team_topic
+
+O = TypeVar("O", bound=msgspec.Struct)  # noqa: E741  (options)
+
+MAX_HISTORY = 1000
+SOCKET = frozenset({Kind.SOCKET})
+
+_activity = msgspec.json.Decoder(Activity)
+
+
+class Fetch(Protocol):
+    """Makes HTTP requests; the web layer has the client."""
+
+    async def __call__(
+        self,
+        url: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        timeout_s: float = 5.0,
+    ) -> Response:
+        """Return the answer, whatever its status. Raises `Unavailable` if there was none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Services:
+    """The parts of a server that plugins reach through their host."""
+
+    engine: Engine
+    hub: Hub
+    register: Register
+    publishing: Publishing
+    tokens: Tokens
+    clock: Clock
+    limits: LimitSettings
+    fetch: Fetch
+    options: Mapping[str, msgspec.Struct | None]
+    seen: SeenIds
+    subscribed: Callable[[str, Connection], None]
+    unsubscribed: Callable[[str, Connection], None]
+    renewed: Callable[[Connection], None]
+
+
+class PluginHost:
+    """The server, as one plugin sees it; implements `context.Host`."""
+
+    state: Any
+
+    def __init__(self, name: str, services: Services) -> None:
+        self.name = name
+        self.services = services
+        self.clock = services.clock
+        self.state = None
+        self.fetch = services.fetch
+
+    @property
+    def marks(self) -> Marks:
+        """Watermarks in the engine."""
+        return self.services.engine.marks
+
+    @property
+    def leases(self) -> Leases:
+        """Members that vanish with their node."""
+        return self.services.engine.leases
+
+    @property
+    def sets(self) -> Sets:
+        """Sets with expiry."""
+        return self.services.engine.sets
+
+    def topic(self, pov_id: str) -> str:
+        """Return the engine's name for a PoV."""
+        return pov_topic(pov_id)
+
+    def options(self, kind: type[O]) -> O:
+        """Return `[plugins.NAME]` as the class that the plugin declared with `options=`."""
+        options = self.services.options[self.name]
+        if not isinstance(options, kind):
+            raise TypeError(f"the plugin {self.name!r} did not declare options={kind.__name__}")
+        return options
+
+    def broadcast(self, pov_id: str, message: Message) -> None:
+        """Send to the PoV's subscribers on all nodes."""
+        self.services.hub.broadcast(pov_topic(pov_id), encode(message))
+
+    def send_user(self, user_id: str, message: Message) -> None:
+        """Send to every connection of a user on all nodes."""
+        self.services.register.send_user(user_id, encode(message))
+
+    async def publish(self, activity: NewActivity, *, user_id: str | None = None) -> Published:
+        """Publish in the plugin's own name."""
+        name = f"plugin:{self.name}"
+        publisher = Publisher(name, user_id or name, "main")
+        return await self.services.publishing.publish_one(activity, publisher)
+
+    async def history(
+        self, pov_id: str, *, after: int = 0, limit: int = 100, reverse: bool = False
+    ) -> HistoryPage:
+        """Read up to `limit` activities."""
+        page = await self.services.engine.log.read(
+            pov_topic(pov_id), after, min(limit, MAX_HISTORY), reverse=reverse
+        )
+        activities = [
+            (
+                entry.offset,
+                msgspec.structs.replace(_activity.decode(entry.body), at=rfc3339(entry.at)),
+            )
+            for entry in page.entries
+        ]
+        return HistoryPage(activities, page.top.epoch, page.top.offset, page.top.oldest)
+
+    def disconnect(
+        self,
+        *,
+        user_id: str | None = None,
+        connection_id: str | None = None,
+        code: CloseCode = CloseCode.DISCONNECTED,
+    ) -> None:
+        """Close the matching connections on all nodes."""
+        self.services.register.disconnect(user_id=user_id, connection_id=connection_id, code=code)
+
+    def verify(self, token: str) -> Identity:
+        """Verify a socket token."""
+        return self.services.tokens.verify(token, SOCKET)
+
+    def regrant(self, connection_id: str, identity: Identity) -> Sequence[str]:
+        """Give a connection of this node a newer token of the same user."""
+        connection = self.services.register.get(connection_id)
+        if connection is None:
+            raise NotFound("There is no such connection")
+        old = connection.identity
+        if identity.user_id != old.user_id:
+            raise TokenError("The token is another user's")
+        if identity.expires_at < old.expires_at:
+            raise TokenError("The token is older than the one in use")
+        connection.identity = identity
+        clock = self.services.clock
+        connection.expires_at = clock.monotonic() + identity.expires_at - clock.time()
+        self.services.renewed(connection)
+        lost = [
+            pov_id
+            for pov_id in (topic.wire_id for topic in connection.topics.values())
+            if not sees(identity.grants, pov_id)
+            or topic_name(identity.grants, pov_id) not in connection.topics
+        ]
+        for pov_id in lost:
+            name = topic_name(old.grants, pov_id)
+            self.services.hub.leave(connection, name)
+            self.services.unsubscribed(pov_id, connection)
+        return lost
+
+
+def sees(grants: Grants, pov_id: str) -> bool:
+    """Tell whether a PoV, or with `*` the team feed, may be seen."""
+    return grants.sees_all if pov_id == TEAM_FEED else grants.sees(pov_id)
+
+
+def topic_name(grants: Grants, pov_id: str) -> str:
+    """Return the topic that a client means by a PoV's id or `*`."""
+    return team_topic(grants.team_id) if pov_id == TEAM_FEED else pov_topic(pov_id)
+
+
+class ConnectionContext:
+    """One connection during one message, as a handler sees it; implements `context.Context`."""
+
+    __slots__ = ("_connection", "host", "publishing")
+
+    def __init__(self, host: PluginHost, connection: Connection) -> None:
+        self.host = host
+        self.publishing = False
+        self._connection = connection
+
+    @property
+    def state(self) -> Any:
+        """What the plugin's lifespan yielded."""
+        return self.host.state
+
+    @property
+    def user(self) -> Identity:
+        """Who is connected."""
+        return self._connection.identity
+
+    @property
+    def grants(self) -> Grants:
+        """What the token allows now."""
+        return self._connection.identity.grants
+
+    @property
+    def device(self) -> str:
+        """The user's device."""
+        return self._connection.device
+
+    @property
+    def connection_id(self) -> str:
+        """The connection's id."""
+        return self._connection.id
+
+    @property
+    def remote_ip(self) -> str:
+        """The client's address."""
+        return self._connection.remote_ip
+
+    @property
+    def user_agent(self) -> str:
+        """The client's User-Agent header."""
+        return self._connection.user_agent
+
+    def subscribed(self, pov_id: str) -> bool:
+        """Tell whether this connection is subscribed to the PoV."""
+        return topic_name(self.grants, pov_id) in self._connection.topics
+
+    async def subscribe(self, pov_id: str) -> Subscribed:
+        """Subscribe this connection."""
+        services, connection = self.host.services, self._connection
+        if pov_id != TEAM_FEED:
+            try:
+                services.seen.check(pov_id, "povId")
+            except InvalidActivity as error:
+                raise InvalidMessage(field="povId", detail=error.message) from None
+        if not self.grants.may("subscribe") or not sees(self.grants, pov_id):
+            raise Forbidden("The token does not cover this PoV", field="povId")
+        name = topic_name(self.grants, pov_id)
+        is_new = name not in connection.topics
+        if is_new and len(connection.topics) >= services.limits.subscriptions:
+            raise LimitExceeded(
+                f"A connection has at most {services.limits.subscriptions} subscriptions",
+                field="povId",
+            )
+        top = await services.hub.join(connection, name)
+        if connection.starting is None:
+            connection.starting = []
+        connection.starting.append(name)
+        if is_new and not connection.closed:
+            services.subscribed(pov_id, connection)
+        return Subscribed(pov_id, top.epoch, top.offset, top.oldest, services.engine.guarantee)
+
+    def unsubscribe(self, pov_id: str) -> bool:
+        """Unsubscribe; return whether it was subscribed."""
+        services, connection = self.host.services, self._connection
+        left = services.hub.leave(connection, topic_name(self.grants, pov_id))
+        if left:
+            services.unsubscribed(pov_id, connection)
+        return left
+
+    def send(self, message: Message) -> None:
+        """Send to this connection, before the reply."""
+        if not self._connection.closed:
+            self.host.services.hub.settle(self._connection)
+            self._connection.send(encode(message))
+
+    def broadcast(self, pov_id: str, message: Message) -> None:
+        """Send to the PoV's subscribers on all nodes."""
+        self.host.broadcast(pov_id, message)
+
+    async def publish(self, activity: NewActivity) -> Published:
+        """Publish in the connected user's name."""
+        services, connection = self.host.services, self._connection
+        if services.clock.monotonic() >= connection.expires_at:
+            raise TokenExpired
+        if not self.grants.may("publish"):
+            raise Forbidden("The token does not grant 'publish'")
+        may_publish(self.user, activity)
+        publisher = publisher_of(self.user, is_service=False, origin=connection.id)
+        own = msgspec.structs.replace(activity, user_id=self.user.user_id)
+        self.publishing = True
+        done = await services.publishing.publish_one(own, publisher)
+        self.publishing = False
+        return done
+
+
+class PluginRequest:
+    """An HTTP request to a plugin's route; implements `context.Request`."""
+
+    def __init__(
+        self,
+        host: PluginHost,
+        user: Identity,
+        path: Mapping[str, str],
+        query: Mapping[str, str],
+        content: bytes,
+    ) -> None:
+        self.host = host
+        self.user = user
+        self.path = path
+        self.query = query
+        self._content = content
+
+    @property
+    def state(self) -> Any:
+        """What the plugin's lifespan yielded."""
+        return self.host.state
+
+    def body(self, kind: type[O]) -> O:
+        """Decode the JSON body."""
+        return decode_body(self._content, kind)
+
+
+def decode_body(content: bytes, kind: type[O]) -> O:
+    """Decode a JSON object. Raises `InvalidRequest` naming the field at fault."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except DECODE_ERRORS:
+        pass
+    try:
+        value = msgspec.json.decode(content)
+    except DECODE_ERRORS as error:
+        raise InvalidRequest("The body is not JSON") from error
+    raise fault_of(kind, value)
+
+
+def fault_of(kind: type[msgspec.Struct], value: Any) -> InvalidRequest:
+    """Say what is wrong with a decoded value that does not fit a struct."""
+    path = find_fault(kind, value)
+    if not path:
+        return InvalidRequest("This is not a JSON object")
+    fields = {field.encode_name for field in msgspec.structs.fields(kind)}
+    if isinstance(value, dict) and path in value and path not in fields:
+        return InvalidRequest(f"There is no field '{path}'", field=path)
+    if isinstance(value, dict) and path in fields and path not in value:
+        return InvalidRequest(f"The field '{path}' is missing", field=path)
+    return InvalidRequest(f"The field '{path}' has a wrong type, length or value", field=path)

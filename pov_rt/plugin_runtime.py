@@ -1,0 +1,143 @@
+"""The plugins of a running server: their hosts, lifespans, timers and hooks.
+
+A callback that fails costs one line in the log and nobody anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any
+
+from pov_rt.connection import Connection
+from pov_rt.context import Published
+from pov_rt.discovery import PluginError
+from pov_rt.hosting import ConnectionContext, PluginHost, Services
+from pov_rt.messages import Activity
+from pov_rt.plugin import TimerSpec, source_of
+from pov_rt.publishing import apply_hooks
+from pov_rt.registry import Registry
+
+log = logging.getLogger(__name__)
+
+STOP_S = 5.0
+"""How long a plugin's lifespan may take to shut down."""
+
+Hook = tuple[PluginHost, Callable[..., Any]]
+
+
+class PluginRuntime:
+    """Starts, calls and stops the plugins. Owner: the server."""
+
+    def __init__(self, registry: Registry, services: Services) -> None:
+        self._registry = registry
+        self.hosts = {
+            found.plugin.name: PluginHost(found.plugin.name, services) for found in registry.found
+        }
+        self._hooks: dict[str, list[Hook]] = {}
+        for found in registry.found:
+            host = self.hosts[found.plugin.name]
+            for name, function, _ in found.plugin.hooks:
+                self._hooks.setdefault(name, []).append((host, function))
+        self._before = [
+            partial(_with_host, function, host)
+            for host, function in self._hooks.get("before_publish", ())
+        ]
+        self._lifespans: list[tuple[PluginHost, AsyncIterator[Any]]] = []
+        self._timers: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Run the lifespans to their `yield`, then start the timers.
+
+        Raises `PluginError` naming the plugin whose lifespan failed; what was started is stopped.
+        """
+        for found in self._registry.found:
+            host = self.hosts[found.plugin.name]
+            for function in found.plugin.lifespans:
+                lifespan = function(host)
+                try:
+                    host.state = await anext(lifespan)
+                except Exception as error:
+                    await self.stop()
+                    source = source_of(function)
+                    raise PluginError(source, f"the lifespan failed: {error!r}") from error
+                self._lifespans.append((host, lifespan))
+        for found in self._registry.found:
+            for timer in found.plugin.timers:
+                work = self._run_timer(self.hosts[found.plugin.name], timer)
+                self._timers.add(asyncio.get_running_loop().create_task(work))
+
+    async def stop(self) -> None:
+        """Stop the timers, then run the lifespans to their end, the last started first."""
+        for timer in self._timers:
+            timer.cancel()
+        await asyncio.gather(*self._timers, return_exceptions=True)
+        self._timers.clear()
+        while self._lifespans:
+            host, lifespan = self._lifespans.pop()
+            try:
+                async with asyncio.timeout(STOP_S):
+                    await anext(lifespan, None)
+            except Exception:
+                log.exception("a plugin failed to shut down", extra={"plugin": host.name})
+
+    def context(self, plugin: str, connection: Connection) -> ConnectionContext:
+        """Return what a handler of the plugin is given."""
+        return ConnectionContext(self.hosts[plugin], connection)
+
+    def connected(self, connection: Connection) -> None:
+        """Call the `connected` hooks."""
+        for host, function in self._hooks.get("connected", ()):
+            _call(host, function, ConnectionContext(host, connection))
+
+    def disconnected(self, connection: Connection) -> None:
+        """Call the `disconnected` hooks."""
+        for host, function in self._hooks.get("disconnected", ()):
+            _call(host, function, ConnectionContext(host, connection))
+
+    def subscribed(self, pov_id: str, connection: Connection) -> None:
+        """Call the `subscribed` hooks."""
+        for host, function in self._hooks.get("subscribed", ()):
+            _call(host, function, pov_id, ConnectionContext(host, connection))
+
+    def unsubscribed(self, pov_id: str, connection: Connection) -> None:
+        """Call the `unsubscribed` hooks."""
+        for host, function in self._hooks.get("unsubscribed", ()):
+            _call(host, function, pov_id, ConnectionContext(host, connection))
+
+    async def before_publish(self, activity: Activity) -> Activity:
+        """Ask the `before_publish` hooks."""
+        return await apply_hooks(activity, self._before) if self._before else activity
+
+    def published(self, activity: Activity, published: Published) -> None:
+        """Call the `published` hooks."""
+        for host, function in self._hooks.get("published", ()):
+            _call(host, function, activity, published, host)
+
+    async def _run_timer(self, host: PluginHost, timer: TimerSpec) -> None:
+        while True:
+            await asyncio.sleep(timer.seconds)
+            try:
+                result = timer.function(host)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception:
+                log.exception(
+                    "a plugin's timer failed at %s", timer.source, extra={"plugin": host.name}
+                )
+
+
+def _with_host(function: Callable[..., Any], host: PluginHost, activity: Activity) -> Any:
+    return function(activity, host)
+
+
+def _call(host: PluginHost, function: Callable[..., Any], *arguments: Any) -> None:
+    try:
+        function(*arguments)
+    except Exception:
+        log.exception(
+            "a plugin's hook failed at %s", source_of(function), extra={"plugin": host.name}
+        )

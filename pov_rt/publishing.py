@@ -1,0 +1,256 @@
+"""From what a publisher sends to a durable activity: check, ask the plugins, append, tell them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+from msgspec import UNSET
+
+from pov_rt.auth.tokens import Identity
+from pov_rt.clock import Clock
+from pov_rt.context import Published
+from pov_rt.encoding import encode
+from pov_rt.engine.base import Conflict, Engine, NewEntry
+from pov_rt.errors import ClientError, Forbidden, IdConflict, InvalidActivity, TooLarge
+from pov_rt.limits import SeenIds
+from pov_rt.messages import MAX_ID_CHARS, MAX_SAFE_INTEGER, Activity, NewActivity
+from pov_rt.settings import LimitSettings
+from pov_rt.topics import pov_topic, team_topic
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+class Publisher(NamedTuple):
+    """In whose name something is published: `key` scopes the ids, `team_id` chooses the feed."""
+
+    key: str
+    user_id: str
+    team_id: str
+    origin: str = ""
+
+
+class Hooks(Protocol):
+    """What the plugins want to know of publications."""
+
+    async def before_publish(self, activity: Activity) -> Activity:
+        """Return the activity as the plugins want it. Raises what they refuse it with."""
+
+    def published(self, activity: Activity, published: Published) -> None:
+        """Tell the plugins that an activity is durable."""
+
+
+class Publishing:
+    """Publishes activities. Owner: the server, which sets `hooks` before the first one."""
+
+    hooks: Hooks
+
+    def __init__(self, engine: Engine, limits: LimitSettings, clock: Clock) -> None:
+        self._log = engine.log
+        self._limits = limits
+        self._clock = clock
+        self._seen = SeenIds()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.published = 0
+        """Activities published since the start, retries not counted."""
+
+    async def publish(
+        self, batch: Sequence[NewActivity | ClientError], publisher: Publisher
+    ) -> list[Published | ClientError]:
+        """Publish what is valid in one append; return what became of each, in order.
+
+        An error in the batch is handed through to its place. Raises `Unavailable`; some of the
+        batch may then be published, and a retry with the same ids is safe. A caller that is
+        cancelled leaves the publication to finish.
+        """
+        task = asyncio.get_running_loop().create_task(self._publish(batch, publisher))
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        return await asyncio.shield(task)
+
+    async def publish_one(self, activity: NewActivity, publisher: Publisher) -> Published:
+        """Publish one activity. Raises what is wrong with it, and `Unavailable`."""
+        (result,) = await self.publish([activity], publisher)
+        if isinstance(result, ClientError):
+            raise result
+        return result
+
+    async def close(self) -> None:
+        """Wait for what is under way."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # a caller that was cancelled has nobody left to tell
+
+    async def _publish(
+        self, batch: Sequence[NewActivity | ClientError], publisher: Publisher
+    ) -> list[Published | ClientError]:
+        results: list[Published | ClientError | None] = [None] * len(batch)
+        entries: list[NewEntry] = []
+        stored: list[tuple[int, Activity]] = []
+        feed = team_topic(publisher.team_id)
+        for index, new in enumerate(batch):
+            try:
+                if isinstance(new, ClientError):
+                    raise new
+                activity = self._complete(new, publisher)
+                self._check(activity)
+                changed = await self.hooks.before_publish(activity)
+                if changed is not activity:
+                    self._check_change(activity, changed)
+                    activity = changed
+            except ClientError as error:
+                results[index] = error
+                continue
+            stored.append((index, activity))
+            entries.append(
+                NewEntry(
+                    pov_topic(activity.pov_id),
+                    publisher.key,
+                    activity.id,
+                    encode(activity),
+                    feed,
+                    publisher.origin,
+                )
+            )
+        appended = await self._log.append(entries) if entries else []
+        for (index, activity), place in zip(stored, appended, strict=True):
+            if isinstance(place, Conflict):
+                results[index] = IdConflict(field="id")
+                continue
+            done = Published(
+                activity.id, activity.pov_id, place.epoch, place.offset, place.duplicate
+            )
+            results[index] = done
+            if not place.duplicate:
+                self.published += 1
+                self.hooks.published(activity, done)
+        return [result for result in results if result is not None]
+
+    def _complete(self, new: NewActivity, publisher: Publisher) -> Activity:
+        return Activity(
+            id=self._clock.new_id() if new.id is UNSET else new.id,
+            type=new.type,
+            action=new.action,
+            pov_id=new.pov_id,
+            user_id=publisher.user_id if new.user_id is UNSET else new.user_id,
+            details=new.details,
+        )
+
+    def _check(self, activity: Activity) -> None:
+        """Raise `InvalidActivity` or `TooLarge` naming the field at fault.
+
+        The lengths are checked again: a plugin's activity was never decoded.
+        """
+        for field, text in (
+            ("id", activity.id),
+            ("povId", activity.pov_id),
+            ("userId", activity.user_id),
+        ):
+            if not 1 <= len(text) <= MAX_ID_CHARS:
+                raise InvalidActivity(
+                    f"{field} must have 1 to {MAX_ID_CHARS} characters", field=field
+                )
+            self._seen.check(text, field)
+        for field, name, allowed in (
+            ("type", activity.type, self._limits.types),
+            ("action", activity.action, self._limits.actions),
+        ):
+            if not _NAME.fullmatch(name):
+                raise InvalidActivity(
+                    f"{field} must have 1 to 64 letters, digits, '_', '.' or '-'", field=field
+                )
+            if allowed is not None and name not in allowed:
+                raise InvalidActivity(f"this server takes no {field} '{name}'", field=field)
+        if activity.details is not UNSET:
+            self._check_details(activity.details)
+
+    def _check_details(self, details: dict[str, Any]) -> None:
+        check_value(details)
+        size = len(encode(details))
+        if size > self._limits.details_bytes:
+            raise TooLarge(
+                f"details has {size} bytes, of {self._limits.details_bytes} that are allowed",
+                field="details",
+            )
+
+    def _check_change(self, before: Activity, after: Activity) -> None:
+        if (before.id, before.pov_id) != (after.id, after.pov_id):
+            raise TypeError("a before_publish hook may not change an activity's id or PoV")
+        self._check(msgspec.structs.replace(after, at=UNSET))
+
+
+def check_value(value: Any) -> None:
+    """Raise `InvalidActivity` for what JSON readers disagree on, anywhere in `details`.
+
+    Without recursion: its depth is the client's choice.
+    """
+    waiting: list[tuple[Any, str]] = [(value, "details")]
+    while waiting:
+        item, path = waiting.pop()
+        if isinstance(item, dict):
+            for key, inner in item.items():
+                _check_text(key, path)
+                waiting.append((inner, f"{path}.{key}"))
+        elif isinstance(item, list):
+            waiting.extend((inner, f"{path}[{index}]") for index, inner in enumerate(item))
+        elif isinstance(item, str):
+            _check_text(item, path)
+        elif isinstance(item, float):
+            if not math.isfinite(item):
+                raise InvalidActivity(f"{path} is no finite number", field=path)
+        elif isinstance(item, int):
+            if abs(item) > MAX_SAFE_INTEGER:
+                raise InvalidActivity(
+                    f"{path} is beyond 2^53, where JSON readers lose digits; send it as a string",
+                    field=path,
+                )
+        elif item is not None:
+            raise InvalidActivity(f"{path} is a {type(item).__name__}, no JSON", field=path)
+
+
+def _check_text(text: Any, path: str) -> None:
+    if not isinstance(text, str):
+        raise InvalidActivity(f"a key of {path} is no string", field=path)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidActivity(f"{path} has half a character (a surrogate)", field=path) from None
+
+
+def publisher_of(identity: Identity, *, is_service: bool, origin: str = "") -> Publisher:
+    """Return in whose name the sender of a token publishes."""
+    kind = "service" if is_service else "user"
+    return Publisher(
+        f"{kind}:{identity.user_id}", identity.user_id, identity.grants.team_id, origin
+    )
+
+
+def may_publish(identity: Identity, activity: NewActivity) -> None:
+    """Raise `Forbidden` unless the token covers the activity's PoV."""
+    if not identity.grants.sees(activity.pov_id):
+        raise Forbidden("The token does not cover this PoV", field="povId")
+
+
+async def apply_hooks(
+    activity: Activity, hooks: Sequence[Callable[[Activity], Activity | Awaitable[Any] | None]]
+) -> Activity:
+    """Ask each `before_publish` hook in turn; what one changed the next one sees."""
+    for hook in hooks:
+        result = hook(activity)
+        if inspect.isawaitable(result):
+            result = await result
+        if result is not None:
+            if not isinstance(result, Activity):
+                raise TypeError(
+                    f"a before_publish hook returned {type(result).__name__}, no Activity"
+                )
+            activity = result
+    return activity

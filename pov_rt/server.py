@@ -1,0 +1,307 @@
+"""One node: wires engine, hub, dispatch and plugins together; opens, closes, drains, stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+
+from pov_rt.auth.keys import Keyring
+from pov_rt.auth.tokens import Identity, Tokens
+from pov_rt.clock import Clock, SystemClock, rfc3339
+from pov_rt.connection import Connection, Transport
+from pov_rt.dispatch import Dispatcher
+from pov_rt.encoding import encode
+from pov_rt.engine.base import Engine, Entry
+from pov_rt.engine.open import open_engine
+from pov_rt.errors import CloseCode, Unavailable
+from pov_rt.health import Health
+from pov_rt.hosting import Fetch, Services
+from pov_rt.hub import Hub
+from pov_rt.limits import SeenIds
+from pov_rt.messages import Closing, Welcome
+from pov_rt.plugin_runtime import PluginRuntime
+from pov_rt.publishing import Publishing
+from pov_rt.register import Register
+from pov_rt.registry import Registry
+from pov_rt.settings import AuthSettings, Settings
+from pov_rt.topics import NODES
+from pov_rt.version import VERSION
+
+log = logging.getLogger(__name__)
+
+WAVE_SIZE = 50
+MAX_WAVES = 20
+COME_BACK_S = 5.0
+"""Clients are asked to come back within this time, each at an instant of its own."""
+ENGINE_WAIT_S = 2.0
+
+
+class Server:
+    """A node. Owner: whoever starts it and stops it; two in one process don't see each other."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        *,
+        fetch: Fetch,
+        clock: Clock | None = None,
+        engine: Engine | None = None,
+    ) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.clock = clock or SystemClock()
+        self.node = self.clock.new_id()[:12]
+        self.keyring = Keyring(settings.auth, self.clock)
+        self.tokens = Tokens(settings.auth, self.keyring, self.clock)
+        self.engine = engine or open_engine(settings.engine, self.clock, self.node)
+        self.hub = Hub(self.engine, self.close)
+        self.register = Register(
+            self.engine.signals, settings.limits, settle=self.hub.settle, close=self.close
+        )
+        self.publishing = Publishing(self.engine, settings.limits, self.clock)
+        self.health = Health(settings.ping, settings.auth, self.clock, self.close)
+        self.plugins = PluginRuntime(
+            registry,
+            Services(
+                engine=self.engine,
+                hub=self.hub,
+                register=self.register,
+                publishing=self.publishing,
+                tokens=self.tokens,
+                clock=self.clock,
+                limits=settings.limits,
+                fetch=fetch,
+                options=registry.options,
+                seen=SeenIds(),
+                subscribed=self._subscribed,
+                unsubscribed=self._unsubscribed,
+                renewed=self.health.renew,
+            ),
+        )
+        self.publishing.hooks = self.plugins
+        self.dispatcher = Dispatcher(
+            registry,
+            settings.limits,
+            self.clock,
+            self.hub,
+            make_context=self.plugins.context,
+            close=self.close,
+        )
+        self.receive = self.dispatcher.receive
+        self.draining = False
+        self.started = False
+        self.subscriptions = 0
+        """Subscriptions of all connections."""
+        self.opened = 0
+        """Connections opened since the start."""
+        self.closes: dict[str, int] = {}
+        """Connections closed since the start, by the sort of reason."""
+        self._fetch = fetch
+        self._jwks: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Open the engine and start the plugins. Raises `Unavailable` or `PluginError`."""
+        await self.engine.start(_Follower(self))
+        await self.engine.watch(NODES)
+        await self.plugins.start()
+        if self.settings.auth.jwks_url is not None:
+            await self.keyring.refresh_jwks(self._fetch_jwks)
+            self._jwks = asyncio.get_running_loop().create_task(self._follow_jwks())
+        self.started = True
+
+    def not_ready(self) -> str | None:
+        """Return None if clients are welcome, else one line that says why not."""
+        if self.draining:
+            return "draining: this node is about to stop"
+        if not self.started:
+            return "starting"
+        if self._jwks is not None and self._jwks.done():
+            return "the task that follows auth.jwks_url died"
+        return self.engine.health()
+
+    def admit(self, identity: Identity, device: str) -> None:
+        """Raise `Unavailable` or `LimitExceeded` unless this user may connect now."""
+        if self.draining:
+            raise Unavailable(
+                "This server is about to restart", retry_after_s=self._come_back_after()
+            )
+        self.register.check_room(identity, device)
+
+    def open(
+        self,
+        transport: Transport,
+        identity: Identity,
+        *,
+        device: str,
+        remote_ip: str,
+        user_agent: str,
+        v1: bool,
+    ) -> Connection:
+        """Enter a new connection and greet it."""
+        now = self.clock.monotonic()
+        connection = Connection(
+            self,
+            self.clock.new_id(),
+            identity,
+            device=device,
+            remote_ip=remote_ip,
+            user_agent=user_agent,
+            v1=v1,
+            opened_at=now,
+            expires_at=now + identity.expires_at - self.clock.time(),
+            bucket=self.dispatcher.new_bucket(),
+        )
+        connection.transport = transport
+        self.opened += 1
+        self.register.add(connection)
+        self.health.add(connection)
+        if v1:
+            connection.send(
+                encode(
+                    Welcome(
+                        connection_id=connection.id,
+                        user_id=identity.user_id,
+                        device=device,
+                        expires_at=rfc3339(identity.expires_at),
+                        ping_interval=self.settings.ping.interval_s,
+                        version=VERSION,
+                    )
+                )
+            )
+        self.plugins.connected(connection)
+        return connection
+
+    def closed(self, connection: Connection, reason: str) -> None:
+        """Let go of a connection whose socket is ending; the `Receiver`'s part."""
+        self.register.remove(connection)
+        self.health.remove(connection)
+        for topic in list(connection.topics.values()):
+            self.hub.leave(connection, topic.name)
+            self._unsubscribed(topic.wire_id, connection)
+        for task in (connection.worker, *(connection.tasks or ())):
+            if task is not None:
+                task.cancel()
+        self.plugins.disconnected(connection)
+        received, sent = connection.transport.traffic
+        sort = reason.partition(",")[0].partition(":")[0]
+        self.closes[sort] = self.closes.get(sort, 0) + 1
+        log.info(
+            "connection closed: %s",
+            reason,
+            extra={
+                "user": connection.identity.user_id,
+                "device": connection.device,
+                "connection": connection.id,
+                "ip": connection.remote_ip,
+                "received": received,
+                "sent": sent,
+                "age_s": round(self.clock.monotonic() - connection.opened_at, 1),
+            },
+        )
+
+    def close(
+        self, connection: Connection, code: CloseCode, *, retry_after_s: float | None = None
+    ) -> None:
+        """Close a connection, telling its client why."""
+        if connection.closed or connection.close_reason is not None:
+            return
+        connection.close_reason = code.reason
+        self.hub.settle(connection)
+        if connection.v1:
+            closing = Closing(code=code.code, reason=code.reason)
+            if code.reconnect:
+                after = self._come_back_after() if retry_after_s is None else retry_after_s
+                closing = Closing(code=code.code, reason=code.reason, retry_after=round(after, 3))
+            connection.send(encode(closing))
+        connection.transport.close(code)
+
+    def sweep(self) -> None:
+        """Do what is due; called about once a second."""
+        now = self.clock.monotonic()
+        self.health.sweep(now)
+        self.hub.sweep(now)
+
+    def reload(self, auth: AuthSettings) -> None:
+        """Take over changed keys and rules for tokens. Raises `SettingsError`; nothing changes."""
+        self.tokens.reload(auth)
+        self.health.reload(auth)
+
+    async def drain(self) -> None:
+        """Close every connection, in waves over `server.drain_s`; new ones are refused."""
+        self.draining = True
+        connections = self.register.all()
+        waves = min(MAX_WAVES, math.ceil(len(connections) / WAVE_SIZE))
+        if not waves:
+            return
+        log.info("draining %d connections in %d waves", len(connections), waves)
+        size = math.ceil(len(connections) / waves)
+        for start in range(0, len(connections), size):
+            if start:
+                await asyncio.sleep(self.settings.server.drain_s * 0.8 / waves)
+            for connection in connections[start : start + size]:
+                self.close(connection, CloseCode.RESTARTING)
+
+    async def stop(self) -> None:
+        """Finish what was accepted and let go of everything. `drain` comes first."""
+        self.draining = True
+        if self._jwks is not None:
+            self._jwks.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._jwks
+        await self.publishing.close()
+        for connection in self.register.all():
+            connection.transport.abort()
+        await self.dispatcher.close()
+        await self.plugins.stop()
+        await self.hub.close()
+        await self.engine.close()
+
+    def _come_back_after(self) -> float:
+        return 0.5 + self.clock.random() * COME_BACK_S
+
+    def _subscribed(self, pov_id: str, connection: Connection) -> None:
+        self.subscriptions += 1
+        self.plugins.subscribed(pov_id, connection)
+
+    def _unsubscribed(self, pov_id: str, connection: Connection) -> None:
+        self.subscriptions -= 1
+        self.plugins.unsubscribed(pov_id, connection)
+
+    async def _follow_jwks(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(
+                    self.keyring.jwks_wanted.wait(), self.settings.auth.jwks_refresh_s
+                )
+            await self.keyring.refresh_jwks(self._fetch_jwks)
+
+    async def _fetch_jwks(self, url: str) -> bytes:
+        response = await self._fetch(url)
+        if response.status != 200:
+            raise ValueError(f"the answer has status {response.status}")
+        return response.body
+
+
+class _Follower:
+    """Gives the hub what concerns topics, and the register what nodes tell each other."""
+
+    def __init__(self, server: Server) -> None:
+        self._hub = server.hub
+        self._register = server.register
+
+    def entries(self, topic: str, epoch: str, entries: Sequence[Entry]) -> None:
+        self._hub.entries(topic, epoch, entries)
+
+    def signal(self, topic: str, body: bytes, origin: str) -> None:
+        if topic == NODES:
+            self._register.hear(body)
+        else:
+            self._hub.signal(topic, body, origin)
+
+    def uncertain(self, topic: str) -> None:
+        if topic != NODES:
+            self._hub.uncertain(topic)

@@ -1,0 +1,236 @@
+"""The web side of a node: routes, listeners, the periodic sweep, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
+from tornado.httpserver import HTTPServer
+from tornado.ioloop import PeriodicCallback
+from tornado.netutil import bind_sockets, bind_unix_socket
+from tornado.web import Application
+
+from pov_rt.blocked import BlockWatch
+from pov_rt.context import Response
+from pov_rt.errors import Unavailable
+from pov_rt.limits import KeyedBuckets, parse_rate
+from pov_rt.registry import Registry
+from pov_rt.server import Server
+from pov_rt.settings import Settings, SettingsError
+from pov_rt.web.activities import ActivitiesHandler, HistoryHandler
+from pov_rt.web.http import Fallback, log_request
+from pov_rt.web.listener import Listener, default_capacity
+from pov_rt.web.ops import HealthHandler, MetricsHandler, ReadyHandler, ServerCollector
+from pov_rt.web.plugin_routes import PluginHandler, plugin_paths
+from pov_rt.web.socket import EchoHandler, SocketHandler
+from pov_rt.web.token import TokenHandler
+from pov_rt.web.wire import Wire
+
+SWEEP_MS = 1000
+MAX_HEADER_BYTES = 16 * 1024
+MAX_FETCHED_BYTES = 1024 * 1024
+BODY_S = 30.0
+BACKLOG = 1024
+HANG_UP_S = 2.0
+"""How long a drained node waits for its sockets to end."""
+
+
+async def fetch(
+    url: str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    timeout_s: float = 5.0,
+) -> Response:
+    """Make an HTTP request, bounded in time and size; redirects are not followed."""
+    client = AsyncHTTPClient(force_instance=True, max_body_size=MAX_FETCHED_BYTES)
+    request = HTTPRequest(
+        url,
+        method=method,
+        headers=dict(headers or {}),
+        body=body,
+        request_timeout=timeout_s,
+        connect_timeout=timeout_s,
+        follow_redirects=False,
+        allow_nonstandard_methods=True,
+    )
+    try:
+        answer = await client.fetch(request, raise_error=False)
+    except (OSError, HTTPClientError, ValueError) as error:
+        raise Unavailable(f"no answer from {url.partition('?')[0]}: {error}") from error
+    finally:
+        client.close()
+    if answer.code == 599:
+        raise Unavailable(f"no answer from {url.partition('?')[0]}: {answer.error}")
+    return Response(answer.code, dict(answer.headers.get_all()), answer.body or b"")
+
+
+class WebServer:
+    """A node with its listeners. `start`, then `stop`, each once, on a running loop."""
+
+    def __init__(self, settings: Settings, registry: Registry, **server: Any) -> None:
+        self.settings = settings
+        self.server = Server(settings, registry, fetch=fetch, **server)
+        self._wires: set[Wire] = set()
+        self._hung_up = asyncio.Event()
+        self._listeners: list[Listener] = []
+        self._own_sockets: list[socket.socket] = []
+        self._sweep = PeriodicCallback(self.server.sweep, SWEEP_MS)
+        files = [found.module.__file__ or "" for found in registry.found]
+        self._blocked = BlockWatch(asyncio.get_running_loop(), settings.log.blocked_loop_s, files)
+        self.http = self._serve(self.make_app())
+        self.admin = self._serve(self.make_admin_app())
+
+    @property
+    def port(self) -> int:
+        """The port that clients connect to; 0 on a Unix socket."""
+        return _port(self._listeners[0])
+
+    @property
+    def admin_port(self) -> int:
+        """The port of health and metrics."""
+        return _port(self._listeners[1])
+
+    async def start(self, inherited: Sequence[socket.socket] = ()) -> None:
+        """Start the node and listen, on the inherited sockets if there are any.
+
+        Raises `SettingsError` if an address cannot be had, else as `Server.start`.
+        """
+        settings = self.settings.server
+        sockets = list(inherited) or self._bind(settings.host, settings.port, settings.unix)
+        try:
+            admin = self._bind(settings.admin_host, settings.admin_port, None)
+            await self.server.start()
+        except BaseException:
+            self._close_sockets()
+            raise
+        capacity = self.settings.limits.connections or default_capacity()
+        self._listeners = [
+            Listener(self.http, sockets, capacity=capacity, busy=self._busy),
+            Listener(self.admin, admin, capacity=capacity, busy=lambda: 0),
+        ]
+        self._sweep.start()
+        self._blocked.start()
+
+    async def stop(self) -> None:
+        """Drain: refuse new clients, close the others in waves, then let go of everything."""
+        if self._listeners:
+            self.server.draining = True
+            self._listeners[0].stop()
+            await self.server.drain()
+            await self._hang_up()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.server.publishing.close(), HANG_UP_S)
+        for http in (self.http, self.admin):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(http.close_all_connections(), HANG_UP_S)
+        for listener in self._listeners[1:]:
+            listener.stop()
+        self._sweep.stop()
+        await self.server.stop()
+        for wire in list(self._wires):
+            wire.abort()
+        self._close_sockets()
+        if self._listeners:
+            self._blocked.stop()
+
+    def make_app(self) -> Application:
+        """Return the routes that clients use."""
+        node = {"server": self.server}
+        wires = {"started": self._wire_started, "ended": self._wire_ended}
+        buckets = KeyedBuckets(parse_rate(self.settings.limits.token_rate))
+        routes: list[Any] = [
+            (r"/api/auth/ws-token", TokenHandler, {**node, "buckets": buckets}),
+            (r"/api/activities", ActivitiesHandler, node),
+            (r"/api/povs/([^/]+)/activities", HistoryHandler, node),
+        ]
+        for path, methods in plugin_paths(self.server.registry).items():
+            routes.append((path, PluginHandler, {**node, "routes": methods}))
+        if self.settings.server.conformance_echo:
+            routes.append((r"/ws/_echo", EchoHandler, {**node, **wires}))
+        routes.append((r"/ws/.*", SocketHandler, {**node, **wires}))
+        return Application(
+            routes,
+            default_handler_class=Fallback,
+            default_handler_args=node,
+            log_function=log_request,
+        )
+
+    def make_admin_app(self) -> Application:
+        """Return the routes that operators use."""
+        node = {"server": self.server}
+        metrics = CollectorRegistry()
+        metrics.register(ServerCollector(self.server, lambda: self._blocked.blocks))
+        return Application(
+            [
+                (r"/healthz", HealthHandler, node),
+                (r"/readyz", ReadyHandler, node),
+                (r"/metrics", MetricsHandler, {**node, "metrics": metrics}),
+            ],
+            default_handler_class=Fallback,
+            default_handler_args=node,
+            log_function=log_request,
+        )
+
+    def _serve(self, app: Application) -> HTTPServer:
+        limits = self.settings.limits
+        return HTTPServer(
+            app,
+            idle_connection_timeout=limits.handshake_s,
+            max_header_size=MAX_HEADER_BYTES,
+            # Room for an answer that says what is too large; above it the peer is cut off.
+            max_body_size=limits.publish_bytes + MAX_FETCHED_BYTES,
+            body_timeout=BODY_S,
+        )
+
+    def _bind(self, host: str, port: int, unix: str | None) -> list[socket.socket]:
+        try:
+            if unix is not None:
+                sockets = [bind_unix_socket(unix, mode=0o660, backlog=BACKLOG)]
+            else:
+                sockets = bind_sockets(port, host, backlog=BACKLOG)
+        except (OSError, ValueError) as error:
+            where = unix if unix is not None else f"{host}:{port}"
+            raise SettingsError(f"cannot listen on {where}: {error}") from error
+        self._own_sockets.extend(sockets)
+        return sockets
+
+    def _busy(self) -> int:
+        return len(self._wires) + len(self.http._connections)  # noqa: SLF001  (no public count)
+
+    def _wire_started(self, wire: Wire) -> None:
+        self._wires.add(wire)
+        self._hung_up.clear()
+
+    def _wire_ended(self, wire: Wire) -> None:
+        self._wires.discard(wire)
+        if not self._wires:
+            self._hung_up.set()
+
+    async def _hang_up(self) -> None:
+        if self._wires:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hung_up.wait(), HANG_UP_S)
+
+    def _close_sockets(self) -> None:
+        for sock in self._own_sockets:
+            sock.close()
+        unix = self.settings.server.unix
+        if unix is not None and self._own_sockets:
+            with suppress(OSError):
+                if stat.S_ISSOCK(os.stat(unix).st_mode):
+                    os.unlink(unix)
+        self._own_sockets.clear()
+
+
+def _port(listener: Listener) -> int:
+    name = listener.sockets[0].getsockname()
+    return int(name[1]) if isinstance(name, tuple) else 0

@@ -1,0 +1,100 @@
+"""Accepts connections, but never more than the process has room for.
+
+The stock accept loop spins when file descriptors run out: full CPU and megabytes of log, for
+anybody who opens sockets. Here the listening sockets rest while there is no room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import socket
+from collections.abc import Callable, Sequence
+
+from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream
+
+from pov_rt.logs import Throttle
+
+log = logging.getLogger(__name__)
+
+RESERVE = 64
+"""Descriptors for everything that is no client: log, engine, listeners, requests out."""
+ACCEPTS_AT_ONCE = 64
+REST_S = 0.1
+
+
+def default_capacity() -> int:
+    """Raise the soft limit of open files to the hard one; return how many sockets fit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max(16, min(hard, 1 << 20) - RESERVE)
+
+
+class Listener:
+    """Accepts for one HTTP server. `busy` counts the sockets that are open already."""
+
+    def __init__(
+        self,
+        http: HTTPServer,
+        sockets: Sequence[socket.socket],
+        *,
+        capacity: int,
+        busy: Callable[[], int],
+    ) -> None:
+        self.sockets = tuple(sockets)
+        self._http = http
+        self._capacity = capacity
+        self._busy = busy
+        self._loop = asyncio.get_running_loop()
+        self._rest: asyncio.TimerHandle | None = None
+        self._complaint = Throttle(log)
+        self._stopped = False
+        self._listen()
+
+    def stop(self) -> None:
+        """Accept no more; the sockets stay open, for whoever owns them."""
+        self._stopped = True
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
+        for sock in self.sockets:
+            self._loop.remove_reader(sock.fileno())
+
+    def _listen(self) -> None:
+        self._rest = None
+        if self._busy() >= self._capacity:
+            self._rest = self._loop.call_later(REST_S, self._listen)
+            return
+        for sock in self.sockets:
+            self._loop.add_reader(sock.fileno(), self._accept, sock)
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(ACCEPTS_AT_ONCE):
+            busy = self._busy()
+            if busy >= self._capacity:
+                self._pause(f"{busy} sockets are open, which is all there is room for")
+                return
+            try:
+                sock, address = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                self._pause(str(error.strerror))
+                return
+            sock.setblocking(False)
+            if sock.family != socket.AF_UNIX:
+                # Without it a second small write waits 44 ms for the first one's acknowledgement.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._http.handle_stream(IOStream(sock), address)
+
+    def _pause(self, why: str) -> None:
+        self._complaint.log(logging.WARNING, "not accepting connections: %s", why)
+        for sock in self.sockets:
+            self._loop.remove_reader(sock.fileno())
+        if not self._stopped:
+            self._rest = self._loop.call_later(REST_S, self._listen)
