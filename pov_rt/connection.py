@@ -26,8 +26,8 @@ class Transport(Protocol):
     peer is normal, and the hub iterates over its members while it sends.
     """
 
-    send: Any
-    """`send(data)`: take ready frames, in order; bytes that do not fit the socket wait here."""
+    def send(self, data: bytes) -> None:
+        """Take ready frames, in order; bytes that do not fit the socket wait here."""
 
     @property
     def unsent_bytes(self) -> int:

@@ -56,7 +56,7 @@ def discover(plugins_dir: Path | None) -> Iterator[Found]:
     if not plugins_dir.is_dir():
         raise PluginError(Source(str(plugins_dir), 0), "the plugins folder does not exist")
     for path in sorted(plugins_dir.glob("*.py")):
-        if not path.name.startswith(("_", "test_")):
+        if path.name != "conftest.py" and not path.name.startswith(("_", "test_")):
             yield _found(load_file(path), "plugins-dir")
 
 

@@ -208,9 +208,12 @@ class Hub:
                     text_frame(self._encoder.message(entry, feed=topic.feed))
                     for entry in page.entries
                 ]
+                # Drained after each piece: a page of large activities is more than may wait.
                 for data in chunks(frames):
+                    if connection not in topic.catching_up:
+                        return
                     connection.transport.send(data)
-                await connection.transport.drained()
+                    await connection.transport.drained()
         except Unavailable:
             self._close(connection, CloseCode.GAP)
 

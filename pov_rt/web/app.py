@@ -120,6 +120,10 @@ class WebServer:
         self._sweep.start()
         self._blocked.start()
 
+    def apply(self, settings: Settings) -> None:
+        """Take over settings that may change while running; the handlers read them from the node."""
+        self.settings = self.server.settings = settings
+
     async def stop(self) -> None:
         """Drain: refuse new clients, close the others in waves, then let go of everything."""
         if self._listeners:

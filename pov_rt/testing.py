@@ -1,0 +1,218 @@
+"""For plugin authors: `connect`, a pytest fixture that opens clients of a real server.
+
+The server runs in a thread of its own, in memory, with the plugins of the test file's folder
+(override the fixture `plugins_dir`) and the settings of the fixture `settings`. A handler that
+fails fails the test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+import pytest
+
+from pov_rt.auth.grants import Kind
+from pov_rt.encoding import encode
+from pov_rt.messages import Message
+from pov_rt.registry import build_registry
+from pov_rt.settings import AuthSettings, ServerSettings, Settings
+from pov_rt.web.app import WebServer
+
+if TYPE_CHECKING:
+    from websockets.sync.client import ClientConnection
+
+T = TypeVar("T")
+
+SECRET = "a secret for tests alone, 32 bytes and more"  # noqa: S105  (protects nothing)
+WAIT_S = 5.0
+EVERYTHING = ("subscribe", "publish", "collaborate")
+
+
+class Client:
+    """A connected client."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self._early: list[dict[str, Any]] = []
+        self._requests = 0
+
+    def send(self, message: Message | Mapping[str, Any] | str | bytes) -> None:
+        """Send a message; text is sent as it stands."""
+        if isinstance(message, str | bytes):
+            self.socket.send(message)
+        else:
+            self.socket.send(encode(message).decode())
+
+    def receive(self) -> dict[str, Any]:
+        """Return the next message. Raises TimeoutError after 5 s."""
+        if self._early:
+            return self._early.pop(0)
+        found: dict[str, Any] = json.loads(self.socket.recv(timeout=WAIT_S))
+        return found
+
+    def request(self, message: Message | Mapping[str, Any]) -> dict[str, Any]:
+        """Send a message and return its answer; what comes before it is for `receive`."""
+        self._requests += 1
+        request_id = f"test-{self._requests}"
+        fields = json.loads(encode(message))
+        self.send({**fields, "id": request_id})
+        while True:
+            answer: dict[str, Any] = json.loads(self.socket.recv(timeout=WAIT_S))
+            if answer.get("id") == request_id:
+                return answer
+            self._early.append(answer)
+
+
+class RunningServer:
+    """A real server in a thread of its own."""
+
+    def __init__(self, settings: Settings, plugins_dir: Path | None) -> None:
+        self.web: WebServer
+        self._settings = settings
+        self._plugins_dir = plugins_dir
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="pov-rt-server")
+        self._clients: list[Client] = []
+        self.incidents: list[logging.LogRecord] = []
+        """Failures of handlers; a test that expects some clears it."""
+
+    def __enter__(self) -> RunningServer:
+        self._thread.start()
+        try:
+            self.run(self._start)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for client in self._clients:
+            client.socket.close()
+        try:
+            self.run(lambda: self.web.stop())
+        finally:
+            self._end()
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self.web.port}"
+
+    def run(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Run something on the server's loop and return its result."""
+
+        async def work() -> T:
+            return await function()
+
+        return asyncio.run_coroutine_threadsafe(work(), self._loop).result(30)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Call something on the server's loop and return its result."""
+
+        async def work() -> T:
+            return function()
+
+        return self.run(work)
+
+    def token(
+        self, user: str = "ana", kind: Kind = Kind.SOCKET, *, ttl_s: float = 3600, **claims: Any
+    ) -> str:
+        """Return a token of this server; without `can` it may do everything."""
+        claims.setdefault("can", EVERYTHING)
+        return self.call(lambda: self.web.server.tokens.issue(kind, user, ttl_s=ttl_s, **claims))
+
+    def connect(
+        self, user: str = "ana", *, v1: bool = False, device: str | None = None, **claims: Any
+    ) -> Client:
+        """Open a client; `v1` is with the subprotocol, and its `welcome` is already taken."""
+        from websockets.sync.client import connect
+        from websockets.typing import Subprotocol
+
+        token = self.token(user, **claims)
+        url = f"ws://{self.address}/ws/?" + (f"device={device}&" if device else "")
+        if v1:
+            protocols = [Subprotocol("pov-rt.v1"), Subprotocol(f"bearer.{token}")]
+            client = Client(connect(url, subprotocols=protocols, proxy=None))
+            client.receive()
+        else:
+            client = Client(connect(f"{url}token={token}", proxy=None))
+        self._clients.append(client)
+        return client
+
+    async def _start(self) -> None:
+        registry = build_registry(self._settings.plugins, self._plugins_dir)
+        self.web = WebServer(self._settings, registry)
+        await self.web.start()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+Connect = Callable[..., Client]
+"""`connect(user="ana", *, v1=False, device=None, povs="*", can=[...])` -> `Client`."""
+
+
+class Incidents(logging.Handler):
+    """Collects what was logged with an incident id."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep what a handler's failure left in the log."""
+        if hasattr(record, "incident"):
+            self.records.append(record)
+
+
+@pytest.fixture
+def plugins_dir(request: pytest.FixtureRequest) -> Path | None:
+    """Return the folder whose plugins the server loads beside the built-in ones."""
+    return request.path.parent
+
+
+@pytest.fixture
+def settings() -> Settings:
+    """Return the server's settings."""
+    return make_settings()
+
+
+def make_settings(**sections: msgspec.Struct) -> Settings:
+    """Return settings for a test, on free ports; `sections` replace whole sections."""
+    given: dict[str, Any] = {
+        "server": ServerSettings(port=0, admin_port=0, drain_s=0.2),
+        "auth": AuthSettings(secrets=[SECRET]),
+    }
+    return Settings(**given | sections)
+
+
+@pytest.fixture
+def server(settings: Settings, plugins_dir: Path | None) -> Iterator[RunningServer]:
+    """Run a real server for one test."""
+    incidents = Incidents()
+    logger = logging.getLogger("pov_rt")
+    logger.addHandler(incidents)
+    try:
+        with RunningServer(settings, plugins_dir) as running:
+            running.incidents = incidents.records
+            yield running
+    finally:
+        logger.removeHandler(incidents)
+    for record in incidents.records:
+        if record.exc_info and isinstance(record.exc_info[1], BaseException):
+            raise record.exc_info[1]
+
+
+@pytest.fixture
+def connect(server: RunningServer) -> Connect:
+    """Return what opens clients of the test's server."""
+    return server.connect

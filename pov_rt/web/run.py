@@ -1,0 +1,108 @@
+"""Runs a node as a process: signals, systemd, the log, reload without restart."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+from tornado import autoreload
+
+from pov_rt import config, logs
+from pov_rt.config import Loaded
+from pov_rt.registry import Registry
+from pov_rt.settings import Settings, SettingsError
+from pov_rt.systemd import listen_sockets, notify, watchdog_interval_s
+from pov_rt.web.app import WebServer
+
+log = logging.getLogger(__name__)
+
+
+class Process:
+    """One node for as long as the process lives. `announce` is called once it listens."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        registry: Registry,
+        *,
+        file: Path | None,
+        flags: Mapping[str, Any],
+        stream: Any,
+        announce: Callable[[WebServer], None],
+    ) -> None:
+        self._settings = config.dev_secret(loaded.settings)
+        self._registry = registry
+        self._file = file
+        self._flags = flags
+        self._stream = stream
+        self._announce = announce
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain. Raises `SettingsError` or `PluginError`."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        web = WebServer(self._settings, self._registry)
+        await web.start(listen_sockets())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload, web)
+        watchdog = loop.create_task(self._feed_watchdog(web))
+        notify(f"READY=1\nSTATUS=Listening on port {web.port}")
+        self._announce(web)
+        try:
+            await stop.wait()
+        finally:
+            notify("STOPPING=1\nSTATUS=Draining")
+            watchdog.cancel()
+            await asyncio.gather(watchdog, return_exceptions=True)
+            await web.stop()
+            log.info("stopped")
+
+    def restart_on_change(self) -> None:
+        """Start the process anew whenever one of its files changes; call it on the loop."""
+        for found in self._registry.found:
+            if found.module.__file__:
+                autoreload.watch(found.module.__file__)
+        autoreload.start()
+
+    async def _feed_watchdog(self, web: WebServer) -> None:
+        interval = watchdog_interval_s()
+        while interval is not None:
+            if web.server.engine.health() is None:
+                notify("WATCHDOG=1")
+            await asyncio.sleep(interval)
+
+    def _reload(self, web: WebServer) -> None:
+        """Take over what SIGHUP can change; on a mistake everything stays as it was."""
+        notify("RELOADING=1")
+        try:
+            loaded = config.load(file=self._file, flags=self._flags)
+            config.check(loaded)
+            new = config.dev_secret(loaded.settings)
+            applied, restart = config.reloadable(self._settings, new)
+            web.server.reload(new.auth)
+        except SettingsError as error:
+            log.error("nothing was reloaded: %s", error)  # noqa: TRY400  (the text says it all)
+        else:
+            web.apply(merged(self._settings, new))
+            self._settings = web.settings
+            logs.configure(new.log, stream=self._stream)
+            log.info("reloaded: %s", ", ".join(applied) or "keys only")
+            if restart:
+                log.warning("needs a restart: %s", ", ".join(restart))
+        notify("READY=1")
+
+
+def merged(old: Settings, new: Settings) -> Settings:
+    """Return the old settings with what may change while running."""
+    server = replace(
+        old.server,
+        allowed_origins=new.server.allowed_origins,
+        allowed_hosts=new.server.allowed_hosts,
+    )
+    return replace(old, server=server, auth=new.auth, log=replace(old.log, level=new.log.level))
