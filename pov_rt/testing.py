@@ -12,6 +12,7 @@ import json
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -79,7 +80,7 @@ class RunningServer:
         self._plugins_dir = plugins_dir
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="pov-rt-server")
-        self._clients: list[Client] = []
+        self._sockets = ExitStack()
         self.incidents: list[logging.LogRecord] = []
         """Failures of handlers; a test that expects some clears it."""
 
@@ -93,9 +94,8 @@ class RunningServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for client in self._clients:
-            client.socket.close()
         try:
+            self._sockets.close()
             self.run(lambda: self.web.stop())
         finally:
             self._end()
@@ -139,11 +139,12 @@ class RunningServer:
         url = f"ws://{self.address}/ws/?" + (f"device={device}&" if device else "")
         if v1:
             protocols = [Subprotocol("pov-rt.v1"), Subprotocol(f"bearer.{token}")]
-            client = Client(connect(url, subprotocols=protocols, proxy=None))
-            client.receive()
+            opening = connect(url, subprotocols=protocols, proxy=None)
         else:
-            client = Client(connect(f"{url}token={token}", proxy=None))
-        self._clients.append(client)
+            opening = connect(f"{url}token={token}", proxy=None)
+        client = Client(self._sockets.enter_context(opening))
+        if v1:
+            client.receive()
         return client
 
     async def _start(self) -> None:

@@ -1,0 +1,328 @@
+"""Publishing over HTTP, and pages of history."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from tornado.httpclient import HTTPClient, HTTPRequest, HTTPResponse
+
+from pov_rt.auth.grants import Kind
+from pov_rt.settings import LimitSettings, Settings
+from pov_rt.testing import Connect, RunningServer, make_settings
+
+ONE = {"id": "a-1", "type": "task", "action": "done", "povId": "acme", "userId": "eve"}
+
+
+def call(
+    server: RunningServer,
+    path: str,
+    *,
+    method: str = "GET",
+    token: str | None = None,
+    body: Any = None,
+    **headers: str,
+) -> HTTPResponse:
+    """Make a request; a body that is no bytes is sent as JSON."""
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    if token is not None:
+        given["Authorization"] = f"Bearer {token}"
+    data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+    client = HTTPClient()
+    try:
+        return client.fetch(
+            HTTPRequest(
+                f"http://{server.address}{path}",
+                method=method,
+                headers=given,
+                body=data,
+                allow_nonstandard_methods=True,
+                follow_redirects=False,
+            ),
+            raise_error=False,
+        )
+    finally:
+        client.close()
+
+
+def post(server: RunningServer, body: Any, **claims: Any) -> tuple[int, dict[str, Any]]:
+    token = server.token("app", Kind.SERVICE, **claims)
+    answer = call(server, "/api/activities", method="POST", token=token, body=body)
+    return answer.code, json.loads(answer.body)
+
+
+def error_of(server: RunningServer, body: Any, **claims: Any) -> tuple[int, str, str | None]:
+    code, answer = post(server, body, **claims)
+    return code, answer["error"]["code"], answer["error"].get("field")
+
+
+def test_one_activity_is_201_with_its_place_and_a_retry_200(
+    server: RunningServer, connect: Connect
+) -> None:
+    ana = connect()
+    ana.request({"type": "subscribe", "povId": "acme"})
+    code, place = post(server, {**ONE, "details": {"n": 1, "é": ["\u2028"]}})
+    assert code == 201
+    assert list(place) == ["id", "povId", "offset", "epoch"]
+    assert post(server, {**ONE, "details": {"n": 1, "é": ["\u2028"]}}) == (200, place)
+    assert error_of(server, {**ONE, "details": {"n": 2}}) == (409, "id_conflict", "id")
+    pushed = ana.receive()
+    assert pushed["offset"] == place["offset"] == 1
+    assert pushed["data"]["details"] == {"n": 1, "é": ["\u2028"]}
+    assert ana.request({"type": "ping"})["type"] == "pong"
+
+
+def test_what_is_absent_is_filled_in(server: RunningServer, connect: Connect) -> None:
+    ana = connect()
+    ana.request({"type": "subscribe", "povId": "acme"})
+    code, place = post(server, {"type": "t", "action": "a", "povId": "acme"})
+    assert code == 201
+    data = ana.receive()["data"]
+    assert (data["id"], data["userId"]) == (place["id"], "app")
+    assert len(data["at"]) == len("2026-11-24T13:00:00.000Z")
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "field"),
+    [
+        ({"povid": "x"}, "invalid_activity", "povid"),
+        ({"offset": 7}, "invalid_activity", "offset"),
+        ({"at": "now"}, "invalid_activity", "at"),
+        ({"id": ""}, "invalid_activity", "id"),
+        ({"id": "x" * 129}, "invalid_activity", "id"),
+        ({"id": 7}, "invalid_activity", "id"),
+        ({"id": "a\nb"}, "invalid_activity", "id"),
+        ({"type": ""}, "invalid_activity", "type"),
+        ({"type": "x" * 65}, "invalid_activity", "type"),
+        ({"type": "a b"}, "invalid_activity", "type"),
+        ({"action": "é"}, "invalid_activity", "action"),
+        ({"action": None}, "invalid_activity", "action"),
+        ({"povId": "*"}, "invalid_activity", "povId"),
+        ({"povId": "a\u0085b"}, "invalid_activity", "povId"),
+        ({"userId": "*"}, "invalid_activity", "userId"),
+        ({"details": []}, "invalid_activity", "details"),
+        ({"details": {"n": 2**53}}, "invalid_activity", "details.n"),
+        ({"details": {"a": [1, {"b": -(2**53)}]}}, "invalid_activity", "details.a[1].b"),
+        ({"details": {"x": "y" * 17000}}, "too_large", "details"),
+    ],
+)
+def test_a_wrong_field_is_named(
+    server: RunningServer, change: dict[str, Any], code: str, field: str
+) -> None:
+    status, got, named = error_of(server, {**ONE, **change})
+    assert (got, named) == (code, field)
+    assert status == (413 if code == "too_large" else 400)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"no json",
+        b"null",
+        b"7",
+        b"[",
+        b'{"id":NaN}',
+        b'{"type":"t","action":"a","povId":"p","details":{"x":1e999}}',
+        b'{"type":"t","action":"a","povId":"p","details":{"x":"\\ud800"}}',
+        b'{"type":"t","action":"a","povId":"\xff"}',
+        b'{"details":' + b"[" * 100_000,
+        '{"type":"ping"}'.encode("utf-16"),
+    ],
+)
+def test_a_body_that_is_no_activity_is_400(server: RunningServer, body: bytes) -> None:
+    assert post(server, body)[0] == 400
+
+
+def test_a_batch_answers_each_in_order_and_publishes_the_valid_ones(
+    server: RunningServer, connect: Connect
+) -> None:
+    ana = connect()
+    ana.request({"type": "subscribe", "povId": "acme"})
+    batch = [ONE, {**ONE, "id": "a-2", "povId": ""}, {**ONE, "id": "a-3"}, 7, ONE]
+    code, answer = post(server, batch)
+    assert code == 200
+    first, second, third, fourth, fifth = answer["results"]
+    assert (first["offset"], third["offset"], fifth["offset"]) == (1, 2, 1)
+    assert (second["error"]["index"], second["error"]["field"]) == (1, "povId")
+    assert fourth["error"]["index"] == 3
+    assert [ana.receive()["data"]["id"] for _ in range(2)] == ["a-1", "a-3"]
+
+
+def test_ndjson_is_a_batch(server: RunningServer) -> None:
+    lines = b"\n".join(json.dumps({**ONE, "id": f"n-{n}"}).encode() for n in range(3)) + b"\n\n"
+    token = server.token("app", Kind.SERVICE)
+    answer = call(
+        server,
+        "/api/activities",
+        method="POST",
+        token=token,
+        body=lines,
+        Content_Type="application/x-ndjson; charset=utf-8",
+    )
+    assert [each["offset"] for each in json.loads(answer.body)["results"]] == [1, 2, 3]
+
+
+def test_a_batch_is_bounded(server: RunningServer) -> None:
+    assert error_of(server, [ONE] * 1001)[:2] == (413, "too_large")
+
+
+def test_a_body_is_bounded(server: RunningServer) -> None:
+    assert error_of(server, b" " * (4 * 1024 * 1024 + 1))[:2] == (413, "too_large")
+
+
+def test_publishing_needs_a_service_token_with_the_grant_for_the_pov(
+    server: RunningServer,
+) -> None:
+    assert error_of(server, ONE, can=["subscribe"])[:2] == (403, "forbidden")
+    assert error_of(server, ONE, povs=["other"]) == (403, "forbidden", "povId")
+    for token in (None, "x", server.token("ana"), server.token("ana", Kind.ACCESS)):
+        answer = call(server, "/api/activities", method="POST", token=token, body=ONE)
+        assert answer.code == 401
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+class TestWithLists:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(limits=LimitSettings(types=["task"], actions=["done"]))
+
+    def test_other_types_and_actions_are_refused(self, server: RunningServer) -> None:
+        assert post(server, ONE)[0] == 201
+        assert error_of(server, {**ONE, "type": "x"}) == (400, "invalid_activity", "type")
+        assert error_of(server, {**ONE, "action": "x"}) == (400, "invalid_activity", "action")
+
+
+def history(server: RunningServer, query: str = "", **claims: Any) -> tuple[int, dict[str, Any]]:
+    answer = call(server, f"/api/povs/acme/activities{query}", token=server.token(**claims))
+    return answer.code, json.loads(answer.body)
+
+
+def test_history_is_paged_both_ways(server: RunningServer) -> None:
+    post(server, [{**ONE, "id": f"h-{n}"} for n in range(5)])
+
+    def offsets(query: str) -> list[int]:
+        return [each["offset"] for each in history(server, query)[1]["activities"]]
+
+    assert offsets("") == [1, 2, 3, 4, 5]
+    assert offsets("?limit=2") == [1, 2]
+    assert offsets("?after=2&limit=2") == [3, 4]
+    assert offsets("?after=5") == []
+    assert offsets("?before=0&limit=2") == [5, 4]
+    assert offsets("?before=4&limit=2") == [3, 2]
+    page = history(server)[1]
+    assert (page["povId"], page["offset"], page["oldestOffset"]) == ("acme", 5, 1)
+    assert page["activities"][0]["data"]["id"] == "h-0"
+
+
+@pytest.mark.parametrize(
+    "query", ["?limit=0", "?limit=1001", "?after=x", "?after=-1", "?after=1&before=2", "?lmit=3"]
+)
+def test_a_wrong_parameter_is_named(server: RunningServer, query: str) -> None:
+    code, answer = history(server, query)
+    assert (code, "field" in answer["error"]) == (400, True)
+
+
+def test_history_is_for_those_who_may_see_the_pov(server: RunningServer) -> None:
+    assert history(server, povs=["other"])[0] == 403
+    assert history(server, can=["publish"])[0] == 403
+    assert call(server, "/api/povs/acme/activities").code == 401
+    bad = call(server, "/api/povs/a%0ab/activities", token=server.token())
+    assert bad.code == 400
+
+
+def test_a_wrong_method_and_path_are_json_errors(server: RunningServer) -> None:
+    wrong = call(server, "/api/activities", method="PUT", body=b"")
+    assert (wrong.code, json.loads(wrong.body)["error"]["code"]) == (405, "method_not_allowed")
+    absent = call(server, "/nowhere")
+    assert (absent.code, json.loads(absent.body)["error"]["code"]) == (404, "not_found")
+    assert "Tornado" not in str(absent.headers)
+
+
+class TestTokenEndpoint:
+    def test_an_access_token_becomes_a_socket_token(self, server: RunningServer) -> None:
+        access = server.token("ana", Kind.ACCESS, ttl_s=600, povs=["acme"], email="a@x.example")
+        for headers in (
+            {"Cookie": f"x=y; accessToken={access}"},
+            {"Authorization": f"Bearer {access}"},
+        ):
+            answer = call(server, "/api/auth/ws-token", **headers)
+            assert answer.code == 200
+            assert answer.headers["Cache-Control"] == "no-store"
+            token = json.loads(answer.body)["token"]
+            identity = server.call(lambda: server.web.server.plugins.hosts["ping"].verify(token))  # noqa: B023
+            assert (identity.user_id, identity.email) == ("ana", "a@x.example")
+            assert identity.grants.povs == {"acme"}
+            assert identity.expires_at <= server.web.server.clock.time() + 600
+
+    @pytest.mark.parametrize("cookie", ["", "accessToken=", "accessToken=x", "other=x", "x" * 9000])
+    def test_anything_else_is_401(self, server: RunningServer, cookie: str) -> None:
+        answer = call(server, "/api/auth/ws-token", Cookie=cookie)
+        assert (answer.code, answer.headers["Cache-Control"]) == (401, "no-store")
+
+    def test_a_socket_or_service_token_is_never_exchanged(self, server: RunningServer) -> None:
+        for kind in (Kind.SOCKET, Kind.SERVICE):
+            token = server.token(kind=kind)
+            assert call(server, "/api/auth/ws-token", token=token).code == 401
+
+    def test_other_methods_are_refused(self, server: RunningServer) -> None:
+        assert call(server, "/api/auth/ws-token", method="POST", body=b"").code == 405
+
+    def test_a_flood_of_one_address_is_429(self, server: RunningServer) -> None:
+        codes = {call(server, "/api/auth/ws-token").code for _ in range(80)}
+        assert codes == {401, 429}
+
+
+class TestPages:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        settings = make_settings()
+        settings.server.allowed_origins.append("https://app.example")
+        return settings
+
+    def test_pages_of_allowed_origins_may_read_with_credentials(
+        self, server: RunningServer
+    ) -> None:
+        origin = "https://app.example"
+        for method in ("GET", "OPTIONS"):
+            answer = call(server, "/api/auth/ws-token", method=method, Origin=origin)
+            assert answer.headers["Access-Control-Allow-Origin"] == origin
+            assert answer.headers["Access-Control-Allow-Credentials"] == "true"
+            assert answer.code == (401 if method == "GET" else 204)
+
+    def test_other_pages_may_not(self, server: RunningServer) -> None:
+        answer = call(server, "/api/auth/ws-token", Origin="https://evil.example")
+        assert answer.code == 403
+        assert "Access-Control-Allow-Origin" not in answer.headers
+        preflight = call(server, "/api/activities", method="OPTIONS", Origin="https://app.example")
+        assert preflight.code == 405
+
+
+def test_admin_answers_health_and_metrics(server: RunningServer, connect: Connect) -> None:
+    connect().request({"type": "subscribe", "povId": "acme"})
+    post(server, ONE)
+
+    def admin(path: str) -> HTTPResponse:
+        client = HTTPClient()
+        try:
+            url = f"http://127.0.0.1:{server.web.admin_port}{path}"
+            return client.fetch(url, raise_error=False)
+        finally:
+            client.close()
+
+    assert admin("/healthz").code == 200
+    assert admin("/readyz").code == 200
+    text = admin("/metrics").body.decode()
+    for line in (
+        "pov_rt_ready 1.0",
+        "pov_rt_connections 1.0",
+        "pov_rt_subscriptions 1.0",
+        "pov_rt_activities_published_total 1.0",
+        "pov_rt_messages_delivered_total 1.0",
+        'pov_rt_messages_total{type="subscribe"} 1.0',
+    ):
+        assert line in text, text
+    server.run(server.web.server.drain)
+    answer = admin("/readyz")
+    assert (answer.code, b"draining" in answer.body) == (503, True)

@@ -1,0 +1,299 @@
+"""What a handshake may look like, byte for byte, and that no token gets into any output."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from pov_rt.auth.grants import Kind
+from pov_rt.settings import LimitSettings, ServerSettings, Settings
+from pov_rt.testing import RunningServer, make_settings
+
+KEY = base64.b64encode(bytes(16)).decode()
+UPGRADE = {
+    "Host": "localhost",
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Key": KEY,
+    "Sec-WebSocket-Version": "13",
+}
+
+
+def exchange(server: RunningServer, raw: bytes) -> bytes:
+    """Send bytes and return all that comes until the server closes or has answered."""
+    with closing(socket.create_connection(("127.0.0.1", server.web.port), timeout=10)) as sock:
+        sock.sendall(raw)
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            data = sock.recv(65536)
+            if not data:
+                break
+            answer += data
+        head, _, body = answer.partition(b"\r\n\r\n")
+        if b"content-length: " in head.lower():
+            size = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            while len(body) < size:
+                body += sock.recv(65536)
+        return head + b"\r\n\r\n" + body
+
+
+def request(
+    server: RunningServer,
+    target: str,
+    *,
+    method: str = "GET",
+    version: str = "HTTP/1.1",
+    drop: str = "",
+    lines: tuple[str, ...] = (),
+    **headers: str,
+) -> tuple[int, str]:
+    """Send an upgrade request with changes; return status and everything."""
+    given = {**UPGRADE, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    given.pop(drop, None)
+    text = [f"{method} {target} {version}", *(f"{name}: {given[name]}" for name in given), *lines]
+    answer = exchange(server, ("\r\n".join(text) + "\r\n\r\n").encode("latin-1"))
+    if not answer.strip():
+        return 0, ""
+    return int(answer.split(b" ", 2)[1]), answer.decode("latin-1")
+
+
+def test_a_good_handshake_upgrades(server: RunningServer) -> None:
+    status, text = request(server, f"/ws/?token={server.token()}")
+    assert status == 101
+    # RFC 6455, section 1.3, for a key of 16 zero bytes.
+    assert "Sec-WebSocket-Accept: ICX+Yqv66kxgM0FcWaLWlFLwTAI=" in text
+    assert "Sec-WebSocket-Protocol" not in text
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/ws", "/", "/WS/", "//ws/", "/%2fws%2f", "/api/activities/x", "/ws/../x", "http://x/ws/"],
+)
+def test_an_upgrade_outside_of_ws_is_400_whatever_the_token(
+    server: RunningServer, path: str
+) -> None:
+    assert request(server, f"{path}?token={server.token()}")[0] == 400
+    assert request(server, path)[0] == 400
+
+
+def tokens(server: RunningServer) -> Iterator[tuple[str, str]]:
+    good = server.token()
+    yield "absent", "/ws/"
+    yield "empty", "/ws/?token="
+    yield "repeated", f"/ws/?token={good}&token={good}"
+    yield "undecodable", "/ws/?token=%ff"
+    yield "nonsense", "/ws/?token=x"
+    yield "space around", f"/ws/?token=%20{good}"
+    yield "long", f"/ws/?token={'x' * 5000}"
+    yield "dots", f"/ws/?token={'.' * 5000}"
+    yield "cut", f"/ws/?token={good[:-2]}"
+    yield "for services", f"/ws/?token={server.token(kind=Kind.SERVICE)}"
+    yield "nul", "/ws/?token=%00"
+
+
+def test_every_bad_token_is_401_before_the_upgrade_without_a_reason(
+    server: RunningServer,
+) -> None:
+    for name, target in tokens(server):
+        status, text = request(server, target)
+        assert status == 401, name
+        assert '"token_invalid"' in text, name
+        assert "Connection: close" in text, name
+
+
+def test_an_expired_token_is_401(server: RunningServer) -> None:
+    token = server.token(ttl_s=0.05)
+    deadline = server.web.server.clock.time() + 0.06
+    while server.web.server.clock.time() < deadline:
+        os.sched_yield()
+    status, text = request(server, f"/ws/?token={token}")
+    assert (status, "token_expired" in text) == (401, True)
+
+
+def test_a_token_in_both_places_is_401(server: RunningServer) -> None:
+    token = server.token()
+    protocol = f"pov-rt.v1, bearer.{token}"
+    assert request(server, "/ws/", Sec_WebSocket_Protocol=protocol)[0] == 101
+    assert request(server, f"/ws/?token={token}", Sec_WebSocket_Protocol=protocol)[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"drop": "Connection"}, 400),
+        ({"Upgrade": "h2c"}, 400),
+        ({"Sec_WebSocket_Key": "x"}, 400),
+        ({"Sec_WebSocket_Key": base64.b64encode(bytes(15)).decode()}, 400),
+        ({"drop": "Sec-WebSocket-Key"}, 400),
+        ({"Sec_WebSocket_Version": "12"}, 426),
+        ({"drop": "Sec-WebSocket-Version"}, 426),
+        ({"method": "POST"}, 405),
+        ({"version": "HTTP/1.0"}, 400),
+        ({"drop": "Host"}, 400),
+        ({"lines": ("Host: other",)}, 400),
+        ({"Host": "a b"}, 400),
+        ({"Content_Length": "3"}, 400),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "file://"}, 403),
+        ({"Origin": "http://localhost.evil.example"}, 403),
+        ({"Origin": "http://evil-localhost"}, 403),
+        ({"Origin": "http://localhost:81"}, 403),
+        ({"Origin": "http://localhost/"}, 403),
+        ({"Origin": "http://LOCALHOST"}, 403),
+        ({"Origin": "http://localhost"}, 101),
+        ({"Origin": "http://evil.example", "Sec_Fetch_Site": "same-origin"}, 403),
+        ({"Sec_WebSocket_Extensions": "permessage-deflate; server_max_window_bits=8"}, 101),
+        ({"Sec_WebSocket_Extensions": "permessage-deflate; server_max_window_bits=abc"}, 101),
+        ({"Sec_WebSocket_Extensions": ";;,=,permessage-deflate;x=\x22"}, 101),
+        ({"Sec_WebSocket_Extensions": "x, " * 3000}, 101),
+    ],
+)
+def test_a_handshake_is_checked_to_the_letter(
+    server: RunningServer, changes: dict[str, str], status: int
+) -> None:
+    got, text = request(server, f"/ws/?token={server.token()}", **changes)  # type: ignore[arg-type]
+    assert got == status, text
+    assert "Sec-WebSocket-Extensions" not in text
+    if status == 426:
+        assert "Sec-WebSocket-Version: 13" in text
+
+
+class TestWithAListOfHosts:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(
+            server=ServerSettings(
+                port=0,
+                admin_port=0,
+                allowed_hosts=["rt.example"],
+                allowed_origins=["https://app.example"],
+            )
+        )
+
+    @pytest.mark.parametrize(
+        ("host", "origin", "status"),
+        [
+            ("rt.example", None, 101),
+            ("rt.example:8765", "https://app.example", 101),
+            ("rt.example", "https://app.example:444", 403),
+            # A name that its owner points here: both headers agree, and both are wrong.
+            ("evil.example", "http://evil.example", 421),
+        ],
+    )
+    def test_a_rebound_name_does_not_pass(
+        self, server: RunningServer, host: str, origin: str | None, status: int
+    ) -> None:
+        headers = {"Host": host, **({"Origin": origin} if origin else {})}
+        assert request(server, f"/ws/?token={server.token()}", **headers)[0] == status  # type: ignore[arg-type]
+
+
+def test_ws_without_upgrade_tells_a_browser_why_it_was_refused(server: RunningServer) -> None:
+    def ask(*headers: str) -> tuple[int, str]:
+        text = "\r\n".join(["GET /ws/ HTTP/1.1", "Host: localhost", *headers]) + "\r\n\r\n"
+        answer = exchange(server, text.encode())
+        return int(answer.split(b" ", 2)[1]), answer.decode()
+
+    status, text = ask()
+    assert (status, '"code":"token_invalid"' in text) == (401, True)
+    assert ask("Authorization: Bearer x")[0] == 401
+    assert ask("Authorization: Basic x")[0] == 401
+    status, text = ask(f"Authorization: Bearer {server.token()}")
+    assert (status, "Sec-WebSocket-Version: 13" in text) == (426, True)
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("device=phone", 101),
+        ("device=" + "x" * 64, 101),
+        ("device=" + "x" * 65, 400),
+        ("device=", 400),
+        ("device=a&device=b", 400),
+        ("device=a%0ab", 400),
+    ],
+)
+def test_a_device_is_one_name(server: RunningServer, query: str, status: int) -> None:
+    assert request(server, f"/ws/?token={server.token()}&{query}")[0] == status
+
+
+class TestWithFewConnections:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(limits=LimitSettings(connections_per_user=2, devices_per_user=1))
+
+    def test_a_user_has_a_bounded_number_of_connections_and_devices(
+        self, server: RunningServer
+    ) -> None:
+        server.connect("ana")
+        target = f"/ws/?token={server.token('ana')}"
+        assert request(server, f"{target}&device=other")[0] == 429
+        server.connect("ana")
+        status, text = request(server, target)
+        assert (status, "Retry-After: 5" in text) == (429, True)
+        server.connect("ben")
+
+
+def test_bytes_sent_behind_the_request_are_the_first_frames(server: RunningServer) -> None:
+    from pov_rt.frames import Opcode, masked_frame
+
+    head = "\r\n".join(
+        [f"GET /ws/?token={server.token()} HTTP/1.1", *(f"{k}: {v}" for k, v in UPGRADE.items())]
+    )
+    frame = masked_frame(Opcode.TEXT, b'{"type":"ping"}')
+    with closing(socket.create_connection(("127.0.0.1", server.web.port), timeout=10)) as sock:
+        sock.sendall(head.encode() + b"\r\n\r\n" + frame)
+        answer = b""
+        while b'{"type":"pong"}' not in answer:
+            data = sock.recv(4096)
+            assert data
+            answer += data
+        assert answer.startswith(b"HTTP/1.1 101")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GARBAGE\r\n\r\n",
+        b"GET /ws/ HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
+        b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 5000 + b"\r\n",
+        b"POST /api/activities HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+)
+def test_garbage_is_refused_or_dropped_and_the_next_client_served(
+    server: RunningServer, raw: bytes
+) -> None:
+    try:
+        answer = exchange(server, raw)
+    except ConnectionResetError:
+        answer = b""
+    assert answer.strip() == b"" or answer.startswith(b"HTTP/1.1 4")
+    assert request(server, f"/ws/?token={server.token()}")[0] == 101
+
+
+def test_no_output_ever_has_a_token_in_it(
+    server: RunningServer, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    good, cut = server.token(), server.token()[:-3]
+    request(server, f"/ws/?token={good}")
+    request(server, f"/ws/?token={cut}")
+    request(server, f"/elsewhere?token={good}")
+    request(server, "/ws/", Sec_WebSocket_Protocol=f"pov-rt.v1, bearer.{cut}")
+    request(server, "/api/auth/ws-token", drop="Upgrade", Authorization=f"Bearer {cut}")
+    out, err = capfd.readouterr()
+    texts = [record.getMessage() + str(record.__dict__) for record in caplog.records]
+    assert any("token refused" in text for text in texts)
+    signature = good.rpartition(".")[2][:20]
+    for text in (out, err, caplog.text, *texts):
+        assert signature not in text
+        assert cut.rpartition(".")[2] not in text
