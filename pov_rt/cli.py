@@ -65,7 +65,7 @@ def make_tokens(settings: Settings) -> Tokens:
     return Tokens(settings.auth, Keyring(settings.auth, clock), clock)
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[float]):
     """`90s`, `15m`, `1h`, `7d`."""
 
     name = "duration"
@@ -137,9 +137,8 @@ def serve(
                 click.echo(welcome(web))
                 process.restart_on_change()
             else:
-                click.echo(
-                    f"pov-rt {VERSION} serves {web.settings.server.host}:{web.port}", err=True
-                )
+                where = settings.server.unix or f"{settings.server.host}:{web.port}"
+                click.echo(f"pov-rt {VERSION} listens on {where}", err=True)
 
         process = Process(
             loaded,
@@ -155,7 +154,9 @@ def serve(
 def welcome(web: Any) -> str:
     """Return what a developer wants to see first."""
     server, settings = web.server, web.settings
-    host = "127.0.0.1" if settings.server.host in ("0.0.0.0", "::") else settings.server.host
+    host = settings.server.host
+    if host in ("0.0.0.0", "::"):  # noqa: S104  (binds nothing: it is what a browser can open)
+        host = "127.0.0.1"
     url = f"{host}:{web.port}"
     token = server.tokens.issue(
         Kind.SOCKET, "dev", ttl_s=DAY_S, povs="*", can=["subscribe", "publish", "collaborate"]
@@ -322,6 +323,19 @@ def new_plugin(name: str, folder: Path) -> None:
     click.echo(f"run it:  pov-rt serve --dev --plugins-dir {folder}\ntest it: pytest {paths[1]}")
 
 
+@main.command()
+@click.argument("side", type=click.Choice(["asyncapi", "openapi"]))
+@click.option("--plugins-dir", type=click.Path(path_type=Path))
+def schema(side: str, plugins_dir: Path | None) -> None:
+    """Print the AsyncAPI document of the socket, or the OpenAPI one of the HTTP side."""
+    from pov_rt.schema import asyncapi, openapi
+
+    with plain_errors():
+        registry = build_registry({}, plugins_dir)
+    document = (asyncapi if side == "asyncapi" else openapi)(registry)
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
 @main.group("config")
 def config_group() -> None:
     """Check the settings, or show where each comes from."""
@@ -351,3 +365,7 @@ def show_config(file: Path | None, data: str | None, dev: bool | None) -> None:
     width = max(len(name) + len(value) for name, value, _ in rows) + 3
     for name, value, source in rows:
         click.echo(f"{f'{name} = {value}':<{min(width, 70)}}  # {source}")
+
+
+if __name__ == "__main__":
+    main()

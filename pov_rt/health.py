@@ -5,7 +5,7 @@ One sweep a second looks only at what is due: deadlines lie in buckets of a seco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from pov_rt.clock import Clock, rfc3339
 from pov_rt.connection import Connection
@@ -24,7 +24,6 @@ class Wheel:
     def __init__(self) -> None:
         self._buckets: dict[int, set[Connection]] = {}
         self._due: dict[Connection, int] = {}
-        self._turned: int | None = None
 
     def __len__(self) -> int:
         return len(self._due)
@@ -33,8 +32,6 @@ class Wheel:
         """Make the connection due at this instant and no other."""
         self.remove(connection)
         second = int(at) + 1
-        if self._turned is not None:
-            second = max(second, self._turned + 1)
         self._buckets.setdefault(second, set()).add(connection)
         self._due[connection] = second
 
@@ -47,19 +44,14 @@ class Wheel:
             if not bucket:
                 del self._buckets[second]
 
-    def turn(self, now: float) -> Iterator[Connection]:
-        """Take out and yield what is due; may be called late, and then catches up."""
-        last = int(now)
-        first = last if self._turned is None else self._turned + 1
-        self._turned = max(last, first - 1)
-        if last - first > len(self._buckets):
-            seconds = sorted(second for second in self._buckets if second <= last)
-        else:
-            seconds = [second for second in range(first, last + 1) if second in self._buckets]
-        for second in seconds:
-            for connection in self._buckets.pop(second):
-                del self._due[connection]
-                yield connection
+    def take_due(self, now: float) -> list[Connection]:
+        """Take out and return what is due, the longest overdue first."""
+        # There are at most as many buckets as seconds to the last deadline, some thousands.
+        seconds = sorted(second for second in self._buckets if second <= now)
+        due = [connection for second in seconds for connection in self._buckets.pop(second)]
+        for connection in due:
+            del self._due[connection]
+        return due
 
 
 class Health:
@@ -100,9 +92,9 @@ class Health:
 
     def sweep(self, now: float) -> None:
         """Do what is due; `now` is monotonic."""
-        for connection in list(self._silence.turn(now)):
+        for connection in self._silence.take_due(now):
             self._check_silence(connection, now)
-        for connection in list(self._tokens.turn(now)):
+        for connection in self._tokens.take_due(now):
             self._check_token(connection, now)
 
     def _await_ping(self, connection: Connection, waited_s: float) -> None:

@@ -129,9 +129,9 @@ class RunningServer:
         return self.call(lambda: self.web.server.tokens.issue(kind, user, ttl_s=ttl_s, **claims))
 
     def connect(
-        self, user: str = "ana", *, v1: bool = False, device: str | None = None, **claims: Any
+        self, user: str = "ana", *, v1: bool = True, device: str | None = None, **claims: Any
     ) -> Client:
-        """Open a client; `v1` is with the subprotocol, and its `welcome` is already taken."""
+        """Open a client, with the subprotocol and its `welcome` taken, or a plain one (`v1=False`)."""
         from websockets.sync.client import connect
         from websockets.typing import Subprotocol
 
@@ -159,7 +159,7 @@ class RunningServer:
 
 
 Connect = Callable[..., Client]
-"""`connect(user="ana", *, v1=False, device=None, povs="*", can=[...])` -> `Client`."""
+"""`connect(user="ana", *, v1=True, device=None, povs="*", can=[...])` -> `Client`."""
 
 
 class Incidents(logging.Handler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,9 +12,15 @@ from websockets.exceptions import ConnectionClosed
 from pov_rt.clock import rfc3339
 from pov_rt.messages import NewActivity
 from pov_rt.publishing import Publisher
-from pov_rt.testing import Connect, RunningServer
+from pov_rt.testing import Client, Connect, RunningServer
 
 PUBLISHER = Publisher("service:app", "app", "main")
+
+
+@pytest.fixture
+def connect(server: RunningServer) -> Connect:
+    """Open clients that know only the first block."""
+    return partial(server.connect, v1=False)
 
 
 def publish(server: RunningServer, pov_id: str, *ids: str, **fields: Any) -> None:
@@ -249,13 +256,17 @@ def test_publishing_needs_the_grant_and_is_in_the_own_name(connect: Connect) -> 
     assert ben.request({"type": "publish", "data": data})["code"] == "forbidden"
 
 
+def flood(client: Client) -> None:
+    for _ in range(5000):
+        client.send('{"type":"ping"}')
+    while True:
+        client.receive()
+
+
 def test_a_flood_is_rate_limited_and_then_closed(server: RunningServer, connect: Connect) -> None:
     ana = connect()
     with pytest.raises(ConnectionClosed) as closed:
-        for _ in range(5000):
-            ana.send('{"type":"ping"}')
-        while True:
-            ana.receive()
+        flood(ana)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 4501
     assert server.call(lambda: server.web.server.dispatcher.errors["rate_limited"]) >= 500

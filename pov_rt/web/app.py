@@ -121,7 +121,7 @@ class WebServer:
         self._blocked.start()
 
     def apply(self, settings: Settings) -> None:
-        """Take over settings that may change while running; the handlers read them from the node."""
+        """Take over settings that may change while running; handlers see the node's."""
         self.settings = self.server.settings = settings
 
     async def stop(self) -> None:

@@ -1,0 +1,117 @@
+"""The docs have an entry for everything that has a name, and say what the code says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import pytest
+
+from pov_rt.cli import main
+from pov_rt.errors import ERRORS, CloseCode
+from pov_rt.messages import CORE_PUSHES
+from pov_rt.registry import build_registry
+from pov_rt.schema import tag_of
+from pov_rt.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+DOCS = {path.stem: path.read_text() for path in (ROOT / "docs").glob("*.md")}
+
+
+def table(text: str, heading: str) -> list[list[str]]:
+    """Return the cells of the rows below a heading."""
+    part = text.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line.strip("|").split("|") for line in part.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def test_every_setting_has_an_entry_with_its_default() -> None:
+    documented = dict(
+        re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \| `(.*?)` \|", DOCS["configuration"], re.M)
+    )
+    expected: dict[str, Any] = {}
+    settings = Settings()
+    for section in msgspec.structs.fields(Settings):
+        value = getattr(settings, section.name)
+        if isinstance(value, msgspec.Struct):
+            for field in msgspec.structs.fields(type(value)):
+                expected[f"{section.name}.{field.name}"] = getattr(value, field.name)
+    assert set(documented) == set(expected)
+    for name, value in expected.items():
+        shown = "none" if value is None else msgspec.json.encode(value).decode()
+        assert documented[name] == shown, name
+
+
+def test_every_error_code_has_an_entry_with_its_status() -> None:
+    rows = {
+        code.strip("`"): int(status) for code, status, _ in table(DOCS["protocol"], "Error codes")
+    }
+    for error in ERRORS:
+        assert rows[error.code] == error.status
+
+
+def test_every_close_code_has_an_entry() -> None:
+    rows = {int(code): reason for code, reason, _ in table(DOCS["protocol"], "Close codes")}
+    assert rows == {code.code: code.reason for code in CloseCode}
+
+
+def test_every_message_type_has_an_entry() -> None:
+    registry = build_registry({})
+    sent = {row[0].strip("`") for row in table(DOCS["protocol"], "Messages from the client")}
+    heard = {row[0].strip("`") for row in table(DOCS["protocol"], "Messages from the server")}
+    assert sent == registry.tags
+    assert heard == {tag_of(push) for push in CORE_PUSHES}
+
+
+def commands(group: click.Group, prefix: str) -> set[str]:
+    found: set[str] = set()
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found |= commands(command, f"{prefix} {name}")
+        else:
+            found.add(f"{prefix} {name}")
+    return found
+
+
+def test_every_command_has_an_entry() -> None:
+    rows = {row[0].strip("`") for row in table(DOCS["operations"], "Commands")}
+    assert rows == commands(main, "pov-rt")
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")], ids=str)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
+
+
+def test_the_example_plugin_of_the_docs_works(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", DOCS["plugins"], re.S)
+    (tmp_path / "poll.py").write_text(code)
+    from pov_rt.testing import RunningServer, make_settings
+
+    with RunningServer(make_settings(), tmp_path) as server:
+        ana, ben = server.connect("ana"), server.connect("ben")
+        vote = {"type": "poll.vote", "povId": "acme", "choice": "yes"}
+        assert ana.request(vote)["code"] == "forbidden"
+        for client in (ana, ben):
+            client.request({"type": "subscribe", "povId": "acme"})
+        assert ana.request(vote) == {
+            "type": "poll.tally",
+            "povId": "acme",
+            "counts": {"yes": 1},
+            "id": "test-3",
+        }
+        # A subscribed caller gets the broadcast, then the reply.
+        assert (
+            ana.receive()
+            == ben.receive()
+            == {
+                "type": "poll.tally",
+                "povId": "acme",
+                "counts": {"yes": 1},
+            }
+        )
+        assert ana.request({**vote, "choice": ""})["field"] == "choice"

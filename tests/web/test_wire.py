@@ -1,0 +1,303 @@
+"""The life of a socket: protocol errors, slow and silent clients, expiry, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+
+from pov_rt.errors import CloseCode
+from pov_rt.frames import Opcode, masked_frame
+from pov_rt.messages import NewActivity
+from pov_rt.publishing import Publisher
+from pov_rt.settings import (
+    AuthSettings,
+    LimitSettings,
+    PingSettings,
+    ServerSettings,
+    Settings,
+)
+from pov_rt.testing import SECRET, Connect, RunningServer, make_settings
+
+PUBLISHER = Publisher("service:app", "app", "main")
+
+
+class Raw:
+    """A client that sends bytes as they are given and takes frames apart by hand."""
+
+    def __init__(self, sock: socket.socket, rest: bytes) -> None:
+        self.sock = sock
+        self._rest = rest
+
+    def send(self, *frames: bytes) -> None:
+        self.sock.sendall(b"".join(frames))
+
+    def _take(self, size: int) -> bytes:
+        while len(self._rest) < size:
+            data = self.sock.recv(65536)
+            if not data:
+                raise EOFError
+            self._rest += data
+        taken, self._rest = self._rest[:size], self._rest[size:]
+        return taken
+
+    def receive(self) -> tuple[int, bytes]:
+        first, size = self._take(2)
+        assert first & 0x70 == 0
+        assert size < 128, "a server's frames have no mask"
+        if size == 126:
+            size = int.from_bytes(self._take(2))
+        elif size == 127:
+            size = int.from_bytes(self._take(8))
+        return first & 15, self._take(size)
+
+    def closed_with(self) -> int:
+        """Return the code of the close frame; nothing but the end follows it."""
+        opcode, payload = self.receive()
+        while opcode != Opcode.CLOSE:
+            opcode, payload = self.receive()
+        with pytest.raises(EOFError):
+            self._take(1)
+        return int.from_bytes(payload[:2])
+
+
+@contextmanager
+def raw_client(server: RunningServer, *, receive_buffer: int = 0) -> Iterator[Raw]:
+    with closing(socket.socket()) as sock:
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.settimeout(10)
+        sock.connect(("127.0.0.1", server.web.port))
+        sock.sendall(
+            f"GET /ws/?token={server.token()} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+            "Sec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += sock.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 101")
+        yield Raw(sock, answer.partition(b"\r\n\r\n")[2])
+
+
+def text(body: str, **options: Any) -> bytes:
+    return masked_frame(Opcode.TEXT, body.encode(), **options)
+
+
+PING = text('{"type":"ping"}')
+PONG = (Opcode.TEXT, b'{"type":"pong"}')
+
+
+@pytest.mark.parametrize(
+    ("frames", "code"),
+    [
+        (b"\x81\x0f" + b'{"type":"ping"}', 1002),
+        (b"\x91\x80\0\0\0\0", 1002),
+        (b"\xc1\x80\0\0\0\0", 1002),
+        (b"\x83\x80\0\0\0\0", 1002),
+        (b"\x89\xfe\x00\x7e" + bytes(130), 1002),
+        (masked_frame(Opcode.CONTINUATION, b"x"), 1002),
+        (masked_frame(Opcode.CLOSE, b"\x03\xed"), 1002),
+        (masked_frame(Opcode.TEXT, b"\xff"), 1007),
+        (masked_frame(Opcode.TEXT, b"\xed\xa0\x80"), 1007),
+        (masked_frame(Opcode.TEXT, b"x" * 65_537), 1009),
+        (struct.pack("!BBQ", 0x81, 0xFF, 2**62) + bytes(4), 1009),
+        (
+            masked_frame(Opcode.TEXT, b"x" * 60_000, fin=False)
+            + masked_frame(Opcode.CONTINUATION, b"x" * 60_000),
+            1009,
+        ),
+        (masked_frame(Opcode.CLOSE, b"\x03\xe8bye"), 1000),
+        (masked_frame(Opcode.CLOSE, b"\x0f\xa0"), 4000),
+    ],
+)
+def test_the_client_is_told_with_which_code_the_socket_ends(
+    server: RunningServer, frames: bytes, code: int
+) -> None:
+    with raw_client(server) as client:
+        client.send(PING, frames, PING)
+        assert client.receive() == PONG
+        assert client.closed_with() == code
+
+
+def test_an_empty_close_is_answered_by_an_empty_one(server: RunningServer) -> None:
+    with raw_client(server) as client:
+        client.send(masked_frame(Opcode.CLOSE, b""))
+        assert client.receive() == (Opcode.CLOSE, b"")
+
+
+def test_control_frames_between_fragments_are_answered_at_once(server: RunningServer) -> None:
+    with raw_client(server) as client:
+        client.send(
+            masked_frame(Opcode.TEXT, b'{"type":', fin=False),
+            masked_frame(Opcode.PING, b"here?"),
+            masked_frame(Opcode.CONTINUATION, b'"ping"}'),
+        )
+        assert client.receive() == (Opcode.PONG, b"here?")
+        assert client.receive() == PONG
+
+
+def test_a_message_in_single_bytes_is_a_message(server: RunningServer) -> None:
+    with raw_client(server) as client:
+        for index in range(len(PING)):
+            client.send(PING[index : index + 1])
+        assert client.receive() == PONG
+
+
+def publish(server: RunningServer, size: int, count: int) -> None:
+    batch = [
+        NewActivity(type="t", action="a", pov_id="acme", details={"x": "y" * size})
+        for _ in range(count)
+    ]
+    server.run(lambda: server.web.server.publishing.publish(batch, PUBLISHER))
+
+
+def test_a_client_that_does_not_read_is_closed_and_nobody_else_notices(
+    server: RunningServer, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    ana = connect("ana")
+    ana.request({"type": "subscribe", "povId": "acme"})
+    with raw_client(server, receive_buffer=4096) as slow:
+        slow.send(text('{"type":"subscribe","povId":"acme"}'))
+        assert b"subscribed" in slow.receive()[1]
+        for _ in range(12):
+            publish(server, 15_000, 40)
+            for _ in range(40):
+                assert ana.receive()["type"] == "activity"
+        assert server.call(lambda: len(server.web.server.register)) == 1
+        assert server.call(lambda: server.web.server.closes)["slow consumer"] == 1
+        # What reached it are whole frames, in order; then it is told why.
+        offsets = []
+        while (frame := slow.receive())[0] == Opcode.TEXT:
+            offsets.append(json.loads(frame[1])["offset"])
+        assert offsets == list(range(1, len(offsets) + 1))
+        assert int.from_bytes(frame[1][:2]) == CloseCode.SLOW_CONSUMER.code
+    lines = [r for r in caplog.records if "slow consumer" in r.getMessage()]
+    assert len(lines) == 1
+    assert "bytes unsent" in lines[0].getMessage()
+
+
+def test_a_client_that_vanished_is_one_line_in_the_log(
+    server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with raw_client(server) as client:
+        client.send(text('{"type":"subscribe","povId":"acme"}'))
+        client.receive()
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    publish(server, 10, 500)
+    wait_until(server, lambda: len(server.web.server.register) == 0)
+    assert [r.getMessage().partition(":")[0] for r in caplog.records if r.levelno > 10] == [
+        "connection closed"
+    ]
+    assert server.call(lambda: server.web.server.subscriptions) == 0
+
+
+def wait_until(server: RunningServer, condition: Any) -> None:
+    """Look at the server from its own loop, once a turn, until the condition holds."""
+
+    async def wait() -> None:
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110  (the condition has no event to wait for)
+                await asyncio.sleep(0)
+
+    server.run(wait)
+
+
+class TestSilence:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(ping=PingSettings(interval_s=0.5, timeout_s=0.5))
+
+    def test_a_silent_client_is_pinged_and_dropped_and_one_that_answers_stays(
+        self, server: RunningServer, connect: Connect
+    ) -> None:
+        alive = connect("ana")  # its library answers pings by itself
+        with raw_client(server) as silent:
+            assert silent.receive() == (Opcode.PING, b"")
+            assert silent.closed_with() == CloseCode.PING_TIMEOUT.code
+        assert alive.request({"type": "ping"})["type"] == "pong"
+
+
+class TestExpiry:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(
+            auth=AuthSettings(secrets=[SECRET], grace_s=1.0, warning_s=60.0),
+        )
+
+    def test_a_token_is_warned_of_stops_publishing_and_closes(self, server: RunningServer) -> None:
+        from websockets.exceptions import ConnectionClosed
+
+        ana = server.connect("ana", v1=True, ttl_s=1.2)
+        data = {"type": "t", "action": "a", "povId": "acme"}
+        assert ana.request({"type": "publish", "data": data})["type"] == "published"
+        assert ana.receive()["type"] == "token_expiring"
+        wait_until(server, lambda: expired(server))
+        answer = ana.request({"type": "publish", "data": data})
+        assert answer["code"] == "token_expired"
+        closing_message = ana.receive()
+        assert (closing_message["type"], closing_message["code"]) == ("closing", 4001)
+        with pytest.raises(ConnectionClosed) as closed:
+            ana.receive()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4001
+
+
+def expired(server: RunningServer) -> bool:
+    (connection,) = server.web.server.register.all()
+    return server.web.server.clock.monotonic() > connection.expires_at
+
+
+class TestCapacity:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(limits=LimitSettings(connections=4))
+
+    def test_at_the_cap_nobody_is_accepted_until_there_is_room(
+        self, server: RunningServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        first = [server.connect(f"u-{n}") for n in range(4)]
+        with closing(socket.create_connection(("127.0.0.1", server.web.port), timeout=10)) as late:
+            late.sendall(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
+            wait_until(server, lambda: "room for" in caplog.text)
+            assert first[1].request({"type": "ping"})["type"] == "pong"
+            first[0].socket.close()
+            assert late.recv(4096).startswith(b"HTTP/1.1 404")
+        assert sum("not accepting" in r.getMessage() for r in caplog.records) == 1
+
+
+class TestHandshakeTime:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(limits=LimitSettings(handshake_s=0.3))
+
+    def test_a_handshake_that_never_ends_is_cut(self, server: RunningServer) -> None:
+        with closing(socket.create_connection(("127.0.0.1", server.web.port), timeout=10)) as sock:
+            sock.sendall(b"GET /ws/ HTTP/1.1\r\nHost:")
+            assert sock.recv(4096) == b""
+
+
+class TestEcho:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(
+            server=ServerSettings(port=0, admin_port=0, drain_s=0.2, conformance_echo=True)
+        )
+
+    def test_the_conformance_endpoint_sends_everything_back(self, server: RunningServer) -> None:
+        from websockets.sync.client import connect
+
+        url = f"ws://{server.address}/ws/_echo"
+        with connect(url, max_size=None, proxy=None) as client:
+            for message in ("", "x" * 300_000, b"", b"\0" * 300_000, "é\U0001f600"):
+                client.send(message)
+                assert client.recv(timeout=5) == message
