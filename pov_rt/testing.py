@@ -131,7 +131,7 @@ class RunningServer:
     def connect(
         self, user: str = "ana", *, v1: bool = True, device: str | None = None, **claims: Any
     ) -> Client:
-        """Open a client, with the subprotocol and its `welcome` taken, or a plain one (`v1=False`)."""
+        """Open a client: with the subprotocol, its `welcome` already taken, or a plain one."""
         from websockets.sync.client import connect
         from websockets.typing import Subprotocol
 

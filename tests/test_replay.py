@@ -1,4 +1,4 @@
-"""A real repository's history reaches clients that nobody here wrote: each commit once, in order."""
+"""A repository's history reaches clients that nobody here wrote: each commit once, in order."""
 
 from __future__ import annotations
 
@@ -50,8 +50,10 @@ def check(server: RunningServer, repository: Path) -> None:
     plain.send('{"type":"subscribe","povId":"repo"}')
     assert plain.receive()["type"] == "subscribed"
     tail = subprocess.Popen(
-        [sys.executable, "-m", "pov_rt.cli", "tail", "repo", "--count", str(len(commits))]
-        + ["--url", f"ws://{server.address}/ws/", "--token", server.token("ben")],
+        [
+            *(sys.executable, "-m", "pov_rt.cli", "tail", "repo", "--count", str(len(commits))),
+            *("--url", f"ws://{server.address}/ws/", "--token", server.token("ben")),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -61,8 +63,10 @@ def check(server: RunningServer, repository: Path) -> None:
         assert tail.stderr.readline().startswith("following repo")
         url = f"http://{server.address}"
         done = subprocess.run(
-            [sys.executable, ROOT / "scripts/replay_git_log", repository]
-            + ["--url", url, "--pov", "repo"],
+            [
+                *(sys.executable, str(ROOT / "scripts/replay_git_log"), str(repository)),
+                *("--url", url, "--pov", "repo"),
+            ],
             env={**os.environ, "POV_RT_TOKEN": server.token("git", Kind.SERVICE)},
             capture_output=True,
             text=True,
@@ -72,7 +76,7 @@ def check(server: RunningServer, repository: Path) -> None:
         assert done.returncode == 0, done.stderr
         received = [plain.receive() for _ in commits]
         out, _ = tail.communicate(timeout=20)
-    tailed = [json.loads(line) for line in out.splitlines()]
+    tailed = [json.loads(line) for line in out.split("\n")[:-1]]
     assert [each["data"]["id"] for each in received] == commits
     assert [each["offset"] for each in received] == list(range(1, len(commits) + 1))
     assert [{**each["data"], "offset": each["offset"]} for each in received] == tailed

@@ -1,0 +1,279 @@
+"""Who gets what, under every interleaving: no gap, no duplicate, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from pov_rt.auth.grants import Grants, Kind
+from pov_rt.auth.tokens import Identity
+from pov_rt.clock import ManualClock
+from pov_rt.connection import Connection
+from pov_rt.encoding import encode
+from pov_rt.engine.base import Appended, Conflict, Entry, NewEntry, Page, Top
+from pov_rt.engine.memory import MemoryEngine, MemoryLog
+from pov_rt.errors import CloseCode, Unavailable
+from pov_rt.hub import LINGER_S, Hub
+from pov_rt.limits import Bucket, Rate
+from pov_rt.messages import Activity
+from pov_rt.settings import EngineSettings
+from tests.transports import Recorder
+
+TOPIC = "pov/acme"
+
+
+class SlowLog(MemoryLog):
+    """A log whose answers take a random number of turns of the loop."""
+
+    def __init__(self, chance: random.Random, clock: ManualClock) -> None:
+        super().__init__(EngineSettings(), clock)
+        self.chance = chance
+        self.fails = 0
+
+    async def wait(self) -> None:
+        for _ in range(self.chance.randrange(4)):
+            await asyncio.sleep(0)
+
+    async def append(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:
+        await self.wait()
+        return await super().append(batch)
+
+    async def read(self, topic: str, after: int, limit: int, *, reverse: bool = False) -> Page:
+        await self.wait()
+        page = await super().read(topic, after, min(limit, 3), reverse=reverse)
+        await self.wait()
+        if self.fails:
+            self.fails -= 1
+            raise Unavailable("away")
+        return page
+
+    async def top(self, topic: str) -> Top:
+        await self.wait()
+        top = await super().top(topic)
+        await self.wait()
+        return top
+
+
+class Bench:
+    """A hub on a slow engine, and its clients."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.chance = random.Random(seed)
+        clock = ManualClock()
+        self.engine = MemoryEngine(EngineSettings(), clock, "node")
+        self.log = self.engine.log = SlowLog(self.chance, clock)
+        self.hub = Hub(self.engine, lambda connection, code: connection.transport.close(code))
+        self.published = 0
+
+    def connect(self, *, plain: bool = True) -> tuple[Connection, Recorder]:
+        identity = Identity(
+            "ana", None, None, Kind.SOCKET, Grants(None, frozenset()), 2e9, None, None
+        )
+        connection = Connection(
+            None,  # type: ignore[arg-type]  (the hub has no use for a receiver)
+            f"c-{self.chance.random()}",
+            identity,
+            device="default",
+            remote_ip="",
+            user_agent="",
+            v1=not plain,
+            opened_at=0,
+            expires_at=0,
+            bucket=Bucket(Rate(1, 1), 0),
+        )
+        recorder = Recorder()
+        connection.transport = recorder
+        return connection, recorder
+
+    async def publish(self, count: int = 1) -> None:
+        batch = []
+        for _ in range(count):
+            self.published += 1
+            activity = Activity(
+                id=str(self.published), type="t", action="a", pov_id="acme", user_id="u"
+            )
+            batch.append(NewEntry(TOPIC, "p", activity.id, encode(activity)))
+        await self.log.append(batch)
+
+    async def settle(self) -> None:
+        for _ in range(400):
+            await asyncio.sleep(0)
+
+
+def offsets(recorder: Recorder) -> list[int]:
+    return [each["offset"] for each in recorder.messages if each["type"] == "activity"]
+
+
+@pytest.mark.parametrize("seed", range(80))
+def test_whatever_happens_meanwhile_nothing_is_missed_doubled_or_out_of_order(seed: int) -> None:
+    async def run() -> None:
+        bench = Bench(seed)
+        chance = bench.chance
+        await bench.engine.start(bench.hub)
+        stays: list[tuple[Recorder, int]] = []
+        tasks: list[asyncio.Task[None]] = []
+
+        async def visit() -> None:
+            connection, recorder = bench.connect()
+            top = await bench.hub.join(connection, TOPIC)
+            for _ in range(chance.randrange(6)):
+                await asyncio.sleep(0)
+            assert offsets(recorder) == []
+            bench.hub.start(connection, TOPIC)
+            if chance.random() < 0.4:
+                for _ in range(chance.randrange(30)):
+                    await asyncio.sleep(0)
+                bench.hub.leave(connection, TOPIC)
+                got = offsets(recorder)
+                assert got == list(range(top.offset + 1, top.offset + 1 + len(got)))
+                for _ in range(10):
+                    await asyncio.sleep(0)
+                assert offsets(recorder) == got, "something came after it had left"
+            else:
+                stays.append((recorder, top.offset))
+
+        for _ in range(40):
+            if chance.random() < 0.5:
+                tasks.append(asyncio.create_task(bench.publish(chance.randrange(1, 8))))
+            else:
+                tasks.append(asyncio.create_task(visit()))
+            if chance.random() < 0.1:
+                bench.hub.uncertain(TOPIC)
+            for _ in range(chance.randrange(5)):
+                await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+        await bench.settle()
+        assert stays
+        for recorder, position in stays:
+            assert offsets(recorder) == list(range(position + 1, bench.published + 1))
+            assert recorder.closed_with is None
+        await bench.hub.close()
+
+    asyncio.run(run())
+
+
+def test_a_turns_frames_leave_in_one_send_for_each_subscriber() -> None:
+    async def run() -> None:
+        bench = Bench()
+        await bench.engine.start(bench.hub)
+        clients = [bench.connect(plain=bool(n % 2)) for n in range(4)]
+        for connection, _ in clients:
+            await bench.hub.join(connection, TOPIC)
+            bench.hub.start(connection, TOPIC)
+        await bench.publish(20)
+        await bench.settle()
+        sends = {tuple(recorder.sends) for _, recorder in clients}
+        assert len(sends) == 1, "each has the same bytes"
+        assert len(next(iter(sends))) == 1, "in one piece"
+        assert offsets(clients[0][1]) == list(range(1, 21))
+        assert bench.hub.delivered == 80
+        await bench.hub.close()
+
+    asyncio.run(run())
+
+
+def test_signals_reach_those_who_asked_for_more_and_spare_the_sender() -> None:
+    async def run() -> None:
+        bench = Bench()
+        await bench.engine.start(bench.hub)
+        (plain, plain_got), (full, full_got), (sender, sender_got) = (
+            bench.connect(),
+            bench.connect(plain=False),
+            bench.connect(plain=False),
+        )
+        for connection in (plain, full, sender):
+            await bench.hub.join(connection, TOPIC)
+            bench.hub.start(connection, TOPIC)
+        bench.hub.broadcast(TOPIC, b'{"type":"one"}', spare=sender)
+        await bench.publish()
+        bench.hub.broadcast(TOPIC, b'{"type":"two"}')
+        await bench.settle()
+        assert [m["type"] for m in full_got.messages] == ["one", "activity", "two"]
+        assert [m["type"] for m in sender_got.messages] == ["activity", "two"]
+        assert [m["type"] for m in plain_got.messages] == ["activity"]
+        bench.hub.promote(plain)
+        bench.hub.broadcast(TOPIC, b'{"type":"three"}')
+        bench.hub.flush()
+        assert plain_got.messages[-1] == {"type": "three"}
+        await bench.hub.close()
+
+    asyncio.run(run())
+
+
+def test_a_settled_connection_gets_its_share_first_and_once() -> None:
+    async def run() -> None:
+        bench = Bench()
+        await bench.engine.start(bench.hub)
+        (one, one_got), (two, two_got) = bench.connect(plain=False), bench.connect(plain=False)
+        for connection in (one, two):
+            await bench.hub.join(connection, TOPIC)
+            bench.hub.start(connection, TOPIC)
+        bench.hub.broadcast(TOPIC, b'{"type":"a"}')
+        bench.hub.settle(one)
+        one.send(b'{"type":"reply"}')
+        bench.hub.broadcast(TOPIC, b'{"type":"b"}')
+        bench.hub.flush()
+        assert [m["type"] for m in one_got.messages] == ["a", "reply", "b"]
+        assert [m["type"] for m in two_got.messages] == ["a", "b"]
+        await bench.hub.close()
+
+    asyncio.run(run())
+
+
+def test_a_new_epoch_or_a_hole_closes_the_clients_with_gap() -> None:
+    async def run() -> None:
+        bench = Bench()
+        await bench.engine.start(bench.hub)
+        connection, recorder = bench.connect()
+        await bench.hub.join(connection, TOPIC)
+        bench.hub.start(connection, TOPIC)
+        bench.hub.entries(TOPIC, "another", [Entry(1, b"{}", 0.0)])
+        bench.log.epoch = "another"
+        await bench.settle()
+        assert recorder.closed_with is CloseCode.GAP
+        assert offsets(recorder) == []
+        await bench.hub.close()
+
+    asyncio.run(run())
+
+
+def test_an_engine_that_fails_while_catching_up_closes_with_gap() -> None:
+    async def run() -> None:
+        bench = Bench(3)
+        await bench.engine.start(bench.hub)
+        connection, recorder = bench.connect()
+        await bench.hub.join(connection, TOPIC)
+        await bench.publish(5)
+        bench.log.fails = 1
+        bench.hub.start(connection, TOPIC)
+        await bench.settle()
+        assert recorder.closed_with is CloseCode.GAP
+        await bench.hub.close()
+
+    asyncio.run(run())
+
+
+def test_a_topic_without_subscribers_is_let_go_after_a_while() -> None:
+    async def run() -> None:
+        bench = Bench()
+        await bench.engine.start(bench.hub)
+        connection, _ = bench.connect()
+        await bench.hub.join(connection, TOPIC)
+        assert bench.hub.leave(connection, TOPIC)
+        assert not bench.hub.leave(connection, TOPIC)
+        bench.hub.sweep(10.0)
+        assert bench.hub.topics == 1
+        bench.hub.sweep(10.0 + LINGER_S)
+        assert bench.hub.topics == 0
+        again, recorder = bench.connect()  # while the engine is still letting go
+        await bench.hub.join(again, TOPIC)
+        bench.hub.start(again, TOPIC)
+        await bench.publish()
+        await bench.settle()
+        assert offsets(recorder) == [1]
+        await bench.hub.close()
+
+    asyncio.run(run())

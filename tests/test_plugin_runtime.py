@@ -1,0 +1,333 @@
+"""Plugins on a real server: everything they are given works, and nothing they do hurts others."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tornado.httpclient import HTTPClient
+
+from pov_rt.testing import RunningServer, make_settings
+
+PLUGIN = '''
+"""A plugin that does everything."""
+import asyncio
+from collections.abc import AsyncIterator
+import msgspec
+from pov_rt.plugin import (
+    Activity, Context, Host, Message, NewActivity, Part, Plugin, PovId, Published, Rejected, Request
+)
+
+class Options(msgspec.Struct):
+    greeting: str = "hello"
+
+Events = list[str]
+plugin = Plugin[Events]("every", options=Options)
+
+class Do(Message, tag="every.do"):
+    what: str
+    pov_id: PovId | None = None
+    text: str = ""
+
+class Done(Message, tag="every.done"):
+    text: str
+
+@plugin.lifespan
+async def events(host: Host) -> AsyncIterator[Events]:
+    yield [host.options(Options).greeting]
+
+@plugin.connected
+def connected(context): context.state.append("connected " + context.user.user_id)
+
+@plugin.disconnected
+def disconnected(context): context.state.append("disconnected " + context.user.user_id)
+
+@plugin.subscribed
+def subscribed(pov_id, context): context.state.append("subscribed " + pov_id)
+
+@plugin.unsubscribed
+def unsubscribed(pov_id, context): context.state.append("unsubscribed " + pov_id)
+
+@plugin.published
+def published(activity, done, host): host.state.append(f"published {activity.id} {done.offset}")
+
+@plugin.before_publish
+async def before_publish(activity, host):
+    if activity.action == "secret":
+        raise Rejected("too_secret", "This is too secret")
+    if activity.action == "mark":
+        return msgspec.structs.replace(activity, details={"marked": True})
+    if activity.action == "move":
+        return msgspec.structs.replace(activity, pov_id="elsewhere")
+
+@plugin.every(0.01)
+async def tick(host):
+    if "tick" not in host.state:
+        host.state.append("tick")
+        raise RuntimeError("the timer goes on")
+
+class Tally(Part):
+    pov_id: str
+    count: int
+
+class Given(Part):
+    count: int
+
+@plugin.http("GET", "/povs/{pov_id}/tally", grant="subscribe")
+def tally(request: Request[Events]) -> Tally:
+    return Tally(pov_id=request.path["pov_id"], count=len(request.query))
+
+@plugin.http("POST", "/tally", grant="publish")
+async def add(request: Request[Events]) -> None:
+    request.state.append(f"given {request.body(Given).count}")
+
+@plugin.http("GET", "/broken", grant="subscribe")
+def broken(request: Request[Events]) -> None:
+    raise RuntimeError("broken")
+
+@plugin.on(Do)
+async def do(message: Do, context: Context[Events]) -> Done | None:
+    what, host = message.what, context.host
+    if what == "events":
+        return Done(text=" | ".join(context.state))
+    if what == "send_user":
+        host.send_user(message.text, Done(text="for you"))
+    if what == "broadcast":
+        context.broadcast(message.pov_id, Done(text="for all"))
+    if what == "send":
+        context.send(Done(text="first"))
+        return Done(text="then")
+    if what == "publish":
+        done = await context.publish(NewActivity(type="t", action=message.text, pov_id=message.pov_id))
+        return Done(text=str(done.offset))
+    if what == "host publish":
+        await host.publish(NewActivity(type="t", action="a", pov_id=message.pov_id), user_id="bot")
+    if what == "history":
+        page = await host.history(message.pov_id)
+        return Done(text=",".join(f"{o} {a.user_id} {bool(a.at)}" for o, a in page.activities))
+    if what == "disconnect":
+        host.disconnect(user_id=message.text)
+    if what == "regrant":
+        identity = host.verify(message.text)
+        return Done(text=",".join(host.regrant(context.connection_id, identity)))
+    if what == "fetch":
+        answer = await host.fetch(message.text)
+        return Done(text=str(answer.status))
+    if what == "raise":
+        raise RuntimeError("a bug with \\n in it")
+    if what == "cancel":
+        raise asyncio.CancelledError
+    if what == "exit":
+        raise SystemExit(3)
+    if what == "recurse":
+        return await do(message, context)
+    if what == "garbage":
+        return 7
+    if what == "reject":
+        raise Rejected("closed", "It is closed", field="what", hint="later")
+    if what == "wait":
+        await asyncio.sleep(3600)
+    if what == "wait publishing":
+        context.publishing = True
+        await asyncio.sleep(3600)
+    return None
+'''
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RunningServer]:
+    (tmp_path / "every.py").write_text(PLUGIN)
+    settings = make_settings()
+    settings.plugins["every"] = {"greeting": "good morning"}
+    limits = settings.limits
+    object.__setattr__(limits, "handler_deadline_s", 0.2)
+    with RunningServer(settings, tmp_path) as running:
+        yield running
+
+
+def ask(client: Any, what: str, **fields: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = client.request({"type": "every.do", "what": what, **fields})
+    return answer
+
+
+def test_hooks_options_lifespans_and_timers_are_called(server: RunningServer) -> None:
+    ana, ben = server.connect("ana"), server.connect("ben")
+    ben.request({"type": "subscribe", "povId": "acme"})
+    ben.request({"type": "subscribe", "povId": "acme"})
+    ben.request({"type": "subscribe", "povId": "other"})
+    ben.request({"type": "unsubscribe", "povId": "other"})
+    assert ask(ana, "publish", povId="acme", text="a")["text"] == "1"
+    ben.socket.close()
+    seen = ask(ana, "events")["text"]
+    while "disconnected ben" not in seen or "tick" not in seen:
+        seen = ask(ana, "events").get("text", seen)
+    events = seen.split(" | ")
+    assert events[0] == "good morning"
+    events = [event for event in events if event not in ("good morning", "tick")]
+    assert [event.rsplit(" ", 2)[0] if "published" in event else event for event in events] == [
+        "connected ana",
+        "connected ben",
+        "subscribed acme",
+        "subscribed other",
+        "unsubscribed other",
+        "published",
+        "unsubscribed acme",
+        "disconnected ben",
+    ]
+
+
+def test_before_publish_changes_refuses_and_may_not_move(server: RunningServer) -> None:
+    ana = server.connect("ana")
+    ana.request({"type": "subscribe", "povId": "acme"})
+    ask(ana, "publish", povId="acme", text="mark")
+    assert ana.receive()["data"]["details"] == {"marked": True}
+    refused = ask(ana, "publish", povId="acme", text="secret")
+    assert (refused["code"], refused["message"]) == ("too_secret", "This is too secret")
+    assert ask(ana, "publish", povId="acme", text="move")["code"] == "internal"
+
+
+def test_what_a_plugin_sends_arrives_where_it_should(server: RunningServer) -> None:
+    ana, ben, plain = server.connect("ana"), server.connect("ben"), server.connect("ben", v1=False)
+    for client in (ana, ben):
+        client.request({"type": "subscribe", "povId": "acme"})
+    ana.send({"type": "every.do", "what": "send_user", "text": "ben"})
+    assert ben.receive()["text"] == "for you"
+    ana.send({"type": "every.do", "what": "broadcast", "povId": "acme"})
+    assert ben.receive()["text"] == ana.receive()["text"] == "for all"
+    ana.send({"type": "every.do", "what": "send", "id": 1})
+    assert [ana.receive()["text"] for _ in range(2)] == ["first", "then"]
+    assert plain.request({"type": "ping"})["type"] == "pong"
+    ana.send({"type": "every.do", "what": "host publish", "povId": "acme"})
+    assert ben.receive()["data"]["userId"] == "bot"
+    assert ask(ana, "history", povId="acme")["text"] == "1 bot True"
+
+
+def test_a_plugin_can_disconnect_a_user(server: RunningServer) -> None:
+    from websockets.exceptions import ConnectionClosed
+
+    ana, ben = server.connect("ana"), server.connect("ben")
+    ana.send({"type": "every.do", "what": "disconnect", "text": "ben"})
+    said = ben.receive()
+    assert (said["type"], said["code"], "retryAfter" in said) == ("closing", 4500, False)
+    with pytest.raises(ConnectionClosed) as closed:
+        ben.receive()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4500
+    assert ana.request({"type": "ping"})["type"] == "pong"
+
+
+def test_a_newer_token_takes_over_and_takes_away(server: RunningServer) -> None:
+    ana = server.connect("ana", ttl_s=60)
+    for pov_id in ("acme", "other", "*"):
+        ana.request({"type": "subscribe", "povId": pov_id})
+    newer = server.token("ana", povs=["acme"])
+    lost = ask(ana, "regrant", text=newer)["text"]
+    assert sorted(lost.split(",")) == ["*", "other"]
+    assert ana.request({"type": "subscribe", "povId": "other"})["code"] == "forbidden"
+    older = server.token("ana", ttl_s=30)
+    assert ask(ana, "regrant", text=older)["code"] == "token_invalid"
+    assert ask(ana, "regrant", text=server.token("ben"))["code"] == "token_invalid"
+    assert server.call(lambda: server.web.server.subscriptions) == 1
+
+
+def test_fetch_answers_and_a_dead_address_is_unavailable(server: RunningServer) -> None:
+    ana = server.connect("ana")
+    url = f"http://127.0.0.1:{server.web.admin_port}"
+    assert ask(ana, "fetch", text=f"{url}/healthz")["text"] == "200"
+    assert ask(ana, "fetch", text=f"{url}/nowhere")["text"] == "404"
+    assert ask(ana, "fetch", text="http://127.0.0.1:9/")["code"] == "unavailable"
+    assert ask(ana, "fetch", text="no url")["code"] == "unavailable"
+
+
+@pytest.mark.parametrize("what", ["raise", "cancel", "exit", "recurse", "garbage"])
+def test_a_handler_that_fails_costs_its_caller_one_error_and_nobody_else_anything(
+    server: RunningServer, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ana, ben = server.connect("ana"), server.connect("ben")
+    answer = ask(ana, what)
+    assert (answer["code"], answer["message"]) == ("internal", "Internal error")
+    records = [r for r in caplog.records if getattr(r, "incident", None) == answer["incident"]]
+    assert len(records) == 1
+    assert records[0].levelno == logging.ERROR
+    assert ana.request({"type": "ping"})["type"] == "pong"
+    assert ask(ben, "send")["text"] == "then"
+
+
+def test_a_plugins_own_error_has_its_code_and_fields(server: RunningServer) -> None:
+    answer = ask(server.connect("ana"), "reject")
+    assert answer == {
+        "type": "error",
+        "message": "It is closed",
+        "code": "closed",
+        "field": "what",
+        "hint": "later",
+        "id": "test-1",
+    }
+
+
+def test_a_handler_that_never_returns_is_ended_and_pings_are_answered_meanwhile(
+    server: RunningServer,
+) -> None:
+    ana = server.connect("ana")
+    ana.send({"type": "every.do", "what": "wait", "id": 1})
+    ana.send({"type": "every.do", "what": "send", "id": 2})
+    ana.send({"type": "ping", "id": 3})
+    received = [ana.receive() for _ in range(4)]
+    assert [each.get("id") for each in received] == [3, 1, None, 2]
+    assert received[1]["code"] == "timeout"
+    assert "outcome" not in received[1]
+    assert ask(ana, "wait publishing")["outcome"] == "unknown"
+
+
+def test_a_full_inbox_holds_its_client_back_and_nobody_else(server: RunningServer) -> None:
+    ana, ben = server.connect("ana"), server.connect("ben")
+    ana.send({"type": "every.do", "what": "wait"})
+    for number in range(90):
+        ana.send({"type": "every.do", "what": "send", "id": number})
+    assert ben.request({"type": "ping"})["type"] == "pong"
+    assert ana.receive()["code"] == "timeout"
+    answers = [ana.receive() for _ in range(180)]
+    assert [each["id"] for each in answers if "id" in each] == list(range(90))
+
+
+def test_a_client_that_leaves_while_its_handlers_wait_leaves_nothing_behind(
+    server: RunningServer,
+) -> None:
+    ana = server.connect("ana")
+    ana.send({"type": "every.do", "what": "wait"})
+    ana.request({"type": "ping"})
+    ana.socket.close()
+    ben = server.connect("ben")
+    while server.call(lambda: len(server.web.server.register)) > 1:
+        ben.request({"type": "ping"})
+    assert ask(ben, "send")["text"] == "then"
+
+
+def test_routes_are_checked_and_answered(server: RunningServer) -> None:
+    def call(path: str, token: str | None, **options: Any) -> tuple[int, Any]:
+        client = HTTPClient()
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            url = f"http://{server.address}/api{path}"
+            answer = client.fetch(url, headers=headers, raise_error=False, **options)
+        finally:
+            client.close()
+        return answer.code, json.loads(answer.body) if answer.body else None
+
+    token = server.token("ana", povs=["acme"], can=["subscribe", "publish"])
+    assert call("/povs/acme/tally?a=1&b=", token) == (200, {"povId": "acme", "count": 2})
+    assert call("/povs/other/tally", token)[0] == 403
+    assert call("/povs/acme/tally", None)[0] == 401
+    assert call("/povs/acme/tally", server.token(can=["publish"]))[0] == 403
+    assert call("/povs/acme/tally", token, method="POST", body="")[0] == 405
+    assert call("/tally", token, method="POST", body='{"count":3}') == (204, None)
+    code, answer = call("/tally", token, method="POST", body='{"count":"x"}')
+    assert (code, answer["error"]["field"]) == (400, "count")
+    assert call("/tally", token, method="POST", body="{")[0] == 400
+    code, answer = call("/broken", token)
+    assert (code, answer["error"]["code"]) == (500, "internal")
+    assert answer["error"]["incident"]

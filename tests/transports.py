@@ -1,0 +1,66 @@
+"""A transport for tests that keeps what was sent."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pov_rt.errors import CloseCode
+from pov_rt.frames import Opcode
+
+
+class Recorder:
+    """Takes frames apart and keeps their messages."""
+
+    def __init__(self) -> None:
+        self.sends: list[bytes] = []
+        self.closed_with: CloseCode | None = None
+        self.paused = False
+        self.pings = 0
+        self.is_heard = False
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """Every message so far."""
+        data = b"".join(self.sends)
+        found, at = [], 0
+        while at < len(data):
+            assert data[at] == 0x80 | Opcode.TEXT
+            size, start = data[at + 1], at + 2
+            if size == 126:
+                size, start = int.from_bytes(data[at + 2 : at + 4]), at + 4
+            elif size == 127:
+                size, start = int.from_bytes(data[at + 2 : at + 10]), at + 10
+            found.append(json.loads(data[start : start + size]))
+            at = start + size
+        return found
+
+    @property
+    def unsent_bytes(self) -> int:
+        return 0
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        return 0, sum(map(len, self.sends))
+
+    def send(self, data: bytes) -> None:
+        if self.closed_with is None:
+            self.sends.append(data)
+
+    def ping(self) -> None:
+        self.pings += 1
+
+    def heard(self) -> bool:
+        return self.is_heard
+
+    def pause_reads(self, paused: bool) -> None:
+        self.paused = paused
+
+    async def drained(self) -> None:
+        return
+
+    def close(self, code: CloseCode) -> None:
+        self.closed_with = self.closed_with or code
+
+    def abort(self) -> None:
+        self.close(CloseCode.INTERNAL)
