@@ -200,13 +200,14 @@ class Hub:
                 page = await self._engine.log.read(topic.name, after, REPLAY_PAGE)
                 if connection not in topic.catching_up:
                     return
-                if page.top.epoch != topic.epoch or not _contiguous(after, page.entries):
+                # What the topic has not taken over yet (it is being repaired) will come live.
+                entries = [entry for entry in page.entries if entry.offset <= topic.offset]
+                if page.top.epoch != topic.epoch or not _contiguous(after, entries):
                     self._close(connection, CloseCode.GAP)
                     return
-                topic.catching_up[connection] = page.entries[-1].offset
+                topic.catching_up[connection] = entries[-1].offset
                 frames = [
-                    text_frame(self._encoder.message(entry, feed=topic.feed))
-                    for entry in page.entries
+                    text_frame(self._encoder.message(entry, feed=topic.feed)) for entry in entries
                 ]
                 # Drained after each piece: a page of large activities is more than may wait.
                 for data in chunks(frames):
@@ -240,21 +241,24 @@ class Hub:
         """Read what was missed; on another epoch or a hole tell the clients by closing them."""
         try:
             while self._topics.get(topic.name) is topic:
+                seen = topic.seen
                 try:
                     page = await self._engine.log.read(topic.name, topic.offset, REPLAY_PAGE)
                 except Unavailable as error:
                     log.warning("cannot compare a topic with its log: %s", error)
                     await asyncio.sleep(RETRY_S)
                     continue
-                if page.top.epoch != topic.epoch:
-                    self._reset(topic, page.top)
-                    return
-                if page.top.offset == topic.offset and topic.seen <= topic.offset:
-                    return
-                if not _contiguous(topic.offset, page.entries):
-                    self._reset(topic, page.top)
-                    return
-                self._take(topic, page.entries)
+                if page.entries and page.top.epoch == topic.epoch:
+                    if _contiguous(topic.offset, page.entries):
+                        self._take(topic, page.entries)
+                        continue
+                elif page.top == Top(topic.epoch, topic.offset, page.top.oldest):
+                    if topic.seen <= topic.offset:
+                        return
+                    if seen <= topic.offset:
+                        continue  # it was told of while the log was being read: read again
+                self._reset(topic, page.top)
+                return
         finally:
             topic.repairing = False
 

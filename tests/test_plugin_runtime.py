@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tornado.httpclient import HTTPClient
 
+from pov_rt.settings import LimitSettings
 from pov_rt.testing import RunningServer, make_settings
 
 PLUGIN = '''
@@ -102,7 +103,8 @@ async def do(message: Do, context: Context[Events]) -> Done | None:
         context.send(Done(text="first"))
         return Done(text="then")
     if what == "publish":
-        done = await context.publish(NewActivity(type="t", action=message.text, pov_id=message.pov_id))
+        new = NewActivity(type="t", action=message.text, pov_id=message.pov_id)
+        done = await context.publish(new)
         return Done(text=str(done.offset))
     if what == "host publish":
         await host.publish(NewActivity(type="t", action="a", pov_id=message.pov_id), user_id="bot")
@@ -141,10 +143,8 @@ async def do(message: Do, context: Context[Events]) -> Done | None:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RunningServer]:
     (tmp_path / "every.py").write_text(PLUGIN)
-    settings = make_settings()
+    settings = make_settings(limits=LimitSettings(handler_deadline_s=0.2, message_rate="500/s"))
     settings.plugins["every"] = {"greeting": "good morning"}
-    limits = settings.limits
-    object.__setattr__(limits, "handler_deadline_s", 0.2)
     with RunningServer(settings, tmp_path) as running:
         yield running
 
