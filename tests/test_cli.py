@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 COMMAND = [sys.executable, "-m", "pov_rt.cli"]
+# The last one makes coverage measure the processes, too.
+KEPT = ("PATH", "HOME", "COVERAGE_PROCESS_CONFIG")
 SECRET = "an environment's secret of more than 32 bytes"
 
 
 def environment(tmp_path: Path) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     return {**kept, "POV_RT_SERVER__DATA": str(tmp_path / "data")}
 
 

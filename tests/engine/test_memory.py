@@ -1,0 +1,16 @@
+"""The memory engine keeps every guarantee of engines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pov_rt.clock import ManualClock
+from pov_rt.engine.base import Engine
+from pov_rt.engine.memory import MemoryEngine
+from pov_rt.settings import EngineSettings
+from pov_rt.suites import EngineSuite
+
+
+class TestMemoryEngine(EngineSuite):
+    def make(self, clock: ManualClock, **settings: Any) -> Engine:
+        return MemoryEngine(EngineSettings(**settings), clock, "node-1")

@@ -1,0 +1,136 @@
+"""What is wrong with a plugin is said at start, with file and line, and the line itself."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pov_rt.discovery import PluginError
+from pov_rt.registry import Registry, build_registry
+from pov_rt.settings import SettingsError
+
+HEAD = """from pov_rt.plugin import Context, Host, Message, Plugin, Request, Part
+import msgspec
+plugin = Plugin("mine")
+class Do(Message, tag="mine.do"):
+    what: str
+"""
+
+
+def build(folder: Path, text: str, **settings: object) -> Registry:
+    (folder / "mine.py").write_text(HEAD + text)
+    return build_registry({name: dict(value) for name, value in settings.items()}, folder)  # type: ignore[call-overload]
+
+
+WRONG = [
+    ("@plugin.on(Do)\ndef do(message): ...\n", 6, "must take (message, context)"),
+    ("@plugin.on(int)\ndef do(message, context): ...\n", 6, "subclass of Message"),
+    ("class No(Message):\n    x: int\n@plugin.on(No)\ndef no(m, c): ...\n", 8, "No has no tag"),
+    ("class Sub(Do):\n    x: int\n@plugin.on(Sub)\ndef no(m, c): ...\n", 8, "inherits the tag"),
+    (
+        "class X(Message, tag='Bad Tag'): ...\n@plugin.on(X)\ndef no(m, c): ...\n",
+        7,
+        "must look like",
+    ),
+    ("class X(Message, tag='error'): ...\n@plugin.on(X)\ndef no(m, c): ...\n", 7, "to the server"),
+    ("class X(Message, tag='ping'): ...\n@plugin.on(X)\ndef no(m, c): ...\n", 7, "already handled"),
+    ("@plugin.on(Do, rate='5')\ndef do(message, context): ...\n", 6, "is no rate"),
+    ("class X(Message, tag='x'): ...\n@plugin.on(Do)\ndef do(m: X, c): ...\n", 7, "declared as X"),
+    ("@plugin.http('FETCH', '/x', grant='g')\ndef r(request): ...\n", 6, "the method must be"),
+    ("@plugin.http('GET', 'x', grant='g')\ndef r(request): ...\n", 6, "the path must look"),
+    ("@plugin.http('GET', '/x', grant='g')\ndef r(): ...\n", 6, "must take (request)"),
+    (
+        "@plugin.http('GET', '/{a}', grant='g')\ndef r(request): ...\n"
+        "@plugin.http('GET', '/{b}', grant='g')\ndef s(request): ...\n",
+        8,
+        "already served",
+    ),
+    ("@plugin.lifespan\ndef life(host): ...\n", 6, "one `yield`"),
+    (
+        "@plugin.lifespan\nasync def a(host): yield\n@plugin.lifespan\nasync def b(host): yield\n",
+        6,
+        "only one",
+    ),
+    ("@plugin.connected\nasync def c(context): ...\n", 6, "plain function"),
+    ("@plugin.subscribed\ndef c(context): ...\n", 6, "must take"),
+    ("@plugin.every(0)\ndef tick(host): ...\n", 6, "above 0"),
+    ("def broken(:\n", 6, "syntax error"),
+    ("import nothing_there\n", 6, "ModuleNotFoundError"),
+    ("1 / 0\n", 6, "ZeroDivisionError"),
+    ("plugin = None\n", 1, "there is no `plugin"),
+    ("plugin = Plugin('Bad Name')\n", 1, "is not"),
+    ("plugin = Plugin('ping')\n", 1, "is taken by"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "words"), WRONG)
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str, line: int, words: str) -> None:
+    with pytest.raises(PluginError) as raised:
+        build(tmp_path, text)
+    said = str(raised.value)
+    assert said.startswith(f"{tmp_path / 'mine.py'}:{line}: "), said
+    assert words in said
+    shown = (HEAD + text).splitlines()[line - 1].strip()
+    assert shown in said
+
+
+def test_a_good_plugin_is_described(tmp_path: Path) -> None:
+    registry = build(
+        tmp_path,
+        "class Done(Message, tag='mine.done'): ...\n"
+        "@plugin.on(Do, grant='publish', rate='5/s')\n"
+        "async def do(message: Do, context: Context) -> Done | None: ...\n",
+    )
+    (handler,) = [each for each in registry.handlers.values() if each.tag == "mine.do"]
+    assert (handler.is_async, handler.rate, handler.spec.grant) == (True, (5.0, 10.0), "publish")
+    assert [reply.__name__ for reply in handler.replies] == ["Done"]
+    assert registry.found[-1].origin == "plugins-dir"
+    assert {"ping", "pong", "subscribe", "unsubscribe"} < registry.tags
+
+
+def test_options_are_typed_and_unknown_ones_named(tmp_path: Path) -> None:
+    text = "class Options(msgspec.Struct):\n    size: int = 3\nplugin.options = Options\n"
+    registry = build(tmp_path, text, mine={"size": "7"})
+    assert getattr(registry.options["mine"], "size") == 7  # noqa: B009
+    with pytest.raises(SettingsError, match=r"plugins\.mine\.sise: no such option.*size"):
+        build(tmp_path, text, mine={"sise": 7})
+    with pytest.raises(SettingsError, match=r"plugins\.mine: Expected `int`"):
+        build(tmp_path, text, mine={"size": "x"})
+    with pytest.raises(SettingsError, match=r"plugins\.mine\.size: this plugin has no options"):
+        build(tmp_path, "", mine={"size": 7})
+    with pytest.raises(SettingsError, match=r"plugins\.other: there is no plugin"):
+        build(tmp_path, "", other={})
+
+
+def test_a_plugin_can_be_turned_off(tmp_path: Path) -> None:
+    registry = build(tmp_path, "@plugin.on(Do)\ndef do(m, c): ...\n", mine={"enabled": False})
+    assert "mine.do" not in registry.tags
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match="the plugins folder does not exist"):
+        build_registry({}, tmp_path / "none")
+
+
+def test_packages_bring_plugins_by_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "their_plugin.py").write_text(HEAD)
+    info = tmp_path / "theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[pov_rt.plugins]\nmine = their_plugin:plugin\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        registry = build_registry({})
+    finally:
+        sys.modules.pop("their_plugin", None)
+    assert ("mine", "package theirs") in [(f.plugin.name, f.origin) for f in registry.found]
+
+
+def test_files_of_tests_are_no_plugins(tmp_path: Path) -> None:
+    for name in ("test_mine.py", "conftest.py", "_private.py"):
+        (tmp_path / name).write_text("1 / 0")
+    assert "mine" not in [found.plugin.name for found in build(tmp_path, "").found[:-1]]

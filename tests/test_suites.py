@@ -1,0 +1,68 @@
+"""The suite fails for engines that break a guarantee."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from pov_rt.clock import ManualClock
+from pov_rt.engine.base import Appended, Conflict, Engine, NewEntry, Page, Position, Top
+from pov_rt.engine.memory import MemoryEngine, MemoryLog, MemoryMarks, MemorySets
+from pov_rt.settings import EngineSettings
+from pov_rt.suites import EngineSuite
+
+
+class TellsTwice(MemoryLog):
+    async def append(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:
+        return await super().append([each._replace(key=str(id(each))) for each in batch])
+
+
+class ChangesEpoch(MemoryLog):
+    async def top(self, topic: str) -> Top:
+        self.epoch += "x"
+        return await super().top(topic)
+
+
+class IgnoresReverse(MemoryLog):
+    async def read(self, topic: str, after: int, limit: int, *, reverse: bool = False) -> Page:
+        return await super().read(topic, after, limit)
+
+
+class GoesBack(MemoryMarks):
+    async def advance(self, topic: str, user: str, name: str, position: Position) -> Position:
+        await self.drop(topic, user, name)
+        return await super().advance(topic, user, name, position)
+
+
+class NeverExpires(MemorySets):
+    async def add(
+        self, name: str, member: str, body: bytes = b"", expires_at: float | None = None
+    ) -> None:
+        await super().add(name, member, body)
+
+
+BROKEN: Mapping[str, tuple[str, Any]] = {
+    "test_a_retry_answers_the_first_offset_and_reaches_nobody": ("log", TellsTwice),
+    "test_an_unknown_topic_has_an_epoch_that_stays": ("log", ChangesEpoch),
+    "test_reading_both_ways_is_bounded_and_exclusive": ("log", IgnoresReverse),
+    "test_marks_only_move_forward_in_an_epoch": ("marks", GoesBack),
+    "test_members_of_sets_expire": ("sets", NeverExpires),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_engine_fails_the_test_of_its_guarantee(name: str) -> None:
+    part, broken = BROKEN[name]
+
+    class Suite(EngineSuite):
+        def make(self, clock: ManualClock, **settings: Any) -> Engine:
+            given = EngineSettings(**settings)
+            engine = MemoryEngine(given, clock, "node")
+            arguments = {"log": (given, clock), "marks": (), "sets": (clock,)}[part]
+            setattr(engine, part, broken(*arguments))
+            return engine
+
+    with pytest.raises(AssertionError):
+        getattr(Suite(), name)()
