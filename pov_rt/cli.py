@@ -28,7 +28,6 @@ from pov_rt.version import VERSION
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-DEV_PUBLISHER = "dev-publisher"
 DAY_S = 86400.0
 
 
@@ -153,18 +152,18 @@ def serve(
 
 def welcome(web: Any) -> str:
     """Return what a developer wants to see first."""
-    server, settings = web.server, web.settings
+    from pov_rt.web.console import dev_tokens
+
+    settings = web.settings
     host = settings.server.host
     if host in ("0.0.0.0", "::"):  # noqa: S104  (binds nothing: it is what a browser can open)
         host = "127.0.0.1"
     url = f"{host}:{web.port}"
-    token = server.tokens.issue(
-        Kind.SOCKET, "dev", ttl_s=DAY_S, povs="*", can=["subscribe", "publish", "collaborate"]
-    )
-    service = server.tokens.issue(Kind.SERVICE, DEV_PUBLISHER, ttl_s=DAY_S)
+    token, service = dev_tokens(web.server)
     body = json.dumps({"type": "task", "action": "completed", "povId": "demo", "userId": "ana"})
     return f"""
 pov-rt {VERSION} listens on http://{url} (health and metrics: port {web.admin_port})
+Open it in a browser for the console.
 
 A socket token for user 'dev', valid for a day:
 {token}

@@ -16,12 +16,12 @@ LAYERS = (
     ("errors", "messages", "frames", "settings", "clock", "limits", "version"),
     ("auth", "context", "engine", "merging", "faults", "logs", "systemd", "topics"),
     ("config", "encoding"),
-    ("plugin", "ids", "discovery", "registry"),
+    ("plugin", "ids", "discovery", "registry", "schema"),
     ("connection", "fanout", "hub", "register", "publishing", "health", "blocked"),
     ("dispatch", "hosting", "plugin_runtime"),
     ("server",),
     ("web",),
-    ("cli", "testing", "scaffold", "tracker", "suites", "client", "schema"),
+    ("cli", "testing", "scaffold", "tracker", "suites", "client"),
 )
 """From the bottom up; a module imports from its own layer and those below. `plugins` may import
 `plugin` and nothing else."""

@@ -25,6 +25,7 @@ from pov_rt.registry import Registry
 from pov_rt.server import Server
 from pov_rt.settings import Settings, SettingsError
 from pov_rt.web.activities import ActivitiesHandler, HistoryHandler
+from pov_rt.web.console import ConsoleDataHandler, ConsoleHandler
 from pov_rt.web.http import Fallback, log_request
 from pov_rt.web.listener import Listener, default_capacity
 from pov_rt.web.ops import HealthHandler, MetricsHandler, ReadyHandler, ServerCollector
@@ -158,6 +159,9 @@ class WebServer:
         ]
         for path, methods in plugin_paths(self.server.registry).items():
             routes.append((path, PluginHandler, {**node, "routes": methods}))
+        if self.settings.dev:
+            routes.append((r"/", ConsoleHandler, node))
+            routes.append((r"/dev/console.json", ConsoleDataHandler, node))
         if self.settings.server.conformance_echo:
             routes.append((r"/ws/_echo", EchoHandler, {**node, **wires}))
         routes.append((r"/ws/.*", SocketHandler, {**node, **wires}))

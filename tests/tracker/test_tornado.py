@@ -1,0 +1,261 @@
+"""A real Tornado application whose requests become activities of a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from tornado.httpclient import AsyncHTTPClient
+from tornado.httpserver import HTTPServer
+from tornado.testing import bind_unused_port
+from tornado.web import Application, HTTPError, RequestHandler
+
+from pov_rt.auth.grants import Kind
+from pov_rt.testing import RunningServer
+from pov_rt.tracker import Facts, NewActivity, Track
+from pov_rt.tracker.core import Answer, Outbox
+from pov_rt.tracker.tornado import ActivityTracker
+
+RULES = [
+    Track("POST", "/povs/{pov_id}/tasks/{task_id}/done", type="task", action="done"),
+    Track("DELETE", "/povs/{pov_id}", type="pov", action="removed"),
+]
+
+
+class Task(RequestHandler):
+    def get_current_user(self) -> Any:
+        return {"id": 7}
+
+    async def post(self, *_: str) -> None:
+        if self.get_argument("fail", ""):
+            raise HTTPError(409)
+        self.write("ok")
+
+
+class Pov(RequestHandler):
+    def delete(self, _: str) -> None:
+        self.set_status(204)
+
+    def post(self, _: str) -> None:
+        raise ValueError("a bug of the application")
+
+
+Call = Callable[..., Awaitable[int]]
+
+
+def drive(
+    tracker: ActivityTracker, work: Callable[[Call], Awaitable[None]], **settings: Any
+) -> None:
+    """Run an application under the tracker, and `work` as its user."""
+
+    async def run() -> None:
+        app = Application(
+            [(r"/povs/([^/]+)/tasks/(.*)/done", Task), (r"/povs/([^/]+)", Pov)], **settings
+        )
+        http = HTTPServer(tracker.wrap(app))
+        sock, port = bind_unused_port()
+        http.add_socket(sock)
+        client = AsyncHTTPClient(force_instance=True)
+
+        async def call(method: str, path: str, body: bytes | None = None, **headers: str) -> int:
+            answer = await client.fetch(
+                f"http://127.0.0.1:{port}{path}",
+                method=method,
+                body=body,
+                headers=headers,
+                raise_error=False,
+                allow_nonstandard_methods=True,
+            )
+            return answer.code
+
+        try:
+            await work(call)
+            await tracker.close()
+        finally:
+            client.close()
+            http.stop()
+            await http.close_all_connections()
+
+    asyncio.run(run())
+
+
+def test_chosen_requests_become_activities_without_private_parts(server: RunningServer) -> None:
+    ana = server.connect("ana")
+    ana.request({"type": "subscribe", "povId": "acme"})
+    url = f"http://{server.address}"
+    tracker = ActivityTracker(url, server.token("app", Kind.SERVICE), RULES)
+
+    async def work(call: Call) -> None:
+        secret = {"Cookie": "s=COOKIE", "X-Secret": "HEADER"}
+        path = "/povs/acme/tasks/t-1/done"
+        assert await call("POST", f"{path}?q=QUERY", b"BODY", **secret) == 200
+        assert await call("POST", f"{path}?fail=1", b"") == 409
+        assert await call("GET", path) == 405
+        assert await call("POST", "/povs/acme", b"") == 500
+        assert await call("POST", "/healthz", b"") == 404
+        assert await call("DELETE", "/povs/acme") == 204
+
+    drive(tracker, work)
+    first, second = ana.receive(), ana.receive()
+    assert (first["data"]["type"], first["data"]["action"]) == ("task", "done")
+    assert (first["data"]["userId"], first["data"]["details"]) == ("7", {"task_id": "t-1"})
+    assert (second["data"]["type"], second["data"]["userId"]) == ("pov", "app")
+    for word in ("COOKIE", "HEADER", "QUERY", "BODY"):
+        assert word not in json.dumps([first, second])
+    outbox = tracker.outbox
+    assert (outbox.sent, outbox.rejected, outbox.dropped, outbox.queued) == (2, 0, 0, 0)
+
+
+def test_an_applications_own_log_function_is_still_called(server: RunningServer) -> None:
+    seen: list[int] = []
+    tracker = ActivityTracker(f"http://{server.address}", "x", [])
+
+    async def work(call: Call) -> None:
+        await call("DELETE", "/povs/acme")
+
+    drive(tracker, work, log_function=lambda handler: seen.append(handler.get_status()))
+    assert seen == [204]
+
+
+def test_what_its_callables_raise_never_reaches_the_response(
+    server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    def describe(facts: Facts) -> NewActivity | None:
+        raise RuntimeError(facts.path)
+
+    tracker = ActivityTracker(f"http://{server.address}", "x", [], describe=describe)
+
+    async def work(call: Call) -> None:
+        for _ in range(3):
+            assert await call("DELETE", "/povs/acme") == 204
+
+    drive(tracker, work)
+    assert sum("was not tracked" in r.getMessage() for r in caplog.records) == 1
+
+
+def test_describe_and_before_send_have_the_last_word(server: RunningServer) -> None:
+    ana = server.connect("ana")
+    ana.request({"type": "subscribe", "povId": "acme"})
+
+    def describe(facts: Facts) -> NewActivity:
+        action = f"{facts.method.lower()}.{facts.status}"
+        return NewActivity(type="request", action=action, pov_id="acme", user_id="me")
+
+    def before_send(activity: NewActivity) -> NewActivity | None:
+        return activity if activity.action == "delete.204" else None
+
+    token = server.token("app", Kind.SERVICE)
+    tracker = ActivityTracker(
+        f"http://{server.address}", lambda: token, describe=describe, before_send=before_send
+    )
+
+    async def work(call: Call) -> None:
+        await call("POST", "/povs/acme/tasks/t/done", b"")
+        await call("DELETE", "/povs/acme")
+
+    drive(tracker, work)
+    assert ana.receive()["data"]["action"] == "delete.204"
+    assert tracker.outbox.sent == 1
+
+
+class Receiver:
+    """Answers what a test says, and keeps what it got."""
+
+    def __init__(self, *answers: Answer | OSError) -> None:
+        self.answers = list(answers)
+        self.bodies: list[list[dict[str, Any]]] = []
+        self.tokens: list[str] = []
+
+    async def post(self, url: str, token: str, body: bytes) -> Answer:
+        items = [json.loads(line) for line in body.split(b"\n")]
+        self.bodies.append(items)
+        self.tokens.append(token)
+        answer = self.answers.pop(0) if self.answers else ok(items)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+
+def ok(items: list[Any], *errors: str) -> Answer:
+    results: list[Any] = [{"id": "x"} for _ in items]
+    for index, code in enumerate(errors):
+        results[index] = {"error": {"code": code}}
+    return Answer(200, None, json.dumps({"results": results}).encode())
+
+
+ONE = NewActivity(type="t", action="a", pov_id="p")
+
+
+def outbox_after(receiver: Receiver, count: int, **options: Any) -> Outbox:
+    tokens = iter(f"token-{number}" for number in range(100))
+
+    async def token() -> str:
+        return next(tokens)
+
+    async def run() -> Outbox:
+        outbox = Outbox("http://x/", token, receiver, **options)
+        for _ in range(count):
+            outbox.put(ONE)
+        while not await outbox.flush(0.05):
+            pass
+        await outbox.close()
+        return outbox
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [OSError("away"), Answer(503, None, b""), Answer(401, None, b""), Answer(429, 0.01, b"")],
+)
+def test_a_failure_is_tried_again_with_the_same_ids_and_a_new_token(
+    failure: Answer | OSError, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver = Receiver(failure, failure)
+    outbox = outbox_after(receiver, 3)
+    assert (outbox.sent, outbox.dropped) == (3, 0)
+    assert receiver.bodies[0] == receiver.bodies[1] == receiver.bodies[2]
+    assert len({each["id"] for each in receiver.bodies[0]}) == 3
+    assert receiver.tokens == ["token-0", "token-1", "token-2"]
+    assert sum("activities wait" in r.getMessage() for r in caplog.records) == 1
+
+
+def test_what_the_server_refuses_is_counted_and_not_sent_again() -> None:
+    receiver = Receiver(ok([1, 2, 3], "invalid_activity"))
+    outbox = outbox_after(receiver, 3)
+    assert (outbox.sent, outbox.rejected, len(receiver.bodies)) == (2, 1, 1)
+    outbox = outbox_after(Receiver(Answer(400, None, b"")), 3)
+    assert (outbox.sent, outbox.rejected) == (0, 3)
+
+
+def test_a_batch_that_is_too_large_is_halved() -> None:
+    receiver = Receiver(Answer(413, None, b""))
+    outbox = outbox_after(receiver, 5)
+    assert [len(body) for body in receiver.bodies] == [5, 2, 3]
+    assert outbox.sent == 5
+
+
+def test_a_full_queue_drops_and_counts() -> None:
+    outbox = outbox_after(Receiver(), 7, capacity=5)
+    assert (outbox.sent, outbox.dropped) == (5, 2)
+
+
+def test_many_travel_together() -> None:
+    receiver = Receiver()
+    assert outbox_after(receiver, 1201).sent == 1201
+    assert [len(body) for body in receiver.bodies] == [500, 500, 201]
+
+
+def test_what_cannot_be_sent_before_the_end_is_counted() -> None:
+    async def run() -> Outbox:
+        outbox = Outbox("http://x", "t", Receiver(*[OSError("away")] * 100))
+        outbox.put(ONE)
+        await outbox.close(0.05)
+        outbox.put(ONE)
+        return outbox
+
+    outbox = asyncio.run(run())
+    assert (outbox.dropped, outbox.queued) == (2, 0)
