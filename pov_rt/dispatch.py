@@ -93,7 +93,8 @@ class Dispatcher:
         if wait:
             self._flooded(connection, payload, wait)
             return
-        connection.rejected = 0
+        if connection.rejected:
+            connection.rejected -= 1
         try:
             if not is_text:
                 raise InvalidMessage

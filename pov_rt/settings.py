@@ -107,7 +107,7 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     message_rate: Rate = "50/s"
     """Messages of one connection, with a burst of twice that."""
     rejected_messages: Count = 500
-    """Rate-limited messages in a row after which the connection is closed."""
+    """By how many rate-limited messages may outnumber the others; then the connection is closed."""
     inbox_messages: Count = 64
     """Messages of one connection that wait for a slow handler; then its socket is not read."""
     handler_deadline_s: Positive = 5.0

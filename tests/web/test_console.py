@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from msgspec.structs import replace
 from tornado.httpclient import HTTPClient, HTTPResponse
 
 from pov_rt.settings import Settings
@@ -27,7 +28,7 @@ def test_without_dev_there_is_no_console(server: RunningServer) -> None:
 class TestUnderDev:
     @pytest.fixture
     def settings(self) -> Settings:
-        return Settings(**{**_fields(make_settings()), "dev": True})
+        return replace(make_settings(), dev=True)
 
     def test_the_page_and_its_data_are_served(self, server: RunningServer) -> None:
         page = get(server, "/")
@@ -48,7 +49,3 @@ class TestUnderDev:
     def test_pages_of_any_localhost_may_connect(self, server: RunningServer) -> None:
         answer = get(server, "/api/auth/ws-token", Origin="http://localhost:3000")
         assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
-
-
-def _fields(settings: Settings) -> dict[str, object]:
-    return {name: getattr(settings, name) for name in settings.__struct_fields__}
