@@ -23,7 +23,7 @@ class Command(msgspec.Struct, omit_defaults=True):
 
     user: str | None = None
     connection: str | None = None
-    message: msgspec.Raw | None = None
+    message: str | None = None
     close: str | None = None
 
 
@@ -89,7 +89,7 @@ class Register:
 
     def send_user(self, user_id: str, body: bytes) -> None:
         """Send one encoded message to every connection of a user, on all nodes."""
-        command = Command(user=user_id, message=msgspec.Raw(body))
+        command = Command(user=user_id, message=body.decode())
         self._carry_out(command)
         self._signals.send(NODES, encode(command))
 
@@ -116,7 +116,7 @@ class Register:
         for connection in list(self._matching(command)):
             if command.message is not None and not connection.plain:
                 self._settle(connection)
-                connection.send(bytes(command.message))
+                connection.send(command.message.encode())
             if command.close is not None:
                 self._close(connection, CloseCode[command.close])
 

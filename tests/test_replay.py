@@ -49,23 +49,20 @@ def check(server: RunningServer, repository: Path) -> None:
     plain = server.connect("ana", v1=False)
     plain.send('{"type":"subscribe","povId":"repo"}')
     assert plain.receive()["type"] == "subscribed"
-    tail = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "pov_rt.cli", "tail", "repo", "--count", str(len(commits))),
-            *("--url", f"ws://{server.address}/ws/", "--token", server.token("ben")),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    tail = follow(
+        *(sys.executable, "-m", "pov_rt.cli", "tail", "repo", "--count", str(len(commits))),
+        *("--url", f"ws://{server.address}/ws/", "--token", server.token("ben")),
     )
-    with tail:
-        assert tail.stderr is not None
-        assert tail.stderr.readline().startswith("following repo")
-        url = f"http://{server.address}"
+    url = f"ws://{server.address}/ws/?token={server.token('eve')}"
+    node = follow("node", "tests/node/follow.mjs", url, "repo", str(len(commits)))
+    with tail, node:
+        for client in (tail, node):
+            assert client.stderr is not None
+            assert client.stderr.readline().startswith("following")
         done = subprocess.run(
             [
                 *(sys.executable, str(ROOT / "scripts/replay_git_log"), str(repository)),
-                *("--url", url, "--pov", "repo"),
+                *("--url", f"http://{server.address}", "--pov", "repo"),
             ],
             env={**os.environ, "POV_RT_TOKEN": server.token("git", Kind.SERVICE)},
             capture_output=True,
@@ -75,11 +72,18 @@ def check(server: RunningServer, repository: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         received = [plain.receive() for _ in commits]
-        out, _ = tail.communicate(timeout=20)
-    tailed = [json.loads(line) for line in out.split("\n")[:-1]]
+        outputs = [client.communicate(timeout=20)[0] for client in (tail, node)]
     assert [each["data"]["id"] for each in received] == commits
     assert [each["offset"] for each in received] == list(range(1, len(commits) + 1))
-    assert [{**each["data"], "offset": each["offset"]} for each in received] == tailed
+    for output in outputs:
+        followed = [json.loads(line) for line in output.split("\n")[:-1]]
+        assert followed == [{**each["data"], "offset": each["offset"]} for each in received]
+
+
+def follow(*command: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_this_repositorys_history_arrives_once_and_in_order(server: RunningServer) -> None:

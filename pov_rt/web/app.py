@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import PeriodicCallback
-from tornado.netutil import bind_sockets, bind_unix_socket
+from tornado.netutil import bind_unix_socket
 from tornado.web import Application
 
 from pov_rt.blocked import BlockWatch
@@ -204,8 +204,10 @@ class WebServer:
             if unix is not None:
                 sockets = [bind_unix_socket(unix, mode=0o660, backlog=BACKLOG)]
             else:
-                sockets = bind_sockets(port, host, backlog=BACKLOG)
-        except (OSError, ValueError) as error:
+                family = socket.AF_INET6 if ":" in host else socket.AF_INET
+                sockets = [socket.create_server((host, port), family=family, backlog=BACKLOG)]
+                sockets[0].setblocking(False)
+        except (OSError, ValueError, OverflowError) as error:
             where = unix if unix is not None else f"{host}:{port}"
             raise SettingsError(f"cannot listen on {where}: {error}") from error
         self._own_sockets.extend(sockets)
