@@ -16,6 +16,7 @@ from pov_rt.context import HistoryPage, Published, Response, Subscribed
 from pov_rt.encoding import DECODE_ERRORS, encode
 from pov_rt.engine.base import Engine, Leases, Marks, Sets
 from pov_rt.errors import (
+    ClientError,
     CloseCode,
     Forbidden,
     InvalidActivity,
@@ -299,7 +300,12 @@ class ConnectionContext:
         publisher = publisher_of(self.user, is_service=False, origin=connection.id)
         own = msgspec.structs.replace(activity, user_id=self.user.user_id)
         self.publishing = True
-        done = await services.publishing.publish_one(own, publisher)
+        try:
+            done = await services.publishing.publish_one(own, publisher)
+        except ClientError:
+            self.publishing = False
+            raise
+        # Not in a `finally`: when the deadline cancels this, the outcome is unknown.
         self.publishing = False
         return done
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 from websockets.sync.client import connect
@@ -129,3 +130,38 @@ def test_a_changed_plugin_restarts_the_server_and_clients_come_back(tmp_path: Pa
             assert process.returncode == 0
         finally:
             process.kill()
+
+
+def test_more_clients_than_descriptors_cost_nobody_anything(tmp_path: Path) -> None:
+    port = free_port()
+    serve = [*COMMAND, "serve", "--dev", "--port", str(port), "--admin-port", "0"]
+    with subprocess.Popen(
+        ["bash", "-c", 'ulimit -n 128; exec "$@"', "-", *serve],
+        env=environment(tmp_path),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            lines = iter(process.stdout.readline, "")
+            token = next(line.split("--token ")[1].strip() for line in lines if "--token" in line)
+            url = f"ws://127.0.0.1:{port}/ws/?token={token}"
+            with ExitStack() as stack:
+                client = stack.enter_context(connect(url, proxy=None))
+                for _ in range(150):
+                    stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+                for _ in range(20):
+                    client.send('{"type":"ping"}')
+                    assert client.recv(timeout=10) == '{"type":"pong"}'
+            with connect(url, proxy=None) as again:
+                again.send('{"type":"ping"}')
+                assert again.recv(timeout=10) == '{"type":"pong"}'
+            process.send_signal(signal.SIGTERM)
+            _, log = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert log.count("not accepting connections: 64 sockets are open") == 1
+    assert "Traceback" not in log
