@@ -1,4 +1,4 @@
-"""What plugins are given: the server as `Host`, a connection as `Context`, an HTTP `Request`."""
+"""What plugins are given: the server as `Host`, a connection as `Context`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.clock import Clock, rfc3339
 from pov_rt.connection import Connection
 from pov_rt.context import HistoryPage, Published, Response, Subscribed
-from pov_rt.encoding import DECODE_ERRORS, encode
+from pov_rt.encoding import encode
 from pov_rt.engine.base import Engine, Leases, Marks, Sets
 from pov_rt.errors import (
     ClientError,
@@ -21,13 +21,11 @@ from pov_rt.errors import (
     Forbidden,
     InvalidActivity,
     InvalidMessage,
-    InvalidRequest,
     LimitExceeded,
     NotFound,
     TokenError,
     TokenExpired,
 )
-from pov_rt.faults import find_fault
 from pov_rt.hub import Hub
 from pov_rt.limits import SeenIds
 from pov_rt.messages import Activity, Message, NewActivity
@@ -308,56 +306,3 @@ class ConnectionContext:
         # Not in a `finally`: when the deadline cancels this, the outcome is unknown.
         self.publishing = False
         return done
-
-
-class PluginRequest:
-    """An HTTP request to a plugin's route; implements `context.Request`."""
-
-    def __init__(
-        self,
-        host: PluginHost,
-        user: Identity,
-        path: Mapping[str, str],
-        query: Mapping[str, str],
-        content: bytes,
-    ) -> None:
-        self.host = host
-        self.user = user
-        self.path = path
-        self.query = query
-        self._content = content
-
-    @property
-    def state(self) -> Any:
-        """What the plugin's lifespan yielded."""
-        return self.host.state
-
-    def body(self, kind: type[O]) -> O:
-        """Decode the JSON body."""
-        return decode_body(self._content, kind)
-
-
-def decode_body(content: bytes, kind: type[O]) -> O:
-    """Decode a JSON object. Raises `InvalidRequest` naming the field at fault."""
-    try:
-        return msgspec.json.decode(content, type=kind)
-    except DECODE_ERRORS:
-        pass
-    try:
-        value = msgspec.json.decode(content)
-    except DECODE_ERRORS as error:
-        raise InvalidRequest("The body is not JSON") from error
-    raise fault_of(kind, value)
-
-
-def fault_of(kind: type[msgspec.Struct], value: Any) -> InvalidRequest:
-    """Say what is wrong with a decoded value that does not fit a struct."""
-    path = find_fault(kind, value)
-    if not path:
-        return InvalidRequest("This is not a JSON object")
-    fields = {field.encode_name for field in msgspec.structs.fields(kind)}
-    if isinstance(value, dict) and path in value and path not in fields:
-        return InvalidRequest(f"There is no field '{path}'", field=path)
-    if isinstance(value, dict) and path in fields and path not in value:
-        return InvalidRequest(f"The field '{path}' is missing", field=path)
-    return InvalidRequest(f"The field '{path}' has a wrong type, length or value", field=path)

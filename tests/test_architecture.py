@@ -18,7 +18,7 @@ LAYERS = (
     ("config", "encoding"),
     ("plugin", "ids", "discovery", "registry", "schema"),
     ("connection", "fanout", "hub", "register", "publishing", "health", "blocked"),
-    ("dispatch", "hosting", "plugin_runtime"),
+    ("dispatch", "hosting", "plugin_runtime", "requests"),
     ("server",),
     ("web",),
     ("cli", "testing", "scaffold", "tracker", "suites", "client"),

@@ -59,8 +59,14 @@ def test_a_unit_uses_options_that_exist(unit: Path) -> None:
     assert set(re.findall(r"--[a-z-]+", line)) <= known
 
 
-def test_no_proxy_logs_the_query_where_tokens_travel() -> None:
-    text = (DEPLOY / "nginx.conf").read_text()
-    formats = re.findall(r"^log_format .*?;$", text, re.M | re.S)
+@pytest.mark.parametrize(
+    ("file", "form", "secret"),
+    [
+        ("nginx.conf", r"^log_format .*?;$", r"\$(request|request_uri|args|query_string)\b"),
+        ("haproxy.cfg", r"^ *log-format .*?$", r"%(HU|HQ|HV|r)\b|capture|httplog"),
+    ],
+)
+def test_no_proxy_logs_the_query_where_tokens_travel(file: str, form: str, secret: str) -> None:
+    formats = re.findall(form, (DEPLOY / file).read_text(), re.M | re.S)
     assert len(formats) == 1
-    assert not re.search(r"\$(request|request_uri|args|query_string)\b", formats[0])
+    assert not re.search(secret, formats[0])

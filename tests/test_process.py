@@ -9,7 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from websockets.sync.client import connect
@@ -165,3 +165,65 @@ def test_more_clients_than_descriptors_cost_nobody_anything(tmp_path: Path) -> N
     assert process.returncode == 0
     assert log.count("not accepting connections: 64 sockets are open") == 1
     assert "Traceback" not in log
+
+
+BLOCKING = '''"""A plugin that never comes back."""
+from pov_rt.plugin import Context, Message, Plugin
+
+plugin = Plugin("block")
+
+class Block(Message, tag="block"):
+    """Block."""
+
+@plugin.on(Block)
+def block(message: Block, context: Context) -> None:
+    """Never return."""
+    while True:
+        pass
+'''
+
+
+def test_a_plugin_that_blocks_for_ever_is_named_and_the_watchdog_goes_hungry(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "block.py").write_text(BLOCKING)
+    port, path = free_port(), str(tmp_path / "notify")
+    variables = {
+        **environment(tmp_path),
+        "NOTIFY_SOCKET": path,
+        "WATCHDOG_USEC": "200000",
+        "POV_RT_SERVER__ADMIN_PORT": "0",
+    }
+    flags = ["--dev", "--port", str(port), "--plugins-dir", str(tmp_path / "plugins")]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.settimeout(20)
+        with subprocess.Popen(
+            [*COMMAND, "serve", *flags],
+            env=variables,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stderr is not None
+                lines = iter(process.stdout.readline, "")
+                line = next(line for line in lines if "--token" in line)
+                while b"WATCHDOG=1" not in manager.recv(1000):
+                    pass
+                url = f"ws://127.0.0.1:{port}/ws/?token={line.split('--token ')[1].strip()}"
+                with connect(url, proxy=None, close_timeout=0) as client:
+                    client.send('{"type":"block"}')
+                    blocked = next(text for text in process.stderr if "blocked" in text)
+                    assert "block.py:1" in blocked
+                # systemd restarts what has not fed its watchdog for WatchdogSec, here 0.2 s.
+                manager.setblocking(False)
+                with suppress(BlockingIOError):
+                    while True:
+                        manager.recv(1000)
+                assert select.select([manager], [], [], 0.6)[0] == []
+            finally:
+                process.kill()

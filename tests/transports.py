@@ -1,12 +1,17 @@
-"""A transport for tests that keeps what was sent."""
+"""A transport for tests that keeps what was sent, and connections that have one."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from pov_rt.auth.grants import Grants, Kind
+from pov_rt.auth.tokens import Identity
+from pov_rt.clock import ManualClock
+from pov_rt.connection import Connection
 from pov_rt.errors import CloseCode
 from pov_rt.frames import Opcode
+from pov_rt.limits import Bucket, Rate
 
 
 class Recorder:
@@ -64,3 +69,34 @@ class Recorder:
 
     def abort(self) -> None:
         self.close(CloseCode.INTERNAL)
+
+
+class Nobody:
+    def receive(self, connection: Connection, payload: bytes, is_text: bool) -> None: ...
+
+    def closed(self, connection: Connection, reason: str) -> None: ...
+
+
+def connection(name: str, user: str, clock: ManualClock, *, v1: bool = True) -> Connection:
+    identity = Identity(
+        user, None, None, Kind.SOCKET, Grants(None, frozenset()), clock.time() + 100, None, None
+    )
+    made = Connection(
+        Nobody(),
+        name,
+        identity,
+        device=name,
+        remote_ip="",
+        user_agent="",
+        v1=v1,
+        opened_at=clock.monotonic(),
+        expires_at=clock.monotonic() + 100,
+        bucket=Bucket(Rate(1, 1), 0),
+    )
+    made.transport = Recorder()
+    return made
+
+
+def recorder(made: Connection) -> Recorder:
+    assert isinstance(made.transport, Recorder)
+    return made.transport

@@ -11,9 +11,10 @@ from pov_rt.auth.tokens import Identity
 from pov_rt.context import Published
 from pov_rt.encoding import DECODE_ERRORS, ActivityEncoder, encode
 from pov_rt.errors import ClientError, Forbidden, InvalidActivity, InvalidRequest, TooLarge
-from pov_rt.hosting import MAX_HISTORY, fault_of
+from pov_rt.hosting import MAX_HISTORY
 from pov_rt.messages import NewActivity, check_id
 from pov_rt.publishing import may_publish, publisher_of
+from pov_rt.requests import fault_of
 from pov_rt.topics import pov_topic
 from pov_rt.web.http import API_KINDS, SERVICE, Handler, parse_query
 

@@ -8,9 +8,9 @@ import re
 import msgspec
 
 from pov_rt.errors import Forbidden, MethodNotAllowed, NotFound
-from pov_rt.hosting import PluginRequest
 from pov_rt.messages import check_id
 from pov_rt.registry import Registry, Route
+from pov_rt.requests import PluginRequest
 from pov_rt.web.http import API_KINDS, Handler, parse_query
 
 

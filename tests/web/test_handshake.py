@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import logging
 import os
+import selectors
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 
@@ -273,17 +275,62 @@ class TestGarbage:
             b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 5000 + b"\r\n",
             b"POST /api/activities HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: x\r\nCookie: " + b'a="\\' * 16_384 + b"\r\n\r\n",
+            b"GET /api/auth/ws-token HTTP/1.1\r\nHost: x\r\nCookie: "
+            + b'a="\\001' * 2200
+            + b"\r\n\r\n",
+            b"GET /ws/ HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 2500 + b"\r\n",
+            b"GET /ws/?" + b"token=x&" * 1900 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
         ],
     )
     def test_garbage_is_refused_or_dropped_and_the_next_client_served(
         self, server: RunningServer, raw: bytes
     ) -> None:
+        before = server.call(time.thread_time)
         try:
             answer = exchange(server, raw)
         except ConnectionResetError:
             answer = b""
+        # CPU of the server's thread, not time: a quadratic parser would need seconds.
+        assert server.call(time.thread_time) - before < 0.1
         assert answer.strip() == b"" or answer.startswith(b"HTTP/1.1 4")
         assert request(server, f"/ws/?token={server.token()}")[0] == 101
+
+
+class TestSlowHandshakes:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(limits=LimitSettings(handshake_s=1.0))
+
+    def test_a_thousand_of_them_keep_nobody_out_and_all_are_cut(
+        self, server: RunningServer
+    ) -> None:
+        waiting = []
+        with ExitStack() as stack:
+            for _ in range(1000):
+                address = ("127.0.0.1", server.web.port)
+                sock = stack.enter_context(socket.create_connection(address, timeout=10))
+                sock.sendall(b"GET /ws/ HTTP/1.1\r\nHost:")
+                waiting.append(sock)
+            assert request(server, f"/ws/?token={server.token()}")[0] == 101
+            # A byte now and then buys no more time: the limit is for the whole handshake.
+            poll = stack.enter_context(selectors.DefaultSelector())
+            for sock in waiting:
+                poll.register(sock, selectors.EVENT_READ, sock)
+            while poll.get_map():
+                for key, _ in poll.select(0.2):
+                    if not received(key.data):
+                        poll.unregister(key.data)
+                for key in poll.get_map().values():
+                    with suppress(ConnectionError):
+                        key.data.send(b"x")
+
+
+def received(sock: socket.socket) -> bytes:
+    try:
+        return sock.recv(4096)
+    except ConnectionResetError:
+        return b""
 
 
 def test_no_output_ever_has_a_token_in_it(

@@ -1,0 +1,188 @@
+"""Order, bounds and deadlines of handlers, on connections whose bytes are looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pov_rt.clock import ManualClock
+from pov_rt.connection import Connection
+from pov_rt.errors import CloseCode
+from pov_rt.registry import build_registry
+from pov_rt.server import Server
+from pov_rt.settings import LimitSettings
+from pov_rt.testing import make_settings
+from tests.test_server import connect, nothing
+from tests.transports import Recorder
+
+PLUGIN = '''
+"""Handlers that wait until they are let go."""
+import asyncio
+from pov_rt.plugin import Context, Message, Plugin
+
+plugin = Plugin[asyncio.Event]("gate")
+
+class Wait(Message, tag="gate.wait"):
+    n: int
+
+class Hurry(Message, tag="gate.hurry"):
+    n: int
+
+class Say(Message, tag="gate.say"):
+    n: int
+
+class Said(Message, tag="gate.said"):
+    n: int
+
+@plugin.lifespan
+async def gate(host):
+    yield asyncio.Event()
+
+@plugin.on(Wait)
+async def wait(message: Wait, context: Context[asyncio.Event]) -> Said:
+    await context.state.wait()
+    return Said(n=message.n)
+
+@plugin.on(Hurry, unordered=True)
+async def hurry(message: Hurry, context: Context[asyncio.Event]) -> Said:
+    await context.state.wait()
+    return Said(n=message.n)
+
+@plugin.on(Say, rate="3/s")
+def say(message: Say, context: Context[asyncio.Event]) -> Said:
+    return Said(n=message.n)
+'''
+
+Test = Callable[[Server, Connection, Recorder, asyncio.Event], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "gate.py").write_text(PLUGIN)
+    return tmp_path
+
+
+def run(folder: Path, test: Test, **limits: Any) -> None:
+    async def work() -> None:
+        settings = make_settings(limits=LimitSettings(**limits))
+        registry = build_registry({}, folder)
+        server = Server(settings, registry, fetch=nothing, clock=ManualClock())
+        await server.start()
+        connection, recorder = connect(server, "ana")
+        recorder.sends.clear()
+        try:
+            await test(server, connection, recorder, server.plugins.hosts["gate"].state)
+        finally:
+            await server.stop()
+
+    asyncio.run(work())
+
+
+def send(server: Server, connection: Connection, kind: str, n: int = 0) -> None:
+    body = json.dumps({"type": kind, "n": n, "id": n}).encode()
+    server.receive(connection, body, True)
+
+
+async def turns(count: int = 20) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_nothing_overtakes_a_waiting_handler_but_what_is_unordered(folder: Path) -> None:
+    async def test(
+        server: Server, connection: Connection, out: Recorder, gate: asyncio.Event
+    ) -> None:
+        send(server, connection, "gate.say", 1)
+        send(server, connection, "gate.wait", 2)
+        send(server, connection, "gate.say", 3)
+        send(server, connection, "gate.nothing", 4)
+        send(server, connection, "ping", 5)
+        await turns()
+        assert [each["id"] for each in out.messages] == [1, 5]
+        gate.set()
+        await turns()
+        assert [each["id"] for each in out.messages] == [1, 5, 2, 3, 4]
+        assert connection.worker is None
+        assert connection.inbox is None
+
+    run(folder, test)
+
+
+def test_a_full_inbox_pauses_the_socket_and_a_half_full_one_resumes_it(folder: Path) -> None:
+    async def test(
+        server: Server, connection: Connection, out: Recorder, gate: asyncio.Event
+    ) -> None:
+        for n in range(5):
+            send(server, connection, "gate.wait", n)
+            assert out.paused == (n == 4), "one is at work, four wait"
+            await turns()
+        gate.set()
+        await turns(40)
+        assert not out.paused
+        assert [each["n"] for each in out.messages] == [0, 1, 2, 3, 4]
+
+    run(folder, test, inbox_messages=4)
+
+
+def test_unordered_handlers_are_bounded_too(folder: Path) -> None:
+    async def test(
+        server: Server, connection: Connection, out: Recorder, gate: asyncio.Event
+    ) -> None:
+        for n in range(8):
+            send(server, connection, "gate.hurry", n)
+        await turns()
+        assert len(connection.tasks or ()) == 3
+        assert out.paused
+        gate.set()
+        await turns(60)
+        assert sorted(each["n"] for each in out.messages) == list(range(8))
+        assert not connection.tasks
+
+    run(folder, test, inbox_messages=3)
+
+
+def test_a_closed_connections_handlers_are_cancelled(folder: Path) -> None:
+    async def test(
+        server: Server, connection: Connection, out: Recorder, gate: asyncio.Event
+    ) -> None:
+        send(server, connection, "gate.wait", 1)
+        send(server, connection, "gate.hurry", 2)
+        await turns()
+        tasks = [connection.worker, *(connection.tasks or ())]
+        connection.lost("gone")
+        await turns()
+        assert [each is not None and each.cancelled() for each in tasks] == [True, True]
+        gate.set()
+        await turns()
+        assert out.messages == []
+
+    run(folder, test)
+
+
+def test_a_type_has_its_own_rate_and_says_when_there_is_room(folder: Path) -> None:
+    async def test(server: Server, connection: Connection, out: Recorder, _: asyncio.Event) -> None:
+        for n in range(8):
+            send(server, connection, "gate.say", n)
+        kinds = [each["type"] for each in out.messages]
+        assert kinds == ["gate.said"] * 6 + ["error"] * 2
+        assert out.messages[6]["code"] == "rate_limited"
+        assert 0 < out.messages[6]["retryAfter"] <= 0.334
+
+    run(folder, test)
+
+
+def test_a_flood_is_closed_once_rejections_outnumber(folder: Path) -> None:
+    async def test(server: Server, connection: Connection, out: Recorder, _: asyncio.Event) -> None:
+        for n in range(16):
+            send(server, connection, "ping", n)
+        assert (out.closed_with, len(out.messages)) == (None, 16)
+        send(server, connection, "ping", 16)
+        assert out.closed_with is CloseCode.FLOODING
+        assert [each["type"] for each in out.messages].count("pong") == 10
+
+    run(folder, test, message_rate="5/s", rejected_messages=6)

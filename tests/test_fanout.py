@@ -1,0 +1,77 @@
+"""What one turn produced reaches each subscriber once, in order, in as few sends as fit."""
+
+from __future__ import annotations
+
+import json
+
+from pov_rt.clock import ManualClock
+from pov_rt.connection import Connection
+from pov_rt.fanout import JOIN_BYTES, Pending, Topic, chunks
+from pov_rt.frames import text_frame
+from tests.transports import connection, recorder
+
+
+def subscribed(topic: Topic, name: str, *, v1: bool = True) -> Connection:
+    made = connection(name, name, ManualClock(), v1=v1)
+    topic.catching_up[made] = topic.offset
+    topic.go_live(made)
+    return made
+
+
+def add(topic: Topic, n: int, *, signal: bool = False, spare: Connection | None = None) -> None:
+    body = json.dumps({"type": "x", "n": n}).encode()
+    topic.pending.append(Pending(text_frame(body), signal, spare))
+
+
+def got(made: Connection) -> list[int]:
+    return [message["n"] for message in recorder(made).messages]
+
+
+def test_a_turns_frames_leave_in_one_send() -> None:
+    topic = Topic("pov/a")
+    members = [subscribed(topic, str(n)) for n in range(3)]
+    for n in range(10):
+        add(topic, n)
+    assert topic.flush() == 30
+    assert [got(each) for each in members] == [list(range(10))] * 3
+    assert [len(recorder(each).sends) for each in members] == [1, 1, 1]
+    assert topic.flush() == 0
+
+
+def test_a_plain_client_gets_no_signals_and_the_spared_one_not_its_own() -> None:
+    topic = Topic("pov/a")
+    plain, sender = subscribed(topic, "p", v1=False), subscribed(topic, "s")
+    add(topic, 1, signal=True)
+    add(topic, 2)
+    add(topic, 3, signal=True, spare=sender)
+    add(topic, 4)
+    topic.flush()
+    assert got(plain) == [2, 4]
+    assert got(sender) == [1, 2, 4]
+
+
+def test_one_that_was_settled_gets_the_rest_later_and_nothing_twice() -> None:
+    topic = Topic("pov/a")
+    early, other, gone = (subscribed(topic, name) for name in "eog")
+    add(topic, 1)
+    topic.settle(early)
+    topic.remove(gone)
+    assert (got(early), got(other), got(gone)) == ([1], [], [1])
+    add(topic, 2)
+    topic.settle(early)
+    topic.settle(early)
+    add(topic, 3)
+    late = subscribed(topic, "l")
+    assert got(early) == got(other) == [1, 2, 3], "what came before a newcomer is not for it"
+    add(topic, 4)
+    topic.flush()
+    assert got(early) == got(other) == [1, 2, 3, 4]
+    assert (got(late), got(gone)) == ([4], [1])
+
+
+def test_pieces_are_bounded_and_a_larger_frame_goes_alone() -> None:
+    frames = [bytes(size) for size in (1, JOIN_BYTES, JOIN_BYTES + 1, 10, 20)]
+    pieces = list(chunks(frames))
+    assert [len(piece) for piece in pieces] == [1, JOIN_BYTES, JOIN_BYTES + 1, 30]
+    assert b"".join(pieces) == b"".join(frames)
+    assert list(chunks([])) == []

@@ -1,0 +1,66 @@
+"""Deadlines of connections: pings, silence, tokens."""
+
+from __future__ import annotations
+
+from pov_rt.clock import ManualClock
+from pov_rt.errors import CloseCode
+from pov_rt.health import Health, Wheel
+from pov_rt.settings import AuthSettings, PingSettings
+from tests.transports import connection, recorder
+
+
+def test_a_wheel_gives_each_once_in_its_second_and_forgets_the_removed() -> None:
+    clock, wheel = ManualClock(100), Wheel()
+    early, late, gone = (connection(name, "u", clock) for name in ("e", "l", "g"))
+    wheel.put(late, 120)
+    wheel.put(early, 120)
+    wheel.put(early, 105)
+    wheel.put(gone, 105)
+    wheel.remove(gone)
+    wheel.remove(gone)
+    assert len(wheel) == 2
+    assert wheel.take_due(105) == []
+    assert wheel.take_due(106) == [early]
+    assert wheel.take_due(1000) == [late]
+    assert (wheel.take_due(2000), len(wheel)) == ([], 0)
+
+
+def test_health_pings_warns_and_closes_on_time() -> None:
+    clock, closed = ManualClock(1000), []
+    health = Health(
+        PingSettings(),
+        AuthSettings(warning_s=60, grace_s=25),
+        clock,
+        lambda each, code: closed.append(code),
+    )
+    plain, v1 = connection("p", "u", clock, v1=False), connection("v", "u", clock)
+    for each in (plain, v1):
+        recorder(each).is_heard = True
+        health.add(each)
+    pinged_at = warned_at = None
+    while not closed and clock.now < 1200:
+        clock.advance(1)
+        health.sweep(clock.monotonic())
+        if recorder(v1).pings and pinged_at is None:
+            pinged_at = clock.now - 1000
+        if recorder(v1).messages and warned_at is None:
+            warned_at = clock.now - 1000
+            assert recorder(v1).messages[0]["type"] == "token_expiring"
+    assert 25 <= (pinged_at or 0) <= 27
+    assert 40 <= (warned_at or 0) <= 42
+    assert 125 <= clock.now - 1000 <= 127
+    assert closed == [CloseCode.TOKEN, CloseCode.TOKEN]
+    assert recorder(plain).messages == [], "a plain client is told nothing it does not know"
+
+
+def test_a_silent_client_is_closed_ten_seconds_after_its_ping() -> None:
+    clock, closed = ManualClock(1000), []
+    health = Health(PingSettings(), AuthSettings(), clock, lambda _, code: closed.append(code))
+    silent = connection("s", "u", clock)
+    health.add(silent)
+    while not closed:
+        clock.advance(1)
+        health.sweep(clock.monotonic())
+    assert closed == [CloseCode.PING_TIMEOUT]
+    assert 35 <= clock.now - 1000 <= 38
+    health.remove(silent)

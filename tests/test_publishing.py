@@ -1,0 +1,188 @@
+"""From what a publisher sends to what is in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from typing import Any
+
+import msgspec
+import pytest
+
+from pov_rt.clock import ManualClock
+from pov_rt.context import Published
+from pov_rt.engine.memory import MemoryEngine
+from pov_rt.errors import ClientError, Forbidden, IdConflict, InvalidActivity, TooLarge
+from pov_rt.messages import Activity, NewActivity
+from pov_rt.publishing import Publisher, Publishing, apply_hooks, check_value
+from pov_rt.settings import EngineSettings, LimitSettings
+
+APP = Publisher("service:app", "app", "main")
+
+
+class Hooks:
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int]] = []
+        self.hold: asyncio.Event | None = None
+
+    async def before_publish(self, activity: Activity) -> Activity:
+        if self.hold is not None:
+            await self.hold.wait()
+        if activity.action == "refused":
+            raise Forbidden("not this")
+        if activity.action == "moved":
+            return msgspec.structs.replace(activity, pov_id="elsewhere")
+        return activity
+
+    def published(self, activity: Activity, published: Published) -> None:
+        self.told.append((activity.id, published.offset))
+
+
+def make(**limits: Any) -> tuple[Publishing, MemoryEngine, Hooks]:
+    clock, hooks = ManualClock(), Hooks()
+    engine = MemoryEngine(EngineSettings(), clock, "n")
+    publishing = Publishing(engine, LimitSettings(**limits), clock)
+    publishing.hooks = hooks
+    return publishing, engine, hooks
+
+
+def new(name: str | None = None, **fields: Any) -> NewActivity:
+    given: dict[str, Any] = {"type": "t", "action": "a", "pov_id": "acme"}
+    if name is not None:
+        given["id"] = name
+    return NewActivity(**given | fields)
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(work)
+
+
+def test_a_batch_keeps_its_order_and_each_its_own_fate() -> None:
+    async def work() -> None:
+        publishing, engine, hooks = make()
+        results = await publishing.publish(
+            [
+                new("1"),
+                InvalidActivity("broken"),
+                new("2", action="refused"),
+                new("1"),
+                new("1", action="b"),
+                new("3", pov_id="*"),
+                new("4", pov_id="other"),
+            ],
+            APP,
+        )
+        assert [type(each) for each in results] == [
+            Published,
+            InvalidActivity,
+            Forbidden,
+            Published,
+            IdConflict,
+            InvalidActivity,
+            Published,
+        ]
+        first, again, other = (each for each in results if isinstance(each, Published))
+        assert (first.offset, first.duplicate) == (1, False)
+        assert (again.offset, again.duplicate) == (1, True)
+        assert (other.pov_id, other.offset) == ("other", 1)
+        assert hooks.told == [("1", 1), ("4", 1)]
+        assert publishing.published == 2
+        feed = await engine.log.read("team/main", 0, 10)
+        assert [json.loads(each.body)["id"] for each in feed.entries] == ["1", "4"]
+
+    run(work())
+
+
+def test_what_is_absent_comes_from_the_publisher() -> None:
+    async def work() -> None:
+        publishing, engine, _ = make()
+        done = await publishing.publish_one(new(), APP)
+        (entry,) = (await engine.log.read("pov/acme", 0, 1)).entries
+        assert json.loads(entry.body) == {
+            "id": done.id,
+            "type": "t",
+            "action": "a",
+            "povId": "acme",
+            "userId": "app",
+        }
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "error"),
+    [
+        ({"type": "a b"}, "type", InvalidActivity),
+        ({"action": "x" * 65}, "action", InvalidActivity),
+        ({"action": ""}, "action", InvalidActivity),
+        ({"type": "other"}, "type", InvalidActivity),
+        ({"user_id": "a\nb"}, "userId", InvalidActivity),
+        ({"user_id": "x" * 129}, "userId", InvalidActivity),
+        ({"pov_id": "\ud800"}, "povId", InvalidActivity),
+        ({"details": {"a": [1, {"b": 1e999}]}}, "details.a[1].b", InvalidActivity),
+        ({"details": {"a": 2**53}}, "details.a", InvalidActivity),
+        ({"details": {"a": "\udfff"}}, "details.a", InvalidActivity),
+        ({"details": {"\ud800": 1}}, "details", InvalidActivity),
+        ({"details": {"a": {1, 2}}}, "details.a", InvalidActivity),
+        ({"details": {"a": "x" * 101}}, "details", TooLarge),
+    ],
+)
+def test_what_a_plugin_may_not_publish_is_named(
+    fields: dict[str, Any], field: str, error: type[ClientError]
+) -> None:
+    async def work() -> None:
+        publishing, engine, _ = make(details_bytes=100, types=["t"])
+        with pytest.raises(error) as raised:
+            await publishing.publish_one(new("1", **fields), APP)
+        assert raised.value.field == field
+        assert (await engine.log.top("pov/acme")).offset == 0
+
+    run(work())
+
+
+def test_deep_details_are_checked_without_recursion() -> None:
+    value: Any = 1
+    for _ in range(50_000):
+        value = [value]
+    check_value({"deep": value})
+
+
+def test_a_caller_that_is_cancelled_leaves_the_publication_to_finish() -> None:
+    async def work() -> None:
+        publishing, engine, hooks = make()
+        hooks.hold = asyncio.Event()
+        caller = asyncio.create_task(publishing.publish_one(new("1"), APP))
+        await asyncio.sleep(0)
+        caller.cancel()
+        await asyncio.gather(caller, return_exceptions=True)
+        hooks.hold.set()
+        await publishing.close()
+        assert caller.cancelled()
+        assert (await engine.log.top("pov/acme")).offset == 1
+
+    run(work())
+
+
+def test_a_hook_that_moves_an_activity_is_a_bug_and_stores_nothing() -> None:
+    async def work() -> None:
+        publishing, engine, _ = make()
+        with pytest.raises(TypeError, match="may not change"):
+            await publishing.publish([new("1"), new("2", action="moved")], APP)
+        assert (await engine.log.top("pov/acme")).offset == 0
+
+    run(work())
+
+
+def test_hooks_see_what_the_one_before_changed() -> None:
+    async def work() -> None:
+        async def later(activity: Activity) -> Activity:
+            return msgspec.structs.replace(activity, action=activity.action + "2")
+
+        start = Activity(id="1", type="t", action="a", pov_id="p", user_id="u")
+        done = await apply_hooks(start, [later, lambda _: None, later])
+        assert done.action == "a22"
+        with pytest.raises(TypeError, match="returned int, no Activity"):
+            await apply_hooks(start, [lambda _: 7])  # type: ignore[list-item,return-value]
+
+    run(work())
