@@ -67,6 +67,21 @@ class Response:
     body: bytes
 
 
+class Fetch(Protocol):
+    """Makes HTTP requests."""
+
+    async def __call__(
+        self,
+        url: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        timeout_s: float = 5.0,
+    ) -> Response:
+        """Make a request; any status is an answer. Raises `Unavailable` if there was none."""
+
+
 class Host(Protocol[S_co]):
     """The server, as a plugin sees it outside of a message. One per plugin."""
 
@@ -114,16 +129,9 @@ class Host(Protocol[S_co]):
     ) -> HistoryPage:
         """Read up to `limit` activities after an offset; `reverse`: before it (0: the newest)."""
 
-    async def fetch(
-        self,
-        url: str,
-        *,
-        method: str = "GET",
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        timeout_s: float = 5.0,
-    ) -> Response:
-        """Make an HTTP request; any status is an answer. Raises `Unavailable` if there was none."""
+    @property
+    def fetch(self) -> Fetch:
+        """HTTP requests out: `answer = await host.fetch(url)`."""
 
     def disconnect(
         self,

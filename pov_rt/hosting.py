@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -12,7 +12,7 @@ from pov_rt.auth.grants import Grants, Kind
 from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.clock import Clock, rfc3339
 from pov_rt.connection import Connection
-from pov_rt.context import HistoryPage, Published, Response, Subscribed
+from pov_rt.context import Fetch, HistoryPage, Published, Subscribed
 from pov_rt.encoding import encode
 from pov_rt.engine.base import Engine, Leases, Marks, Sets
 from pov_rt.errors import (
@@ -40,21 +40,6 @@ MAX_HISTORY = 1000
 SOCKET = frozenset({Kind.SOCKET})
 
 _activity = msgspec.json.Decoder(Activity)
-
-
-class Fetch(Protocol):
-    """Makes HTTP requests; the web layer has the client."""
-
-    async def __call__(
-        self,
-        url: str,
-        *,
-        method: str = "GET",
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        timeout_s: float = 5.0,
-    ) -> Response:
-        """Return the answer, whatever its status. Raises `Unavailable` if there was none."""
 
 
 @dataclass(frozen=True, eq=False)

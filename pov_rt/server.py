@@ -12,13 +12,14 @@ from pov_rt.auth.keys import Keyring
 from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.clock import Clock, SystemClock, rfc3339
 from pov_rt.connection import Connection, Transport
+from pov_rt.context import Fetch
 from pov_rt.dispatch import Dispatcher
 from pov_rt.encoding import encode
 from pov_rt.engine.base import Engine, Entry
 from pov_rt.engine.open import open_engine
 from pov_rt.errors import CloseCode, Unavailable
 from pov_rt.health import Health
-from pov_rt.hosting import Fetch, Services
+from pov_rt.hosting import Services
 from pov_rt.hub import Hub
 from pov_rt.limits import SeenIds
 from pov_rt.messages import Closing, Welcome

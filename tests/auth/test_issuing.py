@@ -1,7 +1,6 @@
 """Which tokens are made, and what an access token is exchanged for."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jwt
 import pytest
@@ -12,47 +11,9 @@ from pov_rt.auth.tokens import SOCKET_AUDIENCE, Identity, Kind, Tokens
 from pov_rt.clock import ManualClock
 from pov_rt.errors import InvalidActivity, TokenError, TooLarge
 from pov_rt.settings import AuthSettings, RoleSettings, SettingsError
-
-SECRET, NEXT_SECRET = "the secret of these tests " * 2, "the next secret " * 3
-NOW = 1_800_000_000.0
-ACCESS, SOCKET, SERVICE = (frozenset({kind}) for kind in Kind)
-PUBLISHERS = frozenset({Kind.SOCKET, Kind.SERVICE})
-ANY = frozenset(Kind)
-
-Claims = dict[str, Any]
+from tests.auth.apps import ACCESS, ANY, NOW, SERVICE, SOCKET, Claims, app_token, outcome
 
 CALL: Claims = {"user_id": "alice", "ttl_s": 60}
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock(NOW)
-
-
-@pytest.fixture
-def make(clock: ManualClock) -> Callable[..., Tokens]:
-    def make(**settings: Any) -> Tokens:
-        auth = AuthSettings(**{"secrets": [SECRET]} | settings)
-        return Tokens(auth, Keyring(auth, clock), clock)
-
-    return make
-
-
-@pytest.fixture
-def tokens(make: Callable[..., Tokens]) -> Tokens:
-    return make()
-
-
-def app_token(secret: str = SECRET, **claims: Any) -> str:
-    """Make a token as an app does, with a library of its own."""
-    return jwt.encode({"exp": NOW + 900, "userId": "alice"} | claims, secret, "HS256")
-
-
-def outcome(tokens: Tokens, token: str, accept: frozenset[Kind]) -> Kind | None:
-    try:
-        return tokens.verify(token, accept).kind
-    except TokenError:
-        return None
 
 
 @pytest.mark.parametrize("kind", list(Kind))

@@ -1,55 +1,15 @@
 """How long a verified token is believed without checking its signature again."""
 
 from collections.abc import Callable
-from typing import Any
 
-import jwt
 import pytest
 
 from pov_rt.auth.keys import Keyring
-from pov_rt.auth.tokens import Identity, Kind, Tokens
+from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.clock import ManualClock
-from pov_rt.errors import TokenError, TokenExpired, TokenRevoked
+from pov_rt.errors import TokenExpired, TokenRevoked
 from pov_rt.settings import AuthSettings, SettingsError
-
-SECRET, NEXT_SECRET = "the secret of these tests " * 2, "the next secret " * 3
-NOW = 1_800_000_000.0
-ACCESS, SOCKET, SERVICE = (frozenset({kind}) for kind in Kind)
-PUBLISHERS = frozenset({Kind.SOCKET, Kind.SERVICE})
-ANY = frozenset(Kind)
-
-Claims = dict[str, Any]
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock(NOW)
-
-
-@pytest.fixture
-def make(clock: ManualClock) -> Callable[..., Tokens]:
-    def make(**settings: Any) -> Tokens:
-        auth = AuthSettings(**{"secrets": [SECRET]} | settings)
-        return Tokens(auth, Keyring(auth, clock), clock)
-
-    return make
-
-
-@pytest.fixture
-def tokens(make: Callable[..., Tokens]) -> Tokens:
-    return make()
-
-
-def app_token(secret: str = SECRET, **claims: Any) -> str:
-    """Make a token as an app does, with a library of its own."""
-    return jwt.encode({"exp": NOW + 900, "userId": "alice"} | claims, secret, "HS256")
-
-
-def outcome(tokens: Tokens, token: str, accept: frozenset[Kind]) -> Kind | None:
-    try:
-        return tokens.verify(token, accept).kind
-    except TokenError:
-        return None
+from tests.auth.apps import ANY, NEXT_SECRET, NOW, SECRET, SOCKET, app_token, outcome
 
 
 def test_a_remembered_token_gives_the_same_identity_without_checking_again(

@@ -1,56 +1,25 @@
 """What a good token is worth, and for how long it is believed."""
 
 from collections.abc import Callable
-from typing import Any
 
-import jwt
 import pytest
 
 from pov_rt.auth.grants import DEFAULT_CAN, Grants
-from pov_rt.auth.keys import Keyring
 from pov_rt.auth.tokens import SERVICE_AUDIENCE, SOCKET_AUDIENCE, Identity, Kind, Tokens
-from pov_rt.clock import ManualClock
 from pov_rt.errors import TokenError, TokenExpired
-from pov_rt.settings import AuthSettings, RoleSettings
-
-SECRET, NEXT_SECRET = "the secret of these tests " * 2, "the next secret " * 3
-NOW = 1_800_000_000.0
-ACCESS, SOCKET, SERVICE = (frozenset({kind}) for kind in Kind)
-PUBLISHERS = frozenset({Kind.SOCKET, Kind.SERVICE})
-ANY = frozenset(Kind)
-
-Claims = dict[str, Any]
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock(NOW)
-
-
-@pytest.fixture
-def make(clock: ManualClock) -> Callable[..., Tokens]:
-    def make(**settings: Any) -> Tokens:
-        auth = AuthSettings(**{"secrets": [SECRET]} | settings)
-        return Tokens(auth, Keyring(auth, clock), clock)
-
-    return make
-
-
-@pytest.fixture
-def tokens(make: Callable[..., Tokens]) -> Tokens:
-    return make()
-
-
-def app_token(secret: str = SECRET, **claims: Any) -> str:
-    """Make a token as an app does, with a library of its own."""
-    return jwt.encode({"exp": NOW + 900, "userId": "alice"} | claims, secret, "HS256")
-
-
-def outcome(tokens: Tokens, token: str, accept: frozenset[Kind]) -> Kind | None:
-    try:
-        return tokens.verify(token, accept).kind
-    except TokenError:
-        return None
+from pov_rt.settings import RoleSettings
+from tests.auth.apps import (
+    ACCESS,
+    ANY,
+    NEXT_SECRET,
+    NOW,
+    PUBLISHERS,
+    SERVICE,
+    SOCKET,
+    Claims,
+    app_token,
+    outcome,
+)
 
 
 def test_a_token_of_an_existing_app_needs_exp_and_user_id_only(tokens: Tokens) -> None:

@@ -1,0 +1,31 @@
+"""Apps, as the tests of tokens play them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jwt
+
+from pov_rt.auth.tokens import Kind, Tokens
+from pov_rt.errors import TokenError
+
+SECRET, NEXT_SECRET = "the secret of these tests " * 2, "the next secret " * 3
+NOW = 1_800_000_000.0
+ACCESS, SOCKET, SERVICE = (frozenset({kind}) for kind in Kind)
+PUBLISHERS = frozenset({Kind.SOCKET, Kind.SERVICE})
+ANY = frozenset(Kind)
+
+Claims = dict[str, Any]
+
+
+def app_token(secret: str = SECRET, **claims: Any) -> str:
+    """Make a token as an app does, with a library of its own."""
+    return jwt.encode({"exp": NOW + 900, "userId": "alice"} | claims, secret, "HS256")
+
+
+def outcome(tokens: Tokens, token: str, accept: frozenset[Kind]) -> Kind | None:
+    """Return what the token is taken for, None if it is refused."""
+    try:
+        return tokens.verify(token, accept).kind
+    except TokenError:
+        return None

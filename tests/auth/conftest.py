@@ -1,0 +1,33 @@
+"""Verifiers whose clock stands at `NOW`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pov_rt.auth.keys import Keyring
+from pov_rt.auth.tokens import Tokens
+from pov_rt.clock import ManualClock
+from pov_rt.settings import AuthSettings
+from tests.auth.apps import NOW, SECRET
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(NOW)
+
+
+@pytest.fixture
+def make(clock: ManualClock) -> Callable[..., Tokens]:
+    def make(**settings: Any) -> Tokens:
+        auth = AuthSettings(**{"secrets": [SECRET]} | settings)
+        return Tokens(auth, Keyring(auth, clock), clock)
+
+    return make
+
+
+@pytest.fixture
+def tokens(make: Callable[..., Tokens]) -> Tokens:
+    return make()
