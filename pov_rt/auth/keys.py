@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import jwt
 import msgspec
+from jwt.algorithms import HMACAlgorithm
 
 from pov_rt.auth.sources import Key, parse_jwks, read_public_keys, read_secrets
 from pov_rt.clock import Clock
@@ -28,7 +29,30 @@ JWKS_COOLDOWN_S = 30.0
 # UnicodeEncodeError for a lone surrogate. No padding: a token has one spelling.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
-_JWS = jwt.PyJWS(algorithms=["HS256", "RS256", "ES256", "EdDSA"])
+
+class CheckedHmac(HMACAlgorithm):
+    """HS256 that looks at a secret once: whether it is a public key by mistake.
+
+    PyJWT looks each time, which is half of what checking a token costs (19 of 36 us).
+    """
+
+    def __init__(self) -> None:
+        super().__init__(HMACAlgorithm.SHA256)
+        self._prepared: dict[str | bytes, bytes] = {}
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        """Return the secret's bytes. Raises jwt.InvalidKeyError for what is no secret."""
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            prepared = self._prepared[key] = super().prepare_key(key)
+        return prepared
+
+
+def make_jws() -> jwt.PyJWS:
+    """Return what signs and checks signatures, with the algorithms that keys may have."""
+    jws = jwt.PyJWS(algorithms=["RS256", "ES256", "EdDSA"])
+    jws.register_algorithm("HS256", CheckedHmac())
+    return jws
 
 
 class Header(msgspec.Struct):
@@ -53,6 +77,7 @@ class Keyring:
         self.version = 0
         self.jwks_wanted = asyncio.Event()
         self._clock = clock
+        self._jws = make_jws()
         self._fetched_at = -math.inf
         self._secrets: tuple[Key, ...] = ()
         self._public: tuple[Key, ...] = ()
@@ -130,7 +155,7 @@ class Keyring:
                 "there is no secret to sign tokens with: set auth.secrets or auth.secret_files "
                 "(make a secret with: openssl rand -base64 48)"
             )
-        return _JWS.encode(payload, self._secrets[0].identity, "HS256")
+        return self._jws.encode(payload, self._secrets[0].identity, "HS256")
 
     def _verify(self, token: str) -> tuple[bytes, float]:
         encoded = token.partition(".")[0]
@@ -144,7 +169,7 @@ class Keyring:
                 continue
             try:
                 # The algorithm is the key's: PyJWT refuses a header that says another.
-                verified = _JWS.decode_complete(token, key.material, [key.algorithm])
+                verified = self._jws.decode_complete(token, key.material, [key.algorithm])
             except jwt.InvalidSignatureError:
                 continue
             return verified["payload"], until

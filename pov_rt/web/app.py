@@ -152,7 +152,9 @@ class WebServer:
         node = {"server": self.server}
         wires = {"started": self._wire_started, "ended": self._wire_ended}
         buckets = KeyedBuckets(parse_rate(self.settings.limits.token_rate))
+        # The first that fits is taken: those that are asked for most come first.
         routes: list[Any] = [
+            (r"/ws/(?!_echo$).*", SocketHandler, {**node, **wires}),
             (r"/api/auth/ws-token", TokenHandler, {**node, "buckets": buckets}),
             (r"/api/activities", ActivitiesHandler, node),
             (r"/api/povs/([^/]+)/activities", HistoryHandler, node),
@@ -164,7 +166,6 @@ class WebServer:
             routes.append((r"/dev/console.json", ConsoleDataHandler, node))
         if self.settings.server.conformance_echo:
             routes.append((r"/ws/_echo", EchoHandler, {**node, **wires}))
-        routes.append((r"/ws/.*", SocketHandler, {**node, **wires}))
         return Application(
             routes,
             default_handler_class=Fallback,

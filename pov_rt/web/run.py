@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ from pov_rt.systemd import listen_sockets, notify, watchdog_interval_s
 from pov_rt.web.app import WebServer
 
 log = logging.getLogger(__name__)
+
+GC_THRESHOLDS = (100_000, 50, 100)
 
 
 class Process:
@@ -52,6 +55,7 @@ class Process:
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload, web)
         watchdog = loop.create_task(self._feed_watchdog(web))
+        relax_collector()
         notify(f"READY=1\nSTATUS=Listening on port {web.port}")
         self._announce(web)
         try:
@@ -106,3 +110,10 @@ def merged(old: Settings, new: Settings) -> Settings:
         allowed_hosts=new.server.allowed_hosts,
     )
     return replace(old, server=server, auth=new.auth, log=replace(old.log, level=new.log.level))
+
+
+def relax_collector() -> None:
+    """Set the garbage collector for a process of many objects that live long."""
+    gc.collect()
+    gc.freeze()  # what was imported stays: no collection need look at it again
+    gc.set_threshold(*GC_THRESHOLDS)

@@ -22,6 +22,7 @@ from pov_rt.errors import (
 from pov_rt.frames import binary_frame, text_frame
 from pov_rt.messages import check_id
 from pov_rt.web.http import Handler, bearer, one_header, parse_query
+from pov_rt.web.listener import Stream
 from pov_rt.web.wire import Bounds, Wire
 
 SUBPROTOCOL = "pov-rt.v1"
@@ -51,10 +52,7 @@ class SocketProtocol(WebSocketProtocol13):
         handler = cast(SocketHandler, handler)
         # One ready piece: with set_header and finish the handshake takes 428 us and not 255.
         response = handler.switching_protocols(self.compute_accept_value(handler.key))
-        stream = handler.detach()
-        sock = stream.socket.dup()  # the stream closes its own, and with it all it holds
-        received = bytes(stream._read_buffer)  # noqa: SLF001  (what came behind the request)
-        stream.close()
+        sock, received = cast(Stream, handler.detach()).release()
         handler.wire = Wire(sock, handler.bounds(), asyncio.get_running_loop(), handler.ended)
         handler.wire.send(response)
         handler.open(received)

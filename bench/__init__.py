@@ -1,0 +1,1 @@
+"""Measures pov-rt beside its peers: `scripts/bench`."""

@@ -1,0 +1,54 @@
+"""`scripts/bench [SCENARIO ...]`: measures pov-rt beside its peers, and says which bars are met."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from bench import machine, report
+from bench.load import LoadError
+from bench.machine import LOAD_CORE
+from bench.scenarios import SCENARIOS, Run
+
+
+def main() -> int:
+    """Run the scenarios; return 1 if a bar was missed, 2 if a message was lost."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument(
+        "scenarios",
+        nargs="*",
+        metavar="SCENARIO",
+        help=f"default: all of {', '.join(SCENARIOS)}",
+    )
+    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (median)")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the work, few peers")
+    parser.add_argument("--out", type=Path, default=Path("bench/results"), help="folder")
+    given = parser.parse_args()
+    if unknown := sorted(set(given.scenarios) - set(SCENARIOS)):
+        parser.error(f"no scenario {unknown[0]!r}; there are: {', '.join(SCENARIOS)}")
+    machine.check()
+    os.sched_setaffinity(0, {LOAD_CORE})
+    results = []
+    with tempfile.TemporaryDirectory(prefix="pov-rt-bench-") as name:
+        run = Run(Path(name), rounds=2 if given.quick else given.rounds, quick=given.quick)
+        for scenario in given.scenarios or SCENARIOS:
+            print(f"{scenario} ...", file=sys.stderr, flush=True)
+            try:
+                result = SCENARIOS[scenario](run)
+            except LoadError as error:
+                print(f"{scenario}: {error}; nothing of it counts", file=sys.stderr)
+                return 2
+            print(report.table(result), flush=True)
+            results.append(result)
+            report.write(results, given.out)
+    missed = [check for result in results for check in result.checks if not check.met]
+    checks = sum(len(result.checks) for result in results)
+    print(f"\n{checks - len(missed)} of {checks} bars met; written to {given.out}", file=sys.stderr)
+    return int(bool(missed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

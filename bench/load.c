@@ -1,0 +1,449 @@
+/* The load generator: opens WebSocket clients, takes frames apart, counts, and measures delays.
+ *
+ * It has to be much faster than the servers it measures, so it is C, one thread, epoll, and looks
+ * no further into a frame than its length and two numbers: "seq" (each client must get 1, 2, 3, ...
+ * of what it gets, or the run fails) and "t" (when it was published, in ns of CLOCK_MONOTONIC).
+ *
+ * load PORT SETUP, with commands on standard input, one answer line each:
+ *   open WINDOW SMALL  connect all, at most WINDOW at a time, the last SMALL of them with a tiny
+ *                      receive buffer                         -> "open SECONDS OPENED LOST"
+ *   reset              forget counts and delays               -> "reset"
+ *   wait FRAMES MS     until so many frames came, or so long  -> "wait FRAMES BYTES GAPS LOST"
+ *   echo N             each client sends its ping N times, one after the answer to the other
+ *                                                             -> "echo SECONDS"
+ *   delays             -> "delays COUNT P50 P99 P999 MAX" in microseconds, of what came since reset
+ *   stall N            the last N clients stop reading        -> "stall"
+ *   close              reset all connections                  -> "close"
+ * SETUP: u32 clients, u32 n, ping[n]; per client u32 n, handshake[n], u32 steps, and per step
+ * u32 frames to await, u32 n, bytes[n] to send then. A client is open after its last step.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { CLOSED, UPGRADING, STEPPING, OPEN };
+enum { BUFFER = 1 << 20, EVENTS = 512, BUCKETS = 64 * 32 };
+
+struct client {
+    int fd, state;
+    uint32_t step, awaited, echoes;
+    const uint8_t *setup; /* where its handshake stands */
+    uint8_t *rest;        /* the part of a frame that came */
+    uint32_t rest_size, rest_room;
+    int64_t seq;
+};
+
+static struct client *clients;
+static uint32_t count;
+static const uint8_t *ping;
+static uint32_t ping_size;
+static int queue, port;
+static uint32_t opened, in_flight, next, window, small;
+static uint64_t frames, bytes, gaps, lost, echoing;
+static uint64_t delays[BUCKETS], slowest;
+static uint8_t buffer[BUFFER];
+
+static void fail(const char *what)
+{
+    fprintf(stderr, "load: %s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+static uint32_t number(const uint8_t *at)
+{
+    uint32_t value;
+    memcpy(&value, at, 4);
+    return value;
+}
+
+static int64_t now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+/* 16 buckets per power of two, so within 6 %: the idea of HdrHistogram. */
+static void note_delay(int64_t ns)
+{
+    uint64_t us = ns > 0 ? (uint64_t)ns / 1000 : 0;
+    int power = us < 32 ? 0 : 63 - __builtin_clzll(us) - 4;
+    uint64_t bucket = (uint64_t)power * 32 + (us >> power);
+    delays[bucket < BUCKETS ? bucket : BUCKETS - 1]++;
+    if (us > slowest)
+        slowest = us;
+}
+
+static double percentile(double part, uint64_t total)
+{
+    uint64_t want = (uint64_t)(part * total), seen = 0;
+    for (int i = 0; i < BUCKETS; i++)
+        if ((seen += delays[i]) > want) {
+            return (double)((uint64_t)(i % 32) << (i / 32));
+        }
+    return slowest;
+}
+
+static void transmit(struct client *c, const void *data, uint32_t size)
+{
+    /* Requests are small and the socket is empty: a short write is a broken peer. */
+    if (send(c->fd, data, size, MSG_NOSIGNAL) != (ssize_t)size)
+        lost++;
+}
+
+static const uint8_t *steps_of(struct client *c, uint32_t *steps)
+{
+    const uint8_t *at = c->setup + 4 + number(c->setup);
+    *steps = number(at);
+    return at + 4;
+}
+
+/* Sends what is due after the frames so far; marks the client as open at the end. */
+static void advance(struct client *c)
+{
+    uint32_t steps;
+    const uint8_t *at = steps_of(c, &steps);
+    for (uint32_t i = 0; i < steps; i++, at += 8 + number(at + 4)) {
+        if (i < c->step)
+            continue;
+        if (c->awaited < number(at))
+            return;
+        c->awaited -= number(at);
+        c->step++;
+        if (number(at + 4))
+            transmit(c, at + 8, number(at + 4));
+    }
+    if (c->state != OPEN) {
+        c->state = OPEN;
+        opened++;
+        in_flight--;
+    }
+}
+
+static void gone(struct client *c)
+{
+    if (c->state == CLOSED)
+        return;
+    if (c->state != OPEN)
+        in_flight--;
+    c->state = CLOSED;
+    close(c->fd);
+    lost++;
+    if (c->echoes) {
+        c->echoes = 0;
+        echoing--;
+    }
+}
+
+static const char *find(const uint8_t *data, uint32_t size, const char *name, uint32_t length)
+{
+    const char *found = memmem(data, size, name, length);
+    return found ? found + length : NULL;
+}
+
+static void take_message(struct client *c, const uint8_t *data, uint32_t size)
+{
+    if (size == 1 && *data == '2') { /* Engine.IO asks for a sign of life */
+        uint8_t alive[7] = {0x81, 0x81, 0, 0, 0, 0, '3'};
+        transmit(c, alive, sizeof alive);
+        return;
+    }
+    if (c->state != OPEN) {
+        c->awaited++;
+        advance(c);
+        return;
+    }
+    frames++;
+    if (c->echoes) {
+        if (--c->echoes)
+            transmit(c, ping, ping_size);
+        else
+            echoing--;
+        return;
+    }
+    const char *at = find(data, size, "\"seq\":", 6);
+    if (!at)
+        return;
+    int64_t seq = strtoll(at, NULL, 10);
+    if (c->seq && seq != c->seq + 1)
+        gaps++;
+    c->seq = seq;
+    if ((at = find(data, size, "\"t\":", 4)))
+        note_delay(now() - strtoll(at, NULL, 10));
+}
+
+/* Takes the frames at `data`; returns how many bytes they had. */
+static uint32_t take_frames(struct client *c, const uint8_t *data, uint32_t size)
+{
+    uint32_t at = 0;
+    while (c->state != CLOSED && size - at >= 2) {
+        uint64_t length = data[at + 1] & 127;
+        uint32_t head = 2;
+        if (length == 126)
+            head = 4;
+        else if (length == 127)
+            head = 10;
+        if (size - at < head)
+            break;
+        if (head > 2) {
+            length = 0;
+            for (uint32_t i = 2; i < head; i++)
+                length = length << 8 | data[at + i];
+        }
+        if (size - at < head + length)
+            break;
+        int opcode = data[at] & 15;
+        if (opcode == 1 || opcode == 2)
+            take_message(c, data + at + head, length);
+        else if (opcode == 9) {
+            uint8_t pong[6] = {0x8a, 0x80, 0, 0, 0, 0};
+            transmit(c, pong, 6);
+        } else if (opcode == 8) {
+            gone(c);
+            return size;
+        }
+        at += head + length;
+    }
+    return at;
+}
+
+static void keep(struct client *c, const uint8_t *data, uint32_t size)
+{
+    if (size > c->rest_room) {
+        c->rest = realloc(c->rest, size);
+        if (!c->rest)
+            fail("memory");
+        c->rest_room = size;
+    }
+    memmove(c->rest, data, size);
+    c->rest_size = size;
+}
+
+static void readable(struct client *c)
+{
+    uint32_t size = c->rest_size;
+    memcpy(buffer, c->rest, size);
+    ssize_t got = recv(c->fd, buffer + size, BUFFER - size, 0);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (got <= 0) {
+        gone(c);
+        return;
+    }
+    bytes += got;
+    size += got;
+    uint32_t at = 0;
+    if (c->state == UPGRADING) {
+        const uint8_t *end = memmem(buffer, size, "\r\n\r\n", 4);
+        if (end) {
+            if (memcmp(buffer, "HTTP/1.1 101", 12)) {
+                fprintf(stderr, "load: refused: %.*s\n", 60, buffer);
+                gone(c);
+                return;
+            }
+            at = end + 4 - buffer;
+            c->state = STEPPING;
+            advance(c);
+        } else {
+            keep(c, buffer, size);
+            return;
+        }
+    }
+    at += take_frames(c, buffer + at, size - at);
+    if (c->state != CLOSED)
+        keep(c, buffer + at, size - at);
+}
+
+static void start(struct client *c)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    if (c->fd < 0)
+        fail("socket");
+    struct linger reset = {1, 0};
+    int on = 1;
+    setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (c >= clients + count - small) {
+        int size = 4096;
+        setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+    }
+    if (connect(c->fd, (struct sockaddr *)&to, sizeof to) && errno != EINPROGRESS)
+        fail("connect");
+    c->state = UPGRADING;
+    c->rest_size = c->step = c->awaited = c->echoes = 0;
+    c->seq = 0;
+    struct epoll_event event = {.events = EPOLLOUT, .data.ptr = c};
+    if (epoll_ctl(queue, EPOLL_CTL_ADD, c->fd, &event))
+        fail("epoll_ctl");
+    in_flight++;
+}
+
+static void writable(struct client *c)
+{
+    int error = 0;
+    socklen_t size = sizeof error;
+    getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    if (error) {
+        gone(c);
+        return;
+    }
+    transmit(c, c->setup + 4, number(c->setup));
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
+    epoll_ctl(queue, EPOLL_CTL_MOD, c->fd, &event);
+}
+
+/* Handles what happens for at most `ms`; returns whether a command waits. */
+static int turn(int ms)
+{
+    struct epoll_event events[EVENTS];
+    int commands = 0, n = epoll_wait(queue, events, EVENTS, ms);
+    for (int i = 0; i < n; i++) {
+        struct client *c = events[i].data.ptr;
+        if (!c)
+            commands = 1;
+        else if (c->state == CLOSED)
+            continue;
+        else if (events[i].events & EPOLLOUT)
+            writable(c);
+        else
+            readable(c);
+    }
+    return commands;
+}
+
+static void open_all(void)
+{
+    int64_t began = now();
+    opened = in_flight = next = 0;
+    while (opened + lost < count) {
+        while (in_flight < window && next < count)
+            start(&clients[next++]);
+        turn(100);
+        if (now() - began > 180000000000LL)
+            break;
+    }
+    printf("open %.6f %u %lu\n", (now() - began) / 1e9, opened, lost);
+}
+
+static void command(char *line)
+{
+    unsigned long a = 0, b = 0;
+    if (sscanf(line, "open %lu %lu", &a, &b) == 2) {
+        window = a;
+        small = b;
+        open_all();
+    } else if (!strncmp(line, "reset", 5)) {
+        frames = bytes = gaps = lost = slowest = 0;
+        memset(delays, 0, sizeof delays);
+        for (uint32_t i = 0; i < count; i++)
+            clients[i].seq = 0;
+        puts("reset");
+    } else if (sscanf(line, "wait %lu %lu", &a, &b) == 2) {
+        int64_t end = now() + (int64_t)b * 1000000;
+        while (frames < a && now() < end)
+            turn(20);
+        printf("wait %lu %lu %lu %lu\n", frames, bytes, gaps, lost);
+    } else if (sscanf(line, "echo %lu", &a) == 1) {
+        int64_t began = now();
+        for (uint32_t i = 0; i < count; i++)
+            if (clients[i].state == OPEN) {
+                clients[i].echoes = a;
+                echoing++;
+                transmit(&clients[i], ping, ping_size);
+            }
+        while (echoing && now() - began < 120000000000LL)
+            turn(100);
+        printf("echo %.6f\n", (now() - began) / 1e9);
+    } else if (!strncmp(line, "delays", 6)) {
+        uint64_t total = 0;
+        for (int i = 0; i < BUCKETS; i++)
+            total += delays[i];
+        printf("delays %lu %.0f %.0f %.0f %lu\n", total, percentile(.5, total),
+               percentile(.99, total), percentile(.999, total), slowest);
+    } else if (sscanf(line, "stall %lu", &a) == 1) {
+        for (uint32_t i = count - a; i < count; i++)
+            epoll_ctl(queue, EPOLL_CTL_DEL, clients[i].fd, NULL);
+        puts("stall");
+    } else if (!strncmp(line, "close", 5)) {
+        for (uint32_t i = 0; i < count; i++)
+            if (clients[i].state != CLOSED) {
+                close(clients[i].fd);
+                clients[i].state = CLOSED;
+            }
+        lost = 0;
+        puts("close");
+    } else {
+        printf("unknown command %s", line);
+        exit(1);
+    }
+    fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 3) {
+        fputs("usage: load PORT SETUP\n", stderr);
+        return 2;
+    }
+    port = atoi(argv[1]);
+    struct rlimit files;
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+    int file = open(argv[2], O_RDONLY);
+    struct stat status;
+    if (file < 0 || fstat(file, &status))
+        fail(argv[2]);
+    uint8_t *setup = malloc(status.st_size);
+    for (off_t at = 0; at < status.st_size;) {
+        ssize_t got = read(file, setup + at, status.st_size - at);
+        if (got <= 0)
+            fail("read");
+        at += got;
+    }
+    close(file);
+    count = number(setup);
+    ping_size = number(setup + 4);
+    ping = setup + 8;
+    const uint8_t *at = ping + ping_size;
+    clients = calloc(count, sizeof *clients);
+    for (uint32_t i = 0; i < count; i++) {
+        clients[i].setup = at;
+        uint32_t steps;
+        const uint8_t *step = steps_of(&clients[i], &steps);
+        while (steps--)
+            step += 8 + number(step + 4);
+        at = step;
+    }
+    queue = epoll_create1(0);
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    epoll_ctl(queue, EPOLL_CTL_ADD, 0, &event);
+    static char line[256];
+    uint32_t size = 0;
+    for (;;) {
+        if (!turn(1000))
+            continue;
+        ssize_t got = read(0, line + size, sizeof line - 1 - size);
+        if (got <= 0)
+            return 0;
+        line[size += got] = 0;
+        if (line[size - 1] == '\n') {
+            size = 0;
+            command(line);
+        }
+    }
+}

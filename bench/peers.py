@@ -1,0 +1,313 @@
+"""The servers that are measured: how to start each, be served by it, and publish through it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jwt
+
+from bench import machine
+from bench.load import Client, Step, text_frame
+
+HERE = Path(__file__).parent
+SECRET = "the secret of the benchmark, which is no secret"  # noqa: S105
+DAY_S = 86400
+START_S = 20.0
+PAD = "x" * 60
+"""Makes a pushed frame about 230 bytes long, which is what activities have."""
+
+encode = partial(json.dumps, separators=(",", ":"))
+
+
+def activity(topic: str, seq: int, at_ns: int = 0, pad: str = PAD) -> dict[str, Any]:
+    """Return an activity as an app would publish it."""
+    return {
+        "id": f"{topic}-{at_ns:x}-{seq}",
+        "type": "task",
+        "action": "completed",
+        "povId": topic,
+        "userId": "ana",
+        "details": {"seq": seq, "t": at_ns, "title": pad},
+    }
+
+
+def free_port() -> int:
+    """Return a port nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Peer:
+    """A server under test. Use it in a `with`: it runs from entry to exit, on a core of its own."""
+
+    name = ""
+    ping = '{"type":"ping"}'
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / self.name.replace(" ", "-")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.log = self.folder / "log"
+        self.port = 0
+        self._process: subprocess.Popen[str] | None = None
+        self._publisher: socket.socket | None = None
+
+    def command(self) -> list[str]:
+        """Return what to run."""
+        raise NotImplementedError
+
+    def client(self, user: str, topic: str) -> Client:
+        """Return a client that is subscribed to a topic once it is open."""
+        subscribe = encode({"type": "subscribe", "povId": topic})
+        return Client("/", [Step(0, subscribe), Step(1, "")])
+
+    def publish(self, activities: Sequence[dict[str, Any]]) -> None:
+        """Publish; all that are given at once are written at once."""
+        frames = [
+            text_frame(self.publication(each)) for each in activities
+        ]  # the cheapest way in that a peer has
+        self.publisher.sendall(b"".join(frames))
+
+    def publication(self, each: dict[str, Any]) -> str:
+        """Return the message that publishes."""
+        return encode({"type": "publish", "data": each})
+
+    def __enter__(self) -> Peer:
+        self.port = free_port()
+        self._process = machine.spawn(self.command(), core=machine.SERVER_CORE, log=self.log)
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            except OSError:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    self.__exit__()
+                    raise SystemExit(f"{self.name} did not start; see {self.log}") from None
+                time.sleep(0.05)
+            else:
+                return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._publisher is not None:
+            self._publisher.close()
+            self._publisher = None
+        if self._process is not None:
+            machine.stop(self._process)
+            self._process = None
+
+    @property
+    def pids(self) -> list[int]:
+        """The server's processes."""
+        assert self._process is not None
+        return machine.family(self._process.pid)
+
+    @property
+    def publisher(self) -> socket.socket:
+        """The connection over which is published."""
+        if self._publisher is None:
+            self._publisher = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+            self._publisher.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.open_publisher(self._publisher)
+        return self._publisher
+
+    def open_publisher(self, sock: socket.socket) -> None:
+        """Make the connection one that may publish."""
+        client = self.client("publisher", "none")
+        raw = client.encode()
+        size = int.from_bytes(raw[:4], "little")
+        sock.sendall(raw[4 : 4 + size])
+        for step in client.steps:
+            sock.recv(65536)  # the frames of a set-up come one by one, each in a packet
+            if step.text:
+                sock.sendall(text_frame(step.text))
+
+
+class NodeWs(Peer):
+    """Node with `ws`, written as the server this replaces."""
+
+    name = "node ws"
+
+    def command(self) -> list[str]:
+        """Return what to run."""
+        return ["node", str(HERE / "node/ws.mjs"), str(self.port)]
+
+
+class Broadcast(Peer):
+    """`websockets.broadcast`."""
+
+    name = "websockets"
+
+    def command(self) -> list[str]:
+        """Return what to run."""
+        return [sys.executable, str(HERE / "servers/broadcast.py"), str(self.port)]
+
+
+class Picows(Peer):
+    """`picows`."""
+
+    name = "picows"
+
+    def command(self) -> list[str]:
+        """Return what to run."""
+        return [sys.executable, str(HERE / "servers/picows_peer.py"), str(self.port)]
+
+
+class SocketIo(Peer):
+    """socket.io."""
+
+    name = "socket.io"
+    ping = '42["ping"]'
+    path = "/socket.io/?EIO=4&transport=websocket"
+
+    def command(self) -> list[str]:
+        """Return what to run."""
+        return ["node", str(HERE / "node/socketio.mjs"), str(self.port)]
+
+    def client(self, user: str, topic: str) -> Client:
+        """Return a client that speaks Engine.IO 4."""
+        subscribe = f"42{encode(['subscribe', {'povId': topic}])}"
+        return Client(self.path, [Step(1, "40"), Step(1, subscribe), Step(1, "")])
+
+    def publication(self, each: dict[str, Any]) -> str:
+        """Return an event."""
+        return f"42{encode(['publish', each])}"
+
+
+class PythonSocketIo(SocketIo):
+    """python-socketio."""
+
+    name = "python-socketio"
+
+    def command(self) -> list[str]:
+        """Return what to run."""
+        return [sys.executable, str(HERE / "servers/python_socketio.py"), str(self.port)]
+
+
+def token(user: str, topic: str) -> str:
+    """Return a token of the app: everybody has one of their own."""
+    claims = {"userId": user, "povs": [topic], "exp": int(time.time()) + DAY_S}
+    return jwt.encode(claims, SECRET, "HS256")
+
+
+class StockTornado(Peer):
+    """Tornado as documented, with the token check."""
+
+    name = "stock tornado"
+
+    def command(self) -> list[str]:
+        """Return what to run."""
+        return [sys.executable, str(HERE / "servers/stock_tornado.py"), str(self.port), SECRET]
+
+    def client(self, user: str, topic: str) -> Client:
+        """Return a client with its own token."""
+        return super().client(user, topic)._replace(target=f"/ws/?token={token(user, topic)}")
+
+
+class HttpPublisher(Peer):
+    """A peer to which one publishes over HTTP."""
+
+    def open_publisher(self, sock: socket.socket) -> None:
+        """Do nothing: the connection is for requests."""
+
+    def answers(self, count: int) -> list[bytes]:
+        """Read so many answers."""
+        found: list[bytes] = []
+        data = b""
+        while len(found) < count:
+            head, end, body = data.partition(b"\r\n\r\n")
+            if end:
+                size = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+                if len(body) >= size:
+                    if head[9:10] != b"2":
+                        raise SystemExit(f"{self.name} refuses to publish: {head!r} {body[:200]!r}")
+                    found.append(body[:size])
+                    data = body[size:]
+                    continue
+            more = self.publisher.recv(1 << 20)
+            if not more:
+                raise SystemExit(f"{self.name} hung up")
+            data += more
+        return found
+
+
+class Nchan(HttpPublisher):
+    """nginx with nchan; bursts are pipelined requests."""
+
+    name = "nchan"
+
+    def command(self) -> list[str]:
+        """Return what to run."""
+        text = (HERE / "servers/nchan.conf").read_text()
+        text = text.replace("FOLDER", str(self.folder)).replace("PORT", str(self.port))
+        config = self.folder / "nginx.conf"
+        config.write_text(text)
+        return ["nginx", "-c", str(config), "-p", str(self.folder), "-e", str(self.log)]
+
+    def client(self, user: str, topic: str) -> Client:
+        """Return a subscriber: the path says of what."""
+        return Client(f"/sub/{topic}", [])
+
+    def publish(self, activities: Sequence[dict[str, Any]]) -> None:
+        """Publish one request per activity."""
+        requests = []
+        for each in activities:
+            body = encode({"type": "activity", "data": each}).encode()
+            requests.append(
+                b"POST /pub/%b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b"
+                % (each["povId"].encode(), len(body), body)
+            )
+        self.publisher.sendall(b"".join(requests))
+        self.answers(len(activities))
+
+
+class Ours(HttpPublisher):
+    """pov-rt, as it is deployed: tokens, grants, validation, offsets, idempotency."""
+
+    name = "pov-rt"
+    settings = ""
+
+    def command(self) -> list[str]:
+        """Return what to run."""
+        config = self.folder / "pov-rt.toml"
+        config.write_text(
+            f'[server]\nport = {self.port}\nadmin_port = 0\ndata = "{self.folder}"\n'
+            f'[auth]\nsecrets = ["{SECRET}"]\n'
+            '[limits]\nmessage_rate = "1000000/s"\nconnections_per_user = 20000\n'
+            f'[engine]\nurl = "memory://"\n{self.settings}'
+        )
+        return [sys.executable, "-m", "pov_rt.cli", "serve", "--config", str(config)]
+
+    def client(self, user: str, topic: str) -> Client:
+        """Return a client with its own token."""
+        return super().client(user, topic)._replace(target=f"/ws/?token={token(user, topic)}")
+
+    def request(self, activities: Sequence[dict[str, Any]]) -> bytes:
+        """Return a POST of one activity, or of a batch."""
+        lines = "\n".join(map(encode, activities)).encode()
+        kind = "application/x-ndjson" if len(activities) > 1 else "application/json"
+        return (
+            f"POST /api/activities HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n"
+            f"Authorization: Bearer {self._service_token}\r\n"
+            f"Content-Length: {len(lines)}\r\n\r\n"
+        ).encode() + lines
+
+    def publish(self, activities: Sequence[dict[str, Any]]) -> None:
+        """Publish in one request."""
+        self.publisher.sendall(self.request(activities))
+        (body,) = self.answers(1)
+        if b'"error"' in body:
+            raise SystemExit(f"pov-rt refuses an activity: {body[:300]!r}")
+
+    def __enter__(self) -> Ours:
+        claims = {"aud": "pov-rt.service", "userId": "bench", "exp": int(time.time()) + DAY_S}
+        self._service_token = jwt.encode(claims, SECRET, "HS256")
+        super().__enter__()
+        return self
