@@ -59,9 +59,9 @@ class Counted(NamedTuple):
 
 
 class Delays(NamedTuple):
-    """Delays in microseconds."""
+    """Delays in microseconds, of so many messages."""
 
-    count: int
+    of: int
     p50: float
     p99: float
     p999: float

@@ -216,25 +216,25 @@ class HttpPublisher(Peer):
 
     def open_publisher(self, sock: socket.socket) -> None:
         """Do nothing: the connection is for requests."""
+        self._rest = b""
 
     def answers(self, count: int) -> list[bytes]:
         """Read so many answers."""
         found: list[bytes] = []
-        data = b""
         while len(found) < count:
-            head, end, body = data.partition(b"\r\n\r\n")
+            head, end, body = self._rest.partition(b"\r\n\r\n")
             if end:
                 size = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
                 if len(body) >= size:
                     if head[9:10] != b"2":
                         raise SystemExit(f"{self.name} refuses to publish: {head!r} {body[:200]!r}")
                     found.append(body[:size])
-                    data = body[size:]
+                    self._rest = body[size:]
                     continue
             more = self.publisher.recv(1 << 20)
             if not more:
                 raise SystemExit(f"{self.name} hung up")
-            data += more
+            self._rest += more
         return found
 
 

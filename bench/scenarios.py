@@ -227,7 +227,7 @@ def connect(run: Run) -> Result:
 
 
 def idle(run: Run) -> Result:
-    """What a connection costs that only waits: memory, and CPU with pings."""
+    """Idle connections with pings: their memory and CPU."""
     result = Result("idle", "resident memory per connection")
     number, seconds = run.scaled(10_000), 5 if run.quick else 55
     names = [f"pov-{index}" for index in range(number // 10)]
@@ -261,7 +261,7 @@ def idle(run: Run) -> Result:
 
 
 def publish(run: Run) -> Result:
-    """Publishing over HTTP: one by one, and in batches."""
+    """Publish over HTTP, one by one and in batches."""
     result = Result("publish", "activities per second")
     with Ours(run.folder) as peer:
         numbers = count(1)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -23,8 +22,7 @@ S_co = TypeVar("S_co", default=None, covariant=True)
 O = TypeVar("O", bound=msgspec.Struct)  # noqa: E741  (options)
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(msgspec.Struct, frozen=True):
     """Where an activity is in its PoV's log. `duplicate`: this id was published before."""
 
     id: str
@@ -34,8 +32,7 @@ class Published:
     duplicate: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Subscribed:
+class Subscribed(msgspec.Struct, frozen=True):
     """The log's state at the instant of the subscription; everything after `offset` is pushed.
 
     `guarantee` says what an acknowledged activity survives: `process`, `disk` or `primary`.
@@ -48,8 +45,7 @@ class Subscribed:
     guarantee: str
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryPage:
+class HistoryPage(msgspec.Struct, frozen=True):
     """Activities with their offsets, and the state of the log when they were read."""
 
     activities: Sequence[tuple[int, Activity]]
@@ -58,8 +54,7 @@ class HistoryPage:
     oldest_offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """What another server answered."""
 
     status: int

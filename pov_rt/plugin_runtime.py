@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -108,14 +108,18 @@ class PluginRuntime:
         for host, function in self._hooks.get("unsubscribed", ()):
             _call(host, function, pov_id, ConnectionContext(host, connection))
 
-    async def before_publish(self, activity: Activity) -> Activity:
-        """Ask the `before_publish` hooks."""
-        return await apply_hooks(activity, self._before) if self._before else activity
+    @property
+    def before_publish(self) -> Callable[[Activity], Awaitable[Activity]] | None:
+        """What asks the `before_publish` hooks; None if there are none."""
+        return self._ask_before if self._before else None
 
     def published(self, activity: Activity, published: Published) -> None:
         """Call the `published` hooks."""
         for host, function in self._hooks.get("published", ()):
             _call(host, function, activity, published, host)
+
+    async def _ask_before(self, activity: Activity) -> Activity:
+        return await apply_hooks(activity, self._before)
 
     async def _run_timer(self, host: PluginHost, timer: TimerSpec) -> None:
         while True:

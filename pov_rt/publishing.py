@@ -19,7 +19,7 @@ from pov_rt.encoding import encode
 from pov_rt.engine.base import Conflict, Engine, NewEntry
 from pov_rt.errors import ClientError, Forbidden, IdConflict, InvalidActivity, TooLarge
 from pov_rt.limits import SeenIds
-from pov_rt.messages import MAX_ID_CHARS, MAX_SAFE_INTEGER, Activity, NewActivity
+from pov_rt.messages import MAX_SAFE_INTEGER, Activity, NewActivity, check_id
 from pov_rt.settings import LimitSettings
 from pov_rt.topics import pov_topic, team_topic
 
@@ -38,8 +38,9 @@ class Publisher(NamedTuple):
 class Hooks(Protocol):
     """What the plugins want to know of publications."""
 
-    async def before_publish(self, activity: Activity) -> Activity:
-        """Return the activity as the plugins want it. Raises what they refuse it with."""
+    @property
+    def before_publish(self) -> Callable[[Activity], Awaitable[Activity]] | None:
+        """Returns the activity as the plugins want it, or raises; None if none of them asks."""
 
     def published(self, activity: Activity, published: Published) -> None:
         """Tell the plugins that an activity is durable."""
@@ -96,16 +97,18 @@ class Publishing:
         entries: list[NewEntry] = []
         stored: list[tuple[int, Activity]] = []
         feed = team_topic(publisher.team_id)
+        before = self.hooks.before_publish
         for index, new in enumerate(batch):
             try:
                 if isinstance(new, ClientError):
                     raise new
                 activity = self._complete(new, publisher)
-                self._check(activity)
-                changed = await self.hooks.before_publish(activity)
-                if changed is not activity:
-                    self._check_change(activity, changed)
-                    activity = changed
+                body = self._check(activity)
+                if before is not None:
+                    changed = await before(activity)
+                    if changed is not activity:
+                        body = self._check_change(activity, changed)
+                        activity = changed
             except ClientError as error:
                 results[index] = error
                 continue
@@ -115,7 +118,7 @@ class Publishing:
                     pov_topic(activity.pov_id),
                     publisher.key,
                     activity.id,
-                    encode(activity),
+                    body,
                     feed,
                     publisher.origin,
                 )
@@ -144,59 +147,94 @@ class Publishing:
             details=new.details,
         )
 
-    def _check(self, activity: Activity) -> None:
-        """Raise `InvalidActivity` or `TooLarge` naming the field at fault.
+    def _check(self, activity: Activity) -> bytes:
+        """Return the encoded activity; raise `InvalidActivity` or `TooLarge` naming the field.
 
         The lengths are checked again: a plugin's activity was never decoded.
         """
-        for field, text in (
-            ("id", activity.id),
-            ("povId", activity.pov_id),
-            ("userId", activity.user_id),
-        ):
-            if not 1 <= len(text) <= MAX_ID_CHARS:
-                raise InvalidActivity(
-                    f"{field} must have 1 to {MAX_ID_CHARS} characters", field=field
-                )
-            self._seen.check(text, field)
-        for field, name, allowed in (
-            ("type", activity.type, self._limits.types),
-            ("action", activity.action, self._limits.actions),
-        ):
-            if not _NAME.fullmatch(name):
-                raise InvalidActivity(
-                    f"{field} must have 1 to 64 letters, digits, '_', '.' or '-'", field=field
-                )
-            if allowed is not None and name not in allowed:
-                raise InvalidActivity(f"this server takes no {field} '{name}'", field=field)
-        if activity.details is not UNSET:
-            self._check_details(activity.details)
-
-    def _check_details(self, details: dict[str, Any]) -> None:
-        check_value(details)
-        size = len(encode(details))
-        if size > self._limits.details_bytes:
+        check_id(activity.id, "id")  # each is new: a memory of good ones would only fill up
+        self._seen.check(activity.pov_id, "povId")
+        self._seen.check(activity.user_id, "userId")
+        self._check_name(activity.type, "type", self._limits.types)
+        self._check_name(activity.action, "action", self._limits.actions)
+        details = activity.details
+        if details is not UNSET:
+            check_value(details)
+        body = encode(activity)
+        limit = self._limits.details_bytes
+        if len(body) > limit and details is not UNSET and (size := len(encode(details))) > limit:
             raise TooLarge(
-                f"details has {size} bytes, of {self._limits.details_bytes} that are allowed",
-                field="details",
+                f"details has {size} bytes, of {limit} that are allowed", field="details"
             )
+        return body
 
-    def _check_change(self, before: Activity, after: Activity) -> None:
+    def _check_name(self, name: str, field: str, allowed: Sequence[str] | None) -> None:
+        if not _NAME.fullmatch(name):
+            raise InvalidActivity(
+                f"{field} must have 1 to 64 letters, digits, '_', '.' or '-'", field=field
+            )
+        if allowed is not None and name not in allowed:
+            raise InvalidActivity(f"this server takes no {field} '{name}'", field=field)
+
+    def _check_change(self, before: Activity, after: Activity) -> bytes:
         if (before.id, before.pov_id) != (after.id, after.pov_id):
             raise TypeError("a before_publish hook may not change an activity's id or PoV")
-        self._check(msgspec.structs.replace(after, at=UNSET))
+        return self._check(msgspec.structs.replace(after, at=UNSET))
 
 
 def check_value(value: Any) -> None:
-    """Raise `InvalidActivity` for what JSON readers disagree on, anywhere in `details`.
+    """Raise `InvalidActivity` for what JSON readers disagree on, anywhere in `details`."""
+    if not _is_plain(value):
+        _find_odd(value)
 
-    Without recursion: its depth is the client's choice.
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether every JSON reader will read the same; no words are made for what is good.
+
+    Without recursion: the depth is the client's choice.
     """
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        kind = type(item)
+        if kind is str:
+            if not item.isascii() and not _is_text(item):
+                return False
+        elif kind is dict:
+            waiting += item.values()
+            if any(type(key) is not str for key in item):
+                return False
+            waiting += item
+        elif kind is list:
+            waiting += item
+        elif kind is int:
+            if not -MAX_SAFE_INTEGER <= item <= MAX_SAFE_INTEGER:
+                return False
+        elif kind is float:
+            if not math.isfinite(item):
+                return False
+        elif kind is not bool and item is not None:
+            return False
+    return True
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _find_odd(value: Any) -> None:
+    """Raise `InvalidActivity` that names the path of what is not plain."""
     waiting: list[tuple[Any, str]] = [(value, "details")]
     while waiting:
         item, path = waiting.pop()
         if isinstance(item, dict):
             for key, inner in item.items():
+                if not isinstance(key, str):
+                    raise InvalidActivity(f"a key of {path} is no string", field=path)
                 _check_text(key, path)
                 waiting.append((inner, f"{path}.{key}"))
         elif isinstance(item, list):
@@ -216,13 +254,9 @@ def check_value(value: Any) -> None:
             raise InvalidActivity(f"{path} is a {type(item).__name__}, no JSON", field=path)
 
 
-def _check_text(text: Any, path: str) -> None:
-    if not isinstance(text, str):
-        raise InvalidActivity(f"a key of {path} is no string", field=path)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InvalidActivity(f"{path} has half a character (a surrogate)", field=path) from None
+def _check_text(text: str, path: str) -> None:
+    if not _is_text(text):
+        raise InvalidActivity(f"{path} has half a character (a surrogate)", field=path)
 
 
 def publisher_of(identity: Identity, *, is_service: bool, origin: str = "") -> Publisher:

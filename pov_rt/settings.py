@@ -112,6 +112,9 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     """Messages of one connection that wait for a slow handler; then its socket is not read."""
     handler_deadline_s: Positive = 5.0
     handshake_s: Positive = 10.0
+    """How long a request may take to arrive, a handshake too."""
+    keepalive_s: Positive = 75.0
+    """How long an HTTP connection waits for its next request."""
     queue_bytes: Count = 1024 * 1024
     """Bytes that wait for one slow client."""
     queue_slow_bytes: Count = 256 * 1024

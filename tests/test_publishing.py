@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -26,7 +26,11 @@ class Hooks:
         self.told: list[tuple[str, int]] = []
         self.hold: asyncio.Event | None = None
 
-    async def before_publish(self, activity: Activity) -> Activity:
+    @property
+    def before_publish(self) -> Callable[[Activity], Awaitable[Activity]]:
+        return self._before
+
+    async def _before(self, activity: Activity) -> Activity:
         if self.hold is not None:
             await self.hold.wait()
         if activity.action == "refused":

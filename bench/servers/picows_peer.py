@@ -13,7 +13,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
 subscribers: defaultdict[str, set[WSTransport]] = defaultdict(set)
 
 
-class Listener(WSListener):  # type: ignore[misc]
+class Listener(WSListener):
     """One client."""
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import socketio
+import socketio  # type: ignore[import-untyped]
 from aiohttp import web
 
 server = socketio.AsyncServer(

@@ -84,7 +84,7 @@ class WebServer:
         self._hung_up = asyncio.Event()
         self._listeners: list[Listener] = []
         self._own_sockets: list[socket.socket] = []
-        self._sweep = PeriodicCallback(self.server.sweep, SWEEP_MS)
+        self._sweep = PeriodicCallback(self._on_sweep, SWEEP_MS)
         files = [found.module.__file__ or "" for found in registry.found]
         self._blocked = BlockWatch(asyncio.get_running_loop(), settings.log.blocked_loop_s, files)
         self.http = self._serve(self.make_app())
@@ -193,7 +193,7 @@ class WebServer:
         limits = self.settings.limits
         return HTTPServer(
             app,
-            idle_connection_timeout=limits.handshake_s,
+            idle_connection_timeout=limits.keepalive_s,
             max_header_size=MAX_HEADER_BYTES,
             # Room for an answer that says what is too large; above it the peer is cut off.
             max_body_size=limits.publish_bytes + MAX_FETCHED_BYTES,
@@ -216,6 +216,12 @@ class WebServer:
 
     def _busy(self) -> int:
         return len(self._wires) + len(self.http._connections)  # noqa: SLF001  (no public count)
+
+    def _on_sweep(self) -> None:
+        self.server.sweep()
+        for listener in self._listeners:
+            now = self.server.clock.monotonic()
+            listener.sweep(now, self.settings.limits.handshake_s)
 
     def _wire_started(self, wire: Wire) -> None:
         self._wires.add(wire)

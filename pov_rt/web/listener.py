@@ -10,7 +10,9 @@ import asyncio
 import logging
 import resource
 import socket
+from asyncio import Future
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
@@ -39,6 +41,25 @@ class Stream(IOStream):
     """A client's connection as long as it speaks HTTP."""
 
     _released = False
+    _served = False
+    _asking_since: float | None = None
+
+    def write(self, data: bytes | memoryview) -> Future[None]:
+        """Send an answer."""
+        self._served = True
+        return super().write(data)
+
+    def asks_since(self, now: float) -> float | None:
+        """Return since when a request is on its way, None while none is. Ask now and then.
+
+        The first one is on its way from the start: who connects has something to say.
+        """
+        asking = self._read_regex is not None and (not self._served or self._read_buffer_size > 0)
+        if not asking:
+            self._asking_since = None
+        elif self._asking_since is None:
+            self._asking_since = now
+        return self._asking_since
 
     def release(self) -> tuple[socket.socket, bytes]:
         """Return the socket, open, and the bytes that came behind the request; the stream ends."""
@@ -79,6 +100,18 @@ class Listener:
         self._complaint = Throttle(log)
         self._stopped = False
         self._listen()
+
+    def sweep(self, now: float, handshake_s: float) -> None:
+        """Hang up on those who take too long to ask; to be called about once a second.
+
+        Tornado has one limit for both the wait for a request and its arrival; with ten seconds for
+        both, every client that reuses its connection would find it closed.
+        """
+        for connection in list(self._http._connections):  # noqa: SLF001  (no public list)
+            stream = cast(Stream, connection.stream)
+            since = stream.asks_since(now)
+            if since is not None and now - since >= handshake_s:
+                stream.close()
 
     def stop(self) -> None:
         """Accept no more; the sockets stay open, for whoever owns them."""

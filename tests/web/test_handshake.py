@@ -350,3 +350,26 @@ def test_no_output_ever_has_a_token_in_it(
     for text in (out, err, caplog.text, *texts):
         assert signature not in text
         assert cut.rpartition(".")[2] not in text
+
+
+class TestReuse:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(limits=LimitSettings(handshake_s=0.1, keepalive_s=30.0))
+
+    def test_a_connection_may_be_silent_between_requests_but_not_within_one(
+        self, server: RunningServer
+    ) -> None:
+        with (
+            closing(socket.create_connection(("127.0.0.1", server.web.port), timeout=10)) as kept,
+            closing(socket.create_connection(("127.0.0.1", server.web.port), timeout=10)) as half,
+            closing(socket.create_connection(("127.0.0.1", server.web.port), timeout=10)) as mute,
+        ):
+            for sock in (kept, half):
+                sock.sendall(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert sock.recv(65536).startswith(b"HTTP/1.1 404")
+            half.sendall(b"GET /now")
+            assert half.recv(65536) == b""
+            assert mute.recv(65536) == b""
+            kept.sendall(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert kept.recv(65536).startswith(b"HTTP/1.1 404")
