@@ -99,6 +99,7 @@ class Load:
             + b"".join(client.encode() for client in clients)
         )
         self.clients = len(clients)
+        self._name = folder.name
         self._process = subprocess.Popen(
             ["taskset", "-c", str(LOAD_CORE), str(build(folder)), str(port), str(setup)],
             stdin=subprocess.PIPE,
@@ -136,7 +137,7 @@ class Load:
         """Open all clients, the last `small` of them with tiny buffers; return the seconds."""
         seconds, opened, lost = self.ask(f"open {window} {small}")
         if opened != self.clients or lost:
-            raise LoadError(f"{opened:.0f} of {self.clients} clients were served")
+            raise LoadError(f"{self._name}: {opened:.0f} of {self.clients} clients were served")
         return seconds
 
     def reset(self) -> None:
@@ -148,7 +149,7 @@ class Load:
         counted = Counted(*map(int, self.ask(f"wait {frames} {int(timeout_s * 1000)}")))
         wrong = counted.frames != frames if exactly else counted.frames < frames
         if wrong or counted.gaps or counted.lost:
-            raise LoadError(f"of {frames} messages: {counted}")
+            raise LoadError(f"{self._name}: of {frames} messages: {counted}")
         return counted
 
     def delays(self) -> Delays:

@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 
 from bench import machine, peers
-from bench.load import Load
+from bench.load import Delays, Load, LoadError
 from bench.peers import Ours, Peer, activity
 from bench.report import Check, Result
 
@@ -73,8 +73,9 @@ class Feed:
 
 
 FANOUT_PEERS: Sequence[tuple[type[Peer], int]] = (
-    (peers.Ours, 1),
+    (peers.OursBySocket, 1),
     (peers.NodeWs, 1),
+    (peers.Ours, 1),
     (peers.Ours, 8),
     (peers.Ours, 32),
     (peers.Nchan, 1),
@@ -100,12 +101,17 @@ def fanout(run: Run) -> Result:
         nchan = used[peers.Nchan, 1]
         if subscribers != 500:
             continue
-        for burst, bar, aim in ((1, 0.7, 0.55), (8, 0.12, 0.08), (32, 0.05, 0.035)):
-            ratio = median_ratio(used[Ours, burst], base)
+        # One by one, both are published to in the same way. Bursts come as a batch over HTTP.
+        for kind, burst, bar, aim in (
+            (peers.OursBySocket, 1, 0.7, 0.55),
+            (Ours, 8, 0.12, 0.08),
+            (Ours, 32, 0.05, 0.035),
+        ):
+            ratio = median_ratio(used[kind, burst], base)
             what = f"{burst} per turn against node ws one by one"
             result.checks.append(Check(what, ratio, bar, aim))
             if burst > 1:
-                ratio = median_ratio(used[Ours, burst], nchan)
+                ratio = median_ratio(used[kind, burst], nchan)
                 what = f"{burst} per turn against nchan one by one"
                 result.checks.append(Check(what, ratio, 1.0, 1.0))
     return result
@@ -353,29 +359,32 @@ def slow(run: Run) -> Result:
     result = Result("slow", "microseconds from publisher to subscriber")
     number, stalled, rate, seconds = 1000, 10, 50.0, 12.0
     reading = number - stalled
-    delays = {}
-    for silent in (0, stalled):
-        run.progress(f"{silent} stalled beside {reading} that read")
-        clients = reading + silent
-        with Ours(run.folder) as peer, run.clients(peer, clients, ["acme"]) as load:
-            load.open(small=silent)
-            load.ask(f"stall {silent}")
-            load.reset()
-            total = _publish_at(peer, "acme", rate, seconds, "y" * 2000)
-            load.expect(total * reading)
-            delays[silent] = load.delays()
+    delays: dict[int, list[Delays]] = {0: [], stalled: []}
+    closed = 0
+    for index in range(min(3, run.rounds)):
+        for silent in (0, stalled):
+            run.progress(f"{silent} stalled beside {reading}, round {index + 1}")
+            clients = reading + silent
+            with Ours(run.folder) as peer, run.clients(peer, clients, ["acme"]) as load:
+                load.open(small=silent)
+                load.ask(f"stall {silent}")
+                load.reset()
+                total = _publish_at(peer, "acme", rate, seconds, "y" * 2000)
+                load.expect(total * reading)
+                delays[silent].append(load.delays())
             closed = peer.log.read_text().count("slow consumer")
-        result.add(
-            f"{silent} stalled beside {reading}",
-            peer.name,
-            p99=delays[silent].p99,
-            p50=delays[silent].p50,
-            p999=delays[silent].p999,
-            closed=closed,
-        )
-    more = (delays[stalled].p99 - delays[0].p99) / 1000
-    bar = max(2.0, 0.1 * delays[0].p99 / 1000)
-    result.checks.append(Check("p99 of the others, more by", more, bar, 0.5, unit="ms"))
+            peer.log.unlink()
+            if closed != silent:
+                raise LoadError(f"{closed} clients were closed as slow, of {silent} that are")
+    for silent, found in delays.items():
+        values = {
+            name: statistics.median(getattr(each, name) for each in found)
+            for name in ("p99", "p50", "p999")
+        }
+        result.add(f"{silent} stalled beside {reading}", Ours.name, **values)
+    p99 = [statistics.median(each.p99 for each in found) / 1000 for found in delays.values()]
+    bar = max(2.0, 0.1 * p99[0])
+    result.checks.append(Check("p99 of the others, more by", p99[1] - p99[0], bar, 0.5, unit="ms"))
     return result
 
 

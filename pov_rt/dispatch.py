@@ -75,6 +75,13 @@ class Dispatcher:
         self._make_context = make_context
         self._close = close
         self._by_tag = {handler.tag: handler for handler in registry.handlers.values()}
+        # What anybody may send at any time, such as pings: there is nothing to admit.
+        self._free = frozenset(
+            handler
+            for handler in registry.handlers.values()
+            if (handler.find_povs, handler.spec.grant, handler.rate) == (None, None, None)
+            and handler.tag in FIRST_BLOCK
+        )
         self._seen = SeenIds()
         self._tasks: set[asyncio.Task[None]] = set()
         self.counts = dict.fromkeys(self._by_tag, 0)
@@ -104,11 +111,12 @@ class Dispatcher:
             self._answer(connection, self._error(error, request_id))
             return
         handler = self._handlers[message.__class__]
-        try:
-            self._admit(connection, handler, message, now)
-        except ClientError as error:
-            self._answer(connection, self._error(error, message.id))
-            return
+        if handler not in self._free:
+            try:
+                self._admit(connection, handler, message, now)
+            except ClientError as error:
+                self._answer(connection, self._error(error, message.id))
+                return
         self.counts[handler.tag] += 1
         if handler.is_async:
             self._start_async(connection, handler, message)
@@ -221,16 +229,16 @@ class Dispatcher:
         self._finish(connection, body)
 
     def _encode(self, handler: Handler, result: Any, request_id: RequestIdValue) -> bytes | None:
-        if result is None:
-            return None
-        if not isinstance(result, Message):
+        if isinstance(result, Message):
+            return encode_reply(result, request_id)
+        if result is not None:
             if inspect.iscoroutine(result):
                 result.close()
             raise TypeError(
                 f"the handler of {handler.tag!r} at {handler.spec.source} returned "
                 f"{type(result).__name__}; it must return a Message or None"
             )
-        return encode_reply(result, request_id)
+        return None
 
     def _failure(
         self,

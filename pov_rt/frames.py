@@ -258,9 +258,16 @@ def _header(first: int, length: int, mask_bit: int = 0) -> bytes:
     return bytes((first, mask_bit | LENGTH_64)) + length.to_bytes(8)
 
 
+# Nearly every message is one of these.
+_SHORT_TEXT: Final = tuple(_header(FINAL_TEXT, length) for length in range(LENGTH_16))
+
+
 def text_frame(payload: bytes) -> bytes:
     """Return a whole text message; `payload` must be UTF-8."""
-    return _header(FINAL_TEXT, len(payload)) + payload
+    length = len(payload)
+    if length < LENGTH_16:
+        return _SHORT_TEXT[length] + payload
+    return _header(FINAL_TEXT, length) + payload
 
 
 def binary_frame(payload: bytes) -> bytes:

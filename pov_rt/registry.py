@@ -30,7 +30,7 @@ ROUTE = re.compile(r"(/([a-z0-9_-]+|\{[a-z][a-z0-9_]*\}))+\Z")
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Handler:
     """A message type, ready to be dispatched to."""
 

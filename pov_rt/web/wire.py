@@ -132,6 +132,8 @@ class Wire:
             return
         if self._corked is not None:
             self._corked.append(data)
+        elif self._queue is not None:
+            self._enqueue(data)
         else:
             self._write(data)
 
@@ -223,7 +225,11 @@ class Wire:
         finally:
             corked, self._corked = self._corked, None
             if corked:
-                self._write(b"".join(corked) if len(corked) > 1 else corked[0])
+                data = corked[0] if len(corked) == 1 else b"".join(corked)
+                if self._queue is None:
+                    self._write(data)
+                else:
+                    self._enqueue(data)
             if self._closing:
                 self._finish_writing()
 
@@ -249,9 +255,7 @@ class Wire:
     # Writing:
 
     def _write(self, data: bytes) -> None:
-        if self._queue is not None:
-            self._enqueue(data)
-            return
+        """Give the kernel what it takes; the rest waits. Nothing waits already."""
         try:
             sent = self._socket.send(data)
         except BlockingIOError:
