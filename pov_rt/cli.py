@@ -101,6 +101,12 @@ def main() -> None:
 @click.option("--unix", help="Listen on this Unix socket instead.")
 @click.option("--admin-port", type=int, help="Port for health and metrics.")
 @click.option("--plugins-dir", type=str, help="Folder of further plugin files.")
+@click.option(
+    "--conformance-echo",
+    is_flag=True,
+    default=None,
+    help="Mount /ws/_echo, which sends messages back, for protocol test suites.",
+)
 def serve(
     file: Path | None,
     data: str | None,
@@ -110,6 +116,7 @@ def serve(
     unix: str | None,
     admin_port: int | None,
     plugins_dir: str | None,
+    conformance_echo: bool | None,
 ) -> None:
     """Run the server."""
     from pov_rt.web.app import WebServer
@@ -121,6 +128,7 @@ def serve(
         "server.unix": unix,
         "server.admin_port": admin_port,
         "server.plugins_dir": plugins_dir,
+        "server.conformance_echo": conformance_echo,
     }
     with plain_errors():
         loaded = load(file, data, dev, **flags)

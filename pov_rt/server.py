@@ -141,10 +141,11 @@ class Server:
         remote_ip: str,
         user_agent: str,
         v1: bool,
+        kind: type[Connection] = Connection,
     ) -> Connection:
         """Enter a new connection and greet it."""
         now = self.clock.monotonic()
-        connection = Connection(
+        connection = kind(
             self,
             self.clock.new_id(),
             identity,

@@ -53,7 +53,7 @@ class ServerSettings(Section, frozen=True, kw_only=True):
     plugins_dir: str | None = None
     """Folder of further plugin files."""
     conformance_echo: bool = False
-    """Mount /ws/_echo, which answers each message with itself (protocol conformance suites)."""
+    """Mount /ws/_echo, which sends each message back (protocol conformance suites)."""
 
 
 class RoleSettings(Section, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketP
 
 from pov_rt.auth.grants import Kind
 from pov_rt.auth.tokens import Identity
+from pov_rt.connection import Connection
 from pov_rt.errors import (
     ClientError,
     CloseCode,
@@ -28,8 +29,6 @@ from pov_rt.web.wire import Bounds, Wire
 SUBPROTOCOL = "pov-rt.v1"
 BEARER = "bearer."
 MAX_DEVICE_CHARS = 64
-ECHO_BYTES = 64 * 1024 * 1024
-"""The largest message of the Autobahn suite has 16 MiB."""
 
 SOCKET = frozenset({Kind.SOCKET})
 
@@ -62,6 +61,7 @@ class SocketProtocol(WebSocketProtocol13):
 class SocketHandler(Handler, WebSocketHandler):
     """`GET /ws/...`."""
 
+    kind: type[Connection] = Connection
     wire: Wire
     started: Callable[[Wire], None]
     ended: Callable[[Wire], None]
@@ -126,6 +126,7 @@ class SocketHandler(Handler, WebSocketHandler):
             remote_ip=self.ip,
             user_agent=self.request.headers.get("User-Agent", "")[:200],
             v1=self.v1,
+            kind=self.kind,
         )
         self.wire.start(connection, received)
 
@@ -197,35 +198,17 @@ class SocketHandler(Handler, WebSocketHandler):
         return given[0]
 
 
-class EchoHandler(SocketHandler):
-    """`GET /ws/_echo` for protocol conformance suites: no token, and each message comes back."""
+class EchoConnection(Connection):
+    """A connection that sends every message back as it came."""
 
-    v1 = False
-
-    def prepare(self) -> None:
-        """Check the handshake alone."""
-        Handler.prepare(self)
-        self._check_upgrade(one_header(self.request, "Upgrade") or "")
-
-    def bounds(self) -> Bounds:
-        """Allow the suites' largest message."""
-        return super().bounds()._replace(message_bytes=ECHO_BYTES, queue_bytes=ECHO_BYTES)
-
-    def open(self, received: bytes = b"") -> None:
-        """Connect the wire with itself."""
-        self.started(self.wire)
-        self.wire.start(Echo(self.wire), received)
-
-
-class Echo:
-    """A peer that sends back what it gets."""
-
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    __slots__ = ()
 
     def receive(self, payload: bytes, is_text: bool) -> None:
         """Send it back."""
-        self._wire.send(text_frame(payload) if is_text else binary_frame(payload))
+        self.transport.send(text_frame(payload) if is_text else binary_frame(payload))
 
-    def lost(self, reason: str) -> None:
-        """Nothing is left to do."""
+
+class EchoHandler(SocketHandler):
+    """`GET /ws/_echo` for protocol conformance suites: all is as it is for other sockets."""
+
+    kind = EchoConnection

@@ -24,7 +24,11 @@ CLOSE_WAIT_S = 1.0
 """How long a peer has to read the close frame and to hang up."""
 BUFFERS_AT_ONCE = 64
 """Buffers given to one `sendmsg`; IOV_MAX is 1,024, but a socket buffer is full long before."""
+CORKED_FRAMES = 64
+"""Answers that are held back to leave together; more could be a flood's worth of memory."""
 EMPTY_CLOSE = b"\x88\x00"
+INBOX, BACKLOG = 1, 2
+"""Why a socket is not read: its connection has enough to do, or its client does not read."""
 PING = ping_frame()
 
 
@@ -51,7 +55,8 @@ class Wire:
     """A client's socket; the `Transport` of a connection. Owner: the loop, until `ended` is called.
 
     What a read causes to be sent leaves in one piece after it. What does not fit the socket waits
-    as references to shared frames, within `bounds`.
+    as references to shared frames, within `bounds`. While much waits, nothing more is read: who
+    asks without reading the answers is held back, and only who does that for long is closed.
     """
 
     __slots__ = (
@@ -95,7 +100,7 @@ class Wire:
         self._queued = 0
         self._corked: list[bytes] | None = None
         self._backlog: Sequence[tuple[int, bytes]] = ()
-        self._paused = False
+        self._paused = 0
         self._heard = False
         self._closing = False
         self._reason: str | None = None
@@ -143,20 +148,12 @@ class Wire:
 
     def heard(self) -> bool:
         """Tell whether any byte arrived since the last call; yes while nobody is listening."""
-        heard, self._heard = self._heard or self._paused, False
+        heard, self._heard = self._heard or self._paused != 0, False
         return heard
 
     def pause_reads(self, paused: bool) -> None:
         """Stop or go on reading."""
-        if paused == self._paused or self._closing:
-            return
-        self._paused = paused
-        if paused:
-            self._loop.remove_reader(self._fd)
-            return
-        self._loop.add_reader(self._fd, self._readable)
-        if self._backlog:
-            self._loop.call_soon(self._resume)
+        self._pause(INBOX, paused)
 
     async def drained(self) -> None:
         """Wait until little is unsent, or the socket is ending."""
@@ -186,6 +183,18 @@ class Wire:
 
     # Reading:
 
+    def _pause(self, why: int, paused: bool) -> None:
+        before = self._paused
+        self._paused = before | why if paused else before & ~why
+        if self._closing or (before == 0) == (self._paused == 0):
+            return
+        if self._paused:
+            self._loop.remove_reader(self._fd)
+            return
+        self._loop.add_reader(self._fd, self._readable)
+        if self._backlog:
+            self._loop.call_soon(self._resume)
+
     def _readable(self) -> None:
         try:
             data = self._socket.recv(READ_BYTES)
@@ -208,8 +217,9 @@ class Wire:
             self._take(self._parser.feed(data))
 
     def _resume(self) -> None:
-        events, self._backlog = self._backlog, ()
-        if not self._closing:
+        # It may have been paused again meanwhile.
+        if not self._closing and not self._paused:
+            events, self._backlog = self._backlog, ()
             self._take(events)
 
     def _take(self, events: Sequence[tuple[int, bytes]]) -> None:
@@ -223,19 +233,27 @@ class Wire:
             log.exception("handling a message failed")
             self.close(CloseCode.INTERNAL)
         finally:
-            corked, self._corked = self._corked, None
-            if corked:
-                data = corked[0] if len(corked) == 1 else b"".join(corked)
-                if self._queue is None:
-                    self._write(data)
-                else:
-                    self._enqueue(data)
+            self._uncork()
+            self._corked = None
             if self._closing:
                 self._finish_writing()
+
+    def _uncork(self) -> None:
+        """Let go of the answers that are held back."""
+        corked = self._corked
+        if corked:
+            self._corked = []
+            data = corked[0] if len(corked) == 1 else b"".join(corked)
+            if self._queue is None:
+                self._write(data)
+            else:
+                self._enqueue(data)
 
     def _handle(self, events: Sequence[tuple[int, bytes]]) -> None:
         peer = self._peer
         for index, (opcode, payload) in enumerate(events):
+            if self._corked and len(self._corked) >= CORKED_FRAMES:
+                self._uncork()
             if self._closing or peer is None:
                 return
             if self._paused:
@@ -279,6 +297,7 @@ class Wire:
         self._queued += len(data)
         if self._queued > self._bounds.slow_bytes and self._timer is None:
             self._timer = self._loop.call_later(self._bounds.slow_s, self._too_slow)
+            self._pause(BACKLOG, True)
 
     def _too_slow(self) -> None:
         self._reason = f"slow consumer, {self._queued} bytes unsent for {self._bounds.slow_s:g} s"
@@ -309,6 +328,7 @@ class Wire:
             self._queue = None
         if self._queued <= self._bounds.slow_bytes // 2:
             self._release_waiters()
+            self._pause(BACKLOG, False)
         if self._closing:
             self._finish_writing()
         elif self._timer is not None and self._queued <= self._bounds.slow_bytes:

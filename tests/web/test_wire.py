@@ -7,8 +7,9 @@ import json
 import logging
 import socket
 import struct
+import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -69,14 +70,16 @@ class Raw:
 
 
 @contextmanager
-def raw_client(server: RunningServer, *, receive_buffer: int = 0) -> Iterator[Raw]:
+def raw_client(
+    server: RunningServer, *, receive_buffer: int = 0, path: str = "/ws/"
+) -> Iterator[Raw]:
     with closing(socket.socket()) as sock:
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.settimeout(10)
         sock.connect(("127.0.0.1", server.web.port))
         sock.sendall(
-            f"GET /ws/?token={server.token()} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+            f"GET {path}?token={server.token()} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
             "Connection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
             "Sec-WebSocket-Version: 13\r\n\r\n".encode()
         )
@@ -290,14 +293,67 @@ class TestEcho:
     @pytest.fixture
     def settings(self) -> Settings:
         return make_settings(
-            server=ServerSettings(port=0, admin_port=0, drain_s=0.2, conformance_echo=True)
+            server=ServerSettings(port=0, admin_port=0, drain_s=0.2, conformance_echo=True),
+            limits=LimitSettings(message_bytes=500_000),
         )
 
     def test_the_conformance_endpoint_sends_everything_back(self, server: RunningServer) -> None:
         from websockets.sync.client import connect
 
-        url = f"ws://{server.address}/ws/_echo"
+        url = f"ws://{server.address}/ws/_echo?token={server.token()}"
         with connect(url, max_size=None, proxy=None) as client:
             for message in ("", "x" * 300_000, b"", b"\0" * 300_000, "é\U0001f600"):
                 client.send(message)
                 assert client.recv(timeout=5) == message
+
+    def test_it_has_the_limits_and_the_door_of_other_sockets(self, server: RunningServer) -> None:
+        from websockets.exceptions import InvalidStatus
+        from websockets.sync.client import connect
+
+        with pytest.raises(InvalidStatus, match="401"):
+            connect(f"ws://{server.address}/ws/_echo", proxy=None)
+        with raw_client(server, path="/ws/_echo") as client:
+            client.send(text("x" * 500_001))
+            assert client.closed_with() == 1009
+
+    def test_a_client_that_does_not_read_is_not_read_either(self, server: RunningServer) -> None:
+        message = "x" * 50_000
+        with raw_client(server, path="/ws/_echo", receive_buffer=4096) as client:
+            sent = send_until_refused(client, text(message))
+            (wire,) = server.web._wires
+            assert server.call(lambda: wire.unsent_bytes) < 1024 * 1024
+            client.sock.settimeout(10)
+            for _ in range(sent):
+                assert client.receive() == (Opcode.TEXT, message.encode())
+            client.send(PING)
+            assert client.receive() == (Opcode.TEXT, b'{"type":"ping"}')
+
+
+def send_until_refused(client: Raw, frame: bytes) -> int:
+    """Send frames until the server takes no more for a while; return how many are whole."""
+    client.sock.settimeout(0.5)
+    data = frame * 400
+    position = 0
+    with suppress(TimeoutError):
+        while position < len(data):
+            position += client.sock.send(data[position:])
+    assert position < len(data), "the server takes whatever comes"
+    rest = -position % len(frame)
+    whole = (position + rest) // len(frame)
+    threading.Thread(target=finish, args=(client.sock, data[position : position + rest])).start()
+    return whole
+
+
+def finish(sock: socket.socket, data: bytes) -> None:
+    sock.settimeout(10)
+    sock.sendall(data)
+
+
+def test_a_hundred_thousand_pings_unread_are_little_memory(server: RunningServer) -> None:
+    with raw_client(server, receive_buffer=4096) as client:
+        count = send_until_refused(client, masked_frame(Opcode.PING, b"x" * 125) * 250) * 250
+        (wire,) = server.web._wires
+        assert server.call(lambda: wire.unsent_bytes) < 1024 * 1024
+        client.sock.settimeout(10)
+        for _ in range(count):
+            assert client.receive() == (Opcode.PONG, b"x" * 125)
