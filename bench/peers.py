@@ -22,6 +22,8 @@ HERE = Path(__file__).parent
 SECRET = "the secret of the benchmark, which is no secret"  # noqa: S105
 DAY_S = 86400
 START_S = 20.0
+QUIET_S = 10.0
+"""A publisher answers no pings; this is below any server's patience."""
 PAD = "x" * 60
 """Makes a pushed frame about 230 bytes long, which is what activities have."""
 
@@ -60,6 +62,7 @@ class Peer:
         self.port = 0
         self._process: subprocess.Popen[str] | None = None
         self._publisher: socket.socket | None = None
+        self._published_at = 0.0
 
     def command(self) -> list[str]:
         """Return what to run."""
@@ -112,7 +115,12 @@ class Peer:
 
     @property
     def publisher(self) -> socket.socket:
-        """The connection over which is published."""
+        """The connection over which is published; a new one when a server may have dropped it."""
+        now = time.monotonic()
+        if self._publisher is not None and now - self._published_at > QUIET_S:
+            self._publisher.close()
+            self._publisher = None
+        self._published_at = now
         if self._publisher is None:
             self._publisher = socket.create_connection(("127.0.0.1", self.port), timeout=30)
             self._publisher.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
