@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import socketio  # type: ignore[import-untyped]
+import socketio
 from aiohttp import web
 
 server = socketio.AsyncServer(
@@ -13,20 +13,20 @@ server = socketio.AsyncServer(
 )
 
 
-@server.event  # type: ignore[untyped-decorator]
+@server.event
 async def ping(sid: str, data: Any = None) -> None:
     """Answer."""
     await server.emit("pong", {}, to=sid)
 
 
-@server.event  # type: ignore[untyped-decorator]
+@server.event
 async def subscribe(sid: str, data: Any) -> None:
     """Enter a room."""
     await server.enter_room(sid, data["povId"])
     await server.emit("subscribed", data, to=sid)
 
 
-@server.event  # type: ignore[untyped-decorator]
+@server.event
 async def publish(sid: str, data: Any) -> None:
     """Tell a room."""
     await server.emit("activity", data, room=data["povId"])
