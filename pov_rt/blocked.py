@@ -45,6 +45,9 @@ class BlockWatch:
     def _watch(self) -> None:
         while not self._stop.wait(self._limit_s):
             self._alive.clear()
+            # Looked at after the clearing, which else could take `stop`'s wake-up away for good.
+            if self._stop.is_set():
+                return
             try:
                 self._loop.call_soon_threadsafe(self._alive.set)
             except RuntimeError:  # the loop is closed

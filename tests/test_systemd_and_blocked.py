@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 
+from pov_rt.blocked import BlockWatch
 from pov_rt.systemd import listen_sockets, notify, watchdog_interval_s
 from pov_rt.testing import RunningServer, make_settings
 
@@ -63,6 +66,22 @@ class Sleep(Message, tag="sleepy.sleep"):
 def sleep(message: Sleep, context: Context) -> None:
     time.sleep(0.7)
 """
+
+
+def test_a_stop_at_the_worst_instant_is_not_missed() -> None:
+    class StoppedMeanwhile(threading.Event):
+        def clear(self) -> None:
+            watch._stop.set()
+            self.set()
+            super().clear()
+
+    loop = asyncio.new_event_loop()  # it never runs, so nothing else wakes the thread
+    watch = BlockWatch(loop, 0.001, ())
+    watch._alive = StoppedMeanwhile()
+    watch.start()
+    watch._thread.join(5)
+    loop.close()
+    assert not watch._thread.is_alive()
 
 
 def test_the_line_that_blocks_the_loop_is_named(
