@@ -58,7 +58,7 @@ class Server:
         self.node = self.clock.new_id()[:12]
         self.keyring = Keyring(settings.auth, self.clock)
         self.tokens = Tokens(settings.auth, self.keyring, self.clock)
-        self.engine = engine or open_engine(settings.engine, self.clock, self.node)
+        self.engine = engine or open_engine(settings, self.clock, self.node)
         self.hub = Hub(self.engine, self.close)
         self.register = Register(
             self.engine.signals, settings.limits, settle=self.hub.settle, close=self.close

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec import Meta, field
@@ -140,13 +141,22 @@ class PingSettings(Section, frozen=True, kw_only=True):
 class EngineSettings(Section, frozen=True, kw_only=True):
     """Where activities are kept."""
 
-    url: str = "memory://"
+    url: str = "sqlite://"
+    """`sqlite:///path`; `sqlite://`: `pov-rt.db` in server.data; `memory://`: nothing is kept."""
     max_entries: Count = 10_000
     """Entries kept per topic."""
     max_age_s: Positive = 7 * 86400.0
-    max_topics: Count = 100_000
+    max_topics: Count = 1_000_000
+    max_marks: Count = 1_000_000
+    """Watermarks of all users."""
+    mark_age_s: Positive = 30 * 86400.0
+    """How long a device's watermark is kept that nobody uses."""
     id_window_s: Positive = 86400.0
     """How long a publisher's ids are remembered, so that a retry is no second activity."""
+    max_ids: Count = 1_000_000
+    """Ids that `memory://` remembers; past that the oldest are forgotten before their time."""
+    backlog_bytes: Count = 64 * 1024 * 1024
+    """What may wait for a slow disk; past that publishers are told to come back later."""
 
 
 class LogSettings(Section, frozen=True, kw_only=True):
@@ -173,7 +183,10 @@ class Settings(Section, frozen=True, kw_only=True):
     """Development: makes and keeps a secret, allows any localhost origin, serves the console."""
 
 
-ENGINES = ("memory",)
+DATABASE = "pov-rt.db"
+"""The database's name in the folder `server.data`."""
+
+ENGINES = ("memory", "sqlite")
 """Schemes that engine.url may have."""
 
 MIN_SECRET_BYTES = 32
@@ -197,6 +210,20 @@ def find_problems(settings: Settings) -> Iterator[tuple[str, str]]:
     scheme = settings.engine.url.partition("://")[0]
     if scheme not in ENGINES:
         yield "engine.url", f"there is no engine {scheme!r}; there are: {', '.join(ENGINES)}"
+    elif scheme == "sqlite" and database_path(settings) is None:
+        yield (
+            "engine.url",
+            "names no file: set server.data (or --data) to a folder, write sqlite:///path, or "
+            "memory:// to keep nothing",
+        )
+
+
+def database_path(settings: Settings) -> Path | None:
+    """Return the file of a `sqlite://` engine; None if neither the URL nor a folder names one."""
+    named = unquote(settings.engine.url.partition("://")[2])
+    if named:
+        return Path(named)
+    return Path(settings.server.data, DATABASE) if settings.server.data else None
 
 
 _HOST = r"(?:[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])"

@@ -307,6 +307,19 @@ class EngineSuite:
 
         self.run(test)
 
+    def test_marks_are_bounded(self) -> None:
+        async def test(engine: Engine, _: Recorder, __: ManualClock) -> None:
+            for user in ("ana", "ben"):
+                await engine.marks.advance(A, user, "read", Position("e", 1))
+            with pytest.raises(Unavailable, match="max_marks"):
+                await engine.marks.advance(A, "eve", "read", Position("e", 1))
+            assert await engine.marks.advance(A, "ben", "read", Position("e", 2)) == ("e", 2)
+            await engine.marks.drop(A, "ana", "read")
+            await engine.marks.advance(A, "eve", "read", Position("e", 1))
+            assert set(await engine.marks.all(A, "read")) == {"ben", "eve"}
+
+        self.run(test, max_marks=2)
+
     def test_leases_come_leave_and_return(self) -> None:
         async def test(engine: Engine, _: Recorder, clock: ManualClock) -> None:
             leases = engine.leases

@@ -23,7 +23,7 @@ from pov_rt.auth.grants import Kind
 from pov_rt.encoding import encode
 from pov_rt.messages import Message
 from pov_rt.registry import build_registry
-from pov_rt.settings import AuthSettings, ServerSettings, Settings
+from pov_rt.settings import AuthSettings, EngineSettings, ServerSettings, Settings
 from pov_rt.web.app import WebServer
 
 if TYPE_CHECKING:
@@ -192,6 +192,7 @@ def make_settings(**sections: msgspec.Struct) -> Settings:
     given: dict[str, Any] = {
         "server": ServerSettings(port=0, admin_port=0, drain_s=0.2),
         "auth": AuthSettings(secrets=[SECRET]),
+        "engine": EngineSettings(url="memory://"),
     }
     return Settings(**given | sections)
 

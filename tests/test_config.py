@@ -210,7 +210,7 @@ def test_check_tells_every_problem_with_its_source(file: Path) -> None:
     assert str(caught.value).splitlines() == [
         "auth.secrets (environment POV_RT_AUTH__SECRETS): "
         "[0] has 5 bytes; HS256 needs at least 32; make a secret with: openssl rand -base64 48",
-        f"engine.url ({file}): there is no engine 'mysql'; there are: memory",
+        f"engine.url ({file}): there is no engine 'mysql'; there are: memory, sqlite",
     ]
 
 

@@ -23,6 +23,7 @@ from pov_rt.registry import build_registry
 from pov_rt.server import Server
 from pov_rt.settings import (
     AuthSettings,
+    EngineSettings,
     LimitSettings,
     ServerSettings,
     Settings,
@@ -75,7 +76,12 @@ def test_keys_are_fetched_at_start_and_when_a_token_names_another() -> None:
     async def run() -> None:
         issuer, clock = Issuer(), ManualClock()
         auth = AuthSettings(jwks_url="https://issuer.example/keys")
-        server = Server(Settings(auth=auth), REGISTRY, fetch=issuer, clock=clock)
+        server = Server(
+            Settings(auth=auth, engine=EngineSettings(url="memory://")),
+            REGISTRY,
+            fetch=issuer,
+            clock=clock,
+        )
         assert server.not_ready() == "starting"
         await server.start()
         assert server.not_ready() is None

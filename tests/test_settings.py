@@ -7,13 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from pov_rt.settings import Settings, find_problems
+from pov_rt.settings import ServerSettings, Settings, find_problems
 
 SECRET = "s" * 32
 
 
 def problems(**tables: dict[str, Any]) -> list[tuple[str, str]]:
     tables["auth"] = {"secrets": [SECRET]} | tables.get("auth", {})
+    tables["server"] = {"data": "/var/lib/pov-rt"} | tables.get("server", {})
     return list(find_problems(msgspec.convert(tables, Settings)))
 
 
@@ -35,7 +36,7 @@ def test_any_kind_of_key_is_enough(auth: dict[str, Any]) -> None:
 
 
 def test_under_dev_no_key_is_needed() -> None:
-    assert list(find_problems(Settings(dev=True))) == []
+    assert list(find_problems(Settings(dev=True, server=ServerSettings(data=".dev")))) == []
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,12 @@ def test_a_broken_engine_fails_the_test_of_its_guarantee(name: str) -> None:
         def make(self, clock: ManualClock, **settings: Any) -> Engine:
             given = EngineSettings(**settings)
             engine = MemoryEngine(given, clock, "node")
-            arguments = {"log": (given, clock), "marks": (), "sets": (clock,)}[part]
+            every: Mapping[str, tuple[Any, ...]] = {
+                "log": (given, clock),
+                "marks": (given,),
+                "sets": (clock,),
+            }
+            arguments = every[part]
             setattr(engine, part, broken(*arguments))
             return engine
 

@@ -136,7 +136,9 @@ class Marks(Protocol):
     async def advance(self, topic: str, user: str, name: str, position: Position) -> Position:
         """Move the mark to the later of what is there and `position`; return what is there now.
 
-        A position of another epoch than the mark's replaces it (the log was reset).
+        A position of another epoch than the mark's replaces it (the log was reset). Raises
+        `Unavailable` for more marks than `EngineSettings.max_marks`. A mark that nobody advances,
+        not even to where it is, may be forgotten after `mark_age_s`.
         """
 
     async def get(self, topic: str, user: str, name: str) -> Position | None:

@@ -162,10 +162,12 @@ class MemoryLog:
         log.trim(self._settings.max_entries, not_before)
 
     def _forget_keys(self, now: float) -> None:
+        """Forget the ids whose time is over, and the oldest of too many."""
         oldest = now - self._settings.id_window_s
-        old = []
+        too_many = len(self._keys) - self._settings.max_ids
+        old: list[tuple[str, str, str]] = []
         for key, seen in self._keys.items():
-            if seen.at >= oldest:
+            if seen.at >= oldest and len(old) >= too_many:
                 break
             old.append(key)
         for key in old:
@@ -182,13 +184,21 @@ class MemorySignals:
 class MemoryMarks:
     """Watermarks in memory; see `base.Marks`."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: EngineSettings) -> None:
+        self._max_marks = settings.max_marks
+        self._count = 0
         self._marks: dict[tuple[str, str], dict[str, Position]] = {}
 
     async def advance(self, topic: str, user: str, name: str, position: Position) -> Position:
         """Move the mark forward; return where it is."""
+        old = self._marks.get((topic, name), {}).get(user)
+        if old is None:
+            if self._count >= self._max_marks:
+                raise Unavailable(
+                    f"there are {self._count} marks, as many as engine.max_marks allows"
+                )
+            self._count += 1
         marks = self._marks.setdefault((topic, name), {})
-        old = marks.get(user)
         if old is None or old.epoch != position.epoch or old.offset < position.offset:
             marks[user] = position
         return marks[user]
@@ -204,7 +214,8 @@ class MemoryMarks:
     async def drop(self, topic: str, user: str, name: str) -> None:
         """Forget one mark."""
         marks = self._marks.get((topic, name), {})
-        marks.pop(user, None)
+        if marks.pop(user, None) is not None:
+            self._count -= 1
         if not marks:
             self._marks.pop((topic, name), None)
 
@@ -325,7 +336,7 @@ class MemoryEngine:
     def __init__(self, settings: EngineSettings, clock: Clock, node: str) -> None:
         self.log = MemoryLog(settings, clock)
         self.signals = MemorySignals()
-        self.marks = MemoryMarks()
+        self.marks = MemoryMarks(settings)
         self.leases = MemoryLeases(clock, node)
         self.sets = MemorySets(clock)
 

@@ -1,0 +1,282 @@
+"""The engine in a file of this machine: `sqlite://`. What is acknowledged is on disk.
+
+One thread writes and two read, so that the loop never waits for a disk. Leases and signals concern
+running nodes, of which there is only this one: they are in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from pov_rt.clock import Clock
+from pov_rt.engine.base import Appended, Conflict, Entry, Follower, NewEntry, Page, Top
+from pov_rt.engine.memory import MemoryLeases, MemorySignals
+from pov_rt.engine.sqlite import state
+from pov_rt.engine.sqlite.log import Done, LogStore
+from pov_rt.engine.sqlite.pages import read_page
+from pov_rt.engine.sqlite.schema import FileLock, explain, open_reader, open_writer, read_epoch
+from pov_rt.engine.sqlite.state import Operation, SqliteMarks, SqliteSets
+from pov_rt.engine.sqlite.writer import Job, Writer
+from pov_rt.errors import Unavailable
+from pov_rt.settings import EngineSettings
+
+T = TypeVar("T")
+
+READERS = 2
+ENTRY_BYTES = 400
+"""What an entry that waits costs beside its body: names, and the objects around them."""
+
+
+class _Append:
+    """A batch to append."""
+
+    def __init__(
+        self, batch: Sequence[NewEntry], tell: Callable[[Sequence[NewEntry], list[Done]], None]
+    ) -> None:
+        self.batch = batch
+        self.future: asyncio.Future[list[Done]] = asyncio.get_running_loop().create_future()
+        self.size = sum(len(new.body) for new in batch) + ENTRY_BYTES * len(batch)
+        self._tell = tell
+
+    def finish(self, result: list[Done]) -> None:
+        self._tell(self.batch, result)
+
+
+class _Operation:
+    """Anything else to write."""
+
+    def __init__(self, operation: Operation[Any]) -> None:
+        self.operation = operation
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.size = ENTRY_BYTES
+
+    def finish(self, result: Any) -> None:
+        """Take note of nothing."""
+
+
+class _Store:
+    """Writes a group of jobs; used by the writer's thread only."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, log: LogStore, settings: EngineSettings, clock: Clock
+    ) -> None:
+        self._connection = connection
+        self._log = log
+        self._settings = settings
+        self._clock = clock
+
+    def apply(self, jobs: Sequence[Job]) -> list[Any]:
+        appends = [job for job in jobs if isinstance(job, _Append)]
+        appended = iter(self._log.append([job.batch for job in appends]) if appends else ())
+        return [
+            next(appended) if isinstance(job, _Append) else self._run(cast(_Operation, job))
+            for job in jobs
+        ]
+
+    def forget(self) -> None:
+        self._log.forget()
+
+    def tidy(self) -> None:
+        self._log.tidy()
+        state.tidy(self._connection, self._clock.time(), self._settings.mark_age_s)
+
+    def _run(self, job: _Operation) -> Any:
+        try:
+            return job.operation(self._connection)
+        except (Unavailable, UnicodeError) as error:
+            return error  # its caller's alone
+
+
+class _Known:
+    """The top of a watched topic, as the loop knows it; `oldest_at` is when its oldest came."""
+
+    __slots__ = ("offset", "oldest", "oldest_at")
+
+    def __init__(self, top: Top, oldest_at: float) -> None:
+        self.offset = top.offset
+        self.oldest = top.oldest
+        self.oldest_at = oldest_at
+
+
+class SqliteLog:
+    """The logs of all topics; see `base.Log`."""
+
+    follower: Follower | None = None
+
+    def __init__(self, engine: SqliteEngine) -> None:
+        self._engine = engine
+        self._watched: dict[str, _Known | None] = {}
+
+    async def append(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:
+        """Append a batch; see `base.Log`."""
+        done = await self._engine.writer.write(_Append(batch, self._tell))
+        return [each.result for each in done]
+
+    async def read(self, topic: str, after: int, limit: int, *, reverse: bool = False) -> Page:
+        """Return up to `limit` entries; see `base.Log`."""
+        return await self._read(topic, after, limit, reverse)
+
+    async def top(self, topic: str) -> Top:
+        """Return the state of a topic's log; that of a watched topic without asking the disk."""
+        known = self._watched.get(topic)
+        if known is not None:
+            engine = self._engine
+            oldest = max(known.oldest, known.offset - engine.settings.max_entries + 1)
+            too_old = engine.clock.time() - engine.settings.max_age_s
+            if oldest > known.offset or known.oldest_at >= too_old:
+                return Top(engine.epoch, known.offset, oldest)
+        return (await self._read(topic, 0, 0, False)).top
+
+    async def watch(self, topic: str) -> Top:
+        """Tell the follower from now on; return what is there already."""
+        # First this, then the look at the disk: what is committed between is told of as well.
+        self._watched[topic] = None
+        page = await self._read(topic, 0, 1, False)
+        known = self._watched.get(topic)
+        if known is None or known.offset < page.top.offset:
+            oldest_at = page.entries[0].at if page.entries else 0.0
+            self._watched[topic] = _Known(page.top, oldest_at)
+        return page.top
+
+    def unwatch(self, topic: str) -> None:
+        """Stop telling the follower."""
+        self._watched.pop(topic, None)
+
+    async def _read(self, topic: str, after: int, limit: int, reverse: bool) -> Page:
+        engine = self._engine
+        not_before = engine.clock.time() - engine.settings.max_age_s
+        bounds = (engine.epoch, engine.settings.max_entries, not_before)
+        return await engine.read(
+            lambda connection: read_page(connection, topic, bounds, (after, limit, reverse))
+        )
+
+    def _tell(self, batch: Sequence[NewEntry], results: Sequence[Done]) -> None:
+        """Tell the follower what is on disk now."""
+        fresh: dict[str, list[Entry]] = {}
+        for new, done in zip(batch, results, strict=True):
+            result = done.result
+            if isinstance(result, Conflict) or result.duplicate:
+                continue
+            for topic, offset in ((new.topic, result.offset), (new.feed, done.feed_offset)):
+                if topic in self._watched:
+                    entry = Entry(offset, new.body, done.at, new.origin)
+                    fresh.setdefault(topic, []).append(entry)
+        for topic, entries in fresh.items():
+            self._advance(topic, entries)
+            if self.follower is not None:
+                self.follower.entries(topic, self._engine.epoch, entries)
+
+    def _advance(self, topic: str, entries: Sequence[Entry]) -> None:
+        known = self._watched[topic]
+        first, last = entries[0], entries[-1]
+        if known is None:  # the topic's state is being read; whichever is newer stays
+            known = self._watched[topic] = _Known(Top("", last.offset, 1), 0.0)
+        elif known.oldest > known.offset:
+            known.oldest, known.oldest_at = first.offset, first.at
+        known.offset = max(known.offset, last.offset)
+
+
+class SqliteEngine:
+    """All parts on one file. Bounded by `EngineSettings`."""
+
+    guarantee = "disk"
+    writer: Writer
+
+    def __init__(self, path: Path, settings: EngineSettings, clock: Clock, node: str) -> None:
+        self.path = path
+        self.settings = settings
+        self.clock = clock
+        self.epoch = ""
+        self.log = SqliteLog(self)
+        self.signals = MemorySignals()
+        self.marks = SqliteMarks(self, settings, clock)
+        self.leases = MemoryLeases(clock, node)
+        self.sets = SqliteSets(self, clock)
+        self._lock: FileLock | None = None
+        self._connections: list[sqlite3.Connection] = []
+        self._thread_local = threading.local()
+        self._readers: ThreadPoolExecutor | None = None
+
+    async def start(self, follower: Follower) -> None:
+        """Open the database; see `base.Engine`."""
+        self._lock = FileLock(self.path)
+        try:
+            connection = open_writer(self.path)
+            self._connections.append(connection)
+            self.epoch = read_epoch(connection)
+            log = LogStore(connection, self.settings, self.clock, self.epoch)
+        except sqlite3.Error as error:
+            await self.close()
+            raise Unavailable(explain(error, self.path)) from error
+        except BaseException:
+            await self.close()
+            raise
+        self.log.follower = follower
+        self._readers = ThreadPoolExecutor(READERS, "sqlite-reader")
+        self.writer = Writer(
+            connection,
+            _Store(connection, log, self.settings, self.clock),
+            self.path,
+            asyncio.get_running_loop(),
+            self.settings.backlog_bytes,
+        )
+
+    async def close(self) -> None:
+        """Write what waits and close the file; see `base.Engine`."""
+        readers, self._readers = self._readers, None
+        if readers is not None:
+            await self.writer.close(readers)
+            readers.shutdown()
+        self.log.follower = None
+        # The writer's connection is the first and closed last: the last one copies the write-ahead
+        # log into the database.
+        while self._connections:
+            self._connections.pop().close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    async def watch(self, topic: str) -> Top:
+        """Tell the follower of the topic's entries."""
+        return await self.log.watch(topic)
+
+    async def unwatch(self, topic: str) -> None:
+        """Stop telling the follower."""
+        self.log.unwatch(topic)
+
+    def health(self) -> str | None:
+        """Return what keeps the database from being written, None if nothing does."""
+        return self.writer.fault if self._readers is not None else None
+
+    async def write(self, operation: Operation[T]) -> T:
+        """Run an operation in the writer's transaction."""
+        result: T = await self.writer.write(_Operation(operation))
+        return result
+
+    async def read(self, operation: Operation[T]) -> T:
+        """Run an operation on a reader's connection. Raises `Unavailable`."""
+        if self._readers is None:
+            raise Unavailable("The log is closed")
+        return await asyncio.get_running_loop().run_in_executor(
+            self._readers, self._read, operation
+        )
+
+    def _read(self, operation: Operation[T]) -> T:
+        try:
+            connection: sqlite3.Connection | None = getattr(self._thread_local, "connection", None)
+            if connection is None:
+                connection = self._thread_local.connection = open_reader(self.path)
+                self._connections.append(connection)
+            return operation(connection)
+        except sqlite3.Error as error:
+            raise Unavailable(
+                f"The log cannot be read: {explain(error, self.path)}".replace(
+                    str(self.path), "its file"
+                )
+            ) from error

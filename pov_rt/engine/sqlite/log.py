@@ -1,0 +1,258 @@
+"""Appending to the topics' logs and removing what is old: the writer's part of the engine's log."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from pov_rt.clock import Clock
+from pov_rt.engine.base import Appended, Conflict, NewEntry
+from pov_rt.engine.sqlite.packing import (
+    FIND_KEYS,
+    INSERT_ENTRIES,
+    INSERT_FEED,
+    INSERT_KEYS,
+    Rows,
+)
+from pov_rt.engine.sqlite.pages import edge, first_kept
+from pov_rt.errors import Unavailable
+from pov_rt.settings import EngineSettings
+
+CACHED_TOPICS = 50_000
+TIDY_ROWS = 5000
+"""Rows removed at once: 5 ms, which nobody who waits for a commit notices."""
+TIDY_TOPICS = 200
+DROPPED_KEYS = 100
+
+
+class Tail:
+    """The end of a topic's log, as the writer knows it; `stored` is its oldest row."""
+
+    __slots__ = ("id", "name", "stored", "top")
+
+    def __init__(self, topic_id: int, name: str, top: int, stored: int) -> None:
+        self.id = topic_id
+        self.name = name
+        self.top = top
+        self.stored = stored
+
+
+class Done(NamedTuple):
+    """What became of an entry; `at` is when, `feed_offset` where in the feed it is (0: nowhere)."""
+
+    result: Appended | Conflict
+    at: float
+    feed_offset: int
+
+
+Key = tuple[int, bytes]
+
+
+class LogStore:
+    """Appends to the logs and removes what is old. Used by the writer's thread only."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, settings: EngineSettings, clock: Clock, epoch: str
+    ) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._clock = clock
+        self._epoch = epoch
+        self._tails: dict[str, Tail] = {}
+        self._overfull: dict[str, Tail] = {}
+        self._topics = self._count_topics()
+        self._last_at = 0.0
+        self._next_topic = 0
+
+    def append(self, batches: Sequence[Sequence[NewEntry]]) -> list[list[Done] | Unavailable]:
+        """Append batches in the open transaction; return what became of each entry."""
+        # Within the process the time of an entry never goes back, whatever the clock does.
+        at = self._last_at = max(self._clock.time(), self._last_at)
+        self._drop_old_keys(at, sum(map(len, batches)))
+        plan = Plan(self, {}, at)
+        results = [plan.add(batch) for batch in batches]
+        try:
+            plan.rows.execute(self._connection, INSERT_KEYS, at)
+        except sqlite3.IntegrityError:
+            # Some are retries. Those are rare, so they are looked for only now.
+            known: dict[Key, tuple[int, int]] = {
+                (topic, name): (offset, digest)
+                for topic, name, offset, digest in plan.rows.execute(self._connection, FIND_KEYS)
+            }
+            plan.take_back()
+            plan = Plan(self, known, at)
+            results = [plan.add(batch) for batch in batches]
+            plan.rows.execute(self._connection, INSERT_KEYS, at)
+        plan.rows.execute(self._connection, INSERT_ENTRIES, at)
+        plan.rows.execute(self._connection, INSERT_FEED, at)
+        for tail in plan.tails:
+            if tail.top - tail.stored > self._settings.max_entries:
+                self._overfull[tail.name] = tail
+        return results
+
+    def tail(self, name: str) -> Tail:
+        """Return the end of a topic's log; a new topic is entered. Raises `Unavailable`."""
+        tail = self._tails.get(name)
+        if tail is None:
+            tail = self._load(name)
+            if len(self._tails) >= CACHED_TOPICS:
+                self._tails.clear()
+            self._tails[name] = tail
+        return tail
+
+    def forget(self) -> None:
+        """Forget what is remembered of the database."""
+        self._tails.clear()
+        self._overfull.clear()
+        self._topics = self._count_topics()
+
+    def tidy(self) -> None:
+        """Remove some of what retention allows to go."""
+        now = self._clock.time()
+        self._connection.execute("BEGIN IMMEDIATE")
+        room = TIDY_ROWS
+        for name, tail in list(self._overfull.items()):
+            oldest = tail.top - self._settings.max_entries + 1
+            room -= self._remove(tail, min(oldest, tail.stored + room))
+            if tail.stored >= oldest:
+                del self._overfull[name]
+            if room <= 0:
+                break
+        if room > 0:
+            room -= self._tidy_next(now, room)
+        self._drop_old_keys(now, TIDY_ROWS)
+        self._connection.execute("COMMIT")
+
+    def _tidy_next(self, now: float, room: int) -> int:
+        """Remove old entries of the next few topics, all in turn; return how many rows."""
+        not_before = now - self._settings.max_age_s
+        rows = self._connection.execute(
+            "SELECT id, name FROM topics WHERE id > ? ORDER BY id LIMIT ?",
+            (self._next_topic, TIDY_TOPICS),
+        ).fetchall()
+        removed = 0
+        for topic_id, name in rows:
+            self._next_topic = topic_id
+            tail = self._tails.get(name) or self._load(name)
+            if not tail.top:
+                continue
+            kept = first_kept(self._connection, topic_id, not_before)
+            by_number = tail.top - self._settings.max_entries + 1
+            oldest = max(tail.top + 1 if kept is None else kept, by_number)
+            removed += self._remove(tail, min(oldest, tail.stored + room - removed))
+            if oldest > tail.top:
+                self._connection.execute(
+                    "UPDATE entries SET body = x'', origin = x'' "
+                    'WHERE topic = ? AND "offset" = ? AND length(body) > 0',
+                    (topic_id, tail.top),
+                )
+            if removed >= room:
+                break
+        if len(rows) < TIDY_TOPICS:
+            self._next_topic = 0
+        return removed
+
+    def _remove(self, tail: Tail, before: int) -> int:
+        """Remove a topic's rows below an offset, but never its newest; return how many."""
+        before = min(before, tail.top)
+        if before <= tail.stored:
+            return 0
+        self._connection.execute(
+            'DELETE FROM entries WHERE topic = ? AND "offset" < ?', (tail.id, before)
+        )
+        removed, tail.stored = before - tail.stored, before
+        return removed
+
+    def _drop_old_keys(self, now: float, most: int) -> None:
+        """Forget ids whose time is over: as many as come, so that they cannot pile up."""
+        self._connection.execute(
+            "DELETE FROM keys WHERE (topic, name) IN "
+            "(SELECT topic, name FROM keys WHERE at < ? ORDER BY at LIMIT ?)",
+            (now - self._settings.id_window_s, max(most, DROPPED_KEYS)),
+        )
+
+    def _load(self, name: str) -> Tail:
+        row = self._connection.execute("SELECT id FROM topics WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            if self._topics >= self._settings.max_topics:
+                raise Unavailable(
+                    f"the log has {self._topics} topics, as many as engine.max_topics allows"
+                )
+            cursor = self._connection.execute("INSERT INTO topics (name) VALUES (?)", (name,))
+            self._topics += 1
+            return Tail(int(cursor.lastrowid or 0), name, 0, 1)
+        (topic_id,) = row
+        top = edge(self._connection, topic_id, "max")
+        stored = edge(self._connection, topic_id, "min")
+        return Tail(topic_id, name, top or 0, stored or 1)
+
+    def _count_topics(self) -> int:
+        return int(self._connection.execute("SELECT count(*) FROM topics").fetchone()[0])
+
+    @property
+    def epoch(self) -> str:
+        """The epoch of every log."""
+        return self._epoch
+
+
+class Plan:
+    """A group of batches: where each entry goes, and the rows that put it there."""
+
+    def __init__(self, store: LogStore, known: Mapping[Key, tuple[int, int]], at: float) -> None:
+        self._store = store
+        self._known = dict(known)
+        self._at = at
+        self.rows = Rows()
+        self._before: dict[str, tuple[Tail, int]] = {}
+
+    def add(self, batch: Sequence[NewEntry]) -> list[Done] | Unavailable:
+        """Plan a batch; an `Unavailable` ends it, what stands before it is appended."""
+        results: list[Done] = []
+        try:
+            for new in batch:
+                results.append(self._add(new))
+        except Unavailable as error:
+            return error
+        return results
+
+    @property
+    def tails(self) -> Sequence[Tail]:
+        """The ends of the logs that were appended to."""
+        return [tail for tail, _ in self._before.values()]
+
+    def take_back(self) -> None:
+        """Give the tails the offsets that they had before."""
+        for tail, top in self._before.values():
+            tail.top = top
+
+    def _add(self, new: NewEntry) -> Done:
+        tail = self._tail(new.topic)
+        feed = self._tail(new.feed) if new.feed else None
+        name = f"{new.publisher}\n{new.key}".encode()
+        # A checksum is enough: both bodies are the same publisher's, who gains nothing by a clash.
+        digest = zlib.crc32(new.body) | len(new.body) << 32
+        known = self._known.get((tail.id, name))
+        if known is not None:
+            offset, other = known
+            if other != digest:
+                return Done(Conflict(self._store.epoch, offset), self._at, 0)
+            return Done(Appended(self._store.epoch, offset, duplicate=True), self._at, 0)
+        tail.top = offset = tail.top + 1
+        feed_id = feed_offset = 0
+        if feed is not None:
+            feed.top = feed_offset = feed.top + 1
+            feed_id = feed.id
+        self._known[tail.id, name] = (offset, digest)
+        place = (tail.id, offset, feed_id, feed_offset)
+        self.rows.add(place, name, new.origin.encode(), new.body, digest)
+        return Done(Appended(self._store.epoch, offset), self._at, feed_offset)
+
+    def _tail(self, topic: str) -> Tail:
+        # Its own first: the store may have let go of it meanwhile, and the database is behind.
+        if (mine := self._before.get(topic)) is not None:
+            return mine[0]
+        tail = self._store.tail(topic)
+        self._before[topic] = (tail, tail.top)
+        return tail

@@ -1,0 +1,64 @@
+"""Reading a topic's log from the database."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from pov_rt.engine.base import Entry, Page, Top
+
+
+def read_page(
+    connection: sqlite3.Connection,
+    topic: str,
+    bounds: tuple[str, int, float],
+    span: tuple[int, int, bool],
+) -> Page:
+    """Read a page and the log's state at one instant.
+
+    `bounds` are the epoch, the number of entries that a topic keeps, and the instant before which
+    they are too old; `span` is `after`, `limit`, `reverse` of `Log.read` (limit 0: the state only).
+    """
+    epoch, max_entries, not_before = bounds
+    after, limit, reverse = span
+    connection.execute("BEGIN")
+    try:
+        row = connection.execute("SELECT id FROM topics WHERE name = ?", (topic,)).fetchone()
+        top = edge(connection, row[0], "max") if row else None
+        if row is None or top is None:
+            return Page(Top(epoch, 0, 1), ())
+        (topic_id,) = row
+        kept = first_kept(connection, topic_id, not_before)
+        oldest = top + 1 if kept is None else max(kept, top - max_entries + 1)
+        state = Top(epoch, top, oldest)
+        if not limit:
+            return Page(state, ())
+        if reverse:
+            span_sql, low, high = "DESC", oldest, after - 1 if after > 0 else top
+        else:
+            span_sql, low, high = "ASC", max(after + 1, oldest), top
+        rows = connection.execute(
+            'SELECT "offset", body, at, origin FROM entries WHERE topic = ? '
+            f'AND "offset" BETWEEN ? AND ? ORDER BY "offset" {span_sql} LIMIT ?',
+            (topic_id, low, high, limit),
+        ).fetchall()
+        entries = [Entry(offset, body, at, origin.decode()) for offset, body, at, origin in rows]
+        return Page(state, entries)
+    finally:
+        connection.execute("COMMIT")
+
+
+def edge(connection: sqlite3.Connection, topic_id: int, which: str) -> int | None:
+    """Return the lowest (`min`) or highest (`max`) stored offset of a topic."""
+    (found,) = connection.execute(
+        f'SELECT {which}("offset") FROM entries WHERE topic = ?', (topic_id,)
+    ).fetchone()
+    return None if found is None else int(found)
+
+
+def first_kept(connection: sqlite3.Connection, topic_id: int, not_before: float) -> int | None:
+    """Return the offset of a topic's oldest entry that is not too old."""
+    row = connection.execute(
+        'SELECT "offset" FROM entries WHERE topic = ? AND at >= ? ORDER BY "offset" LIMIT 1',
+        (topic_id, not_before),
+    ).fetchone()
+    return None if row is None else int(row[0])

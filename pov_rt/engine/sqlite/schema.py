@@ -1,0 +1,214 @@
+"""The database file: whose it is, what is in it, how to open it, what may be wrong with it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from pov_rt.errors import Unavailable
+
+APPLICATION_ID = 0x506F5652
+"""`PoVR`, in the file's header: says whose database it is (`file` and SQLite show it)."""
+
+MIGRATIONS = (
+    # `entries` keeps the newest entry of a topic for ever, emptied once it is too old: it is what
+    # remembers the offset. Text is compared byte for byte. `keys` is apart from the entries because
+    # ids are remembered for a time of their own, whatever the retention.
+    """
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE topics (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+    CREATE TABLE entries (
+        topic INTEGER NOT NULL, "offset" INTEGER NOT NULL, at REAL NOT NULL,
+        origin BLOB NOT NULL, body BLOB NOT NULL,
+        PRIMARY KEY (topic, "offset")
+    ) WITHOUT ROWID;
+    CREATE TABLE keys (
+        topic INTEGER NOT NULL, name BLOB NOT NULL, "offset" INTEGER NOT NULL,
+        digest INTEGER NOT NULL, at REAL NOT NULL,
+        PRIMARY KEY (topic, name)
+    ) WITHOUT ROWID;
+    CREATE INDEX keys_by_age ON keys (at);
+    CREATE TABLE marks (
+        topic TEXT NOT NULL, name TEXT NOT NULL, user TEXT NOT NULL,
+        epoch TEXT NOT NULL, "offset" INTEGER NOT NULL, at REAL NOT NULL,
+        PRIMARY KEY (topic, name, user)
+    ) WITHOUT ROWID;
+    CREATE INDEX marks_by_age ON marks (at);
+    CREATE TABLE members (
+        "set" TEXT NOT NULL, member TEXT NOT NULL, body BLOB NOT NULL, expires_at REAL,
+        PRIMARY KEY ("set", member)
+    ) WITHOUT ROWID;
+    CREATE INDEX members_by_expiry ON members (expires_at) WHERE expires_at IS NOT NULL;
+    """,
+)
+"""The statements that lead from each version of the schema to the next."""
+
+WAL_PAGES = 2000
+"""The log is copied into the database when it has so many pages (8 MB). With SQLite's 1,000 a
+commit in 4 of a steady stream does that, with 16,000 single commits take 300 ms."""
+CACHE_KIB = 32 * 1024
+
+
+class FileLock:
+    """Holds a database for one process: SQLite would let two in, and each has its own followers."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: IO[str] | None = None
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file = open(f"{path}.lock", "a+")
+        except OSError as error:
+            raise Unavailable(f"cannot use {error.filename}: {error.strerror}") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read(20).strip() or "unknown"
+            file.close()
+            raise Unavailable(
+                f"{path} is in use by another process (pid {holder}); only one may have it"
+            ) from error
+        self._file = file
+        try:
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+        except OSError:
+            pass  # a full disk: the number is for people, the lock holds without it
+
+    def release(self) -> None:
+        """Let another process have it."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """Open the database for its one writer; make it, or bring its schema up to date.
+
+    Raises `Unavailable` with one line that says what is wrong with the file.
+    """
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise Unavailable(explain(error, path)) from error
+    try:
+        _check_owner(connection, path)
+        connection.execute("PRAGMA journal_mode = WAL")
+        # A commit returns when the log is on disk; with NORMAL it could be lost with the power.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {4096 * WAL_PAGES * 4}")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        _migrate(connection)
+    except sqlite3.Error as error:
+        connection.close()
+        raise Unavailable(explain(error, path)) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open the database for reading.
+
+    A reader never checkpoints: with two connections that do, SQLite before 3.51.3 can corrupt the
+    write-ahead log.
+    """
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB // 4}")
+    return connection
+
+
+def new_epoch(connection: sqlite3.Connection) -> str:
+    """Give the database another epoch: offsets that clients have of the old one are void."""
+    epoch = uuid.uuid4().hex[:12]
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (epoch,))
+    return epoch
+
+
+def read_epoch(connection: sqlite3.Connection) -> str:
+    """Return the epoch of every log in the database: they can only be lost together."""
+    (epoch,) = connection.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()
+    return str(epoch)
+
+
+def explain(error: sqlite3.Error, path: Path) -> str:
+    """Say in one line what is wrong with the database."""
+    name = getattr(error, "sqlite_errorname", None) or ""
+    for prefix, text in (
+        ("SQLITE_FULL", f"there is no room left for {path}"),
+        ("SQLITE_READONLY", f"{path} cannot be written: it, its folder or its disk is read-only"),
+        ("SQLITE_CANTOPEN", f"{path} cannot be opened: is its folder there, and writable?"),
+        ("SQLITE_NOTADB", f"{path} is no database"),
+        ("SQLITE_CORRUPT", f"{path} is damaged; bring back a backup with: pov-rt db restore"),
+        ("SQLITE_IOERR", f"{path} cannot be read or written: the disk fails or is full ({name})"),
+        ("SQLITE_BUSY", f"{path} is locked by another program"),
+    ):
+        if name.startswith(prefix):
+            return text
+    return f"{path}: {error}"
+
+
+def _check_owner(connection: sqlite3.Connection, path: Path) -> None:
+    owner = _pragma(connection, "application_id")
+    version = _pragma(connection, "user_version")
+    if owner != APPLICATION_ID and (owner or version or _pragma(connection, "schema_version")):
+        raise Unavailable(f"{path} is a database of another program")
+    if version > len(MIGRATIONS):
+        raise Unavailable(
+            f"{path} was written by a newer pov-rt (schema {version}, of {len(MIGRATIONS)} that "
+            "this one knows); start that one, or bring back an older backup"
+        )
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    version = _pragma(connection, "user_version")
+    for number, statements in enumerate(MIGRATIONS[version:], version + 1):
+        # One transaction, so that a crash leaves either version and nothing between.
+        connection.executescript(f"BEGIN IMMEDIATE; {statements}")
+        if number == 1:
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            new_epoch(connection)
+        connection.execute(f"PRAGMA user_version = {number}")
+        connection.execute("COMMIT")
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def copy(
+    source: sqlite3.Connection, target: Path, progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Copy a whole database, as it was at one instant, to a new file; `progress(done, pages)`."""
+    partial = target.with_name(target.name + ".partial")
+    partial.unlink(missing_ok=True)
+    copied = sqlite3.connect(partial, isolation_level=None)
+    try:
+        source.execute("BEGIN")  # a snapshot: else each commit of a running server starts it anew
+        source.execute("SELECT * FROM meta").fetchone()
+        source.backup(
+            copied,
+            pages=4096,
+            progress=progress and (lambda _, left, pages: progress(pages - left, pages)),
+        )
+        source.execute("COMMIT")
+        copied.execute("PRAGMA journal_mode = DELETE")  # all in one file
+    finally:
+        copied.close()
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
+    partial.rename(target)

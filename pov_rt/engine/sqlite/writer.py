@@ -1,0 +1,206 @@
+"""The one thread that writes: takes all that waits, commits it at once, and says so to the loop.
+
+While a commit flushes the disk, what arrives collects into the next one (group commit): one flush
+serves them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any, Protocol
+
+from pov_rt.engine.sqlite.schema import explain
+from pov_rt.errors import Unavailable
+from pov_rt.logs import Throttle
+
+log = logging.getLogger(__name__)
+
+GROUP_BYTES = 2 * 1024 * 1024
+GROUP_JOBS = 2000
+"""What is committed at once; more would make the first ones of a group wait for the last."""
+IDLE_S = 0.5
+"""How often an idle writer looks after old entries, and after a disk that failed."""
+BUSY_COMMITS = 8
+"""With plenty to do it does so after so many commits."""
+
+
+class Job(Protocol):
+    """Something to be written. `future` is the loop's."""
+
+    future: asyncio.Future[Any]
+    size: int
+    """Bytes that it holds in memory while it waits."""
+
+    def finish(self, result: Any) -> None:
+        """Take over the result on the loop, before the future is done."""
+
+
+class Store(Protocol):
+    """What knows how to write jobs; called by the writer's thread only."""
+
+    def apply(self, jobs: Sequence[Job]) -> list[Any]:
+        """Write all in the open transaction; return each one's result, or the error it raises."""
+
+    def forget(self) -> None:
+        """Forget what is remembered of the database: the transaction was rolled back."""
+
+    def tidy(self) -> None:
+        """Remove a few old entries, in a transaction of its own."""
+
+
+class Writer:
+    """The writer's thread with its queue. Owner: the engine, which closes it.
+
+    `fault` says what is wrong while nothing can be written, None otherwise.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        store: Store,
+        path: Path,
+        loop: asyncio.AbstractEventLoop,
+        backlog_bytes: int,
+    ) -> None:
+        self.fault: str | None = None
+        self._connection = connection
+        self._store = store
+        self._path = path
+        self._loop = loop
+        self._backlog_bytes = backlog_bytes
+        self._waiting_bytes = 0
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._complaint = Throttle(log, per_s=0.1)
+        self._thread = threading.Thread(target=self._work, name="sqlite-writer", daemon=True)
+        self._thread.start()
+
+    async def write(self, job: Job) -> Any:
+        """Have a job written; return its result when that is on disk.
+
+        Raises `Unavailable` when it cannot be written, or when too much waits already.
+        """
+        if self._waiting_bytes + job.size > self._backlog_bytes and self._waiting_bytes:
+            raise Unavailable("The log is behind with writing; try again", retry_after_s=1.0)
+        self._waiting_bytes += job.size
+        self._queue.put(job)
+        # A caller that is cancelled leaves the job: it may be on its way to the disk.
+        return await job.future
+
+    async def close(self, executor: Executor) -> None:
+        """Write what waits, then end the thread; `executor` is where that is waited for."""
+        self._queue.put(None)
+        await self._loop.run_in_executor(executor, self._thread.join)
+
+    # The thread:
+
+    def _work(self) -> None:
+        commits, last = 0, False
+        while not last:
+            try:
+                group, last = self._take(IDLE_S)
+                if group:
+                    self._commit(group)
+                    commits += 1
+                elif self.fault is not None:
+                    self._probe()
+                if commits >= BUSY_COMMITS or not group:
+                    commits = 0
+                    if self.fault is None and not last:
+                        self._tidy()
+            except Exception:  # a bug; the thread must not end, for all would wait for ever
+                log.exception("the log's writer failed")
+
+    def _take(self, wait_s: float) -> tuple[list[Job], bool]:
+        """Return what waits, up to a group's bounds, and whether that was the last."""
+        group: list[Job] = []
+        size = 0
+        try:
+            job = self._queue.get(timeout=wait_s)
+            while job is not None:
+                group.append(job)
+                size += job.size
+                if size >= GROUP_BYTES or len(group) >= GROUP_JOBS:
+                    return group, False
+                job = self._queue.get_nowait()
+        except queue.Empty:
+            return group, False
+        return group, True
+
+    def _commit(self, group: Sequence[Job]) -> None:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            results = self._store.apply(group)
+            self._connection.execute("COMMIT")
+        except Exception as error:
+            self._roll_back()
+            if isinstance(error, sqlite3.Error):
+                self._fail(error)
+            else:
+                log.exception("the log's writer failed")
+            results = [Unavailable(f"The log cannot be written: {self._reason(error)}")]
+            results *= len(group)
+        else:
+            self._recover()
+        self._loop.call_soon_threadsafe(self._deliver, group, results)
+
+    def _reason(self, error: Exception) -> str:
+        if isinstance(error, sqlite3.Error):
+            return explain(error, self._path).replace(str(self._path), "its file")
+        return "an internal error"
+
+    def _probe(self) -> None:
+        """Find out whether the database can be written again."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('probe', '')")
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            self._fail(error)
+        else:
+            self._recover()
+
+    def _tidy(self) -> None:
+        try:
+            self._store.tidy()
+        except sqlite3.Error as error:
+            self._roll_back()
+            self._fail(error)
+
+    def _roll_back(self) -> None:
+        self._store.forget()
+        if self._connection.in_transaction:
+            try:
+                self._connection.execute("ROLLBACK")
+            except sqlite3.Error as error:  # SQLite has rolled back by itself
+                log.debug("no rollback: %s", error)
+
+    def _fail(self, error: sqlite3.Error) -> None:
+        self.fault = explain(error, self._path)
+        self._complaint.log(logging.ERROR, "the log cannot be written: %s", self.fault)
+
+    def _recover(self) -> None:
+        if self.fault is not None:
+            self.fault = None
+            log.warning("the log can be written again")
+
+    # The loop:
+
+    def _deliver(self, group: Sequence[Job], results: Sequence[Any]) -> None:
+        for job, result in zip(group, results, strict=True):
+            self._waiting_bytes -= job.size
+            if not isinstance(result, Exception):
+                job.finish(result)
+        for job, result in zip(group, results, strict=True):
+            if not job.future.done():
+                if isinstance(result, Exception):
+                    job.future.set_exception(result)
+                else:
+                    job.future.set_result(result)
