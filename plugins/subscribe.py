@@ -7,6 +7,7 @@ from pov_rt.plugin import (
     UNSET,
     ClientError,
     Context,
+    Guarantee,
     InvalidMessage,
     Length,
     Message,
@@ -40,7 +41,7 @@ class Answer(Message, tag="subscribed"):
     epoch: str | UnsetType = UNSET
     offset: int | UnsetType = UNSET
     oldest_offset: int | UnsetType = UNSET
-    guarantee: str | UnsetType = UNSET
+    guarantee: Guarantee | UnsetType = UNSET
     pov_ids: list[str] | UnsetType = UNSET
     results: "list[Result] | UnsetType" = UNSET
 
@@ -52,7 +53,7 @@ class Result(Part):
     epoch: str | UnsetType = UNSET
     offset: int | UnsetType = UNSET
     oldest_offset: int | UnsetType = UNSET
-    guarantee: str | UnsetType = UNSET
+    guarantee: Guarantee | UnsetType = UNSET
     code: str | UnsetType = UNSET
     message: str | UnsetType = UNSET
 

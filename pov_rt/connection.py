@@ -49,8 +49,11 @@ class Transport(Protocol):
     async def drained(self) -> None:
         """Wait until little is unsent, or the socket is gone."""
 
-    def close(self, code: CloseCode) -> None:
-        """Send a close frame and end the socket after the peer's answer, within 1 s."""
+    def close(self, code: CloseCode, last: bytes = b"") -> None:
+        """Send `last`, then a close frame; end the socket after the peer's answer, within 1 s.
+
+        Of what waits for the client much is dropped, so that it sees why before it is cut off.
+        """
 
     def abort(self) -> None:
         """Drop the socket now, unsent bytes included."""
@@ -61,6 +64,9 @@ class Receiver(Protocol):
 
     def receive(self, connection: Connection, payload: bytes, is_text: bool) -> None:
         """Handle one whole message."""
+
+    def lagging(self, connection: Connection) -> None:
+        """Learn that a client reads more slowly than it is sent to."""
 
     def closed(self, connection: Connection, reason: str) -> None:
         """Learn that the socket is gone. Called once."""
@@ -90,7 +96,6 @@ class Connection:
         "receiver",
         "rejected",
         "remote_ip",
-        "starting",
         "tasks",
         "topics",
         "transport",
@@ -131,7 +136,6 @@ class Connection:
         self.bucket = bucket
         self.buckets: dict[type[Message], Bucket] | None = None
         self.topics: dict[str, Topic] = {}
-        self.starting: list[str] | None = None
         self.inbox: deque[Any] | None = None
         self.worker: asyncio.Task[None] | None = None
         self.tasks: set[asyncio.Task[None]] | None = None
@@ -148,6 +152,11 @@ class Connection:
     def send(self, body: bytes) -> None:
         """Send one encoded message."""
         self.transport.send(text_frame(body))
+
+    def lagging(self) -> None:
+        """Learn from the transport that much is unsent."""
+        if not self.closed:
+            self.receiver.lagging(self)
 
     def lost(self, reason: str) -> None:
         """Learn from the transport that the socket is gone; `reason` is what the log will say."""

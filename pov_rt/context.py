@@ -32,17 +32,32 @@ class Published(msgspec.Struct, frozen=True):
     duplicate: bool = False
 
 
+class Guarantee(msgspec.Struct, frozen=True, rename="camel"):
+    """What is promised of an acknowledged activity, and for how long.
+
+    `survives` is `process`, `disk` or `primary`. It can be recovered while the PoV has had fewer
+    than `entries` newer ones, and for `seconds`.
+    """
+
+    survives: str
+    entries: int
+    seconds: float
+
+
 class Subscribed(msgspec.Struct, frozen=True):
     """The log's state at the instant of the subscription; everything after `offset` is pushed.
 
-    `guarantee` says what an acknowledged activity survives: `process`, `disk` or `primary`.
+    With `recovered` True everything after the position asked for is pushed before that; with False
+    nothing is, and `missed` says how many activities lie between (None: nobody knows).
     """
 
     pov_id: str
     epoch: str
     offset: int
     oldest_offset: int
-    guarantee: str
+    guarantee: Guarantee
+    recovered: bool | None = None
+    missed: int | None = None
 
 
 class HistoryPage(msgspec.Struct, frozen=True):

@@ -51,6 +51,9 @@ class HandlerContext(Protocol):
     publishing: bool
     """Whether a publish is under way, so that a timeout has to say `outcome: unknown`."""
 
+    starting: list[str] | None
+    """Topics that were subscribed to; what they have for the client follows the answer."""
+
 
 class Dispatcher:
     """Dispatches the messages of all connections of a server. Owner: the server."""
@@ -227,6 +230,8 @@ class Dispatcher:
             else:
                 body = self._failure(connection, handler, message.id, error)
         self._finish(connection, body)
+        for topic in context.starting or ():
+            self._hub.start(connection, topic)
 
     def _encode(self, handler: Handler, result: Any, request_id: RequestIdValue) -> bytes | None:
         if isinstance(result, Message):
@@ -279,14 +284,10 @@ class Dispatcher:
             self._enqueue(connection, body)
 
     def _finish(self, connection: Connection, body: bytes | None) -> None:
-        """Send the deliveries of this turn, then the reply, then start what was subscribed."""
+        """Send the deliveries of this turn, then the reply."""
         self._hub.settle(connection)
         if body is not None:
             connection.send(body)
-        if connection.starting is not None:
-            starting, connection.starting = connection.starting, None
-            for topic in starting:
-                self._hub.start(connection, topic)
 
     def _start_async(self, connection: Connection, handler: Handler, message: Message) -> None:
         if handler.spec.unordered and len(connection.tasks or ()) < self._limits.inbox_messages:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -48,6 +49,21 @@ def http_error(error: ClientError) -> bytes:
     return encode({"error": {"code": fields.pop("code"), "message": error.message, **fields}})
 
 
+class _Expiry(msgspec.Struct, rename="camel"):
+    expires_at: datetime | None = None
+
+
+_expiry = msgspec.json.Decoder(_Expiry)
+
+
+def has_expired(body: bytes, now: float) -> bool:
+    """Tell whether a stored notification's `expiresAt` has passed."""
+    if b'"expiresAt"' not in body:
+        return False
+    expires_at = _expiry.decode(body).expires_at
+    return expires_at is not None and expires_at.timestamp() <= now
+
+
 class ActivityEncoder:
     """Completes stored activities: adds `at`, which the log keeps beside the body.
 
@@ -67,9 +83,14 @@ class ActivityEncoder:
             self._at, self._text = entry.at, rfc3339(entry.at).encode()
         return b'%b,"at":"%b"}' % (entry.body[:-1], self._text)
 
-    def message(self, entry: Entry, *, feed: bool) -> bytes:
-        """Return the `activity` message of the entry."""
-        tail = b',"feed":"*"}' if feed else b"}"
+    def message(self, entry: Entry, kind: str) -> bytes:
+        """Return the message that pushes an entry of a topic of this kind."""
+        if kind == "user":
+            return b'{"type":"notification","data":%b,"offset":%d}' % (
+                self.complete(entry),
+                entry.offset,
+            )
+        tail = b',"feed":"*"}' if kind == "team" else b"}"
         return b'{"type":"activity","data":%b,"offset":%d%b' % (
             self.complete(entry),
             entry.offset,

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pov_rt.connection import Connection
 from pov_rt.topics import wire_id
+
+if TYPE_CHECKING:
+    from pov_rt.replay import Ring
 
 JOIN_BYTES = 64 * 1024
 """Frames are joined up to this size, so that one send is never a slow client's whole allowance."""
@@ -28,26 +31,42 @@ class Pending(NamedTuple):
     spare: Connection | None
 
 
+Outbox = dict[Connection, list[bytes]]
+"""What each connection is to be sent, where several topics have something for it."""
+
+
+class Progress:
+    """Up to which offset a connection that is not live has everything."""
+
+    __slots__ = ("offset", "started")
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+        self.started = False
+
+
 class Topic:
     """A topic with subscribers on this node. Owner: the hub.
 
-    `offset` is the newest entry that was taken over from the engine, `seen` the newest that was
-    told while none could be taken over. `catching_up` maps a connection that is not live yet to the
-    offset up to which it has everything.
+    `kind` is the first part of its name. `offset` is the newest entry that was taken over from the
+    engine, `seen` the newest that was told while none could be taken over. `catching_up` has the
+    connections that are not live. `ring` has its newest frames while somebody missed some.
     """
 
     __slots__ = (
         "catching_up",
         "epoch",
-        "feed",
         "full",
         "idle_since",
+        "kind",
         "name",
         "offset",
         "opening",
         "pending",
+        "pending_bytes",
         "plain",
         "repairing",
+        "ring",
         "seen",
         "special",
         "users",
@@ -55,7 +74,7 @@ class Topic:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.feed = name.startswith("team/")
+        self.kind = name.partition("/")[0]
         self.epoch = ""
         self.offset = 0
         self.seen = 0
@@ -65,8 +84,10 @@ class Topic:
         # `full` ones get signals too. The values are the transports' bound send methods.
         self.plain: dict[Connection, Send] = {}
         self.full: dict[Connection, Send] = {}
-        self.catching_up: dict[Connection, int] = {}
+        self.catching_up: dict[Connection, Progress] = {}
+        self.ring: Ring | None = None
         self.pending: list[Pending] = []
+        self.pending_bytes = 0
         self.special: dict[Connection, int] = {}
         self.users = 0
         self.idle_since: float | None = None
@@ -86,6 +107,18 @@ class Topic:
         del self.catching_up[connection]
         self.group(connection)[connection] = connection.transport.send
 
+    def hold(self, connection: Connection, offset: int) -> None:
+        """Deliver nothing live to a connection until it has caught up from `offset`."""
+        self.settle(connection)
+        self.special.pop(connection, None)
+        self.group(connection).pop(connection, None)
+        self.catching_up[connection] = Progress(offset)
+
+    def delivered(self, connection: Connection) -> int:
+        """Return up to which offset a connection was sent everything."""
+        progress = self.catching_up.get(connection)
+        return self.offset if progress is None else progress.offset
+
     def remove(self, connection: Connection) -> None:
         """Send a connection its share of what waits, and nothing after it."""
         self.settle(connection)
@@ -99,27 +132,34 @@ class Topic:
             self._send_share(connection, self.special.get(connection, 0))
             self.special[connection] = len(self.pending)
 
-    def flush(self) -> int:
-        """Send everything that waits; return the number of messages handed to sockets."""
+    def flush(self, outbox: Outbox | None = None) -> int:
+        """Send everything that waits, or put it into the outbox; return the number of messages."""
         if not self.pending:
             return 0
         for item in self.pending:
             if item.spare is not None:
                 self.special.setdefault(item.spare, 0)
-        sent = self._send_group(self.full, [item.frame for item in self.pending])
+        sent = self._send_group(self.full, [item.frame for item in self.pending], outbox)
         if self.plain:
             frames = [item.frame for item in self.pending if not item.signal]
-            sent += self._send_group(self.plain, frames)
+            sent += self._send_group(self.plain, frames, outbox)
         for connection, start in self.special.items():
-            self._send_share(connection, start)
+            self._send_share(connection, start, outbox)
         self.special = {}
         self.pending = []
+        self.pending_bytes = 0
         return sent
 
-    def _send_group(self, group: dict[Connection, Send], frames: Sequence[bytes]) -> int:
+    def _send_group(
+        self, group: dict[Connection, Send], frames: Sequence[bytes], outbox: Outbox | None
+    ) -> int:
         special = self.special
         for data in chunks(frames):
-            if special:
+            if outbox is not None:
+                for connection in group:
+                    if connection not in special:
+                        outbox.setdefault(connection, []).append(data)
+            elif special:
                 for connection, send in group.items():
                     if connection not in special:
                         send(data)
@@ -128,7 +168,7 @@ class Topic:
                     send(data)
         return len(frames) * len(group)
 
-    def _send_share(self, connection: Connection, start: int) -> None:
+    def _send_share(self, connection: Connection, start: int, outbox: Outbox | None = None) -> None:
         send = self.group(connection).get(connection)
         if send is None:
             return
@@ -137,6 +177,9 @@ class Topic:
             for item in self.pending[start:]
             if item.spare is not connection and not (connection.plain and item.signal)
         ]
+        if outbox is not None:
+            outbox.setdefault(connection, []).extend(mine)
+            return
         for data in chunks(mine):
             send(data)
 

@@ -20,6 +20,8 @@ LENGTH_16: Final = 126  # the length is in the next 2 bytes
 LENGTH_64: Final = 127  # the length is in the next 8 bytes
 MAX_CONTROL_BYTES: Final = 125
 """The longest payload of a control frame (section 5.5)."""
+SMALL_FRAGMENT: Final = 32
+"""A fragment below this many bytes costs more to take apart than its message is worth."""
 MAX_REASON_BYTES: Final = MAX_CONTROL_BYTES - 2
 
 
@@ -52,13 +54,15 @@ class FrameParser:
     """Turns the bytes of one client into messages and control frames. Owner: its connection.
 
     `error` says what the client did wrong, None while all is well. After an error or a close frame
-    everything further is ignored, and nothing is kept. An idle parser keeps no buffer.
+    everything further is ignored, and nothing is kept. An idle parser keeps no buffer. `controls`
+    counts the control frames and small fragments, for the owner to charge and set back.
     """
 
-    __slots__ = ("_ended", "_max_message_bytes", "_message", "_tail", "error")
+    __slots__ = ("_ended", "_max_message_bytes", "_message", "_tail", "controls", "error")
 
     def __init__(self, max_message_bytes: int) -> None:
         self.error: FrameError | None = None
+        self.controls = 0
         self._max_message_bytes = max_message_bytes
         self._ended = False
         # The start of a header or of a control frame: what is too short to act upon.
@@ -109,28 +113,19 @@ class FrameParser:
 
     def _take(self, data: bytes, position: int, events: list[tuple[int, bytes]]) -> int:
         """Take the frame of any kind at `position`, or what is there of it; return its end."""
-        size = len(data)
-        if size - position < 2:
+        header = self._read_header(data, position)
+        if header is None:
             return self._keep(data, position)
-        first, second = data[position], data[position + 1]
+        first, length, start = header
         opcode = first & 0x0F
-        self._check(first, second)
-        length = second & 0x7F
-        start = position + 6
-        if length == LENGTH_16:
-            start += 2
-            length = int.from_bytes(data[position + 2 : position + 4])
-        elif length == LENGTH_64:
-            start += 8
-            length = int.from_bytes(data[position + 2 : position + 10])
-        if start > size:
-            return self._keep(data, position)
+        size = len(data)
         end = start + length
         mask = data[start - 4 : start]
         if opcode >= Opcode.CLOSE:
             if end > size:
                 return self._keep(data, position)
             payload = _unmask(data[start:end], mask)
+            self.controls += 1
             if opcode == Opcode.CLOSE:
                 _check_close(payload)
                 self._end()
@@ -149,8 +144,27 @@ class FrameParser:
                 events.append((opcode, payload))
                 return end
             message = self._message = _Message(opcode)
+        if not final and length < SMALL_FRAGMENT:
+            self.controls += 1
         message.begin_frame(final, length, mask)
         return self._continue(message, data, start, events)
+
+    def _read_header(self, data: bytes, position: int) -> tuple[int, int, int] | None:
+        """Return a frame's first byte, its length, and where its payload starts; None if cut."""
+        size = len(data)
+        if size - position < 2:
+            return None
+        first, second = data[position], data[position + 1]
+        self._check(first, second)
+        length = second & 0x7F
+        start = position + 6
+        if length < LENGTH_16:
+            return (first, length, start) if start <= size else None
+        width = 2 if length == LENGTH_16 else 8
+        start += width
+        if start > size:
+            return None
+        return first, _long_length(data[position + 2 : position + 2 + width]), start
 
     def _continue(
         self, message: _Message, data: bytes, position: int, events: list[tuple[int, bytes]]
@@ -224,6 +238,16 @@ class _Message:
         self.payload += chunk
         if self._decoder is not None:
             self._decoder.decode(chunk, self.final and not self.missing)
+
+
+def _long_length(field: bytes) -> int:
+    """Return the length in an extended field; it must need one, and be positive (section 5.2)."""
+    length = int.from_bytes(field)
+    least = LENGTH_16 if len(field) == 2 else 1 << 16
+    if not least <= length < 1 << 63:
+        problem = "length not in its shortest form" if length < least else "length above 2^63"
+        raise FrameError(CloseCode.PROTOCOL_ERROR, problem)
+    return length
 
 
 def _unmask(payload: bytes, mask: bytes) -> bytes:

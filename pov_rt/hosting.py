@@ -12,7 +12,7 @@ from pov_rt.auth.grants import Grants, Kind
 from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.clock import Clock, rfc3339
 from pov_rt.connection import Connection
-from pov_rt.context import Fetch, HistoryPage, Published, Subscribed
+from pov_rt.context import Fetch, Guarantee, HistoryPage, Published, Subscribed
 from pov_rt.encoding import encode
 from pov_rt.engine.base import Engine, Leases, Marks, Sets
 from pov_rt.errors import (
@@ -31,6 +31,7 @@ from pov_rt.limits import SeenIds
 from pov_rt.messages import Activity, Message, NewActivity
 from pov_rt.publishing import Publisher, Publishing, may_publish, publisher_of
 from pov_rt.register import Register
+from pov_rt.replay import Since
 from pov_rt.settings import LimitSettings
 from pov_rt.topics import TEAM_FEED, pov_topic, team_topic
 
@@ -55,6 +56,7 @@ class Services:
     limits: LimitSettings
     fetch: Fetch
     options: Mapping[str, msgspec.Struct | None]
+    guarantee: Guarantee
     seen: SeenIds
     subscribed: Callable[[str, Connection], None]
     unsubscribed: Callable[[str, Connection], None]
@@ -183,11 +185,12 @@ def topic_name(grants: Grants, pov_id: str) -> str:
 class ConnectionContext:
     """One connection during one message, as a handler sees it; implements `context.Context`."""
 
-    __slots__ = ("_connection", "host", "publishing")
+    __slots__ = ("_connection", "host", "publishing", "starting")
 
     def __init__(self, host: PluginHost, connection: Connection) -> None:
         self.host = host
         self.publishing = False
+        self.starting: list[str] | None = None
         self._connection = connection
 
     @property
@@ -229,7 +232,7 @@ class ConnectionContext:
         """Tell whether this connection is subscribed to the PoV."""
         return topic_name(self.grants, pov_id) in self._connection.topics
 
-    async def subscribe(self, pov_id: str) -> Subscribed:
+    async def subscribe(self, pov_id: str, since: Since | None = None) -> Subscribed:
         """Subscribe this connection."""
         services, connection = self.host.services, self._connection
         if pov_id != TEAM_FEED:
@@ -246,13 +249,21 @@ class ConnectionContext:
                 f"A connection has at most {services.limits.subscriptions} subscriptions",
                 field="povId",
             )
-        top = await services.hub.join(connection, name)
-        if connection.starting is None:
-            connection.starting = []
-        connection.starting.append(name)
+        joined = await services.hub.join(connection, name, since)
+        if self.starting is None:
+            self.starting = []
+        self.starting.append(name)
         if is_new and not connection.closed:
             services.subscribed(pov_id, connection)
-        return Subscribed(pov_id, top.epoch, top.offset, top.oldest, services.engine.guarantee)
+        return Subscribed(
+            pov_id,
+            joined.top.epoch,
+            joined.top.offset,
+            joined.top.oldest,
+            services.guarantee,
+            joined.recovered,
+            joined.missed,
+        )
 
     def unsubscribe(self, pov_id: str) -> bool:
         """Unsubscribe; return whether it was subscribed."""

@@ -11,19 +11,23 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from pov_rt.clock import Clock
 from pov_rt.connection import Connection
-from pov_rt.encoding import ActivityEncoder
-from pov_rt.engine.base import Engine, Entry, Top
+from pov_rt.engine.base import Engine, Entry, Position, Top
 from pov_rt.errors import CloseCode, Unavailable
-from pov_rt.fanout import Pending, Topic, chunks
+from pov_rt.fanout import Outbox, Pending, Topic, chunks
 from pov_rt.frames import text_frame
+from pov_rt.replay import PAGE, Joined, Replay, Since, contiguous, recover
 
 log = logging.getLogger(__name__)
 
-REPLAY_PAGE = 100
 RETRY_S = 1.0
-LINGER_S = 1.0
-"""A topic nobody is subscribed to any more is still followed for this long (page reloads)."""
+LINGER_S = 15.0
+"""A topic nobody is subscribed to any more is still followed for this long: with its ring, for
+those who come back after a reload or a broken network."""
+TURN_BYTES = 256 * 1024
+"""What a topic may hand to each of its subscribers in one turn. More is replayed to them at the
+pace of each: no client could read a publisher's 4 MiB before it counted as slow."""
 
 
 class Hub:
@@ -32,7 +36,9 @@ class Hub:
     `close` is how it ends connections that would have a gap.
     """
 
-    def __init__(self, engine: Engine, close: Callable[[Connection, CloseCode], None]) -> None:
+    def __init__(
+        self, engine: Engine, close: Callable[[Connection, CloseCode], None], clock: Clock
+    ) -> None:
         self._engine = engine
         self._close = close
         self._topics: dict[str, Topic] = {}
@@ -40,7 +46,7 @@ class Hub:
         self._dirty: list[Topic] = []
         self._idle: dict[str, Topic] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._encoder = ActivityEncoder()
+        self.replay = Replay(lambda: self._engine.log, clock, close=close, spawn=self._spawn)
         self.delivered = 0
         """Messages handed to sockets since the start."""
 
@@ -49,11 +55,12 @@ class Hub:
         """How many topics are followed."""
         return len(self._topics)
 
-    async def join(self, connection: Connection, name: str) -> Top:
+    async def join(self, connection: Connection, name: str, since: Since | None = None) -> Joined:
         """Register a connection on a topic and return the position from which it will be served.
 
-        Nothing is delivered to it before `start`. Joining again returns the current position.
-        Raises `Unavailable`; the connection is then not registered.
+        Nothing is delivered to it before `start`. Joining again returns the current position, or
+        serves it anew from where it asks for. Raises `Unavailable`; the connection is then not
+        registered.
         """
         topic = self._topics.get(name)
         if topic is None:
@@ -64,28 +71,38 @@ class Hub:
             if topic.opening is not None:
                 # Shielded: one waiter that is cancelled must not take the topic from the others.
                 await asyncio.shield(topic.opening)
-            top = await self._engine.log.top(name)
+            oldest = (await self._engine.log.top(name)).oldest
         except BaseException:
             self._release(topic)
             raise
+        joined = recover(Top(topic.epoch, topic.offset, oldest), since)
         if connection.closed or name in connection.topics:
             self._release(topic)
+            if not connection.closed and since is not None:
+                topic.hold(connection, joined.start)
             self.settle(connection)
         else:
             self.delivered += topic.flush()
             connection.topics[name] = topic
-            topic.catching_up[connection] = topic.offset
-        return Top(topic.epoch, topic.offset, top.oldest)
+            topic.hold(connection, joined.start)
+        return joined
 
     def start(self, connection: Connection, name: str) -> None:
-        """Deliver from now on; what was missed since `join` comes first, read from the log."""
+        """Deliver from now on; what was missed since where it was joined comes first."""
         topic = connection.topics.get(name)
-        if topic is None or connection not in topic.catching_up:
-            return
-        if topic.catching_up[connection] == topic.offset:
-            topic.go_live(connection)
-        else:
-            self._spawn(self._catch_up(topic, connection))
+        if topic is not None:
+            self.replay.start(topic, connection)
+
+    def delivered_to(self, connection: Connection, name: str) -> Position | None:
+        """Return up to where a connection was sent everything; None if it is not subscribed."""
+        topic = connection.topics.get(name)
+        return None if topic is None else Position(topic.epoch, topic.delivered(connection))
+
+    def hold(self, connection: Connection) -> None:
+        """Replay to a connection that reads slowly, at its pace, instead of piling it up."""
+        for topic in connection.topics.values():
+            if connection in topic.group(connection):
+                self.replay.hold(topic, connection)
 
     def leave(self, connection: Connection, name: str) -> bool:
         """Remove a connection from a topic; return whether it was there."""
@@ -141,14 +158,27 @@ class Hub:
 
     def settle(self, connection: Connection) -> None:
         """Send a connection what waits for it, so that what follows comes after."""
-        for topic in self._dirty:
-            topic.settle(connection)
+        mine, dirty = connection.topics, self._dirty
+        # Whichever are fewer: neither a busy node nor a busy client makes each reply dear.
+        if len(dirty) <= len(mine):
+            for topic in dirty:
+                topic.settle(connection)
+        else:
+            for topic in mine.values():
+                topic.settle(connection)
 
     def flush(self) -> None:
-        """Send everything that this turn produced."""
+        """Send everything that this turn produced, in one piece to each connection."""
         dirty, self._dirty = self._dirty, []
+        if len(dirty) == 1:
+            self.delivered += dirty[0].flush()
+            return
+        outbox: Outbox = {}
         for topic in dirty:
-            self.delivered += topic.flush()
+            self.delivered += topic.flush(outbox)
+        for connection, frames in outbox.items():
+            for data in chunks(frames):
+                connection.transport.send(data)
 
     def sweep(self, now: float) -> None:
         """Stop following topics without subscribers; called about once a second."""
@@ -159,7 +189,9 @@ class Hub:
                 topic.idle_since = now
             elif now - topic.idle_since >= LINGER_S:
                 del self._idle[name], self._topics[name]
+                self.replay.drop(topic)
                 self._closing[name] = self._spawn(self._unwatch(name))
+        self.replay.sweep(now)
 
     async def close(self) -> None:
         """Send what waits and end every task."""
@@ -176,12 +208,30 @@ class Hub:
             self._add(topic, Pending(text_frame(body), True, spare))
 
     def _take(self, topic: Topic, entries: Sequence[Entry]) -> None:
-        if entries:
-            topic.offset = entries[-1].offset
-        if topic.plain or topic.full:
-            for entry in entries:
-                body = self._encoder.message(entry, feed=topic.feed)
-                self._add(topic, Pending(text_frame(body), False, None))
+        if not entries:
+            return
+        is_live = bool(topic.plain or topic.full)
+        if is_live or topic.ring is not None:
+            frames = [self.replay.frame(topic, entry) for entry in entries]
+            if topic.ring is not None:
+                topic.ring.add(frames)
+            if is_live:
+                topic.pending_bytes += sum(map(len, frames))
+                if topic.pending_bytes > TURN_BYTES:
+                    self._hold_all(topic, entries[-1].offset)
+                    return
+                for frame in frames:
+                    if frame:
+                        self._add(topic, Pending(frame, False, None))
+        topic.offset = entries[-1].offset
+
+    def _hold_all(self, topic: Topic, offset: int) -> None:
+        """Replay the entries up to `offset` to all subscribers, each at its pace."""
+        self.delivered += topic.flush()
+        topic.pending_bytes = 0
+        for connection in [*topic.plain, *topic.full]:
+            self.replay.hold(topic, connection)
+        topic.offset = offset
 
     def _add(self, topic: Topic, item: Pending) -> None:
         if not topic.pending:
@@ -189,34 +239,6 @@ class Hub:
                 asyncio.get_running_loop().call_soon(self.flush)
             self._dirty.append(topic)
         topic.pending.append(item)
-
-    async def _catch_up(self, topic: Topic, connection: Connection) -> None:
-        """Replay from the log until a read reaches the top with no await in between."""
-        try:
-            while (after := topic.catching_up.get(connection)) is not None:
-                if after == topic.offset:
-                    topic.go_live(connection)
-                    return
-                page = await self._engine.log.read(topic.name, after, REPLAY_PAGE)
-                if connection not in topic.catching_up:
-                    return
-                # What the topic has not taken over yet (it is being repaired) will come live.
-                entries = [entry for entry in page.entries if entry.offset <= topic.offset]
-                if page.top.epoch != topic.epoch or not _contiguous(after, entries):
-                    self._close(connection, CloseCode.GAP)
-                    return
-                topic.catching_up[connection] = entries[-1].offset
-                frames = [
-                    text_frame(self._encoder.message(entry, feed=topic.feed)) for entry in entries
-                ]
-                # Drained after each piece: a page of large activities is more than may wait.
-                for data in chunks(frames):
-                    if connection not in topic.catching_up:
-                        return
-                    connection.transport.send(data)
-                    await connection.transport.drained()
-        except Unavailable:
-            self._close(connection, CloseCode.GAP)
 
     async def _open(self, topic: Topic) -> None:
         try:
@@ -243,13 +265,13 @@ class Hub:
             while self._topics.get(topic.name) is topic:
                 seen = topic.seen
                 try:
-                    page = await self._engine.log.read(topic.name, topic.offset, REPLAY_PAGE)
+                    page = await self._engine.log.read(topic.name, topic.offset, PAGE)
                 except Unavailable as error:
                     log.warning("cannot compare a topic with its log: %s", error)
                     await asyncio.sleep(RETRY_S)
                     continue
                 if page.entries and page.top.epoch == topic.epoch:
-                    if _contiguous(topic.offset, page.entries):
+                    if contiguous(topic.offset, page.entries):
                         self._take(topic, page.entries)
                         continue
                 elif page.top == Top(topic.epoch, topic.offset, page.top.oldest):
@@ -265,6 +287,7 @@ class Hub:
     def _reset(self, topic: Topic, top: Top) -> None:
         topic.flush()
         members = [*topic.plain, *topic.full, *topic.catching_up]
+        self.replay.drop(topic)
         topic.epoch, topic.offset, topic.seen = top.epoch, top.offset, 0
         log.warning("the log of a topic has a gap", extra={"topic": topic.name})
         for connection in members:
@@ -287,10 +310,3 @@ class Hub:
         if not task.cancelled() and (error := task.exception()) is not None:
             # A caller that waits for the task gets the same error; this line is for the others.
             log.warning("following a topic failed", exc_info=error)
-
-
-def _contiguous(after: int, entries: Sequence[Entry]) -> bool:
-    """Tell whether entries follow an offset without a hole; none at all is a hole."""
-    return bool(entries) and all(
-        entry.offset == after + index for index, entry in enumerate(entries, 1)
-    )

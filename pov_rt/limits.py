@@ -42,15 +42,15 @@ class Bucket:
         self._level = rate.burst
         self._at = now
 
-    def take(self, rate: Rate, now: float) -> float:
-        """Take one; return 0.0, or the seconds until there is one (nothing is taken then)."""
+    def take(self, rate: Rate, now: float, count: float = 1.0) -> float:
+        """Take some; return 0.0, or the seconds until they are there (nothing is taken then)."""
         level = min(rate.burst, self._level + (now - self._at) * rate.per_second)
         self._at = now
-        if level >= 1.0:
-            self._level = level - 1.0
+        if level >= count:
+            self._level = level - count
             return 0.0
         self._level = level
-        return (1.0 - level) / rate.per_second
+        return (count - level) / rate.per_second
 
 
 class KeyedBuckets:

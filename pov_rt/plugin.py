@@ -19,7 +19,16 @@ from typing_extensions import TypeVar
 from pov_rt.auth.grants import Grants
 from pov_rt.auth.tokens import Identity
 from pov_rt.clock import Clock, rfc3339
-from pov_rt.context import Context, HistoryPage, Host, Published, Request, Response, Subscribed
+from pov_rt.context import (
+    Context,
+    Guarantee,
+    HistoryPage,
+    Host,
+    Published,
+    Request,
+    Response,
+    Subscribed,
+)
 from pov_rt.engine.base import Leases, Marks, Position, Sets
 from pov_rt.errors import (
     ClientError,
@@ -54,6 +63,7 @@ __all__ = [
     "Context",
     "Forbidden",
     "Grants",
+    "Guarantee",
     "HistoryPage",
     "Host",
     "Identity",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -12,12 +13,13 @@ from pov_rt.auth.keys import Keyring
 from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.clock import Clock, SystemClock, rfc3339
 from pov_rt.connection import Connection, Transport
-from pov_rt.context import Fetch
+from pov_rt.context import Fetch, Guarantee
 from pov_rt.dispatch import Dispatcher
 from pov_rt.encoding import encode
 from pov_rt.engine.base import Engine, Entry
 from pov_rt.engine.open import open_engine
 from pov_rt.errors import CloseCode, Unavailable
+from pov_rt.frames import text_frame
 from pov_rt.health import Health
 from pov_rt.hosting import Services
 from pov_rt.hub import Hub
@@ -59,7 +61,7 @@ class Server:
         self.keyring = Keyring(settings.auth, self.clock)
         self.tokens = Tokens(settings.auth, self.keyring, self.clock)
         self.engine = engine or open_engine(settings, self.clock, self.node)
-        self.hub = Hub(self.engine, self.close)
+        self.hub = Hub(self.engine, self.close, self.clock)
         self.register = Register(
             self.engine.signals, settings.limits, settle=self.hub.settle, close=self.close
         )
@@ -77,6 +79,11 @@ class Server:
                 limits=settings.limits,
                 fetch=fetch,
                 options=registry.options,
+                guarantee=Guarantee(
+                    self.engine.guarantee,
+                    settings.engine.max_entries,
+                    settings.engine.max_age_s,
+                ),
                 seen=SeenIds(),
                 subscribed=self._subscribed,
                 unsubscribed=self._unsubscribed,
@@ -177,6 +184,10 @@ class Server:
         self.plugins.connected(connection)
         return connection
 
+    def lagging(self, connection: Connection) -> None:
+        """Let a slow client catch up at its pace; the `Receiver`'s part."""
+        self.hub.hold(connection)
+
     def closed(self, connection: Connection, reason: str) -> None:
         """Let go of a connection whose socket is ending; the `Receiver`'s part."""
         self.register.remove(connection)
@@ -189,7 +200,8 @@ class Server:
                 task.cancel()
         self.plugins.disconnected(connection)
         received, sent = connection.transport.traffic
-        sort = reason.partition(",")[0].partition(":")[0]
+        # Without what varies, for each sort becomes a series of the metrics.
+        sort = re.split(r"[,:]| with \d", reason, maxsplit=1)[0]
         self.closes[sort] = self.closes.get(sort, 0) + 1
         log.info(
             "connection closed: %s",
@@ -213,13 +225,14 @@ class Server:
             return
         connection.close_reason = code.reason
         self.hub.settle(connection)
-        if connection.v1:
-            closing = Closing(code=code.code, reason=code.reason)
-            if code.reconnect:
-                after = self._come_back_after() if retry_after_s is None else retry_after_s
-                closing = Closing(code=code.code, reason=code.reason, retry_after=round(after, 3))
-            connection.send(encode(closing))
-        connection.transport.close(code)
+        if not connection.v1:
+            connection.transport.close(code)
+            return
+        closing = Closing(code=code.code, reason=code.reason)
+        if code.reconnect:
+            after = self._come_back_after() if retry_after_s is None else retry_after_s
+            closing = Closing(code=code.code, reason=code.reason, retry_after=round(after, 3))
+        connection.transport.close(code, text_frame(encode(closing)))
 
     def sweep(self) -> None:
         """Do what is due; called about once a second."""

@@ -107,6 +107,9 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     devices_per_user: Count = 16
     message_rate: Rate = "50/s"
     """Messages of one connection, with a burst of twice that."""
+    control_rate: Rate = "200/s"
+    """Pings, pongs and small fragments of one connection, with a burst of five times that; past it
+    the connection is closed."""
     rejected_messages: Count = 500
     """By how many rate-limited messages may outnumber the others; then the connection is closed."""
     inbox_messages: Count = 64
@@ -290,7 +293,7 @@ def _find_limit_problems(limits: LimitSettings) -> Iterator[tuple[str, str]]:
             "limits.details_bytes",
             f"must be below limits.message_bytes, {limits.message_bytes}, to fit into a message",
         )
-    for name in ("message_rate", "token_rate"):
+    for name in ("message_rate", "control_rate", "token_rate"):
         try:
             parse_rate(getattr(limits, name))
         except ValueError as error:

@@ -17,11 +17,11 @@ LAYERS = (
     ("auth", "context", "engine", "merging", "faults", "logs", "systemd", "topics"),
     ("config", "encoding"),
     ("plugin", "ids", "discovery", "registry", "schema"),
-    ("connection", "fanout", "hub", "register", "publishing", "health", "blocked"),
+    ("connection", "fanout", "replay", "hub", "register", "publishing", "health", "blocked"),
     ("dispatch", "hosting", "plugin_runtime", "requests"),
     ("server",),
     ("web",),
-    ("cli", "testing", "scaffold", "tracker", "suites", "client"),
+    ("cli", "db_commands", "options", "testing", "scaffold", "tracker", "suites", "client"),
 )
 """From the bottom up; a module imports from its own layer and those below. `plugins` may import
 `plugin` and nothing else."""

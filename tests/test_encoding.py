@@ -38,13 +38,22 @@ def test_an_http_error_says_when_to_come_back() -> None:
     }
 
 
-@pytest.mark.parametrize(("feed", "tail"), [(False, b"}"), (True, b',"feed":"*"}')])
-def test_an_activity_is_its_stored_bytes_with_time_and_offset(feed: bool, tail: bytes) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name", "tail"),
+    [
+        ("pov", b"activity", b"}"),
+        ("team", b"activity", b',"feed":"*"}'),
+        ("user", b"notification", b"}"),
+    ],
+)
+def test_a_push_is_its_stored_bytes_with_time_and_offset(
+    kind: str, name: bytes, tail: bytes
+) -> None:
     encoder = ActivityEncoder()
     entry = Entry(3, '{"id":"é"}'.encode(), 0.25)
     data = '{"id":"é","at":"1970-01-01T00:00:00.250Z"}'.encode()
-    assert encoder.message(entry, feed=feed) == (
-        b'{"type":"activity","data":' + data + b',"offset":3' + tail
+    assert encoder.message(entry, kind) == (
+        b'{"type":"' + name + b'","data":' + data + b',"offset":3' + tail
     )
     assert encoder.item(entry._replace(offset=4)) == b'{"data":' + data + b',"offset":4}'
     assert b"1970-01-01T00:00:01" in encoder.item(entry._replace(at=1.0)), "no stale time"

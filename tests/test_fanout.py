@@ -6,14 +6,14 @@ import json
 
 from pov_rt.clock import ManualClock
 from pov_rt.connection import Connection
-from pov_rt.fanout import JOIN_BYTES, Pending, Topic, chunks
+from pov_rt.fanout import JOIN_BYTES, Pending, Progress, Topic, chunks
 from pov_rt.frames import text_frame
 from tests.transports import connection, recorder
 
 
 def subscribed(topic: Topic, name: str, *, v1: bool = True) -> Connection:
     made = connection(name, name, ManualClock(), v1=v1)
-    topic.catching_up[made] = topic.offset
+    topic.catching_up[made] = Progress(topic.offset)
     topic.go_live(made)
     return made
 

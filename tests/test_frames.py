@@ -142,7 +142,10 @@ BAD = [
     (masked_frame(1, b"\xed\xa0\x80"), CloseCode.INVALID_UTF8, "UTF-8"),
     (masked_frame(1, b"\xc3"), CloseCode.INVALID_UTF8, "UTF-8"),
     (masked_frame(2, b"x" * (LIMIT + 1))[:14], CloseCode.TOO_BIG, "above"),
-    (b"\x82\xff" + b"\xff" * 8 + b"\0\0\0\0", CloseCode.TOO_BIG, "above"),
+    (b"\x82\xff" + (2**62).to_bytes(8) + b"\0\0\0\0", CloseCode.TOO_BIG, "above"),
+    (b"\x82\xff" + b"\xff" * 8 + b"\0\0\0\0", CloseCode.PROTOCOL_ERROR, "above 2^63"),
+    (b"\x81\xfe\0\x7d" + b"\0" * 129, CloseCode.PROTOCOL_ERROR, "shortest form"),
+    (b"\x81\xff\0\0\0\0\0\0\xff\xff" + b"\0" * 4, CloseCode.PROTOCOL_ERROR, "shortest form"),
 ]
 
 

@@ -64,7 +64,9 @@ class Recorder:
     async def drained(self) -> None:
         return
 
-    def close(self, code: CloseCode) -> None:
+    def close(self, code: CloseCode, last: bytes = b"") -> None:
+        if last:
+            self.send(last)
         self.closed_with = self.closed_with or code
 
     def abort(self) -> None:
@@ -73,6 +75,8 @@ class Recorder:
 
 class Nobody:
     def receive(self, connection: Connection, payload: bytes, is_text: bool) -> None: ...
+
+    def lagging(self, connection: Connection) -> None: ...
 
     def closed(self, connection: Connection, reason: str) -> None: ...
 

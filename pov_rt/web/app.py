@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import stat
@@ -21,18 +22,22 @@ from pov_rt.blocked import BlockWatch
 from pov_rt.context import Response
 from pov_rt.errors import Unavailable
 from pov_rt.limits import KeyedBuckets, parse_rate
+from pov_rt.logs import Throttle
 from pov_rt.registry import Registry
 from pov_rt.server import Server
 from pov_rt.settings import Settings, SettingsError
 from pov_rt.web.activities import ActivitiesHandler, HistoryHandler
+from pov_rt.web.bounds import bounds_of
 from pov_rt.web.console import ConsoleDataHandler, ConsoleHandler
 from pov_rt.web.http import Fallback, log_request
-from pov_rt.web.listener import Listener, default_capacity
+from pov_rt.web.listener import ADMIN_CONNECTIONS, Listener, capacity
 from pov_rt.web.ops import HealthHandler, MetricsHandler, ReadyHandler, ServerCollector
 from pov_rt.web.plugin_routes import PluginHandler, plugin_paths
 from pov_rt.web.socket import EchoHandler, SocketHandler
 from pov_rt.web.token import TokenHandler
 from pov_rt.web.wire import Wire
+
+log = logging.getLogger(__name__)
 
 SWEEP_MS = 1000
 MAX_HEADER_BYTES = 16 * 1024
@@ -113,10 +118,23 @@ class WebServer:
         except BaseException:
             self._close_sockets()
             raise
-        capacity = self.settings.limits.connections or default_capacity()
+        complaint = Throttle(log)
         self._listeners = [
-            Listener(self.http, sockets, capacity=capacity, busy=self._busy),
-            Listener(self.admin, admin, capacity=capacity, busy=lambda: 0),
+            Listener(
+                self.http,
+                sockets,
+                capacity=capacity(self.settings.limits.connections),
+                busy=self._busy,
+                complaint=complaint,
+            ),
+            # Out of the reserve, so that neither can lock the other out.
+            Listener(
+                self.admin,
+                admin,
+                capacity=ADMIN_CONNECTIONS,
+                busy=lambda: len(self.admin._connections),  # noqa: SLF001  (no public count)
+                complaint=complaint,
+            ),
         ]
         self._sweep.start()
         self._blocked.start()
@@ -150,7 +168,11 @@ class WebServer:
     def make_app(self) -> Application:
         """Return the routes that clients use."""
         node = {"server": self.server}
-        wires = {"started": self._wire_started, "ended": self._wire_ended}
+        wires = {
+            "started": self._wire_started,
+            "ended": self._wire_ended,
+            "bounds": bounds_of(self.settings.limits),
+        }
         buckets = KeyedBuckets(parse_rate(self.settings.limits.token_rate))
         # The first that fits is taken: those that are asked for most come first.
         routes: list[Any] = [

@@ -23,18 +23,30 @@ log = logging.getLogger(__name__)
 
 RESERVE = 64
 """Descriptors for everything that is no client: log, engine, listeners, requests out."""
+ADMIN_CONNECTIONS = 24
+"""Connections to the admin port, out of the reserve."""
 ACCEPTS_AT_ONCE = 64
 UNSENT_BYTES = 128 * 1024
 """What the kernel holds of one client's unsent bytes (TCP_NOTSENT_LOWAT)."""
 REST_S = 0.1
 
 
-def default_capacity() -> int:
-    """Raise the soft limit of open files to the hard one; return how many sockets fit."""
+def capacity(wanted: int = 0) -> int:
+    """Raise the soft limit of open files to the hard one; return how many clients there may be.
+
+    That is `wanted`, but never more than fit; 0 stands for all that fit.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return max(16, min(hard, 1 << 20) - RESERVE)
+    fit = max(16, min(hard, 1 << 20) - RESERVE)
+    if wanted > fit:
+        log.warning(
+            "limits.connections is %d, but only %d fit below the limit of open files (LimitNOFILE)",
+            wanted,
+            fit,
+        )
+    return min(wanted or fit, fit)
 
 
 class Stream(IOStream):
@@ -90,6 +102,7 @@ class Listener:
         *,
         capacity: int,
         busy: Callable[[], int],
+        complaint: Throttle,
     ) -> None:
         self.sockets = tuple(sockets)
         self._http = http
@@ -97,7 +110,7 @@ class Listener:
         self._busy = busy
         self._loop = asyncio.get_running_loop()
         self._rest: asyncio.TimerHandle | None = None
-        self._complaint = Throttle(log)
+        self._complaint = complaint
         self._stopped = False
         self._listen()
 

@@ -22,9 +22,10 @@ from pov_rt.errors import (
 )
 from pov_rt.frames import binary_frame, text_frame
 from pov_rt.messages import check_id
+from pov_rt.web.bounds import Bounds
 from pov_rt.web.http import Handler, bearer, one_header, parse_query
 from pov_rt.web.listener import Stream
-from pov_rt.web.wire import Bounds, Wire
+from pov_rt.web.wire import Wire
 
 SUBPROTOCOL = "pov-rt.v1"
 BEARER = "bearer."
@@ -52,7 +53,7 @@ class SocketProtocol(WebSocketProtocol13):
         # One ready piece: with set_header and finish the handshake takes 428 us and not 255.
         response = handler.switching_protocols(self.compute_accept_value(handler.key))
         sock, received = cast(Stream, handler.detach()).release()
-        handler.wire = Wire(sock, handler.bounds(), asyncio.get_running_loop(), handler.ended)
+        handler.wire = Wire(sock, handler.bounds, asyncio.get_running_loop(), handler.ended)
         handler.wire.send(response)
         handler.open(received)
         handler.ws_connection = None  # the two refer to each other; neither is needed any more
@@ -63,6 +64,7 @@ class SocketHandler(Handler, WebSocketHandler):
 
     kind: type[Connection] = Connection
     wire: Wire
+    bounds: Bounds
     started: Callable[[Wire], None]
     ended: Callable[[Wire], None]
     identity: Identity
@@ -91,13 +93,6 @@ class SocketHandler(Handler, WebSocketHandler):
     def get_websocket_protocol(self) -> WebSocketProtocol13:
         """Return the protocol that leaves the socket to us."""
         return SocketProtocol(self, False, _WebSocketParams())
-
-    def bounds(self) -> Bounds:
-        """Return what may wait for this client."""
-        limits = self.server.settings.limits
-        return Bounds(
-            limits.message_bytes, limits.queue_bytes, limits.queue_slow_bytes, limits.queue_slow_s
-        )
 
     def switching_protocols(self, accept: str) -> bytes:
         """Return the 101 answer."""

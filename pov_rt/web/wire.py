@@ -12,10 +12,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from pov_rt.errors import CloseCode
 from pov_rt.frames import FrameParser, Opcode, close_frame, ping_frame, pong_frame
+from pov_rt.limits import Bucket
+from pov_rt.web.bounds import Bounds
+from pov_rt.web.liveness import has_hung_up, unread_bytes
 
 log = logging.getLogger(__name__)
 
@@ -24,21 +27,14 @@ CLOSE_WAIT_S = 1.0
 """How long a peer has to read the close frame and to hang up."""
 BUFFERS_AT_ONCE = 64
 """Buffers given to one `sendmsg`; IOV_MAX is 1,024, but a socket buffer is full long before."""
-CORKED_FRAMES = 64
+CORKED_BYTES = 64 * 1024
 """Answers that are held back to leave together; more could be a flood's worth of memory."""
+CLOSE_BYTES = 64 * 1024
+"""More than this is not sent before a close frame: the client has to see that in `CLOSE_WAIT_S`."""
 EMPTY_CLOSE = b"\x88\x00"
 INBOX, BACKLOG = 1, 2
 """Why a socket is not read: its connection has enough to do, or its client does not read."""
 PING = ping_frame()
-
-
-class Bounds(NamedTuple):
-    """How much may wait for one client: `queue_bytes` ever, `slow_bytes` for `slow_s` seconds."""
-
-    message_bytes: int
-    queue_bytes: int
-    slow_bytes: int
-    slow_s: float
 
 
 class Peer(Protocol):
@@ -46,6 +42,9 @@ class Peer(Protocol):
 
     def receive(self, payload: bytes, is_text: bool) -> None:
         """Take one whole message."""
+
+    def lagging(self) -> None:
+        """Learn that much waits for the client to read: send it no more than it asks for."""
 
     def lost(self, reason: str) -> None:
         """Learn that the socket is ending; called once."""
@@ -65,9 +64,12 @@ class Wire:
         "_bytes_in",
         "_bytes_out",
         "_closing",
+        "_controls",
         "_corked",
+        "_corked_bytes",
         "_drained",
         "_ended",
+        "_eof",
         "_fd",
         "_heard",
         "_loop",
@@ -79,6 +81,7 @@ class Wire:
         "_reason",
         "_socket",
         "_timer",
+        "_unread",
     )
 
     def __init__(
@@ -99,9 +102,13 @@ class Wire:
         self._queue: deque[bytes | memoryview] | None = None
         self._queued = 0
         self._corked: list[bytes] | None = None
+        self._corked_bytes = 0
+        self._controls: Bucket | None = None
         self._backlog: Sequence[tuple[int, bytes]] = ()
         self._paused = 0
         self._heard = False
+        self._unread = 0
+        self._eof = False
         self._closing = False
         self._reason: str | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -115,7 +122,8 @@ class Wire:
         if self._ended is None or self._closing:
             self._loop.call_soon(self._tell, self._reason or "closed")
             return
-        self._loop.add_reader(self._fd, self._readable)
+        if not self._paused:
+            self._loop.add_reader(self._fd, self._readable)
         if received:
             self._loop.call_soon(self._feed, received)
 
@@ -137,6 +145,9 @@ class Wire:
             return
         if self._corked is not None:
             self._corked.append(data)
+            self._corked_bytes += len(data)
+            if self._corked_bytes > CORKED_BYTES:
+                self._uncork()
         elif self._queue is not None:
             self._enqueue(data)
         else:
@@ -147,9 +158,18 @@ class Wire:
         self.send(PING)
 
     def heard(self) -> bool:
-        """Tell whether any byte arrived since the last call; yes while nobody is listening."""
-        heard, self._heard = self._heard or self._paused != 0, False
-        return heard
+        """Tell whether the client showed life since the last call: it sent, or read what waited.
+
+        While the socket is not read, what came is looked at from outside.
+        """
+        heard, self._heard = self._heard, False
+        if heard or not self._paused or self._ended is None:
+            return heard
+        if has_hung_up(self._fd):
+            self._loop.call_soon(self._drop, "the client went away")
+            return False
+        before, self._unread = self._unread, unread_bytes(self._fd)
+        return self._unread != before
 
     def pause_reads(self, paused: bool) -> None:
         """Stop or go on reading."""
@@ -163,18 +183,25 @@ class Wire:
             # Shielded: several topics may wait, and one that is cancelled must not end the others.
             await asyncio.shield(self._drained)
 
-    def close(self, code: CloseCode) -> None:
-        """Send a close frame and end the socket after the peer's answer, within 1 s."""
-        if self._closing:
+    def close(self, code: CloseCode, last: bytes = b"") -> None:
+        """Send `last` and a close frame; end the socket after the peer's answer, within 1 s."""
+        if not self._closing:
+            self._uncork()
+        if self._closing:  # what was held back may have been too much for it
             return
-        if self._queue and code is CloseCode.SLOW_CONSUMER:
+        if self._queue and self._queued > CLOSE_BYTES:
             # What waits would keep the close frame from a client that reads again; the part of a
             # frame that it has already must be completed.
             head = self._queue[0]
             self._queue.clear()
             self._queue.append(head)
             self._queued = len(head)
-        self.send(close_frame(code.code, code.reason))
+        data = last + close_frame(code.code, code.reason)
+        if self._queue is not None:
+            self._queue.append(data)
+            self._queued += len(data)
+        else:
+            self._write(data)
         self._end(code.reason)
 
     def abort(self) -> None:
@@ -203,18 +230,40 @@ class Wire:
         except OSError as error:
             self._drop(f"connection lost: {error.strerror}")
             return
-        if not data:
+        if data:
+            self._feed(data)
+        elif self._queue is None:
             self._drop("the client went away")
-            return
-        self._feed(data)
+        else:
+            # It may have closed its side only, and still read what waits.
+            self._eof = True
+            self._loop.remove_reader(self._fd)
+            if not self._closing:
+                self._end("the client went away")
 
     def _feed(self, data: bytes) -> None:
         self._bytes_in += len(data)
         self._heard = True
         # Once it is closing, bytes are only read away: unread ones would turn the end into a reset,
         # and a reset can take the close frame from the client (RFC 6455, section 7.1.1).
-        if not self._closing:
-            self._take(self._parser.feed(data))
+        if self._closing:
+            return
+        events = self._parser.feed(data)
+        if self._parser.controls and self._is_flooding():
+            log.info("a client sends too many control frames or fragments")
+            self.close(CloseCode.FLOODING)
+        elif self._paused:
+            self._backlog = [*self._backlog, *events]
+        else:
+            self._take(events)
+
+    def _is_flooding(self) -> bool:
+        """Charge the client for frames that no message pays for."""
+        rate, now = self._bounds.control_rate, self._loop.time()
+        if self._controls is None:
+            self._controls = Bucket(rate, now)
+        count, self._parser.controls = self._parser.controls, 0
+        return self._controls.take(rate, now, count) > 0
 
     def _resume(self) -> None:
         # It may have been paused again meanwhile.
@@ -239,21 +288,27 @@ class Wire:
                 self._finish_writing()
 
     def _uncork(self) -> None:
-        """Let go of the answers that are held back."""
+        """Let go of the answers that are held back, the last ones of a closing socket too."""
         corked = self._corked
-        if corked:
-            self._corked = []
-            data = corked[0] if len(corked) == 1 else b"".join(corked)
+        if not corked:
+            return
+        # Until all are on their way nothing is held back: what `_enqueue` closes with comes after.
+        self._corked = None
+        small, self._corked_bytes = self._corked_bytes <= 2 * CORKED_BYTES, 0
+        was_closing = self._closing
+        # A large one stays as it is, shared with other clients, rather than be copied for this one.
+        for data in (b"".join(corked),) if small else corked:
+            if self._closing and not was_closing:
+                break
             if self._queue is None:
                 self._write(data)
             else:
                 self._enqueue(data)
+        self._corked = []
 
     def _handle(self, events: Sequence[tuple[int, bytes]]) -> None:
         peer = self._peer
         for index, (opcode, payload) in enumerate(events):
-            if self._corked and len(self._corked) >= CORKED_FRAMES:
-                self._uncork()
             if self._closing or peer is None:
                 return
             if self._paused:
@@ -298,6 +353,12 @@ class Wire:
         if self._queued > self._bounds.slow_bytes and self._timer is None:
             self._timer = self._loop.call_later(self._bounds.slow_s, self._too_slow)
             self._pause(BACKLOG, True)
+            # Not at once: whoever sends is going through its subscribers.
+            self._loop.call_soon(self._lag)
+
+    def _lag(self) -> None:
+        if self._peer is not None and not self._closing:
+            self._peer.lagging()
 
     def _too_slow(self) -> None:
         self._reason = f"slow consumer, {self._queued} bytes unsent for {self._bounds.slow_s:g} s"
@@ -316,6 +377,7 @@ class Wire:
             return
         self._queued -= sent
         self._bytes_out += sent
+        self._heard = True
         while sent:
             size = len(queue[0])
             if sent < size:
@@ -345,7 +407,8 @@ class Wire:
             self._timer.cancel()
         self._timer = self._loop.call_later(CLOSE_WAIT_S, self._drop, reason)
         self._loop.call_soon(self._tell, reason)
-        if self._paused:
+        if self._ended is not None and not self._eof:
+            # Also if it was paused, or not begun: the peer's own end is waited for.
             self._loop.add_reader(self._fd, self._readable)
         self._release_waiters()
         if self._corked is None:
@@ -354,6 +417,9 @@ class Wire:
     def _finish_writing(self) -> None:
         """Half-close once all is written: the peer sees the close frame, then the end."""
         if self._queue is None and self._ended is not None:
+            if self._eof:
+                self._drop(self._reason or "the client went away")
+                return
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_WR)
 
@@ -376,8 +442,10 @@ class Wire:
         self._queued = 0
         self._backlog = ()
         self._release_waiters()
-        self._tell(reason)
-        ended(self)
+        try:
+            self._tell(reason)
+        finally:
+            ended(self)
 
     def _tell(self, reason: str) -> None:
         peer, self._peer = self._peer, None

@@ -10,6 +10,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -162,30 +163,93 @@ def publish(server: RunningServer, size: int, count: int) -> None:
     server.run(lambda: server.web.server.publishing.publish(batch, PUBLISHER))
 
 
-def test_a_client_that_does_not_read_is_closed_and_nobody_else_notices(
-    server: RunningServer, connect: Connect, caplog: pytest.LogCaptureFixture
+class TestSlowClients:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(limits=LimitSettings(queue_slow_s=0.3))
+
+    def test_one_that_does_not_read_is_closed_and_nobody_else_notices(
+        self, server: RunningServer, connect: Connect, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        ana = connect("ana")
+        ana.request({"type": "subscribe", "povId": "acme"})
+        with raw_client(server, receive_buffer=4096) as slow:
+            slow.send(text('{"type":"subscribe","povId":"acme"}'))
+            assert b"subscribed" in slow.receive()[1]
+            most = 0
+            for _ in range(80):
+                publish(server, 15_000, 6)
+                most = max(most, server.call(lambda: unsent(server)))
+                for _ in range(6):
+                    assert ana.receive()["type"] == "activity"
+            assert 256 * 1024 < most < 512 * 1024, "what it does not read is not piled up"
+            wait_until(server, lambda: len(server.web.server.register) == 1)
+            assert server.call(lambda: server.web.server.closes)["slow consumer"] == 1
+            # What reached it are whole frames, in order; then it is told why.
+            offsets = []
+            while (frame := slow.receive())[0] == Opcode.TEXT:
+                offsets.append(json.loads(frame[1])["offset"])
+            assert offsets == list(range(1, len(offsets) + 1))
+            assert int.from_bytes(frame[1][:2]) == CloseCode.SLOW_CONSUMER.code
+        lines = [r for r in caplog.records if "slow consumer" in r.getMessage()]
+        assert len(lines) == 1
+        assert "bytes unsent" in lines[0].getMessage()
+
+    def test_signals_beyond_the_bound_of_one_client_end_it_with_a_close_frame(
+        self, server: RunningServer
+    ) -> None:
+        bound = server.web.settings.limits.queue_bytes
+        body = json.dumps({"type": "big", "text": "x" * 60_000}).encode()
+        with raw_client(server, receive_buffer=4096) as slow:
+            slow.send(text('{"type":"subscribe","povId":"acme"}'), text('{"type":"poll","n":1}'))
+            slow.receive()
+            slow.receive()
+            hub = server.web.server.hub
+
+            def promote_and_send() -> None:
+                (connection,) = server.web.server.register.all()
+                hub.promote(connection)
+                for _ in range(bound // len(body) + 60):
+                    hub.broadcast("pov/acme", body)
+
+            server.call(promote_and_send)
+            wait_until(server, lambda: len(server.web.server.register) == 0)
+            assert server.call(lambda: server.web.server.closes)["slow consumer"] == 1
+            assert slow.closed_with() == CloseCode.SLOW_CONSUMER.code
+
+    def test_one_that_reads_slowly_gets_everything_in_order_and_stays(
+        self, server: RunningServer
+    ) -> None:
+        with raw_client(server, receive_buffer=4096) as slow:
+            slow.send(text('{"type":"subscribe","povId":"acme"}'))
+            slow.receive()
+            for _ in range(8):
+                publish(server, 15_000, 40)
+                for _ in range(10):
+                    assert slow.receive()[0] == Opcode.TEXT
+            offsets = [json.loads(slow.receive()[1])["offset"] for _ in range(240)]
+            assert offsets == list(range(81, 321))
+            slow.send(PING)
+            assert slow.receive() == PONG
+
+
+def unsent(server: RunningServer) -> int:
+    return sum(wire.unsent_bytes for wire in server.web._wires)
+
+
+def test_a_batch_larger_than_a_queue_reaches_every_healthy_client(
+    server: RunningServer, connect: Connect
 ) -> None:
-    caplog.set_level(logging.INFO)
-    ana = connect("ana")
-    ana.request({"type": "subscribe", "povId": "acme"})
-    with raw_client(server, receive_buffer=4096) as slow:
-        slow.send(text('{"type":"subscribe","povId":"acme"}'))
-        assert b"subscribed" in slow.receive()[1]
-        for _ in range(12):
-            publish(server, 15_000, 40)
-            for _ in range(40):
-                assert ana.receive()["type"] == "activity"
-        assert server.call(lambda: len(server.web.server.register)) == 1
-        assert server.call(lambda: server.web.server.closes)["slow consumer"] == 1
-        # What reached it are whole frames, in order; then it is told why.
-        offsets = []
-        while (frame := slow.receive())[0] == Opcode.TEXT:
-            offsets.append(json.loads(frame[1])["offset"])
-        assert offsets == list(range(1, len(offsets) + 1))
-        assert int.from_bytes(frame[1][:2]) == CloseCode.SLOW_CONSUMER.code
-    lines = [r for r in caplog.records if "slow consumer" in r.getMessage()]
-    assert len(lines) == 1
-    assert "bytes unsent" in lines[0].getMessage()
+    clients = [connect(f"user-{n}", v1=bool(n % 2)) for n in range(3)]
+    for client in clients:
+        client.request({"type": "subscribe", "povId": "acme"})
+    publish(server, 1500, 180)
+    publish(server, 3500, 1000)
+    publish(server, 10, 1)
+    for client in clients:
+        got = [client.receive()["offset"] for _ in range(1181)]
+        assert got == list(range(1, 1182))
 
 
 def test_a_client_that_vanished_is_one_line_in_the_log(
@@ -349,11 +413,152 @@ def finish(sock: socket.socket, data: bytes) -> None:
     sock.sendall(data)
 
 
-def test_a_hundred_thousand_pings_unread_are_little_memory(server: RunningServer) -> None:
+class TestControlFrames:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(limits=LimitSettings(control_rate="1000000/s"))
+
+    def test_a_hundred_thousand_pings_unread_are_little_memory(self, server: RunningServer) -> None:
+        with raw_client(server, receive_buffer=4096) as client:
+            count = send_until_refused(client, masked_frame(Opcode.PING, b"x" * 125) * 250) * 250
+            (wire,) = server.web._wires
+            assert server.call(lambda: wire.unsent_bytes) < 1024 * 1024
+            client.sock.settimeout(10)
+            for _ in range(count):
+                assert client.receive() == (Opcode.PONG, b"x" * 125)
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        masked_frame(Opcode.PING, b"") * 1100,
+        masked_frame(Opcode.PONG, b"x") * 1100,
+        masked_frame(Opcode.TEXT, b"", fin=False)
+        + masked_frame(Opcode.CONTINUATION, b"x", fin=False) * 1100,
+    ],
+    ids=["pings", "pongs", "fragments"],
+)
+def test_a_flood_of_frames_that_no_message_pays_for_is_ended(
+    server: RunningServer, flood: bytes
+) -> None:
+    with raw_client(server) as client:
+        client.send(flood)
+        assert client.closed_with() == CloseCode.FLOODING.code
+
+
+def test_a_thousand_small_fragments_are_a_message(server: RunningServer) -> None:
+    body = '{"type":"ping"' + " " * 900 + "}"
+    parts = [masked_frame(Opcode.CONTINUATION, each.encode(), fin=False) for each in body[1:]]
+    with raw_client(server) as client:
+        client.send(text(body[0], fin=False), *parts, masked_frame(Opcode.CONTINUATION, b""))
+        assert client.receive() == PONG
+
+
+class TestHalfClose:
+    """A client that ends its side may still read."""
+
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(
+            server=ServerSettings(port=0, admin_port=0, conformance_echo=True),
+            limits=LimitSettings(message_bytes=400_000, details_bytes=1000),
+        )
+
+    def test_what_waits_and_the_answer_to_its_close_still_reach_it(
+        self, server: RunningServer
+    ) -> None:
+        with raw_client(server, path="/ws/_echo", receive_buffer=4096) as client:
+            client.send(text("x" * 399_000), masked_frame(Opcode.CLOSE, b"\x03\xe8"))
+            client.sock.shutdown(socket.SHUT_WR)
+            assert client.receive() == (Opcode.TEXT, b"x" * 399_000)
+            assert client.closed_with() == 1000
+
+    def test_without_a_close_frame_what_waits_still_reaches_it(self, server: RunningServer) -> None:
+        with raw_client(server, path="/ws/_echo", receive_buffer=4096) as client:
+            client.send(text("x" * 399_000))
+            client.sock.shutdown(socket.SHUT_WR)
+            assert client.receive() == (Opcode.TEXT, b"x" * 399_000)
+            with pytest.raises(EOFError):
+                client.receive()
+        wait_until(server, lambda: not server.web._wires)
+
+
+def test_a_peer_that_never_answers_a_close_is_gone_after_a_second(server: RunningServer) -> None:
+    with raw_client(server) as client:
+        server.call(lambda: close_all(server, CloseCode.RESTARTING))
+        assert client.receive()[0] == Opcode.CLOSE
+        wait_until(server, lambda: not server.web._wires)
+
+
+def close_all(server: RunningServer, code: CloseCode) -> None:
+    for connection in server.web.server.register.all():
+        server.web.server.close(connection, code)
+
+
+def test_a_close_reaches_a_client_for_which_much_waits(server: RunningServer) -> None:
     with raw_client(server, receive_buffer=4096) as client:
-        count = send_until_refused(client, masked_frame(Opcode.PING, b"x" * 125) * 250) * 250
-        (wire,) = server.web._wires
-        assert server.call(lambda: wire.unsent_bytes) < 1024 * 1024
-        client.sock.settimeout(10)
-        for _ in range(count):
-            assert client.receive() == (Opcode.PONG, b"x" * 125)
+        client.send(text('{"type":"subscribe","povId":"acme"}'))
+        client.receive()
+        for _ in range(3):
+            publish(server, 15_000, 16)
+        assert server.call(lambda: unsent(server)) > 100_000
+        server.call(lambda: close_all(server, CloseCode.RESTARTING))
+        assert client.closed_with() == CloseCode.RESTARTING.code
+
+
+class TestPausedSockets:
+    """A client whose inbox is full is not read, and must still be seen to live or to be gone."""
+
+    @pytest.fixture
+    def plugins_dir(self, tmp_path: Path) -> Path:
+        (tmp_path / "stuck.py").write_text(STUCK)
+        return tmp_path
+
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(
+            ping=PingSettings(interval_s=0.5, timeout_s=0.5),
+            limits=LimitSettings(inbox_messages=2, handler_deadline_s=60),
+        )
+
+    def fill(self, server: RunningServer, client: Raw) -> None:
+        client.send(*[text('{"type":"stuck.wait"}')] * 4)
+        wait_until(server, lambda: any(wire._paused for wire in server.web._wires))
+
+    def test_one_that_answers_pings_stays(self, server: RunningServer) -> None:
+        with raw_client(server) as client:
+            self.fill(server, client)
+            for _ in range(3):
+                assert client.receive()[0] == Opcode.PING
+                client.send(masked_frame(Opcode.PONG, b""))
+            assert server.call(lambda: len(server.web.server.register)) == 1
+
+    def test_a_frozen_one_is_dropped(self, server: RunningServer) -> None:
+        with raw_client(server) as client:
+            self.fill(server, client)
+            wait_until(server, lambda: len(server.web.server.register) == 0)
+            assert server.call(lambda: server.web.server.closes)["ping timeout"] == 1
+
+    @pytest.mark.parametrize("reset", [False, True])
+    def test_one_that_hung_up_is_dropped(self, server: RunningServer, reset: bool) -> None:
+        with raw_client(server) as client:
+            self.fill(server, client)
+            if reset:
+                linger = struct.pack("ii", 1, 0)
+                client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        wait_until(server, lambda: not server.web._wires)
+
+
+STUCK = """
+import asyncio
+from pov_rt.plugin import Context, Message, Plugin
+
+plugin = Plugin("stuck")
+
+class Wait(Message, tag="stuck.wait"):
+    pass
+
+@plugin.on(Wait)
+async def wait(message: Wait, context: Context) -> None:
+    await asyncio.sleep(3600)
+"""
