@@ -1,17 +1,33 @@
-"""The SQLite engine keeps every guarantee of engines, and survives what befalls a disk."""
+"""The SQLite engine keeps every guarantee of engines, over restarts too."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pov_rt.clock import ManualClock
-from pov_rt.engine.base import Engine
+from pov_rt.engine.base import Appended, Conflict, Engine, Entry, NewEntry, Position
+from pov_rt.engine.memory import MemoryEngine
 from pov_rt.engine.sqlite import SqliteEngine
+from pov_rt.engine.sqlite import log as log_module
+from pov_rt.engine.sqlite import writer as writer_module
+from pov_rt.engine.sqlite.log import LogStore
+from pov_rt.engine.sqlite.schema import open_writer, read_epoch
+from pov_rt.errors import Unavailable
 from pov_rt.settings import EngineSettings
-from pov_rt.suites import EngineSuite
+from pov_rt.suites import EngineSuite, Recorder
+from tests.engine.sqlite_parts import WAIT_S, content, entries, held, offsets, opened, rows, tidied
+
+A, B, FEED = "pov/a", "pov/b", "team/main"
 
 
 class TestSqliteEngine(EngineSuite):
@@ -21,3 +37,470 @@ class TestSqliteEngine(EngineSuite):
 
     def make(self, clock: ManualClock, **settings: Any) -> Engine:
         return SqliteEngine(self.path, EngineSettings(**settings), clock, "node-1")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "pov-rt.db"
+
+
+# Restart:
+
+
+def test_everything_survives_a_restart(path: Path) -> None:
+    async def work() -> None:
+        clock = ManualClock()
+        async with opened(path, clock) as (engine, _):
+            batch = [NewEntry(A, "p", "1", b"one", FEED, "origin"), NewEntry(B, "p", "1", b"b")]
+            (first, _other) = await engine.log.append(batch)
+            await engine.marks.advance(A, "ana", "read", Position(first.epoch, 1))
+            await engine.sets.add("durable", "ana", b"x")
+            await engine.sets.add("durable", "ben", b"y", expires_at=clock.time() + 5)
+        clock.advance(6)
+        async with opened(path, clock) as (engine, told):
+            await engine.watch(A)
+            done = await engine.log.append(
+                [NewEntry(A, "p", "1", b"one", FEED), NewEntry(A, "p", "1", b"other")]
+            )
+            assert done == [
+                Appended(first.epoch, 1, duplicate=True),
+                Conflict(first.epoch, 1),
+            ]
+            assert told.told == []
+            page = await engine.log.read(A, 0, 9)
+            assert page.top == (first.epoch, 1, 1)
+            assert page.entries == [Entry(1, b"one", clock.time() - 6, "origin")]
+            assert await offsets(engine, FEED) == [1]
+            assert await engine.marks.get(A, "ana", "read") == (first.epoch, 1)
+            assert await engine.sets.members("durable") == {"ana": b"x"}
+            assert await engine.log.append(entries(A, 2, start=2)) == [
+                Appended(first.epoch, 2),
+                Appended(first.epoch, 3),
+            ]
+
+    asyncio.run(work())
+
+
+CHILD = """
+import asyncio, sys
+from pathlib import Path
+from pov_rt.clock import SystemClock
+from pov_rt.engine.base import NewEntry
+from pov_rt.engine.sqlite import SqliteEngine
+from pov_rt.settings import EngineSettings
+from pov_rt.suites import Recorder
+
+async def main():
+    engine = SqliteEngine(Path(sys.argv[1]), EngineSettings(), SystemClock(), "child")
+    await engine.start(Recorder())
+    number = (await engine.log.top("pov/a")).offset
+    while True:
+        number += 1
+        await engine.log.append([NewEntry("pov/a", "p", str(number), b"%d" % number)])
+        print(number, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_a_killed_process_loses_nothing_acknowledged_and_its_lock(path: Path) -> None:
+    async def read(refused: bool) -> list[bytes]:
+        # The child has the real time, this the time of a clock of its own.
+        async with opened(path, max_age_s=1e9) as (engine, _):
+            assert not refused
+            return [entry.body for entry in (await engine.log.read(A, 0, 100_000)).entries]
+
+    command = [sys.executable, "-c", CHILD, str(path)]
+    for _kill in range(2):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            try:
+                acknowledged = [child.stdout.readline() for _ in range(50)]
+                with pytest.raises(Unavailable, match=rf"in use by .* \(pid {child.pid}\)"):
+                    asyncio.run(read(refused=True))
+            finally:
+                child.send_signal(signal.SIGKILL)
+            acknowledged += [line for line in child.stdout if line.endswith("\n")]
+        bodies = asyncio.run(read(refused=False))
+        # One more may have been written and not acknowledged.
+        assert len(bodies) - int(acknowledged[-1]) in (0, 1)
+        assert bodies == [b"%d" % number for number in range(1, len(bodies) + 1)]
+
+
+def test_a_second_engine_of_the_same_process_is_refused_too(path: Path) -> None:
+    async def work() -> None:
+        async with opened(path):
+            with pytest.raises(Unavailable, match=f"pid {os.getpid()}"):
+                async with opened(path):
+                    pass
+        async with opened(path):
+            pass
+
+    asyncio.run(work())
+
+
+# Durable first, then told:
+
+
+def test_append_returns_and_followers_hear_only_after_the_commit(path: Path) -> None:
+    async def work() -> None:
+        async with opened(path) as (engine, told):
+            await engine.watch(A)
+            with held(engine) as writer:
+                task = asyncio.create_task(engine.log.append(entries(A, 3)))
+                await asyncio.wait_for(writer.reached.wait(), WAIT_S)
+                assert await offsets(engine, A) == []
+                assert (await engine.log.top(A)).offset == 0
+                assert (task.done(), told.told) == (False, [])
+                writer.release()
+                await asyncio.wait_for(task, WAIT_S)
+            assert told.offsets(A) == await offsets(engine, A) == [1, 2, 3]
+
+    asyncio.run(work())
+
+
+def test_a_batch_that_ends_half_way_is_told_as_far_as_it_went(path: Path) -> None:
+    async def work() -> None:
+        async with opened(path, max_topics=1) as (engine, told):
+            await engine.watch(A)
+            await engine.log.append(entries(A, 1))
+            with pytest.raises(Unavailable, match="max_topics"):
+                await engine.log.append([*entries(A, 2, start=1), *entries(B, 1)])
+            await engine.log.append(entries(A, 1, start=3))
+            assert told.offsets(A) == await offsets(engine, A) == [1, 2, 3, 4]
+
+    asyncio.run(work())
+
+
+def test_a_cancelled_append_is_written_and_told_as_any_other(path: Path) -> None:
+    async def work() -> None:
+        async with opened(path) as (engine, told):
+            await engine.watch(A)
+            with held(engine) as writer:
+                tasks = [
+                    asyncio.create_task(engine.log.append(entries(A, 2, start=2 * number)))
+                    for number in range(5)
+                ]
+                await asyncio.wait_for(writer.reached.wait(), WAIT_S)
+                for task in tasks[::2]:
+                    task.cancel()
+            done = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [isinstance(each, asyncio.CancelledError) for each in done] == [
+                True, False, True, False, True,
+            ]  # fmt: skip
+            assert (await engine.log.append(entries(A, 1, start=99)))[0].offset == 11
+            assert told.offsets(A) == await offsets(engine, A) == list(range(1, 12))
+            assert engine.writer._waiting_bytes == 0
+
+    asyncio.run(work())
+
+
+def test_a_writer_that_is_behind_sends_publishers_away(path: Path) -> None:
+    async def work() -> None:
+        async with opened(path, backlog_bytes=100_000) as (engine, _):
+            with held(engine) as writer:
+                tasks = [asyncio.create_task(engine.log.append(entries(A, 1)))]
+                await asyncio.wait_for(writer.reached.wait(), WAIT_S)
+                for number in range(1, 5):
+                    batch = entries(A, 1, b"x" * 30_000, start=number)
+                    tasks.append(asyncio.create_task(engine.log.append(batch)))
+                *accepted, refused = tasks
+                with pytest.raises(Unavailable, match="behind") as error:
+                    await refused
+                assert error.value.retry_after_s == 1.0
+                assert not any(task.done() for task in accepted)
+            done = await asyncio.gather(*accepted)
+            assert [each[0].offset for each in done] == [1, 2, 3, 4]
+            # A batch above the bound is taken when nothing else waits: it could never be otherwise.
+            (large,) = await engine.log.append(entries(A, 1, b"x" * 200_000, start=9))
+            assert large.offset == 5
+
+    asyncio.run(work())
+
+
+# Groups:
+
+
+def test_retries_within_a_group_and_among_new_entries_keep_their_offsets(path: Path) -> None:
+    async def work() -> None:
+        async with opened(path) as (engine, told):
+            await engine.watch(A)
+            await engine.log.append(entries(A, 500))
+            with held(engine) as writer:
+                tasks = [asyncio.create_task(engine.log.append(entries(B, 1)))]
+                await asyncio.wait_for(writer.reached.wait(), WAIT_S)
+                # These three are one group: 500 old ones among 1,000, a copy of all, a conflict.
+                for batch in (entries(A, 1000), entries(A, 1000), entries(A, 1, b"x", start=999)):
+                    tasks.append(asyncio.create_task(engine.log.append(batch)))
+                await asyncio.sleep(0)
+            _, mixed, again, (conflict,) = await asyncio.gather(*tasks)
+            assert [each.offset for each in mixed] == list(range(1, 1001))
+            assert [isinstance(each, Appended) and each.duplicate for each in mixed] == [
+                number < 500 for number in range(1000)
+            ]
+            assert again == [Appended(engine.epoch, n, duplicate=True) for n in range(1, 1001)]
+            assert conflict == Conflict(engine.epoch, 1000)
+            assert told.offsets(A) == await offsets(engine, A) == list(range(1, 1001))
+
+    asyncio.run(work())
+
+
+def test_more_than_a_group_holds_is_written_in_order(path: Path) -> None:
+    async def work() -> None:
+        size = writer_module.GROUP_BYTES
+        async with opened(path) as (engine, told):
+            await engine.watch(A)
+            (large,) = await engine.log.append(entries(A, 1, b"x" * (size + 1)))
+            assert large.offset == 1
+            tasks = [
+                asyncio.create_task(engine.log.append(entries(A, 1, b"y" * (size // 5), start=n)))
+                for n in range(1, 20)
+            ]
+            done = await asyncio.gather(*tasks)
+            assert [each[0].offset for each in done] == list(range(2, 21))
+            assert told.offsets(A) == list(range(1, 21))
+
+    asyncio.run(work())
+
+
+def test_more_topics_than_are_cached_lose_no_offset(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "CACHED_TOPICS", 3)
+    topics = [f"pov/{number}" for number in range(10)]
+
+    async def work() -> None:
+        async with opened(path, max_entries=20) as (engine, told):
+            for topic in (*topics, FEED):
+                await engine.watch(topic)
+            for turn in range(30):
+                batch = [NewEntry(topic, "p", f"{turn}", b"{}", FEED) for topic in topics * 2]
+                done = await engine.log.append(batch)
+                assert [each.offset for each in done] == [turn + 1] * 20
+            for topic in topics:
+                assert told.offsets(topic) == list(range(1, 31))
+                assert await offsets(engine, topic) == list(range(11, 31))
+            assert told.offsets(FEED) == list(range(1, 301))
+            await tidied(engine)
+            assert {count for (count,) in rows(path, COUNTS)} == {20}
+
+    asyncio.run(work())
+
+
+COUNTS = "SELECT count(*) FROM entries GROUP BY topic"
+
+
+# Retention:
+
+
+def test_what_is_too_much_leaves_the_file_in_small_steps(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "TIDY_ROWS", 30)
+    clock = ManualClock()
+    with closing(open_writer(path)) as connection:
+        settings = EngineSettings(max_entries=10)
+        store = LogStore(connection, settings, clock, read_epoch(connection))
+        connection.execute("BEGIN IMMEDIATE")
+        store.append([entries(A, 100), entries(B, 5), entries("pov/c", 55)])
+        connection.execute("COMMIT")
+        left = []
+        for _ in range(6):
+            store.tidy()
+            left.append([count for (count,) in connection.execute(COUNTS)])
+        assert left[:3] == [[70, 5, 55], [40, 5, 55], [10, 5, 55]]
+        assert left[-1] == [10, 5, 10]
+        assert connection.execute(
+            'SELECT min("offset"), max("offset") FROM entries WHERE topic = 1'
+        ).fetchall() == [(91, 100)]
+
+
+def test_what_is_too_old_leaves_the_disk_and_the_offset_stays(path: Path) -> None:
+    secret = b"who said what to whom"
+
+    async def work() -> None:
+        clock = ManualClock()
+        async with opened(path, clock, max_age_s=10.0, id_window_s=10.0) as (engine, _):
+            await engine.log.append([*entries(A, 300, secret), *entries(B, 1, secret)])
+            assert rows(path, "SELECT count(*) FROM keys") == [(301,)]
+            clock.advance(11)
+            await engine.log.append(entries(B, 1, b"new", start=1))
+            await tidied(engine, 2)
+            assert rows(path, 'SELECT topic, "offset", body FROM entries') == [
+                (1, 300, b""),
+                (2, 2, b"new"),
+            ]
+            assert rows(path, "SELECT count(*) FROM keys") == [(1,)]
+            # An empty row is no entry, even for a clock that was put back.
+            clock.advance(-11)
+            assert await offsets(engine, A) == []
+            assert (await engine.log.top(A))[1:] == (300, 301)
+        assert secret not in content(path)
+        async with opened(path, clock, max_age_s=10.0) as (engine, _):
+            assert (await engine.log.top(A))[1:] == (300, 301)
+            (again,) = await engine.log.append(entries(A, 1))
+            assert again == Appended(engine.epoch, 301)
+            assert await offsets(engine, A) == [301]
+
+    asyncio.run(work())
+
+
+def test_marks_that_nobody_uses_and_members_that_expired_leave_the_file(path: Path) -> None:
+    async def work() -> None:
+        clock = ManualClock()
+        async with opened(path, clock, mark_age_s=10.0) as (engine, _):
+            for user in ("ana", "ben"):
+                await engine.marks.advance(A, user, "read", Position("e", 1))
+                await engine.sets.add("s", user, expires_at=clock.time() + 5)
+            clock.advance(8)
+            await engine.marks.advance(A, "ben", "read", Position("e", 1))
+            clock.advance(8)
+            await engine.sets.add("s", "eve")
+            await tidied(engine)
+            assert rows(path, "SELECT user FROM marks") == [("ben",)]
+            assert rows(path, "SELECT member FROM members") == [("eve",)]
+
+    asyncio.run(work())
+
+
+# Closing:
+
+
+def test_what_is_asked_of_a_closed_engine_is_refused_and_does_not_wait(path: Path) -> None:
+    async def work() -> None:
+        async with opened(path) as (engine, _):
+            accepted = asyncio.create_task(engine.log.append(entries(A, 1)))
+            await asyncio.sleep(0)
+            closing_tasks = [asyncio.create_task(engine.close()) for _ in range(2)]
+            await asyncio.sleep(0)
+            for ask in (
+                engine.log.append(entries(A, 1, start=1)),
+                engine.marks.advance(A, "ana", "read", Position("e", 1)),
+            ):
+                with pytest.raises(Unavailable, match="closed"):
+                    await asyncio.wait_for(ask, WAIT_S)
+            await asyncio.gather(*closing_tasks)
+            assert (await accepted)[0].offset == 1
+            with pytest.raises(Unavailable, match="closed"):
+                await engine.log.read(A, 0, 1)
+            assert engine.health() is None
+        async with opened(path) as (engine, _):
+            assert await offsets(engine, A) == [1]
+
+    asyncio.run(work())
+
+
+def test_a_close_that_is_cancelled_can_be_finished(path: Path) -> None:
+    async def work() -> None:
+        async with opened(path) as (engine, _):
+            with held(engine) as writer:
+                append = asyncio.create_task(engine.log.append(entries(A, 1)))
+                await asyncio.wait_for(writer.reached.wait(), WAIT_S)
+                close = asyncio.create_task(engine.close())
+                await asyncio.sleep(0)
+                close.cancel()
+                await asyncio.gather(close, return_exceptions=True)
+            await engine.close()
+            assert (await append)[0].offset == 1
+        async with opened(path) as (engine, _):
+            assert await offsets(engine, A) == [1]
+
+    asyncio.run(work())
+
+
+# The same as memory does:
+
+
+class Pair:
+    """Two engines that are told the same; `check` compares what they say, epochs apart."""
+
+    def __init__(self, path: Path, seed: int) -> None:
+        self.path = path
+        self.chance = random.Random(seed)
+        self.clock = ManualClock()
+        self.settings = EngineSettings(
+            max_entries=self.chance.choice((3, 20, 1000)), max_age_s=30.0, id_window_s=20.0
+        )
+        self.told = Recorder(), Recorder()
+        self.memory = MemoryEngine(self.settings, self.clock, "node-1")
+
+    async def run(self, steps: int) -> None:
+        await self.memory.start(self.told[0])
+        for topic in (A, FEED):
+            await self.memory.watch(topic)
+        await self.open()
+        work = (self.append,) * 4 + (self.read,) * 3 + (self.age, self.reopen, self.keep)
+        try:
+            for _ in range(steps):
+                await self.chance.choice(work)()
+            await self.read()
+        finally:
+            await self.sqlite.close()
+        for topic in (A, FEED):
+            said = [[(o, b) for name, _, o, b in told.told if name == topic] for told in self.told]
+            assert said[0] == said[1]
+
+    async def open(self) -> None:
+        self.sqlite = SqliteEngine(self.path, self.settings, self.clock, "node-1")
+        await self.sqlite.start(self.told[1])
+        for topic in (A, FEED):
+            await self.sqlite.watch(topic)
+
+    async def reopen(self) -> None:
+        epoch = self.sqlite.epoch
+        await self.sqlite.close()
+        await self.open()
+        assert self.sqlite.epoch == epoch
+
+    async def append(self) -> None:
+        chance = self.chance
+        batches = [
+            [
+                NewEntry(
+                    chance.choice((A, B)),
+                    chance.choice("pq"),
+                    str(chance.randrange(40)),
+                    chance.choice((b"", b"1", b"2")) if chance.random() < 0.2 else b"1",
+                    chance.choice(("", FEED)),
+                )
+                for _ in range(chance.randrange(1, 12))
+            ]
+            for _ in range(chance.randrange(1, 4))
+        ]
+        done = await asyncio.gather(*(self.sqlite.log.append(batch) for batch in batches))
+        expected = [await self.memory.log.append(batch) for batch in batches]
+        assert [[(type(each), *each[1:]) for each in batch] for batch in done] == [
+            [(type(each), *each[1:]) for each in batch] for batch in expected
+        ]
+
+    async def read(self) -> None:
+        chance = self.chance
+        for topic in (A, B, FEED, "pov/none"):
+            span = chance.randrange(30), chance.randrange(1, 30)
+            reverse = chance.random() < 0.5
+            mine = await self.sqlite.log.read(topic, *span, reverse=reverse)
+            other = await self.memory.log.read(topic, *span, reverse=reverse)
+            assert mine.top[1:] == other.top[1:]
+            assert list(mine.entries) == list(other.entries)
+            assert (await self.sqlite.log.top(topic))[1:] == other.top[1:]
+
+    async def age(self) -> None:
+        self.clock.advance(self.chance.choice((1, 5, 25)))
+
+    async def keep(self) -> None:
+        chance = self.chance
+        user, topic = chance.choice(("ana", "ben")), chance.choice((A, B))
+        position = Position(chance.choice("ef"), chance.randrange(9))
+        expires_at = chance.choice((None, self.clock.time() + 10))
+        said: list[Any] = []
+        for engine in (self.sqlite, self.memory):
+            said.append(await engine.marks.advance(topic, user, "read", position))
+            said.append(await engine.marks.all(topic, "read"))
+            said.append(await engine.sets.members("s"))
+            await engine.sets.add("s", user, topic.encode(), expires_at)
+        assert said[:3] == said[3:]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_it_says_what_the_memory_engine_says_whatever_is_asked(path: Path, seed: int) -> None:
+    asyncio.run(Pair(path, seed).run(80))

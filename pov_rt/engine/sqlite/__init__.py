@@ -18,7 +18,7 @@ from pov_rt.clock import Clock
 from pov_rt.engine.base import Appended, Conflict, Entry, Follower, NewEntry, Page, Top
 from pov_rt.engine.memory import MemoryLeases, MemorySignals
 from pov_rt.engine.sqlite import state
-from pov_rt.engine.sqlite.log import Done, LogStore
+from pov_rt.engine.sqlite.log import Done, LogStore, Outcome
 from pov_rt.engine.sqlite.pages import read_page
 from pov_rt.engine.sqlite.schema import FileLock, explain, open_reader, open_writer, read_epoch
 from pov_rt.engine.sqlite.state import Operation, SqliteMarks, SqliteSets
@@ -37,15 +37,15 @@ class _Append:
     """A batch to append."""
 
     def __init__(
-        self, batch: Sequence[NewEntry], tell: Callable[[Sequence[NewEntry], list[Done]], None]
+        self, batch: Sequence[NewEntry], tell: Callable[[Sequence[NewEntry], Sequence[Done]], None]
     ) -> None:
         self.batch = batch
-        self.future: asyncio.Future[list[Done]] = asyncio.get_running_loop().create_future()
+        self.future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.size = sum(len(new.body) for new in batch) + ENTRY_BYTES * len(batch)
         self._tell = tell
 
-    def finish(self, result: list[Done]) -> None:
-        self._tell(self.batch, result)
+    def finish(self, result: Outcome) -> None:
+        self._tell(self.batch, result.done)
 
 
 class _Operation:
@@ -115,8 +115,10 @@ class SqliteLog:
 
     async def append(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:
         """Append a batch; see `base.Log`."""
-        done = await self._engine.writer.write(_Append(batch, self._tell))
-        return [each.result for each in done]
+        outcome: Outcome = await self._engine.writer.write(_Append(batch, self._tell))
+        if outcome.error is not None:
+            raise outcome.error
+        return [each.result for each in outcome.done]
 
     async def read(self, topic: str, after: int, limit: int, *, reverse: bool = False) -> Page:
         """Return up to `limit` entries; see `base.Log`."""
@@ -137,7 +139,11 @@ class SqliteLog:
         """Tell the follower from now on; return what is there already."""
         # First this, then the look at the disk: what is committed between is told of as well.
         self._watched[topic] = None
-        page = await self._read(topic, 0, 1, False)
+        try:
+            page = await self._read(topic, 0, 1, False)
+        except BaseException:
+            self._watched.pop(topic, None)
+            raise
         known = self._watched.get(topic)
         if known is None or known.offset < page.top.offset:
             oldest_at = page.entries[0].at if page.entries else 0.0
@@ -157,9 +163,9 @@ class SqliteLog:
         )
 
     def _tell(self, batch: Sequence[NewEntry], results: Sequence[Done]) -> None:
-        """Tell the follower what is on disk now."""
+        """Tell the follower what is on disk now: the batch, or its beginning."""
         fresh: dict[str, list[Entry]] = {}
-        for new, done in zip(batch, results, strict=True):
+        for new, done in zip(batch, results, strict=False):
             result = done.result
             if isinstance(result, Conflict) or result.duplicate:
                 continue
@@ -229,10 +235,12 @@ class SqliteEngine:
 
     async def close(self) -> None:
         """Write what waits and close the file; see `base.Engine`."""
-        readers, self._readers = self._readers, None
+        readers = self._readers
         if readers is not None:
+            # Cancelled here, it leaves all open for a second call to close.
             await self.writer.close(readers)
             readers.shutdown()
+            self._readers = None
         self.log.follower = None
         # The writer's connection is the first and closed last: the last one copies the write-ahead
         # log into the database.

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from pov_rt.clock import Clock
 from pov_rt.engine.base import Appended, Conflict, NewEntry
 from pov_rt.engine.sqlite.packing import (
+    DROP_KEYS,
     FIND_KEYS,
     INSERT_ENTRIES,
     INSERT_FEED,
@@ -47,6 +48,13 @@ class Done(NamedTuple):
     feed_offset: int
 
 
+class Outcome(NamedTuple):
+    """What became of a batch: of its entries, or of those before the one that `error` stopped."""
+
+    done: list[Done]
+    error: Unavailable | None = None
+
+
 Key = tuple[int, bytes]
 
 
@@ -62,12 +70,12 @@ class LogStore:
         self._epoch = epoch
         self._tails: dict[str, Tail] = {}
         self._overfull: dict[str, Tail] = {}
-        self._topics = self._count_topics()
+        self._topics: int | None = None
         self._last_at = 0.0
         self._next_topic = 0
 
-    def append(self, batches: Sequence[Sequence[NewEntry]]) -> list[list[Done] | Unavailable]:
-        """Append batches in the open transaction; return what became of each entry."""
+    def append(self, batches: Sequence[Sequence[NewEntry]]) -> list[Outcome]:
+        """Append batches in the open transaction; return what became of each."""
         # Within the process the time of an entry never goes back, whatever the clock does.
         at = self._last_at = max(self._clock.time(), self._last_at)
         self._drop_old_keys(at, sum(map(len, batches)))
@@ -77,6 +85,7 @@ class LogStore:
             plan.rows.execute(self._connection, INSERT_KEYS, at)
         except sqlite3.IntegrityError:
             # Some are retries. Those are rare, so they are looked for only now.
+            plan.rows.execute(self._connection, DROP_KEYS, at - self._settings.id_window_s)
             known: dict[Key, tuple[int, int]] = {
                 (topic, name): (offset, digest)
                 for topic, name, offset, digest in plan.rows.execute(self._connection, FIND_KEYS)
@@ -106,7 +115,7 @@ class LogStore:
         """Forget what is remembered of the database."""
         self._tails.clear()
         self._overfull.clear()
-        self._topics = self._count_topics()
+        self._topics = None
 
     def tidy(self) -> None:
         """Remove some of what retention allows to go."""
@@ -143,9 +152,10 @@ class LogStore:
             oldest = max(tail.top + 1 if kept is None else kept, by_number)
             removed += self._remove(tail, min(oldest, tail.stored + room - removed))
             if oldest > tail.top:
+                # With an instant that stays too old, should the clock or the age be changed.
                 self._connection.execute(
-                    "UPDATE entries SET body = x'', origin = x'' "
-                    'WHERE topic = ? AND "offset" = ? AND length(body) > 0',
+                    "UPDATE entries SET body = x'', origin = x'', at = 0 "
+                    'WHERE topic = ? AND "offset" = ? AND at > 0',
                     (topic_id, tail.top),
                 )
             if removed >= room:
@@ -176,6 +186,8 @@ class LogStore:
     def _load(self, name: str) -> Tail:
         row = self._connection.execute("SELECT id FROM topics WHERE name = ?", (name,)).fetchone()
         if row is None:
+            if self._topics is None:
+                self._topics = self._count_topics()
             if self._topics >= self._settings.max_topics:
                 raise Unavailable(
                     f"the log has {self._topics} topics, as many as engine.max_topics allows"
@@ -207,15 +219,15 @@ class Plan:
         self.rows = Rows()
         self._before: dict[str, tuple[Tail, int]] = {}
 
-    def add(self, batch: Sequence[NewEntry]) -> list[Done] | Unavailable:
+    def add(self, batch: Sequence[NewEntry]) -> Outcome:
         """Plan a batch; an `Unavailable` ends it, what stands before it is appended."""
-        results: list[Done] = []
+        done: list[Done] = []
         try:
             for new in batch:
-                results.append(self._add(new))
+                done.append(self._add(new))
         except Unavailable as error:
-            return error
-        return results
+            return Outcome(done, error)
+        return Outcome(done)
 
     @property
     def tails(self) -> Sequence[Tail]:

@@ -63,6 +63,12 @@ FIND_KEYS = (
     f"JOIN keys ON keys.topic = {_number('topic')} AND keys.name = {_KEY}"
 )
 
+DROP_KEYS = (
+    f"{_ROWS} DELETE FROM keys WHERE at < ?3 AND (topic, name) IN "
+    f"(SELECT {_number('topic')}, {_KEY} FROM row)"
+)
+"""Forgets those of the rows' keys that are too old (`?3`) and still there."""
+
 
 class Rows:
     """Rows to insert: an entry's key, itself, and its place in a feed."""

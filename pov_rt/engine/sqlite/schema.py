@@ -6,7 +6,8 @@ import fcntl
 import os
 import sqlite3
 import uuid
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -58,17 +59,19 @@ class FileLock:
     """Holds a database for one process: SQLite would let two in, and each has its own followers."""
 
     def __init__(self, path: Path) -> None:
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file = open(f"{path}.lock", "a+")
+            # Without a buffer, which a full disk would have fail again when the file is closed.
+            file = open(f"{path}.lock", "a+b", buffering=0)
+            give_to_owner(file.fileno(), path.parent)
         except OSError as error:
             raise Unavailable(f"cannot use {error.filename}: {error.strerror}") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.seek(0)
-            holder = file.read(20).strip() or "unknown"
+            holder = file.read(20).decode(errors="replace").strip() or "unknown"
             file.close()
             raise Unavailable(
                 f"{path} is in use by another process (pid {holder}); only one may have it"
@@ -76,8 +79,7 @@ class FileLock:
         self._file = file
         try:
             file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
+            file.write(b"%d\n" % os.getpid())
         except OSError:
             pass  # a full disk: the number is for people, the lock holds without it
 
@@ -105,6 +107,8 @@ def open_writer(path: Path) -> sqlite3.Connection:
         connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {4096 * WAL_PAGES * 4}")
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        # What retention removes is not to be found in the file. Debian's SQLite does so by default.
+        connection.execute("PRAGMA secure_delete = ON")
         _migrate(connection)
     except sqlite3.Error as error:
         connection.close()
@@ -132,6 +136,32 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return connection
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a database that may be another process's for reading. Raises `Unavailable`."""
+    if not path.exists():
+        raise Unavailable(f"there is no database {path}")
+    try:
+        connection = open_reader(path)
+        try:
+            _check_owner(connection, path)
+            if read_version(connection) == 0:
+                raise Unavailable(f"{path} is an empty database")
+            yield connection
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise Unavailable(explain(error, path)) from error
+
+
+def give_to_owner(file: int | Path, owner: Path) -> None:
+    """Give a file that root made to the user of another one: the server runs as that user."""
+    status = owner.stat()
+    if os.geteuid() == 0 and status.st_uid != 0:
+        with suppress(PermissionError):  # a root that may not; then neither are others at work here
+            os.chown(file, status.st_uid, status.st_gid)
+
+
 def new_epoch(connection: sqlite3.Connection) -> str:
     """Give the database another epoch: offsets that clients have of the old one are void."""
     epoch = uuid.uuid4().hex[:12]
@@ -143,6 +173,11 @@ def read_epoch(connection: sqlite3.Connection) -> str:
     """Return the epoch of every log in the database: they can only be lost together."""
     (epoch,) = connection.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()
     return str(epoch)
+
+
+def read_version(connection: sqlite3.Connection) -> int:
+    """Return the version of the schema; 0 for a database that nobody has written to."""
+    return _pragma(connection, "user_version")
 
 
 def explain(error: sqlite3.Error, path: Path) -> str:
@@ -164,7 +199,7 @@ def explain(error: sqlite3.Error, path: Path) -> str:
 
 def _check_owner(connection: sqlite3.Connection, path: Path) -> None:
     owner = _pragma(connection, "application_id")
-    version = _pragma(connection, "user_version")
+    version = read_version(connection)
     if owner != APPLICATION_ID and (owner or version or _pragma(connection, "schema_version")):
         raise Unavailable(f"{path} is a database of another program")
     if version > len(MIGRATIONS):
@@ -175,7 +210,7 @@ def _check_owner(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
-    version = _pragma(connection, "user_version")
+    version = read_version(connection)
     for number, statements in enumerate(MIGRATIONS[version:], version + 1):
         # One transaction, so that a crash leaves either version and nothing between.
         connection.executescript(f"BEGIN IMMEDIATE; {statements}")
@@ -188,27 +223,3 @@ def _migrate(connection: sqlite3.Connection) -> None:
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
-
-
-def copy(
-    source: sqlite3.Connection, target: Path, progress: Callable[[int, int], None] | None = None
-) -> None:
-    """Copy a whole database, as it was at one instant, to a new file; `progress(done, pages)`."""
-    partial = target.with_name(target.name + ".partial")
-    partial.unlink(missing_ok=True)
-    copied = sqlite3.connect(partial, isolation_level=None)
-    try:
-        source.execute("BEGIN")  # a snapshot: else each commit of a running server starts it anew
-        source.execute("SELECT * FROM meta").fetchone()
-        source.backup(
-            copied,
-            pages=4096,
-            progress=progress and (lambda _, left, pages: progress(pages - left, pages)),
-        )
-        source.execute("COMMIT")
-        copied.execute("PRAGMA journal_mode = DELETE")  # all in one file
-    finally:
-        copied.close()
-    with open(partial, "rb") as file:
-        os.fsync(file.fileno())
-    partial.rename(target)

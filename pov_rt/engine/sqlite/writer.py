@@ -77,7 +77,9 @@ class Writer:
         self._backlog_bytes = backlog_bytes
         self._waiting_bytes = 0
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._closed = False
         self._complaint = Throttle(log, per_s=0.1)
+        self._relief = Throttle(log, per_s=0.1)
         self._thread = threading.Thread(target=self._work, name="sqlite-writer", daemon=True)
         self._thread.start()
 
@@ -86,6 +88,8 @@ class Writer:
 
         Raises `Unavailable` when it cannot be written, or when too much waits already.
         """
+        if self._closed:
+            raise Unavailable("The log is closed")
         if self._waiting_bytes + job.size > self._backlog_bytes and self._waiting_bytes:
             raise Unavailable("The log is behind with writing; try again", retry_after_s=1.0)
         self._waiting_bytes += job.size
@@ -95,6 +99,7 @@ class Writer:
 
     async def close(self, executor: Executor) -> None:
         """Write what waits, then end the thread; `executor` is where that is waited for."""
+        self._closed = True
         self._queue.put(None)
         await self._loop.run_in_executor(executor, self._thread.join)
 
@@ -175,21 +180,23 @@ class Writer:
             self._fail(error)
 
     def _roll_back(self) -> None:
-        self._store.forget()
         if self._connection.in_transaction:
             try:
                 self._connection.execute("ROLLBACK")
             except sqlite3.Error as error:  # SQLite has rolled back by itself
                 log.debug("no rollback: %s", error)
+        self._store.forget()
 
     def _fail(self, error: sqlite3.Error) -> None:
-        self.fault = explain(error, self._path)
-        self._complaint.log(logging.ERROR, "the log cannot be written: %s", self.fault)
+        fault = explain(error, self._path)
+        if fault != self.fault:  # once, and not for everyone who tries meanwhile
+            self.fault = fault
+            self._complaint.log(logging.ERROR, "the log cannot be written: %s", fault)
 
     def _recover(self) -> None:
         if self.fault is not None:
             self.fault = None
-            log.warning("the log can be written again")
+            self._relief.log(logging.WARNING, "the log can be written again")
 
     # The loop:
 

@@ -1,0 +1,111 @@
+"""What the tests of the SQLite engine share: engines on real files, and ways to hold them up."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from pov_rt.clock import ManualClock
+from pov_rt.engine.base import NewEntry
+from pov_rt.engine.sqlite import SqliteEngine
+from pov_rt.settings import EngineSettings
+from pov_rt.suites import Recorder
+
+WAIT_S = 10.0
+"""Nothing takes so long; past that a test fails instead of hanging."""
+
+
+@asynccontextmanager
+async def opened(
+    path: Path, clock: ManualClock | None = None, **settings: Any
+) -> AsyncIterator[tuple[SqliteEngine, Recorder]]:
+    """Open an engine on the file; close it in the end."""
+    engine = SqliteEngine(path, EngineSettings(**settings), clock or ManualClock(), "node-1")
+    recorder = Recorder()
+    await engine.start(recorder)
+    try:
+        yield engine, recorder
+    finally:
+        await engine.close()
+
+
+def entries(topic: str, count: int, body: bytes = b"{}", start: int = 0) -> list[NewEntry]:
+    """Return entries to append, with keys that count from `start`."""
+    return [NewEntry(topic, "p", str(start + number), body) for number in range(count)]
+
+
+def rows(path: Path, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    """Ask the file itself, as another program would."""
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        return connection.execute(statement, values).fetchall()
+
+
+def content(path: Path) -> bytes:
+    """Return all bytes on disk of a database."""
+    return b"".join(part.read_bytes() for part in sorted(path.parent.glob(f"{path.name}*")))
+
+
+class Held:
+    """The writer's connection, held before it commits. Owner: `held`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.reached = asyncio.Event()
+        self._connection = connection
+        self._go = threading.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: str) -> sqlite3.Cursor:
+        """Execute a statement, a commit once that is let go."""
+        if statement == "COMMIT":
+            self._loop.call_soon_threadsafe(self.reached.set)
+            self._go.wait(WAIT_S)
+        return self._connection.execute(statement)
+
+    def release(self) -> None:
+        """Let it go on."""
+        self._go.set()
+
+
+@contextmanager
+def held(engine: SqliteEngine) -> Iterator[Held]:
+    """Hold the writer before its next commit, until the end at the latest."""
+    writer: Any = engine.writer
+    connection = writer._connection
+    held = writer._connection = Held(connection)
+    try:
+        yield held
+    finally:
+        held.release()
+        writer._connection = connection
+
+
+async def tidied(engine: SqliteEngine, times: int = 1) -> None:
+    """Wait until the idle writer has looked after old entries so many times more."""
+    loop, done = asyncio.get_running_loop(), asyncio.Semaphore(0)
+    store: Any = engine.writer._store
+    tidy = store.tidy
+
+    def tell() -> None:
+        tidy()
+        loop.call_soon_threadsafe(done.release)
+
+    store.tidy = tell
+    try:
+        async with asyncio.timeout(WAIT_S):
+            for _ in range(times):
+                await done.acquire()
+    finally:
+        store.tidy = tidy
+
+
+async def offsets(engine: SqliteEngine, topic: str) -> Sequence[int]:
+    """Return the offsets that can be read of a topic."""
+    return [entry.offset for entry in (await engine.log.read(topic, 0, 100_000)).entries]

@@ -1,0 +1,391 @@
+"""What befalls a disk is one clear line, an error for publishers, and never a false answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pov_rt.engine.base import Appended, NewEntry, Position
+from pov_rt.engine.sqlite import SqliteEngine
+from pov_rt.engine.sqlite import writer as writer_module
+from pov_rt.engine.sqlite.schema import APPLICATION_ID, MIGRATIONS
+from pov_rt.errors import Unavailable
+from tests.engine.sqlite_parts import WAIT_S, entries, offsets, opened
+
+A = "pov/a"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "pov-rt.db"
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
+    """Mount a disk of that size, such as `1m`; yield what mounts it anew with other options."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root with CAP_SYS_ADMIN")
+
+    def remount(options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
+
+    try:
+        yield remount
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def refusal(path: Path) -> str:
+    """Return why the file cannot be opened."""
+
+    async def work() -> None:
+        async with opened(path):
+            pass
+
+    with pytest.raises(Unavailable) as error:
+        asyncio.run(work())
+    text = str(error.value)
+    assert "\n" not in text
+    assert str(path.parent) in text
+    # What was refused lets go of its lock; the file would be refused for the same reason again.
+    with pytest.raises(Unavailable) as error:
+        asyncio.run(work())
+    assert str(error.value) == text
+    return text
+
+
+# Starting:
+
+
+def test_a_newer_schema_is_refused_and_left_as_it_is(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("".join(MIGRATIONS))
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    before = path.read_bytes()
+    assert "was written by a newer pov-rt" in refusal(path)
+    assert path.read_bytes() == before
+
+
+def test_another_programs_database_is_refused_and_left_as_it_is(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    before = path.read_bytes()
+    assert refusal(path).endswith("is a database of another program")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"hello", b"\0" * 5000, os.urandom(9000)])
+def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(
+    path: Path, content: bytes
+) -> None:
+    path.write_bytes(content)
+    assert refusal(path).endswith("is no database")
+    assert path.read_bytes() == content
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "cannot use" in refusal(tmp_path / "file" / "pov-rt.db")
+
+
+def test_a_database_that_is_a_folder_is_refused(path: Path) -> None:
+    path.mkdir()
+    assert "cannot be opened" in refusal(path)
+
+
+def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    if os.geteuid() == 0:  # whom permissions do not stop
+        with small_disk(folder, "1m") as remount:
+            remount("ro")
+            assert "Read-only file system" in refusal(folder / "pov-rt.db")
+    else:
+        folder.mkdir(mode=0o500)
+        assert "Permission denied" in refusal(folder / "pov-rt.db")
+
+
+def test_a_database_that_became_read_only_is_named(path: Path) -> None:
+    folder = path.parent / "data"
+
+    async def work() -> None:
+        async with opened(folder / "pov-rt.db"):
+            pass
+
+    with small_disk(folder, "1m") as remount:
+        asyncio.run(work())
+        (folder / "pov-rt.db.lock").unlink()
+        (folder / "pov-rt.db.lock").symlink_to(path.parent / "lock")  # else that is named
+        remount("ro")
+        assert "is its folder there, and writable?" in refusal(folder / "pov-rt.db")
+
+
+def test_a_disk_that_is_full_at_the_start_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with small_disk(folder, "64k"):
+        fill(folder / "other")
+        assert "no room left" in refusal(folder / "pov-rt.db")
+
+
+def fill(path: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        path.write_bytes(b"x" * 1_000_000)
+
+
+# Running:
+
+
+class Publisher:
+    """Appends until it cannot, and knows what was acknowledged."""
+
+    def __init__(self, engine: SqliteEngine) -> None:
+        self.engine = engine
+        self.acknowledged: list[int] = []
+        self.number = 0
+
+    async def append(self, count: int = 20) -> None:
+        """Append a batch, again with the same keys after a failure."""
+        batch = entries(A, count, b"x" * 500, start=self.number)
+        done = await self.engine.log.append(batch)
+        self.number += count
+        self.acknowledged += [each.offset for each in done]
+
+    async def fill(self) -> Unavailable:
+        """Append until it fails; return the failure."""
+        for _ in range(10_000):
+            try:
+                await self.append()
+            except Unavailable as error:
+                return error
+        raise AssertionError("the disk never gets full")
+
+
+async def survive_full_disk(engine: SqliteEngine, told: Any, make_room: Callable[[], None]) -> None:
+    """Fill the disk, fail honestly, and go on once there is room."""
+    await engine.watch(A)
+    publisher = Publisher(engine)
+    error = await publisher.fill()
+    assert str(error) == "The log cannot be written: there is no room left for its file"
+    assert engine.health() == f"there is no room left for {engine.path}"
+    for _ in range(10):
+        with pytest.raises(Unavailable):
+            await publisher.append()
+        with pytest.raises(Unavailable):
+            await engine.marks.advance(A, "u" * 100_000, "read", Position("e", 1))
+    # What was acknowledged is there, and can be read; nobody was told of more.
+    assert told.offsets(A) == publisher.acknowledged == await offsets(engine, A)
+    make_room()
+    await publisher.append()
+    assert engine.health() is None
+    assert told.offsets(A) == publisher.acknowledged == await offsets(engine, A)
+    assert publisher.acknowledged == list(range(1, len(publisher.acknowledged) + 1))
+
+
+def one_episode(caplog: pytest.LogCaptureFixture) -> None:
+    """Check that a failure and its end have one line each."""
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records]
+    (bad, good) = lines
+    assert bad[0] == "ERROR"
+    assert bad[1].startswith("the log cannot be written: ")
+    assert good == ("WARNING", "the log can be written again")
+
+
+def test_a_full_disk_fails_publishers_honestly_and_recovers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "data"
+
+    async def work(remount: Callable[[str], None]) -> None:
+        async with opened(folder / "pov-rt.db") as (engine, told):
+            await survive_full_disk(engine, told, lambda: remount("size=8m"))
+            count = len(told.told)
+        async with opened(folder / "pov-rt.db") as (engine, _):
+            assert await offsets(engine, A) == list(range(1, count + 1))
+
+    with small_disk(folder, "1m") as remount:
+        asyncio.run(work(remount))
+    one_episode(caplog)
+
+
+def test_a_full_database_fails_publishers_honestly_and_recovers(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same without a mount, for those who may not."""
+
+    async def work() -> None:
+        async with opened(path) as (engine, told):
+            limit(engine, 200)
+            await survive_full_disk(engine, told, lambda: limit(engine, 10_000))
+
+    asyncio.run(work())
+    one_episode(caplog)
+
+
+def limit(engine: SqliteEngine, pages: int) -> None:
+    engine._connections[0].execute(f"PRAGMA max_page_count = {pages}")
+
+
+def test_a_restart_on_a_full_disk_serves_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "pov-rt.db"
+
+    async def work() -> None:
+        async with opened(path) as (engine, _):
+            publisher = Publisher(engine)
+            await publisher.fill()
+        async with opened(path) as (engine, _):
+            assert await offsets(engine, A) == publisher.acknowledged
+            with pytest.raises(Unavailable, match="no room left"):
+                await engine.log.append(entries("pov/b", 1, b"x" * 1_000_000))
+
+    with small_disk(path.parent, "1m"):
+        asyncio.run(work())
+
+
+def test_an_idle_writer_finds_out_that_there_is_room_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "IDLE_S", 0.005)
+
+    async def work() -> None:
+        loop, recovered = asyncio.get_running_loop(), asyncio.Event()
+
+        class Watch(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                if "can be written again" in record.getMessage():
+                    loop.call_soon_threadsafe(recovered.set)
+
+        watch = Watch()
+        writer_module.log.addHandler(watch)
+        try:
+            async with opened(path) as (engine, _):
+                deny(engine, True)
+                with pytest.raises(Unavailable):
+                    await engine.log.append(entries(A, 1))
+                assert engine.health() is not None
+                deny(engine, False)
+                await asyncio.wait_for(recovered.wait(), WAIT_S)
+                assert engine.health() is None
+                assert await engine.log.append(entries(A, 1)) == [Appended(engine.epoch, 1)]
+        finally:
+            writer_module.log.removeHandler(watch)
+
+    asyncio.run(work())
+
+
+def deny(engine: SqliteEngine, everything: bool) -> None:
+    """Have each statement of the writer fail, as on a disk that has gone."""
+    connection = engine._connections[0]
+    connection.set_authorizer((lambda *_: sqlite3.SQLITE_DENY) if everything else None)
+
+
+def test_a_disk_that_fails_every_statement_leaves_nobody_waiting(path: Path) -> None:
+    async def work() -> None:
+        async with opened(path) as (engine, told):
+            await engine.watch(A)
+            await engine.log.append(entries(A, 1))
+            deny(engine, True)
+            for _ in range(3):
+                with pytest.raises(Unavailable, match="cannot be written"):
+                    await asyncio.wait_for(engine.log.append(entries("pov/new", 1)), WAIT_S)
+            deny(engine, False)
+            await engine.log.append([*entries("pov/new", 1), *entries(A, 1, start=1)])
+            assert await offsets(engine, "pov/new") == [1]
+            assert told.offsets(A) == [1, 2]
+
+    asyncio.run(work())
+
+
+def test_a_commit_that_fails_acknowledges_nothing(path: Path) -> None:
+    class Failing:
+        """The writer's connection, which cannot commit."""
+
+        def __init__(self, connection: sqlite3.Connection) -> None:
+            self._connection = connection
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._connection, name)
+
+        def execute(self, statement: str) -> sqlite3.Cursor:
+            if statement == "COMMIT":
+                raise sqlite3.OperationalError("disk I/O error")
+            return self._connection.execute(statement)
+
+    async def work() -> None:
+        async with opened(path) as (engine, told):
+            await engine.watch(A)
+            await engine.log.append(entries(A, 2))
+            writer: Any = engine.writer
+            connection = writer._connection
+            writer._connection = Failing(connection)
+            tasks = [
+                asyncio.create_task(engine.log.append(entries(A, 2, start=start)))
+                for start in (2, 4)
+            ]
+            done = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [type(each) for each in done] == [Unavailable, Unavailable]
+            writer._connection = connection
+            assert told.offsets(A) == await offsets(engine, A) == [1, 2]
+            (again,) = await engine.log.append(entries(A, 1, start=4))
+            assert again == Appended(engine.epoch, 3)
+            assert told.offsets(A) == [1, 2, 3]
+
+    asyncio.run(work())
+
+
+def test_a_mistake_of_the_program_fails_its_group_and_no_later_one(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        async with opened(path) as (engine, _):
+            with pytest.raises(Unavailable, match="an internal error"):
+                await engine.log.append([NewEntry(A, "p", "1", "no bytes")])  # type: ignore[arg-type]
+            assert engine.health() is None
+            assert await engine.log.append(entries(A, 1)) == [Appended(engine.epoch, 1)]
+
+    asyncio.run(work())
+    assert "the log's writer failed" in caplog.text
+
+
+def test_damaged_pages_are_named_and_nothing_is_made_up(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fill() -> None:
+        async with opened(path) as (engine, _):
+            await engine.log.append(entries(A, 2000, b"x" * 200))
+
+    def damage() -> None:
+        size = path.stat().st_size
+        with open(path, "r+b") as file:
+            file.seek(4096 * 3)
+            file.write(b"\xff" * (size - 4096 * 3))
+
+    async def work() -> None:
+        async with opened(path) as (engine, told):
+            damage()
+            with pytest.raises(Unavailable) as error:
+                await engine.log.read(A, 0, 100)
+            text = "damaged; bring back a backup with: pov-rt db restore"
+            assert str(error.value) == f"The log cannot be read: its file is {text}"
+            with pytest.raises(Unavailable):
+                await engine.watch(A)
+            with pytest.raises(Unavailable) as error:
+                await engine.log.append(entries(A, 1, start=5000))
+            assert str(error.value) == f"The log cannot be written: its file is {text}"
+            assert engine.health() == f"{path} is {text}"
+            assert told.told == []
+
+    asyncio.run(fill())
+    asyncio.run(work())
+    errors = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(errors) == 1
