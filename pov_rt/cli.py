@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -17,45 +15,15 @@ from pov_rt.auth.grants import Kind
 from pov_rt.auth.keys import Keyring
 from pov_rt.auth.tokens import Tokens
 from pov_rt.clock import SystemClock
-from pov_rt.config import Loaded
-from pov_rt.discovery import PluginError
-from pov_rt.errors import ClientError
+from pov_rt.db_commands import db
 from pov_rt.limits import SECONDS
+from pov_rt.options import load, plain_errors, settings_options
 from pov_rt.registry import build_registry
 from pov_rt.scaffold import write_plugin
-from pov_rt.settings import Settings, SettingsError
+from pov_rt.settings import Settings
 from pov_rt.version import VERSION
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 DAY_S = 86400.0
-
-
-@contextmanager
-def plain_errors() -> Iterator[None]:
-    """Show what the user can mend as words and not as a traceback."""
-    try:
-        yield
-    except (SettingsError, PluginError, ClientError) as error:
-        raise click.ClickException(str(error)) from error
-
-
-def settings_options(function: F) -> F:
-    """Add the options that say where the settings come from."""
-    for option in (
-        click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file."),
-        click.option("--data", type=str, help="Folder for the log and, under --dev, the secret."),
-        click.option("--dev", is_flag=True, default=None, help="Development: makes a secret."),
-    ):
-        function = option(function)
-    return function
-
-
-def load(file: Path | None, data: str | None, dev: bool | None, **flags: Any) -> Loaded:
-    """Load and check the settings."""
-    loaded = config.load(file=file, flags={"server.data": data, "dev": dev, **flags})
-    config.check(loaded)
-    return loaded
 
 
 def make_tokens(settings: Settings) -> Tokens:
@@ -92,6 +60,9 @@ def names(text: str | None) -> list[str] | None:
 @click.version_option(VERSION, prog_name="pov-rt")
 def main() -> None:
     """Real-time activity server for proofs of value."""
+
+
+main.add_command(db)
 
 
 @main.command()

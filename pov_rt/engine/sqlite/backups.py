@@ -1,0 +1,156 @@
+"""Copies of the database: making one while a server runs, putting one into its place."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+
+from pov_rt.engine.sqlite.schema import FileLock, explain, give_to_owner, new_epoch, reading
+from pov_rt.errors import Unavailable
+
+Progress = Callable[[int, int], None]
+"""Is told how many pages of how many are copied."""
+
+KEPT = ".before-restore"
+COPY_PAGES = 4096
+_BESIDE = ("-wal", "-shm", "-journal")
+
+
+def back_up(path: Path, target: Path, progress: Progress | None = None) -> None:
+    """Copy the database to a new file, as it is at one instant; a server may be running.
+
+    Raises `Unavailable` with a line for people, if the target is there already, too.
+    """
+    if target.exists():
+        raise Unavailable(f"{target} is there already; nothing was written")
+    with reading(path) as connection:
+        _copy(connection, target, progress)
+
+
+def restore(path: Path, source: Path, progress: Progress | None = None) -> Path | None:
+    """Put a backup into the database's place, with a new epoch; return where the old one is kept.
+
+    Nothing has changed when it raises `Unavailable`, with a line for people.
+    """
+    lock = FileLock(path)
+    fresh = path.with_name(f"{path.name}.restored")
+    try:
+        kept = _find_place(path)
+        with reading(source) as connection:
+            if kept and path.samefile(source):
+                raise Unavailable(f"{source} is the database itself")
+            _check_whole(connection, source)
+            _copy(connection, fresh, progress)
+        _renew(fresh)
+        if kept:
+            fresh.chmod(stat.S_IMODE(path.stat().st_mode))
+        give_to_owner(fresh, path if kept else path.parent)
+        _put_in_place(fresh, path, kept)
+    except sqlite3.Error as error:
+        raise Unavailable(explain(error, fresh)) from error
+    except OSError as error:
+        raise Unavailable(f"cannot use {error.filename}: {error.strerror}") from error
+    finally:
+        fresh.unlink(missing_ok=True)
+        lock.release()
+    return kept
+
+
+def _copy(source: sqlite3.Connection, target: Path, progress: Progress | None) -> None:
+    """Copy a whole database to a file that is there only once it is complete and on disk."""
+    partial = target.with_name(f"{target.name}.partial")
+    _remove(partial)
+    try:
+        # Nobody else's to read, as the database is not.
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with closing(sqlite3.connect(partial, isolation_level=None)) as copied:
+            source.execute("BEGIN")  # a snapshot: else each commit of a server starts it anew
+            source.execute("SELECT * FROM meta").fetchone()
+            source.backup(
+                copied,
+                pages=COPY_PAGES,
+                progress=progress and (lambda _, left, pages: progress(pages - left, pages)),
+            )
+            source.execute("COMMIT")
+            copied.execute("PRAGMA journal_mode = DELETE")  # all in one file
+        _flush(partial)
+        partial.rename(target)
+        _flush(target.parent)
+    except OSError as error:
+        raise Unavailable(f"cannot write {error.filename}: {error.strerror}") from error
+    except sqlite3.Error as error:
+        if (error.sqlite_errorname or "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            raise  # that is the source
+        raise Unavailable(explain(error, target)) from error
+    finally:
+        _remove(partial)
+
+
+def _find_place(path: Path) -> Path | None:
+    """Return where the old database will be kept, None if there is no old one."""
+    if not path.exists():
+        return None
+    kept = path.with_name(path.name + KEPT)
+    if kept.exists() and not kept.samefile(path):  # the same file: a crash of a restore left it
+        raise Unavailable(
+            f"{kept}, which an earlier restore kept, would be lost; move or delete it first"
+        )
+    return kept
+
+
+def _check_whole(connection: sqlite3.Connection, path: Path) -> None:
+    try:
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.Error as error:
+        verdict = str(error)
+    if verdict != "ok":
+        raise Unavailable(f"{path} is damaged: {' '.join(verdict.split())}")
+
+
+def _renew(path: Path) -> None:
+    """Void the offsets that clients have: after them other entries will come than came before."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        new_epoch(connection)
+    _flush(path)
+
+
+def _put_in_place(fresh: Path, path: Path, kept: Path | None) -> None:
+    """Swap the databases so that a crash at any instant leaves the old one or the new one."""
+    if kept is not None:
+        _remove(kept)
+        _settle(path)
+        os.link(path, kept)
+        # A write-ahead log that is still there would spoil the new database.
+        with suppress(FileNotFoundError):
+            os.rename(f"{path}-wal", f"{kept}-wal")
+    for suffix in _BESIDE:
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    _flush(path.parent)
+    fresh.rename(path)
+    _flush(path.parent)
+
+
+def _settle(path: Path) -> None:
+    """Have the write-ahead log copied into its database and removed, if nothing hinders that.
+
+    Damage does, and somebody who reads: a backup under way.
+    """
+    with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint")
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", *_BESIDE):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

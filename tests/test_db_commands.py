@@ -1,0 +1,425 @@
+"""`pov-rt db`: what an operator types, with a server that runs, has stopped or has died."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pov_rt.cli import main
+from pov_rt.clock import ManualClock, rfc3339
+from pov_rt.engine.base import Appended, Position
+from pov_rt.engine.sqlite import backups
+from pov_rt.engine.sqlite.schema import APPLICATION_ID, MIGRATIONS, reading
+from tests.engine.sqlite_parts import entries, offsets, opened
+
+A = "pov/a"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def path(folder: Path) -> Path:
+    return folder / "pov-rt.db"
+
+
+def run(folder: Path, *arguments: str | Path, **environ: str) -> Result:
+    """Run `pov-rt db` without any secret: systemd gives those to the server alone."""
+    command = ["db", *map(str, arguments), "--data", str(folder)]
+    return CliRunner().invoke(main, command, env=environ)
+
+
+def succeed(folder: Path, *arguments: str | Path) -> str:
+    result = run(folder, *arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def fail(folder: Path, *arguments: str | Path, **environ: str) -> str:
+    """Return the one line that says why; nothing in the folder has changed."""
+    before = snapshot(folder)
+    result = run(folder, *arguments, **environ)
+    assert result.exit_code == 1, result.output
+    assert result.output.startswith("Error: ")
+    assert result.output.count("\n") == 1
+    assert snapshot(folder) == before
+    return result.output
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Return what is in the files; readers may leave an empty log and its index behind."""
+    files = {file.name: file.read_bytes() for file in folder.glob("*")} if folder.exists() else {}
+    return {
+        name: content
+        for name, content in files.items()
+        if content and not name.endswith((".lock", "-shm"))
+    }
+
+
+def fill(path: Path, count: int, start: int = 0) -> str:
+    """Append to a database; return its epoch."""
+
+    async def work() -> str:
+        async with opened(path) as (engine, _):
+            await engine.log.append(entries(A, count, start=start))
+            return engine.epoch
+
+    return asyncio.run(work())
+
+
+def read(path: Path) -> tuple[str, int]:
+    """Return a database's epoch and how many entries it has; they are contiguous."""
+
+    async def work() -> tuple[str, int]:
+        async with opened(path) as (engine, _):
+            found = await offsets(engine, A)
+            assert found == list(range(1, len(found) + 1))
+            return engine.epoch, len(found)
+
+    return asyncio.run(work())
+
+
+def leave_wal(path: Path, count: int) -> None:
+    """Make a database as a killed server leaves it: the newest entries are in the log beside it."""
+    elsewhere = path.parent.parent / "elsewhere" / path.name
+
+    async def work() -> None:
+        async with opened(elsewhere) as (engine, _):
+            await engine.log.append(entries(A, count - 1))
+        async with opened(elsewhere) as (engine, _):
+            await engine.log.append(entries(A, 1, start=count))
+            copy_all()
+
+    def copy_all() -> None:
+        path.parent.mkdir()
+        for file in elsewhere.parent.glob("*"):
+            shutil.copy(file, path.parent)
+
+    asyncio.run(work())
+    assert path.with_name("pov-rt.db-wal").stat().st_size > 0
+
+
+# Backup:
+
+
+def test_a_backup_is_one_instant_of_a_log_that_is_being_written(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backups, "COPY_PAGES", 8)
+    target = tmp_path / "backup.db"
+
+    async def work() -> str:
+        loop = asyncio.get_running_loop()
+        async with opened(path) as (engine, _):
+            await engine.log.append(entries(A, 500, b"x" * 200))
+            appended = 500
+
+            def append(done: int, pages: int) -> None:
+                """Append more while the copy is under way."""
+                nonlocal appended
+                batch = entries(A, 50, start=appended)
+                asyncio.run_coroutine_threadsafe(engine.log.append(batch), loop).result(10)
+                appended += 50
+                assert 0 < done <= pages
+
+            await asyncio.to_thread(backups.back_up, path, target, append)
+            assert appended >= 600
+            assert len(await offsets(engine, A)) == appended
+            return engine.epoch
+
+    epoch = asyncio.run(work())
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert sorted(tmp_path.iterdir()) == [target, path.parent]
+    assert read(target) == (epoch, 500)
+
+
+def test_backup_works_beside_a_server_and_without_and_restore_does_not_beside_one(
+    path: Path, folder: Path, tmp_path: Path
+) -> None:
+    async def work() -> None:
+        async with opened(path) as (engine, _):
+            await engine.log.append(entries(A, 3))
+            text = await asyncio.to_thread(succeed, folder, "backup", tmp_path / "1.db")
+            assert text.startswith(f"wrote {tmp_path}/1.db (")
+            text = await asyncio.to_thread(fail, folder, "restore", tmp_path / "1.db")
+            assert f"is in use by another process (pid {os.getpid()})" in text
+            await engine.log.append(entries(A, 1, start=3))
+
+    asyncio.run(work())
+    succeed(folder, "backup", tmp_path / "2.db")
+    assert read(tmp_path / "1.db")[1] == 3
+    assert read(tmp_path / "2.db")[1] == 4
+
+
+def test_a_backup_of_what_a_killed_server_left_is_complete(
+    path: Path, folder: Path, tmp_path: Path
+) -> None:
+    leave_wal(path, 7)
+    succeed(folder, "backup", tmp_path / "backup.db")
+    assert read(tmp_path / "backup.db")[1] == 7
+
+
+def test_backup_replaces_nothing_and_leaves_nothing_half_done(
+    path: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "there is no database" in fail(folder, "backup", tmp_path / "backup.db")
+    fill(path, 3)
+    (tmp_path / "mine").write_text("mine")
+    assert "is there already" in fail(folder, "backup", tmp_path / "mine")
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert "No such file or directory" in fail(folder, "backup", tmp_path / "none" / "backup.db")
+
+    def break_off(file: Path) -> None:
+        raise OSError(28, "No space left on device", str(file))
+
+    monkeypatch.setattr(backups, "_flush", break_off)
+    assert "No space left on device" in fail(folder, "backup", tmp_path / "backup.db")
+    assert {file.name for file in tmp_path.iterdir()} == {"data", "mine"}
+
+
+def test_backup_shows_its_progress_on_a_terminal(path: Path, tmp_path: Path) -> None:
+    fill(path, 3)
+    terminal, theirs = pty.openpty()
+    command = [sys.executable, "-m", "pov_rt.cli", "db", "backup", str(tmp_path / "backup.db")]
+    with closing(os.fdopen(terminal, "rb", buffering=0)) as screen:
+        done = subprocess.run(
+            [*command, "--data", str(path.parent)], stderr=theirs, capture_output=False, check=True
+        )
+        os.close(theirs)
+        assert done.returncode == 0
+        assert b"copying" in (text := screen.read(10_000))
+        assert b"100%" in text
+
+
+# Restore:
+
+
+def test_a_restore_brings_back_the_log_under_a_new_epoch_and_keeps_the_old_one(
+    path: Path, folder: Path, tmp_path: Path
+) -> None:
+    epoch = fill(path, 3)
+    path.chmod(0o640)
+    succeed(folder, "backup", tmp_path / "backup.db")
+    fill(path, 2, start=3)
+    text = succeed(folder, "restore", tmp_path / "backup.db")
+    kept = folder / "pov-rt.db.before-restore"
+    assert text == f"restored {path}\nthe database that was there is now {kept}\n"
+    assert set(snapshot(folder)) == {"pov-rt.db", "pov-rt.db.before-restore"}
+    assert path.stat().st_mode & 0o777 == 0o640
+    restored, count = read(path)
+    assert (restored != epoch, count) == (True, 3)
+    assert read(kept) == (epoch, 5)
+    assert read(tmp_path / "backup.db") == (epoch, 3)
+
+    async def go_on() -> None:
+        async with opened(path) as (engine, _):
+            assert await engine.log.append(entries(A, 2, start=2)) == [
+                Appended(restored, 3, duplicate=True),
+                Appended(restored, 4),
+            ]
+
+    asyncio.run(go_on())
+    text = fail(folder, "restore", tmp_path / "backup.db")
+    assert f"{kept}, which an earlier restore kept, would be lost" in text
+    kept.unlink()
+    succeed(folder, "restore", tmp_path / "backup.db")
+    assert read(path)[0] not in (epoch, restored)
+
+
+def test_a_restore_needs_no_old_database(path: Path, folder: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "backup.db", 3)
+    assert succeed(folder, "restore", tmp_path / "backup.db") == f"restored {path}\n"
+    assert read(path)[1] == 3
+
+
+def test_what_a_killed_server_left_beside_the_database_goes_with_it(
+    path: Path, folder: Path, tmp_path: Path
+) -> None:
+    leave_wal(path, 7)
+    fill(tmp_path / "backup.db", 3)
+    succeed(folder, "restore", tmp_path / "backup.db")
+    kept = folder / "pov-rt.db.before-restore"
+    assert set(snapshot(folder)) == {path.name, kept.name}
+    assert read(path)[1] == 3
+    assert read(kept)[1] == 7
+
+
+def test_a_damaged_database_is_replaced_and_kept(path: Path, folder: Path, tmp_path: Path) -> None:
+    leave_wal(path, 7)
+    with open(path, "r+b") as file:
+        file.write(b"damaged")
+    fill(tmp_path / "backup.db", 3)
+    succeed(folder, "restore", tmp_path / "backup.db")
+    assert read(path)[1] == 3
+    assert snapshot(folder)["pov-rt.db.before-restore"].startswith(b"damaged")
+
+
+def test_a_log_that_a_reader_holds_is_kept_with_its_database(
+    path: Path, folder: Path, tmp_path: Path
+) -> None:
+    leave_wal(path, 7)
+    fill(tmp_path / "backup.db", 3)
+    count = "SELECT count(*) FROM entries"
+    with reading(path) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute(count).fetchone() == (7,)
+        succeed(folder, "restore", tmp_path / "backup.db")
+        assert reader.execute(count).fetchone() == (7,)
+    assert "pov-rt.db.before-restore-wal" in snapshot(folder)
+    assert read(path)[1] == 3
+    assert read(folder / "pov-rt.db.before-restore")[1] == 7
+
+
+def damage(path: Path) -> None:
+    fill(path, 2000)
+    with open(path, "r+b") as file:
+        file.seek(4096 * 5)
+        file.write(b"\xff" * 4096)
+
+
+def make_newer(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("".join(MIGRATIONS))
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+
+
+def make_foreign(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE meta (x)")
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (damage, "is damaged: "),
+        (make_newer, "was written by a newer pov-rt"),
+        (make_foreign, "is a database of another program"),
+        (lambda path: path.write_bytes(b"x" * 9000), "is no database"),
+        (lambda path: path.touch(), "is an empty database"),
+        (lambda path: None, "there is no database"),
+    ],
+)
+def test_a_restore_refuses_what_is_no_whole_backup(
+    path: Path, folder: Path, tmp_path: Path, make: Callable[[Path], None], reason: str
+) -> None:
+    fill(path, 3)
+    make(tmp_path / "backup.db")
+    assert f"{tmp_path}/backup.db {reason}" in fail(folder, "restore", tmp_path / "backup.db") or (
+        f"{reason} {tmp_path}/backup.db" in fail(folder, "restore", tmp_path / "backup.db")
+    )
+    assert "is the database itself" in fail(folder, "restore", path)
+
+
+@pytest.mark.parametrize("flushes", range(5))
+def test_a_restore_that_dies_half_way_leaves_the_old_database_or_the_new_one(
+    path: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flushes: int
+) -> None:
+    epoch = fill(path, 5)
+    fill(tmp_path / "backup.db", 3)
+    left = iter(range(flushes))
+
+    def flush(file: Path) -> None:
+        next(left)  # raises StopIteration where the restore dies
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backups, "_flush", flush)
+        assert isinstance(run(folder, "restore", tmp_path / "backup.db").exception, StopIteration)
+    kept = folder / "pov-rt.db.before-restore"
+    if flushes < 4:
+        assert read(path) == (epoch, 5)
+        succeed(folder, "restore", tmp_path / "backup.db")
+    assert read(path)[1] == 3
+    assert read(kept) == (epoch, 5)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for the server's user")
+def test_what_root_restores_is_the_servers_to_write(
+    path: Path, folder: Path, tmp_path: Path
+) -> None:
+    fill(tmp_path / "backup.db", 3)
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+    for _ in range(2):
+        succeed(folder, "restore", tmp_path / "backup.db")
+        owners = {file.name: file.stat().st_uid for file in folder.iterdir()}
+        assert set(owners.values()) == {65534}, owners
+
+
+# Stats:
+
+
+def test_stats_count_what_is_there_for_people_and_programs(path: Path, folder: Path) -> None:
+    async def work() -> str:
+        clock = ManualClock()
+        async with opened(path, clock) as (engine, _):
+            await engine.log.append(entries(A, 1200))
+            clock.advance(5)
+            await engine.log.append(entries("pov/b", 1))
+            await engine.marks.advance(A, "ana", "read", Position("e", 1))
+            await engine.sets.add("durable", "ana")
+            await engine.sets.add("durable", "ben")
+            text = await asyncio.to_thread(succeed, folder, "stats")
+            stats = json.loads(await asyncio.to_thread(succeed, folder, "stats", "--json"))
+            assert stats.pop("sizeBytes") > 0
+            assert stats.pop("walBytes") > 10_000
+            assert stats == {
+                "file": str(path),
+                "schema": len(MIGRATIONS),
+                "epoch": engine.epoch,
+                "topics": 2,
+                "entries": 1201,
+                "oldest": rfc3339(clock.time() - 5),
+                "newest": rfc3339(clock.time()),
+                "ids": 1201,
+                "marks": 1,
+                "setMembers": 2,
+            }
+            return text
+
+    lines = asyncio.run(work()).splitlines()
+    assert f"{'entries':<16} 1,201" in lines
+    assert {line[:17].rstrip() for line in lines} == {
+        "file", "size", "write-ahead log", "schema", "epoch", "topics", "entries",
+        "oldest entry", "newest entry", "ids remembered", "marks", "set members",
+    }  # fmt: skip
+
+
+def test_stats_of_a_log_that_is_empty_or_all_too_old(path: Path, folder: Path) -> None:
+    fill(path, 0)
+    stats = json.loads(succeed(folder, "stats", "--json"))
+    assert (stats["entries"], stats["oldest"], stats["newest"]) == (0, None, None)
+    assert f"{'oldest entry':<16} -" in succeed(folder, "stats").splitlines()
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [(0, "0 B"), (999, "999 B"), (4096, "4.1 kB"), (2 * 10**6, "2 MB"), (5 * 10**12, "5000 GB")],
+)
+def test_sizes_are_readable(amount: int, text: str) -> None:
+    from pov_rt.db_commands import size
+
+    assert size(amount) == text
+
+
+def test_settings_that_name_no_database_are_words(folder: Path, tmp_path: Path) -> None:
+    text = fail(folder, "stats", POV_RT_ENGINE__URL="memory://")
+    assert "engine.url: memory:// keeps nothing on disk" in text
+    assert "there is no engine 'x'" in fail(folder, "stats", POV_RT_ENGINE__URL="x://")
+    assert "there is no database" in fail(folder, "stats")
+    result = CliRunner().invoke(main, ["db", "stats"], env={"POV_RT_SERVER__DATA": None})
+    assert "names no file" in result.output
