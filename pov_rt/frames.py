@@ -326,6 +326,10 @@ def _control_frame(opcode: int, payload: bytes) -> bytes:
     return _header(FIN | opcode, len(payload)) + payload
 
 
+EMPTY_CLOSE: Final = _header(FIN | Opcode.CLOSE, 0)
+EMPTY_PING: Final = ping_frame()
+
+
 def masked_frame(
     opcode: int, payload: bytes, *, fin: bool = True, mask: bytes = b"\x37\xfa\x21\x3d"
 ) -> bytes:

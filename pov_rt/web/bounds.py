@@ -1,8 +1,8 @@
-"""How much one client may make the server hold."""
+"""What a wire is given: how much its client may make the server hold, and who handles it."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from pov_rt.limits import Rate, parse_rate
 from pov_rt.settings import LimitSettings
@@ -34,3 +34,16 @@ def bounds_of(limits: LimitSettings) -> Bounds:
         limits.queue_slow_s,
         parse_rate(limits.control_rate, CONTROL_BURST),
     )
+
+
+class Peer(Protocol):
+    """Who handles the messages of a wire: a connection."""
+
+    def receive(self, payload: bytes, is_text: bool) -> None:
+        """Take one whole message."""
+
+    def lagging(self) -> None:
+        """Learn that much waits for the client to read: send it no more than it asks for."""
+
+    def lost(self, reason: str) -> None:
+        """Learn that the socket is ending; called once."""

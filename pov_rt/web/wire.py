@@ -8,46 +8,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import islice
-from typing import Protocol
 
 from pov_rt.errors import CloseCode
-from pov_rt.frames import FrameParser, Opcode, close_frame, ping_frame, pong_frame
+from pov_rt.frames import EMPTY_CLOSE, EMPTY_PING, FrameParser, Opcode, close_frame, pong_frame
 from pov_rt.limits import Bucket
-from pov_rt.web.bounds import Bounds
+from pov_rt.web.bounds import Bounds, Peer
 from pov_rt.web.liveness import has_hung_up, unread_bytes
+from pov_rt.web.sendqueue import SendQueue
 
 log = logging.getLogger(__name__)
 
 READ_BYTES = 64 * 1024
 CLOSE_WAIT_S = 1.0
 """How long a peer has to read the close frame and to hang up."""
-BUFFERS_AT_ONCE = 64
-"""Buffers given to one `sendmsg`; IOV_MAX is 1,024, but a socket buffer is full long before."""
-CORKED_BYTES = 64 * 1024
-"""Answers that are held back to leave together; more could be a flood's worth of memory."""
-CLOSE_BYTES = 64 * 1024
-"""More than this is not sent before a close frame: the client has to see that in `CLOSE_WAIT_S`."""
-EMPTY_CLOSE = b"\x88\x00"
+HELD_BYTES = 64 * 1024
+"""Answers that are held back to leave together: more could be a flood's worth of memory. And what
+may stand before a close frame: the client has to see that in `CLOSE_WAIT_S`."""
 INBOX, BACKLOG = 1, 2
 """Why a socket is not read: its connection has enough to do, or its client does not read."""
-PING = ping_frame()
-
-
-class Peer(Protocol):
-    """Who handles the messages of a wire: a connection."""
-
-    def receive(self, payload: bytes, is_text: bool) -> None:
-        """Take one whole message."""
-
-    def lagging(self) -> None:
-        """Learn that much waits for the client to read: send it no more than it asks for."""
-
-    def lost(self, reason: str) -> None:
-        """Learn that the socket is ending; called once."""
 
 
 class Wire:
@@ -77,7 +57,6 @@ class Wire:
         "_paused",
         "_peer",
         "_queue",
-        "_queued",
         "_reason",
         "_socket",
         "_timer",
@@ -99,8 +78,7 @@ class Wire:
         self._ended: Callable[[Wire], None] | None = ended
         self._peer: Peer | None = None
         self._parser = FrameParser(bounds.message_bytes)
-        self._queue: deque[bytes | memoryview] | None = None
-        self._queued = 0
+        self._queue: SendQueue | None = None
         self._corked: list[bytes] | None = None
         self._corked_bytes = 0
         self._controls: Bucket | None = None
@@ -127,12 +105,10 @@ class Wire:
         if received:
             self._loop.call_soon(self._feed, received)
 
-    # What a connection does with it:
-
     @property
     def unsent_bytes(self) -> int:
         """Bytes that wait for the peer to read."""
-        return self._queued
+        return 0 if self._queue is None else self._queue.size
 
     @property
     def traffic(self) -> tuple[int, int]:
@@ -146,7 +122,7 @@ class Wire:
         if self._corked is not None:
             self._corked.append(data)
             self._corked_bytes += len(data)
-            if self._corked_bytes > CORKED_BYTES:
+            if self._corked_bytes > HELD_BYTES:
                 self._uncork()
         elif self._queue is not None:
             self._enqueue(data)
@@ -155,7 +131,7 @@ class Wire:
 
     def ping(self) -> None:
         """Send a ping frame."""
-        self.send(PING)
+        self.send(EMPTY_PING)
 
     def heard(self) -> bool:
         """Tell whether the client showed life since the last call: it sent, or read what waited.
@@ -177,7 +153,7 @@ class Wire:
 
     async def drained(self) -> None:
         """Wait until little is unsent, or the socket is ending."""
-        if self._queued > self._bounds.slow_bytes // 2 and not self._closing:
+        if self.unsent_bytes > self._bounds.slow_bytes // 2 and not self._closing:
             if self._drained is None:
                 self._drained = self._loop.create_future()
             # Shielded: several topics may wait, and one that is cancelled must not end the others.
@@ -189,26 +165,20 @@ class Wire:
             self._uncork()
         if self._closing:  # what was held back may have been too much for it
             return
-        if self._queue and self._queued > CLOSE_BYTES:
-            # What waits would keep the close frame from a client that reads again; the part of a
-            # frame that it has already must be completed.
-            head = self._queue[0]
-            self._queue.clear()
-            self._queue.append(head)
-            self._queued = len(head)
         data = last + close_frame(code.code, code.reason)
-        if self._queue is not None:
-            self._queue.append(data)
-            self._queued += len(data)
-        else:
+        if self._queue is None:
             self._write(data)
+        else:
+            if self._queue.size > HELD_BYTES:
+                # What waits would keep the close frame from a client that reads again; the part of
+                # a frame that it has already must be completed.
+                self._queue.keep_head()
+            self._queue.add(data)
         self._end(code.reason)
 
     def abort(self) -> None:
         """Drop the socket now, unsent bytes included."""
         self._drop("aborted")
-
-    # Reading:
 
     def _pause(self, why: int, paused: bool) -> None:
         before = self._paused
@@ -294,7 +264,7 @@ class Wire:
             return
         # Until all are on their way nothing is held back: what `_enqueue` closes with comes after.
         self._corked = None
-        small, self._corked_bytes = self._corked_bytes <= 2 * CORKED_BYTES, 0
+        small, self._corked_bytes = self._corked_bytes <= 2 * HELD_BYTES, 0
         was_closing = self._closing
         # A large one stays as it is, shared with other clients, rather than be copied for this one.
         for data in (b"".join(corked),) if small else corked:
@@ -325,8 +295,6 @@ class Wire:
                 self.send(close_frame(code, "") if code else EMPTY_CLOSE)
                 self._end(f"closed by the client with {code}" if code else "closed by the client")
 
-    # Writing:
-
     def _write(self, data: bytes) -> None:
         """Give the kernel what it takes; the rest waits. Nothing waits already."""
         try:
@@ -342,26 +310,27 @@ class Wire:
 
     def _enqueue(self, data: bytes | memoryview) -> None:
         if self._queue is None:
-            self._queue = deque()
+            self._queue = SendQueue()
             self._loop.add_writer(self._fd, self._writable)
-        elif self._queued + len(data) > self._bounds.queue_bytes and not self._closing:
-            self._reason = f"slow consumer, {self._queued} bytes unsent"
+        elif self._queue.size + len(data) > self._bounds.queue_bytes and not self._closing:
+            self._reason = f"slow consumer, {self._queue.size} bytes unsent"
             self.close(CloseCode.SLOW_CONSUMER)
             return
-        self._queue.append(data)
-        self._queued += len(data)
-        if self._queued > self._bounds.slow_bytes and self._timer is None:
+        self._queue.add(data)
+        if self._queue.size > self._bounds.slow_bytes and self._timer is None:
             self._timer = self._loop.call_later(self._bounds.slow_s, self._too_slow)
             self._pause(BACKLOG, True)
             # Not at once: whoever sends is going through its subscribers.
             self._loop.call_soon(self._lag)
 
     def _lag(self) -> None:
-        if self._peer is not None and not self._closing:
+        if self._peer is not None:
             self._peer.lagging()
 
     def _too_slow(self) -> None:
-        self._reason = f"slow consumer, {self._queued} bytes unsent for {self._bounds.slow_s:g} s"
+        self._reason = (
+            f"slow consumer, {self.unsent_bytes} bytes unsent for {self._bounds.slow_s:g} s"
+        )
         self.close(CloseCode.SLOW_CONSUMER)
 
     def _writable(self) -> None:
@@ -369,35 +338,26 @@ class Wire:
         if queue is None:
             return
         try:
-            sent = self._socket.sendmsg(list(islice(queue, BUFFERS_AT_ONCE)))
+            sent = self._socket.sendmsg(queue.first())
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._drop(f"connection lost: {error.strerror}")
             return
-        self._queued -= sent
+        queue.remove(sent)
         self._bytes_out += sent
         self._heard = True
-        while sent:
-            size = len(queue[0])
-            if sent < size:
-                queue[0] = memoryview(queue[0])[sent:]
-                break
-            sent -= size
-            queue.popleft()
-        if not queue:
+        if not queue.size:
             self._loop.remove_writer(self._fd)
             self._queue = None
-        if self._queued <= self._bounds.slow_bytes // 2:
+        if queue.size <= self._bounds.slow_bytes // 2:
             self._release_waiters()
             self._pause(BACKLOG, False)
         if self._closing:
             self._finish_writing()
-        elif self._timer is not None and self._queued <= self._bounds.slow_bytes:
+        elif self._timer is not None and queue.size <= self._bounds.slow_bytes:
             self._timer.cancel()
             self._timer = None
-
-    # The end:
 
     def _end(self, reason: str) -> None:
         """Accept nothing more to send; hang up when all is written, or after a second."""
@@ -439,7 +399,6 @@ class Wire:
         if self._timer is not None:
             self._timer.cancel()
         self._queue = None
-        self._queued = 0
         self._backlog = ()
         self._release_waiters()
         try:

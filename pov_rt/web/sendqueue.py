@@ -1,0 +1,47 @@
+"""Bytes that wait for one socket: references to shared frames, and never a copy of them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+
+BUFFERS_AT_ONCE = 64
+"""Pieces given to one `sendmsg`; IOV_MAX is 1,024, but a socket buffer is full long before."""
+
+
+class SendQueue:
+    """Pieces in order; `size` is their bytes. Owner: a wire, which has one while bytes wait."""
+
+    __slots__ = ("_pieces", "size")
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes | memoryview] = deque()
+        self.size = 0
+
+    def add(self, data: bytes | memoryview) -> None:
+        """Put a piece behind the others."""
+        self._pieces.append(data)
+        self.size += len(data)
+
+    def first(self) -> Sequence[bytes | memoryview]:
+        """Return what to send next."""
+        return list(islice(self._pieces, BUFFERS_AT_ONCE))
+
+    def remove(self, sent: int) -> None:
+        """Let go of bytes that were sent."""
+        self.size -= sent
+        while sent:
+            size = len(self._pieces[0])
+            if sent < size:
+                self._pieces[0] = memoryview(self._pieces[0])[sent:]
+                return
+            sent -= size
+            self._pieces.popleft()
+
+    def keep_head(self) -> None:
+        """Let go of all but the first piece, of which the peer may have a part already."""
+        head = self._pieces[0]
+        self._pieces.clear()
+        self._pieces.append(head)
+        self.size = len(head)
