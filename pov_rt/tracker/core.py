@@ -13,12 +13,13 @@ import random
 import re
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
+from urllib.parse import unquote
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from pov_rt.messages import NewActivity
 
@@ -33,6 +34,9 @@ LAST_RETRY_S = 20.0
 
 EXCLUDED = (r"^/(healthz|readyz|health|metrics|static|favicon\.ico)(/|$)",)
 CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+DONE = frozenset({*range(200, 300), 303})
+"""Statuses that say the request was done. 303 leads from a form to its result (RFC 9110, section
+15.4.4); 302 is not among them, for it also leads to the login page: a rule has to name it."""
 
 Token = str | Callable[[], str | Awaitable[str]]
 
@@ -41,7 +45,8 @@ Token = str | Callable[[], str | Awaitable[str]]
 class Facts:
     """What is known of a request once it is answered. No body, header, cookie or query value.
 
-    `path_arguments` are the named parts of the matching rule; `user` is who the app says it was.
+    `path` is percent-encoded, as it came; `path_arguments` are the route's named parts, decoded;
+    `user` is who the app says it was.
     """
 
     method: str
@@ -56,21 +61,33 @@ class Facts:
 class Track:
     """A rule: `Track("POST", "/povs/{pov_id}/tasks/{task_id}/done", type="task", action="done")`.
 
-    `{pov_id}` is the PoV; the path's other parts become the activity's details.
+    `{pov_id}` is the PoV; the path's other parts become the activity's details. Requests that were
+    answered with another status than those of `statuses` do not count.
     """
 
     method: str
     path: str
     type: str
     action: str
+    statuses: Container[int] = DONE
+
+    def __post_init__(self) -> None:
+        """Refuse a rule that could never make an activity."""
+        if "{pov_id}" not in self.path:
+            raise ValueError(f"the rule for {self.path} does not say where the {{pov_id}} is")
 
     def match(self, method: str, path: str) -> dict[str, str] | None:
-        """Return the path's named parts if the rule is for this request."""
+        """Return the path's named parts, decoded, if the rule is for this request.
+
+        `path` is percent-encoded: decoded before, a '/' inside of a part would end it.
+        """
         if method != self.method:
             return None
         pattern = re.sub(r"\\?\{(\w+)\\?\}", r"(?P<\1>[^/]+)", re.escape(self.path))
         found = re.fullmatch(pattern, path)
-        return None if found is None else found.groupdict()
+        if found is None:
+            return None
+        return {name: unquote(part) for name, part in found.groupdict().items()}
 
 
 Describe = Callable[[Facts], NewActivity | None]
@@ -92,7 +109,11 @@ class Sender(Protocol):
 
 
 class Chooser:
-    """Decides which requests become activities."""
+    """Decides which requests become activities.
+
+    A rule has its own `statuses`; `describe`, which is asked about what no rule is for, is asked
+    about requests that were answered with one of these.
+    """
 
     def __init__(
         self,
@@ -101,6 +122,7 @@ class Chooser:
         describe: Describe | None = None,
         exclude: Sequence[str] = EXCLUDED,
         methods: frozenset[str] = CHANGING,
+        statuses: Container[int] = DONE,
         sample_rate: float = 1.0,
         before_send: Callable[[NewActivity], NewActivity | None] | None = None,
     ) -> None:
@@ -108,41 +130,82 @@ class Chooser:
         self._describe = describe
         self._exclude = [re.compile(each) for each in exclude]
         self._methods = methods
+        self._statuses = statuses
         self._sample_rate = sample_rate
         self._before_send = before_send
 
     def choose(
-        self, method: str, path: str, status: int, duration_s: float, who: Callable[[], str | None]
+        self,
+        method: str,
+        path: str,
+        status: int,
+        duration_s: float,
+        who: Callable[[], str | None],
+        path_arguments: Mapping[str, str] | None = None,
     ) -> NewActivity | None:
         """Return the request's activity, or None; whatever the app's callables raise comes out."""
-        if method not in self._methods or not 200 <= status < 300:
+        if method not in self._methods or any(each.search(path) for each in self._exclude):
             return None
-        if any(each.search(path) for each in self._exclude):
-            return None
-        activity = self._make(method, path, status, duration_s, who)
+        for rule in self._rules:
+            parts = rule.match(method, path)
+            if parts is not None:
+                activity = _apply(rule, parts, who()) if status in rule.statuses else None
+                break
+        else:
+            if self._describe is None or status not in self._statuses:
+                return None
+            facts = Facts(method, path, status, duration_s, path_arguments or {}, who())
+            activity = self._describe(facts)
         # Sampled before before_send: what is not sent need not be prepared.
         if activity is None or random.random() >= self._sample_rate:  # noqa: S311
             return None
         return self._before_send(activity) if self._before_send else activity
 
-    def _make(
-        self, method: str, path: str, status: int, duration_s: float, who: Callable[[], str | None]
-    ) -> NewActivity | None:
-        for rule in self._rules:
-            parts = rule.match(method, path)
-            if parts is not None and "pov_id" in parts:
-                user = who()
-                pov_id = parts.pop("pov_id")
-                return NewActivity(
-                    type=rule.type,
-                    action=rule.action,
-                    pov_id=pov_id,
-                    user_id=user or UNSET,
-                    details=dict(parts) or UNSET,
-                )
-        if self._describe is None:
-            return None
-        return self._describe(Facts(method, path, status, duration_s, {}, who()))
+
+def _apply(rule: Track, parts: dict[str, str], user: str | None) -> NewActivity:
+    pov_id = parts.pop("pov_id")
+    return NewActivity(
+        type=rule.type,
+        action=rule.action,
+        pov_id=pov_id,
+        user_id=user or UNSET,
+        details=dict(parts) or UNSET,
+    )
+
+
+class Refusal(msgspec.Struct):
+    """Why an activity was refused."""
+
+    code: str
+
+
+class Result(msgspec.Struct):
+    """What became of an activity."""
+
+    error: Refusal | UnsetType = UNSET
+
+
+class BatchAnswer(msgspec.Struct):
+    """The body of an answer to a batch."""
+
+    results: list[Result]
+
+
+_read_batch_answer = msgspec.json.Decoder(BatchAnswer).decode
+
+
+def read_results(answer: Answer, count: int) -> list[Result] | None:
+    """Return what became of each of `count` activities; None if the answer does not say so.
+
+    Anything may stand at that address, such as a proxy's page, and answer 200.
+    """
+    if answer.status != 200:
+        return None
+    try:
+        results = _read_batch_answer(answer.body).results
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return results if len(results) == count else None
 
 
 class Outbox:
@@ -185,8 +248,11 @@ class Outbox:
     async def flush(self, timeout_s: float = 5.0) -> bool:
         """Send what waits; return whether all of it is gone."""
         self._hurry.set()
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=timeout_s)
+        try:
+            if self._task is not None:
+                await asyncio.wait([self._task], timeout=timeout_s)
+        finally:
+            self._hurry.clear()  # what comes later may gather again
         return not self._queue
 
     async def close(self, timeout_s: float = 5.0) -> None:
@@ -213,9 +279,9 @@ class Outbox:
                 )
             except Exception as error:  # the token's callable is the application's: anything
                 answer = Answer(0, None, repr(error).encode())
-            if answer.status == 200:
+            if (results := read_results(answer, len(batch))) is not None:
                 failures, size = 0, BATCH
-                self._count(msgspec.json.decode(answer.body)["results"])
+                self._count(results)
             elif answer.status == 413 and size > 1:
                 size = max(1, len(batch) // 2)
                 continue
@@ -225,8 +291,7 @@ class Outbox:
             else:
                 failures += 1
                 if failures == 1:
-                    why = answer.status or answer.body.decode(errors="replace")
-                    log.warning("activities wait: no success at %s (%s)", self._url, why)
+                    log.warning("activities wait: no success at %s (%s)", self._url, _why(answer))
                 most = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures, 10))
                 self._hurry.clear()
                 await self._pause(answer.retry_after_s or random.random() * most)  # noqa: S311
@@ -234,8 +299,8 @@ class Outbox:
             for _ in batch:
                 self._queue.popleft()
 
-    def _count(self, results: list[dict[str, Any]]) -> None:
-        refused = [result["error"]["code"] for result in results if "error" in result]
+    def _count(self, results: list[Result]) -> None:
+        refused = [result.error.code for result in results if result.error is not UNSET]
         self.sent += len(results) - len(refused)
         self.rejected += len(refused)
         if refused:
@@ -252,3 +317,9 @@ class Outbox:
                 await self._hurry.wait()
         except TimeoutError:
             pass
+
+
+def _why(answer: Answer) -> str:
+    if answer.status == 200:
+        return "200, but the body is no answer to a batch: is that a pov-rt server?"
+    return str(answer.status or answer.body.decode(errors="replace"))

@@ -1,9 +1,10 @@
 """The activity tracker for Tornado applications.
 
-tracker = ActivityTracker("http://127.0.0.1:8765", token, [
-Track("POST", "/povs/{pov_id}/tasks/{task_id}/done", type="task", action="done"),
-])
+rules = [Track("POST", "/povs/{pov_id}/tasks/{task_id}/done", type="task", action="done")]
+tracker = ActivityTracker("http://127.0.0.1:8765", token, rules)
 tracker.wrap(app)
+...
+await tracker.close()  # before the loop ends, or what waits is lost
 """
 
 from __future__ import annotations
@@ -121,6 +122,7 @@ class ActivityTracker:
                 handler.get_status(),
                 request.request_time(),
                 lambda: self._actor(handler),
+                getattr(handler, "path_kwargs", None),  # not there before a route was found
             )
             if activity is not None:
                 self.outbox.put(activity)

@@ -22,6 +22,8 @@ from pov_rt.tracker.tornado import ActivityTracker
 RULES = [
     Track("POST", "/povs/{pov_id}/tasks/{task_id}/done", type="task", action="done"),
     Track("DELETE", "/povs/{pov_id}", type="pov", action="removed"),
+    Track("POST", "/povs/{pov_id}/form", type="form", action="sent", statuses=(302,)),
+    Track("PUT", "/povs/{pov_id}/form", type="form", action="kept"),
 ]
 
 
@@ -35,11 +37,20 @@ class Task(RequestHandler):
         self.write("ok")
 
 
-class Pov(RequestHandler):
-    def delete(self, _: str) -> None:
-        self.set_status(204)
+class Form(RequestHandler):
+    """Answers as forms do, with a redirect."""
 
     def post(self, _: str) -> None:
+        self.redirect("/", status=int(self.get_argument("status")))
+
+    put = post
+
+
+class Pov(RequestHandler):
+    def delete(self, pov_id: str) -> None:
+        self.set_status(204)
+
+    def post(self, pov_id: str) -> None:
         raise ValueError("a bug of the application")
 
 
@@ -53,7 +64,12 @@ def drive(
 
     async def run() -> None:
         app = Application(
-            [(r"/povs/([^/]+)/tasks/(.*)/done", Task), (r"/povs/([^/]+)", Pov)], **settings
+            [
+                (r"/povs/([^/]+)/tasks/(.*)/done", Task),
+                (r"/povs/([^/]+)/form", Form),
+                (r"/povs/(?P<pov_id>[^/]+)", Pov),
+            ],
+            **settings,
         )
         http = HTTPServer(tracker.wrap(app))
         sock, port = bind_unused_port()
@@ -68,6 +84,7 @@ def drive(
                 headers=headers,
                 raise_error=False,
                 allow_nonstandard_methods=True,
+                follow_redirects=False,
             )
             return answer.code
 
@@ -109,6 +126,39 @@ def test_chosen_requests_become_activities_without_private_parts(server: Running
     assert (outbox.sent, outbox.rejected, outbox.dropped, outbox.queued) == (2, 0, 0, 0)
 
 
+def test_ids_are_decoded_part_by_part(server: RunningServer) -> None:
+    ana = server.connect("ana")
+    ana.request({"type": "subscribe", "povId": "a b/ü"})
+    tracker = ActivityTracker(f"http://{server.address}", server.token("app", Kind.SERVICE), RULES)
+
+    async def work(call: Call) -> None:
+        assert await call("POST", "/povs/a%20b%2F%C3%BC/tasks/t%2f1/done", b"") == 200
+
+    drive(tracker, work)
+    data = ana.receive()["data"]
+    assert (data["povId"], data["details"]) == ("a b/ü", {"task_id": "t/1"})
+
+
+def test_a_rule_says_which_statuses_count(server: RunningServer) -> None:
+    tracker = ActivityTracker(f"http://{server.address}", server.token("app", Kind.SERVICE), RULES)
+    seen: list[NewActivity] = []
+    tracker.outbox.put = seen.append  # type: ignore[assignment,method-assign]
+
+    async def work(call: Call) -> None:
+        for method in ("POST", "PUT"):
+            for status in (302, 303):
+                assert await call(method, f"/povs/acme/form?status={status}", b"") == status
+
+    drive(tracker, work)
+    # By default a redirect to a form's result counts, and one that may lead to the login does not.
+    assert [(each.action, each.pov_id) for each in seen] == [("sent", "acme"), ("kept", "acme")]
+
+
+def test_a_rule_without_a_pov_is_refused() -> None:
+    with pytest.raises(ValueError, match="pov_id"):
+        Track("POST", "/tasks/{task_id}", type="task", action="done")
+
+
 def test_an_applications_own_log_function_is_still_called(server: RunningServer) -> None:
     seen: list[int] = []
     tracker = ActivityTracker(f"http://{server.address}", "x", [])
@@ -138,11 +188,12 @@ def test_what_its_callables_raise_never_reaches_the_response(
 
 def test_describe_and_before_send_have_the_last_word(server: RunningServer) -> None:
     ana = server.connect("ana")
-    ana.request({"type": "subscribe", "povId": "acme"})
+    ana.request({"type": "subscribe", "povId": "the pov"})
 
     def describe(facts: Facts) -> NewActivity:
         action = f"{facts.method.lower()}.{facts.status}"
-        return NewActivity(type="request", action=action, pov_id="acme", user_id="me")
+        pov_id = facts.path_arguments.get("pov_id", "none")
+        return NewActivity(type="request", action=action, pov_id=pov_id, user_id="me")
 
     def before_send(activity: NewActivity) -> NewActivity | None:
         return activity if activity.action == "delete.204" else None
@@ -154,10 +205,11 @@ def test_describe_and_before_send_have_the_last_word(server: RunningServer) -> N
 
     async def work(call: Call) -> None:
         await call("POST", "/povs/acme/tasks/t/done", b"")
-        await call("DELETE", "/povs/acme")
+        await call("DELETE", "/povs/the%20pov")
 
     drive(tracker, work)
-    assert ana.receive()["data"]["action"] == "delete.204"
+    data = ana.receive()["data"]
+    assert (data["action"], data["povId"]) == ("delete.204", "the pov")
     assert tracker.outbox.sent == 1
 
 
@@ -209,7 +261,12 @@ def outbox_after(receiver: Receiver, count: int, **options: Any) -> Outbox:
 
 @pytest.mark.parametrize(
     "failure",
-    [OSError("away"), Answer(503, None, b""), Answer(401, None, b""), Answer(429, 0.01, b"")],
+    [
+        OSError("away"),
+        *(Answer(503, None, b""), Answer(401, None, b""), Answer(429, 0.01, b"")),
+        # What something else than a pov-rt server may answer.
+        *(Answer(200, None, body) for body in (b"<html>", b"[]", b'{"results":[]}', b"\xff")),
+    ],
 )
 def test_a_failure_is_tried_again_with_the_same_ids_and_a_new_token(
     failure: Answer | OSError, caplog: pytest.LogCaptureFixture
@@ -221,6 +278,22 @@ def test_a_failure_is_tried_again_with_the_same_ids_and_a_new_token(
     assert len({each["id"] for each in receiver.bodies[0]}) == 3
     assert receiver.tokens == ["token-0", "token-1", "token-2"]
     assert sum("activities wait" in r.getMessage() for r in caplog.records) == 1
+
+
+def test_after_a_flush_many_travel_together_again() -> None:
+    receiver = Receiver()
+
+    async def run() -> None:
+        outbox = Outbox("http://x/", "token", receiver)
+        outbox.put(ONE)
+        assert await outbox.flush()
+        outbox.put(ONE)
+        await asyncio.sleep(0)  # its task has begun, and waits for others
+        outbox.put(ONE)
+        await outbox.close()
+
+    asyncio.run(run())
+    assert [len(body) for body in receiver.bodies] == [1, 2]
 
 
 def test_what_the_server_refuses_is_counted_and_not_sent_again() -> None:
