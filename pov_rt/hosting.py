@@ -16,7 +16,6 @@ from pov_rt.context import Fetch, Guarantee, HistoryPage, Published, Subscribed
 from pov_rt.encoding import encode
 from pov_rt.engine.base import Engine, Leases, Marks, Sets
 from pov_rt.errors import (
-    ClientError,
     CloseCode,
     Forbidden,
     InvalidActivity,
@@ -185,11 +184,10 @@ def topic_name(grants: Grants, pov_id: str) -> str:
 class ConnectionContext:
     """One connection during one message, as a handler sees it; implements `context.Context`."""
 
-    __slots__ = ("_connection", "host", "publishing", "starting")
+    __slots__ = ("_connection", "host", "starting")
 
     def __init__(self, host: PluginHost, connection: Connection) -> None:
         self.host = host
-        self.publishing = False
         self.starting: list[str] | None = None
         self._connection = connection
 
@@ -293,12 +291,4 @@ class ConnectionContext:
         may_publish(self.user, activity)
         publisher = publisher_of(self.user, is_service=False, origin=connection.id)
         own = msgspec.structs.replace(activity, user_id=self.user.user_id)
-        self.publishing = True
-        try:
-            done = await services.publishing.publish_one(own, publisher)
-        except ClientError:
-            self.publishing = False
-            raise
-        # Not in a `finally`: when the deadline cancels this, the outcome is unknown.
-        self.publishing = False
-        return done
+        return await services.publishing.publish_one(own, publisher)

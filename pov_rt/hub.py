@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from pov_rt import containment
 from pov_rt.clock import Clock
 from pov_rt.connection import Connection
 from pov_rt.engine.base import Engine, Entry, Position, Top
@@ -196,9 +197,7 @@ class Hub:
     async def close(self) -> None:
         """Send what waits and end every task."""
         self.flush()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await containment.end(self._tasks, "topics")
 
     # Inside:
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
+from pov_rt import containment
 from pov_rt.connection import Connection
 from pov_rt.context import Published
 from pov_rt.discovery import PluginError
@@ -60,10 +61,11 @@ class PluginRuntime:
                 lifespan = function(host)
                 try:
                     host.state = await anext(lifespan)
-                except Exception as error:
+                except BaseException as error:
                     await self.stop()
                     source = source_of(function)
-                    raise PluginError(source, f"the lifespan failed: {error!r}") from error
+                    failure = containment.contain(error)
+                    raise PluginError(source, f"the lifespan failed: {failure!r}") from failure
                 self._lifespans.append((host, lifespan))
         for found in self._registry.found:
             for timer in found.plugin.timers:
@@ -72,17 +74,13 @@ class PluginRuntime:
 
     async def stop(self) -> None:
         """Stop the timers, then run the lifespans to their end, the last started first."""
-        for timer in self._timers:
-            timer.cancel()
-        await asyncio.gather(*self._timers, return_exceptions=True)
+        await containment.end(self._timers, "timers")
         self._timers.clear()
         while self._lifespans:
             host, lifespan = self._lifespans.pop()
-            try:
+            with containment.logged(log, "a plugin failed to shut down", plugin=host.name):
                 async with asyncio.timeout(STOP_S):
                     await anext(lifespan, None)
-            except Exception:
-                log.exception("a plugin failed to shut down", extra={"plugin": host.name})
 
     def context(self, plugin: str, connection: Connection) -> ConnectionContext:
         """Return what a handler of the plugin is given."""
@@ -124,14 +122,12 @@ class PluginRuntime:
     async def _run_timer(self, host: PluginHost, timer: TimerSpec) -> None:
         while True:
             await asyncio.sleep(timer.seconds)
-            try:
+            with containment.logged(
+                log, "a plugin's timer failed at %s", timer.source, plugin=host.name
+            ):
                 result = timer.function(host)
                 if inspect.isawaitable(result):
                     await result
-            except Exception:
-                log.exception(
-                    "a plugin's timer failed at %s", timer.source, extra={"plugin": host.name}
-                )
 
 
 def _with_host(function: Callable[..., Any], host: PluginHost, activity: Activity) -> Any:
@@ -139,9 +135,6 @@ def _with_host(function: Callable[..., Any], host: PluginHost, activity: Activit
 
 
 def _call(host: PluginHost, function: Callable[..., Any], *arguments: Any) -> None:
-    try:
+    where = source_of(function)
+    with containment.logged(log, "a plugin's hook failed at %s", where, plugin=host.name):
         function(*arguments)
-    except Exception:
-        log.exception(
-            "a plugin's hook failed at %s", source_of(function), extra={"plugin": host.name}
-        )

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import math
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from msgspec import UNSET
 
+from pov_rt import containment
 from pov_rt.auth.tokens import Identity
 from pov_rt.clock import Clock
 from pov_rt.context import Published
 from pov_rt.encoding import encode
 from pov_rt.engine.base import Conflict, Engine, NewEntry
-from pov_rt.errors import ClientError, Forbidden, IdConflict, InvalidActivity, TooLarge
+from pov_rt.errors import (
+    ClientError,
+    Forbidden,
+    IdConflict,
+    Internal,
+    InvalidActivity,
+    TooLarge,
+)
 from pov_rt.limits import SeenIds
 from pov_rt.messages import MAX_SAFE_INTEGER, Activity, NewActivity, check_id
 from pov_rt.settings import LimitSettings
 from pov_rt.topics import pov_topic, team_topic
+
+log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -33,6 +45,23 @@ class Publisher(NamedTuple):
     user_id: str
     team_id: str
     origin: str = ""
+
+
+class Outcome:
+    """How many publications of a handler are under way, so that a timeout can say so."""
+
+    __slots__ = ("open",)
+
+    def __init__(self) -> None:
+        self.open = 0
+
+    def close(self, _: object) -> None:
+        """Learn that one is over."""
+        self.open -= 1
+
+
+outcome: ContextVar[Outcome | None] = ContextVar("outcome", default=None)
+"""That of the handler that runs; tasks it starts share it."""
 
 
 class Hooks(Protocol):
@@ -72,6 +101,9 @@ class Publishing:
         task = asyncio.get_running_loop().create_task(self._publish(batch, publisher))
         self._tasks.add(task)
         task.add_done_callback(self._forget)
+        if (mine := outcome.get()) is not None:
+            mine.open += 1
+            task.add_done_callback(mine.close)
         return await asyncio.shield(task)
 
     async def publish_one(self, activity: NewActivity, publisher: Publisher) -> Published:
@@ -99,18 +131,24 @@ class Publishing:
         feed = team_topic(publisher.team_id)
         before = self.hooks.before_publish
         for index, new in enumerate(batch):
+            if isinstance(new, ClientError):
+                results[index] = new
+                continue
             try:
-                if isinstance(new, ClientError):
-                    raise new
                 activity = self._complete(new, publisher)
                 body = self._check(activity)
                 if before is not None:
-                    changed = await before(activity)
+                    changed = await containment.call(
+                        before, activity, deadline_s=self._limits.handler_deadline_s
+                    )
                     if changed is not activity:
                         body = self._check_change(activity, changed)
                         activity = changed
             except ClientError as error:
                 results[index] = error
+                continue
+            except Exception as error:  # a hook's fault, which is no reason to refuse the others
+                results[index] = self._failure(error)
                 continue
             stored.append((index, activity))
             entries.append(
@@ -136,6 +174,11 @@ class Publishing:
                 self.published += 1
                 self.hooks.published(activity, done)
         return [result for result in results if result is not None]
+
+    def _failure(self, error: Exception) -> Internal:
+        incident = self._clock.new_id()[:12]
+        log.error("a before_publish hook failed", exc_info=error, extra={"incident": incident})
+        return Internal(incident=incident)
 
     def _complete(self, new: NewActivity, publisher: Publisher) -> Activity:
         return Activity(

@@ -14,11 +14,11 @@ PLUGINS = [path for path in FILES if path.parent == ROOT / "plugins"]
 
 LAYERS = (
     ("errors", "messages", "frames", "settings", "clock", "limits", "version"),
-    ("auth", "context", "engine", "merging", "faults", "logs", "systemd", "topics"),
+    ("auth", "context", "engine", "merging", "faults", "logs", "systemd", "topics", "containment"),
     ("config", "encoding"),
     ("plugin", "ids", "discovery", "registry", "schema"),
     ("connection", "fanout", "replay", "hub", "register", "publishing", "health", "blocked"),
-    ("dispatch", "hosting", "plugin_runtime", "requests"),
+    ("execution", "dispatch", "hosting", "plugin_runtime", "requests"),
     ("server",),
     ("web",),
     ("cli", "db_commands", "options", "testing", "scaffold", "tracker", "suites", "client"),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tornado.httpclient import HTTPClient
 
+from pov_rt.auth.grants import Kind
 from pov_rt.settings import LimitSettings
 from pov_rt.testing import RunningServer, make_settings
 
@@ -27,6 +28,7 @@ class Options(msgspec.Struct):
     greeting: str = "hello"
 
 Events = list[str]
+released: set[str] = set()
 plugin = Plugin[Events]("every", options=Options)
 
 class Do(Message, tag="every.do"):
@@ -41,8 +43,16 @@ class Done(Message, tag="every.done"):
 async def events(host: Host) -> AsyncIterator[Events]:
     yield [host.options(Options).greeting]
 
+def misbehave(what):
+    if what == "exit":
+        raise SystemExit(3)
+    if what == "cancel":
+        raise asyncio.CancelledError
+
 @plugin.connected
-def connected(context): context.state.append("connected " + context.user.user_id)
+def connected(context):
+    context.state.append("connected " + context.user.user_id)
+    misbehave(context.user.user_id)
 
 @plugin.disconnected
 def disconnected(context): context.state.append("disconnected " + context.user.user_id)
@@ -54,10 +64,15 @@ def subscribed(pov_id, context): context.state.append("subscribed " + pov_id)
 def unsubscribed(pov_id, context): context.state.append("unsubscribed " + pov_id)
 
 @plugin.published
-def published(activity, done, host): host.state.append(f"published {activity.id} {done.offset}")
+def published(activity, done, host):
+    host.state.append(f"published {activity.id} {done.offset}")
+    misbehave(activity.type)
 
 @plugin.before_publish
 async def before_publish(activity, host):
+    misbehave(activity.action)
+    if activity.action == "slow":
+        await asyncio.sleep(3600)
     if activity.action == "secret":
         raise Rejected("too_secret", "This is too secret")
     if activity.action == "mark":
@@ -87,7 +102,10 @@ async def add(request: Request[Events]) -> None:
     request.state.append(f"given {request.body(Given).count}")
 
 @plugin.http("GET", "/broken", grant="subscribe")
-def broken(request: Request[Events]) -> None:
+async def broken(request: Request[Events]) -> None:
+    misbehave(request.query.get("how"))
+    if request.query.get("how") == "slow":
+        await asyncio.sleep(3600)
     raise RuntimeError("broken")
 
 @plugin.on(Do)
@@ -134,8 +152,19 @@ async def do(message: Do, context: Context[Events]) -> Done | None:
     if what == "wait":
         await asyncio.sleep(3600)
     if what == "wait publishing":
-        context.publishing = True
-        await asyncio.sleep(3600)
+        await asyncio.create_task(host.publish(
+            NewActivity(type="t", action="slow", pov_id=message.pov_id), user_id="bot"
+        ))
+    if what == "refuse":
+        while message.text not in released:
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                pass
+        return Done(text="too late")
+    if what == "release":
+        released.add(message.text)
+        return Done(text="released")
     return None
 '''
 
@@ -280,7 +309,7 @@ def test_a_handler_that_never_returns_is_ended_and_pings_are_answered_meanwhile(
     assert [each.get("id") for each in received] == [3, 1, None, 2]
     assert received[1]["code"] == "timeout"
     assert "outcome" not in received[1]
-    assert ask(ana, "wait publishing")["outcome"] == "unknown"
+    assert ask(ana, "wait publishing", povId="acme")["outcome"] == "unknown"
 
 
 def test_a_full_inbox_holds_its_client_back_and_nobody_else(server: RunningServer) -> None:
@@ -292,6 +321,64 @@ def test_a_full_inbox_holds_its_client_back_and_nobody_else(server: RunningServe
     assert ana.receive()["code"] == "timeout"
     answers = [ana.receive() for _ in range(180)]
     assert [each["id"] for each in answers if "id" in each] == list(range(90))
+
+
+def test_a_handler_that_refuses_to_be_cancelled_is_given_up(
+    server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    ana = server.connect("ana")
+    ana.send({"type": "every.do", "what": "refuse", "text": "x", "id": 1})
+    ana.send({"type": "every.do", "what": "send", "id": 2})
+    received = [ana.receive() for _ in range(3)]
+    assert [(each.get("id"), each.get("code")) for each in received] == [
+        (1, "timeout"),
+        (None, None),
+        (2, None),
+    ]
+    assert "does not end although it is cancelled" in caplog.text
+    ask(ana, "release", text="x")
+    assert ask(ana, "send")["text"] == "then", "nothing came from the one that was given up"
+
+
+@pytest.mark.parametrize("how", ["exit", "cancel"])
+def test_what_would_end_a_process_costs_a_plugin_a_line(
+    server: RunningServer, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    client = server.connect(how)
+    assert client.request({"type": "ping"})["type"] == "pong"
+    assert "a plugin's hook failed" in caplog.text
+    assert ask(client, "publish", povId="acme", text=how)["code"] == "internal"
+    activity = {"type": how, "action": "a", "povId": "acme"}
+    done = client.request({"type": "publish", "data": activity})
+    assert (done["type"], done["offset"]) == ("published", 1)
+    http = HTTPClient()
+    for query, status in ((how, 500), ("slow", 504)):
+        answer = http.fetch(
+            f"http://{server.address}/api/broken?how={query}",
+            headers={"Authorization": f"Bearer {server.token()}"},
+            raise_error=False,
+        )
+        assert answer.code == status
+    http.close()
+    assert client.request({"type": "ping"})["type"] == "pong"
+    server.incidents.clear()
+
+
+def test_a_hook_that_never_returns_refuses_its_activity_alone(server: RunningServer) -> None:
+    token = server.token("app", Kind.SERVICE)
+    http = HTTPClient()
+    answer = http.fetch(
+        f"http://{server.address}/api/activities",
+        method="POST",
+        headers={"Authorization": f"Bearer {token}"},
+        body=json.dumps(
+            [{"type": "t", "action": each, "povId": "acme"} for each in ("a", "slow", "b")]
+        ),
+    )
+    http.close()
+    results = json.loads(answer.body)["results"]
+    assert [each.get("offset") for each in results] == [1, None, 2]
+    assert results[1]["error"]["code"] == "timeout"
 
 
 def test_a_client_that_leaves_while_its_handlers_wait_leaves_nothing_behind(

@@ -13,7 +13,14 @@ import pytest
 from pov_rt.clock import ManualClock
 from pov_rt.context import Published
 from pov_rt.engine.memory import MemoryEngine
-from pov_rt.errors import ClientError, Forbidden, IdConflict, InvalidActivity, TooLarge
+from pov_rt.errors import (
+    ClientError,
+    Forbidden,
+    IdConflict,
+    Internal,
+    InvalidActivity,
+    TooLarge,
+)
 from pov_rt.messages import Activity, NewActivity
 from pov_rt.publishing import Publisher, Publishing, apply_hooks, check_value
 from pov_rt.settings import EngineSettings, LimitSettings
@@ -168,12 +175,18 @@ def test_a_caller_that_is_cancelled_leaves_the_publication_to_finish() -> None:
     run(work())
 
 
-def test_a_hook_that_moves_an_activity_is_a_bug_and_stores_nothing() -> None:
+def test_a_hook_that_moves_an_activity_is_a_bug_that_costs_that_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def work() -> None:
         publishing, engine, _ = make()
-        with pytest.raises(TypeError, match="may not change"):
-            await publishing.publish([new("1"), new("2", action="moved")], APP)
-        assert (await engine.log.top("pov/acme")).offset == 0
+        good, bad = await publishing.publish([new("1"), new("2", action="moved")], APP)
+        assert isinstance(good, Published)
+        assert isinstance(bad, Internal)
+        assert (await engine.log.top("pov/acme")).offset == 1
+        (record,) = caplog.records
+        assert "may not change" in str(record.exc_info and record.exc_info[1])
+        assert record.__dict__["incident"] == bad.extra["incident"]
 
     run(work())
 

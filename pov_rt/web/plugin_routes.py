@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 
 import msgspec
 
+from pov_rt import containment
 from pov_rt.errors import Forbidden, MethodNotAllowed, NotFound
 from pov_rt.messages import check_id
 from pov_rt.registry import Registry, Route
@@ -48,9 +48,8 @@ class PluginHandler(Handler):
             raise NotFound
         query = dict(parse_query(self.request.query))
         request = PluginRequest(host, identity, path, query, self.request.body)
-        result = route.spec.function(request)
-        if inspect.isawaitable(result):
-            result = await result
+        deadline_s = self.server.settings.limits.handler_deadline_s
+        result = await containment.call(route.spec.function, request, deadline_s=deadline_s)
         if result is None:
             self.set_status(204)
         elif isinstance(result, msgspec.Struct):

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 from tornado import autoreload
 
-from pov_rt import config, logs
+from pov_rt import config, containment, logs
 from pov_rt.config import Loaded
 from pov_rt.registry import Registry
 from pov_rt.settings import Settings, SettingsError
@@ -66,6 +66,7 @@ class Process:
             await asyncio.gather(watchdog, return_exceptions=True)
             await web.stop()
             log.info("stopped")
+            await containment.end_all()
 
     def restart_on_change(self) -> None:
         """Start the process anew whenever one of its files changes; call it on the loop."""

@@ -1,0 +1,256 @@
+"""Runs handlers: plain ones at once, `async` ones in their connection's order, none for ever.
+
+The one error boundary: whatever a handler raises costs its caller one answer and nobody else
+anything. An `async` handler runs in the connection's worker, a task that exists only while there is
+work; what arrives meanwhile waits in the connection's inbox, answers to bad messages included, so
+that nothing overtakes (save types declared `unordered`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+from pov_rt import containment
+from pov_rt.clock import Clock
+from pov_rt.connection import Connection
+from pov_rt.encoding import RequestIdValue, encode_error, encode_reply
+from pov_rt.errors import ClientError, HandlerTimeout, Internal
+from pov_rt.hub import Hub
+from pov_rt.messages import Message
+from pov_rt.publishing import Outcome, outcome
+from pov_rt.registry import Handler
+from pov_rt.settings import LimitSettings
+
+log = logging.getLogger(__name__)
+
+ABANDON_S = 1.0
+"""How long a handler that exceeded its deadline may take to be cancelled."""
+
+Item = bytes | tuple[Handler, Message]
+"""What waits in an inbox: an answer, or a message for its handler."""
+
+
+class HandlerContext(Protocol):
+    """What is handed to a handler."""
+
+    starting: list[str] | None
+    """Topics that were subscribed to; what they have for the client follows the answer."""
+
+
+class Execution:
+    """Runs the handlers of all connections of a server. Owner: the dispatcher."""
+
+    def __init__(
+        self,
+        limits: LimitSettings,
+        clock: Clock,
+        hub: Hub,
+        make_context: Callable[[str, Connection], HandlerContext],
+    ) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._hub = hub
+        self._make_context = make_context
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.errors: dict[str, int] = {}
+        """Errors answered, by code."""
+
+    async def close(self) -> None:
+        """Cancel what still runs; called after the connections are gone."""
+        await containment.end(self._tasks, "handlers")
+
+    def run(self, connection: Connection, handler: Handler, message: Message) -> None:
+        """Run a handler and send its answer, now or in turn."""
+        if handler.is_async:
+            self._start_async(connection, handler, message)
+        elif connection.worker is None or handler.spec.unordered:
+            self._finish(connection, self._call(connection, handler, message))
+        else:
+            self._enqueue(connection, (handler, message))
+
+    def refuse(
+        self, connection: Connection, error: ClientError, request_id: RequestIdValue
+    ) -> None:
+        """Answer an error in turn: behind what the worker still has to do."""
+        body = self._error(error, request_id)
+        if connection.worker is None:
+            self._finish(connection, body)
+        else:
+            self._enqueue(connection, body)
+
+    # One handler:
+
+    def _call(self, connection: Connection, handler: Handler, message: Message) -> bytes | None:
+        """Call a plain handler; return the encoded answer."""
+        context = self._make_context(handler.plugin.name, connection)
+        try:
+            result = handler.spec.function(message, context)
+            return self._encode(handler, result, message.id)
+        except BaseException as error:
+            return self._failure(connection, handler, message.id, error)
+
+    async def _call_async(self, connection: Connection, handler: Handler, message: Message) -> None:
+        """Call an `async` handler and send its answer, unless it was abandoned meanwhile."""
+        context = self._make_context(handler.plugin.name, connection)
+        publications = Outcome()
+        outcome.set(publications)
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        abandon = asyncio.get_running_loop().call_later(
+            self._limits.handler_deadline_s + ABANDON_S,
+            self._abandon,
+            connection,
+            handler,
+            message,
+            task,
+        )
+        try:
+            result = await containment.call(
+                handler.spec.function,
+                message,
+                context,
+                deadline_s=self._limits.handler_deadline_s,
+            )
+            body = self._encode(handler, result, message.id)
+        except HandlerTimeout as late:
+            if publications.open:
+                late.extra["outcome"] = "unknown"
+            log.warning(
+                "a handler exceeded its deadline",
+                extra={"type": handler.tag, "plugin": handler.plugin.name},
+            )
+            body = self._error(late, message.id)
+        except Exception as error:
+            body = self._failure(connection, handler, message.id, error)
+        finally:
+            abandon.cancel()
+        if task not in self._tasks:
+            return
+        self._finish(connection, body)
+        for topic in context.starting or ():
+            self._hub.start(connection, topic)
+
+    def _abandon(
+        self,
+        connection: Connection,
+        handler: Handler,
+        message: Message,
+        task: asyncio.Task[Any],
+    ) -> None:
+        """Go on without a handler that refuses to be cancelled."""
+        log.error(
+            "a handler does not end although it is cancelled",
+            extra={
+                "type": handler.tag,
+                "plugin": handler.plugin.name,
+                "at": str(handler.spec.source),
+            },
+        )
+        self._tasks.discard(task)
+        body = self._error(HandlerTimeout(), message.id)
+        if connection.worker is not task:
+            self._finish(connection, body)
+            return
+        connection.worker = None
+        self._finish(connection, body)
+        if connection.inbox and not connection.closed:
+            connection.worker = self._spawn(self._work(connection))
+
+    def _encode(self, handler: Handler, result: Any, request_id: RequestIdValue) -> bytes | None:
+        if isinstance(result, Message):
+            return encode_reply(result, request_id)
+        if result is not None:
+            if inspect.iscoroutine(result):
+                result.close()
+            raise TypeError(
+                f"the handler of {handler.tag!r} at {handler.spec.source} returned "
+                f"{type(result).__name__}; it must return a Message or None"
+            )
+        return None
+
+    def _failure(
+        self,
+        connection: Connection,
+        handler: Handler,
+        request_id: RequestIdValue,
+        error: BaseException,
+    ) -> bytes:
+        """Turn what a handler raised into its caller's answer."""
+        contained = containment.contain(error)
+        if isinstance(contained, ClientError):
+            return self._error(contained, request_id)
+        incident = self._clock.new_id()[:12]
+        log.error(
+            "a handler failed",
+            exc_info=contained,
+            extra={
+                "incident": incident,
+                "type": handler.tag,
+                "plugin": handler.plugin.name,
+                "user": connection.identity.user_id,
+            },
+        )
+        return self._error(Internal(incident=incident), request_id)
+
+    def _error(self, error: ClientError, request_id: RequestIdValue) -> bytes:
+        self.errors[error.code] = self.errors.get(error.code, 0) + 1
+        return encode_error(error, request_id)
+
+    # Order:
+
+    def _finish(self, connection: Connection, body: bytes | None) -> None:
+        """Send the deliveries of this turn, then the reply."""
+        self._hub.settle(connection)
+        if body is not None:
+            connection.send(body)
+
+    def _start_async(self, connection: Connection, handler: Handler, message: Message) -> None:
+        if handler.spec.unordered and len(connection.tasks or ()) < self._limits.inbox_messages:
+            if connection.tasks is None:
+                connection.tasks = set()
+            task = self._spawn(self._call_async(connection, handler, message))
+            connection.tasks.add(task)
+            task.add_done_callback(connection.tasks.discard)
+            return
+        self._enqueue(connection, (handler, message))
+        if connection.worker is None:
+            connection.worker = self._spawn(self._work(connection))
+
+    def _enqueue(self, connection: Connection, item: Item) -> None:
+        if connection.inbox is None:
+            connection.inbox = deque()
+        connection.inbox.append(item)
+        if len(connection.inbox) >= self._limits.inbox_messages:
+            connection.transport.pause_reads(True)
+
+    async def _work(self, connection: Connection) -> None:
+        """Handle a connection's inbox in order, then end; end at once if it was abandoned."""
+        task = asyncio.current_task()
+        try:
+            while connection.worker is task and connection.inbox and not connection.closed:
+                item = connection.inbox.popleft()
+                if isinstance(item, bytes):
+                    self._finish(connection, item)
+                elif item[0].is_async:
+                    await self._call_async(connection, *item)
+                else:
+                    self._finish(connection, self._call(connection, *item))
+                if (
+                    connection.inbox is not None
+                    and len(connection.inbox) == self._limits.inbox_messages // 2
+                ):
+                    connection.transport.pause_reads(False)
+        finally:
+            if connection.worker is task:
+                connection.worker = connection.inbox = None
+                connection.transport.pause_reads(False)
+
+    def _spawn(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
