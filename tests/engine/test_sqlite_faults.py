@@ -19,7 +19,7 @@ from pov_rt.engine.sqlite import SqliteEngine
 from pov_rt.engine.sqlite import writer as writer_module
 from pov_rt.engine.sqlite.schema import APPLICATION_ID, MIGRATIONS
 from pov_rt.errors import Unavailable
-from tests.engine.sqlite_parts import WAIT_S, entries, offsets, opened
+from tests.engine.sqlite_parts import WAIT_S, entries, offsets, opened, rows
 
 A = "pov/a"
 
@@ -250,6 +250,40 @@ def test_a_restart_on_a_full_disk_serves_what_is_there(tmp_path: Path) -> None:
 
     with small_disk(path.parent, "1m"):
         asyncio.run(work())
+
+
+def test_room_for_a_little_is_not_taken_for_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(writer_module, "IDLE_S", 0.005)
+    path = tmp_path / "data" / "pov-rt.db"
+
+    async def work(remount: Callable[[str], None]) -> None:
+        async with opened(path) as (engine, _):
+            loop, probed = asyncio.get_running_loop(), asyncio.Semaphore(0)
+            writer: Any = engine.writer
+            probe = writer._probe
+
+            def tell() -> None:
+                probe()
+                loop.call_soon_threadsafe(probed.release)
+
+            writer._probe = tell
+            with pytest.raises(Unavailable):
+                await engine.log.append(entries(A, 1, b"x" * 1_500_000))
+            async with asyncio.timeout(WAIT_S):
+                for _ in range(5):
+                    await probed.acquire()
+                    assert engine.health() is not None
+                remount("size=16m")
+                while engine.health() is not None:
+                    await probed.acquire()
+            await engine.log.append(entries(A, 1, b"x" * 1_500_000))
+            assert rows(path, "SELECT name FROM meta") == [("epoch",)]
+
+    with small_disk(path.parent, "1m") as remount:
+        asyncio.run(work(remount))
+    one_episode(caplog)
 
 
 def test_an_idle_writer_finds_out_that_there_is_room_again(

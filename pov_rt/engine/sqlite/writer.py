@@ -76,6 +76,7 @@ class Writer:
         self._loop = loop
         self._backlog_bytes = backlog_bytes
         self._waiting_bytes = 0
+        self._failed_bytes = 0
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._closed = False
         self._complaint = Throttle(log, per_s=0.1)
@@ -146,6 +147,7 @@ class Writer:
         except Exception as error:
             self._roll_back()
             if isinstance(error, sqlite3.Error):
+                self._failed_bytes = min(sum(job.size for job in group), GROUP_BYTES)
                 self._fail(error)
             else:
                 log.exception("the log's writer failed")
@@ -161,11 +163,17 @@ class Writer:
         return "an internal error"
 
     def _probe(self) -> None:
-        """Find out whether the database can be written again."""
+        """Find out whether the database can be written again.
+
+        With as much as failed: a full disk has room for a little now and then.
+        """
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('probe', '')")
+            self._connection.execute(
+                "INSERT OR REPLACE INTO meta VALUES ('probe', zeroblob(?))", (self._failed_bytes,)
+            )
             self._connection.execute("COMMIT")
+            self._connection.execute("DELETE FROM meta WHERE name = 'probe'")
         except sqlite3.Error as error:
             self._roll_back()
             self._fail(error)
