@@ -18,7 +18,7 @@ from pov_rt.clock import SystemClock
 from pov_rt.db_commands import db
 from pov_rt.limits import SECONDS
 from pov_rt.options import load, plain_errors, settings_options
-from pov_rt.registry import build_registry
+from pov_rt.registry import Registry, build_registry
 from pov_rt.scaffold import write_plugin
 from pov_rt.settings import Settings
 from pov_rt.version import VERSION
@@ -264,6 +264,16 @@ def publish(
         raise SystemExit(1)
 
 
+def configured_plugins(
+    file: Path | None, data: str | None, dev: bool | None, plugins_dir: str | None
+) -> tuple[Settings, Registry]:
+    """Load settings and plugins; nothing else need be right, such as keys."""
+    flags = {"server.data": data, "dev": dev, "server.plugins_dir": plugins_dir}
+    settings = config.load(file=file, flags=flags).settings
+    folder = settings.server.plugins_dir
+    return settings, build_registry(settings.plugins, Path(folder) if folder else None)
+
+
 @main.group()
 def plugins() -> None:
     """Show plugins, or begin a new one."""
@@ -277,9 +287,7 @@ def list_plugins(
 ) -> None:
     """List the plugins with their message types and where they came from."""
     with plain_errors():
-        loaded = config.load(file=file, flags={"server.plugins_dir": plugins_dir})
-        folder = loaded.settings.server.plugins_dir
-        registry = build_registry(loaded.settings.plugins, Path(folder) if folder else None)
+        _, registry = configured_plugins(file, data, dev, plugins_dir)
     for found in registry.found:
         tags = sorted(
             handler.tag for handler in registry.handlers.values() if handler.plugin is found.plugin
@@ -302,15 +310,18 @@ def new_plugin(name: str, folder: Path) -> None:
 
 
 @main.command()
+@settings_options
 @click.argument("side", type=click.Choice(["asyncapi", "openapi"]))
-@click.option("--plugins-dir", type=click.Path(path_type=Path))
-def schema(side: str, plugins_dir: Path | None) -> None:
+@click.option("--plugins-dir", type=str, help="Folder of further plugin files.")
+def schema(
+    file: Path | None, data: str | None, dev: bool | None, side: str, plugins_dir: str | None
+) -> None:
     """Print the AsyncAPI document of the socket, or the OpenAPI one of the HTTP side."""
     from pov_rt.schema import asyncapi, openapi
 
     with plain_errors():
-        registry = build_registry({}, plugins_dir)
-    document = (asyncapi if side == "asyncapi" else openapi)(registry)
+        settings, registry = configured_plugins(file, data, dev, plugins_dir)
+    document = (asyncapi if side == "asyncapi" else openapi)(registry, settings)
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 

@@ -13,7 +13,7 @@ FILES = sorted((ROOT / "pov_rt").glob("**/*.py")) + sorted((ROOT / "plugins").gl
 PLUGINS = [path for path in FILES if path.parent == ROOT / "plugins"]
 
 LAYERS = (
-    ("errors", "messages", "frames", "settings", "clock", "limits", "version"),
+    ("errors", "messages", "answers", "frames", "settings", "clock", "limits", "version"),
     ("auth", "context", "engine", "merging", "faults", "logs", "systemd", "topics", "containment"),
     ("config", "encoding"),
     ("plugin", "ids", "discovery", "registry", "schema"),

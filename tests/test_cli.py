@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from pov_rt.scaffold import PLUGIN
+
 COMMAND = [sys.executable, "-m", "pov_rt.cli"]
 # The last one makes coverage measure the processes, too.
 KEPT = ("PATH", "HOME", "COVERAGE_PROCESS_CONFIG")
@@ -133,6 +135,25 @@ def test_config_check_and_show(tmp_path: Path) -> None:
     shown = run(tmp_path, "config", "show", POV_RT_AUTH__SECRETS=SECRET)
     assert SECRET not in shown.stdout
     assert "environment POV_RT_AUTH__SECRETS" in shown.stdout
+
+
+def test_schema_and_plugins_list_know_the_settings(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "greet.py").write_text(PLUGIN.format(name="greet"))
+    file = tmp_path / "pov-rt.toml"
+    file.write_text(
+        '[server]\nplugins_dir = "more"\nport = 9000\n[plugins.ping]\nenabled = false\n'
+    )
+    for side in ("asyncapi", "openapi"):
+        done = run(tmp_path, "schema", side, "--config", str(file))
+        assert done.returncode == 0, done.stderr
+        document = json.loads(done.stdout)
+        assert "127.0.0.1:9000" in json.dumps(document["servers"])
+        if side == "asyncapi":
+            assert "receive.greet.say" in document["operations"]
+            assert "receive.ping" not in document["operations"]
+    listed = run(tmp_path, "plugins", "list", "--config", str(file)).stdout
+    assert ("greet.say" in listed, "\nping" in listed) == (True, False)
 
 
 def test_plugins_list_names_every_type(tmp_path: Path) -> None:

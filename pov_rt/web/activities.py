@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
+from pov_rt.answers import BatchAnswer, LogState, Place, PublishedActivity
 from pov_rt.auth.tokens import Identity
 from pov_rt.context import Published
 from pov_rt.encoding import DECODE_ERRORS, ActivityEncoder, encode
@@ -17,11 +19,6 @@ from pov_rt.publishing import may_publish, publisher_of
 from pov_rt.requests import fault_of
 from pov_rt.topics import pov_topic
 from pov_rt.web.http import API_KINDS, SERVICE, Handler, parse_query
-
-
-class PublishedActivity(NewActivity, forbid_unknown_fields=True):
-    """An activity over HTTP: an unknown field is a typo."""
-
 
 _decode_one = msgspec.json.Decoder(PublishedActivity).decode
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -83,7 +80,7 @@ class ActivitiesHandler(Handler):
         publisher = publisher_of(identity, is_service=True)
         results = await self.server.publishing.publish(batch, publisher)
         if items is not None:
-            self.answer({"results": [_result(i, result) for i, result in enumerate(results)]})
+            self.answer(BatchAnswer(results=[_result(i, each) for i, each in enumerate(results)]))
             return
         (result,) = results
         if isinstance(result, ClientError):
@@ -91,13 +88,20 @@ class ActivitiesHandler(Handler):
         self.answer(_place(result), 200 if result.duplicate else 201)
 
 
-def _place(done: Published) -> dict[str, Any]:
-    return {"id": done.id, "povId": done.pov_id, "offset": done.offset, "epoch": done.epoch}
+def _place(done: Published, duplicate: bool | UnsetType = UNSET) -> Place:
+    return Place(
+        id=done.id,
+        pov_id=done.pov_id,
+        offset=done.offset,
+        epoch=done.epoch,
+        duplicate=duplicate,
+    )
 
 
-def _result(index: int, result: Published | ClientError) -> dict[str, Any]:
+def _result(index: int, result: Published | ClientError) -> Place | dict[str, Any]:
     if isinstance(result, Published):
-        return _place(result)
+        # One alone says it with its status.
+        return _place(result, result.duplicate or UNSET)
     fields = result.as_fields()
     error = {"code": fields.pop("code"), "message": result.message, **fields, "index": index}
     return {"error": error}
@@ -125,12 +129,12 @@ class HistoryHandler(Handler):
             pov_topic(pov_id), start, limit, reverse="before" in query
         )
         encoder = ActivityEncoder()
-        head = {
-            "povId": pov_id,
-            "epoch": page.top.epoch,
-            "offset": page.top.offset,
-            "oldestOffset": page.top.oldest,
-        }
+        head = LogState(
+            pov_id=pov_id,
+            epoch=page.top.epoch,
+            offset=page.top.offset,
+            oldest_offset=page.top.oldest,
+        )
         items = b",".join(encoder.item(entry) for entry in page.entries)
         self.answer_bytes(b'%b,"activities":[%b]}' % (encode(head)[:-1], items))
 

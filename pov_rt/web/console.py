@@ -54,7 +54,7 @@ class ConsoleDataHandler(Handler):
                 "version": VERSION,
                 "token": token,
                 "serviceToken": service,
-                "schema": asyncapi(self.server.registry),
+                "schema": asyncapi(self.server.registry, self.server.settings),
             }
         )
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tornado.httputil import parse_cookie
 
+from pov_rt.answers import SocketToken
 from pov_rt.auth.grants import Kind
 from pov_rt.errors import RateLimited, TokenError
 from pov_rt.limits import KeyedBuckets
@@ -28,8 +27,7 @@ class TokenHandler(Handler):
             raise RateLimited("Too many token requests", retry_after_s=wait)
         token = bearer(self.request) or self._cookie_token()
         identity = self.verify(token, ACCESS)
-        answer: dict[str, Any] = {"token": self.server.tokens.exchange(identity)}
-        self.answer(answer)
+        self.answer(SocketToken(token=self.server.tokens.exchange(identity)))
 
     def _cookie_token(self) -> str:
         name = self.server.settings.auth.cookie
