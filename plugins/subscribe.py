@@ -1,40 +1,81 @@
-"""Subscriptions: what happens on a PoV is pushed to those who subscribed to it."""
+"""Subscriptions: what happens on a PoV is pushed, from now on or from where the client was."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pov_rt.plugin import (
     MAX_ID_CHARS,
     UNSET,
     ClientError,
     Context,
+    Digest,
     Guarantee,
     InvalidMessage,
     Length,
+    LimitExceeded,
     Message,
     Part,
     Plugin,
-    Subscribed,
+    Position,
+    Range,
+    Since,
     UnsetType,
 )
 
 plugin = Plugin("subscribe")
+
+MAX_DURABLE = 200
+"""Durable subscriptions of one user."""
 
 # No PovId: `*` is the team feed, and one bad id of many must not refuse the others. The context
 # checks the ids and what the token grants.
 Name = Annotated[str, Length(1, MAX_ID_CHARS)]
 
 
+class Place(Part):
+    """A position (`epoch` and `offset`) after which everything is wanted, or the `last` so many."""
+
+    epoch: Annotated[str, Length(1, 64)] | UnsetType = UNSET
+    offset: Annotated[int, Range(0, 2**53 - 1)] | UnsetType = UNSET
+    last: Annotated[int, Range(1, 1000)] | UnsetType = UNSET
+
+
 class Subscribe(Message, tag="subscribe"):
-    """Subscribe to one PoV (`povId`, or `*` for the team feed) or to several (`povIds`)."""
+    """Subscribe to one PoV (`povId`, or `*` for the team feed) or to several (`povIds`).
+
+    `since` says from where: a position, `"cursor"` for where this device acknowledged, or
+    `{last: n}`; `positions` does so for each of several. `durable` remembers the subscription.
+    """
 
     pov_id: Name | UnsetType = UNSET
     pov_ids: Annotated[list[Name], Length(1, 200)] | UnsetType = UNSET
+    since: Literal["cursor"] | Place | UnsetType = UNSET
+    positions: dict[str, Place] | UnsetType = UNSET
+    durable: bool = False
+
+
+class Resume(Message, tag="resume"):
+    """Subscribe to all that the user subscribed to durably, from this device's cursors."""
+
+
+class Result(Part):
+    """What became of one subscription: where it begins, or an error."""
+
+    pov_id: str
+    epoch: str | UnsetType = UNSET
+    offset: int | UnsetType = UNSET
+    oldest_offset: int | UnsetType = UNSET
+    guarantee: Guarantee | UnsetType = UNSET
+    recovered: bool | UnsetType = UNSET
+    missed: int | UnsetType = UNSET
+    digest: Digest | UnsetType = UNSET
+    code: str | UnsetType = UNSET
+    message: str | UnsetType = UNSET
 
 
 class Answer(Message, tag="subscribed"):
-    """The subscription stands; everything after `offset` follows.
+    """The subscription stands. Everything after `offset` follows, or after `since` if `recovered`.
 
-    `guarantee` says what an acknowledged activity survives: `process`, `disk` or `primary`.
+    Of what was `missed` and is not recovered, the `digest` says how much it was.
     """
 
     pov_id: str | UnsetType = UNSET
@@ -42,20 +83,11 @@ class Answer(Message, tag="subscribed"):
     offset: int | UnsetType = UNSET
     oldest_offset: int | UnsetType = UNSET
     guarantee: Guarantee | UnsetType = UNSET
+    recovered: bool | UnsetType = UNSET
+    missed: int | UnsetType = UNSET
+    digest: Digest | UnsetType = UNSET
     pov_ids: list[str] | UnsetType = UNSET
-    results: "list[Result] | UnsetType" = UNSET
-
-
-class Result(Part):
-    """What became of one of `povIds`: a position, or an error."""
-
-    pov_id: str
-    epoch: str | UnsetType = UNSET
-    offset: int | UnsetType = UNSET
-    oldest_offset: int | UnsetType = UNSET
-    guarantee: Guarantee | UnsetType = UNSET
-    code: str | UnsetType = UNSET
-    message: str | UnsetType = UNSET
+    results: list[Result] | UnsetType = UNSET
 
 
 @plugin.on(Subscribe)
@@ -64,30 +96,77 @@ async def subscribe(message: Subscribe, context: Context) -> Answer:
     if message.pov_id is not UNSET and message.pov_ids is not UNSET:
         raise InvalidMessage(field="povIds", detail="Send povId or povIds, not both")
     if message.pov_id is not UNSET:
-        done = await context.subscribe(message.pov_id)
-        return Answer(
-            pov_id=done.pov_id,
-            epoch=done.epoch,
-            offset=done.offset,
-            oldest_offset=done.oldest_offset,
-            guarantee=done.guarantee,
-        )
+        since = message.since
+        return Answer(**await enter(message.pov_id, since, context, durable=message.durable))
     if message.pov_ids is UNSET:
         raise InvalidMessage(field="povId")
-    results = [await result_of(pov_id, context) for pov_id in message.pov_ids]
-    return Answer(pov_ids=message.pov_ids, results=results)
-
-
-async def result_of(pov_id: str, context: Context) -> Result:
-    """Subscribe to one of several."""
-    try:
-        done: Subscribed = await context.subscribe(pov_id)
-    except ClientError as error:
-        return Result(pov_id=pov_id, code=error.code, message=error.message)
-    return Result(
-        pov_id=pov_id,
-        epoch=done.epoch,
-        offset=done.offset,
-        oldest_offset=done.oldest_offset,
-        guarantee=done.guarantee,
+    places = message.positions or {}
+    return await enter_all(
+        {pov_id: places.get(pov_id, message.since) for pov_id in message.pov_ids},
+        context,
+        durable=message.durable,
     )
+
+
+@plugin.on(Resume)
+async def resume(message: Resume, context: Context) -> Answer:
+    """Subscribe the connection to the user's durable subscriptions."""
+    pov_ids = sorted(await context.host.sets.members(f"durable/{context.user.user_id}"))
+    return await enter_all(dict.fromkeys(pov_ids, "cursor"), context, durable=False)
+
+
+async def resolve(pov_id: str, place: Any, context: Context) -> Since | None:
+    """Turn what the client asks for into a position; None: from now on."""
+    if place is UNSET:
+        return None
+    if place == "cursor":
+        return await context.cursor(pov_id)
+    if place.last is not UNSET and place.epoch is place.offset is UNSET:
+        return int(place.last)
+    if place.last is not UNSET or place.epoch is UNSET or place.offset is UNSET:
+        raise InvalidMessage(field="since", detail="Send epoch and offset, or last")
+    return Position(place.epoch, place.offset)
+
+
+async def remember(pov_id: str, context: Context) -> None:
+    """Make a subscription durable: for the user, and for those who ask who follows the PoV."""
+    user_id, sets = context.user.user_id, context.host.sets
+    mine = await sets.members(f"durable/{user_id}")
+    if pov_id not in mine and len(mine) >= MAX_DURABLE:
+        raise LimitExceeded(f"A user has at most {MAX_DURABLE} durable subscriptions")
+    await sets.add(f"durable/{user_id}", pov_id)
+    await sets.add(f"followers/{pov_id}", user_id)
+
+
+async def enter_all(wanted: dict[str, Any], context: Context, *, durable: bool) -> Answer:
+    """Subscribe to several; what goes wrong with one is said in its place."""
+    results = []
+    for pov_id, since in wanted.items():
+        try:
+            results.append(Result(**await enter(pov_id, since, context, durable=durable)))
+        except ClientError as error:
+            results.append(Result(pov_id=pov_id, code=error.code, message=error.message))
+    return Answer(pov_ids=list(wanted), results=results)
+
+
+async def enter(pov_id: str, place: Any, context: Context, *, durable: bool) -> dict[str, Any]:
+    """Subscribe to one; return what its answer says."""
+    since = await resolve(pov_id, place, context)
+    done = await context.subscribe(pov_id, since)
+    if durable:
+        await remember(pov_id, context)
+    fields: dict[str, Any] = {
+        "pov_id": done.pov_id,
+        "epoch": done.epoch,
+        "offset": done.offset,
+        "oldest_offset": done.oldest_offset,
+        "guarantee": done.guarantee,
+    }
+    if place is not UNSET:
+        # Without a cursor nobody knows what the device has: its app has to load everything.
+        fields["recovered"] = done.recovered is True
+    if done.missed:
+        fields["missed"] = done.missed
+        if isinstance(since, Position) and pov_id != "*":
+            fields["digest"] = await context.host.digest(pov_id, since.offset)
+    return fields

@@ -8,10 +8,14 @@ plugin = Plugin("unsubscribe")
 
 
 class Unsubscribe(Message, tag="unsubscribe"):
-    """Unsubscribe from a PoV, or with `*` from the team feed."""
+    """Unsubscribe from a PoV, or with `*` from the team feed.
+
+    With `durable` the user's other devices will not resume it either.
+    """
 
     # No PovId: whoever lost the right to see a PoV must still be able to leave it.
     pov_id: Annotated[str, Length(1, MAX_ID_CHARS)]
+    durable: bool = False
 
 
 class Unsubscribed(Message, tag="unsubscribed"):
@@ -21,7 +25,11 @@ class Unsubscribed(Message, tag="unsubscribed"):
 
 
 @plugin.on(Unsubscribe)
-def unsubscribe(message: Unsubscribe, context: Context) -> Unsubscribed:
+async def unsubscribe(message: Unsubscribe, context: Context) -> Unsubscribed:
     """Unsubscribe the connection."""
     context.unsubscribe(message.pov_id)
+    if message.durable:
+        user_id, sets = context.user.user_id, context.host.sets
+        await sets.remove(f"durable/{user_id}", message.pov_id)
+        await sets.remove(f"followers/{message.pov_id}", user_id)
     return Unsubscribed(pov_id=message.pov_id)

@@ -95,6 +95,7 @@ class Connection:
         "plain",
         "receiver",
         "rejected",
+        "remembered",
         "remote_ip",
         "tasks",
         "topics",
@@ -140,6 +141,7 @@ class Connection:
         self.worker: asyncio.Task[None] | None = None
         self.tasks: set[asyncio.Task[None]] | None = None
         self.rejected = 0
+        self.remembered = False
         self.pinged = False
         self.warned = False
         self.closed = False

@@ -14,9 +14,13 @@ from typing_extensions import TypeVar
 from pov_rt.auth.grants import Grants
 from pov_rt.auth.tokens import Identity
 from pov_rt.clock import Clock
-from pov_rt.engine.base import Leases, Marks, Sets
+from pov_rt.digest import Digest
+from pov_rt.engine.base import Leases, Marks, Position, Sets
 from pov_rt.errors import CloseCode
-from pov_rt.messages import Activity, Message, NewActivity
+from pov_rt.messages import Activity, Message, NewActivity, NewNotification
+
+Since = Position | int
+"""From where a subscriber wants everything: a position, or the last so many entries."""
 
 S_co = TypeVar("S_co", default=None, covariant=True)
 O = TypeVar("O", bound=msgspec.Struct)  # noqa: E741  (options)
@@ -118,6 +122,9 @@ class Host(Protocol[S_co]):
     def topic(self, pov_id: str) -> str:
         """Return the engine's name for a PoV."""
 
+    def inbox(self, user_id: str) -> str:
+        """Return the engine's name for a user's inbox."""
+
     def options(self, kind: type[O]) -> O:
         """Return `[plugins.NAME]` as the class that the plugin declared with `options=`."""
 
@@ -133,6 +140,19 @@ class Host(Protocol[S_co]):
         `user_id` is used when the activity names none. Raises `InvalidActivity`, `IdConflict`,
         `Unavailable`, or what a `before_publish` hook raised.
         """
+
+    async def notify(
+        self, user_id: str, notification: NewNotification, *, sender: Identity | None = None
+    ) -> Published:
+        """Put a notification into a user's inbox; returns when it is durable.
+
+        It reaches the user's connections on all nodes, and each device that is away when it comes
+        back. Ids are remembered per `sender` (without one: per plugin), so that a retry is no
+        second one. Raises `InvalidActivity`, `TooLarge`, `IdConflict`, `Unavailable`.
+        """
+
+    async def digest(self, pov_id: str, after: int) -> Digest:
+        """Count what happened on a PoV after an offset, the newest 10,000 at most."""
 
     async def history(
         self, pov_id: str, *, after: int = 0, limit: int = 100, reverse: bool = False
@@ -191,6 +211,10 @@ class Context(Protocol[S_co]):
         """The connection's id, unique over all nodes."""
 
     @property
+    def subprotocol(self) -> bool:
+        """Whether the client speaks `pov-rt.v1`, and so knows more than the first messages."""
+
+    @property
     def remote_ip(self) -> str:
         """The client's address."""
 
@@ -201,12 +225,36 @@ class Context(Protocol[S_co]):
     def subscribed(self, pov_id: str) -> bool:
         """Tell whether this connection is subscribed to the PoV."""
 
-    async def subscribe(self, pov_id: str) -> Subscribed:
+    async def subscribe(self, pov_id: str, since: Since | None = None) -> Subscribed:
         """Subscribe this connection; activities follow the handler's reply.
 
-        `*` is the team feed. Raises `Forbidden`, `LimitExceeded`, `InvalidActivity` (the id),
-        `Unavailable`.
+        With `since`, those after that position come first, or the last so many. `*` is the team
+        feed. Raises `Forbidden`, `LimitExceeded`, `InvalidMessage` (the id), `Unavailable`.
         """
+
+    async def cursor(self, pov_id: str) -> Position | None:
+        """Return up to where this device acknowledged the PoV; None if it never did.
+
+        Raises `LimitExceeded` if the user has too many devices.
+        """
+
+    async def acknowledge(self, position: Position, pov_id: str | None = None) -> Position:
+        """Move this device's cursor on the PoV, or on the user's inbox; return where it is.
+
+        It never goes back within an epoch. Raises as `cursor`.
+        """
+
+    def topic(self, pov_id: str) -> str:
+        """Return the engine's name for a PoV, or with `*` for the feed of the user's team."""
+
+    def delivered(self, pov_id: str | None = None) -> Position | None:
+        """Return up to where this connection was sent a PoV, or the user's inbox.
+
+        None if it does not get that.
+        """
+
+    def follow_inbox(self) -> None:
+        """Deliver the user's notifications, beginning with those this device has not had."""
 
     def unsubscribe(self, pov_id: str) -> bool:
         """Unsubscribe; return whether it was subscribed. Nothing of the PoV follows the reply."""
@@ -250,3 +298,9 @@ class Request(Protocol[S_co]):
 
     def body(self, kind: type[O]) -> O:
         """Decode the JSON body. Raises `InvalidRequest` with the field at fault."""
+
+    def check_pov(self, pov_id: str | None) -> None:
+        """Raise `Forbidden` unless the token covers a PoV that the body names.
+
+        Without one it must cover every PoV. A `{pov_id}` in the path is checked already.
+        """

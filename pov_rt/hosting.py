@@ -12,9 +12,10 @@ from pov_rt.auth.grants import Grants, Kind
 from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.clock import Clock, rfc3339
 from pov_rt.connection import Connection
-from pov_rt.context import Fetch, Guarantee, HistoryPage, Published, Subscribed
+from pov_rt.context import Fetch, Guarantee, HistoryPage, Published, Since, Subscribed
+from pov_rt.digest import Digest, make_digest
 from pov_rt.encoding import encode
-from pov_rt.engine.base import Engine, Leases, Marks, Sets
+from pov_rt.engine.base import Engine, Leases, Marks, Position, Sets
 from pov_rt.errors import (
     CloseCode,
     Forbidden,
@@ -26,13 +27,13 @@ from pov_rt.errors import (
     TokenExpired,
 )
 from pov_rt.hub import Hub
+from pov_rt.inbox import Inboxes, acked
 from pov_rt.limits import SeenIds
-from pov_rt.messages import Activity, Message, NewActivity
+from pov_rt.messages import Activity, Message, NewActivity, NewNotification
 from pov_rt.publishing import Publisher, Publishing, may_publish, publisher_of
 from pov_rt.register import Register
-from pov_rt.replay import Since
 from pov_rt.settings import LimitSettings
-from pov_rt.topics import TEAM_FEED, pov_topic, team_topic
+from pov_rt.topics import TEAM_FEED, pov_topic, team_topic, user_topic
 
 O = TypeVar("O", bound=msgspec.Struct)  # noqa: E741  (options)
 
@@ -50,12 +51,14 @@ class Services:
     hub: Hub
     register: Register
     publishing: Publishing
+    inboxes: Inboxes
     tokens: Tokens
     clock: Clock
     limits: LimitSettings
     fetch: Fetch
     options: Mapping[str, msgspec.Struct | None]
     guarantee: Guarantee
+    mark_age_s: float
     seen: SeenIds
     subscribed: Callable[[str, Connection], None]
     unsubscribed: Callable[[str, Connection], None]
@@ -93,6 +96,10 @@ class PluginHost:
         """Return the engine's name for a PoV."""
         return pov_topic(pov_id)
 
+    def inbox(self, user_id: str) -> str:
+        """Return the engine's name for a user's inbox."""
+        return user_topic(user_id)
+
     def options(self, kind: type[O]) -> O:
         """Return `[plugins.NAME]` as the class that the plugin declared with `options=`."""
         options = self.services.options[self.name]
@@ -113,6 +120,17 @@ class PluginHost:
         name = f"plugin:{self.name}"
         publisher = Publisher(name, user_id or name, "main")
         return await self.services.publishing.publish_one(activity, publisher)
+
+    async def notify(
+        self, user_id: str, notification: NewNotification, *, sender: Identity | None = None
+    ) -> Published:
+        """Put a notification into a user's inbox."""
+        name = f"plugin:{self.name}" if sender is None else f"{sender.kind}:{sender.user_id}"
+        return await self.services.inboxes.notify(user_id, notification, name)
+
+    async def digest(self, pov_id: str, after: int) -> Digest:
+        """Count what happened on a PoV after an offset."""
+        return await make_digest(self.services.engine.log, pov_topic(pov_id), after)
 
     async def history(
         self, pov_id: str, *, after: int = 0, limit: int = 100, reverse: bool = False
@@ -160,7 +178,9 @@ class PluginHost:
         self.services.renewed(connection)
         lost = [
             pov_id
-            for pov_id in (topic.wire_id for topic in connection.topics.values())
+            for pov_id in (
+                topic.wire_id for topic in connection.topics.values() if topic.kind != "user"
+            )
             if not sees(identity.grants, pov_id)
             or topic_name(identity.grants, pov_id) not in connection.topics
         ]
@@ -217,6 +237,11 @@ class ConnectionContext:
         return self._connection.id
 
     @property
+    def subprotocol(self) -> bool:
+        """Whether the client speaks `pov-rt.v1`."""
+        return self._connection.v1
+
+    @property
     def remote_ip(self) -> str:
         """The client's address."""
         return self._connection.remote_ip
@@ -242,7 +267,11 @@ class ConnectionContext:
             raise Forbidden("The token does not cover this PoV", field="povId")
         name = topic_name(self.grants, pov_id)
         is_new = name not in connection.topics
-        if is_new and len(connection.topics) >= services.limits.subscriptions:
+        # The inbox is no subscription of the client's.
+        subscriptions = len(connection.topics) - (
+            self.host.inbox(self.user.user_id) in connection.topics
+        )
+        if is_new and subscriptions >= services.limits.subscriptions:
             raise LimitExceeded(
                 f"A connection has at most {services.limits.subscriptions} subscriptions",
                 field="povId",
@@ -262,6 +291,44 @@ class ConnectionContext:
             joined.recovered,
             joined.missed,
         )
+
+    async def cursor(self, pov_id: str) -> Position | None:
+        """Return up to where this device acknowledged the PoV; None if it never did."""
+        await self._remember_device()
+        return await self.host.marks.get(self.topic(pov_id), self.user.user_id, acked(self.device))
+
+    async def acknowledge(self, position: Position, pov_id: str | None = None) -> Position:
+        """Move this device's cursor on the PoV, or on the user's inbox; return where it is."""
+        await self._remember_device()
+        user_id = self.user.user_id
+        topic = self.host.inbox(user_id) if pov_id is None else self.topic(pov_id)
+        return await self.host.marks.advance(topic, user_id, acked(self.device), position)
+
+    def topic(self, pov_id: str) -> str:
+        """Return the engine's name for a PoV, or for the feed of the user's team."""
+        return topic_name(self.grants, pov_id)
+
+    def delivered(self, pov_id: str | None = None) -> Position | None:
+        """Return up to where this connection was sent a PoV, or the user's inbox."""
+        name = self.host.inbox(self.user.user_id) if pov_id is None else self.topic(pov_id)
+        return self.host.services.hub.delivered_to(self._connection, name)
+
+    def follow_inbox(self) -> None:
+        """Deliver the user's notifications from now on."""
+        self.host.services.inboxes.follow(self._connection)
+
+    async def _remember_device(self) -> None:
+        """Enter the device among the user's, which are forgotten when unused for long."""
+        connection, services = self._connection, self.host.services
+        if connection.remembered:
+            return
+        name = f"devices/{self.user.user_id}"
+        known = await services.engine.sets.members(name)
+        if self.device not in known and len(known) >= services.limits.devices_per_user:
+            raise LimitExceeded(f"This user already has {len(known)} devices", field="device")
+        expires_at = services.clock.time() + services.mark_age_s
+        await services.engine.sets.add(name, self.device, expires_at=expires_at)
+        connection.remembered = True
 
     def unsubscribe(self, pov_id: str) -> bool:
         """Unsubscribe; return whether it was subscribed."""

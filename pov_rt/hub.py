@@ -14,11 +14,12 @@ from typing import Any
 from pov_rt import containment
 from pov_rt.clock import Clock
 from pov_rt.connection import Connection
+from pov_rt.context import Since
 from pov_rt.engine.base import Engine, Entry, Position, Top
 from pov_rt.errors import CloseCode, Unavailable
 from pov_rt.fanout import Outbox, Pending, Topic, chunks
 from pov_rt.frames import text_frame
-from pov_rt.replay import PAGE, Joined, Replay, Since, contiguous, recover
+from pov_rt.replay import PAGE, Joined, Replay, contiguous, recover
 
 log = logging.getLogger(__name__)
 
@@ -198,6 +199,14 @@ class Hub:
         """Send what waits and end every task."""
         self.flush()
         await containment.end(self._tasks, "topics")
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something that joins topics; it ends with the hub."""
+        self._spawn(work)
+
+    def close_with_gap(self, connection: Connection) -> None:
+        """End a connection that would miss something; its client comes back and recovers."""
+        self._close(connection, CloseCode.GAP)
 
     # Inside:
 

@@ -7,6 +7,7 @@ validates on the server, types the test client and describes the wire in the gen
 from __future__ import annotations
 
 import unicodedata
+from datetime import datetime
 from typing import Annotated, Any, dataclass_transform
 
 import msgspec
@@ -113,6 +114,40 @@ class NewActivity(Part):
     details: dict[str, Any] | UnsetType = UNSET
 
 
+class Notification(Part):
+    """A message to one user, as stored and pushed. `at` is the server's time (RFC 3339)."""
+
+    id: str
+    type: str
+    at: str | UnsetType = UNSET
+    pov_id: str | UnsetType = UNSET
+    user_id: str | UnsetType = UNSET
+    expires_at: datetime | UnsetType = UNSET
+    details: dict[str, Any] | UnsetType = UNSET
+
+
+class NewNotification(Part, forbid_unknown_fields=True):
+    """A message to one user as it is sent; the server adds what is missing.
+
+    `user_id` is whom it is from, `pov_id` what it is about; after `expires_at` (RFC 3339 with a
+    time zone) it is delivered no more.
+    """
+
+    id: Annotated[str, Length(1, MAX_ID_CHARS)] | UnsetType = UNSET
+    type: Annotated[str, Length(1, MAX_NAME_CHARS)]
+    pov_id: PovId | UnsetType = UNSET
+    user_id: UserId | UnsetType = UNSET
+    expires_at: Annotated[datetime, Meta(tz=True)] | UnsetType = UNSET
+    details: dict[str, Any] | UnsetType = UNSET
+
+
+class NotificationMessage(Message, tag="notification"):
+    """A notification of the user's own inbox; `offset` is its place there."""
+
+    data: Notification
+    offset: int
+
+
 class ErrorMessage(Message, tag="error"):
     """Something was wrong with a request; `code` is stable, `message` is for people."""
 
@@ -167,6 +202,7 @@ class TokenExpiring(Message, tag="token_expiring"):
 CORE_PUSHES: tuple[type[Message], ...] = (
     Welcome,
     ActivityMessage,
+    NotificationMessage,
     ErrorMessage,
     TokenExpiring,
     Closing,

@@ -27,12 +27,15 @@ from pov_rt.context import (
     Published,
     Request,
     Response,
+    Since,
     Subscribed,
 )
+from pov_rt.digest import Digest
 from pov_rt.engine.base import Leases, Marks, Position, Sets
 from pov_rt.errors import (
     ClientError,
     CloseCode,
+    EpochChanged,
     Forbidden,
     InvalidMessage,
     LimitExceeded,
@@ -47,6 +50,7 @@ from pov_rt.messages import (
     Length,
     Message,
     NewActivity,
+    NewNotification,
     Part,
     PovId,
     Range,
@@ -61,6 +65,8 @@ __all__ = [
     "Clock",
     "CloseCode",
     "Context",
+    "Digest",
+    "EpochChanged",
     "Forbidden",
     "Grants",
     "Guarantee",
@@ -74,6 +80,7 @@ __all__ = [
     "Marks",
     "Message",
     "NewActivity",
+    "NewNotification",
     "NotFound",
     "Part",
     "Plugin",
@@ -85,6 +92,7 @@ __all__ = [
     "Request",
     "Response",
     "Sets",
+    "Since",
     "Subscribed",
     "TokenError",
     "Unavailable",
@@ -138,6 +146,7 @@ class RouteSpec:
     path: str
     function: Callable[..., Any]
     grant: str
+    service: bool
     source: Source
 
 
@@ -278,15 +287,18 @@ class Plugin(Generic[S]):
 
         return register
 
-    def http(self, method: str, path: str, *, grant: str) -> OnRequest[S]:
+    def http(self, method: str, path: str, *, grant: str, service: bool = False) -> OnRequest[S]:
         """Serve `/api` + path, such as `/povs/{pov_id}/presence`, to tokens with the grant.
 
+        With `service` only to service tokens: no user's own will do, whatever it grants.
         A parameter called `pov_id` is checked against the token. The handler returns a struct (200)
         or None (204), or raises a `ClientError`.
         """
 
         def register(function: Callable[..., Any]) -> None:
-            self.routes.append(RouteSpec(method, path, function, grant, source_of(function)))
+            self.routes.append(
+                RouteSpec(method, path, function, grant, service, source_of(function))
+            )
 
         return OnRequest(register)
 

@@ -29,7 +29,7 @@ from pov_rt.errors import (
     TooLarge,
 )
 from pov_rt.limits import SeenIds
-from pov_rt.messages import MAX_SAFE_INTEGER, Activity, NewActivity, check_id
+from pov_rt.messages import MAX_SAFE_INTEGER, Activity, NewActivity, NewNotification, check_id
 from pov_rt.settings import LimitSettings
 from pov_rt.topics import pov_topic, team_topic
 
@@ -190,6 +190,19 @@ class Publishing:
             details=new.details,
         )
 
+    def check_notification(self, new: NewNotification) -> None:
+        """Raise `InvalidActivity` or `TooLarge` naming the field at fault."""
+        if new.id is not UNSET:
+            check_id(new.id, "id")
+        if new.pov_id is not UNSET:
+            self._seen.check(new.pov_id, "povId")
+        if new.user_id is not UNSET:
+            self._seen.check(new.user_id, "userId")
+        _check_name(new.type, "type")
+        if new.details is not UNSET:
+            check_value(new.details)
+            self._check_size(new.details)
+
     def _check(self, activity: Activity) -> bytes:
         """Return the encoded activity; raise `InvalidActivity` or `TooLarge` naming the field.
 
@@ -198,31 +211,35 @@ class Publishing:
         check_id(activity.id, "id")  # each is new: a memory of good ones would only fill up
         self._seen.check(activity.pov_id, "povId")
         self._seen.check(activity.user_id, "userId")
-        self._check_name(activity.type, "type", self._limits.types)
-        self._check_name(activity.action, "action", self._limits.actions)
-        details = activity.details
-        if details is not UNSET:
-            check_value(details)
+        _check_name(activity.type, "type", self._limits.types)
+        _check_name(activity.action, "action", self._limits.actions)
+        if activity.details is not UNSET:
+            check_value(activity.details)
         body = encode(activity)
-        limit = self._limits.details_bytes
-        if len(body) > limit and details is not UNSET and (size := len(encode(details))) > limit:
+        if len(body) > self._limits.details_bytes and activity.details is not UNSET:
+            self._check_size(activity.details)
+        return body
+
+    def _check_size(self, details: Any) -> None:
+        limit, size = self._limits.details_bytes, len(encode(details))
+        if size > limit:
             raise TooLarge(
                 f"details has {size} bytes, of {limit} that are allowed", field="details"
             )
-        return body
-
-    def _check_name(self, name: str, field: str, allowed: Sequence[str] | None) -> None:
-        if not _NAME.fullmatch(name):
-            raise InvalidActivity(
-                f"{field} must have 1 to 64 letters, digits, '_', '.' or '-'", field=field
-            )
-        if allowed is not None and name not in allowed:
-            raise InvalidActivity(f"this server takes no {field} '{name}'", field=field)
 
     def _check_change(self, before: Activity, after: Activity) -> bytes:
         if (before.id, before.pov_id) != (after.id, after.pov_id):
             raise TypeError("a before_publish hook may not change an activity's id or PoV")
         return self._check(msgspec.structs.replace(after, at=UNSET))
+
+
+def _check_name(name: str, field: str, allowed: Sequence[str] | None = None) -> None:
+    if not _NAME.fullmatch(name):
+        raise InvalidActivity(
+            f"{field} must have 1 to 64 letters, digits, '_', '.' or '-'", field=field
+        )
+    if allowed is not None and name not in allowed:
+        raise InvalidActivity(f"this server takes no {field} '{name}'", field=field)
 
 
 def check_value(value: Any) -> None:

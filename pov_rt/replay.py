@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from pov_rt.clock import Clock
 from pov_rt.connection import Connection
+from pov_rt.context import Since
 from pov_rt.encoding import ActivityEncoder, has_expired
-from pov_rt.engine.base import Entry, Log, Position, Top
+from pov_rt.engine.base import Entry, Log, Top
 from pov_rt.errors import CloseCode, Unavailable
 from pov_rt.fanout import Progress, Topic, chunks
 from pov_rt.frames import text_frame
@@ -27,9 +28,6 @@ RING_BYTES = 256 * 1024
 RINGS_BYTES = 64 * 1024 * 1024
 """What all rings may hold together; the longest unused one goes first."""
 RING_IDLE_S = 60.0
-
-Since = Position | int
-"""From where a subscriber wants everything: a position, or the last so many entries."""
 
 
 class Joined(NamedTuple):

@@ -9,7 +9,7 @@ import msgspec
 
 from pov_rt.auth.tokens import Identity
 from pov_rt.encoding import DECODE_ERRORS
-from pov_rt.errors import InvalidRequest
+from pov_rt.errors import Forbidden, InvalidRequest
 from pov_rt.faults import find_fault
 from pov_rt.hosting import PluginHost
 
@@ -41,6 +41,12 @@ class PluginRequest:
     def body(self, kind: type[S]) -> S:
         """Decode the JSON body."""
         return decode_body(self._content, kind)
+
+    def check_pov(self, pov_id: str | None) -> None:
+        """Raise `Forbidden` unless the token covers a PoV, or for None every PoV."""
+        grants = self.user.grants
+        if not (grants.sees_all if pov_id is None else grants.sees(pov_id)):
+            raise Forbidden("The token does not cover this PoV", field="povId")
 
 
 def decode_body(content: bytes, kind: type[S]) -> S:

@@ -23,6 +23,7 @@ from pov_rt.frames import text_frame
 from pov_rt.health import Health
 from pov_rt.hosting import Services
 from pov_rt.hub import Hub
+from pov_rt.inbox import Inboxes
 from pov_rt.limits import SeenIds
 from pov_rt.messages import Closing, Welcome
 from pov_rt.plugin_runtime import PluginRuntime
@@ -74,6 +75,7 @@ class Server:
                 hub=self.hub,
                 register=self.register,
                 publishing=self.publishing,
+                inboxes=Inboxes(self.engine, self.hub, self.publishing, self.clock),
                 tokens=self.tokens,
                 clock=self.clock,
                 limits=settings.limits,
@@ -84,6 +86,7 @@ class Server:
                     settings.engine.max_entries,
                     settings.engine.max_age_s,
                 ),
+                mark_age_s=settings.engine.mark_age_s,
                 seen=SeenIds(),
                 subscribed=self._subscribed,
                 unsubscribed=self._unsubscribed,
@@ -194,7 +197,8 @@ class Server:
         self.health.remove(connection)
         for topic in list(connection.topics.values()):
             self.hub.leave(connection, topic.name)
-            self._unsubscribed(topic.wire_id, connection)
+            if topic.kind != "user":
+                self._unsubscribed(topic.wire_id, connection)
         for task in (connection.worker, *(connection.tasks or ())):
             if task is not None:
                 task.cancel()

@@ -137,11 +137,12 @@ class RunningServer:
 
         token = self.token(user, **claims)
         url = f"ws://{self.address}/ws/?" + (f"device={device}&" if device else "")
+        # Without a bound, or a client that does not read everything takes 10 s to close.
         if v1:
             protocols = [Subprotocol("pov-rt.v1"), Subprotocol(f"bearer.{token}")]
-            opening = connect(url, subprotocols=protocols, proxy=None)
+            opening = connect(url, subprotocols=protocols, proxy=None, max_queue=None)
         else:
-            opening = connect(f"{url}token={token}", proxy=None)
+            opening = connect(f"{url}token={token}", proxy=None, max_queue=None)
         client = Client(self._sockets.enter_context(opening))
         if v1:
             client.receive()

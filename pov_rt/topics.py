@@ -19,6 +19,11 @@ def team_topic(team_id: str) -> str:
     return "team/" + team_id
 
 
+def user_topic(user_id: str) -> str:
+    """Return the topic of a user's inbox."""
+    return "user/" + user_id
+
+
 def wire_id(topic: str) -> str:
     """Return what the wire calls a PoV's topic or a team feed: the PoV's id, or `*`."""
     kind, _, name = topic.partition("/")

@@ -14,14 +14,14 @@ PLUGINS = [path for path in FILES if path.parent == ROOT / "plugins"]
 
 LAYERS = (
     ("errors", "messages", "answers", "frames", "settings", "clock", "limits", "version"),
-    ("auth", "context", "engine", "merging", "faults", "logs", "systemd", "topics", "containment"),
+    ("auth", "digest", "context", "engine", "merging", "faults", "logs", "systemd", "topics", "containment"),
     ("config", "encoding"),
     ("plugin", "ids", "discovery", "registry", "schema"),
-    ("connection", "fanout", "replay", "hub", "register", "publishing", "health", "blocked"),
+    ("connection", "fanout", "replay", "hub", "register", "publishing", "inbox", "health", "blocked"),
     ("execution", "dispatch", "hosting", "plugin_runtime", "requests"),
     ("server",),
     ("web",),
-    ("cli", "db_commands", "options", "testing", "scaffold", "tracker", "suites", "client"),
+    ("cli", "client_commands", "db_commands", "serve_command", "welcome", "options", "testing", "scaffold", "tracker", "suites", "client"),
 )
 """From the bottom up; a module imports from its own layer and those below. `plugins` may import
 `plugin` and nothing else."""

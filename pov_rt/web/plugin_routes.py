@@ -11,7 +11,7 @@ from pov_rt.errors import Forbidden, MethodNotAllowed, NotFound
 from pov_rt.messages import check_id
 from pov_rt.registry import Registry, Route
 from pov_rt.requests import PluginRequest
-from pov_rt.web.http import API_KINDS, Handler, parse_query
+from pov_rt.web.http import API_KINDS, SERVICE, Handler, parse_query
 
 
 def plugin_paths(registry: Registry) -> dict[str, dict[str, Route]]:
@@ -35,7 +35,7 @@ class PluginHandler(Handler):
         route = self.routes.get(self.request.method or "")
         if route is None:
             raise MethodNotAllowed
-        identity = self.authenticate(API_KINDS)
+        identity = self.authenticate(SERVICE if route.spec.service else API_KINDS)
         if not identity.grants.may(route.spec.grant):
             raise Forbidden(f"The token does not grant '{route.spec.grant}'")
         pov_id = path.get("pov_id")

@@ -1,0 +1,65 @@
+"""Acknowledgements: how far a device has come, on a PoV or in its user's inbox."""
+
+from typing import Annotated
+
+from pov_rt.plugin import (
+    MAX_ID_CHARS,
+    UNSET,
+    Context,
+    EpochChanged,
+    Forbidden,
+    InvalidMessage,
+    Length,
+    Message,
+    Plugin,
+    Position,
+    Range,
+    UnsetType,
+)
+
+plugin = Plugin("ack")
+
+
+class Ack(Message, tag="ack"):
+    """Say that this device has everything up to `offset` of a PoV, or with `inbox` of its user's inbox.
+
+    A client that says the `epoch` too learns when the log was replaced.
+    """
+
+    offset: Annotated[int, Range(0, 2**53 - 1)]
+    pov_id: Annotated[str, Length(1, MAX_ID_CHARS)] | UnsetType = UNSET
+    inbox: bool = False
+    epoch: str | UnsetType = UNSET
+
+
+class Acked(Message, tag="acked"):
+    """Where the device's cursor is now; it never goes back."""
+
+    pov_id: str | UnsetType = UNSET
+    inbox: bool | UnsetType = UNSET
+    epoch: str
+    offset: int
+
+
+@plugin.on(Ack)
+async def ack(message: Ack, context: Context) -> Acked:
+    """Move the device's cursor."""
+    if (message.pov_id is UNSET) != message.inbox:
+        raise InvalidMessage(field="povId", detail="Send povId, or inbox: true")
+    pov_id = None if message.pov_id is UNSET else message.pov_id
+    sent = context.delivered(pov_id)
+    if sent is None:
+        raise Forbidden("Subscribe before you acknowledge", field="povId")
+    if message.epoch is not UNSET and message.epoch != sent.epoch:
+        raise EpochChanged(field="epoch")
+    if message.offset > sent.offset:
+        raise InvalidMessage(
+            field="offset", detail=f"This connection was sent no more than {sent.offset}"
+        )
+    cursor = await context.acknowledge(Position(sent.epoch, message.offset), pov_id)
+    return Acked(
+        pov_id=message.pov_id,
+        inbox=message.inbox or UNSET,
+        epoch=cursor.epoch,
+        offset=cursor.offset,
+    )

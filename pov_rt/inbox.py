@@ -1,0 +1,87 @@
+"""A user's inbox: messages that are kept until each device has them."""
+
+from __future__ import annotations
+
+from msgspec import UNSET
+
+from pov_rt.clock import Clock
+from pov_rt.connection import Connection
+from pov_rt.context import Published
+from pov_rt.encoding import encode
+from pov_rt.engine.base import Conflict, Engine, NewEntry
+from pov_rt.errors import IdConflict, InvalidActivity, Unavailable
+from pov_rt.hub import Hub
+from pov_rt.messages import NewNotification, Notification, check_id
+from pov_rt.publishing import Publishing
+from pov_rt.replay import MAX_REPLAY
+from pov_rt.topics import user_topic
+
+READ = "read"
+
+
+def acked(device: str) -> str:
+    """Return the name of the mark up to which a device has acknowledged a topic."""
+    return f"acked:{device}"
+
+
+class Inboxes:
+    """The inboxes of all users, as one node serves them. Owner: the server."""
+
+    def __init__(self, engine: Engine, hub: Hub, publishing: Publishing, clock: Clock) -> None:
+        self._engine = engine
+        self._hub = hub
+        self._publishing = publishing
+        self._clock = clock
+
+    async def notify(self, user_id: str, new: NewNotification, sender: str) -> Published:
+        """Put a notification into a user's inbox; return when it is durable.
+
+        `sender` scopes the ids. Raises what is wrong with it, `IdConflict`, `Unavailable`.
+        """
+        check_id(user_id, "userId")
+        notification = self._complete(new)
+        topic = user_topic(user_id)
+        entry = NewEntry(topic, sender, notification.id, encode(notification))
+        (place,) = await self._engine.log.append([entry])
+        if isinstance(place, Conflict):
+            raise IdConflict(field="id")
+        return Published(notification.id, user_id, place.epoch, place.offset, place.duplicate)
+
+    def _complete(self, new: NewNotification) -> Notification:
+        if new.expires_at is not UNSET and new.expires_at.timestamp() <= self._clock.time():
+            raise InvalidActivity("expiresAt has passed already", field="expiresAt")
+        self._publishing.check_notification(new)
+        return Notification(
+            id=self._clock.new_id() if new.id is UNSET else new.id,
+            type=new.type,
+            pov_id=new.pov_id,
+            user_id=new.user_id,
+            expires_at=new.expires_at,
+            details=new.details,
+        )
+
+    def follow(self, connection: Connection) -> None:
+        """Deliver the user's notifications to a connection, first those its device has not had."""
+        self._hub.spawn(self._follow(connection))
+
+    async def _follow(self, connection: Connection) -> None:
+        user_id = connection.identity.user_id
+        name = user_topic(user_id)
+        try:
+            top = (await self._hub.join(connection, name)).top
+            if top.offset:
+                start = await self._first_unread(name, user_id, connection.device, top.epoch)
+                missed = min(top.offset - start, MAX_REPLAY)
+                await self._hub.join(connection, name, since=missed)
+        except Unavailable:
+            self._hub.close_with_gap(connection)
+            return
+        self._hub.start(connection, name)
+
+    async def _first_unread(self, name: str, user_id: str, device: str, epoch: str) -> int:
+        """Return the offset up to which a device needs nothing more."""
+        marks = self._engine.marks
+        found = [await marks.get(name, user_id, mark) for mark in (acked(device), READ)]
+        return max(
+            (mark.offset for mark in found if mark is not None and mark.epoch == epoch), default=0
+        )
