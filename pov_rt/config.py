@@ -26,6 +26,8 @@ from pov_rt.settings import MIN_SECRET_BYTES, Settings, SettingsError, find_prob
 DEFAULT_FILE = Path("/etc/pov-rt/pov-rt.toml")
 PREFIX = "POV_RT_"
 FILE_VARIABLE = "POV_RT_CONFIG"
+TOKEN_VARIABLE = "POV_RT_TOKEN"  # noqa: S105  (a name)
+"""The token of `tail` and `publish`; no setting."""
 SECRET_CREDENTIAL = "jwt-secret"  # noqa: S105  (a name)
 DEV_DATA = ".dev"
 
@@ -53,7 +55,7 @@ def load(
     for path in files:
         merged.add(_read_toml(path), str(path))
     for variable in sorted(environ):
-        if variable.startswith(PREFIX) and variable != FILE_VARIABLE:
+        if variable.startswith(PREFIX) and variable not in (FILE_VARIABLE, TOKEN_VARIABLE):
             keys = variable.removeprefix(PREFIX).lower().split("__")
             merged.put(keys, environ[variable], f"environment {variable}", is_text=True)
     credentials = environ.get("CREDENTIALS_DIRECTORY")
@@ -108,24 +110,45 @@ def reloadable(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
 def dev_secret(settings: Settings) -> Settings:
     """Return the settings with a secret: under dev, if there is none, the one in DATA/dev-secret.
 
-    It is made once; all processes with that data folder get the same. Raises `SettingsError` if it
+    It is made once; all processes with that data folder get the same. Only a server may make it:
+    a command that does so elsewhere has a secret that no server knows. Raises `SettingsError` if it
     cannot be kept.
     """
-    auth = settings.auth
-    if not settings.dev or auth.secrets or auth.secret_files:
+    path = dev_secret_path(settings)
+    if settings.dev and not (settings.auth.secrets or settings.auth.secret_files):
+        try:
+            if not path.exists():
+                _make_secret(path)
+        except OSError as error:
+            raise SettingsError(
+                f"server.data: cannot keep a secret in {path}: {error.strerror}"
+            ) from error
+        return kept_secret(settings)
+    return settings
+
+
+def kept_secret(settings: Settings) -> Settings:
+    """Return the settings with the secret that `dev_secret` made, if they have none of their own.
+
+    Raises `SettingsError` if it cannot be read.
+    """
+    auth, path = settings.auth, dev_secret_path(settings)
+    if auth.secrets or auth.secret_files:
         return settings
-    path = Path(settings.server.data or DEV_DATA, "dev-secret")
     try:
-        if not path.exists():
-            _make_secret(path)
         secret = path.read_text(errors="replace").strip()
+    except FileNotFoundError:
+        return settings
     except OSError as error:
-        raise SettingsError(
-            f"server.data: cannot keep a secret in {path}: {error.strerror}"
-        ) from error
+        raise SettingsError(f"server.data: cannot read {path}: {error.strerror}") from error
     if len(secret) < MIN_SECRET_BYTES:
         raise SettingsError(f"server.data: the secret in {path} is damaged; delete that file")
     return msgspec.structs.replace(settings, auth=msgspec.structs.replace(auth, secrets=[secret]))
+
+
+def dev_secret_path(settings: Settings) -> Path:
+    """Return where a development server keeps its secret."""
+    return Path(settings.server.data or DEV_DATA, "dev-secret")
 
 
 def _make_secret(path: Path) -> None:
@@ -138,16 +161,19 @@ def _make_secret(path: Path) -> None:
             os.link(file.name, path)
 
 
+def main_file(file: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return which TOML file is read, if it is there; `file` is the flag's."""
+    return file or Path(environ.get(FILE_VARIABLE) or DEFAULT_FILE)
+
+
 def _find_files(file: Path | None, environ: Mapping[str, str]) -> list[Path]:
-    source = "--config"
-    if file is None and (named := environ.get(FILE_VARIABLE)):
-        file, source = Path(named), f"environment {FILE_VARIABLE}"
-    main = file or DEFAULT_FILE
+    main = main_file(file, environ)
     folder = main.parent / "conf.d"
     try:
         found = [main] if main.exists() else []
-        if file is not None and not found:
-            raise SettingsError(f"{source}: there is no file {file}")
+        if not found and (file is not None or environ.get(FILE_VARIABLE)):
+            source = "--config" if file is not None else f"environment {FILE_VARIABLE}"
+            raise SettingsError(f"{source}: there is no file {main}")
         if folder.is_dir():
             # Editors keep hidden files beside the one they have open.
             names = sorted(name for name in os.listdir(folder) if not name.startswith("."))

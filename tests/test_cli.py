@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-
-import pytest
 
 from pov_rt.scaffold import PLUGIN
 
@@ -40,91 +40,43 @@ def run(
     )
 
 
-@pytest.fixture
-def serving(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
-    """A development server as a process, its URL, and what it printed."""
-    process = subprocess.Popen(
-        [*COMMAND, "serve", "--dev", "--port", "0", "--admin-port", "0"],
-        env=environment(tmp_path),
+class Served:
+    """A development server as a process, with its folder as home and what it printed first."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        self.process = process
+        self.text = "".join(iter(process.stdout.readline, f"{LAST_LINE}\n"))
+        self.url = self.text.split("listens on ")[1].split()[0]
+        self.socket_url = self.url.replace("http", "ws") + "/ws/"
+        (self.token,) = re.findall(r"^  (eyJ\S+)$", self.text, re.M)
+
+    def stop(self) -> str:
+        """End it, and return its log."""
+        self.process.send_signal(signal.SIGTERM)
+        _, log = self.process.communicate(timeout=20)
+        assert self.process.returncode == 0
+        return log or ""
+
+
+LAST_LINE = "Ctrl-C ends the server. It starts anew when a source or plugin file changes."
+
+
+@contextmanager
+def serve(tmp_path: Path, *flags: str, **more: str) -> Iterator[Served]:
+    """Run a development server on free ports, unless the flags say others."""
+    with subprocess.Popen(
+        [*COMMAND, "serve", "--dev", "--port", "0", "--admin-port", "0", *flags],
+        env=environment(tmp_path) | {"PYTHONUNBUFFERED": "1"} | more,
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert process.stdout is not None
-    lines = []
-    try:
-        for line in process.stdout:
-            lines.append(line.strip())
-            if line.startswith("    -d "):
-                break
-        url = next(line for line in lines if "listens on" in line).split()[4]
-        yield process, url, lines
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def test_what_serve_prints_works_as_it_stands(
-    serving: tuple[subprocess.Popen[str], str, list[str]], tmp_path: Path
-) -> None:
-    process, url, lines = serving
-    line = next(line for line in lines if line.startswith("pov-rt tail"))
-    with subprocess.Popen(
-        [*COMMAND, *line.split()[1:], "--count", "2"],
-        env=environment(tmp_path),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as tail:
-        assert tail.stderr is not None
-        assert tail.stderr.readline().startswith("following demo")
-        given = '{"type":"task","action":"done","povId":"demo","id":"a-1"}\n\n' * 2
-        given += '{"type":"task","action":"done","povId":"demo"}\n{"typ":"x"}\n'
-        done = run(tmp_path, "publish", "--dev", "--url", url, given=given)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr == ("line 6: There is no field 'typ' (invalid_activity)\n"), done.stderr
-        out, _ = tail.communicate(timeout=10)
-    first, second = [json.loads(line) for line in out.splitlines()]
-    assert (first["id"], first["offset"], second["offset"]) == ("a-1", 1, 2)
-    process.send_signal(signal.SIGTERM)
-    _, log = process.communicate(timeout=10)
-    assert process.returncode == 0
-    assert '"message":"stopped"' in log
-    assert "Traceback" not in log
-
-
-def test_a_wrong_token_and_a_dead_server_are_words(
-    serving: tuple[subprocess.Popen[str], str, list[str]], tmp_path: Path
-) -> None:
-    process, url, _ = serving
-    ws = url.replace("http", "ws") + "/ws/"
-    refused = run(tmp_path, "tail", "demo", "--url", ws, "--token", "x")
-    assert (refused.returncode, "refuses the token" in refused.stderr) == (1, True)
-    process.kill()
-    process.wait()
-    dead = run(tmp_path, "tail", "demo", "--url", ws, "--token", "x")
-    assert (dead.returncode, "nobody listens" in dead.stderr) == (1, True)
-
-
-def test_token_prints_the_token_alone(tmp_path: Path) -> None:
-    done = run(tmp_path, "token", "--user", "ana", "--ttl", "5m", POV_RT_AUTH__SECRETS=SECRET)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count(".") == 2
-    assert len(done.stdout.split()) == 1
-
-
-@pytest.mark.parametrize("ttl", ["0s", "-1h", "1", "1y", "h", "inf"])
-def test_a_wrong_duration_is_named(tmp_path: Path, ttl: str) -> None:
-    done = run(tmp_path, "token", "--user", "ana", f"--ttl={ttl}", POV_RT_AUTH__SECRETS=SECRET)
-    assert (done.returncode, "is no duration" in done.stderr) == (2, True)
-
-
-def test_serve_without_a_secret_says_what_to_do(tmp_path: Path) -> None:
-    done = run(tmp_path, "serve")
-    assert done.returncode == 1
-    assert "openssl rand -base64 48" in done.stderr
-    assert "Traceback" not in done.stderr
+    ) as process:
+        try:
+            yield Served(process)
+        finally:
+            process.kill()
 
 
 def test_config_check_and_show(tmp_path: Path) -> None:
@@ -135,6 +87,8 @@ def test_config_check_and_show(tmp_path: Path) -> None:
     shown = run(tmp_path, "config", "show", POV_RT_AUTH__SECRETS=SECRET)
     assert SECRET not in shown.stdout
     assert "environment POV_RT_AUTH__SECRETS" in shown.stdout
+    development = run(tmp_path, "config", "check", "--dev")
+    assert (development.returncode, (tmp_path / "data").exists()) == (0, False)
 
 
 def test_schema_and_plugins_list_know_the_settings(tmp_path: Path) -> None:
@@ -175,38 +129,3 @@ def test_a_new_plugins_test_passes_as_it_stands(tmp_path: Path) -> None:
     assert (again.returncode, "there already" in again.stderr) == (1, True)
     wrong = run(tmp_path, "plugins", "new", "No-Name")
     assert (wrong.returncode, "no plugin name" in wrong.stderr) == (1, True)
-
-
-def test_a_broken_plugin_stops_serve_and_names_the_line(tmp_path: Path) -> None:
-    (tmp_path / "bad.py").write_text('"""Bad."""\n\nimport nothing_of_that_name\n')
-    done = run(tmp_path, "serve", "--plugins-dir", str(tmp_path), POV_RT_AUTH__SECRETS=SECRET)
-    assert done.returncode == 1
-    assert "bad.py:3: ModuleNotFoundError" in done.stderr
-    assert "import nothing_of_that_name" in done.stderr
-
-
-def test_sighup_takes_over_origins_and_says_what_needs_a_restart(tmp_path: Path) -> None:
-    file = tmp_path / "pov-rt.toml"
-    file.write_text(f'[auth]\nsecrets = ["{SECRET}"]\n[server]\nport = 0\nadmin_port = 0\n')
-    file.chmod(0o600)
-    with subprocess.Popen(
-        [*COMMAND, "serve", "--config", str(file)],
-        env=environment(tmp_path),
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        try:
-            assert "listens on" in process.stderr.readline()
-            text = file.read_text() + 'allowed_origins = ["https://app.example"]\ndrain_s = 3\n'
-            file.write_text(text)
-            process.send_signal(signal.SIGHUP)
-            assert "reloaded: server.allowed_origins" in process.stderr.readline()
-            assert "needs a restart: server.drain_s" in process.stderr.readline()
-            file.write_text("no toml")
-            process.send_signal(signal.SIGHUP)
-            assert "nothing was reloaded" in process.stderr.readline()
-            process.send_signal(signal.SIGINT)
-            assert process.wait(10) == 0
-        finally:
-            process.kill()

@@ -1,9 +1,7 @@
-"""The server as systemd and a developer run it: activation, notification, restart on change."""
+"""The server as systemd runs it: activation, notification, watchdog, limits."""
 
 from __future__ import annotations
 
-import json
-import os
 import select
 import shutil
 import signal
@@ -14,25 +12,7 @@ from pathlib import Path
 
 from websockets.sync.client import connect
 
-from tests.test_cli import COMMAND, SECRET, environment
-
-PLUGIN = '''"""A plugin that is being written."""
-from pov_rt.plugin import Context, Message, Plugin
-
-plugin = Plugin("draft")
-
-class Ask(Message, tag="draft.ask"):
-    """Ask."""
-
-class Answer(Message, tag="draft.answer"):
-    """Answer."""
-    version: int
-
-@plugin.on(Ask)
-def ask(message: Ask, context: Context) -> Answer:
-    """Answer."""
-    return Answer(version=1)
-'''
+from tests.test_cli import COMMAND, SECRET, Served, environment
 
 
 def free_port() -> int:
@@ -81,57 +61,6 @@ def test_systemd_gives_the_port_and_hears_of_start_and_end(tmp_path: Path) -> No
                 process.kill()
 
 
-def test_a_changed_plugin_restarts_the_server_and_clients_come_back(tmp_path: Path) -> None:
-    folder = tmp_path / "plugins"
-    folder.mkdir()
-    file = folder / "draft.py"
-    file.write_text(PLUGIN)
-    port = free_port()
-    with subprocess.Popen(
-        [
-            *(*COMMAND, "serve", "--dev", "--port", str(port), "--admin-port", "0"),
-            *("--plugins-dir", str(folder)),
-        ],
-        env=environment(tmp_path) | {"PYTHONUNBUFFERED": "1"},
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-
-        def version() -> int:
-            """Read the token that was printed, and ask the plugin."""
-            assert process.stdout is not None
-            token = ""
-            for line in iter(process.stdout.readline, ""):
-                if "--token" in line:
-                    token = line.split("--token ")[1].strip()
-                if line.startswith("    -d "):
-                    break
-            assert process.stdout.readline() == "\n"
-            with connect(f"ws://127.0.0.1:{port}/ws/?token={token}", proxy=None) as client:
-                client.send('{"type":"draft.ask"}')
-                answer: int = json.loads(client.recv(timeout=10))["version"]
-                return answer
-
-        try:
-            assert version() == 1
-            file.write_text(PLUGIN.replace("version=1", "version=2"))
-            # What it compares with is the file as it was at its first look, half a second after
-            # the start; so the file is changed until it looks.
-            changed = file.stat().st_mtime
-            while not select.select([process.stdout], [], [], 0.2)[0]:
-                changed += 1
-                os.utime(file, (changed, changed))
-            assert version() == 2
-            process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=20)
-            assert process.returncode == 0
-        finally:
-            process.kill()
-
-
 def test_more_clients_than_descriptors_cost_nobody_anything(tmp_path: Path) -> None:
     port = free_port()
     serve = [*COMMAND, "serve", "--dev", "--port", str(port), "--admin-port", "0"]
@@ -143,11 +72,9 @@ def test_more_clients_than_descriptors_cost_nobody_anything(tmp_path: Path) -> N
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stdout is not None
         try:
-            lines = iter(process.stdout.readline, "")
-            token = next(line.split("--token ")[1].strip() for line in lines if "--token" in line)
-            url = f"ws://127.0.0.1:{port}/ws/?token={token}"
+            served = Served(process)
+            url = f"{served.socket_url}?token={served.token}"
             with ExitStack() as stack:
                 client = stack.enter_context(connect(url, proxy=None))
                 for _ in range(150):
@@ -208,13 +135,11 @@ def test_a_plugin_that_blocks_for_ever_is_named_and_the_watchdog_goes_hungry(
             text=True,
         ) as process:
             try:
-                assert process.stdout is not None
                 assert process.stderr is not None
-                lines = iter(process.stdout.readline, "")
-                line = next(line for line in lines if "--token" in line)
+                served = Served(process)
                 while b"WATCHDOG=1" not in manager.recv(1000):
                     pass
-                url = f"ws://127.0.0.1:{port}/ws/?token={line.split('--token ')[1].strip()}"
+                url = f"{served.socket_url}?token={served.token}"
                 with connect(url, proxy=None, close_timeout=0) as client:
                     client.send('{"type":"block"}')
                     blocked = next(text for text in process.stderr if "blocked" in text)

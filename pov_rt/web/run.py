@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
-from tornado import autoreload
 
 from pov_rt import config, containment, logs
 from pov_rt.config import Loaded
@@ -19,6 +18,7 @@ from pov_rt.registry import Registry
 from pov_rt.settings import Settings, SettingsError
 from pov_rt.systemd import listen_sockets, notify, watchdog_interval_s
 from pov_rt.web.app import WebServer
+from pov_rt.web.restart import Watch, find_syntax_error
 
 log = logging.getLogger(__name__)
 
@@ -44,36 +44,48 @@ class Process:
         self._flags = flags
         self._stream = stream
         self._announce = announce
+        self._stop = asyncio.Event()
+        self._restart: asyncio.Task[None] | None = None
+        self.changed: list[Path] = []
+        """The files for whose sake the process ended, to be started anew."""
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain. Raises `SettingsError` or `PluginError`."""
         loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
         web = WebServer(self._settings, self._registry)
         await web.start(listen_sockets())
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload, web)
         watchdog = loop.create_task(self._feed_watchdog(web))
         relax_collector()
         notify(f"READY=1\nSTATUS=Listening on port {web.port}")
         self._announce(web)
         try:
-            await stop.wait()
+            await self._stop.wait()
         finally:
             notify("STOPPING=1\nSTATUS=Draining")
-            watchdog.cancel()
-            await asyncio.gather(watchdog, return_exceptions=True)
+            tasks = [watchdog] if self._restart is None else [watchdog, self._restart]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await web.stop()
             log.info("stopped")
             await containment.end_all()
 
-    def restart_on_change(self) -> None:
-        """Start the process anew whenever one of its files changes; call it on the loop."""
-        for found in self._registry.found:
-            if found.module.__file__:
-                autoreload.watch(found.module.__file__)
-        autoreload.start()
+    def restart_on_change(self, watch: Watch) -> None:
+        """End, as for SIGTERM, when one of the files changes; call it on the loop."""
+        self._restart = asyncio.get_running_loop().create_task(self._wait_for_change(watch))
+
+    async def _wait_for_change(self, watch: Watch) -> None:
+        while True:
+            changed = await watch.changed()
+            problem = find_syntax_error(changed)
+            if problem is None:
+                break
+            log.error("the server goes on as it was: %s", problem)
+        self.changed = changed
+        self._stop.set()
 
     async def _feed_watchdog(self, web: WebServer) -> None:
         interval = watchdog_interval_s()

@@ -1,0 +1,129 @@
+"""`pov-rt serve`: load, run, and under --dev start anew when a file changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pov_rt import config, logs
+from pov_rt.discovery import PluginError
+from pov_rt.options import plain_errors, settings_options
+from pov_rt.registry import build_registry
+from pov_rt.settings import SettingsError
+from pov_rt.version import VERSION
+
+if TYPE_CHECKING:
+    from pov_rt.web.app import WebServer
+    from pov_rt.web.restart import Watch
+
+log = logging.getLogger(__name__)
+
+
+@click.command()
+@settings_options
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=int, help="Port for clients.")
+@click.option("--unix", help="Listen on this Unix socket instead.")
+@click.option("--admin-port", type=int, help="Port for health and metrics.")
+@click.option("--plugins-dir", type=str, help="Folder of further plugin files.")
+@click.option(
+    "--conformance-echo",
+    is_flag=True,
+    default=None,
+    help="Mount /ws/_echo, which sends messages back, for protocol test suites.",
+)
+def serve(
+    file: Path | None,
+    data: str | None,
+    dev: bool | None,
+    host: str | None,
+    port: int | None,
+    unix: str | None,
+    admin_port: int | None,
+    plugins_dir: str | None,
+    conformance_echo: bool | None,
+) -> None:
+    """Run the server."""
+    from pov_rt.web.restart import Watch, start_anew
+
+    flags = {
+        "server.data": data,
+        "dev": dev,
+        "server.host": host,
+        "server.port": port,
+        "server.unix": unix,
+        "server.admin_port": admin_port,
+        "server.plugins_dir": plugins_dir,
+        "server.conformance_echo": conformance_echo,
+    }
+    with plain_errors():
+        watch = Watch(config.main_file(file), wanted=bool(dev))
+        try:
+            changed = run(file, flags, watch)
+        except (SettingsError, PluginError) as error:
+            if not watch.wanted:
+                raise
+            click.echo(f"Error: {error}\n\nWaiting for a change; Ctrl-C ends this.", err=True)
+            changed = asyncio.run(watch.changed())
+    if changed:
+        start_anew(changed)
+
+
+def run(file: Path | None, flags: Mapping[str, Any], watch: Watch) -> list[Path]:
+    """Run the server to its end; return the files for whose sake it is to be started anew.
+
+    Raises `SettingsError` or `PluginError` for what a change of the files can mend.
+    """
+    from pov_rt.web.run import Process
+
+    loaded = config.load(file=file, flags=flags)
+    config.check(loaded)
+    settings = loaded.settings
+    watch.wanted = settings.dev
+    logs.configure(settings.log, stream=sys.stderr)
+    for warning in loaded.warnings:
+        log.warning("%s", warning)
+    folder = Path(settings.server.plugins_dir) if settings.server.plugins_dir else None
+    if folder:
+        watch.add_folder(folder)
+    registry = build_registry(settings.plugins, folder)
+
+    def announce(web: WebServer) -> None:
+        tell(web)
+        if watch.wanted:
+            process.restart_on_change(watch)
+
+    process = Process(
+        loaded, registry, file=file, flags=flags, stream=sys.stderr, announce=announce
+    )
+    try:
+        asyncio.run(process.run())
+    except SettingsError as error:  # such as a port that is taken
+        raise click.ClickException(str(error)) from error
+    return process.changed
+
+
+def tell(web: WebServer) -> None:
+    """Say that the server listens, and where."""
+    from pov_rt.schema import address
+    from pov_rt.web.restart import CHANGED
+    from pov_rt.welcome import welcome
+
+    server = web.settings.server
+    changed = os.environ.pop(CHANGED, None)
+    if web.settings.dev and not changed:
+        click.echo(welcome(web))
+        return
+    log.info(
+        "pov-rt %s listens on %s%s",
+        VERSION,
+        server.unix or address(server.host, web.port),
+        f", started anew: {changed}" if changed else "",
+    )
