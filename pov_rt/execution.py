@@ -20,6 +20,7 @@ from pov_rt.clock import Clock
 from pov_rt.connection import Connection
 from pov_rt.encoding import RequestIdValue, encode_error, encode_reply
 from pov_rt.errors import ClientError, HandlerTimeout, Internal
+from pov_rt.frames import text_frame
 from pov_rt.hub import Hub
 from pov_rt.messages import Message
 from pov_rt.publishing import Outcome, outcome
@@ -90,13 +91,17 @@ class Execution:
         context = self._make_context(handler.plugin.name, connection)
         try:
             result = handler.spec.function(message, context)
-            return self._encode(handler, result, message.id)
+            if isinstance(result, Message):
+                return encode_reply(result, message.id)
+            self._refuse_result(handler, result)
         except BaseException as error:
             return self._failure(connection, handler, message.id, error)
+        return None
 
     async def _call_async(self, connection: Connection, handler: Handler, message: Message) -> None:
         """Call an `async` handler and send its answer, unless it was abandoned meanwhile."""
         context = self._make_context(handler.plugin.name, connection)
+        body: bytes | None = None
         publications = Outcome()
         outcome.set(publications)
         task = cast("asyncio.Task[None]", asyncio.current_task())
@@ -115,7 +120,10 @@ class Execution:
                 context,
                 deadline_s=self._limits.handler_deadline_s,
             )
-            body = self._encode(handler, result, message.id)
+            if isinstance(result, Message):
+                body = encode_reply(result, message.id)
+            else:
+                self._refuse_result(handler, result)
         except HandlerTimeout as late:
             if publications.open:
                 late.extra["outcome"] = "unknown"
@@ -160,17 +168,16 @@ class Execution:
         if connection.inbox and not connection.closed:
             connection.worker = self._spawn(self._work(connection))
 
-    def _encode(self, handler: Handler, result: Any, request_id: RequestIdValue) -> bytes | None:
-        if isinstance(result, Message):
-            return encode_reply(result, request_id)
-        if result is not None:
-            if inspect.iscoroutine(result):
-                result.close()
-            raise TypeError(
-                f"the handler of {handler.tag!r} at {handler.spec.source} returned "
-                f"{type(result).__name__}; it must return a Message or None"
-            )
-        return None
+    def _refuse_result(self, handler: Handler, result: Any) -> None:
+        """Raise TypeError for a handler's result that is no message, unless it is None."""
+        if result is None:
+            return
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError(
+            f"the handler of {handler.tag!r} at {handler.spec.source} returned "
+            f"{type(result).__name__}; it must return a Message or None"
+        )
 
     def _failure(
         self,
@@ -204,9 +211,10 @@ class Execution:
 
     def _finish(self, connection: Connection, body: bytes | None) -> None:
         """Send the deliveries of this turn, then the reply."""
-        self._hub.settle(connection)
+        if self._hub.dirty:
+            self._hub.settle(connection)
         if body is not None:
-            connection.send(body)
+            connection.transport.send(text_frame(body))
 
     def _start_async(self, connection: Connection, handler: Handler, message: Message) -> None:
         if handler.spec.unordered and len(connection.tasks or ()) < self._limits.inbox_messages:

@@ -45,7 +45,8 @@ class Hub:
         self._close = close
         self._topics: dict[str, Topic] = {}
         self._closing: dict[str, asyncio.Task[None]] = {}
-        self._dirty: list[Topic] = []
+        self.dirty: list[Topic] = []
+        """Topics that have something for the end of the turn."""
         self._idle: dict[str, Topic] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.replay = Replay(lambda: self._engine.log, clock, close=close, spawn=self._spawn)
@@ -160,7 +161,7 @@ class Hub:
 
     def settle(self, connection: Connection) -> None:
         """Send a connection what waits for it, so that what follows comes after."""
-        mine, dirty = connection.topics, self._dirty
+        mine, dirty = connection.topics, self.dirty
         # Whichever are fewer: neither a busy node nor a busy client makes each reply dear.
         if len(dirty) <= len(mine):
             for topic in dirty:
@@ -171,7 +172,7 @@ class Hub:
 
     def flush(self) -> None:
         """Send everything that this turn produced, in one piece to each connection."""
-        dirty, self._dirty = self._dirty, []
+        dirty, self.dirty = self.dirty, []
         if len(dirty) == 1:
             self.delivered += dirty[0].flush()
             return
@@ -243,9 +244,9 @@ class Hub:
 
     def _add(self, topic: Topic, item: Pending) -> None:
         if not topic.pending:
-            if not self._dirty:
+            if not self.dirty:
                 asyncio.get_running_loop().call_soon(self.flush)
-            self._dirty.append(topic)
+            self.dirty.append(topic)
         topic.pending.append(item)
 
     async def _open(self, topic: Topic) -> None:

@@ -81,6 +81,7 @@ def run(file: Path | None, flags: Mapping[str, Any], watch: Watch) -> list[Path]
 
     Raises `SettingsError` or `PluginError` for what a change of the files can mend.
     """
+    from pov_rt.web.loop import DirectLoop
     from pov_rt.web.run import Process
 
     loaded = config.load(file=file, flags=flags)
@@ -104,7 +105,8 @@ def run(file: Path | None, flags: Mapping[str, Any], watch: Watch) -> list[Path]
         loaded, registry, file=file, flags=flags, stream=sys.stderr, announce=announce
     )
     try:
-        asyncio.run(process.run())
+        with asyncio.Runner(loop_factory=DirectLoop) as runner:
+            runner.run(process.run())
     except SettingsError as error:  # such as a port that is taken
         raise click.ClickException(str(error)) from error
     return process.changed

@@ -25,6 +25,7 @@ from pov_rt.messages import Message
 from pov_rt.registry import build_registry
 from pov_rt.settings import AuthSettings, EngineSettings, ServerSettings, Settings
 from pov_rt.web.app import WebServer
+from pov_rt.web.loop import DirectLoop
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
@@ -78,7 +79,7 @@ class RunningServer:
         self.web: WebServer
         self._settings = settings
         self._plugins_dir = plugins_dir
-        self._loop = asyncio.new_event_loop()
+        self._loop = DirectLoop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="pov-rt-server")
         self._sockets = ExitStack()
         self.incidents: list[logging.LogRecord] = []

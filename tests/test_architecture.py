@@ -114,8 +114,10 @@ def test_the_private_parts_of_tornado_that_are_used_are_known() -> None:
     """Which is why the dependency is pinned to 6.6; look at these when it moves."""
     from tornado.httpserver import HTTPServer
     from tornado.iostream import BaseIOStream
+    from tornado.util import _websocket_mask
     from tornado.websocket import WebSocketProtocol13, _WebSocketParams
 
+    assert _websocket_mask(b"\1\0\0\0", b"ab") == b"`b"
     assert hasattr(WebSocketProtocol13, "accept_connection")
     assert _WebSocketParams().max_message_size > 0
     assert "_connections" in HTTPServer.initialize.__code__.co_names

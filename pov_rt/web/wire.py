@@ -11,6 +11,8 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from tornado.util import _websocket_mask
+
 from pov_rt.errors import CloseCode
 from pov_rt.frames import EMPTY_CLOSE, EMPTY_PING, FrameParser, Opcode, close_frame, pong_frame
 from pov_rt.limits import Bucket
@@ -26,6 +28,7 @@ CLOSE_WAIT_S = 1.0
 HELD_BYTES = 64 * 1024
 """Answers that are held back to leave together: more could be a flood's worth of memory. And what
 may stand before a close frame: the client has to see that in `CLOSE_WAIT_S`."""
+TEXT = Opcode.TEXT
 INBOX, BACKLOG = 1, 2
 """Why a socket is not read: its connection has enough to do, or its client does not read."""
 
@@ -77,7 +80,7 @@ class Wire:
         self._loop = loop
         self._ended: Callable[[Wire], None] | None = ended
         self._peer: Peer | None = None
-        self._parser = FrameParser(bounds.message_bytes)
+        self._parser = FrameParser(bounds.message_bytes, _websocket_mask)
         self._queue: SendQueue | None = None
         self._corked: list[bytes] | None = None
         self._corked_bytes = 0
@@ -91,8 +94,7 @@ class Wire:
         self._reason: str | None = None
         self._drained: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._bytes_in = 0
-        self._bytes_out = 0
+        self._bytes_in = self._bytes_out = 0
 
     def start(self, peer: Peer, received: bytes) -> None:
         """Begin to read; `received` is what came behind the handshake."""
@@ -244,7 +246,16 @@ class Wire:
     def _take(self, events: Sequence[tuple[int, bytes]]) -> None:
         self._corked = []
         try:
-            self._handle(events)
+            for index, (opcode, payload) in enumerate(events):
+                if self._closing or self._peer is None:
+                    break
+                if self._paused:
+                    self._backlog = events[index:]
+                    break
+                if opcode == TEXT:
+                    self._peer.receive(payload, True)
+                else:
+                    self._handle(self._peer, opcode, payload)
             if self._parser.error is not None and not self._backlog:
                 log.info("a client broke the protocol: %s", self._parser.error)
                 self.close(self._parser.error.close)
@@ -276,24 +287,15 @@ class Wire:
                 self._enqueue(data)
         self._corked = []
 
-    def _handle(self, events: Sequence[tuple[int, bytes]]) -> None:
-        peer = self._peer
-        for index, (opcode, payload) in enumerate(events):
-            if self._closing or peer is None:
-                return
-            if self._paused:
-                self._backlog = events[index:]
-                return
-            if opcode == Opcode.TEXT:
-                peer.receive(payload, True)
-            elif opcode == Opcode.BINARY:
-                peer.receive(payload, False)
-            elif opcode == Opcode.PING:
-                self.send(pong_frame(payload))
-            elif opcode == Opcode.CLOSE:
-                code = int.from_bytes(payload[:2])
-                self.send(close_frame(code, "") if code else EMPTY_CLOSE)
-                self._end(f"closed by the client with {code}" if code else "closed by the client")
+    def _handle(self, peer: Peer, opcode: int, payload: bytes) -> None:
+        if opcode == Opcode.BINARY:
+            peer.receive(payload, False)
+        elif opcode == Opcode.PING:
+            self.send(pong_frame(payload))
+        elif opcode == Opcode.CLOSE:
+            code = int.from_bytes(payload[:2])
+            self.send(close_frame(code, "") if code else EMPTY_CLOSE)
+            self._end(f"closed by the client with {code}" if code else "closed by the client")
 
     def _write(self, data: bytes) -> None:
         """Give the kernel what it takes; the rest waits. Nothing waits already."""

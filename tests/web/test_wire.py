@@ -467,14 +467,14 @@ class TestHalfClose:
     def test_what_waits_and_the_answer_to_its_close_still_reach_it(
         self, server: RunningServer
     ) -> None:
-        with raw_client(server, path="/ws/_echo", receive_buffer=4096) as client:
+        with raw_client(server, path="/ws/_echo", receive_buffer=32768) as client:
             client.send(text("x" * 399_000), masked_frame(Opcode.CLOSE, b"\x03\xe8"))
             client.sock.shutdown(socket.SHUT_WR)
             assert client.receive() == (Opcode.TEXT, b"x" * 399_000)
             assert client.closed_with() == 1000
 
     def test_without_a_close_frame_what_waits_still_reaches_it(self, server: RunningServer) -> None:
-        with raw_client(server, path="/ws/_echo", receive_buffer=4096) as client:
+        with raw_client(server, path="/ws/_echo", receive_buffer=32768) as client:
             client.send(text("x" * 399_000))
             client.sock.shutdown(socket.SHUT_WR)
             assert client.receive() == (Opcode.TEXT, b"x" * 399_000)
