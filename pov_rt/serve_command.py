@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import click
 
 from pov_rt import config, logs
 from pov_rt.discovery import PluginError
+from pov_rt.errors import ClientError
 from pov_rt.options import plain_errors, settings_options
 from pov_rt.registry import build_registry
 from pov_rt.settings import SettingsError
@@ -67,10 +69,15 @@ def serve(
         watch = Watch(config.main_file(file), wanted=bool(dev))
         try:
             changed = run(file, flags, watch)
-        except (SettingsError, PluginError) as error:
+        except click.ClickException:
+            raise
+        except Exception as error:  # whoever works on the server itself makes mistakes, too
             if not watch.wanted:
                 raise
-            click.echo(f"Error: {error}\n\nWaiting for a change; Ctrl-C ends this.", err=True)
+            words = str(error)
+            if not isinstance(error, SettingsError | PluginError):
+                words = "".join(traceback.format_exception(error))
+            click.echo(f"Error: {words}\n\nWaiting for a change; Ctrl-C ends this.", err=True)
             changed = asyncio.run(watch.changed())
     if changed:
         start_anew(changed)
@@ -107,7 +114,7 @@ def run(file: Path | None, flags: Mapping[str, Any], watch: Watch) -> list[Path]
     try:
         with asyncio.Runner(loop_factory=DirectLoop) as runner:
             runner.run(process.run())
-    except SettingsError as error:  # such as a port that is taken
+    except (SettingsError, ClientError) as error:  # such as a port or a folder that is taken
         raise click.ClickException(str(error)) from error
     return process.changed
 

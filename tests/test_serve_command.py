@@ -240,21 +240,42 @@ def test_a_changed_plugin_restarts_the_server_and_clients_come_back(tmp_path: Pa
         assert "Traceback" not in served.stop()
 
 
-def test_wrong_settings_are_waited_for_under_dev(tmp_path: Path) -> None:
+BROKEN = "import pov_rt.cli, pov_rt.serve_command as s; s.build_registry = None; pov_rt.cli.main()"
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong", "words"),
+    [
+        (COMMAND, "[server]\nprot = 1\n", "server.prot"),
+        ([sys.executable, "-c", BROKEN], "", "TypeError: 'NoneType' object is not callable"),
+    ],
+)
+def test_what_stops_the_start_is_waited_for_under_dev(
+    tmp_path: Path, command: list[str], wrong: str, words: str
+) -> None:
     file = tmp_path / "pov-rt.toml"
-    file.write_text("[server]\nprot = 1\n")
-    command = ["serve", "--dev", "--port", "0", "--admin-port", "0", "--config", str(file)]
+    file.write_text(wrong)
+    flags = ["--dev", "--port", "0", "--admin-port", "0", "--config", str(file)]
     with subprocess.Popen(
-        [*COMMAND, *command], env=environment(tmp_path), stderr=subprocess.PIPE, text=True
+        [*command, "serve", *flags], env=environment(tmp_path), stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
+        waiting = "Waiting for a change; Ctrl-C ends this.\n"
         try:
-            said = "".join(iter(process.stderr.readline, "\n"))
-            assert "server.prot" in said
-            assert "Waiting for a change" in process.stderr.readline()
+            assert words in "".join(iter(process.stderr.readline, waiting))
             file.write_text("[server]\n")
-            assert "started anew: pov-rt.toml" in process.stderr.readline()
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+            if wrong:
+                assert "started anew: pov-rt.toml" in process.stderr.readline()
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(20) == 0
+            else:  # it has been started anew, which does not mend this
+                assert words in "".join(iter(process.stderr.readline, waiting))
         finally:
             process.kill()
+
+
+def test_a_folder_that_is_taken_ends_a_development_server(tmp_path: Path) -> None:
+    with serve(tmp_path):
+        done = run(tmp_path, "serve", "--dev", "--port", "0", "--admin-port", "0")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 from tornado.httpclient import HTTPClient, HTTPResponse
 
+from pov_rt.registry import build_registry
+from pov_rt.scaffold import PLUGIN
 from pov_rt.settings import Settings
 from pov_rt.testing import SECRET, RunningServer, make_settings
+from tests.test_cli import run, serve
+
+ASKED = build_registry({}).tags - {"pong"} | {"anton.say", "berta.say"}
 
 
 def get(server: RunningServer, path: str, **headers: str) -> HTTPResponse:
@@ -49,3 +59,58 @@ class TestUnderDev:
     def test_pages_of_any_localhost_may_connect(self, server: RunningServer) -> None:
         answer = get(server, "/api/auth/ws-token", Origin="http://localhost:3000")
         assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+
+
+def test_the_page_comes_back_after_a_restart_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    for name in ("anton", "berta"):  # equal class names in both
+        (folder / f"{name}.py").write_text(PLUGIN.format(name=name))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    with (
+        serve(tmp_path, "--port", port, "--plugins-dir", str(folder)) as served,
+        subprocess.Popen(
+            ["node", "tests/node/console.mjs", served.url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as page,
+    ):
+        assert page.stdin is not None
+        assert page.stdout is not None
+        lines = (json.loads(line) for line in page.stdout)
+
+        def until(title: str) -> Any:
+            text = next(text for found, text in lines if found == title)
+            return json.loads(text) if text.startswith("{") else text
+
+        def submit(type: str, **fields: str) -> None:
+            assert page.stdin is not None
+            page.stdin.write(json.dumps({"type": type, "fields": fields}) + "\n")
+            page.stdin.flush()
+
+        def publish(number: int) -> None:
+            given = json.dumps({"type": "t", "action": "a", "povId": "demo", "id": str(number)})
+            done = run(tmp_path, "publish", "--url", served.url, given=given)
+            assert done.stderr == "1 published\n"
+
+        try:
+            forms = {text for _, text in itertools.islice(lines, len(ASKED))}
+            assert forms == ASKED
+            until("welcome")
+            submit("anton.say", povId="demo", text="hello")
+            assert until("anton.said")["text"] == "hello"
+            submit("subscribe")
+            assert until("subscribed")["offset"] == 0
+            publish(1)
+            assert until("activity")["offset"] == 1
+            (folder / "berta.py").unlink()
+            assert until("closed") == "4000 restarting"
+            until("welcome")
+            assert until("subscribed")["povId"] == "demo"
+            publish(2)
+            assert until("activity")["offset"] == 2
+        finally:
+            page.kill()
+        served.stop()
