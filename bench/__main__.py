@@ -11,7 +11,11 @@ from pathlib import Path
 from bench import machine, report
 from bench.load import LoadError
 from bench.machine import LOAD_CORE
-from bench.scenarios import SCENARIOS, Run
+from bench.run import Run
+from bench.scenarios import SCENARIOS
+
+SOCKETS = 10_000
+"""The most that a scenario opens to one server."""
 
 
 def main() -> int:
@@ -25,15 +29,24 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (median)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, few peers")
-    parser.add_argument("--out", type=Path, default=Path("bench/results"), help="folder")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("bench/results"),
+        help="folder for the results and, meanwhile, for what the servers store: on a disk",
+    )
     given = parser.parse_args()
     if unknown := sorted(set(given.scenarios) - set(SCENARIOS)):
         parser.error(f"no scenario {unknown[0]!r}; there are: {', '.join(SCENARIOS)}")
-    machine.check()
+    machine.check(SOCKETS // 10 if given.quick else SOCKETS)
     os.sched_setaffinity(0, {LOAD_CORE})
+    facts = report.machine_facts()
     results = []
-    with tempfile.TemporaryDirectory(prefix="pov-rt-bench-") as name:
-        run = Run(Path(name), rounds=2 if given.quick else given.rounds, quick=given.quick)
+    given.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="running-", dir=given.out) as name:
+        run = Run(
+            Path(name).resolve(), rounds=2 if given.quick else given.rounds, quick=given.quick
+        )
         for scenario in given.scenarios or SCENARIOS:
             print(f"{scenario} ...", file=sys.stderr, flush=True)
             try:
@@ -43,7 +56,7 @@ def main() -> int:
                 return 2
             print(report.table(result), flush=True)
             results.append(result)
-            report.write(results, given.out)
+            report.write(results, facts, given.out)
     missed = [check for result in results for check in result.checks if not check.met]
     checks = sum(len(result.checks) for result in results)
     print(f"\n{checks - len(missed)} of {checks} bars met; written to {given.out}", file=sys.stderr)

@@ -1,21 +1,32 @@
-/* The load generator: opens WebSocket clients, takes frames apart, counts, and measures delays.
+/* The load generator: opens WebSocket clients, publishes, takes frames apart, counts, and measures
+ * delays.
  *
  * It has to be much faster than the servers it measures, so it is C, one thread, epoll, and looks
- * no further into a frame than its length and two numbers: "seq" (each client must get 1, 2, 3, ...
- * of what it gets, or the run fails) and "t" (when it was published, in ns of CLOCK_MONOTONIC).
+ * no further into a frame than how it begins and two numbers: one that must grow by 1 from each
+ * message of a client to its next, or the run fails, and "t" (when it was published, in ns of
+ * CLOCK_MONOTONIC). A frame that is not what is expected there ends its client, which is then lost.
  *
  * load PORT SETUP, with commands on standard input, one answer line each:
  *   open WINDOW SMALL  connect all, at most WINDOW at a time, the last SMALL of them with a tiny
  *                      receive buffer                         -> "open SECONDS OPENED LOST"
  *   reset              forget counts and delays               -> "reset"
- *   wait FRAMES MS     until so many frames came, or so long  -> "wait FRAMES BYTES GAPS LOST"
+ *   publish N RATE     publish N times in turn over the publishers, at fixed instants RATE times a
+ *                      second, or as fast as the server reads (0); goes on behind other commands
+ *                                                             -> "publish"
+ *   stop               publish no more                        -> "stop PUBLISHED" since reset
+ *   wait FRAMES MS     until so many frames came and all that was published is acknowledged, or so
+ *                      long           -> "wait FRAMES BYTES GAPS LOST UNACKNOWLEDGED"
  *   echo N             each client sends its ping N times, one after the answer to the other
  *                                                             -> "echo SECONDS"
  *   delays             -> "delays COUNT P50 P99 P999 MAX" in microseconds, of what came since reset
  *   stall N            the last N clients stop reading        -> "stall"
  *   close              reset all connections                  -> "close"
- * SETUP: u32 clients, u32 n, ping[n]; per client u32 n, handshake[n], u32 steps, and per step
- * u32 frames to await, u32 n, bytes[n] to send then. A client is open after its last step.
+ * SETUP has numbers, u32, and texts, u32 n and n bytes. Numbers: clients, how many of them (the first
+ * ones) are publishers. Texts: ping, how its answer begins, what stands before the number that must
+ * grow by 1, the message that publishes (a byte 1 is where its number goes, 2 where the instant),
+ * how its acknowledgement begins (empty: there is none). Per client: the last number that it knows
+ * (0: any), text handshake, number of steps, and per step: frames to await, text that they begin
+ * with, text to send then. A client is open after its last step.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -30,28 +41,39 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
 enum { CLOSED, UPGRADING, STEPPING, OPEN };
-enum { BUFFER = 1 << 20, EVENTS = 512, BUCKETS = 64 * 32 };
+enum { BUFFER = 1 << 20, EVENTS = 512, BUCKETS = 64 * 32, PUBLICATION = 1 << 16, AT_ONCE = 64 };
+
+struct text {
+    uint32_t size;
+    const uint8_t *at;
+};
 
 struct client {
     int fd, state;
-    uint32_t step, awaited, echoes;
-    const uint8_t *setup; /* where its handshake stands */
-    uint8_t *rest;        /* the part of a frame that came */
+    uint32_t seen, steps, step, awaited, echoes;
+    struct text handshake;
+    const uint8_t *next_step; /* where in the set-up */
+    uint8_t *rest;            /* the part of a frame that came */
     uint32_t rest_size, rest_room;
+    uint8_t *unsent; /* a publication, or the part of it that did not fit the socket */
+    uint32_t unsent_size, full;
     int64_t seq;
 };
 
 static struct client *clients;
-static uint32_t count;
-static const uint8_t *ping;
-static uint32_t ping_size;
-static int queue, port;
+static uint32_t count, publishers;
+static struct text ping, pong, growing, publication, acknowledgement;
+static int queue, port, timer;
 static uint32_t opened, in_flight, next, window, small;
-static uint64_t frames, bytes, gaps, lost, echoing;
+static uint64_t frames, bytes, gaps, lost, echoing, strange;
+static uint64_t published, to_publish, acknowledged, publication_number;
+static int64_t publishing_since, timer_at;
+static double rate;
 static uint64_t delays[BUCKETS], slowest;
 static uint8_t buffer[BUFFER];
 
@@ -61,11 +83,19 @@ static void fail(const char *what)
     exit(1);
 }
 
-static uint32_t number(const uint8_t *at)
+static uint32_t take_number(const uint8_t **at)
 {
     uint32_t value;
-    memcpy(&value, at, 4);
+    memcpy(&value, *at, 4);
+    *at += 4;
     return value;
+}
+
+static struct text take_text(const uint8_t **at)
+{
+    struct text text = {.size = take_number(at), .at = *at};
+    *at += text.size;
+    return text;
 }
 
 static int64_t now(void)
@@ -91,7 +121,8 @@ static double percentile(double part, uint64_t total)
     uint64_t want = (uint64_t)(part * total), seen = 0;
     for (int i = 0; i < BUCKETS; i++)
         if ((seen += delays[i]) > want) {
-            return (double)((uint64_t)(i % 32) << (i / 32));
+            uint64_t edge = (uint64_t)(i % 32 + 1) << (i / 32);
+            return edge < slowest ? edge : slowest; /* the upper edge: never less than it was */
         }
     return slowest;
 }
@@ -101,35 +132,6 @@ static void transmit(struct client *c, const void *data, uint32_t size)
     /* Requests are small and the socket is empty: a short write is a broken peer. */
     if (send(c->fd, data, size, MSG_NOSIGNAL) != (ssize_t)size)
         lost++;
-}
-
-static const uint8_t *steps_of(struct client *c, uint32_t *steps)
-{
-    const uint8_t *at = c->setup + 4 + number(c->setup);
-    *steps = number(at);
-    return at + 4;
-}
-
-/* Sends what is due after the frames so far; marks the client as open at the end. */
-static void advance(struct client *c)
-{
-    uint32_t steps;
-    const uint8_t *at = steps_of(c, &steps);
-    for (uint32_t i = 0; i < steps; i++, at += 8 + number(at + 4)) {
-        if (i < c->step)
-            continue;
-        if (c->awaited < number(at))
-            return;
-        c->awaited -= number(at);
-        c->step++;
-        if (number(at + 4))
-            transmit(c, at + 8, number(at + 4));
-    }
-    if (c->state != OPEN) {
-        c->state = OPEN;
-        opened++;
-        in_flight--;
-    }
 }
 
 static void gone(struct client *c)
@@ -147,6 +149,39 @@ static void gone(struct client *c)
     }
 }
 
+static int begins(const uint8_t *data, uint32_t size, struct text with)
+{
+    return size >= with.size && !memcmp(data, with.at, with.size);
+}
+
+static void refuse(struct client *c, const uint8_t *data, uint32_t size)
+{
+    if (strange++ < 3)
+        fprintf(stderr, "load: not expected: %.*s\n", size < 200 ? (int)size : 200, data);
+    gone(c);
+}
+
+/* Sends what is due after the frames so far; marks the client as open at the end. */
+static void advance(struct client *c)
+{
+    while (c->step < c->steps) {
+        const uint8_t *at = c->next_step;
+        uint32_t await = take_number(&at);
+        if (c->awaited < await)
+            return;
+        take_text(&at);
+        struct text text = take_text(&at);
+        c->awaited = 0;
+        c->step++;
+        c->next_step = at;
+        if (text.size)
+            transmit(c, text.at, text.size);
+    }
+    c->state = OPEN;
+    opened++;
+    in_flight--;
+}
+
 static const char *find(const uint8_t *data, uint32_t size, const char *name, uint32_t length)
 {
     const char *found = memmem(data, size, name, length);
@@ -161,27 +196,115 @@ static void take_message(struct client *c, const uint8_t *data, uint32_t size)
         return;
     }
     if (c->state != OPEN) {
+        const uint8_t *step = c->next_step;
+        take_number(&step);
+        if (!begins(data, size, take_text(&step))) {
+            refuse(c, data, size);
+            return;
+        }
         c->awaited++;
         advance(c);
         return;
     }
-    frames++;
+    if (c < clients + publishers) {
+        if (acknowledgement.size && begins(data, size, acknowledgement))
+            acknowledged++;
+        else
+            refuse(c, data, size);
+        return;
+    }
     if (c->echoes) {
+        if (!begins(data, size, pong)) {
+            refuse(c, data, size);
+            return;
+        }
+        frames++;
         if (--c->echoes)
-            transmit(c, ping, ping_size);
+            transmit(c, ping.at, ping.size);
         else
             echoing--;
         return;
     }
-    const char *at = find(data, size, "\"seq\":", 6);
-    if (!at)
+    const char *at = find(data, size, (const char *)growing.at, growing.size);
+    if (!at) {
+        refuse(c, data, size);
         return;
+    }
+    frames++;
     int64_t seq = strtoll(at, NULL, 10);
     if (c->seq && seq != c->seq + 1)
         gaps++;
     c->seq = seq;
     if ((at = find(data, size, "\"t\":", 4)))
         note_delay(now() - strtoll(at, NULL, 10));
+}
+
+/* Writes a publication as a frame. */
+static void write_publication(struct client *c, uint64_t seq, int64_t instant)
+{
+    uint8_t *at = c->unsent + 8;
+    for (uint32_t i = 0; i < publication.size; i++) {
+        uint8_t byte = publication.at[i];
+        if (byte == 1)
+            at += sprintf((char *)at, "%lu", seq);
+        else if (byte == 2)
+            at += sprintf((char *)at, "%ld", instant);
+        else
+            *at++ = byte;
+    }
+    uint32_t size = at - c->unsent - 8;
+    uint8_t header[8] = {0x81, 0x80 | 126, size >> 8, size}; /* text, masked; the mask is 0 */
+    memcpy(c->unsent, header, sizeof header);
+    c->unsent_size = size + sizeof header;
+}
+
+static void send_unsent(struct client *c)
+{
+    ssize_t sent = send(c->fd, c->unsent, c->unsent_size, MSG_NOSIGNAL);
+    if (sent < 0 && errno != EAGAIN) {
+        gone(c);
+        return;
+    }
+    if (sent > 0) {
+        c->unsent_size -= sent;
+        memmove(c->unsent, c->unsent + sent, c->unsent_size);
+    }
+    uint32_t full = c->unsent_size > 0;
+    if (full != c->full) {
+        struct epoll_event event = {.events = EPOLLIN | (full ? EPOLLOUT : 0), .data.ptr = c};
+        epoll_ctl(queue, EPOLL_CTL_MOD, c->fd, &event);
+        c->full = full;
+    }
+}
+
+/* Publishes what is due; returns whether more is. What is due while its socket is full leaves later
+ * with the instant at which it should have left: else a server that holds up the publisher would
+ * hide its delays (Tene's coordinated omission). */
+static int publish_due(void)
+{
+    for (int i = 0; i < AT_ONCE; i++) {
+        if (published == to_publish)
+            return 0;
+        int64_t instant = now();
+        if (rate) {
+            int64_t due = publishing_since + (int64_t)(published * 1e9 / rate);
+            if (due > instant) {
+                struct itimerspec at = {.it_value = {due / 1000000000, due % 1000000000}};
+                if (due != timer_at)
+                    timerfd_settime(timer, TFD_TIMER_ABSTIME, &at, NULL);
+                timer_at = due;
+                return 0;
+            }
+            instant = due;
+        }
+        struct client *c = clients + published % publishers;
+        if (c->full || c->state != OPEN)
+            return 0;
+        published++;
+        write_publication(c, ++publication_number, instant);
+        send_unsent(c);
+    }
+    return 1;
 }
 
 /* Takes the frames at `data`; returns how many bytes they had. */
@@ -284,8 +407,9 @@ static void start(struct client *c)
     if (connect(c->fd, (struct sockaddr *)&to, sizeof to) && errno != EINPROGRESS)
         fail("connect");
     c->state = UPGRADING;
-    c->rest_size = c->step = c->awaited = c->echoes = 0;
-    c->seq = 0;
+    c->rest_size = c->step = c->awaited = c->echoes = c->full = 0;
+    c->next_step = c->handshake.at + c->handshake.size + 4;
+    c->seq = c->seen;
     struct epoll_event event = {.events = EPOLLOUT, .data.ptr = c};
     if (epoll_ctl(queue, EPOLL_CTL_ADD, c->fd, &event))
         fail("epoll_ctl");
@@ -301,7 +425,7 @@ static void writable(struct client *c)
         gone(c);
         return;
     }
-    transmit(c, c->setup + 4, number(c->setup));
+    transmit(c, c->handshake.at, c->handshake.size);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
     epoll_ctl(queue, EPOLL_CTL_MOD, c->fd, &event);
 }
@@ -310,17 +434,26 @@ static void writable(struct client *c)
 static int turn(int ms)
 {
     struct epoll_event events[EVENTS];
-    int commands = 0, n = epoll_wait(queue, events, EVENTS, ms);
+    int commands = 0, more = publish_due(), n = epoll_wait(queue, events, EVENTS, more ? 0 : ms);
     for (int i = 0; i < n; i++) {
         struct client *c = events[i].data.ptr;
-        if (!c)
+        if (c == NULL)
             commands = 1;
-        else if (c->state == CLOSED)
+        else if (c == (struct client *)&timer) {
+            uint64_t times;
+            if (read(timer, &times, sizeof times) < 0 && errno != EAGAIN)
+                fail("timer");
+        } else if (c->state == CLOSED)
             continue;
-        else if (events[i].events & EPOLLOUT)
+        else if (c->state == UPGRADING && events[i].events & EPOLLOUT)
             writable(c);
-        else
-            readable(c);
+        else {
+            if (events[i].events & EPOLLOUT)
+                send_unsent(c);
+            if (events[i].events & ~EPOLLOUT && c->state != CLOSED)
+                readable(c);
+        }
+        publish_due(); /* hundreds of sockets may be readable: it should not wait for all */
     }
     return commands;
 }
@@ -339,6 +472,11 @@ static void open_all(void)
     printf("open %.6f %u %lu\n", (now() - began) / 1e9, opened, lost);
 }
 
+static uint64_t unacknowledged(void)
+{
+    return acknowledgement.size ? to_publish - acknowledged : to_publish - published;
+}
+
 static void command(char *line)
 {
     unsigned long a = 0, b = 0;
@@ -347,23 +485,30 @@ static void command(char *line)
         small = b;
         open_all();
     } else if (!strncmp(line, "reset", 5)) {
-        frames = bytes = gaps = lost = slowest = 0;
+        frames = bytes = gaps = lost = slowest = published = to_publish = acknowledged = 0;
         memset(delays, 0, sizeof delays);
         for (uint32_t i = 0; i < count; i++)
             clients[i].seq = 0;
         puts("reset");
     } else if (sscanf(line, "wait %lu %lu", &a, &b) == 2) {
         int64_t end = now() + (int64_t)b * 1000000;
-        while (frames < a && now() < end)
+        while ((frames < a || unacknowledged()) && !lost && now() < end)
             turn(20);
-        printf("wait %lu %lu %lu %lu\n", frames, bytes, gaps, lost);
+        printf("wait %lu %lu %lu %lu %lu\n", frames, bytes, gaps, lost, unacknowledged());
+    } else if (sscanf(line, "publish %lu %lf", &a, &rate) == 2) {
+        to_publish = published + a;
+        publishing_since = now() - (rate ? (int64_t)(published * 1e9 / rate) : 0);
+        puts("publish");
+    } else if (!strncmp(line, "stop", 4)) {
+        to_publish = published;
+        printf("stop %lu\n", published);
     } else if (sscanf(line, "echo %lu", &a) == 1) {
         int64_t began = now();
         for (uint32_t i = 0; i < count; i++)
             if (clients[i].state == OPEN) {
                 clients[i].echoes = a;
                 echoing++;
-                transmit(&clients[i], ping, ping_size);
+                transmit(&clients[i], ping.at, ping.size);
             }
         while (echoing && now() - began < 120000000000LL)
             turn(100);
@@ -416,22 +561,36 @@ int main(int argc, char **argv)
         at += got;
     }
     close(file);
-    count = number(setup);
-    ping_size = number(setup + 4);
-    ping = setup + 8;
-    const uint8_t *at = ping + ping_size;
+    const uint8_t *at = setup;
+    count = take_number(&at);
+    publishers = take_number(&at);
+    ping = take_text(&at);
+    pong = take_text(&at);
+    growing = take_text(&at);
+    publication = take_text(&at);
+    acknowledgement = take_text(&at);
+    if (publishers && (publication.size < 126 || publication.size > PUBLICATION / 2))
+        fail("publication");
     clients = calloc(count, sizeof *clients);
     for (uint32_t i = 0; i < count; i++) {
-        clients[i].setup = at;
-        uint32_t steps;
-        const uint8_t *step = steps_of(&clients[i], &steps);
-        while (steps--)
-            step += 8 + number(step + 4);
-        at = step;
+        struct client *c = clients + i;
+        c->seen = take_number(&at);
+        c->handshake = take_text(&at);
+        c->steps = take_number(&at);
+        for (uint32_t step = 0; step < c->steps; step++) {
+            take_number(&at);
+            take_text(&at);
+            take_text(&at);
+        }
+        if (i < publishers && !(c->unsent = malloc(PUBLICATION)))
+            fail("memory");
     }
     queue = epoll_create1(0);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     epoll_ctl(queue, EPOLL_CTL_ADD, 0, &event);
+    timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
+    event.data.ptr = &timer;
+    epoll_ctl(queue, EPOLL_CTL_ADD, timer, &event);
     static char line[256];
     uint32_t size = 0;
     for (;;) {

@@ -1,23 +1,41 @@
-"""What the operating system says about processes: CPU, memory, cores."""
+"""What the operating system says about processes and disks: CPU, memory, cores, sockets."""
 
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 SERVER_CORE, LOAD_CORE = 0, 1
 STOP_S = 15.0
+SPARE_FILES = 500
+"""What a server keeps of its open files for other things than clients; pov-rt keeps 64."""
+IN_MEMORY = ("tmpfs", "ramfs")
 
 
-def check() -> None:
-    """Raise unless server and load get a core each and 10,000 sockets fit."""
+def check(sockets: int) -> None:
+    """Let this process and its children open what the system allows.
+
+    Raises unless server and load get a core each and so many sockets fit into one process.
+    """
     cores = os.sched_getaffinity(0)
     if not {SERVER_CORE, LOAD_CORE} <= cores:
         raise SystemExit(f"the benchmark needs the cores 0 and 1; this process has {cores}")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    needed = sockets + SPARE_FILES
+    if resource.RLIM_INFINITY != most < needed:
+        raise SystemExit(
+            f"the benchmark opens {sockets:,} sockets to one server, for which it needs "
+            f"{needed:,} open files; {most:,} are allowed here. As root: `ulimit -n {needed}`; "
+            f"under systemd: LimitNOFILE={needed}; in a container: --ulimit nofile={needed}. Or "
+            "take --quick, which opens a tenth."
+        )
 
 
 def spawn(command: Sequence[str], *, core: int, log: Path, **more: object) -> subprocess.Popen[str]:
@@ -34,10 +52,10 @@ def spawn(command: Sequence[str], *, core: int, log: Path, **more: object) -> su
         )
 
 
-def stop(process: subprocess.Popen[str]) -> None:
+def stop(process: subprocess.Popen[str], how: signal.Signals = signal.SIGTERM) -> None:
     """Stop a process and its children; kill what does not listen."""
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, how)
     try:
         process.wait(STOP_S)
     except subprocess.TimeoutExpired:
@@ -74,3 +92,38 @@ def resident_bytes(pids: Iterable[int]) -> int:
             if line.startswith("Pss:"):
                 total += int(line.split()[1]) * 1024
     return total
+
+
+def busy(*groups: Sequence[int]) -> Callable[[], tuple[float, list[float]]]:
+    """Begin to watch groups of processes.
+
+    The returned function tells the seconds since then, and how busy each group was meanwhile, in
+    percent of a core.
+    """
+    began, before = time.monotonic(), [cpu_s(pids) for pids in groups]
+
+    def since() -> tuple[float, list[float]]:
+        seconds = time.monotonic() - began
+        after = [cpu_s(pids) for pids in groups]
+        return seconds, [100 * (b - a) / seconds for a, b in zip(before, after, strict=True)]
+
+    return since
+
+
+def filesystem(folder: Path) -> str:
+    """Return the type of the filesystem that holds a folder."""
+    best, found = "", ""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, point, kind, *_ = line.split()
+        if folder.resolve().is_relative_to(point) and len(point) >= len(best):
+            best, found = point, kind
+    return found
+
+
+def flush_s(folder: Path) -> float:
+    """Return how long 4 KiB take to the disk at the end of a file, as most commits do."""
+    with (folder / "flush").open("wb", buffering=0) as file:
+        began = time.monotonic()
+        file.write(bytes(4096))
+        os.fdatasync(file.fileno())
+        return time.monotonic() - began

@@ -1,8 +1,9 @@
-"""The servers that are measured: how to start each, be served by it, and publish through it."""
+"""The servers that are measured beside pov-rt: how to start each, be served by it, and publish."""
 
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -11,12 +12,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from socket import SocketIO
-from typing import Any
+from typing import Any, Self
 
 import jwt
 
 from bench import machine
-from bench.load import Client, Step, text_frame
+from bench.load import INSTANT, NUMBER, Client, LoadError, Speech, Step, text_frame
 
 HERE = Path(__file__).parent
 SECRET = "the secret of the benchmark, which is no secret"  # noqa: S105
@@ -33,7 +34,7 @@ encode = partial(json.dumps, separators=(",", ":"))
 def activity(topic: str, seq: int, at_ns: int = 0, pad: str = PAD) -> dict[str, Any]:
     """Return an activity as an app would publish it."""
     return {
-        "id": f"{topic}-{at_ns:x}-{seq}",
+        "id": f"{topic}-{at_ns}-{seq}",
         "type": "task",
         "action": "completed",
         "povId": topic,
@@ -50,10 +51,21 @@ def free_port() -> int:
 
 
 class Peer:
-    """A server under test. Use it in a `with`: it runs from entry to exit, on a core of its own."""
+    """A server under test. Use it in a `with`: it runs from entry to exit, on a core of its own.
+
+    `subscribed` and `pong` are how its answers begin; `acknowledgement` is how the answer to a
+    publication does, if there is one. `growing` stands before the number by which the load
+    generator finds out what is lost: the publisher's own, if the server has none. Then it publishes
+    from one connection, for the order of several is not known.
+    """
 
     name = ""
     ping = '{"type":"ping"}'
+    pong = '{"type":"pong"'
+    subscribed = '{"type":"subscribed"'
+    acknowledgement = ""
+    growing = '"seq":'
+    publishers = 1
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / self.name.replace(" ", "-")
@@ -71,7 +83,14 @@ class Peer:
     def client(self, user: str, topic: str) -> Client:
         """Return a client that is subscribed to a topic once it is open."""
         subscribe = encode({"type": "subscribe", "povId": topic})
-        return Client("/", [Step(0, subscribe), Step(1, "")])
+        return Client("/", [Step(0, subscribe), Step(1, "", self.subscribed)])
+
+    def speech(self, topic: str, pad: str = PAD) -> Speech:
+        """Return how it speaks, and what the load generator publishes to a topic."""
+        number, instant = 10**15, 2 * 10**15
+        publication = self.publication(activity(topic, number, instant, pad))
+        publication = publication.replace(str(number), NUMBER).replace(str(instant), INSTANT)
+        return Speech(self.ping, self.pong, self.growing, publication, self.acknowledgement)
 
     def publish(self, activities: Sequence[dict[str, Any]]) -> None:
         """Publish; all that are given at once are written at once."""
@@ -84,7 +103,8 @@ class Peer:
         """Return the message that publishes."""
         return encode({"type": "publish", "data": each})
 
-    def __enter__(self) -> Peer:
+    def start(self) -> None:
+        """Start it, and wait until it accepts connections."""
         self.port = free_port()
         self._process = machine.spawn(self.command(), core=machine.SERVER_CORE, log=self.log)
         deadline = time.monotonic() + START_S
@@ -93,19 +113,27 @@ class Peer:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
             except OSError:
                 if time.monotonic() > deadline or self._process.poll() is not None:
-                    self.__exit__()
+                    self.stop()
                     raise SystemExit(f"{self.name} did not start; see {self.log}") from None
-                time.sleep(0.05)
+                time.sleep(0.01)
             else:
-                return self
+                return
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Stop it."""
         if self._publisher is not None:
             self._publisher.close()
             self._publisher = None
         if self._process is not None:
-            machine.stop(self._process)
+            machine.stop(self._process, how)
             self._process = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     @property
     def pids(self) -> list[int]:
@@ -130,9 +158,7 @@ class Peer:
     def open_publisher(self, sock: socket.socket) -> None:
         """Make the connection one that may publish."""
         client = self.client("publisher", "none")
-        raw = client.encode()
-        size = int.from_bytes(raw[:4], "little")
-        sock.sendall(raw[4 : 4 + size])
+        sock.sendall(client.handshake())
         with sock.makefile("rb", buffering=0) as file:
             while file.readline() != b"\r\n":
                 pass
@@ -166,6 +192,7 @@ class Broadcast(Peer):
     """`websockets.broadcast`."""
 
     name = "websockets"
+    subscribed = '{"type": "subscribed"'
 
     def command(self) -> list[str]:
         """Return what to run."""
@@ -176,6 +203,7 @@ class Picows(Peer):
     """`picows`."""
 
     name = "picows"
+    subscribed = '{"type": "subscribed"'
 
     def command(self) -> list[str]:
         """Return what to run."""
@@ -187,6 +215,8 @@ class SocketIo(Peer):
 
     name = "socket.io"
     ping = '42["ping"]'
+    pong = '42["pong"'
+    subscribed = '42["subscribed"'
     path = "/socket.io/?EIO=4&transport=websocket"
 
     def command(self) -> list[str]:
@@ -196,7 +226,8 @@ class SocketIo(Peer):
     def client(self, user: str, topic: str) -> Client:
         """Return a client that speaks Engine.IO 4."""
         subscribe = f"42{encode(['subscribe', {'povId': topic}])}"
-        return Client(self.path, [Step(1, "40"), Step(1, subscribe), Step(1, "")])
+        steps = [Step(1, "40", "0{"), Step(1, subscribe, "40"), Step(1, "", self.subscribed)]
+        return Client(self.path, steps)
 
     def publication(self, each: dict[str, Any]) -> str:
         """Return an event."""
@@ -213,16 +244,18 @@ class PythonSocketIo(SocketIo):
         return [sys.executable, str(HERE / "servers/python_socketio.py"), str(self.port)]
 
 
-def token(user: str, topic: str) -> str:
+def token(user: str, povs: Sequence[str], **claims: object) -> str:
     """Return a token of the app: everybody has one of their own."""
-    claims = {"userId": user, "povs": [topic], "exp": int(time.time()) + DAY_S}
-    return jwt.encode(claims, SECRET, "HS256")
+    given = {"userId": user, "povs": povs, "exp": int(time.time()) + DAY_S, **claims}
+    return jwt.encode(given, SECRET, "HS256")
 
 
 class StockTornado(Peer):
     """Tornado as documented, with the token check."""
 
     name = "stock tornado"
+    pong = '{"type": "pong"'
+    subscribed = '{"type": "subscribed"'
 
     def command(self) -> list[str]:
         """Return what to run."""
@@ -230,34 +263,46 @@ class StockTornado(Peer):
 
     def client(self, user: str, topic: str) -> Client:
         """Return a client with its own token."""
-        return super().client(user, topic)._replace(target=f"/ws/?token={token(user, topic)}")
+        return super().client(user, topic)._replace(target=f"/ws/?token={token(user, [topic])}")
+
+
+class Answers:
+    """Takes HTTP answers off a connection on which requests may wait for each other."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._rest = b""
+
+    def read(self) -> bytes:
+        """Return the next answer's body. Raises `LoadError` for an error."""
+        while b"\r\n\r\n" not in self._rest:
+            self._receive()
+        head, _, self._rest = self._rest.partition(b"\r\n\r\n")
+        size = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+        while len(self._rest) < size:
+            self._receive()
+        body, self._rest = self._rest[:size], self._rest[size:]
+        if head[9:10] != b"2":
+            raise LoadError(f"refused: {head!r} {body[:200]!r}")
+        return body
+
+    def _receive(self) -> None:
+        more = self._socket.recv(1 << 20)
+        if not more:
+            raise LoadError("the server hung up")
+        self._rest += more
 
 
 class HttpPublisher(Peer):
     """A peer to which one publishes over HTTP."""
 
     def open_publisher(self, sock: socket.socket) -> None:
-        """Do nothing: the connection is for requests."""
-        self._rest = b""
+        """Send nothing: the connection is for requests."""
+        self._answers = Answers(sock)
 
-    def answers(self, count: int) -> list[bytes]:
+    def answers(self, number: int) -> list[bytes]:
         """Read so many answers."""
-        found: list[bytes] = []
-        while len(found) < count:
-            head, end, body = self._rest.partition(b"\r\n\r\n")
-            if end:
-                size = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-                if len(body) >= size:
-                    if head[9:10] != b"2":
-                        raise SystemExit(f"{self.name} refuses to publish: {head!r} {body[:200]!r}")
-                    found.append(body[:size])
-                    self._rest = body[size:]
-                    continue
-            more = self.publisher.recv(1 << 20)
-            if not more:
-                raise SystemExit(f"{self.name} hung up")
-            self._rest += more
-        return found
+        return [self._answers.read() for _ in range(number)]
 
 
 class Nchan(HttpPublisher):
@@ -288,68 +333,3 @@ class Nchan(HttpPublisher):
             )
         self.publisher.sendall(b"".join(requests))
         self.answers(len(activities))
-
-
-class Ours(HttpPublisher):
-    """pov-rt, as it is deployed: tokens, grants, validation, offsets, idempotency."""
-
-    name = "pov-rt"
-    settings = ""
-
-    def command(self) -> list[str]:
-        """Return what to run."""
-        config = self.folder / "pov-rt.toml"
-        config.write_text(
-            f'[server]\nport = {self.port}\nadmin_port = 0\ndata = "{self.folder}"\n'
-            f'[auth]\nsecrets = ["{SECRET}"]\n'
-            '[limits]\nmessage_rate = "1000000/s"\nconnections_per_user = 20000\n'
-            f'[engine]\nurl = "memory://"\n{self.settings}'
-        )
-        return [sys.executable, "-m", "pov_rt.cli", "serve", "--config", str(config)]
-
-    def client(self, user: str, topic: str) -> Client:
-        """Return a client with its own token."""
-        return super().client(user, topic)._replace(target=f"/ws/?token={token(user, topic)}")
-
-    def request(self, activities: Sequence[dict[str, Any]]) -> bytes:
-        """Return a POST of one activity, or of a batch."""
-        lines = "\n".join(map(encode, activities)).encode()
-        kind = "application/x-ndjson" if len(activities) > 1 else "application/json"
-        return (
-            f"POST /api/activities HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n"
-            f"Authorization: Bearer {self._service_token}\r\n"
-            f"Content-Length: {len(lines)}\r\n\r\n"
-        ).encode() + lines
-
-    def publish(self, activities: Sequence[dict[str, Any]]) -> None:
-        """Publish in one request."""
-        self.publisher.sendall(self.request(activities))
-        (body,) = self.answers(1)
-        if b'"error"' in body:
-            raise SystemExit(f"pov-rt refuses an activity: {body[:300]!r}")
-
-    def __enter__(self) -> Ours:
-        claims = {"aud": "pov-rt.service", "userId": "bench", "exp": int(time.time()) + DAY_S}
-        self._service_token = jwt.encode(claims, SECRET, "HS256")
-        super().__enter__()
-        return self
-
-
-class OursBySocket(Ours):
-    """pov-rt, published to over a WebSocket as the peers are, with the grant that this needs."""
-
-    name = "pov-rt, socket"
-
-    def client(self, user: str, topic: str) -> Client:
-        """Return a client whose token grants publishing."""
-        claims = {
-            "userId": user,
-            "povs": "*",
-            "can": ["subscribe", "publish"],
-            "exp": int(time.time()) + DAY_S,
-        }
-        target = f"/ws/?token={jwt.encode(claims, SECRET, 'HS256')}"
-        return super().client(user, topic)._replace(target=target)
-
-    open_publisher = Peer.open_publisher
-    publish = Peer.publish

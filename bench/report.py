@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
 from dataclasses import asdict, dataclass, field
@@ -50,6 +51,8 @@ class Result:
 
     scenario: str
     unit: str
+    plots: tuple[str, ...] = ()
+    """The columns that the picture shows; none: the first."""
     rows: list[Row] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
 
@@ -86,7 +89,7 @@ def table(result: Result) -> str:
 
 
 def machine_facts() -> dict[str, Any]:
-    """Return where the run took place."""
+    """Return where a run is about to take place, and how busy it is already."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -100,13 +103,12 @@ def machine_facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.platform(),
         "cpu": model,
+        "load": os.getloadavg()[0],
     }
 
 
-def write(results: list[Result], folder: Path) -> None:
+def write(results: list[Result], facts: dict[str, Any], folder: Path) -> None:
     """Write `results.json`, `results.md` and one picture per scenario."""
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = machine_facts()
     document = {**facts, "results": [asdict(result) for result in results]}
     (folder / "results.json").write_text(json.dumps(document, indent=1))
     text = ", ".join(f"{name}: {value}" for name, value in facts.items())
@@ -116,28 +118,37 @@ def write(results: list[Result], folder: Path) -> None:
 
 
 def plot(result: Result, path: Path) -> None:
-    """Draw the first number of each line as a bar; ours stand out."""
+    """Draw columns as bars, one panel each; ours stand out."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    rows = [
-        (f"{row.peer}, {row.case}", next(v for v in row.values.values() if not isinstance(v, str)))
-        for row in reversed(result.rows)
-        if any(not isinstance(value, str) for value in row.values.values())
+    columns = result.plots or (next(iter(result.rows[0].values)),)
+    panels = [
+        [
+            (f"{row.peer}, {row.case}", value)
+            for row in reversed(result.rows)
+            if isinstance(value := row.values.get(column), int | float)
+        ]
+        for column in columns
     ]
-    if not rows:
-        return
-    names = [name for name, _ in rows]
-    values = [value for _, value in rows]
-    colours = ["#1a7f5a" if name.startswith("pov-rt") else "#9aa5b1" for name in names]
-    figure, axes = pyplot.subplots(figsize=(9, 0.8 + 0.36 * len(rows)), layout="constrained")
-    bars = axes.barh(names, values, color=colours)
-    axes.bar_label(bars, labels=[show(value) for value in values], padding=4)
-    axes.margins(x=0.12)
-    axes.spines[["top", "right"]].set_visible(False)
-    first = next(iter(result.rows[0].values)).replace("_", " ")
-    axes.set_title(f"{result.scenario}: {first}", loc="left")
+    sizes = [len(bars) for bars in panels]
+    figure, grid = pyplot.subplots(
+        len(panels),
+        figsize=(10, 0.7 * len(panels) + 0.36 * sum(sizes)),
+        height_ratios=sizes,
+        layout="constrained",
+        squeeze=False,
+    )
+    for column, axes, bars in zip(columns, grid[:, 0], panels, strict=True):
+        names = [name for name, _ in bars]
+        values = [value for _, value in bars]
+        colours = ["#1a7f5a" if name.startswith("pov-rt") else "#9aa5b1" for name in names]
+        drawn = axes.barh(names, values, color=colours)
+        axes.bar_label(drawn, labels=[show(value) for value in values], padding=4)
+        axes.margins(x=0.12)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_title(f"{result.scenario}: {column.replace('_', ' ')}", loc="left")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

@@ -1,4 +1,5 @@
 // socket.io with a room per PoV; only WebSockets, as its users with many clients run it.
+import { createServer } from 'node:http'
 import { Server } from 'socket.io'
 
 const server = new Server({ transports: ['websocket'], pingInterval: 25_000, pingTimeout: 600_000 })
@@ -12,4 +13,4 @@ server.on('connection', socket => {
   socket.on('publish', data => server.to(data.povId).emit('activity', data))
 })
 
-server.listen(Number(process.argv[2]))
+server.attach(createServer().listen(Number(process.argv[2]), '127.0.0.1'))

@@ -13,7 +13,8 @@ from pathlib import Path
 from websockets.sync.client import connect
 
 from bench import machine
-from bench.peers import SECRET, Ours, token
+from bench.ours import Ours
+from bench.peers import SECRET, token
 from tests.fuzz.fuzzer import Failure, run
 
 DRIFT_BYTES = 5 * 1024 * 1024
@@ -31,7 +32,7 @@ class Server(Ours):
         config = Path(command[-1])
         config.write_text(
             f'[server]\nport = {self.port}\nadmin_port = 0\n[auth]\nsecrets = ["{SECRET}"]\n'
-            "[limits]\nhandshake_s = 1.0\n[engine]\nmax_entries = 1000\n"
+            '[limits]\nhandshake_s = 1.0\n[engine]\nurl = "memory://"\nmax_entries = 1000\n'
         )
         return command
 
@@ -43,7 +44,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, Server(Path(name)) as server:
-        pov = token("bystander", "quiet")
+        pov = token("bystander", ["quiet"])
         with connect(f"ws://127.0.0.1:{server.port}/ws/?token={pov}", proxy=None) as bystander:
 
             def between(done: int) -> None:
@@ -54,7 +55,7 @@ def main() -> int:
                     memory = machine.resident_bytes(server.pids) / 1e6
                     print(f"{done} connections, {memory:.1f} MB", file=sys.stderr, flush=True)
 
-            fuzz_token = token("fuzz", "acme")
+            fuzz_token = token("fuzz", ["acme"])
             warm = max(200, given.connections // 5)
             run(server.port, fuzz_token, given.seed + 1, warm, between=between)
             before = machine.resident_bytes(server.pids)

@@ -1,0 +1,236 @@
+"""What a unit of work costs the server: CPU, and memory of those who do nothing."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from bench import machine, peers
+from bench.ours import Ours, OursBySocket
+from bench.peers import NodeWs, Peer, StockTornado, activity
+from bench.report import Check, Result
+from bench.run import Feed, Run, median_ratio
+
+Case = tuple[type[Peer], int]
+
+WITH_BARS: Sequence[Case] = (
+    (OursBySocket, 1),
+    (NodeWs, 1),
+    (Ours, 1),
+    (Ours, 8),
+    (Ours, 32),
+    (peers.Nchan, 1),
+    (peers.Nchan, 8),
+    (peers.Nchan, 32),
+)
+OTHERS: Sequence[Case] = (
+    (NodeWs, 32),
+    (peers.Broadcast, 1),
+    (peers.Picows, 1),
+    (peers.SocketIo, 1),
+    (peers.PythonSocketIo, 1),
+)
+
+
+def fanout(run: Run) -> Result:
+    """One PoV with many subscribers: CPU per delivered message."""
+    result = Result("fanout", "server CPU per delivered message")
+    cases = WITH_BARS if run.quick else (*WITH_BARS, *OTHERS)
+    for subscribers in (500,) if run.quick else (500, 5000):
+        used = _fan_out(run, cases, subscribers)
+
+        def ratio(case: Case, other: Case, used: dict[Case, list[float]] = used) -> float | str:
+            return median_ratio(used[case], used[other]) if other in used else ""
+
+        for kind, burst in cases:
+            result.add(
+                f"{subscribers} subscribers, {burst} per turn",
+                kind.name,
+                us=statistics.median(used[kind, burst]),
+                of_node_ws_one_by_one=ratio((kind, burst), (NodeWs, 1)),
+                of_nchan_one_by_one=ratio((kind, burst), (peers.Nchan, 1)),
+                of_nchan_same_burst=ratio((kind, burst), (peers.Nchan, burst)),
+            )
+        if subscribers != 500:
+            continue
+        # One by one, both are published to in the same way. Bursts come as a batch over HTTP.
+        for kind, burst, bar, aim in (
+            (OursBySocket, 1, 0.7, 0.55),
+            (Ours, 8, 0.12, 0.08),
+            (Ours, 32, 0.05, 0.035),
+        ):
+            against = median_ratio(used[kind, burst], used[NodeWs, 1])
+            what = f"{burst} per turn against node ws one by one"
+            result.checks.append(Check(what, against, bar, aim))
+            if burst > 1:
+                against = median_ratio(used[kind, burst], used[peers.Nchan, burst])
+                what = f"{burst} per turn against nchan in the same bursts"
+                result.checks.append(Check(what, against, 1.0, 1.0))
+    return result
+
+
+def _fan_out(run: Run, cases: Sequence[Case], subscribers: int) -> dict[Case, list[float]]:
+    used: dict[Case, list[float]] = {case: [] for case in cases}
+    with ExitStack() as stack:
+        feeds: dict[type[Peer], Feed] = {}
+        for kind in dict.fromkeys(kind for kind, _ in cases):
+            peer = stack.enter_context(kind(run.folder))
+            load = stack.enter_context(run.clients(peer, subscribers, ["acme"]))
+            load.open()
+            feeds[kind] = Feed(peer, load, "acme", subscribers)
+            feeds[kind].publish(32, 1)  # warm
+        for number in range(run.rounds):
+            run.progress(f"{subscribers} subscribers, round {number + 1} of {run.rounds}")
+            for kind, burst in cases:
+                # About half a second of work for the slower ones.
+                publications = run.scaled(100 if burst == 1 else 320) * 500 // subscribers
+                publications = max(burst, publications // burst * burst)
+                used[kind, burst].append(feeds[kind].publish(publications, burst))
+    return used
+
+
+def topics(run: Run) -> Result:
+    """Many PoVs with few subscribers: what a publication costs must not depend on the others."""
+    result = Result("topics", "server CPU per publication")
+    many = run.scaled(10_000)
+    used: dict[tuple[str, int], list[float]] = {}
+    with ExitStack() as stack:
+        cases = []
+        for kind, number in ((Ours, many), (Ours, 100), (NodeWs, many), (NodeWs, 100)):
+            peer: Peer = stack.enter_context(kind(run.folder / str(number)))
+            names = [f"pov-{index}" for index in range(number // 10)]
+            load = stack.enter_context(run.clients(peer, number, names))
+            load.open()
+            cases.append((peer, load, number, names))
+        for round_number in range(run.rounds):
+            run.progress(f"round {round_number + 1} of {run.rounds}")
+            for peer, load, number, names in cases:
+                publications = run.scaled(1000 if peer.name == Ours.name else 200)
+                load.reset()
+                before = machine.cpu_s(peer.pids)
+                for index in range(publications):
+                    # Sequence numbers are per PoV, and a round visits each in turn.
+                    name = names[index % len(names)]
+                    seq = 1 + index // len(names)
+                    peer.publish([activity(name, seq, time.monotonic_ns())])
+                    load.expect(10 * (index + 1))
+                cost = 1e6 * (machine.cpu_s(peer.pids) - before) / publications
+                used.setdefault((peer.name, number), []).append(cost)
+    for (name, number), values in used.items():
+        result.add(f"10 of {number} connections", name, us=statistics.median(values))
+    ratio = median_ratio(used[Ours.name, many], used[Ours.name, 100])
+    result.checks.append(Check(f"10 of {many} against 10 of 100 connections", ratio, 1.2, 1.0))
+    return result
+
+
+def inbound(run: Run) -> Result:
+    """Ping and pong through the full dispatch."""
+    result = Result("inbound", "server CPU per ping answered")
+    kinds: list[type[Peer]] = [Ours, NodeWs]
+    if not run.quick:
+        kinds += [peers.Broadcast, peers.Picows, peers.SocketIo, StockTornado]
+    used: dict[str, list[float]] = {kind.name: [] for kind in kinds}
+    clients, pings = 100, run.scaled(300)
+    with ExitStack() as stack:
+        loads = []
+        for kind in kinds:
+            peer = stack.enter_context(kind(run.folder))
+            load = stack.enter_context(run.clients(peer, clients, ["acme"]))
+            load.open()
+            load.ask("echo 20")
+            loads.append((peer, load))
+        for number in range(run.rounds):
+            run.progress(f"round {number + 1} of {run.rounds}")
+            for peer, load in loads:
+                load.reset()
+                before = machine.cpu_s(peer.pids)
+                load.ask(f"echo {pings}")
+                used_s = machine.cpu_s(peer.pids) - before
+                load.expect(clients * pings)
+                used[peer.name].append(1e6 * used_s / (clients * pings))
+    for name, values in used.items():
+        result.add("100 clients in turn", name, us=statistics.median(values))
+    ratio = median_ratio(used[Ours.name], used[NodeWs.name])
+    result.checks.append(Check("against node ws", ratio, 1.0, 0.8))
+    return result
+
+
+def connect(run: Run) -> Result:
+    """Handshake, token and subscription; then everybody at once."""
+    result = Result("connect", "server CPU per connection")
+    kinds = (Ours, StockTornado, NodeWs)
+    used: dict[str, list[float]] = {kind.name: [] for kind in kinds}
+    number = run.scaled(1000)
+    with ExitStack() as stack:
+        started: list[Peer] = [stack.enter_context(kind(run.folder)) for kind in kinds]
+        for index in range(run.rounds):
+            run.progress(f"round {index + 1} of {run.rounds}")
+            for peer in started:
+                with run.clients(peer, number, ["a", "b", "c"]) as load:
+                    before = machine.cpu_s(peer.pids)
+                    load.open()
+                    used[peer.name].append(1e6 * (machine.cpu_s(peer.pids) - before) / number)
+                    load.ask("close")
+    for name, values in used.items():
+        result.add("handshake, token, subscribe", name, us=statistics.median(values))
+    ratio = median_ratio(used[Ours.name], used[StockTornado.name])
+    result.checks.append(Check("against stock Tornado", ratio, 0.7, 0.5))
+    many = run.scaled(10_000)
+    names = [f"pov-{index}" for index in range(many // 10)]
+    with Ours(run.folder) as ours, run.clients(ours, many, names) as load:
+        load.open()
+        storms = []
+        for index in range(run.rounds):
+            run.progress(f"storm of {many}, round {index + 1} of {run.rounds}")
+            load.ask("close")
+            storms.append(load.open(window=many))
+        seconds = statistics.median(storms)
+        result.add(f"{many} at once, again", Ours.name, seconds=seconds, per_second=many / seconds)
+    return result
+
+
+def idle(run: Run) -> Result:
+    """Idle connections with pings: their memory and CPU."""
+    result = Result("idle", "resident memory per connection")
+    number, seconds = run.scaled(10_000), 5 if run.quick else 55
+    kinds = (Ours, NodeWs, StockTornado)
+    memory: dict[str, list[float]] = {kind.name: [] for kind in kinds}
+    share: dict[str, float] = {}
+    for index in range(run.rounds):
+        for kind in kinds:
+            run.progress(f"{kind.name}: {number} connections, round {index + 1} of {run.rounds}")
+            with kind(run.folder) as peer:
+                # The CPU is an absolute figure and takes two intervals between pings: once.
+                wait_s = seconds if index == run.rounds - 1 else 0
+                kib, share[kind.name] = _idle(run, peer, number, wait_s)
+                memory[kind.name].append(kib)
+    for name, values in memory.items():
+        kib = statistics.median(values)
+        result.add(f"{number} subscribed, pings", name, KiB=kib, percent_of_a_core=share[name])
+    kib = statistics.median(memory[Ours.name])
+    ratio = median_ratio(memory[Ours.name], memory[NodeWs.name])
+    result.checks += [
+        Check("memory per connection", kib, 6, 4, unit="KiB"),
+        Check("memory against node ws", ratio, 1.0, 0.6),
+        Check("CPU of idle with pings", share[Ours.name], 5, 2, unit="% of a core"),
+    ]
+    return result
+
+
+def _idle(run: Run, peer: Peer, number: int, seconds: int) -> tuple[float, float]:
+    """Return KiB per connection, and the percentage of a core that they take while idle."""
+    names = [f"pov-{index}" for index in range(number // 10)]
+    with run.clients(peer, 100, names) as warm:
+        warm.open()
+    before = machine.resident_bytes(peer.pids)
+    with run.clients(peer, number, names) as load:
+        load.open()
+        time.sleep(1.0)
+        kib = (machine.resident_bytes(peer.pids) - before) / number / 1024
+        since = machine.busy(peer.pids)
+        load.ask(f"wait 1 {seconds * 1000}")  # nothing comes but pings, which it answers
+        _, (share,) = since()
+        load.expect(0)
+    return kib, share

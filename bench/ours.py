@@ -1,0 +1,90 @@
+"""pov-rt as a server to measure, as it is deployed: tokens, grants, validation, offsets."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+import jwt
+
+from bench.load import Client, LoadError
+from bench.peers import DAY_S, SECRET, HttpPublisher, Peer, encode, token
+
+
+class Ours(HttpPublisher):
+    """pov-rt, published to over HTTP."""
+
+    name = "pov-rt"
+    growing = '"offset":'
+    publishers = 64
+    acknowledgement = '{"type":"published"'
+    engine = "memory://"
+    settings = ""
+
+    def command(self) -> list[str]:
+        """Return what to run."""
+        config = self.folder / "pov-rt.toml"
+        config.write_text(
+            f'[server]\nport = {self.port}\nadmin_port = 0\ndata = "{self.folder}"\n'
+            f'[auth]\nsecrets = ["{SECRET}"]\n'
+            '[limits]\nmessage_rate = "1000000/s"\nconnections_per_user = 20000\n'
+            f'[engine]\nurl = "{self.engine}"\n{self.settings}'
+        )
+        return [sys.executable, "-m", "pov_rt.cli", "serve", "--config", str(config)]
+
+    def client(self, user: str, topic: str) -> Client:
+        """Return a client with its own token."""
+        return super().client(user, topic)._replace(target=f"/ws/?token={token(user, [topic])}")
+
+    def request(self, activities: Sequence[dict[str, Any]]) -> bytes:
+        """Return a POST of one activity, or of a batch."""
+        lines = "\n".join(map(encode, activities)).encode()
+        kind = "application/x-ndjson" if len(activities) > 1 else "application/json"
+        return (
+            f"POST /api/activities HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n"
+            f"Authorization: Bearer {self.service_token}\r\n"
+            f"Content-Length: {len(lines)}\r\n\r\n"
+        ).encode() + lines
+
+    def publish(self, activities: Sequence[dict[str, Any]]) -> None:
+        """Publish in one request."""
+        self.publisher.sendall(self.request(activities))
+        check_published(self.answers(1), len(activities))
+
+    def __enter__(self) -> Self:
+        claims = {"aud": "pov-rt.service", "userId": "bench", "exp": int(time.time()) + DAY_S}
+        self.service_token = jwt.encode(claims, SECRET, "HS256")
+        return super().__enter__()
+
+
+class OursBySocket(Ours):
+    """pov-rt, published to over a WebSocket as the peers are, with the grant that this needs."""
+
+    name = "pov-rt, socket"
+
+    def client(self, user: str, topic: str) -> Client:
+        """Return a client whose token grants publishing."""
+        given = token(user, "*", can=["subscribe", "publish"])
+        return super().client(user, topic)._replace(target=f"/ws/?token={given}")
+
+    open_publisher = Peer.open_publisher
+    publish = Peer.publish
+
+
+class OursOnDisk(OursBySocket):
+    """pov-rt with its default engine."""
+
+    name = "pov-rt, sqlite"
+    engine = "sqlite://"
+
+
+def check_published(answers: Iterable[bytes], number: int) -> None:
+    """Raise `LoadError` unless these answers to publishers give so many activities their place."""
+    bodies = list(answers)
+    for body in bodies:
+        if b'"error"' in body:
+            raise LoadError(f"pov-rt refuses an activity: {body[:300]!r}")
+    if (places := sum(body.count(b'"offset":') for body in bodies)) != number:
+        raise LoadError(f"of {number} activities {places} were given a place")
