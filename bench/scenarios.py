@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from bench.cost import connect, fanout, idle, inbound, topics
 from bench.delay import latency, publish, slow
+from bench.durability import durable, recover
 from bench.report import Result
 from bench.run import Run
 
 SCENARIOS: dict[str, Callable[[Run], Result]] = {
-    each.__name__: each for each in (fanout, topics, inbound, connect, idle, publish, latency, slow)
+    each.__name__: each
+    for each in (fanout, topics, inbound, connect, idle, publish, latency, slow, durable, recover)
 }
