@@ -18,7 +18,7 @@ from pov_rt.clock import Clock
 from pov_rt.engine.base import Appended, Conflict, Entry, Follower, NewEntry, Page, Top
 from pov_rt.engine.memory import MemoryLeases, MemorySignals
 from pov_rt.engine.sqlite import state
-from pov_rt.engine.sqlite.log import Done, LogStore, Outcome
+from pov_rt.engine.sqlite.log import LogStore, Outcome
 from pov_rt.engine.sqlite.pages import read_page
 from pov_rt.engine.sqlite.schema import FileLock, explain, open_reader, open_writer, read_epoch
 from pov_rt.engine.sqlite.state import Operation, SqliteMarks, SqliteSets
@@ -37,7 +37,7 @@ class _Append:
     """A batch to append."""
 
     def __init__(
-        self, batch: Sequence[NewEntry], tell: Callable[[Sequence[NewEntry], Sequence[Done]], None]
+        self, batch: Sequence[NewEntry], tell: Callable[[Sequence[NewEntry], Outcome], None]
     ) -> None:
         self.batch = batch
         self.future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -45,7 +45,7 @@ class _Append:
         self._tell = tell
 
     def finish(self, result: Outcome) -> None:
-        self._tell(self.batch, result.done)
+        self._tell(self.batch, result)
 
 
 class _Operation:
@@ -118,7 +118,7 @@ class SqliteLog:
         outcome: Outcome = await self._engine.writer.write(_Append(batch, self._tell))
         if outcome.error is not None:
             raise outcome.error
-        return [each.result for each in outcome.done]
+        return outcome.results
 
     async def read(self, topic: str, after: int, limit: int, *, reverse: bool = False) -> Page:
         """Return up to `limit` entries; see `base.Log`."""
@@ -162,17 +162,19 @@ class SqliteLog:
             lambda connection: read_page(connection, topic, bounds, (after, limit, reverse))
         )
 
-    def _tell(self, batch: Sequence[NewEntry], results: Sequence[Done]) -> None:
+    def _tell(self, batch: Sequence[NewEntry], outcome: Outcome) -> None:
         """Tell the follower what is on disk now: the batch, or its beginning."""
+        watched = self._watched
         fresh: dict[str, list[Entry]] = {}
-        for new, done in zip(batch, results, strict=False):
-            result = done.result
+        for new, result, feed in zip(batch, outcome.results, outcome.feed, strict=False):
             if isinstance(result, Conflict) or result.duplicate:
                 continue
-            for topic, offset in ((new.topic, result.offset), (new.feed, done.feed_offset)):
-                if topic in self._watched:
-                    entry = Entry(offset, new.body, done.at, new.origin)
-                    fresh.setdefault(topic, []).append(entry)
+            if new.topic in watched:
+                entry = Entry(result.offset, new.body, outcome.at, new.origin)
+                fresh.setdefault(new.topic, []).append(entry)
+            if new.feed in watched:
+                entry = Entry(feed, new.body, outcome.at, new.origin)
+                fresh.setdefault(new.feed, []).append(entry)
         for topic, entries in fresh.items():
             self._advance(topic, entries)
             if self.follower is not None:

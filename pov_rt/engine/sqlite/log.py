@@ -25,7 +25,6 @@ CACHED_TOPICS = 50_000
 TIDY_ROWS = 5000
 """Rows removed at once: 5 ms, which nobody who waits for a commit notices."""
 TIDY_TOPICS = 200
-DROPPED_KEYS = 100
 
 
 class Tail:
@@ -40,18 +39,15 @@ class Tail:
         self.stored = stored
 
 
-class Done(NamedTuple):
-    """What became of an entry; `at` is when, `feed_offset` where in the feed it is (0: nowhere)."""
-
-    result: Appended | Conflict
-    at: float
-    feed_offset: int
-
-
 class Outcome(NamedTuple):
-    """What became of a batch: of its entries, or of those before the one that `error` stopped."""
+    """What became of a batch: of its entries, or of those before the one that `error` stopped.
 
-    done: list[Done]
+    `feed` has each entry's offset in its feed (0: it is in none), `at` is when all were appended.
+    """
+
+    results: list[Appended | Conflict]
+    feed: list[int]
+    at: float
     error: Unavailable | None = None
 
 
@@ -67,24 +63,27 @@ class LogStore:
         self._connection = connection
         self._settings = settings
         self._clock = clock
-        self._epoch = epoch
+        self.epoch = epoch
+        """The epoch of every log."""
         self._tails: dict[str, Tail] = {}
         self._overfull: dict[str, Tail] = {}
         self._topics: int | None = None
         self._last_at = 0.0
         self._next_topic = 0
+        self._next_key: Key = (0, b"")
+        self._appended = 0
 
     def append(self, batches: Sequence[Sequence[NewEntry]]) -> list[Outcome]:
         """Append batches in the open transaction; return what became of each."""
         # Within the process the time of an entry never goes back, whatever the clock does.
         at = self._last_at = max(self._clock.time(), self._last_at)
-        self._drop_old_keys(at, sum(map(len, batches)))
         plan = Plan(self, {}, at)
         results = [plan.add(batch) for batch in batches]
         try:
             plan.rows.execute(self._connection, INSERT_KEYS, at)
         except sqlite3.IntegrityError:
-            # Some are retries. Those are rare, so they are looked for only now.
+            # Some are retries, or were used so long ago that they are new again. Both are rare, so
+            # they are looked for only now.
             plan.rows.execute(self._connection, DROP_KEYS, at - self._settings.id_window_s)
             known: dict[Key, tuple[int, int]] = {
                 (topic, name): (offset, digest)
@@ -96,6 +95,7 @@ class LogStore:
             plan.rows.execute(self._connection, INSERT_KEYS, at)
         plan.rows.execute(self._connection, INSERT_ENTRIES, at)
         plan.rows.execute(self._connection, INSERT_FEED, at)
+        self._appended += sum(map(len, batches))
         for tail in plan.tails:
             if tail.top - tail.stored > self._settings.max_entries:
                 self._overfull[tail.name] = tail
@@ -131,7 +131,7 @@ class LogStore:
                 break
         if room > 0:
             room -= self._tidy_next(now, room)
-        self._drop_old_keys(now, TIDY_ROWS)
+        self._tidy_keys(now - self._settings.id_window_s)
         self._connection.execute("COMMIT")
 
     def _tidy_next(self, now: float, room: int) -> int:
@@ -175,13 +175,25 @@ class LogStore:
         removed, tail.stored = before - tail.stored, before
         return removed
 
-    def _drop_old_keys(self, now: float, most: int) -> None:
-        """Forget ids whose time is over: as many as come, so that they cannot pile up."""
+    def _tidy_keys(self, not_before: float) -> None:
+        """Forget ids whose time is over, looking at the next few in turn.
+
+        Twice as many are looked at as were appended, so that they cannot pile up. An index on their
+        age would find them at once, and cost each append a fifth more.
+        """
+        count = max(TIDY_ROWS, 2 * self._appended)
+        self._appended = 0
+        last = self._connection.execute(
+            "SELECT topic, name FROM keys WHERE (topic, name) > (?, ?) "
+            "ORDER BY topic, name LIMIT 1 OFFSET ?",
+            (*self._next_key, count - 1),
+        ).fetchone()
+        beyond: Key = last or (1 << 62, b"")
         self._connection.execute(
-            "DELETE FROM keys WHERE (topic, name) IN "
-            "(SELECT topic, name FROM keys WHERE at < ? ORDER BY at LIMIT ?)",
-            (now - self._settings.id_window_s, max(most, DROPPED_KEYS)),
+            "DELETE FROM keys WHERE (topic, name) > (?, ?) AND (topic, name) <= (?, ?) AND at < ?",
+            (*self._next_key, *beyond, not_before),
         )
+        self._next_key = last or (0, b"")
 
     def _load(self, name: str) -> Tail:
         row = self._connection.execute("SELECT id FROM topics WHERE name = ?", (name,)).fetchone()
@@ -203,11 +215,6 @@ class LogStore:
     def _count_topics(self) -> int:
         return int(self._connection.execute("SELECT count(*) FROM topics").fetchone()[0])
 
-    @property
-    def epoch(self) -> str:
-        """The epoch of every log."""
-        return self._epoch
-
 
 class Plan:
     """A group of batches: where each entry goes, and the rows that put it there."""
@@ -221,13 +228,14 @@ class Plan:
 
     def add(self, batch: Sequence[NewEntry]) -> Outcome:
         """Plan a batch; an `Unavailable` ends it, what stands before it is appended."""
-        done: list[Done] = []
+        results: list[Appended | Conflict] = []
+        feed: list[int] = []
         try:
             for new in batch:
-                done.append(self._add(new))
+                self._add(new, results, feed)
         except Unavailable as error:
-            return Outcome(done, error)
-        return Outcome(done)
+            return Outcome(results, feed, self._at, error)
+        return Outcome(results, feed, self._at)
 
     @property
     def tails(self) -> Sequence[Tail]:
@@ -239,27 +247,30 @@ class Plan:
         for tail, top in self._before.values():
             tail.top = top
 
-    def _add(self, new: NewEntry) -> Done:
-        tail = self._tail(new.topic)
-        feed = self._tail(new.feed) if new.feed else None
-        name = f"{new.publisher}\n{new.key}".encode()
+    def _add(self, new: NewEntry, results: list[Appended | Conflict], feeds: list[int]) -> None:
+        topic, publisher, key, body, feed, origin = new
+        tail = self._tail(topic)
+        feed_tail = self._tail(feed) if feed else None
+        name = f"{publisher}\n{key}".encode()
         # A checksum is enough: both bodies are the same publisher's, who gains nothing by a clash.
-        digest = zlib.crc32(new.body) | len(new.body) << 32
+        digest = zlib.crc32(body) | len(body) << 32
         known = self._known.get((tail.id, name))
         if known is not None:
             offset, other = known
-            if other != digest:
-                return Done(Conflict(self._store.epoch, offset), self._at, 0)
-            return Done(Appended(self._store.epoch, offset, duplicate=True), self._at, 0)
+            epoch = self._store.epoch
+            is_same = other == digest
+            results.append(Appended(epoch, offset, True) if is_same else Conflict(epoch, offset))
+            feeds.append(0)
+            return
         tail.top = offset = tail.top + 1
         feed_id = feed_offset = 0
-        if feed is not None:
-            feed.top = feed_offset = feed.top + 1
-            feed_id = feed.id
+        if feed_tail is not None:
+            feed_tail.top = feed_offset = feed_tail.top + 1
+            feed_id = feed_tail.id
         self._known[tail.id, name] = (offset, digest)
-        place = (tail.id, offset, feed_id, feed_offset)
-        self.rows.add(place, name, new.origin.encode(), new.body, digest)
-        return Done(Appended(self._store.epoch, offset), self._at, feed_offset)
+        self.rows.add((tail.id, offset, feed_id, feed_offset), name, origin.encode(), body, digest)
+        results.append(Appended(self._store.epoch, offset))
+        feeds.append(feed_offset)
 
     def _tail(self, topic: str) -> Tail:
         # Its own first: the store may have let go of it meanwhile, and the database is behind.

@@ -16,9 +16,9 @@ _FIELDS = (
     ("feed", 10),
     ("feed_offset", 16),
     ("start", 10),
+    ("body_size", 10),
     ("key_size", 10),
     ("origin_size", 10),
-    ("body_size", 10),
     ("digest", 20),
 )
 _ROW = b"".join(b"%%%dd" % width for _, width in _FIELDS)
@@ -43,9 +43,13 @@ _ROWS = (
     "WITH RECURSIVE row(i) AS "
     f"(SELECT 0 UNION ALL SELECT i + {_WIDTH} FROM row WHERE i < length(?1) - {_WIDTH}) "
 )
-_KEY = _piece(size="key_size")
-_ORIGIN = _piece("key_size", size="origin_size")
-_BODY = _piece("key_size", "origin_size", size="body_size")
+# A number costs 0.15 us to read, so the largest piece, which is read twice, comes first.
+_BODY = _piece(size="body_size")
+_KEY = _piece("body_size", size="key_size")
+_ORIGIN = (
+    f"CASE {_number('origin_size')} WHEN 0 THEN x'' "
+    f"ELSE {_piece('body_size', 'key_size', size='origin_size')} END"
+)
 INSERT_KEYS = (
     f"{_ROWS} INSERT INTO keys SELECT {_number('topic')}, {_KEY}, {_number('offset')}, "
     f"{_number('digest')}, ?3 FROM row"
@@ -87,10 +91,10 @@ class Rows:
         digest: int,
     ) -> None:
         """Add an entry; `place` is its topic and offset, and its feed and the offset there."""
-        sizes = (len(key), len(origin), len(body))
-        self._rows.append(_ROW % (*place, self._size, *sizes, digest))
-        self._pieces += (key, origin, body)
-        self._size += sum(sizes)
+        body_size, key_size, origin_size = len(body), len(key), len(origin)
+        self._rows.append(_ROW % (*place, self._size, body_size, key_size, origin_size, digest))
+        self._pieces += (body, key, origin)
+        self._size += body_size + key_size + origin_size
 
     def execute(
         self, connection: sqlite3.Connection, statement: str, *more: float

@@ -33,7 +33,6 @@ MIGRATIONS = (
         digest INTEGER NOT NULL, at REAL NOT NULL,
         PRIMARY KEY (topic, name)
     ) WITHOUT ROWID;
-    CREATE INDEX keys_by_age ON keys (at);
     CREATE TABLE marks (
         topic TEXT NOT NULL, name TEXT NOT NULL, user TEXT NOT NULL,
         epoch TEXT NOT NULL, "offset" INTEGER NOT NULL, at REAL NOT NULL,
