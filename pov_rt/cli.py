@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 
 import click
@@ -67,13 +69,20 @@ def list_plugins(
 @click.option("--dir", "folder", type=click.Path(path_type=Path), default=".", show_default=True)
 def new_plugin(name: str, folder: Path) -> None:
     """Write NAME.py and test_NAME.py, which passes as it stands."""
+    from pov_rt.welcome import how_to_start
+
     try:
         paths = write_plugin(name, folder)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     for path in paths:
         click.echo(f"wrote {path}")
-    click.echo(f"run it:  pov-rt serve --dev --plugins-dir {folder}\ntest it: pytest {paths[1]}")
+    python = shlex.quote(sys.executable)
+    click.echo(
+        f"run it:  {how_to_start()} serve --dev --plugins-dir {shlex.quote(str(folder))}\n"
+        f"test it: {python} -m pytest {shlex.quote(str(paths[1]))}\n"
+        f"         (which needs once: {python} -m pip install 'pov-rt[testing]')"
+    )
 
 
 @main.command()

@@ -150,7 +150,7 @@ def tail(
     bearer: str | None,
     count: int | None,
 ) -> None:
-    """Show what happens on a PoV ('*': on every one): for people, or in a pipe as JSON lines."""
+    """Show what happens on a PoV ('*': on all): for people, or in a pipe as JSON lines."""
     from pov_rt.web import remote
 
     style: remote.Style = "json"

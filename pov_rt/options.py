@@ -32,7 +32,12 @@ def settings_options(function: F) -> F:
     for option in (
         click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file."),
         click.option("--data", type=str, help="Folder for the log and, under --dev, the secret."),
-        click.option("--dev", is_flag=True, default=None, help="Development: makes a secret."),
+        click.option(
+            "--dev",
+            is_flag=True,
+            default=None,
+            help="Development: the data is in .dev, `serve` makes a secret, and / is a console.",
+        ),
     ):
         function = option(function)
     return function

@@ -2,7 +2,7 @@
 
 The server runs in a thread of its own, in memory, with the plugins of the test file's folder
 (override the fixture `plugins_dir`) and the settings of the fixture `settings`. A handler that
-fails fails the test.
+fails fails the test. It needs pytest and websockets: pip install 'pov-rt[testing]'.
 """
 
 from __future__ import annotations
@@ -133,9 +133,13 @@ class RunningServer:
         self, user: str = "ana", *, v1: bool = True, device: str | None = None, **claims: Any
     ) -> Client:
         """Open a client: with the subprotocol, its `welcome` already taken, or a plain one."""
-        from websockets.sync.client import connect
-        from websockets.typing import Subprotocol
-
+        try:
+            from websockets.sync.client import connect
+            from websockets.typing import Subprotocol
+        except ImportError as error:
+            raise ImportError(
+                "clients need the package websockets: pip install 'pov-rt[testing]'"
+            ) from error
         token = self.token(user, **claims)
         url = f"ws://{self.address}/ws/?" + (f"device={device}&" if device else "")
         # Without a bound, or a client that does not read everything takes 10 s to close.

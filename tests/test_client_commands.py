@@ -7,6 +7,7 @@ import os
 import pty
 import signal
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_on_a_terminal_a_line_is_for_people(
     command = ["tail", "demo", "--count", "1", "--url", server.address, "--token", token]
     with subprocess.Popen(
         [*COMMAND, *command],
-        env=environment(tmp_path) | {"NO_COLOR": no_color},
+        env=environment(tmp_path) | {"NO_COLOR": no_color, "TZ": "XYZ-5"},
         stdout=theirs,
         stderr=subprocess.PIPE,
         text=True,
@@ -83,6 +84,8 @@ def test_on_a_terminal_a_line_is_for_people(
         line = os.read(ours, 1000).decode()
         assert tail.wait(20) == 0
     os.close(ours)
+    at = datetime.now(UTC) + timedelta(hours=5)
+    assert any(f"{at - timedelta(seconds=n):%H:%M:%S}" in line for n in range(20))
     words = 'demo ab task.done {"n": 1}\r\n'
     if no_color:
         assert line.partition(" ")[2] == words

@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -159,12 +160,19 @@ def format_activity(message: dict[str, Any], style: Style) -> str:
         return json.dumps({**data, "offset": message["offset"]}, ensure_ascii=False)
     # Others' words on a terminal: no character may move the cursor or change colours.
     details = json.dumps(data["details"], ensure_ascii=False) if data.get("details") else ""
-    parts = [data.get("at", "")[11:19], data["povId"], data["userId"], details]
+    parts = [_local_time(data.get("at", "")), data["povId"], data["userId"], details]
     time, pov, user, what = ("".join(filter(str.isprintable, part)) for part in parts)
     happened = f"{data['type']}.{data['action']}"
     if style == "coloured":
         time, pov, happened = _paint(time, "2"), _paint(pov, "36"), _paint(happened, "1")
     return f"{time} {pov} {user} {happened} {what}".rstrip()
+
+
+def _local_time(at: str) -> str:
+    try:
+        return datetime.fromisoformat(at).astimezone().strftime("%H:%M:%S")
+    except ValueError:
+        return "-"
 
 
 def _paint(text: str, colour: str) -> str:
