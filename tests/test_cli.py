@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,10 +63,12 @@ LAST_LINE = "Ctrl-C ends the server. It starts anew when a source or plugin file
 
 
 @contextmanager
-def serve(tmp_path: Path, *flags: str, **more: str) -> Iterator[Served]:
+def serve(
+    tmp_path: Path, *flags: str, program: Sequence[str] = (*COMMAND, "serve", "--dev"), **more: str
+) -> Iterator[Served]:
     """Run a development server on free ports, unless the flags say others."""
     with subprocess.Popen(
-        [*COMMAND, "serve", "--dev", "--port", "0", "--admin-port", "0", *flags],
+        [*program, "--port", "0", "--admin-port", "0", *flags],
         env=environment(tmp_path) | {"PYTHONUNBUFFERED": "1"} | more,
         cwd=tmp_path,
         stdout=subprocess.PIPE,
