@@ -297,6 +297,9 @@ def _plugin_operation(route: Route, components: Components) -> Document:
     good: dict[str, tuple[str, Document | None]] = {"204": ("Done", None)}
     if route.answer is not None:
         good = {"200": ("The plugin's answer", components.ref(route.answer))}
+    body = {}
+    if route.spec.method in ("POST", "PUT", "PATCH"):  # which class it is, only the function knows
+        body = {"requestBody": {"content": {"application/json": {"schema": {}}}}}
     return {
         "operationId": f"{route.plugin.name}.{route.spec.function.__name__}",
         "summary": first_line(route.spec.function),
@@ -306,6 +309,7 @@ def _plugin_operation(route: Route, components: Components) -> Document:
             _parameter(name, "path", {"type": "string"})
             for name in re.findall(r"\{(\w+)\}", route.spec.path)
         ],
+        **body,
         "responses": _responses(good),
     }
 
