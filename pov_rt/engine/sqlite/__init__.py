@@ -20,7 +20,14 @@ from pov_rt.engine.memory import MemoryLeases, MemorySignals
 from pov_rt.engine.sqlite import state
 from pov_rt.engine.sqlite.log import LogStore, Outcome
 from pov_rt.engine.sqlite.pages import read_page
-from pov_rt.engine.sqlite.schema import FileLock, explain, open_reader, open_writer, read_epoch
+from pov_rt.engine.sqlite.schema import (
+    FileLock,
+    begin,
+    explain,
+    open_reader,
+    open_writer,
+    read_epoch,
+)
 from pov_rt.engine.sqlite.state import Operation, SqliteMarks, SqliteSets
 from pov_rt.engine.sqlite.writer import Job, Writer
 from pov_rt.errors import Unavailable
@@ -73,6 +80,8 @@ class _Store:
 
     def apply(self, jobs: Sequence[Job]) -> list[Any]:
         appends = [job for job in jobs if isinstance(job, _Append)]
+        if len(appends) < len(jobs):
+            begin(self._connection)
         appended = iter(self._log.append([job.batch for job in appends]) if appends else ())
         return [
             next(appended) if isinstance(job, _Append) else self._run(cast(_Operation, job))

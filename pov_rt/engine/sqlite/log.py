@@ -9,15 +9,9 @@ from typing import NamedTuple
 
 from pov_rt.clock import Clock
 from pov_rt.engine.base import Appended, Conflict, NewEntry
-from pov_rt.engine.sqlite.packing import (
-    DROP_KEYS,
-    FIND_KEYS,
-    INSERT_ENTRIES,
-    INSERT_FEED,
-    INSERT_KEYS,
-    Rows,
-)
+from pov_rt.engine.sqlite.packing import DROP_KEYS, FIND_KEYS, INSERT, Rows
 from pov_rt.engine.sqlite.pages import edge, first_kept
+from pov_rt.engine.sqlite.schema import begin
 from pov_rt.errors import Unavailable
 from pov_rt.settings import EngineSettings
 
@@ -74,16 +68,20 @@ class LogStore:
         self._appended = 0
 
     def append(self, batches: Sequence[Sequence[NewEntry]]) -> list[Outcome]:
-        """Append batches in the open transaction; return what became of each."""
+        """Append batches; return what became of each.
+
+        They are committed at once, unless a transaction is open: this one's or the caller's.
+        """
         # Within the process the time of an entry never goes back, whatever the clock does.
         at = self._last_at = max(self._clock.time(), self._last_at)
         plan = Plan(self, {}, at)
-        results = [plan.add(batch) for batch in batches]
+        outcomes = [plan.add(batch) for batch in batches]
         try:
-            plan.rows.execute(self._connection, INSERT_KEYS, at)
+            plan.rows.execute(self._connection, INSERT, at)
         except sqlite3.IntegrityError:
             # Some are retries, or were used so long ago that they are new again. Both are rare, so
             # they are looked for only now.
+            begin(self._connection)
             plan.rows.execute(self._connection, DROP_KEYS, at - self._settings.id_window_s)
             known: dict[Key, tuple[int, int]] = {
                 (topic, name): (offset, digest)
@@ -91,15 +89,13 @@ class LogStore:
             }
             plan.take_back()
             plan = Plan(self, known, at)
-            results = [plan.add(batch) for batch in batches]
-            plan.rows.execute(self._connection, INSERT_KEYS, at)
-        plan.rows.execute(self._connection, INSERT_ENTRIES, at)
-        plan.rows.execute(self._connection, INSERT_FEED, at)
+            outcomes = [plan.add(batch) for batch in batches]
+            plan.rows.execute(self._connection, INSERT, at)
         self._appended += sum(map(len, batches))
         for tail in plan.tails:
             if tail.top - tail.stored > self._settings.max_entries:
                 self._overfull[tail.name] = tail
-        return results
+        return outcomes
 
     def tail(self, name: str) -> Tail:
         """Return the end of a topic's log; a new topic is entered. Raises `Unavailable`."""
@@ -120,7 +116,7 @@ class LogStore:
     def tidy(self) -> None:
         """Remove some of what retention allows to go."""
         now = self._clock.time()
-        self._connection.execute("BEGIN IMMEDIATE")
+        begin(self._connection)
         room = TIDY_ROWS
         for name, tail in list(self._overfull.items()):
             oldest = tail.top - self._settings.max_entries + 1
@@ -204,6 +200,7 @@ class LogStore:
                 raise Unavailable(
                     f"the log has {self._topics} topics, as many as engine.max_topics allows"
                 )
+            begin(self._connection)
             cursor = self._connection.execute("INSERT INTO topics (name) VALUES (?)", (name,))
             self._topics += 1
             return Tail(int(cursor.lastrowid or 0), name, 0, 1)

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from pov_rt.engine.sqlite.packing import prepare
 from pov_rt.errors import Unavailable
 
 APPLICATION_ID = 0x506F5652
@@ -109,6 +110,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
         # What retention removes is not to be found in the file. Debian's SQLite does so by default.
         connection.execute("PRAGMA secure_delete = ON")
         _migrate(connection)
+        prepare(connection)
     except sqlite3.Error as error:
         connection.close()
         raise Unavailable(explain(error, path)) from error
@@ -159,6 +161,18 @@ def give_to_owner(file: int | Path, owner: Path) -> None:
     if os.geteuid() == 0 and status.st_uid != 0:
         with suppress(PermissionError):  # a root that may not; then neither are others at work here
             os.chown(file, status.st_uid, status.st_gid)
+
+
+def begin(connection: sqlite3.Connection) -> None:
+    """Begin to write, unless that is under way."""
+    if not connection.in_transaction:
+        connection.execute("BEGIN IMMEDIATE")
+
+
+def commit(connection: sqlite3.Connection) -> None:
+    """Commit what is open; it is on disk when this returns."""
+    if connection.in_transaction:
+        connection.execute("COMMIT")
 
 
 def new_epoch(connection: sqlite3.Connection) -> str:

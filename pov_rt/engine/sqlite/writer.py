@@ -16,7 +16,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Protocol
 
-from pov_rt.engine.sqlite.schema import explain
+from pov_rt.engine.sqlite.schema import begin, commit, explain
 from pov_rt.errors import Unavailable
 from pov_rt.logs import Throttle
 
@@ -46,7 +46,10 @@ class Store(Protocol):
     """What knows how to write jobs; called by the writer's thread only."""
 
     def apply(self, jobs: Sequence[Job]) -> list[Any]:
-        """Write all in the open transaction; return each one's result, or the error it raises."""
+        """Write all, in one transaction; return each one's result, or the error it raises.
+
+        The transaction may be left open; nothing is acknowledged before it is committed.
+        """
 
     def forget(self) -> None:
         """Forget what is remembered of the database: the transaction was rolled back."""
@@ -141,9 +144,8 @@ class Writer:
 
     def _commit(self, group: Sequence[Job]) -> None:
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
             results = self._store.apply(group)
-            self._connection.execute("COMMIT")
+            commit(self._connection)
         except Exception as error:
             self._roll_back()
             if isinstance(error, sqlite3.Error):
@@ -168,11 +170,11 @@ class Writer:
         With as much as failed: a full disk has room for a little now and then.
         """
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            begin(self._connection)
             self._connection.execute(
                 "INSERT OR REPLACE INTO meta VALUES ('probe', zeroblob(?))", (self._failed_bytes,)
             )
-            self._connection.execute("COMMIT")
+            commit(self._connection)
             self._connection.execute("DELETE FROM meta WHERE name = 'probe'")
         except sqlite3.Error as error:
             self._roll_back()
