@@ -21,7 +21,7 @@ plugin = Plugin("ack")
 
 
 class Ack(Message, tag="ack"):
-    """Say that this device has everything up to `offset` of a PoV, or with `inbox` of its user's inbox.
+    """Say that this device has a PoV, or with `inbox` its user's inbox, up to `offset`.
 
     A client that says the `epoch` too learns when the log was replaced.
     """

@@ -64,6 +64,21 @@ class Subscribed(msgspec.Struct, frozen=True):
     missed: int | None = None
 
 
+class ConnectionInfo(msgspec.Struct, frozen=True, rename="camel"):
+    """A connection of this node. Times are RFC 3339 or seconds, bytes since the handshake."""
+
+    connection_id: str
+    user_id: str
+    device: str
+    povs: Sequence[str]
+    remote_ip: str
+    age_s: float
+    received_bytes: int
+    sent_bytes: int
+    unsent_bytes: int
+    token_expires_at: str
+
+
 class HistoryPage(msgspec.Struct, frozen=True):
     """Activities with their offsets, and the state of the log when they were read."""
 
@@ -118,6 +133,13 @@ class Host(Protocol[S_co]):
     @property
     def sets(self) -> Sets:
         """Sets with expiry. Start names with the plugin's own."""
+
+    @property
+    def node(self) -> str:
+        """The name of this server process, another one each time it starts."""
+
+    def connections(self, user_id: str | None = None) -> Sequence[ConnectionInfo]:
+        """Return the connections of this node, or a user's."""
 
     def topic(self, pov_id: str) -> str:
         """Return the engine's name for a PoV."""

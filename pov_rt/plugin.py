@@ -20,6 +20,7 @@ from pov_rt.auth.grants import Grants
 from pov_rt.auth.tokens import Identity
 from pov_rt.clock import Clock, rfc3339
 from pov_rt.context import (
+    ConnectionInfo,
     Context,
     Guarantee,
     HistoryPage,
@@ -64,6 +65,7 @@ __all__ = [
     "ClientError",
     "Clock",
     "CloseCode",
+    "ConnectionInfo",
     "Context",
     "Digest",
     "EpochChanged",

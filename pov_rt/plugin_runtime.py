@@ -16,7 +16,8 @@ from pov_rt import containment
 from pov_rt.connection import Connection
 from pov_rt.context import Published
 from pov_rt.discovery import PluginError
-from pov_rt.hosting import ConnectionContext, PluginHost, Services
+from pov_rt.handling import ConnectionContext
+from pov_rt.hosting import PluginHost, Services
 from pov_rt.messages import Activity
 from pov_rt.plugin import TimerSpec, source_of
 from pov_rt.publishing import apply_hooks

@@ -59,6 +59,10 @@ class Register:
         """Return every connection."""
         return list(self._by_id.values())
 
+    def of(self, user_id: str) -> list[Connection]:
+        """Return a user's connections."""
+        return list(self._by_user.get(user_id, {}).values())
+
     def check_room(self, identity: Identity, device: str) -> None:
         """Raise `LimitExceeded` if the user has as many connections or devices as are allowed."""
         mine = self._by_user.get(identity.user_id)
@@ -126,4 +130,4 @@ class Register:
             if connection and command.user in (None, connection.identity.user_id):
                 yield connection
         elif command.user is not None:
-            yield from self._by_user.get(command.user, {}).values()
+            yield from self.of(command.user)

@@ -81,6 +81,7 @@ class Server:
                 limits=settings.limits,
                 fetch=fetch,
                 options=registry.options,
+                node=self.node,
                 guarantee=Guarantee(
                     self.engine.guarantee,
                     settings.engine.max_entries,

@@ -39,7 +39,7 @@ LAYERS = (
         "health",
         "blocked",
     ),
-    ("execution", "dispatch", "hosting", "plugin_runtime", "requests"),
+    ("execution", "dispatch", "hosting", "handling", "plugin_runtime", "requests"),
     ("server",),
     ("web",),
     (

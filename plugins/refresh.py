@@ -1,0 +1,32 @@
+"""A newer token for an open socket: subscriptions stay, what it grants changes at once."""
+
+from typing import Annotated
+
+from pov_rt.plugin import Context, Length, Message, Plugin, rfc3339
+
+plugin = Plugin("refresh")
+
+
+class Refresh(Message, tag="refresh"):
+    """Go on with this token, the same user's and newer than the one in use."""
+
+    token: Annotated[str, Length(1, 4096)]
+
+
+class Refreshed(Message, tag="refreshed"):
+    """The socket lives until `expires_at` (RFC 3339).
+
+    `lost` are the PoVs that the new token does not cover; the connection is unsubscribed from them.
+    """
+
+    expires_at: str
+    lost: list[str]
+
+
+# Unordered: a slow handler must not let the token expire that its own user has renewed.
+@plugin.on(Refresh, rate="1/s", unordered=True)
+def refresh(message: Refresh, context: Context) -> Refreshed:
+    """Swap the token in place; on an error the connection stays as it was."""
+    identity = context.host.verify(message.token)
+    lost = context.host.regrant(context.connection_id, identity)
+    return Refreshed(expires_at=rfc3339(identity.expires_at), lost=list(lost))

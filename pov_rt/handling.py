@@ -1,0 +1,180 @@
+"""A connection as handlers see it: what implements `context.Context`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pov_rt.auth.grants import Grants
+from pov_rt.auth.tokens import Identity
+from pov_rt.connection import Connection
+from pov_rt.context import Published, Since, Subscribed
+from pov_rt.encoding import encode
+from pov_rt.engine.base import Position
+from pov_rt.errors import Forbidden, InvalidActivity, InvalidMessage, LimitExceeded, TokenExpired
+from pov_rt.hosting import PluginHost, sees, topic_name
+from pov_rt.inbox import acked
+from pov_rt.messages import Message, NewActivity
+from pov_rt.publishing import may_publish, publisher_of
+from pov_rt.topics import TEAM_FEED
+
+
+class ConnectionContext:
+    """One connection during one message, as a handler sees it; implements `context.Context`."""
+
+    __slots__ = ("_connection", "host", "starting")
+
+    def __init__(self, host: PluginHost, connection: Connection) -> None:
+        self.host = host
+        self.starting: list[str] | None = None
+        self._connection = connection
+
+    @property
+    def state(self) -> Any:
+        """What the plugin's lifespan yielded."""
+        return self.host.state
+
+    @property
+    def user(self) -> Identity:
+        """Who is connected."""
+        return self._connection.identity
+
+    @property
+    def grants(self) -> Grants:
+        """What the token allows now."""
+        return self._connection.identity.grants
+
+    @property
+    def device(self) -> str:
+        """The user's device."""
+        return self._connection.device
+
+    @property
+    def connection_id(self) -> str:
+        """The connection's id."""
+        return self._connection.id
+
+    @property
+    def subprotocol(self) -> bool:
+        """Whether the client speaks `pov-rt.v1`."""
+        return self._connection.v1
+
+    @property
+    def remote_ip(self) -> str:
+        """The client's address."""
+        return self._connection.remote_ip
+
+    @property
+    def user_agent(self) -> str:
+        """The client's User-Agent header."""
+        return self._connection.user_agent
+
+    def subscribed(self, pov_id: str) -> bool:
+        """Tell whether this connection is subscribed to the PoV."""
+        return topic_name(self.grants, pov_id) in self._connection.topics
+
+    async def subscribe(self, pov_id: str, since: Since | None = None) -> Subscribed:
+        """Subscribe this connection."""
+        services, connection = self.host.services, self._connection
+        if pov_id != TEAM_FEED:
+            try:
+                services.seen.check(pov_id, "povId")
+            except InvalidActivity as error:
+                raise InvalidMessage(field="povId", detail=error.message) from None
+        if not self.grants.may("subscribe") or not sees(self.grants, pov_id):
+            raise Forbidden("The token does not cover this PoV", field="povId")
+        name = topic_name(self.grants, pov_id)
+        is_new = name not in connection.topics
+        # The inbox is no subscription of the client's.
+        subscriptions = len(connection.topics) - (
+            self.host.inbox(self.user.user_id) in connection.topics
+        )
+        if is_new and subscriptions >= services.limits.subscriptions:
+            raise LimitExceeded(
+                f"A connection has at most {services.limits.subscriptions} subscriptions",
+                field="povId",
+            )
+        joined = await services.hub.join(connection, name, since)
+        if self.starting is None:
+            self.starting = []
+        self.starting.append(name)
+        if is_new and not connection.closed:
+            services.subscribed(pov_id, connection)
+        return Subscribed(
+            pov_id,
+            joined.top.epoch,
+            joined.top.offset,
+            joined.top.oldest,
+            services.guarantee,
+            joined.recovered,
+            joined.missed,
+        )
+
+    async def cursor(self, pov_id: str) -> Position | None:
+        """Return up to where this device acknowledged the PoV; None if it never did."""
+        await self._remember_device()
+        return await self.host.marks.get(self.topic(pov_id), self.user.user_id, acked(self.device))
+
+    async def acknowledge(self, position: Position, pov_id: str | None = None) -> Position:
+        """Move this device's cursor on the PoV, or on the user's inbox; return where it is."""
+        await self._remember_device()
+        user_id = self.user.user_id
+        topic = self.host.inbox(user_id) if pov_id is None else self.topic(pov_id)
+        return await self.host.marks.advance(topic, user_id, acked(self.device), position)
+
+    def topic(self, pov_id: str) -> str:
+        """Return the engine's name for a PoV, or for the feed of the user's team."""
+        return topic_name(self.grants, pov_id)
+
+    def delivered(self, pov_id: str | None = None) -> Position | None:
+        """Return up to where this connection was sent a PoV, or the user's inbox."""
+        name = self.host.inbox(self.user.user_id) if pov_id is None else self.topic(pov_id)
+        return self.host.services.hub.delivered_to(self._connection, name)
+
+    def follow_inbox(self) -> None:
+        """Deliver the user's notifications from now on."""
+        self.host.services.inboxes.follow(self._connection)
+
+    async def _remember_device(self) -> None:
+        """Enter the device among the user's, which are forgotten when unused for long."""
+        connection, services = self._connection, self.host.services
+        if connection.remembered:
+            return
+        name = f"devices/{self.user.user_id}"
+        known = await services.engine.sets.members(name)
+        if self.device not in known and len(known) >= services.limits.devices_per_user:
+            raise LimitExceeded(f"This user already has {len(known)} devices", field="device")
+        expires_at = services.clock.time() + services.mark_age_s
+        await services.engine.sets.add(name, self.device, expires_at=expires_at)
+        connection.remembered = True
+
+    def unsubscribe(self, pov_id: str) -> bool:
+        """Unsubscribe; return whether it was subscribed."""
+        services, connection = self.host.services, self._connection
+        left = services.hub.leave(connection, topic_name(self.grants, pov_id))
+        if left:
+            services.unsubscribed(pov_id, connection)
+        return left
+
+    def send(self, message: Message) -> None:
+        """Send to this connection, before the reply."""
+        if not self._connection.closed:
+            self.host.services.hub.settle(self._connection)
+            self._connection.send(encode(message))
+
+    def broadcast(self, pov_id: str, message: Message) -> None:
+        """Send to the PoV's subscribers on all nodes."""
+        self.host.broadcast(pov_id, message)
+
+    async def publish(self, activity: NewActivity) -> Published:
+        """Publish in the connected user's name."""
+        services, connection = self.host.services, self._connection
+        if services.clock.monotonic() >= connection.expires_at:
+            raise TokenExpired
+        if not self.grants.may("publish"):
+            raise Forbidden("The token does not grant 'publish'")
+        may_publish(self.user, activity)
+        publisher = publisher_of(self.user, is_service=False, origin=connection.id)
+        own = msgspec.structs.replace(activity, user_id=self.user.user_id)
+        return await services.publishing.publish_one(own, publisher)

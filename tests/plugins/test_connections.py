@@ -1,0 +1,70 @@
+"""Services see who is connected, and can end it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from tornado.httpclient import HTTPClient
+from websockets.exceptions import ConnectionClosed
+
+from pov_rt.auth.grants import Kind
+from pov_rt.errors import CloseCode
+from pov_rt.testing import Connect, RunningServer
+
+
+def call(server: RunningServer, path: str, token: str, method: str = "GET") -> tuple[int, Any]:
+    client = HTTPClient()
+    try:
+        answer = client.fetch(
+            f"http://{server.address}/api{path}",
+            method=method,
+            headers={"Authorization": f"Bearer {token}"},
+            body="" if method == "POST" else None,
+            raise_error=False,
+        )
+    finally:
+        client.close()
+    return answer.code, json.loads(answer.body) if answer.body else None
+
+
+def test_connections_are_listed_with_what_an_operator_asks(
+    server: RunningServer, connect: Connect
+) -> None:
+    connect("ana", device="phone").request({"type": "subscribe", "povIds": ["a", "b"]})
+    connect("ben")
+    token = server.token("ops", Kind.SERVICE, can=["operate"])
+    code, answer = call(server, "/connections", token)
+    assert (code, len(answer["connections"]), bool(answer["node"])) == (200, 2, True)
+    (ana,) = call(server, "/connections?userId=ana", token)[1]["connections"]
+    assert (ana["userId"], ana["device"], sorted(ana["povs"])) == ("ana", "phone", ["a", "b"])
+    assert ana["receivedBytes"] > 0
+    assert ana["sentBytes"] > 0
+    assert ana["ageS"] >= 0
+    assert ana["tokenExpiresAt"].endswith("Z")
+    assert call(server, "/connections?userId=nobody", token)[1]["connections"] == []
+
+
+def test_a_user_is_disconnected_everywhere_and_told_to_stay_away(
+    server: RunningServer, connect: Connect
+) -> None:
+    phone, laptop, ben = connect("ana"), connect("ana", v1=False), connect("ben")
+    token = server.token("ops", Kind.SERVICE, can=["operate"])
+    assert call(server, "/users/ana/disconnect", token, "POST") == (204, None)
+    assert phone.receive()["type"] == "closing"
+    for client in (phone, laptop):
+        with pytest.raises(ConnectionClosed) as closed:
+            client.receive()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == CloseCode.DISCONNECTED.code
+    assert ben.request({"type": "ping"})["type"] == "pong"
+
+
+def test_only_services_that_may_operate_get_in(server: RunningServer) -> None:
+    for token, code in (
+        (server.token("ops", Kind.SERVICE, can=["publish"]), 403),
+        (server.token("ops", can=["operate"]), 401),
+    ):
+        assert call(server, "/connections", token)[0] == code
+        assert call(server, "/users/ana/disconnect", token, "POST")[0] == code
