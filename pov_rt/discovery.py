@@ -13,7 +13,7 @@ import linecache
 import pkgutil
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -44,8 +44,11 @@ class Found(NamedTuple):
     module: ModuleType
 
 
-def discover(plugins_dir: Path | None) -> Iterator[Found]:
-    """Load every plugin there is. Raises `PluginError` at the first that does not load."""
+def discover(plugins_dir: Path | Sequence[Path] | None) -> Iterator[Found]:
+    """Load every plugin there is: built-in, installed, of a folder (or those files of one).
+
+    Raises `PluginError` at the first that does not load.
+    """
     for info in sorted(pkgutil.iter_modules(pov_rt.plugins.__path__), key=lambda info: info.name):
         yield _found(_import(f"{pov_rt.plugins.__name__}.{info.name}"), "built-in")
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
@@ -53,11 +56,19 @@ def discover(plugins_dir: Path | None) -> Iterator[Found]:
         yield _found(_import(point.module), f"package {package}", point.attr or "plugin")
     if plugins_dir is None:
         return
+    for path in list_files(plugins_dir) if isinstance(plugins_dir, Path) else plugins_dir:
+        yield _found(load_file(path), "plugins-dir")
+
+
+def list_files(plugins_dir: Path) -> list[Path]:
+    """Return a folder's files that are plugins by their names. Raises `PluginError`."""
     if not plugins_dir.is_dir():
         raise PluginError(Source(str(plugins_dir), 0), "the plugins folder does not exist")
-    for path in sorted(plugins_dir.glob("*.py")):
-        if path.name != "conftest.py" and not path.name.startswith(("_", "test_")):
-            yield _found(load_file(path), "plugins-dir")
+    return [
+        path
+        for path in sorted(plugins_dir.glob("*.py"))
+        if path.name != "conftest.py" and not path.name.startswith(("_", "test_"))
+    ]
 
 
 def load_file(path: Path) -> ModuleType:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -70,7 +70,8 @@ class Registry:
 
 
 def build_registry(
-    plugin_settings: Mapping[str, Mapping[str, Any]], plugins_dir: Path | None = None
+    plugin_settings: Mapping[str, Mapping[str, Any]],
+    plugins_dir: Path | Sequence[Path] | None = None,
 ) -> Registry:
     """Find, check and freeze the plugins, less those with `enabled = false` in `[plugins.NAME]`.
 

@@ -297,7 +297,7 @@ def _plugin_operation(route: Route, components: Components) -> Document:
     good: dict[str, tuple[str, Document | None]] = {"204": ("Done", None)}
     if route.answer is not None:
         good = {"200": ("The plugin's answer", components.ref(route.answer))}
-    body = {}
+    body: Document = {}
     if route.spec.method in ("POST", "PUT", "PATCH"):  # which class it is, only the function knows
         body = {"requestBody": {"content": {"application/json": {"schema": {}}}}}
     return {

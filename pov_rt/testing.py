@@ -1,8 +1,9 @@
 """For plugin authors: `connect`, a pytest fixture that opens clients of a real server.
 
 The server runs in a thread of its own, in memory, with the plugins of the test file's folder
-(override the fixture `plugins_dir`) and the settings of the fixture `settings`. A handler that
-fails fails the test. It needs pytest and websockets: pip install 'pov-rt[testing]'.
+(override the fixture `pov_rt_plugins`) and the settings of the fixture `pov_rt_settings`; it is the
+fixture `pov_rt_server`. A handler that fails fails the test. All this needs pytest and websockets:
+pip install 'pov-rt[testing]'.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +22,7 @@ import msgspec
 import pytest
 
 from pov_rt.auth.grants import Kind
+from pov_rt.discovery import list_files
 from pov_rt.encoding import encode
 from pov_rt.messages import Message
 from pov_rt.registry import build_registry
@@ -31,9 +34,11 @@ if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
 
 T = TypeVar("T")
+Plugins = Path | Sequence[Path] | None
 
 SECRET = "a secret for tests alone, 32 bytes and more"  # noqa: S105  (protects nothing)
 WAIT_S = 5.0
+DECLARATION = re.compile(rb"\bPlugin\s*[\[(]")
 EVERYTHING = ("subscribe", "publish", "collaborate")
 
 
@@ -75,7 +80,7 @@ class Client:
 class RunningServer:
     """A real server in a thread of its own."""
 
-    def __init__(self, settings: Settings, plugins_dir: Path | None) -> None:
+    def __init__(self, settings: Settings, plugins_dir: Plugins) -> None:
         self.web: WebServer
         self._settings = settings
         self._plugins_dir = plugins_dir
@@ -182,13 +187,20 @@ class Incidents(logging.Handler):
 
 
 @pytest.fixture
-def plugins_dir(request: pytest.FixtureRequest) -> Path | None:
-    """Return the folder whose plugins the server loads beside the built-in ones."""
-    return request.path.parent
+def pov_rt_plugins(request: pytest.FixtureRequest) -> Plugins:
+    """Return the plugins that the server loads beside the built-in ones: a folder, files, or None.
+
+    What else lies in the test's folder is no plugin, and is not run.
+    """
+    return [
+        path
+        for path in list_files(request.path.parent)
+        if path != request.path and DECLARATION.search(path.read_bytes())
+    ]
 
 
 @pytest.fixture
-def settings() -> Settings:
+def pov_rt_settings() -> Settings:
     """Return the server's settings."""
     return make_settings()
 
@@ -204,13 +216,13 @@ def make_settings(**sections: msgspec.Struct) -> Settings:
 
 
 @pytest.fixture
-def server(settings: Settings, plugins_dir: Path | None) -> Iterator[RunningServer]:
+def pov_rt_server(pov_rt_settings: Settings, pov_rt_plugins: Plugins) -> Iterator[RunningServer]:
     """Run a real server for one test."""
     incidents = Incidents()
     logger = logging.getLogger("pov_rt")
     logger.addHandler(incidents)
     try:
-        with RunningServer(settings, plugins_dir) as running:
+        with RunningServer(pov_rt_settings, pov_rt_plugins) as running:
             running.incidents = incidents.records
             yield running
     finally:
@@ -221,6 +233,6 @@ def server(settings: Settings, plugins_dir: Path | None) -> Iterator[RunningServ
 
 
 @pytest.fixture
-def connect(server: RunningServer) -> Connect:
+def connect(pov_rt_server: RunningServer) -> Connect:
     """Return what opens clients of the test's server."""
-    return server.connect
+    return pov_rt_server.connect

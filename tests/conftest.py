@@ -1,11 +1,38 @@
-"""What every test can use. The fixtures of `pov_rt.testing` come with its pytest plugin."""
+"""What every test can use: our short names for the fixtures of `pov_rt.testing`."""
 
 from __future__ import annotations
 
 import pytest
 
+from pov_rt.settings import Settings
+from pov_rt.testing import Plugins, RunningServer, make_settings
+
 
 @pytest.fixture
-def plugins_dir() -> None:
+def plugins_dir() -> Plugins:
     """Run servers with the built-in plugins alone; a test that wants more overrides this."""
-    return
+    return None
+
+
+@pytest.fixture
+def pov_rt_plugins(plugins_dir: Plugins) -> Plugins:
+    """Return what a test says."""
+    return plugins_dir
+
+
+@pytest.fixture
+def settings() -> Settings:
+    """Return settings that a test may override."""
+    return make_settings()
+
+
+@pytest.fixture
+def pov_rt_settings(settings: Settings) -> Settings:
+    """Return what a test says."""
+    return settings
+
+
+@pytest.fixture
+def server(pov_rt_server: RunningServer) -> RunningServer:
+    """Return the running server."""
+    return pov_rt_server

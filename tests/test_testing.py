@@ -1,0 +1,49 @@
+"""The kit for plugin authors, in a project of theirs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from pov_rt.scaffold import write_plugin
+
+HELPER = '''"""No plugin, and not to be run by anybody's test."""
+raise SystemExit("executed")
+'''
+TEST = """
+import pytest
+
+@pytest.fixture
+def settings():
+    return "what pytest-django has by that name"
+
+@pytest.fixture
+def server():
+    raise AssertionError("another plugin's")
+
+def test_fixtures_of_others_are_left_alone(connect, settings):
+    assert settings.startswith("what pytest-django")
+    assert connect().request({"type": "ping"})["type"] == "pong"
+"""
+
+
+def run(folder: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    ).stdout
+
+
+def test_a_project_with_other_files_and_fixtures_is_left_alone(tmp_path: Path) -> None:
+    write_plugin("wave", tmp_path)
+    (tmp_path / "manage.py").write_text(HELPER)
+    (tmp_path / "test_others.py").write_text(TEST)
+    assert "2 passed" in (out := run(tmp_path)), out
+
+
+def test_only_connect_has_a_plain_name(tmp_path: Path) -> None:
+    listed = run(tmp_path, "--fixtures", "-v")
+    ours = re.findall(r"^(\w+).* -- .*pov_rt/testing\.py:\d+", listed, re.M)
+    assert sorted(ours) == ["connect", "pov_rt_plugins", "pov_rt_server", "pov_rt_settings"]
