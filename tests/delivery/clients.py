@@ -1,0 +1,219 @@
+"""The checker's sockets: WebSocket and HTTP clients that can be cut off at any instant."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+import struct
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import jwt
+
+from pov_rt.frames import Opcode, masked_frame
+
+SECRET = "the secret of the delivery checker, no secret"
+PATIENCE_S = 10.0
+"""How long a client waits for a server that may be stopped meanwhile."""
+LOST = (OSError, EOFError)
+"""What a connection that is lost raises; a timeout is an OSError."""
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER of 0 seconds: the end is a reset, and what is on its way is lost."""
+
+
+def make_token(user: str, team: str, *, service: bool = False) -> str:
+    """Return a token for everything."""
+    claims: dict[str, Any] = {
+        "userId": user,
+        "povs": "*",
+        "teamId": team,
+        "can": ["subscribe", "publish"],
+        "exp": int(time.time()) + 86400,
+    }
+    if service:
+        claims["aud"] = "pov-rt.service"
+    return jwt.encode(claims, SECRET, "HS256")
+
+
+class WebSocket(asyncio.Protocol):
+    """A client's socket; `receive` is called with each message. Begin with `connect`."""
+
+    def __init__(self, receive: Callable[[bytes], None], request: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        self.opened: asyncio.Future[None] = loop.create_future()
+        self.lost: asyncio.Future[None] = loop.create_future()
+        self.close_code: int | None = None
+        self.pace: Callable[[int], None] | None = None
+        """Is told how many bytes came: a reader's own speed."""
+        self._receive = receive
+        self._request = request
+        self._buffer = b""
+        self._transport: asyncio.Transport | None = None
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The socket's transport."""
+        assert self._transport is not None
+        return self._transport
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send a message; what is sent into a lost connection is lost."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(masked_frame(Opcode.TEXT, json.dumps(message).encode()))
+
+    def reset(self) -> None:
+        """End with a reset."""
+        reset(self._transport)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask for the upgrade."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        """Take apart what came."""
+        buffer = self._buffer + data if self._buffer else data
+        if not self.opened.done():
+            head, end, rest = buffer.partition(b"\r\n\r\n")
+            if not end:
+                self._buffer = buffer
+                return
+            if not head.startswith(b"HTTP/1.1 101"):
+                self.opened.set_exception(ConnectionRefusedError(repr(head[:60])))
+                self.reset()
+                return
+            self.opened.set_result(None)
+            buffer = rest
+        self._buffer = self._parse(buffer)
+        if self.pace is not None:
+            self.pace(len(data))
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """Tell those who wait."""
+        if not self.opened.done():
+            self.opened.set_exception(ConnectionResetError("lost while it was opened"))
+        self.opened.exception()  # nobody may have asked
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    def _parse(self, buffer: bytes) -> bytes:
+        """Handle all whole frames, which a server never masks; return the rest."""
+        start, size = 0, len(buffer)
+        while size - start >= 2:
+            body, length = start + 2, buffer[start + 1]
+            if length >= 126:
+                width = 2 if length == 126 else 8
+                if size - body < width:
+                    break
+                length = int.from_bytes(buffer[body : body + width])
+                body += width
+            if size - body < length:
+                break
+            self._handle(buffer[start] & 15, buffer[body : body + length])
+            start = body + length
+        return buffer[start:]
+
+    def _handle(self, opcode: int, payload: bytes) -> None:
+        if opcode == Opcode.TEXT:
+            self._receive(payload)
+        elif opcode == Opcode.PING:
+            self.transport.write(masked_frame(Opcode.PONG, payload))
+        elif opcode == Opcode.CLOSE:
+            self.close_code = int.from_bytes(payload[:2])
+            self.transport.close()
+
+
+async def connect(
+    port: int,
+    token: str,
+    receive: Callable[[bytes], None],
+    *,
+    device: str = "default",
+    receive_bytes: int = 0,
+) -> WebSocket:
+    """Return an open client of `pov-rt.v1`. Raises one of `LOST`."""
+    key = base64.b64encode(b"delivery checker")
+    request = (
+        f"GET /ws/?device={device} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        f"Sec-WebSocket-Protocol: pov-rt.v1, bearer.{token}\r\n"
+        f"Sec-WebSocket-Key: {key.decode()}\r\n\r\n"
+    ).encode()
+    loop = asyncio.get_running_loop()
+    sock = socket.socket()
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if receive_bytes:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        async with asyncio.timeout(PATIENCE_S):
+            await loop.sock_connect(sock, ("127.0.0.1", port))
+            _, client = await loop.create_connection(lambda: WebSocket(receive, request), sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.shield(client.opened)
+    except BaseException:
+        client.reset()
+        raise
+    return client
+
+
+class Http:
+    """One HTTP connection, one request at a time; it is opened anew when it was lost."""
+
+    def __init__(self, port: int, token: str) -> None:
+        self._port = port
+        self._token = token
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def request(
+        self, target: str, body: bytes = b"", *, lines: bool = False, patience_s: float = PATIENCE_S
+    ) -> tuple[int, bytes]:
+        """Return status and body of the answer: of a GET, or of a POST where there is a body.
+
+        Raises one of `LOST`; the request may then have been handled or not.
+        """
+        kind = "application/x-ndjson" if lines else "application/json"
+        head = (
+            f"{'POST' if body else 'GET'} {target} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n"
+            f"Authorization: Bearer {self._token}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        try:
+            async with asyncio.timeout(patience_s):
+                if self._streams is None:
+                    self._streams = await asyncio.open_connection(
+                        "127.0.0.1", self._port, limit=1 << 20
+                    )
+                reader, writer = self._streams
+                writer.write(head.encode() + body)
+                answer = (await reader.readuntil(b"\r\n\r\n")).lower()
+                size = int(answer.split(b"content-length:")[1].split(b"\r\n")[0])
+                return int(answer[9:12]), await reader.readexactly(size)
+        except BaseException:
+            self.reset()
+            raise
+
+    def reset(self) -> None:
+        """End with a reset."""
+        if self._streams is not None:
+            reset(self._streams[1].transport)
+            self._streams = None
+
+
+def reset(transport: asyncio.BaseTransport | None) -> None:
+    """End a connection with a reset."""
+    if transport is None or transport.is_closing():
+        return
+    sock = transport.get_extra_info("socket")
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    assert isinstance(transport, asyncio.Transport)
+    transport.abort()
