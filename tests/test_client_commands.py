@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 from datetime import UTC, datetime, timedelta
@@ -109,6 +110,21 @@ def test_what_is_wrong_with_a_server_is_words(
     assert "is no address" in refusal("ftp://x")
     other = refusal(f"127.0.0.1:{server.web.admin_port}")
     assert ("HTTP 400" in other) if command == "tail" else ("answers 404" in other)
+
+
+def test_tail_says_why_it_ends(tmp_path: Path) -> None:
+    data = str(tmp_path / "data")
+    with serve(tmp_path) as served:
+        given = ["--url", served.url, "--data", data]
+        refused = run(tmp_path, "tail", "a\nb", *given)
+        assert refused.returncode == 1
+        assert re.search(r"refuses: .*U\+000A.* \(invalid_message povId\)", refused.stderr)
+        with start(tmp_path, "tail", "demo", *given) as tail:
+            assert tail.stderr is not None
+            assert tail.stderr.readline().startswith("following demo")
+            served.stop()
+            _, err = tail.communicate(timeout=20)
+    assert (tail.returncode, "closed the connection: 4000 restarting" in err) == (1, True)
 
 
 class TestToken:

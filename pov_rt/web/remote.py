@@ -139,7 +139,9 @@ async def tail(url: str, token: str, pov: str, *, count: int | None, style: Styl
             message = json.loads(text)
             kind = message["type"]
             if kind == "error":
-                raise RemoteError(f"the server refuses: {message['message']} ({message['code']})")
+                detail = f": {message['detail']}" if "detail" in message else ""
+                about = f"{message['code']} {message.get('field', '')}".strip()
+                raise RemoteError(f"the server refuses: {message['message']}{detail} ({about})")
             if kind == "subscribed":
                 print(f"following {pov}, {message['offset']} activities so far", file=sys.stderr)
             elif kind == "activity":
