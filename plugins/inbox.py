@@ -15,8 +15,6 @@ from pov_rt.plugin import (
     Request,
 )
 
-plugin = Plugin("inbox")
-
 
 class Read(Message, tag="read"):
     """The user has read the notifications up to `offset`: no device needs them any more."""
@@ -30,6 +28,9 @@ class InboxRead(Message, tag="inbox_read"):
 
     epoch: str
     offset: int
+
+
+plugin = Plugin("inbox", pushes=[InboxRead])
 
 
 class Notified(Part):

@@ -150,8 +150,14 @@ class Host(Protocol[S_co]):
     def options(self, kind: type[O]) -> O:
         """Return `[plugins.NAME]` as the class that the plugin declared with `options=`."""
 
-    def broadcast(self, pov_id: str, message: Message) -> None:
-        """Send to the PoV's subscribers on all nodes: at most once, unstored, encoded now."""
+    def broadcast(self, pov_id: str, message: Message, *, listeners: bool = False) -> None:
+        """Send to the PoV's subscribers on all nodes: at most once, unstored, encoded now.
+
+        With `listeners` to those connections only that asked this plugin for it (`Context.listen`).
+        """
+
+    def channel(self, pov_id: str) -> str:
+        """Return the engine's name for what this plugin keeps of a PoV, such as leases."""
 
     def send_user(self, user_id: str, message: Message) -> None:
         """Send to every connection of a user on all nodes: at most once, unstored."""
@@ -280,6 +286,13 @@ class Context(Protocol[S_co]):
 
     def unsubscribe(self, pov_id: str) -> bool:
         """Unsubscribe; return whether it was subscribed. Nothing of the PoV follows the reply."""
+
+    async def listen(self, pov_id: str) -> None:
+        """Have this connection get what the plugin broadcasts to listeners, from now on.
+
+        Until it unsubscribes from the PoV. What is broadcast before the handler's reply comes
+        before it.
+        """
 
     def send(self, message: Message) -> None:
         """Send to this connection, before the reply."""

@@ -93,6 +93,11 @@ class Topic:
         self.idle_since: float | None = None
 
     @property
+    def is_subscription(self) -> bool:
+        """Whether a client subscribed to it: not its inbox, nor a plugin's channel."""
+        return self.kind in ("pov", "team")
+
+    @property
     def wire_id(self) -> str:
         """What clients call it: the PoV's id, or `*`."""
         return wire_id(self.name)

@@ -86,10 +86,7 @@ class ConnectionContext:
             raise Forbidden("The token does not cover this PoV", field="povId")
         name = topic_name(self.grants, pov_id)
         is_new = name not in connection.topics
-        # The inbox is no subscription of the client's.
-        subscriptions = len(connection.topics) - (
-            self.host.inbox(self.user.user_id) in connection.topics
-        )
+        subscriptions = sum(topic.is_subscription for topic in connection.topics.values())
         if is_new and subscriptions >= services.limits.subscriptions:
             raise LimitExceeded(
                 f"A connection has at most {services.limits.subscriptions} subscriptions",
@@ -151,11 +148,14 @@ class ConnectionContext:
 
     def unsubscribe(self, pov_id: str) -> bool:
         """Unsubscribe; return whether it was subscribed."""
-        services, connection = self.host.services, self._connection
-        left = services.hub.leave(connection, topic_name(self.grants, pov_id))
-        if left:
-            services.unsubscribed(pov_id, connection)
-        return left
+        return self.host.services.leave(self._connection, topic_name(self.grants, pov_id))
+
+    async def listen(self, pov_id: str) -> None:
+        """Have this connection get what the plugin broadcasts to listeners."""
+        hub, name = self.host.services.hub, self.host.channel(pov_id)
+        if name not in self._connection.topics:
+            await hub.join(self._connection, name)
+            hub.start(self._connection, name)
 
     def send(self, message: Message) -> None:
         """Send to this connection, before the reply."""

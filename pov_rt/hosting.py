@@ -34,7 +34,14 @@ from pov_rt.messages import Activity, Message, NewActivity, NewNotification
 from pov_rt.publishing import Publisher, Publishing
 from pov_rt.register import Register
 from pov_rt.settings import LimitSettings
-from pov_rt.topics import TEAM_FEED, pov_topic, team_topic, user_topic
+from pov_rt.topics import (
+    TEAM_FEED,
+    channel_topic,
+    pov_topic,
+    team_topic,
+    user_topic,
+    wire_id,
+)
 
 O = TypeVar("O", bound=msgspec.Struct)  # noqa: E741  (options)
 
@@ -65,6 +72,20 @@ class Services:
     subscribed: Callable[[str, Connection], None]
     unsubscribed: Callable[[str, Connection], None]
     renewed: Callable[[Connection], None]
+
+    def leave(self, connection: Connection, name: str) -> bool:
+        """End a subscription, with the plugins' channels on its PoV; return whether it was there.
+
+        Nothing else would end those before the connection does.
+        """
+        if not self.hub.leave(connection, name):
+            return False
+        pov_id = wire_id(name)
+        for topic in list(connection.topics.values()):
+            if topic.wire_id == pov_id and topic.kind not in ("user", "team"):
+                self.hub.leave(connection, topic.name)
+        self.unsubscribed(pov_id, connection)
+        return True
 
 
 class PluginHost:
@@ -123,9 +144,14 @@ class PluginHost:
             raise TypeError(f"the plugin {self.name!r} did not declare options={kind.__name__}")
         return options
 
-    def broadcast(self, pov_id: str, message: Message) -> None:
-        """Send to the PoV's subscribers on all nodes."""
-        self.services.hub.broadcast(pov_topic(pov_id), encode(message))
+    def broadcast(self, pov_id: str, message: Message, *, listeners: bool = False) -> None:
+        """Send to the PoV's subscribers on all nodes, or to those who listen to the plugin."""
+        name = self.channel(pov_id) if listeners else pov_topic(pov_id)
+        self.services.hub.broadcast(name, encode(message))
+
+    def channel(self, pov_id: str) -> str:
+        """Return the engine's name for what the plugin itself keeps of a PoV."""
+        return channel_topic(self.name, pov_id)
 
     def send_user(self, user_id: str, message: Message) -> None:
         """Send to every connection of a user on all nodes."""
@@ -195,15 +221,13 @@ class PluginHost:
         lost = [
             pov_id
             for pov_id in (
-                topic.wire_id for topic in connection.topics.values() if topic.kind != "user"
+                topic.wire_id for topic in connection.topics.values() if topic.is_subscription
             )
             if not sees(identity.grants, pov_id)
             or topic_name(identity.grants, pov_id) not in connection.topics
         ]
         for pov_id in lost:
-            name = topic_name(old.grants, pov_id)
-            self.services.hub.leave(connection, name)
-            self.services.unsubscribed(pov_id, connection)
+            self.services.leave(connection, topic_name(old.grants, pov_id))
         return lost
 
 
@@ -213,7 +237,7 @@ def _describe(connection: Connection, now: float) -> ConnectionInfo:
         connection_id=connection.id,
         user_id=connection.identity.user_id,
         device=connection.device,
-        povs=[topic.wire_id for topic in connection.topics.values() if topic.kind != "user"],
+        povs=[topic.wire_id for topic in connection.topics.values() if topic.is_subscription],
         remote_ip=connection.remote_ip,
         age_s=round(now - connection.opened_at, 1),
         received_bytes=received,

@@ -8,7 +8,7 @@ gets beside its message, `Host` what everything else gets.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
@@ -167,6 +167,7 @@ HOOKS: Mapping[str, tuple[int, bool]] = {
     "subscribed": (2, False),
     "unsubscribed": (2, False),
     "published": (3, False),
+    "expired": (3, False),
     "before_publish": (2, True),
 }
 """Each hook's number of arguments and whether it may be `async`."""
@@ -200,12 +201,14 @@ class OnRequest(Generic[S]):
 class Plugin(Generic[S]):
     """A named set of message types, hooks, timers and HTTP routes: `plugin = Plugin("poll")`.
 
-    `options` is the class of `[plugins.NAME]` in the settings. The declarations are read once, when
+    `options` is the class of `[plugins.NAME]` in the settings; `pushes` are the messages it sends
+    that are no handler's answer, for the documentation. The declarations are read once, when
     the server starts; adding to them later has no effect.
     """
 
     name: str
     options: type[msgspec.Struct] | None = None
+    pushes: Sequence[type[Message]] = ()
     handlers: list[HandlerSpec] = field(default_factory=list, init=False, repr=False)
     hooks: list[tuple[str, Callable[..., Any], Source]] = field(
         default_factory=list, init=False, repr=False
@@ -270,6 +273,16 @@ class Plugin(Generic[S]):
     ) -> Callable[[Activity, Published, Host[S]], None]:
         """Call after an activity became durable, on the node that published it; not for retries."""
         return self._hook("published", function)
+
+    def expired(
+        self, function: Callable[[str, str, Host[S]], None]
+    ) -> Callable[[str, str, Host[S]], None]:
+        """Call with the PoV and the member after one of the plugin's leases has ended.
+
+        Those of `host.leases` under `host.channel(pov_id)`, on one node for each: when the time
+        given with `leave` is over, or when the node that held it is gone.
+        """
+        return self._hook("expired", function)
 
     def before_publish(
         self, function: Callable[[Activity, Host[S]], Activity | Awaitable[Activity | None] | None]

@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 STOP_S = 5.0
 """How long a plugin's lifespan may take to shut down."""
 
+EXPIRE_S = 0.5
+RENEW_TICKS = 20
+"""The node's lease is renewed every 10 s, a third of the time it lasts."""
+
 Hook = tuple[PluginHost, Callable[..., Any]]
 
 
@@ -68,6 +72,9 @@ class PluginRuntime:
                     failure = containment.contain(error)
                     raise PluginError(source, f"the lifespan failed: {failure!r}") from failure
                 self._lifespans.append((host, lifespan))
+        if self._hooks.get("expired"):
+            host, _ = self._hooks["expired"][0]
+            self._timers.add(asyncio.get_running_loop().create_task(self._watch_leases(host)))
         for found in self._registry.found:
             for timer in found.plugin.timers:
                 work = self._run_timer(self.hosts[found.plugin.name], timer)
@@ -86,6 +93,21 @@ class PluginRuntime:
     def context(self, plugin: str, connection: Connection) -> ConnectionContext:
         """Return what a handler of the plugin is given."""
         return ConnectionContext(self.hosts[plugin], connection)
+
+    async def _watch_leases(self, host: PluginHost) -> None:
+        """Renew the node's lease, and tell each plugin which of its own have ended."""
+        leases, ticks = host.leases, 0
+        while True:
+            await asyncio.sleep(EXPIRE_S)
+            ticks += 1
+            with containment.logged(log, "watching over leases failed"):
+                if ticks % RENEW_TICKS == 0:
+                    await leases.renew()
+                for name, lease in await leases.expire():
+                    plugin, _, pov_id = name.partition("/")
+                    for owner, function in self._hooks.get("expired", ()):
+                        if owner.name == plugin:
+                            _call(owner, function, pov_id, lease.member, owner)
 
     def connected(self, connection: Connection) -> None:
         """Call the `connected` hooks."""

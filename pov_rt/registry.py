@@ -68,6 +68,12 @@ class Registry:
         """Every message type that a client may send."""
         return frozenset(handler.tag for handler in self.handlers.values())
 
+    @property
+    def pushes(self) -> tuple[type[Message], ...]:
+        """Every message that is sent without being asked for: the server's and the plugins'."""
+        own = (push for found in self.found for push in found.plugin.pushes)
+        return tuple(dict.fromkeys([*CORE_PUSHES, *own]))
+
 
 def build_registry(
     plugin_settings: Mapping[str, Mapping[str, Any]],

@@ -21,7 +21,7 @@ from pov_rt.answers import (
     SocketToken,
 )
 from pov_rt.errors import ERRORS
-from pov_rt.messages import CORE_PUSHES, Message
+from pov_rt.messages import Message
 from pov_rt.registry import Registry, Route
 from pov_rt.settings import Settings
 from pov_rt.version import VERSION
@@ -58,7 +58,7 @@ def asyncapi(registry: Registry, settings: Settings) -> Document:
     """Describe every message of the socket."""
     requests = {handler.tag: handler for handler in registry.handlers.values()}
     classes: dict[str, type[Message]] = {tag: h.spec.message for tag, h in requests.items()}
-    for reply in [*CORE_PUSHES, *(r for h in requests.values() for r in h.replies)]:
+    for reply in [*registry.pushes, *(r for h in requests.values() for r in h.replies)]:
         classes.setdefault(tag_of(reply), reply)
     components = Components(classes.values())
     channel = {"$ref": "#/channels/socket"}
@@ -73,7 +73,7 @@ def asyncapi(registry: Registry, settings: Settings) -> Document:
         if handler.replies:
             replies = [_message_ref(tag_of(reply)) for reply in handler.replies]
             operations[f"receive.{tag}"]["reply"] = {"channel": channel, "messages": replies}
-    for push in CORE_PUSHES:
+    for push in registry.pushes:
         operations[f"send.{tag_of(push)}"] = {
             "action": "send",
             "channel": channel,

@@ -198,7 +198,7 @@ class Server:
         self.health.remove(connection)
         for topic in list(connection.topics.values()):
             self.hub.leave(connection, topic.name)
-            if topic.kind != "user":
+            if topic.is_subscription:
                 self._unsubscribed(topic.wire_id, connection)
         for task in (connection.worker, *(connection.tasks or ())):
             if task is not None:

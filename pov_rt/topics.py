@@ -24,6 +24,11 @@ def user_topic(user_id: str) -> str:
     return "user/" + user_id
 
 
+def channel_topic(plugin: str, pov_id: str) -> str:
+    """Return the topic of a plugin's own signals on a PoV."""
+    return f"{plugin}/{pov_id}"
+
+
 def wire_id(topic: str) -> str:
     """Return what the wire calls a PoV's topic or a team feed: the PoV's id, or `*`."""
     kind, _, name = topic.partition("/")

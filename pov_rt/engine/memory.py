@@ -228,12 +228,15 @@ class MemoryLeases:
         self._node = node
         self._renewed_at = clock.monotonic()
         self._members: dict[str, dict[str, Lease]] = {}
+        # Apart, so that looking for those whose time is over does not go through all the others.
+        self._leaving: dict[tuple[str, str], Lease] = {}
 
     async def put(self, topic: str, member: str, body: bytes) -> bool:
         """Enter or update a member."""
         members = self._members.setdefault(topic, {})
         is_new = member not in members
         members[member] = Lease(member, body, self._node)
+        self._leaving.pop((topic, member), None)
         return is_new
 
     async def leave(self, topic: str, member: str, after_s: float) -> bool:
@@ -241,8 +244,8 @@ class MemoryLeases:
         lease = self._members.get(topic, {}).get(member)
         if lease is None:
             return False
-        leaving_at = self._clock.time() + after_s
-        self._members[topic][member] = lease._replace(leaving_at=leaving_at)
+        lease = lease._replace(leaving_at=self._clock.time() + after_s)
+        self._members[topic][member] = self._leaving[topic, member] = lease
         return True
 
     async def remove(self, topic: str, member: str) -> bool:
@@ -251,18 +254,27 @@ class MemoryLeases:
 
     async def members(self, topic: str) -> Sequence[Lease]:
         """Return the members that have not expired."""
-        return [
-            lease for lease in self._members.get(topic, {}).values() if not self._expired(lease)
-        ]
+        members = self._members.get(topic, {}).values()
+        if self._is_gone():
+            return []
+        now = self._clock.time()
+        return [each for each in members if each.leaving_at is None or each.leaving_at > now]
 
     async def expire(self) -> Sequence[tuple[str, Lease]]:
         """Remove and return expired members."""
-        gone = [
-            (topic, lease)
-            for topic, members in self._members.items()
-            for lease in members.values()
-            if self._expired(lease)
-        ]
+        now = self._clock.time()
+        if self._is_gone():
+            gone = [
+                (topic, lease)
+                for topic, members in self._members.items()
+                for lease in members.values()
+            ]
+        else:
+            gone = [
+                (topic, lease)
+                for (topic, _), lease in self._leaving.items()
+                if lease.leaving_at is not None and lease.leaving_at <= now
+            ]
         for topic, lease in gone:
             self._take(topic, lease.member)
         return gone
@@ -271,14 +283,13 @@ class MemoryLeases:
         """Renew the node's lease."""
         self._renewed_at = self._clock.monotonic()
 
-    def _expired(self, lease: Lease) -> bool:
-        if self._clock.monotonic() - self._renewed_at > LEASE_S:
-            return True
-        return lease.leaving_at is not None and lease.leaving_at <= self._clock.time()
+    def _is_gone(self) -> bool:
+        return self._clock.monotonic() - self._renewed_at > LEASE_S
 
     def _take(self, topic: str, member: str) -> Lease | None:
         members = self._members.get(topic, {})
         lease = members.pop(member, None)
+        self._leaving.pop((topic, member), None)
         if not members:
             self._members.pop(topic, None)
         return lease

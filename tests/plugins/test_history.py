@@ -49,12 +49,13 @@ def test_chosen_sorts_are_found_however_rare(server: RunningServer, connect: Con
         publish(server, 900)
     publish(server, 1, type="phase", action="changed")
     ana = connect()
-    found, answers, cursor = [], 0, {}
-    while cursor is not None:
+    found: list[int] = []
+    answers, cursor = 0, dict[str, int]()
+    while answers == 0 or cursor:
         page = ask(ana, types=["phase"], **cursor)
         found += offsets(page)
         answers += 1
-        cursor = {"before": page["next"]} if "next" in page else None
+        cursor = {"before": page["next"]} if "next" in page else {}
     assert found == [7202, 1]
     assert 1 < answers < 5, "each answer looks at a bounded number"
     assert offsets(ask(ana, users=["cy"], after=0, limit=1)) == [1]

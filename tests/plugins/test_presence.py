@@ -1,0 +1,163 @@
+"""Who is on a PoV, whatever comes and goes."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+from tornado.httpclient import HTTPClient
+
+from pov_rt.settings import LimitSettings, Settings
+from pov_rt.testing import Client, Connect, RunningServer, make_settings
+
+GRACE_S = 0.6
+
+
+@pytest.fixture
+def settings() -> Settings:
+    made = make_settings(limits=LimitSettings(message_rate="10000/s"))
+    made.plugins["presence"] = {"grace_s": GRACE_S}
+    return made
+
+
+def join(client: Client, pov: str = "acme") -> Client:
+    assert client.request({"type": "subscribe", "povId": pov})["type"] == "subscribed"
+    return client
+
+
+def ask(client: Client, **fields: Any) -> dict[str, Any]:
+    return client.request({"type": "presence", "povId": "acme", **fields})
+
+
+def users(answer: dict[str, Any]) -> dict[str, tuple[list[str], str]]:
+    return {each["userId"]: (each["devices"], each["state"]) for each in answer["users"]}
+
+
+def diff(client: Client) -> dict[str, Any]:
+    told = client.receive()
+    assert told["type"] == "presence_diff"
+    return told
+
+
+def test_a_user_is_one_on_however_many_devices(connect: Connect) -> None:
+    ana = join(connect("ana", device="laptop"))
+    ben = join(connect("ben"))
+    answer = ask(ben)
+    assert (answer["type"], answer["more"]) == ("present", 0)
+    assert users(answer) == {"ana": (["laptop"], "active"), "ben": (["default"], "active")}
+    phone = join(connect("ana", device="phone"))
+    assert [each["devices"] for each in diff(ben)["changed"]] == [["laptop", "phone"]]
+    ask(phone, state="away")
+    assert [each["state"] for each in diff(ben)["changed"]] == ["away"]
+    ana.socket.close()
+    assert [each["devices"] for each in diff(ben)["changed"]] == [["phone"]]
+    phone.request({"type": "unsubscribe", "povId": "acme"})
+    told = diff(ben)
+    assert (told["left"], told["joined"], told["changed"]) == (["ana"], [], [])
+    assert set(users(ask(ben))) == {"ben"}
+
+
+def test_a_reload_is_nothing_to_tell(connect: Connect) -> None:
+    ben = join(connect("ben"))
+    ana = join(connect("ana"))
+    since = next(each["since"] for each in ask(ben)["users"] if each["userId"] == "ana")
+    for _ in range(3):
+        ana.socket.close()
+        ana = join(connect("ana"))
+    cy = join(connect("cy"))
+    assert [each["userId"] for each in diff(ben)["joined"]] == ["cy"]
+    assert {each["userId"]: each["since"] for each in ask(ben)["users"]}["ana"] == since
+    cy.socket.close()
+    assert diff(ben)["left"] == ["cy"]
+
+
+def test_only_those_who_asked_are_told_and_no_more_once_they_leave(
+    connect: Connect,
+) -> None:
+    asked, silent, plain = (
+        join(connect("a")),
+        join(connect("b")),
+        join(connect("c", v1=False)),
+    )
+    ask(asked)
+    newcomer = join(connect("d"))
+    assert [each["userId"] for each in diff(asked)["joined"]] == ["d"]
+    for client in (silent, plain):
+        assert client.request({"type": "ping"})["type"] == "pong"
+        assert not client._early
+    asked.request({"type": "unsubscribe", "povId": "acme"})
+    newcomer.request({"type": "unsubscribe", "povId": "acme"})
+    watcher = join(connect("e"))
+    ask(watcher)
+    while set(users(ask(watcher))) != {"b", "c", "e"}:
+        pass
+    assert not asked._early
+
+
+def test_a_client_without_the_right_or_a_subscription_is_refused(connect: Connect) -> None:
+    assert ask(connect("ana"))["code"] == "forbidden"
+    assert ask(join(connect("ana", can=["subscribe"])))["code"] == "forbidden"
+    assert ask(join(connect("ana")), state="asleep")["code"] == "invalid_message"
+
+
+def test_http_answers_the_same(server: RunningServer, connect: Connect) -> None:
+    answer = ask(join(connect("ana")))
+    client = HTTPClient()
+    try:
+        got = client.fetch(
+            f"http://{server.address}/api/povs/acme/presence",
+            headers={"Authorization": f"Bearer {server.token('x', povs=['acme'])}"},
+        )
+    finally:
+        client.close()
+    assert json.loads(got.body) == {key: answer[key] for key in answer if key != "id"}
+
+
+class Watcher:
+    """Keeps a snapshot true by the diffs, as a client does."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.users = {each["userId"]: each for each in ask(client)["users"]}
+        early, client._early = client._early, []
+        for told in early:
+            self.apply(told)
+
+    def apply(self, told: dict[str, Any]) -> None:
+        for each in told["joined"] + told["changed"]:
+            self.users[each["userId"]] = each
+        for user in told["left"]:
+            self.users.pop(user, None)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_snapshot_and_the_diffs_make_the_later_snapshot(connect: Connect, seed: int) -> None:
+    chance = random.Random(seed)
+    watcher = Watcher(join(connect("watcher")))
+    there: list[Client] = []
+    for _ in range(40):
+        if there and chance.random() < 0.45:
+            client = there.pop(chance.randrange(len(there)))
+            if chance.random() < 0.5:
+                client.socket.close()
+            else:
+                client.request({"type": "unsubscribe", "povId": "acme"})
+        else:
+            user, device = chance.choice("abcde"), chance.choice("xyz")
+            there.append(join(connect(user, device=device)))
+            if chance.random() < 0.3:
+                ask(there[-1], state=chance.choice(["away", "active"]))
+    last = join(connect("last"))
+    ask(last)
+    last.request({"type": "unsubscribe", "povId": "acme"})
+    left: set[str] = set()
+    while "last" not in left:  # by then every earlier grace is over too
+        told = diff(watcher.client)
+        watcher.apply(told)
+        left |= set(told["left"])
+    later = {each["userId"]: each for each in ask(watcher.client)["users"]}
+    for told in watcher.client._early:
+        watcher.apply(told)
+    assert watcher.users == later
