@@ -1,36 +1,8 @@
 """Notifications to a user, kept until each device has acknowledged them or one has read them."""
 
-from typing import Annotated
+from pov_rt.plugin import UNSET, Context, NewNotification, Part, Plugin, Request
 
-from pov_rt.plugin import (
-    UNSET,
-    Context,
-    InvalidMessage,
-    Message,
-    NewNotification,
-    Part,
-    Plugin,
-    Position,
-    Range,
-    Request,
-)
-
-
-class Read(Message, tag="read"):
-    """The user has read the notifications up to `offset`: no device needs them any more."""
-
-    inbox: bool
-    offset: Annotated[int, Range(0, 2**53 - 1)]
-
-
-class InboxRead(Message, tag="inbox_read"):
-    """The user has read the inbox up to `offset`, here or on another device."""
-
-    epoch: str
-    offset: int
-
-
-plugin = Plugin("inbox", pushes=[InboxRead])
+plugin = Plugin("inbox")
 
 
 class Notified(Part):
@@ -48,23 +20,6 @@ def connected(context: Context) -> None:
     """Deliver the inbox to clients that know what a notification is."""
     if context.subprotocol:
         context.follow_inbox()
-
-
-@plugin.on(Read)
-async def read(message: Read, context: Context) -> InboxRead:
-    """Move the user's mark and tell all devices."""
-    if not message.inbox:
-        raise InvalidMessage(field="inbox", detail="Only the inbox can be read so far")
-    sent = context.delivered()
-    if sent is None or message.offset > sent.offset:
-        raise InvalidMessage(field="offset", detail="This connection was not sent that much")
-    user_id = context.user.user_id
-    position = Position(sent.epoch, message.offset)
-    host = context.host
-    mark = await host.marks.advance(host.inbox(user_id), user_id, "read", position)
-    answer = InboxRead(epoch=mark.epoch, offset=mark.offset)
-    host.send_user(user_id, answer)
-    return answer
 
 
 @plugin.http("POST", "/users/{user_id}/notifications", grant="publish", service=True)

@@ -65,6 +65,8 @@ class Result(Part):
     offset: int | UnsetType = UNSET
     oldest_offset: int | UnsetType = UNSET
     guarantee: Guarantee | UnsetType = UNSET
+    read_offset: int | UnsetType = UNSET
+    unread: int | UnsetType = UNSET
     recovered: bool | UnsetType = UNSET
     missed: int | UnsetType = UNSET
     digest: Digest | UnsetType = UNSET
@@ -83,6 +85,8 @@ class Answer(Message, tag="subscribed"):
     offset: int | UnsetType = UNSET
     oldest_offset: int | UnsetType = UNSET
     guarantee: Guarantee | UnsetType = UNSET
+    read_offset: int | UnsetType = UNSET
+    unread: int | UnsetType = UNSET
     recovered: bool | UnsetType = UNSET
     missed: int | UnsetType = UNSET
     digest: Digest | UnsetType = UNSET
@@ -162,6 +166,12 @@ async def enter(pov_id: str, place: Any, context: Context, *, durable: bool) -> 
         "oldest_offset": done.oldest_offset,
         "guarantee": done.guarantee,
     }
+    if context.subprotocol and pov_id != "*":
+        # Up to where the user has read it, on whatever device.
+        user_id = context.user.user_id
+        mark = await context.host.marks.get(context.topic(pov_id), user_id, "read")
+        read = mark.offset if mark is not None and mark.epoch == done.epoch else 0
+        fields |= {"read_offset": read, "unread": done.offset - read}
     if place is not UNSET:
         # Without a cursor nobody knows what the device has: its app has to load everything.
         fields["recovered"] = done.recovered is True

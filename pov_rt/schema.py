@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -59,7 +59,7 @@ def asyncapi(registry: Registry, settings: Settings) -> Document:
     requests = {handler.tag: handler for handler in registry.handlers.values()}
     classes: dict[str, type[Message]] = {tag: h.spec.message for tag, h in requests.items()}
     for reply in [*registry.pushes, *(r for h in requests.values() for r in h.replies)]:
-        classes.setdefault(tag_of(reply), reply)
+        classes.setdefault(_name(reply, classes), reply)
     components = Components(classes.values())
     channel = {"$ref": "#/channels/socket"}
     operations: Document = {}
@@ -71,14 +71,14 @@ def asyncapi(registry: Registry, settings: Settings) -> Document:
             "messages": [_message_ref(tag)],
         }
         if handler.replies:
-            replies = [_message_ref(tag_of(reply)) for reply in handler.replies]
+            replies = [_message_ref(_name(reply, classes)) for reply in handler.replies]
             operations[f"receive.{tag}"]["reply"] = {"channel": channel, "messages": replies}
     for push in registry.pushes:
         operations[f"send.{tag_of(push)}"] = {
             "action": "send",
             "channel": channel,
             "summary": first_line(push),
-            "messages": [_message_ref(tag_of(push))],
+            "messages": [_message_ref(_name(push, classes))],
         }
     return {
         "asyncapi": "3.0.0",
@@ -108,8 +108,12 @@ def asyncapi(registry: Registry, settings: Settings) -> Document:
         "operations": operations,
         "components": {
             "messages": {
-                tag: {"name": tag, "summary": first_line(kind), "payload": components.ref(kind)}
-                for tag, kind in sorted(classes.items())
+                name: {
+                    "name": tag_of(kind),
+                    "summary": first_line(kind),
+                    "payload": components.ref(kind),
+                }
+                for name, kind in sorted(classes.items())
             },
             "schemas": components.schemas,
             "securitySchemes": {
@@ -327,6 +331,12 @@ def tag_of(message: type[Message]) -> str:
 def first_line(documented: Any) -> str:
     """Return the first line of a docstring."""
     return (inspect.getdoc(documented) or "").partition("\n")[0]
+
+
+def _name(sent: type[Message], classes: Mapping[str, type[Message]]) -> str:
+    """Return what a message that the server sends is called: its type, unless a client's is."""
+    tag = tag_of(sent)
+    return tag if classes.get(tag, sent) is sent else f"{tag}_sent"
 
 
 def _message_ref(tag: str) -> dict[str, str]:

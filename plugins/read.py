@@ -1,0 +1,144 @@
+"""Read receipts: how far each user has read a PoV, or their own inbox."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from pov_rt.plugin import (
+    UNSET,
+    Context,
+    EpochChanged,
+    Forbidden,
+    Host,
+    InvalidMessage,
+    Message,
+    Part,
+    Plugin,
+    Position,
+    PovId,
+    Range,
+    Request,
+    UnsetType,
+)
+
+TICK_S = 0.25
+"""What several users read in this time is told of in one frame."""
+MAX_NAMED = 500
+
+Offset = Annotated[int, Range(0, 2**53 - 1)]
+
+
+class Read(Message, tag="read"):
+    """The user has read a PoV, or with `inbox` the notifications, up to `offset`."""
+
+    offset: Offset
+    pov_id: PovId | UnsetType = UNSET
+    inbox: bool = False
+    epoch: str | UnsetType = UNSET
+
+
+class Receipts(Message, tag="receipts"):
+    """Up to where users have read the PoV, those who went on since the last message."""
+
+    pov_id: str
+    read: dict[str, int]
+
+
+class InboxRead(Message, tag="inbox_read"):
+    """The user has read the inbox up to `offset`, here or on another device."""
+
+    epoch: str
+    offset: int
+
+
+class Readers(Part):
+    """Who has read the PoV up to `offset`: how many, of how many who follow it, and who.
+
+    Those follow it who are subscribed durably, are there, or have ever read it. At most 500 are
+    named.
+    """
+
+    pov_id: str
+    epoch: str
+    offset: int
+    readers: int
+    followers: int
+    users: list[str]
+
+
+Unread = dict[str, dict[str, int]]
+"""By PoV and user: what is to be told of next."""
+
+plugin = Plugin[Unread]("read", pushes=[Receipts, InboxRead])
+
+
+@plugin.lifespan
+async def unread(host: Host) -> AsyncIterator[Unread]:
+    """Begin with nothing to tell."""
+    yield {}
+
+
+@plugin.on(Read)
+async def read(message: Read, context: Context[Unread]) -> Receipts | InboxRead:
+    """Move the user's mark, which never goes back."""
+    if (message.pov_id is UNSET) != message.inbox:
+        raise InvalidMessage(field="povId", detail="Send povId, or inbox: true")
+    pov_id = None if message.pov_id is UNSET else message.pov_id
+    sent, host, user_id = context.delivered(pov_id), context.host, context.user.user_id
+    if sent is None:
+        raise Forbidden("Subscribe before you read", field="povId")
+    if message.epoch is not UNSET and message.epoch != sent.epoch:
+        raise EpochChanged(field="epoch")
+    if message.offset > sent.offset:
+        raise InvalidMessage(
+            field="offset", detail=f"This connection was sent no more than {sent.offset}"
+        )
+    topic = host.inbox(user_id) if pov_id is None else context.topic(pov_id)
+    position = Position(sent.epoch, message.offset)
+    mark = await host.marks.advance(topic, user_id, "read", position)
+    answer: Receipts | InboxRead
+    if pov_id is None:
+        answer = InboxRead(epoch=mark.epoch, offset=mark.offset)
+        host.send_user(user_id, answer)
+        return answer
+    answer = Receipts(pov_id=pov_id, read={user_id: mark.offset})
+    if mark.offset == message.offset:
+        # The user's other devices learn it at once, and whether they look at the PoV or not.
+        host.send_user(user_id, answer)
+        context.state.setdefault(pov_id, {})[user_id] = mark.offset
+    return answer
+
+
+@plugin.every(TICK_S)
+def tick(host: Host[Unread]) -> None:
+    """Tell each PoV who has read on."""
+    for pov_id, users in host.state.items():
+        host.broadcast(pov_id, Receipts(pov_id=pov_id, read=users))
+    host.state.clear()
+
+
+@plugin.http("GET", "/povs/{pov_id}/receipts", grant="subscribe")
+async def readers(request: Request[Unread]) -> Readers:
+    """Answer who has read `?offset=` of the PoV; without it, its newest activity."""
+    pov_id, host = request.path["pov_id"], request.host
+    page = await host.history(pov_id, limit=1, reverse=True)
+    wanted = request.query.get("offset", str(page.offset))
+    if not wanted.isascii() or not wanted.isdigit() or len(wanted) > 16:
+        raise InvalidMessage(f"offset must be a number, and is {wanted[:20]!r}", field="offset")
+    offset = int(wanted)
+    marks = await host.marks.all(host.topic(pov_id), "read")
+    users = [
+        user for user, mark in marks.items() if mark.epoch == page.epoch and mark.offset >= offset
+    ]
+    followers = {
+        *marks,
+        *(await host.sets.members(f"followers/{pov_id}")),
+        *(lease.member for lease in await host.leases.members(f"presence/{pov_id}")),
+    }
+    return Readers(
+        pov_id=pov_id,
+        epoch=page.epoch,
+        offset=offset,
+        readers=len(users),
+        followers=len(followers),
+        users=sorted(users)[:MAX_NAMED],
+    )

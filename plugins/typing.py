@@ -1,0 +1,127 @@
+"""Who is typing on a PoV, and where; never stored, and over after some seconds of silence."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from pov_rt.plugin import (
+    UNSET,
+    Context,
+    Forbidden,
+    Host,
+    Length,
+    Message,
+    Part,
+    Plugin,
+    PovId,
+    UnsetType,
+)
+
+SILENCE_S = 6.0
+"""A user who has not renewed it for this long has stopped."""
+TICK_S = 0.5
+"""A PoV is told of its typists at most this often, in one frame for all."""
+MAX_NAMED = 20
+
+Where = Annotated[str, Length(0, 64)]
+
+
+class Typing(Message, tag="typing"):
+    """Say that one is typing, and where; repeat it every few seconds. `active: false`: stopped."""
+
+    pov_id: PovId
+    active: bool
+    where: Where | UnsetType = UNSET
+
+
+class Typist(Part):
+    """A user who is typing."""
+
+    user_id: str
+    where: str | UnsetType = UNSET
+
+
+class Typists(Message, tag="typing"):
+    """All who are typing on the PoV, oneself perhaps among them; `more` are not named."""
+
+    pov_id: str
+    users: list[Typist]
+    more: int
+
+
+class Desk:
+    """What is to be looked at: PoVs that may have changed, users who stopped; and what was told."""
+
+    def __init__(self) -> None:
+        self.changed: set[str] = set()
+        self.stopped: set[tuple[str, str]] = set()
+        self.told: dict[str, list[tuple[str, bytes]]] = {}
+
+
+plugin = Plugin[Desk]("typing", pushes=[Typists])
+
+
+@plugin.lifespan
+async def desk(host: Host) -> AsyncIterator[Desk]:
+    """Begin with nobody."""
+    yield Desk()
+
+
+# Unordered: what a user types is not held up by what the user does.
+@plugin.on(Typing, grant="collaborate", rate="4/s", unordered=True)
+async def typing(message: Typing, context: Context[Desk]) -> None:
+    """Take note; the next tick tells of it."""
+    pov_id, user_id, host = message.pov_id, context.user.user_id, context.host
+    if not context.subscribed(pov_id):
+        raise Forbidden("Subscribe first", field="povId")
+    if message.active:
+        where = b"" if message.where is UNSET else message.where.encode()
+        await host.leases.put(host.channel(pov_id), user_id, where)
+        await host.leases.leave(host.channel(pov_id), user_id, SILENCE_S)
+    else:
+        await host.leases.remove(host.channel(pov_id), user_id)
+    context.state.changed.add(pov_id)
+
+
+@plugin.subscribed
+def came(pov_id: str, context: Context[Desk]) -> None:
+    """Tell a newcomer too who is typing."""
+    if context.state.told.pop(pov_id, None):
+        context.state.changed.add(pov_id)
+
+
+@plugin.unsubscribed
+def went(pov_id: str, context: Context[Desk]) -> None:
+    """Take note that a user has left, and so stopped."""
+    if pov_id in context.state.told or pov_id in context.state.changed:
+        context.state.stopped.add((pov_id, context.user.user_id))
+
+
+@plugin.expired
+def fell_silent(pov_id: str, user_id: str, host: Host[Desk]) -> None:
+    """Take note that a user's time is over."""
+    host.state.changed.add(pov_id)
+
+
+@plugin.every(TICK_S)
+async def tick(host: Host[Desk]) -> None:
+    """Tell each PoV on which somebody began or stopped."""
+    mine = host.state
+    stopped, mine.stopped = mine.stopped, set()
+    for pov_id, user_id in stopped:
+        await host.leases.remove(host.channel(pov_id), user_id)
+        mine.changed.add(pov_id)
+    changed, mine.changed = mine.changed, set()
+    for pov_id in changed:
+        now = [(each.member, each.body) for each in await host.leases.members(host.channel(pov_id))]
+        if now == mine.told.get(pov_id, []):
+            continue
+        users = [
+            Typist(user_id=user_id, where=where.decode() if where else UNSET)
+            for user_id, where in now[:MAX_NAMED]
+        ]
+        more = len(now) - len(users)
+        host.broadcast(pov_id, Typists(pov_id=pov_id, users=users, more=more))
+        if now:
+            mine.told[pov_id] = now
+        else:
+            mine.told.pop(pov_id, None)
