@@ -200,6 +200,19 @@ class Host(Protocol[S_co]):
     ) -> None:
         """Close the matching connections on all nodes; one of the two ids is needed."""
 
+    async def revoke(
+        self,
+        *,
+        token_id: str | None = None,
+        user_id: str | None = None,
+        before: float | None = None,
+    ) -> None:
+        """Refuse tokens on all nodes, after restarts too, and close the connections with one.
+
+        One by its id (`jti`), or those of a user, or without a user of everybody, that were issued
+        before an instant (seconds since 1970; for a user now, if none is given).
+        """
+
     def verify(self, token: str) -> Identity:
         """Verify a socket token. Raises `TokenError` or a subclass."""
 

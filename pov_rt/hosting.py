@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
 
 from pov_rt.auth.grants import Grants, Kind
+from pov_rt.auth.revocations import Revocation
 from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.clock import Clock, rfc3339
 from pov_rt.connection import Connection
@@ -72,6 +73,7 @@ class Services:
     subscribed: Callable[[str, Connection], None]
     unsubscribed: Callable[[str, Connection], None]
     renewed: Callable[[Connection], None]
+    revoke: Callable[[Revocation], Awaitable[None]]
 
     def leave(self, connection: Connection, name: str) -> bool:
         """End a subscription, with the plugins' channels on its PoV; return whether it was there.
@@ -199,6 +201,20 @@ class PluginHost:
     ) -> None:
         """Close the matching connections on all nodes."""
         self.services.register.disconnect(user_id=user_id, connection_id=connection_id, code=code)
+
+    async def revoke(
+        self,
+        *,
+        token_id: str | None = None,
+        user_id: str | None = None,
+        before: float | None = None,
+    ) -> None:
+        """Refuse a token, a user's, or all that were issued before an instant."""
+        if token_id is None and user_id is None and before is None:
+            raise ValueError("revoke needs a token_id, a user_id or an instant")
+        if token_id is None and before is None:
+            before = self.clock.time()
+        await self.services.revoke(Revocation(token_id, user_id, before))
 
     def verify(self, token: str) -> Identity:
         """Verify a socket token."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from pov_rt.auth.revocations import Revocation
 from pov_rt.auth.tokens import Identity
 from pov_rt.connection import Connection
 from pov_rt.encoding import encode
@@ -19,12 +20,13 @@ log = logging.getLogger(__name__)
 
 
 class Command(msgspec.Struct, omit_defaults=True):
-    """What one node tells the others: close or send to these connections."""
+    """What one node tells the others: close or send to these connections, or refuse tokens."""
 
     user: str | None = None
     connection: str | None = None
     message: str | None = None
     close: str | None = None
+    revoke: Revocation | None = None
 
 
 _decode = msgspec.json.Decoder(Command).decode
@@ -40,11 +42,13 @@ class Register:
         *,
         settle: Callable[[Connection], None],
         close: Callable[[Connection, CloseCode], None],
+        revoke: Callable[[Revocation], None],
     ) -> None:
         self._signals = signals
         self._limits = limits
         self._settle = settle
         self._close = close
+        self._revoke = revoke
         self._by_id: dict[str, Connection] = {}
         self._by_user: dict[str, dict[str, Connection]] = {}
 
@@ -93,9 +97,11 @@ class Register:
 
     def send_user(self, user_id: str, body: bytes) -> None:
         """Send one encoded message to every connection of a user, on all nodes."""
-        command = Command(user=user_id, message=body.decode())
-        self._carry_out(command)
-        self._signals.send(NODES, encode(command))
+        self._tell_all(Command(user=user_id, message=body.decode()))
+
+    def revoke(self, revocation: Revocation) -> None:
+        """Refuse tokens, and close the connections that have one, on all nodes."""
+        self._tell_all(Command(revoke=revocation))
 
     def disconnect(
         self, *, user_id: str | None, connection_id: str | None, code: CloseCode
@@ -103,9 +109,7 @@ class Register:
         """Close a user's connections, or one, on all nodes."""
         if user_id is None and connection_id is None:
             raise ValueError("disconnect needs a user_id or a connection_id")
-        command = Command(user=user_id, connection=connection_id, close=code.name)
-        self._carry_out(command)
-        self._signals.send(NODES, encode(command))
+        self._tell_all(Command(user=user_id, connection=connection_id, close=code.name))
 
     def hear(self, body: bytes) -> None:
         """Carry out what another node says."""
@@ -116,7 +120,13 @@ class Register:
             return
         self._carry_out(command)
 
+    def _tell_all(self, command: Command) -> None:
+        self._carry_out(command)
+        self._signals.send(NODES, encode(command))
+
     def _carry_out(self, command: Command) -> None:
+        if command.revoke is not None:
+            self._revoke(command.revoke)
         for connection in list(self._matching(command)):
             if command.message is not None and not connection.plain:
                 self._settle(connection)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from pov_rt.auth.keys import Keyring
+from pov_rt.auth.revocations import Revocation, Revocations, decode_revocation
 from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.clock import Clock, SystemClock, rfc3339
 from pov_rt.connection import Connection, Transport
@@ -36,6 +37,8 @@ from pov_rt.version import VERSION
 
 log = logging.getLogger(__name__)
 
+REVOCATIONS = "revocations"
+"""The engine's set of them."""
 WAVE_SIZE = 50
 MAX_WAVES = 20
 COME_BACK_S = 5.0
@@ -64,8 +67,14 @@ class Server:
         self.engine = engine or open_engine(settings, self.clock, self.node)
         self.hub = Hub(self.engine, self.close, self.clock)
         self.register = Register(
-            self.engine.signals, settings.limits, settle=self.hub.settle, close=self.close
+            self.engine.signals,
+            settings.limits,
+            settle=self.hub.settle,
+            close=self.close,
+            revoke=self._enforce,
         )
+        self.revocations = Revocations()
+        self.tokens.revoked = self.revocations.covers
         self.publishing = Publishing(self.engine, settings.limits, self.clock)
         self.health = Health(settings.ping, settings.auth, self.clock, self.close)
         self.plugins = PluginRuntime(
@@ -92,6 +101,7 @@ class Server:
                 subscribed=self._subscribed,
                 unsubscribed=self._unsubscribed,
                 renewed=self.health.renew,
+                revoke=self.revoke,
             ),
         )
         self.publishing.hooks = self.plugins
@@ -119,6 +129,8 @@ class Server:
         """Open the engine and start the plugins. Raises `Unavailable` or `PluginError`."""
         await self.engine.start(_Follower(self))
         await self.engine.watch(NODES)
+        for body in (await self.engine.sets.members(REVOCATIONS)).values():
+            self.revocations.add(decode_revocation(body))
         await self.plugins.start()
         if self.settings.auth.jwks_url is not None:
             await self.keyring.refresh_jwks(self._fetch_jwks)
@@ -244,6 +256,20 @@ class Server:
         now = self.clock.monotonic()
         self.health.sweep(now)
         self.hub.sweep(now)
+
+    async def revoke(self, revocation: Revocation) -> None:
+        """Refuse tokens from now on, after restarts too, and close the connections with one."""
+        expires_at = self.clock.time() + self.settings.auth.revocation_s
+        await self.engine.sets.add(
+            REVOCATIONS, revocation.name, encode(revocation), expires_at=expires_at
+        )
+        self.register.revoke(revocation)
+
+    def _enforce(self, revocation: Revocation) -> None:
+        self.revocations.add(revocation)
+        for connection in self.register.all():
+            if revocation.covers(connection.identity):
+                self.close(connection, CloseCode.TOKEN)
 
     def reload(self, auth: AuthSettings) -> None:
         """Take over changed keys and rules for tokens. Raises `SettingsError`; nothing changes."""

@@ -90,6 +90,8 @@ class AuthSettings(Section, frozen=True, kw_only=True):
     require_grants: bool = False
     """Refuse tokens without `povs`; otherwise such a token may see every PoV."""
     roles: dict[str, RoleSettings] = field(default_factory=dict)
+    revocation_s: Positive = 30 * 86400.0
+    """How long a revocation is kept: no token should be valid for longer."""
     verified_cache: Count = 50_000
     """How many verified tokens are remembered."""
 

@@ -19,6 +19,7 @@ def test_connections_are_found_by_id_and_user_and_bounded() -> None:
         LimitSettings(connections_per_user=3, devices_per_user=2),
         settle=lambda _: None,
         close=lambda each, code: closed.append((each.id, code)),
+        revoke=lambda _: None,
     )
     one, two = connection("1", "ana", clock), connection("2", "ana", clock)
     register.add(one)

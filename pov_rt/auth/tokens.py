@@ -44,6 +44,8 @@ class Identity:
     expires_at: float
     issued_at: float | None
     token_id: str | None
+    parent_id: str | None = None
+    """Of the access token that a socket token was exchanged for."""
 
 
 class Claims(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -60,6 +62,7 @@ class Claims(msgspec.Struct, rename="camel", omit_defaults=True):
     povs: list[str] | str | UnsetType = UNSET
     can: list[str] | UnsetType = UNSET
     team_id: str = DEFAULT_TEAM
+    parent: str | UnsetType = UNSET
 
 
 _CLAIMS = msgspec.json.Decoder(Claims)
@@ -156,6 +159,7 @@ class Tokens:
                 povs="*" if grants.povs is None else sorted(grants.povs),
                 can=UNSET if by_default else sorted(grants.can),
                 team_id=grants.team_id,
+                parent=UNSET if access.token_id is None else access.token_id,
             )
         )
 
@@ -193,6 +197,7 @@ class Tokens:
             expires_at=claims.exp,
             issued_at=None if claims.iat is UNSET else claims.iat,
             token_id=None if claims.jti is UNSET else claims.jti,
+            parent_id=None if claims.parent is UNSET else claims.parent,
         )
         return identity, min(claims.exp, key_until)
 

@@ -1,0 +1,35 @@
+"""For services: tokens that are void at once, such as at a logout."""
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+from pov_rt.plugin import UNSET, InvalidMessage, Length, Part, Plugin, Request, UnsetType, UserId
+
+plugin = Plugin("revoke")
+
+
+class Revoke(Part, forbid_unknown_fields=True):
+    """Which tokens: one by its `jti`, or a user's or everybody's issued before an instant."""
+
+    token_id: Annotated[str, Length(1, 200)] | UnsetType = UNSET
+    user_id: UserId | UnsetType = UNSET
+    issued_before: Annotated[datetime, msgspec.Meta(tz=True)] | UnsetType = UNSET
+
+
+@plugin.http("POST", "/tokens/revoke", grant="operate", service=True)
+async def revoke(request: Request) -> None:
+    """Make tokens void and close the connections that have one."""
+    which = request.body(Revoke)
+    if which.token_id is not UNSET:
+        if which.user_id is not UNSET or which.issued_before is not UNSET:
+            raise InvalidMessage("Send tokenId alone", field="tokenId")
+        await request.host.revoke(token_id=which.token_id)
+        return
+    if which.user_id is UNSET and which.issued_before is UNSET:
+        raise InvalidMessage("Send tokenId, userId or issuedBefore", field="userId")
+    await request.host.revoke(
+        user_id=None if which.user_id is UNSET else which.user_id,
+        before=None if which.issued_before is UNSET else which.issued_before.timestamp(),
+    )

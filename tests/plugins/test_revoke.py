@@ -1,0 +1,134 @@
+"""Revoked tokens are refused at once, everywhere, and after a restart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tornado.httpclient import HTTPClient
+from websockets.exceptions import ConnectionClosed
+
+from pov_rt.auth.grants import Kind
+from pov_rt.auth.revocations import Revocation
+from pov_rt.encoding import encode
+from pov_rt.errors import CloseCode
+from pov_rt.register import Command
+from pov_rt.settings import EngineSettings
+from pov_rt.testing import Client, Connect, RunningServer, make_settings
+
+
+def request(
+    server: RunningServer, path: str, token: str, body: Any = None
+) -> tuple[int, dict[str, Any]]:
+    client = HTTPClient()
+    try:
+        answer = client.fetch(
+            f"http://{server.address}{path}",
+            method="GET" if body is None else "POST",
+            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+            body=None if body is None else json.dumps(body),
+            raise_error=False,
+        )
+    finally:
+        client.close()
+    return answer.code, json.loads(answer.body or "{}")
+
+
+def revoke(server: RunningServer, **body: Any) -> tuple[int, dict[str, Any]]:
+    token = server.token("ops", Kind.SERVICE, can=["operate"])
+    return request(server, "/api/tokens/revoke", token, body)
+
+
+def code_of(server: RunningServer, token: str) -> str:
+    """Say what a client hears that asks why it cannot connect."""
+    code: str = request(server, "/ws/", token)[1]["error"]["code"]
+    return code
+
+
+def closed_with(client: Client) -> int:
+    while True:
+        try:
+            client.receive()
+        except ConnectionClosed as closed:
+            assert closed.rcvd is not None
+            return int(closed.rcvd.code)
+
+
+def test_a_users_tokens_end_and_new_ones_work(server: RunningServer, connect: Connect) -> None:
+    ana, ben = connect("ana"), connect("ben")
+    old = server.token("ana")
+    assert code_of(server, old) == "upgrade_required"
+    assert revoke(server, userId="ana")[0] == 204
+    assert closed_with(ana) == CloseCode.TOKEN.code
+    assert code_of(server, old) == "token_revoked"
+    assert code_of(server, server.token("ana")) == "upgrade_required"
+    assert ben.request({"type": "ping"})["type"] == "pong"
+    refresh = {"type": "refresh", "token": old}
+    assert connect("ana").request(refresh)["code"] == "token_revoked"
+
+
+def test_one_token_ends_with_those_that_were_exchanged_for_it(
+    server: RunningServer, connect: Connect
+) -> None:
+    access = server.token("ana", Kind.ACCESS)
+    other = server.token("ana", Kind.ACCESS)
+    sockets = [request(server, "/api/auth/ws-token", each)[1]["token"] for each in (access, other)]
+    identity = server.call(
+        lambda: server.web.server.tokens.verify(access, frozenset({Kind.ACCESS}))
+    )
+    assert revoke(server, tokenId=identity.token_id)[0] == 204
+    assert request(server, "/api/auth/ws-token", access)[0] == 401
+    assert code_of(server, sockets[0]) == "token_revoked"
+    assert code_of(server, sockets[1]) == "upgrade_required"
+
+
+def test_everybodys_older_tokens_end(server: RunningServer) -> None:
+    old = server.token("ana")
+    assert revoke(server, issuedBefore="2001-01-01T00:00:00Z")[0] == 204
+    assert code_of(server, old) == "upgrade_required"
+    assert revoke(server, issuedBefore="2999-01-01T00:00:00Z")[0] == 204
+    assert code_of(server, old) == "token_revoked"
+
+
+def test_another_nodes_word_is_enough(server: RunningServer, connect: Connect) -> None:
+    ana = connect("ana")
+    body = encode(Command(revoke=Revocation(user_id="ana", before=4e9)))
+    server.call(lambda: server.web.server.register.hear(body))
+    assert closed_with(ana) == CloseCode.TOKEN.code
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "userId"),
+        ({"tokenId": "x", "userId": "ana"}, "tokenId"),
+        ({"issuedBefore": "yesterday"}, "issuedBefore"),
+        ({"user": "ana"}, "user"),
+    ],
+)
+def test_what_names_no_tokens_is_refused(
+    server: RunningServer, body: dict[str, Any], field: str
+) -> None:
+    code, answer = revoke(server, **body)
+    assert (code, answer["error"]["field"]) == (400, field)
+
+
+def test_it_needs_a_service_that_may_operate(server: RunningServer) -> None:
+    path = "/api/tokens/revoke"
+    for token, code in (
+        (server.token("app", Kind.SERVICE, can=["publish"]), 403),
+        (server.token("ana", can=["operate"]), 401),
+    ):
+        assert request(server, path, token, {"userId": "ana"})[0] == code
+
+
+def test_a_restart_forgets_none(tmp_path: Path) -> None:
+    settings = make_settings(engine=EngineSettings(url=f"sqlite://{tmp_path}/log.db"))
+    with RunningServer(settings, None) as server:
+        old = server.token("ana")
+        revoke(server, userId="ana")
+    with RunningServer(settings, None) as server:
+        assert code_of(server, old) == "token_revoked"
+        assert code_of(server, server.token("ben")) == "upgrade_required"
