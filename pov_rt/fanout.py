@@ -191,11 +191,16 @@ class Topic:
 
 def chunks(frames: Sequence[bytes]) -> Iterator[bytes]:
     """Join frames into pieces of about `JOIN_BYTES`."""
+    return map(b"".join, pieces(frames))
+
+
+def pieces(frames: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Divide frames into what is joined."""
     start, size = 0, 0
     for index, frame in enumerate(frames):
         size += len(frame)
         if size > JOIN_BYTES and index > start:
-            yield b"".join(frames[start:index])
+            yield frames[start:index]
             start, size = index, len(frame)
     if start < len(frames):
-        yield b"".join(frames[start:])
+        yield frames[start:]

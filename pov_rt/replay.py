@@ -16,7 +16,7 @@ from pov_rt.context import Since
 from pov_rt.encoding import ActivityEncoder, has_expired
 from pov_rt.engine.base import Entry, Log, Top
 from pov_rt.errors import CloseCode, Unavailable
-from pov_rt.fanout import Progress, Topic, chunks
+from pov_rt.fanout import Progress, Topic, pieces
 from pov_rt.frames import text_frame
 
 MAX_REPLAY = 1000
@@ -190,13 +190,14 @@ class Replay:
                     self._close(connection, CloseCode.GAP)
                     return
                 # Drained after each piece: a page of large activities is more than may wait.
-                for data in chunks(frames):
+                for piece in pieces(frames):
                     if not is_wanted():
                         return
-                    if data:
+                    if data := b"".join(piece):
                         connection.transport.send(data)
+                    # Before the wait, during which the client may acknowledge it.
+                    progress.offset += len(piece)
                     await connection.transport.drained()
-                progress.offset += len(frames)
         except Unavailable:
             self._close(connection, CloseCode.GAP)
 

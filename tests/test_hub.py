@@ -14,7 +14,7 @@ from pov_rt.auth.tokens import Identity
 from pov_rt.clock import ManualClock
 from pov_rt.connection import Connection
 from pov_rt.encoding import encode
-from pov_rt.engine.base import Appended, Conflict, Entry, NewEntry, Page, Top
+from pov_rt.engine.base import Appended, Conflict, Entry, NewEntry, Page, Position, Top
 from pov_rt.engine.memory import MemoryEngine, MemoryLog
 from pov_rt.errors import CloseCode, Unavailable
 from pov_rt.hub import LINGER_S, Hub
@@ -254,6 +254,36 @@ def test_an_engine_that_fails_while_catching_up_closes_with_gap() -> None:
         bench.hub.start(connection, TOPIC)
         await bench.settle()
         assert recorder.closed_with is CloseCode.GAP
+        await bench.hub.close()
+
+    asyncio.run(run())
+
+
+def test_what_was_sent_of_a_replay_counts_as_delivered_while_the_rest_waits() -> None:
+    class Slow(Recorder):
+        read = asyncio.Event()
+
+        async def drained(self) -> None:
+            if self.sends:
+                await self.read.wait()
+
+    async def run() -> None:
+        bench = Bench()
+        await bench.engine.start(bench.hub)
+        big = b'{"id":"1","text":"%b"}' % (b"x" * 40_000)
+        await bench.log.append([NewEntry(TOPIC, "p", str(n), big) for n in range(3)])
+        connection, _ = bench.connect()
+        connection.transport = recorder = Slow()
+        start = Position(bench.log.epoch, 0)
+        assert (await bench.hub.join(connection, TOPIC, start)).recovered
+        bench.hub.start(connection, TOPIC)
+        await bench.settle()
+        assert offsets(recorder) == [1], "the others wait until it has read the first"
+        assert bench.hub.delivered_to(connection, TOPIC) == Position(bench.log.epoch, 1)
+        recorder.read.set()
+        await bench.settle()
+        assert offsets(recorder) == [1, 2, 3]
+        assert bench.hub.delivered_to(connection, TOPIC) == Position(bench.log.epoch, 3)
         await bench.hub.close()
 
     asyncio.run(run())
