@@ -52,8 +52,7 @@ def closed_with(client: Client) -> int:
         try:
             client.receive()
         except ConnectionClosed as closed:
-            assert closed.rcvd is not None
-            return int(closed.rcvd.code)
+            return closed.rcvd.code if closed.rcvd else 0
 
 
 def test_a_users_tokens_end_and_new_ones_work(server: RunningServer, connect: Connect) -> None:
