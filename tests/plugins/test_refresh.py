@@ -7,7 +7,7 @@ import pytest
 from pov_rt.auth.grants import Kind
 from pov_rt.settings import AuthSettings, LimitSettings, Settings
 from pov_rt.testing import SECRET, Connect, RunningServer, make_settings
-from tests.plugins.test_history import publish
+from tests.plugins.test_history_plugin import publish
 
 
 @pytest.fixture
