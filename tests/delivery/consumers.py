@@ -24,18 +24,29 @@ SLOW_RECEIVE_BYTES = 8192
 PASSING = ("unavailable", "timeout")
 """Errors for which a client has to come back: they are no violation."""
 
-Way = Literal["position", "cursor", "resume", "slow"]
+RESTLESS = 0.01
+"""How often a restless reader subscribes again, on the same connection, after a delivery."""
+
+Way = Literal["position", "restless", "cursor", "resume"]
 
 
 class Consumer:
     """One device: subscribes to topics, keeps its positions, and comes back after any loss.
 
-    `way` is how it recovers: from its positions (`slow`: and reads slowly), from its cursors, or by
-    its durable subscriptions.
+    `way` is how it recovers: from its positions (`restless`: also while it is connected), from its
+    cursors, or by its durable subscriptions.
     """
 
     def __init__(
-        self, history: History, port: int, name: str, team: str, topics: Sequence[str], way: Way
+        self,
+        history: History,
+        port: int,
+        name: str,
+        team: str,
+        topics: Sequence[str],
+        way: Way,
+        *,
+        slow: bool = False,
     ) -> None:
         self.name = name
         self.team = team
@@ -50,6 +61,7 @@ class Consumer:
         self._token = make_token(name, team)
         self._topics = topics
         self._way = way
+        self._slow = slow
         self._random = Random(name)
         self._streams = {
             topic: history.stream(name, f"*{team}" if topic == "*" else topic) for topic in topics
@@ -57,6 +69,7 @@ class Consumer:
         self._reached: dict[str, Place] = {}
         self._confirmed: dict[str, Place] = {}
         self._acking: set[str] = set()
+        self._moving: set[str] = set()
         self._asked: dict[str, Place] = {}
         self._by_cursor = False
         self._socket: WebSocket | None = None
@@ -70,7 +83,7 @@ class Consumer:
 
     async def run(self) -> None:
         """Be connected, until it is cancelled."""
-        receive_bytes = SLOW_RECEIVE_BYTES if self._way == "slow" else 0
+        receive_bytes = SLOW_RECEIVE_BYTES if self._slow else 0
         while True:
             with suppress(*LOST):
                 self._socket = await connect(
@@ -80,7 +93,7 @@ class Consumer:
                     device=self.name,
                     receive_bytes=receive_bytes,
                 )
-                if self._way == "slow":
+                if self._slow:
                     self._socket.pace = self._read_slowly
                 self._subscribe(self._socket)
                 await self._socket.lost
@@ -103,6 +116,7 @@ class Consumer:
 
     def _subscribe(self, client: WebSocket) -> None:
         self._acking.clear()
+        self._moving.clear()
         self._asked = dict(self._reached)
         message: dict[str, Any] = {"type": "subscribe", "povIds": list(self._topics)}
         if self._way == "resume":
@@ -119,11 +133,21 @@ class Consumer:
             message["positions"] = positions
         client.send(message)
 
-    def _acknowledge(self, topic: str) -> None:
-        place = self._reached[topic]
+    def _acknowledge(self, topic: str, place: Place) -> None:
         self._acking.add(topic)
         if self._socket is not None:
             self._socket.send({"type": "ack", "id": topic, "povId": topic, **place._asdict()})
+
+    def _move(self, topic: str) -> None:
+        """Subscribe again from where it is; what is on its way will come twice."""
+        if self._socket is None:
+            return
+        self._moving.add(topic)
+        self._asked[topic] = place = self._reached[topic]
+        if self._random.random() < 0.5:
+            self._socket.send({"type": "unsubscribe", "povId": topic})
+        since = place._asdict()
+        self._socket.send({"type": "subscribe", "povId": topic, "since": since})
 
     def _read_slowly(self, size: int) -> None:
         if self._socket is None or self.hurry:
@@ -154,7 +178,10 @@ class Consumer:
             if self._way in ("cursor", "resume") and topic not in self._acking:
                 confirmed = self._confirmed.get(topic)
                 if confirmed is None or push.offset - confirmed.offset >= ACK_EVERY:
-                    self._acknowledge(topic)
+                    self._acknowledge(topic, Place(place.epoch, push.offset))
+            elif self._way == "restless" and topic not in self._moving:
+                if self._random.random() < RESTLESS:
+                    self._move(topic)
             return
         message = json.loads(payload)
         handler = self._handlers.get(message["type"])
@@ -171,6 +198,7 @@ class Consumer:
             since = self._asked.get(topic)
             here = Place(each["epoch"], each["offset"])
             recovered = each.get("recovered")
+            self._moving.discard(topic)
             self._streams[topic].join(
                 *here,
                 since,

@@ -153,7 +153,7 @@ class Reader:
             if offsets and offsets != array("q", range(expected, expected + len(offsets))):
                 self._find_holes(join.epoch, expected, offsets)
             newest = max(expected - 1, max(offsets, default=0))
-            if join.cursor and join.recovered and self._position is not None:
+            if join.recovered and self._position is not None:
                 newest = max(newest, self._position.offset)
             self._position = Place(join.epoch, newest)
             self._ends[join.epoch] = newest
@@ -199,7 +199,9 @@ class Reader:
         if join.epoch != join.since.epoch:
             self._add("flag", f"recovered {self._stream.topic} over a change of the epoch")
             return join.top + 1
-        if not join.cursor or not offsets:
+        if not join.cursor:
+            return join.since.offset + 1
+        if not offsets:
             return position.offset + 1
         # It gets anew what it had received and not acknowledged, or not heard to be acknowledged.
         if offsets[0] <= join.since.offset:
