@@ -2,6 +2,8 @@
 
 from typing import Annotated, Any, Literal
 
+import msgspec
+
 from pov_rt.plugin import (
     MAX_ID_CHARS,
     UNSET,
@@ -13,6 +15,7 @@ from pov_rt.plugin import (
     Length,
     LimitExceeded,
     Message,
+    Only,
     Part,
     Plugin,
     Position,
@@ -20,8 +23,6 @@ from pov_rt.plugin import (
     Since,
     UnsetType,
 )
-
-plugin = Plugin("subscribe")
 
 MAX_DURABLE = 200
 """Durable subscriptions of one user."""
@@ -39,18 +40,36 @@ class Place(Part):
     last: Annotated[int, Range(1, 1000)] | UnsetType = UNSET
 
 
+Kinds = Annotated[list[Annotated[str, Length(1, 64)]], Length(1, 50)]
+Users = Annotated[list[Name], Length(1, 50)]
+
+
+class Filter(Part):
+    """Of which types, actions and users activities are wanted; those of `notUsers` never are."""
+
+    types: Kinds | UnsetType = UNSET
+    actions: Kinds | UnsetType = UNSET
+    users: Users | UnsetType = UNSET
+    not_users: Users | UnsetType = UNSET
+
+
 class Subscribe(Message, tag="subscribe"):
     """Subscribe to one PoV (`povId`, or `*` for the team feed) or to several (`povIds`).
 
     `since` says from where: a position, `"cursor"` for where this device acknowledged, or
-    `{last: n}`; `positions` does so for each of several. `durable` remembers the subscription.
+    `{last: n}`; `positions` does so for each of several. `only` leaves out what it does not name.
+    `durable` remembers the subscription, with its filter.
     """
 
     pov_id: Name | UnsetType = UNSET
     pov_ids: Annotated[list[Name], Length(1, 200)] | UnsetType = UNSET
     since: Literal["cursor"] | Place | UnsetType = UNSET
     positions: dict[str, Place] | UnsetType = UNSET
+    only: Filter | UnsetType = UNSET
     durable: bool = False
+
+
+encode, decode = msgspec.json.encode, msgspec.json.Decoder(Filter).decode
 
 
 class Resume(Message, tag="resume"):
@@ -65,6 +84,7 @@ class Result(Part):
     offset: int | UnsetType = UNSET
     oldest_offset: int | UnsetType = UNSET
     guarantee: Guarantee | UnsetType = UNSET
+    filtered: bool | UnsetType = UNSET
     read_offset: int | UnsetType = UNSET
     unread: int | UnsetType = UNSET
     recovered: bool | UnsetType = UNSET
@@ -77,7 +97,8 @@ class Result(Part):
 class Answer(Message, tag="subscribed"):
     """The subscription stands. Everything after `offset` follows, or after `since` if `recovered`.
 
-    Of what was `missed` and is not recovered, the `digest` says how much it was.
+    Of what is `filtered` not all is sent; a `position` says now and then how far it has come. Of
+    what was `missed` and is not recovered, the `digest` says how much it was.
     """
 
     pov_id: str | UnsetType = UNSET
@@ -85,6 +106,7 @@ class Answer(Message, tag="subscribed"):
     offset: int | UnsetType = UNSET
     oldest_offset: int | UnsetType = UNSET
     guarantee: Guarantee | UnsetType = UNSET
+    filtered: bool | UnsetType = UNSET
     read_offset: int | UnsetType = UNSET
     unread: int | UnsetType = UNSET
     recovered: bool | UnsetType = UNSET
@@ -94,29 +116,86 @@ class Answer(Message, tag="subscribed"):
     results: list[Result] | UnsetType = UNSET
 
 
+class PositionMessage(Message, tag="position"):
+    """How far a filtered subscription has come, of which not all is sent."""
+
+    pov_id: str
+    offset: int
+
+
+plugin = Plugin("subscribe", pushes=[PositionMessage])
+
+
 @plugin.on(Subscribe)
 async def subscribe(message: Subscribe, context: Context) -> Answer:
     """Subscribe the connection."""
     if message.pov_id is not UNSET and message.pov_ids is not UNSET:
         raise InvalidMessage(field="povIds", detail="Send povId or povIds, not both")
     if message.pov_id is not UNSET:
-        since = message.since
-        return Answer(**await enter(message.pov_id, since, context, durable=message.durable))
+        return Answer(**await enter(message.pov_id, message.since, message.only, message, context))
     if message.pov_ids is UNSET:
         raise InvalidMessage(field="povId")
     places = message.positions or {}
-    return await enter_all(
-        {pov_id: places.get(pov_id, message.since) for pov_id in message.pov_ids},
-        context,
-        durable=message.durable,
-    )
+    wanted = [
+        (pov_id, places.get(pov_id, message.since), message.only) for pov_id in message.pov_ids
+    ]
+    return await enter_all(wanted, message, context)
 
 
 @plugin.on(Resume)
 async def resume(message: Resume, context: Context) -> Answer:
     """Subscribe the connection to the user's durable subscriptions."""
-    pov_ids = sorted(await context.host.sets.members(f"durable/{context.user.user_id}"))
-    return await enter_all(dict.fromkeys(pov_ids, "cursor"), context, durable=False)
+    kept = await context.host.sets.members(f"durable/{context.user.user_id}")
+    wanted = [
+        (pov_id, "cursor", decode(body) if body else UNSET) for pov_id, body in sorted(kept.items())
+    ]
+    return await enter_all(wanted, message, context)
+
+
+async def enter_all(
+    wanted: list[tuple[str, Any, Any]], message: Message, context: Context
+) -> Answer:
+    """Subscribe to several; what goes wrong with one is said in its place."""
+    results = []
+    for pov_id, since, only in wanted:
+        try:
+            results.append(Result(**await enter(pov_id, since, only, message, context)))
+        except ClientError as error:
+            results.append(Result(pov_id=pov_id, code=error.code, message=error.message))
+    return Answer(pov_ids=[pov_id for pov_id, _, _ in wanted], results=results)
+
+
+async def enter(
+    pov_id: str, place: Any, wanted: Any, message: Message, context: Context
+) -> dict[str, Any]:
+    """Subscribe to one; return what its answer says."""
+    since, only = await resolve(pov_id, place, context), only_of(wanted)
+    done = await context.subscribe(pov_id, since, only)
+    if isinstance(message, Subscribe) and message.durable:
+        await remember(pov_id, b"" if wanted is UNSET else encode(wanted), context)
+    fields: dict[str, Any] = {
+        "pov_id": done.pov_id,
+        "epoch": done.epoch,
+        "offset": done.offset,
+        "oldest_offset": done.oldest_offset,
+        "guarantee": done.guarantee,
+    }
+    if only is not None:
+        fields["filtered"] = True
+    if context.subprotocol and pov_id != "*":
+        # Up to where the user has read it, on whatever device.
+        user_id = context.user.user_id
+        mark = await context.host.marks.get(context.topic(pov_id), user_id, "read")
+        read = mark.offset if mark is not None and mark.epoch == done.epoch else 0
+        fields |= {"read_offset": read, "unread": done.offset - read}
+    if place is not UNSET:
+        # Without a cursor nobody knows what the device has: its app has to load everything.
+        fields["recovered"] = done.recovered is True
+    if done.missed:
+        fields["missed"] = done.missed
+        if isinstance(since, Position) and pov_id != "*":
+            fields["digest"] = await context.host.digest(pov_id, since.offset)
+    return fields
 
 
 async def resolve(pov_id: str, place: Any, context: Context) -> Since | None:
@@ -132,51 +211,20 @@ async def resolve(pov_id: str, place: Any, context: Context) -> Since | None:
     return Position(place.epoch, place.offset)
 
 
-async def remember(pov_id: str, context: Context) -> None:
+def only_of(wanted: Any) -> Only | None:
+    """Turn what the client wants into a filter; None: everything."""
+    if wanted is UNSET or wanted == Filter():
+        return None
+    named = (wanted.types, wanted.actions, wanted.users)
+    types, actions, users = (None if each is UNSET else frozenset(each) for each in named)
+    return Only(types, actions, users, frozenset(wanted.not_users or ()))
+
+
+async def remember(pov_id: str, body: bytes, context: Context) -> None:
     """Make a subscription durable: for the user, and for those who ask who follows the PoV."""
     user_id, sets = context.user.user_id, context.host.sets
     mine = await sets.members(f"durable/{user_id}")
     if pov_id not in mine and len(mine) >= MAX_DURABLE:
         raise LimitExceeded(f"A user has at most {MAX_DURABLE} durable subscriptions")
-    await sets.add(f"durable/{user_id}", pov_id)
+    await sets.add(f"durable/{user_id}", pov_id, body)
     await sets.add(f"followers/{pov_id}", user_id)
-
-
-async def enter_all(wanted: dict[str, Any], context: Context, *, durable: bool) -> Answer:
-    """Subscribe to several; what goes wrong with one is said in its place."""
-    results = []
-    for pov_id, since in wanted.items():
-        try:
-            results.append(Result(**await enter(pov_id, since, context, durable=durable)))
-        except ClientError as error:
-            results.append(Result(pov_id=pov_id, code=error.code, message=error.message))
-    return Answer(pov_ids=list(wanted), results=results)
-
-
-async def enter(pov_id: str, place: Any, context: Context, *, durable: bool) -> dict[str, Any]:
-    """Subscribe to one; return what its answer says."""
-    since = await resolve(pov_id, place, context)
-    done = await context.subscribe(pov_id, since)
-    if durable:
-        await remember(pov_id, context)
-    fields: dict[str, Any] = {
-        "pov_id": done.pov_id,
-        "epoch": done.epoch,
-        "offset": done.offset,
-        "oldest_offset": done.oldest_offset,
-        "guarantee": done.guarantee,
-    }
-    if context.subprotocol and pov_id != "*":
-        # Up to where the user has read it, on whatever device.
-        user_id = context.user.user_id
-        mark = await context.host.marks.get(context.topic(pov_id), user_id, "read")
-        read = mark.offset if mark is not None and mark.epoch == done.epoch else 0
-        fields |= {"read_offset": read, "unread": done.offset - read}
-    if place is not UNSET:
-        # Without a cursor nobody knows what the device has: its app has to load everything.
-        fields["recovered"] = done.recovered is True
-    if done.missed:
-        fields["missed"] = done.missed
-        if isinstance(since, Position) and pov_id != "*":
-            fields["digest"] = await context.host.digest(pov_id, since.offset)
-    return fields

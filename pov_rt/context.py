@@ -17,6 +17,7 @@ from pov_rt.clock import Clock
 from pov_rt.digest import Digest
 from pov_rt.engine.base import Leases, Marks, Position, Sets
 from pov_rt.errors import CloseCode
+from pov_rt.filters import Only
 from pov_rt.messages import Activity, Message, NewActivity, NewNotification
 
 Since = Position | int
@@ -191,6 +192,13 @@ class Host(Protocol[S_co]):
     def fetch(self) -> Fetch:
         """HTTP requests out: `answer = await host.fetch(url)`."""
 
+    def count(self, name: str, value: int = 1) -> None:
+        """Add to a counter of this plugin's: `pov_rt_plugin_total{plugin, name}` in the metrics.
+
+        The 33rd name and those after it are counted as `other`. Raises ValueError for a name that
+        is not like `calls_failed`.
+        """
+
     def disconnect(
         self,
         *,
@@ -266,11 +274,14 @@ class Context(Protocol[S_co]):
     def subscribed(self, pov_id: str) -> bool:
         """Tell whether this connection is subscribed to the PoV."""
 
-    async def subscribe(self, pov_id: str, since: Since | None = None) -> Subscribed:
+    async def subscribe(
+        self, pov_id: str, since: Since | None = None, only: Only | None = None
+    ) -> Subscribed:
         """Subscribe this connection; activities follow the handler's reply.
 
-        With `since`, those after that position come first, or the last so many. `*` is the team
-        feed. Raises `Forbidden`, `LimitExceeded`, `InvalidMessage` (the id), `Unavailable`.
+        With `since`, those after that position come first, or the last so many. What `only` leaves
+        out is not sent; without it a second subscription ends the filter of the first. `*` is the
+        team feed. Raises `Forbidden`, `LimitExceeded`, `InvalidMessage` (the id), `Unavailable`.
         """
 
     async def cursor(self, pov_id: str) -> Position | None:

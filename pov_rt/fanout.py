@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from pov_rt.connection import Connection
+from pov_rt.filters import Only, read_head
 from pov_rt.topics import wire_id
 
 if TYPE_CHECKING:
@@ -24,11 +25,19 @@ Send = Callable[[bytes], None]
 
 
 class Pending(NamedTuple):
-    """A frame that waits for the end of the turn; `spare` is the connection not to send it to."""
+    """A frame that waits for the end of the turn; `spare` is the connection not to send it to.
+
+    `body` is the stored activity, for filters to look at; None makes it a signal.
+    """
 
     frame: bytes
-    signal: bool
-    spare: Connection | None
+    body: bytes | None
+    spare: Connection | None = None
+
+
+GroupKey = tuple[bool, Only | None]
+"""What its members have in common: whether they know the first block of the contract alone, and so
+get no signals, and what they want."""
 
 
 Outbox = dict[Connection, list[bytes]]
@@ -50,21 +59,23 @@ class Topic:
 
     `kind` is the first part of its name. `offset` is the newest entry that was taken over from the
     engine, `seen` the newest that was told while none could be taken over. `catching_up` has the
-    connections that are not live. `ring` has its newest frames while somebody missed some.
+    connections that are not live. `ring` has its newest frames while somebody missed some. `only`
+    has the filters, None without any; `positioned` is the offset that their subscribers were told.
     """
 
     __slots__ = (
         "catching_up",
         "epoch",
-        "full",
+        "groups",
         "idle_since",
         "kind",
         "name",
         "offset",
+        "only",
         "opening",
         "pending",
         "pending_bytes",
-        "plain",
+        "positioned",
         "repairing",
         "ring",
         "seen",
@@ -80,10 +91,10 @@ class Topic:
         self.seen = 0
         self.opening: asyncio.Task[None] | None = None
         self.repairing = False
-        # Two groups: `plain` clients know only the first block of the contract and get activities;
-        # `full` ones get signals too. The values are the transports' bound send methods.
-        self.plain: dict[Connection, Send] = {}
-        self.full: dict[Connection, Send] = {}
+        # The values are the transports' bound send methods.
+        self.groups: dict[GroupKey, dict[Connection, Send]] = {}
+        self.only: dict[Connection, Only] | None = None
+        self.positioned = 0
         self.catching_up: dict[Connection, Progress] = {}
         self.ring: Ring | None = None
         self.pending: list[Pending] = []
@@ -102,9 +113,53 @@ class Topic:
         """What clients call it: the PoV's id, or `*`."""
         return wire_id(self.name)
 
+    @property
+    def live(self) -> list[Connection]:
+        """The connections that get everything as it happens."""
+        return [connection for group in self.groups.values() for connection in group]
+
+    @property
+    def has_listeners(self) -> bool:
+        """Whether anybody gets signals."""
+        return any(group for (plain, _), group in self.groups.items() if not plain)
+
     def group(self, connection: Connection) -> dict[Connection, Send]:
         """Return the group that the connection belongs to."""
-        return self.plain if connection.plain else self.full
+        key = connection.plain, self.filter_of(connection)
+        group = self.groups.get(key)
+        if group is None:
+            group = self.groups[key] = {}
+        return group
+
+    def filter_of(self, connection: Connection) -> Only | None:
+        """Return what a connection wants, None for everything."""
+        return self.only.get(connection) if self.only is not None else None
+
+    def set_filter(self, connection: Connection, only: Only | None) -> None:
+        """Change what a connection wants, from here on."""
+        if only == self.filter_of(connection):
+            return
+        self.settle(connection)
+        send = self.leave_group(connection)
+        if only is not None:
+            if self.only is None:
+                self.only = {}
+            self.only[connection] = only
+        elif self.only is not None:
+            del self.only[connection]
+        if send is not None:
+            self.group(connection)[connection] = send
+
+    def leave_group(self, connection: Connection) -> Send | None:
+        """Take a connection out of its group; return its send method if it was there."""
+        key = connection.plain, self.filter_of(connection)
+        group = self.groups.get(key)
+        if group is None:
+            return None
+        send = group.pop(connection, None)
+        if not group and key[1] is not None:
+            del self.groups[key]  # there may be as many filters as subscribers
+        return send
 
     def go_live(self, connection: Connection) -> None:
         """Deliver to a connection that has everything up to `offset`."""
@@ -116,7 +171,7 @@ class Topic:
         """Deliver nothing live to a connection until it has caught up from `offset`."""
         self.settle(connection)
         self.special.pop(connection, None)
-        self.group(connection).pop(connection, None)
+        self.leave_group(connection)
         self.catching_up[connection] = Progress(offset)
 
     def delivered(self, connection: Connection) -> int:
@@ -127,9 +182,11 @@ class Topic:
     def remove(self, connection: Connection) -> None:
         """Send a connection its share of what waits, and nothing after it."""
         self.settle(connection)
-        self.group(connection).pop(connection, None)
+        self.leave_group(connection)
         self.catching_up.pop(connection, None)
         self.special.pop(connection, None)
+        if self.only is not None:
+            self.only.pop(connection, None)
 
     def settle(self, connection: Connection) -> None:
         """Send a connection now what waits for it."""
@@ -144,10 +201,10 @@ class Topic:
         for item in self.pending:
             if item.spare is not None:
                 self.special.setdefault(item.spare, 0)
-        sent = self._send_group(self.full, [item.frame for item in self.pending], outbox)
-        if self.plain:
-            frames = [item.frame for item in self.pending if not item.signal]
-            sent += self._send_group(self.plain, frames, outbox)
+        sent = 0
+        for key, group in self.groups.items():
+            if group:
+                sent += self._send_group(group, _select(self.pending, key), outbox)
         for connection, start in self.special.items():
             self._send_share(connection, start, outbox)
         self.special = {}
@@ -177,16 +234,27 @@ class Topic:
         send = self.group(connection).get(connection)
         if send is None:
             return
-        mine = [
-            item.frame
-            for item in self.pending[start:]
-            if item.spare is not connection and not (connection.plain and item.signal)
-        ]
+        waiting = [item for item in self.pending[start:] if item.spare is not connection]
+        mine = _select(waiting, (connection.plain, self.filter_of(connection)))
         if outbox is not None:
             outbox.setdefault(connection, []).extend(mine)
             return
         for data in chunks(mine):
             send(data)
+
+
+def _select(waiting: Sequence[Pending], key: GroupKey) -> list[bytes]:
+    """Return the frames that are for a group."""
+    plain, only = key
+    if only is None:
+        if plain:
+            return [item.frame for item in waiting if item.body is not None]
+        return [item.frame for item in waiting]
+    return [
+        item.frame
+        for item in waiting
+        if (not plain if item.body is None else only.wants(read_head(item.body)))
+    ]
 
 
 def chunks(frames: Sequence[bytes]) -> Iterator[bytes]:

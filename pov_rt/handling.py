@@ -13,6 +13,7 @@ from pov_rt.context import Published, Since, Subscribed
 from pov_rt.encoding import encode
 from pov_rt.engine.base import Position
 from pov_rt.errors import Forbidden, InvalidActivity, InvalidMessage, LimitExceeded, TokenExpired
+from pov_rt.filters import Only
 from pov_rt.hosting import PluginHost, sees, topic_name
 from pov_rt.inbox import acked
 from pov_rt.messages import Message, NewActivity
@@ -74,7 +75,9 @@ class ConnectionContext:
         """Tell whether this connection is subscribed to the PoV."""
         return topic_name(self.grants, pov_id) in self._connection.topics
 
-    async def subscribe(self, pov_id: str, since: Since | None = None) -> Subscribed:
+    async def subscribe(
+        self, pov_id: str, since: Since | None = None, only: Only | None = None
+    ) -> Subscribed:
         """Subscribe this connection."""
         services, connection = self.host.services, self._connection
         if pov_id != TEAM_FEED:
@@ -82,8 +85,10 @@ class ConnectionContext:
                 services.seen.check(pov_id, "povId")
             except InvalidActivity as error:
                 raise InvalidMessage(field="povId", detail=error.message) from None
-        if not self.grants.may("subscribe") or not sees(self.grants, pov_id):
-            raise Forbidden("The token does not cover this PoV", field="povId")
+        self._check_subscribe(pov_id)
+        if self.host.ask_before_subscribe is not None:
+            await self.host.ask_before_subscribe(pov_id, connection)
+            self._check_subscribe(pov_id)  # another token may have come meanwhile
         name = topic_name(self.grants, pov_id)
         is_new = name not in connection.topics
         subscriptions = sum(topic.is_subscription for topic in connection.topics.values())
@@ -92,7 +97,7 @@ class ConnectionContext:
                 f"A connection has at most {services.limits.subscriptions} subscriptions",
                 field="povId",
             )
-        joined = await services.hub.join(connection, name, since)
+        joined = await services.hub.join(connection, name, since, only)
         if self.starting is None:
             self.starting = []
         self.starting.append(name)
@@ -107,6 +112,10 @@ class ConnectionContext:
             joined.recovered,
             joined.missed,
         )
+
+    def _check_subscribe(self, pov_id: str) -> None:
+        if not self.grants.may("subscribe") or not sees(self.grants, pov_id):
+            raise Forbidden("The token does not cover this PoV", field="povId")
 
     async def cursor(self, pov_id: str) -> Position | None:
         """Return up to where this device acknowledged the PoV; None if it never did."""

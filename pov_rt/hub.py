@@ -15,9 +15,11 @@ from pov_rt import containment
 from pov_rt.clock import Clock
 from pov_rt.connection import Connection
 from pov_rt.context import Since
+from pov_rt.encoding import encode
 from pov_rt.engine.base import Engine, Entry, Position, Top
 from pov_rt.errors import CloseCode, Unavailable
 from pov_rt.fanout import Outbox, Pending, Topic, chunks
+from pov_rt.filters import Only
 from pov_rt.frames import text_frame
 from pov_rt.replay import PAGE, Joined, Replay, contiguous, recover
 
@@ -27,6 +29,8 @@ RETRY_S = 1.0
 LINGER_S = 15.0
 """A topic nobody is subscribed to any more is still followed for this long: with its ring, for
 those who come back after a reload or a broken network."""
+POSITION_S = 5.0
+"""How often those with a filter are told the offset that they have reached."""
 TURN_BYTES = 256 * 1024
 """What a topic may hand to each of its subscribers in one turn. More is replayed to them at the
 pace of each: no client could read a publisher's 4 MiB before it counted as slow."""
@@ -50,6 +54,7 @@ class Hub:
         self._idle: dict[str, Topic] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.replay = Replay(lambda: self._engine.log, clock, close=close, spawn=self._spawn)
+        self._positions_at = 0.0
         self.delivered = 0
         """Messages handed to sockets since the start."""
 
@@ -58,12 +63,18 @@ class Hub:
         """How many topics are followed."""
         return len(self._topics)
 
-    async def join(self, connection: Connection, name: str, since: Since | None = None) -> Joined:
+    async def join(
+        self,
+        connection: Connection,
+        name: str,
+        since: Since | None = None,
+        only: Only | None = None,
+    ) -> Joined:
         """Register a connection on a topic and return the position from which it will be served.
 
-        Nothing is delivered to it before `start`. Joining again returns the current position, or
-        serves it anew from where it asks for. Raises `Unavailable`; the connection is then not
-        registered.
+        Nothing is delivered to it before `start`, and never what `only` leaves out. Joining again
+        returns the current position, or serves it anew from where it asks for. Raises
+        `Unavailable`; the connection is then not registered.
         """
         topic = self._topics.get(name)
         if topic is None:
@@ -81,12 +92,15 @@ class Hub:
         joined = recover(Top(topic.epoch, topic.offset, oldest), since)
         if connection.closed or name in connection.topics:
             self._release(topic)
-            if not connection.closed and since is not None:
-                topic.hold(connection, joined.start)
+            if not connection.closed:
+                topic.set_filter(connection, only)
+                if since is not None:
+                    topic.hold(connection, joined.start)
             self.settle(connection)
         else:
             self.delivered += topic.flush()
             connection.topics[name] = topic
+            topic.set_filter(connection, only)
             topic.hold(connection, joined.start)
         return joined
 
@@ -119,10 +133,11 @@ class Hub:
     def promote(self, connection: Connection) -> None:
         """Move a client that asked for more than the first block to the groups that get signals."""
         self.settle(connection)
+        moved = [(topic, topic.leave_group(connection)) for topic in connection.topics.values()]
         connection.plain = False
-        for topic in connection.topics.values():
-            if (send := topic.plain.pop(connection, None)) is not None:
-                topic.full[connection] = send
+        for topic, send in moved:
+            if send is not None:
+                topic.group(connection)[connection] = send
 
     def broadcast(self, name: str, body: bytes, spare: Connection | None = None) -> None:
         """Send a signal to a topic's subscribers on all nodes; `body` is one encoded message."""
@@ -195,6 +210,11 @@ class Hub:
                 self.replay.drop(topic)
                 self._closing[name] = self._spawn(self._unwatch(name))
         self.replay.sweep(now)
+        if now - self._positions_at >= POSITION_S:
+            self._positions_at = now
+            for topic in self._topics.values():
+                if topic.only and topic.offset != topic.positioned:
+                    self._tell_position(topic)
 
     async def close(self) -> None:
         """Send what waits and end every task."""
@@ -211,15 +231,25 @@ class Hub:
 
     # Inside:
 
+    def _tell_position(self, topic: Topic) -> None:
+        """Tell those with a filter how far they are, for they cannot see it."""
+        self.delivered += topic.flush()
+        topic.positioned = topic.offset
+        body = {"type": "position", "povId": topic.wire_id, "offset": topic.offset}
+        frame = text_frame(encode(body))
+        for connection in topic.only or ():
+            if connection not in topic.catching_up:
+                connection.transport.send(frame)
+
     def _deliver_signal(self, name: str, body: bytes, spare: Connection | None) -> None:
         topic = self._topics.get(name)
-        if topic is not None and topic.full:
-            self._add(topic, Pending(text_frame(body), True, spare))
+        if topic is not None and topic.has_listeners:
+            self._add(topic, Pending(text_frame(body), None, spare))
 
     def _take(self, topic: Topic, entries: Sequence[Entry]) -> None:
         if not entries:
             return
-        is_live = bool(topic.plain or topic.full)
+        is_live = any(topic.groups.values())
         if is_live or topic.ring is not None:
             frames = [self.replay.frame(topic, entry) for entry in entries]
             if topic.ring is not None:
@@ -229,16 +259,16 @@ class Hub:
                 if topic.pending_bytes > TURN_BYTES:
                     self._hold_all(topic, entries[-1].offset)
                     return
-                for frame in frames:
+                for frame, entry in zip(frames, entries, strict=True):
                     if frame:
-                        self._add(topic, Pending(frame, False, None))
+                        self._add(topic, Pending(frame, entry.body))
         topic.offset = entries[-1].offset
 
     def _hold_all(self, topic: Topic, offset: int) -> None:
         """Replay the entries up to `offset` to all subscribers, each at its pace."""
         self.delivered += topic.flush()
         topic.pending_bytes = 0
-        for connection in [*topic.plain, *topic.full]:
+        for connection in topic.live:
             self.replay.hold(topic, connection)
         topic.offset = offset
 
@@ -295,7 +325,7 @@ class Hub:
 
     def _reset(self, topic: Topic, top: Top) -> None:
         topic.flush()
-        members = [*topic.plain, *topic.full, *topic.catching_up]
+        members = [*topic.live, *topic.catching_up]
         self.replay.drop(topic)
         topic.epoch, topic.offset, topic.seen = top.epoch, top.offset, 0
         log.warning("the log of a topic has a gap", extra={"topic": topic.name})

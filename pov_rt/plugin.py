@@ -45,6 +45,7 @@ from pov_rt.errors import (
     TokenError,
     Unavailable,
 )
+from pov_rt.filters import Only
 from pov_rt.messages import (
     MAX_ID_CHARS,
     Activity,
@@ -84,6 +85,7 @@ __all__ = [
     "NewActivity",
     "NewNotification",
     "NotFound",
+    "Only",
     "Part",
     "Plugin",
     "Position",
@@ -169,6 +171,7 @@ HOOKS: Mapping[str, tuple[int, bool]] = {
     "published": (3, False),
     "expired": (3, False),
     "before_publish": (2, True),
+    "before_subscribe": (2, True),
 }
 """Each hook's number of arguments and whether it may be `async`."""
 
@@ -292,6 +295,15 @@ class Plugin(Generic[S]):
         A `ClientError` refuses the activity with that error. Its id and PoV can't be changed.
         """
         return self._hook("before_publish", function)
+
+    def before_subscribe(
+        self, function: Callable[[str, Context[S]], Awaitable[None] | None]
+    ) -> Callable[[str, Context[S]], Awaitable[None] | None]:
+        """Call with the PoV's id (`*`: the team feed) before a connection subscribes, or raise.
+
+        The token covers the PoV. A `ClientError` refuses the subscription with that error.
+        """
+        return self._hook("before_subscribe", function)
 
     def every(self, seconds: float) -> Callable[[Callable[[Host[S]], T]], Callable[[Host[S]], T]]:
         """Call every so many seconds, never two at once; a failure is logged and it goes on."""

@@ -17,6 +17,7 @@ from pov_rt.encoding import ActivityEncoder, has_expired
 from pov_rt.engine.base import Entry, Log, Top
 from pov_rt.errors import CloseCode, Unavailable
 from pov_rt.fanout import Progress, Topic, pieces
+from pov_rt.filters import Only, read_head
 from pov_rt.frames import text_frame
 
 MAX_REPLAY = 1000
@@ -183,7 +184,8 @@ class Replay:
                 if progress.offset == topic.offset:
                     topic.go_live(connection)
                     return
-                frames = await self._frames(topic, progress.offset)
+                only = topic.filter_of(connection)
+                frames = await self._frames(topic, progress.offset, only)
                 if not is_wanted():
                     return
                 if frames is None:
@@ -201,9 +203,13 @@ class Replay:
         except Unavailable:
             self._close(connection, CloseCode.GAP)
 
-    async def _frames(self, topic: Topic, after: int) -> Sequence[bytes] | None:
-        """Return some frames after an offset, one for each entry; None if there is a hole."""
-        if topic.kind != "user":  # whose entries expire, and who is alone with them
+    async def _frames(self, topic: Topic, after: int, only: Only | None) -> Sequence[bytes] | None:
+        """Return some frames after an offset, one for each entry; None if there is a hole.
+
+        One is empty for an entry that is not sent: the count has to be right before anything else.
+        """
+        # Not for inboxes, whose entries expire, nor for filters, which look into the entries.
+        if topic.kind != "user" and only is None:
             found = await self._from_ring(topic, after)
             if found:
                 return found
@@ -213,7 +219,10 @@ class Replay:
         entries = [entry for entry in page.entries if entry.offset <= topic.offset]
         if page.top.epoch != topic.epoch or not contiguous(after, entries):
             return None
-        return [self.frame(topic, entry) for entry in entries]
+        return [
+            self.frame(topic, entry) if only is None or only.wants(read_head(entry.body)) else b""
+            for entry in entries
+        ]
 
     async def _from_ring(self, topic: Topic, after: int) -> Sequence[bytes] | None:
         ring = topic.ring

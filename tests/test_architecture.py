@@ -17,6 +17,7 @@ LAYERS = (
     (
         "auth",
         "digest",
+        "filters",
         "context",
         "engine",
         "merging",

@@ -20,7 +20,10 @@ def subscribed(topic: Topic, name: str, *, v1: bool = True) -> Connection:
 
 def add(topic: Topic, n: int, *, signal: bool = False, spare: Connection | None = None) -> None:
     body = json.dumps({"type": "x", "n": n}).encode()
-    topic.pending.append(Pending(text_frame(body), signal, spare))
+    topic.pending.append(Pending(text_frame(body), None if signal else ACTIVITY, spare))
+
+
+ACTIVITY = b'{"type":"t","action":"a","userId":"u"}'
 
 
 def got(made: Connection) -> list[int]:

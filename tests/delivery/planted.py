@@ -34,8 +34,8 @@ def drop_one_of(number: int) -> None:
 
     def add_some(hub: Hub, topic: Topic, item: Pending) -> None:
         nonlocal count
-        count += not item.signal
-        if item.signal or count % number:
+        count += item.body is not None
+        if item.body is None or count % number:
             add(hub, topic, item)
 
     setattr(Hub, "_add", add_some)  # noqa: B010
