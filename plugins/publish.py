@@ -1,14 +1,20 @@
 """Publishing over the socket, for those whose token grants it."""
 
 from pov_rt.plugin import Context, Message, NewActivity, Plugin
+from pov_rt.plugin import Published as Place
 
 plugin = Plugin("publish")
 
 
 class Publish(Message, tag="publish"):
-    """Publish an activity in the connected user's name; a `userId` in it has no effect."""
+    """Publish an activity in the connected user's name; a `userId` in it has no effect.
+
+    With `echo` false a subscribed sender does not get its activity back: the answer stands in for
+    it, in its place in the stream.
+    """
 
     data: NewActivity
+    echo: bool = True
 
 
 class Published(Message, tag="published"):
@@ -24,7 +30,11 @@ class Published(Message, tag="published"):
 @plugin.on(Publish, grant="publish")
 async def publish(message: Publish, context: Context) -> Published:
     """Publish and answer with the place in the log."""
-    done = await context.publish(message.data)
+    return answer(await context.publish(message.data, instead=None if message.echo else answer))
+
+
+def answer(done: Place) -> Published:
+    """Say where the activity is."""
     return Published(
         activity_id=done.id,
         pov_id=done.pov_id,

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -324,8 +324,17 @@ class Context(Protocol[S_co]):
     def broadcast(self, pov_id: str, message: Message) -> None:
         """As `Host.broadcast`; a subscribed caller gets it too, before the reply."""
 
-    async def publish(self, activity: NewActivity) -> Published:
+    async def publish(
+        self,
+        activity: NewActivity,
+        *,
+        instead: Callable[[Published], Message] | None = None,
+    ) -> Published:
         """Publish in the connected user's name.
+
+        A subscribed publisher gets its activity like everybody else. With `instead` it gets, in the
+        activity's place in the stream, the message that this makes; it is the answer to the
+        handler's message, and the handler's own result then is not sent.
 
         Raises `Forbidden` without the grant `publish` or once the token has expired, and what
         `Host.publish` raises.

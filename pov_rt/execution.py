@@ -42,6 +42,12 @@ class HandlerContext(Protocol):
     starting: list[str] | None
     """Topics that were subscribed to; what they have for the client follows the answer."""
 
+    answered: bool
+    """Whether the answer was sent already, in the stream of what the message published."""
+
+    request_id: RequestIdValue
+    """The message's id, for such an answer."""
+
 
 class Execution:
     """Runs the handlers of all connections of a server. Owner: the dispatcher."""
@@ -101,6 +107,7 @@ class Execution:
     async def _call_async(self, connection: Connection, handler: Handler, message: Message) -> None:
         """Call an `async` handler and send its answer, unless it was abandoned meanwhile."""
         context = self._make_context(handler.plugin.name, connection)
+        context.request_id = message.id
         body: bytes | None = None
         publications = Outcome()
         outcome.set(publications)
@@ -138,7 +145,7 @@ class Execution:
             abandon.cancel()
         if task not in self._tasks:
             return
-        self._finish(connection, body)
+        self._finish(connection, None if context.answered else body)
         for topic in context.starting or ():
             self._hub.start(connection, topic)
 

@@ -27,12 +27,14 @@ Send = Callable[[bytes], None]
 class Pending(NamedTuple):
     """A frame that waits for the end of the turn; `spare` is the connection not to send it to.
 
-    `body` is the stored activity, for filters to look at; None makes it a signal.
+    That one gets `instead` in its place. `body` is the stored activity, for filters to look at;
+    None makes it a signal.
     """
 
     frame: bytes
     body: bytes | None
     spare: Connection | None = None
+    instead: bytes = b""
 
 
 GroupKey = tuple[bool, Only | None]
@@ -234,8 +236,13 @@ class Topic:
         send = self.group(connection).get(connection)
         if send is None:
             return
-        waiting = [item for item in self.pending[start:] if item.spare is not connection]
-        mine = _select(waiting, (connection.plain, self.filter_of(connection)))
+        key = connection.plain, self.filter_of(connection)
+        mine: list[bytes] = []
+        for item in self.pending[start:]:
+            if item.spare is connection:
+                mine += [item.instead] if item.instead else []
+            else:
+                mine += _select([item], key)
         if outbox is not None:
             outbox.setdefault(connection, []).extend(mine)
             return

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from pov_rt.auth.grants import Grants
 from pov_rt.auth.tokens import Identity
 from pov_rt.connection import Connection
 from pov_rt.context import Published, Since, Subscribed
-from pov_rt.encoding import encode
+from pov_rt.encoding import RequestIdValue, encode, encode_reply
 from pov_rt.engine.base import Position
 from pov_rt.errors import Forbidden, InvalidActivity, InvalidMessage, LimitExceeded, TokenExpired
 from pov_rt.filters import Only
@@ -24,10 +26,12 @@ from pov_rt.topics import TEAM_FEED
 class ConnectionContext:
     """One connection during one message, as a handler sees it; implements `context.Context`."""
 
-    __slots__ = ("_connection", "host", "starting")
+    __slots__ = ("_connection", "answered", "host", "request_id", "starting")
 
     def __init__(self, host: PluginHost, connection: Connection) -> None:
         self.host = host
+        self.answered = False
+        self.request_id: RequestIdValue = UNSET
         self.starting: list[str] | None = None
         self._connection = connection
 
@@ -176,7 +180,12 @@ class ConnectionContext:
         """Send to the PoV's subscribers on all nodes."""
         self.host.broadcast(pov_id, message)
 
-    async def publish(self, activity: NewActivity) -> Published:
+    async def publish(
+        self,
+        activity: NewActivity,
+        *,
+        instead: Callable[[Published], Message] | None = None,
+    ) -> Published:
         """Publish in the connected user's name."""
         services, connection = self.host.services, self._connection
         if services.clock.monotonic() >= connection.expires_at:
@@ -184,6 +193,29 @@ class ConnectionContext:
         if not self.grants.may("publish"):
             raise Forbidden("The token does not grant 'publish'")
         may_publish(self.user, activity)
-        publisher = publisher_of(self.user, is_service=False, origin=connection.id)
         own = msgspec.structs.replace(activity, user_id=self.user.user_id)
-        return await services.publishing.publish_one(own, publisher)
+        if instead is None:
+            publisher = publisher_of(self.user, is_service=False, origin=connection.id)
+            return await services.publishing.publish_one(own, publisher)
+        origin = f"{connection.id}/{services.clock.new_id()}"
+        if own.id is UNSET:
+            own = msgspec.structs.replace(own, id=services.clock.new_id())
+        services.hub.expect(origin, connection, self._answer_with(own, instead))
+        try:
+            publisher = publisher_of(self.user, is_service=False, origin=origin)
+            return await services.publishing.publish_one(own, publisher)
+        finally:
+            self.answered = services.hub.withdraw(origin)
+
+    def _answer_with(
+        self, own: NewActivity, instead: Callable[[Published], Message]
+    ) -> Callable[[int], bytes]:
+        """Return what encodes the answer once the activity's offset is known."""
+        sent = self.delivered(own.pov_id)
+        epoch = sent.epoch if sent is not None else ""
+
+        def answer(offset: int) -> bytes:
+            published = Published(str(own.id), own.pov_id, epoch, offset)
+            return encode_reply(instead(published), self.request_id)
+
+        return answer

@@ -55,6 +55,7 @@ class Hub:
         self._tasks: set[asyncio.Task[None]] = set()
         self.replay = Replay(lambda: self._engine.log, clock, close=close, spawn=self._spawn)
         self._positions_at = 0.0
+        self._stand_ins: dict[str, tuple[Connection, Callable[[int], bytes]]] = {}
         self.delivered = 0
         """Messages handed to sockets since the start."""
 
@@ -221,6 +222,18 @@ class Hub:
         self.flush()
         await containment.end(self._tasks, "topics")
 
+    def expect(self, origin: str, connection: Connection, answer: Callable[[int], bytes]) -> None:
+        """Have the entry of this origin replaced for its publisher by the answer to it.
+
+        `answer` makes that from the offset. It takes the entry's place in the stream, so that the
+        publisher misses no offset; `withdraw` tells whether it did.
+        """
+        self._stand_ins[origin] = (connection, answer)
+
+    def withdraw(self, origin: str) -> bool:
+        """Expect it no more; return whether it was replaced."""
+        return self._stand_ins.pop(origin, None) is None
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something that joins topics; it ends with the hub."""
         self._spawn(work)
@@ -260,9 +273,19 @@ class Hub:
                     self._hold_all(topic, entries[-1].offset)
                     return
                 for frame, entry in zip(frames, entries, strict=True):
-                    if frame:
+                    if entry.origin in self._stand_ins:
+                        self._add(topic, self._stand_in(topic, entry, frame))
+                    elif frame:
                         self._add(topic, Pending(frame, entry.body))
         topic.offset = entries[-1].offset
+
+    def _stand_in(self, topic: Topic, entry: Entry, frame: bytes) -> Pending:
+        """Replace an entry by its publisher's answer, for the publisher, if it gets it live."""
+        connection, answer = self._stand_ins[entry.origin]
+        if connection not in topic.group(connection):
+            return Pending(frame, entry.body)
+        del self._stand_ins[entry.origin]
+        return Pending(frame, entry.body, connection, text_frame(answer(entry.offset)))
 
     def _hold_all(self, topic: Topic, offset: int) -> None:
         """Replay the entries up to `offset` to all subscribers, each at its pace."""
