@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -47,6 +48,9 @@ from pov_rt.topics import (
 O = TypeVar("O", bound=msgspec.Struct)  # noqa: E741  (options)
 
 MAX_HISTORY = 1000
+MAX_COUNTERS = 32
+"""Names of one plugin: each is a series of the metrics."""
+_COUNTER = re.compile(r"[a-z][a-z0-9_]{0,63}")
 SOCKET = frozenset({Kind.SOCKET})
 
 _activity = msgspec.json.Decoder(Activity)
@@ -95,12 +99,16 @@ class PluginHost:
 
     state: Any
 
+    ask_before_subscribe: Callable[[str, Connection], Awaitable[None]] | None = None
+    """Asks the `before_subscribe` hooks of all plugins; None if there are none."""
+
     def __init__(self, name: str, services: Services) -> None:
         self.name = name
         self.services = services
         self.clock = services.clock
         self.state = None
         self.fetch = services.fetch
+        self.counts: dict[str, int] = {}
 
     @property
     def marks(self) -> Marks:
@@ -191,6 +199,15 @@ class PluginHost:
             for entry in page.entries
         ]
         return HistoryPage(activities, page.top.epoch, page.top.offset, page.top.oldest)
+
+    def count(self, name: str, value: int = 1) -> None:
+        """Add to a counter of the metrics."""
+        if name not in self.counts:
+            if not _COUNTER.fullmatch(name):
+                raise ValueError(f"a counter's name must look like 'calls_failed', not {name!r}")
+            if len(self.counts) >= MAX_COUNTERS:
+                name = "other"
+        self.counts[name] = self.counts.get(name, 0) + value
 
     def disconnect(
         self,

@@ -16,6 +16,7 @@ from pov_rt import containment
 from pov_rt.connection import Connection
 from pov_rt.context import Published
 from pov_rt.discovery import PluginError
+from pov_rt.errors import ClientError, Internal
 from pov_rt.handling import ConnectionContext
 from pov_rt.hosting import PluginHost, Services
 from pov_rt.messages import Activity
@@ -52,6 +53,10 @@ class PluginRuntime:
             partial(_with_host, function, host)
             for host, function in self._hooks.get("before_publish", ())
         ]
+        if "before_subscribe" in self._hooks:
+            for host in self.hosts.values():
+                host.ask_before_subscribe = self._ask_before_subscribe
+        self._services = services
         self._lifespans: list[tuple[PluginHost, AsyncIterator[Any]]] = []
         self._timers: set[asyncio.Task[None]] = set()
 
@@ -138,6 +143,24 @@ class PluginRuntime:
         """Call the `published` hooks."""
         for host, function in self._hooks.get("published", ()):
             _call(host, function, activity, published, host)
+
+    async def _ask_before_subscribe(self, pov_id: str, connection: Connection) -> None:
+        """Call the `before_subscribe` hooks; raise what one refuses with, or `Internal`."""
+        deadline_s = self._services.limits.handler_deadline_s
+        for host, function in self._hooks["before_subscribe"]:
+            context = ConnectionContext(host, connection)
+            try:
+                await containment.call(function, pov_id, context, deadline_s=deadline_s)
+            except ClientError:
+                raise
+            except Exception as error:  # who cannot be asked has not allowed it
+                incident = self._services.clock.new_id()[:12]
+                log.exception(
+                    "a before_subscribe hook failed at %s",
+                    source_of(function),
+                    extra={"incident": incident, "plugin": host.name},
+                )
+                raise Internal(incident=incident) from error
 
     async def _ask_before(self, activity: Activity) -> Activity:
         return await apply_hooks(activity, self._before)

@@ -46,6 +46,13 @@ class ServerCollector(Collector):
             "pov_rt_errors", "Errors answered", "code", server.dispatcher.errors.items()
         )
         yield _by_label("pov_rt_closes", "Sockets closed", "reason", server.closes.items())
+        plugins = CounterMetricFamily(
+            "pov_rt_plugin", "What plugins count", labels=["plugin", "name"]
+        )
+        for host in server.plugins.hosts.values():
+            for name, count in host.counts.items():
+                plugins.add_metric([host.name, name], count)
+        yield plugins
 
     def _ready(self) -> int:
         return int(self._server.not_ready() is None)

@@ -1,0 +1,106 @@
+"""Plugins may refuse subscriptions, and what they do wrong refuses no other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tornado.httpclient import HTTPClient
+
+from pov_rt.hosting import MAX_COUNTERS
+from pov_rt.settings import LimitSettings
+from pov_rt.testing import RunningServer, make_settings
+
+PLUGIN = '''
+"""Refuses what is called so."""
+import asyncio
+from pov_rt.plugin import Context, Forbidden, Host, Message, Plugin
+
+plugin = Plugin("guard")
+
+@plugin.before_subscribe
+async def guard(pov_id: str, context: Context) -> None:
+    context.host.count("asked")
+    if pov_id == "slow":
+        await asyncio.sleep(3600)
+    if pov_id == "closed":
+        raise Forbidden(f"{context.user.user_id} may not")
+    if pov_id == "broken":
+        raise RuntimeError("broken")
+    if pov_id == "exit":
+        raise SystemExit
+
+class Count(Message, tag="guard.count"):
+    names: int
+
+@plugin.on(Count)
+def count(message: Count, context: Context) -> None:
+    for number in range(message.names):
+        context.host.count(f"n{number}", 2)
+'''
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RunningServer]:
+    (tmp_path / "guard.py").write_text(PLUGIN)
+    settings = make_settings(limits=LimitSettings(handler_deadline_s=0.5))
+    with RunningServer(settings, tmp_path) as running:
+        yield running
+
+
+def subscribe(client: Any, **fields: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = client.request({"type": "subscribe", **fields})
+    return answer
+
+
+def counted(server: RunningServer) -> dict[str, float]:
+    client = HTTPClient()
+    try:
+        body = client.fetch(f"http://127.0.0.1:{server.web.admin_port}/metrics").body.decode()
+    finally:
+        client.close()
+    lines = [line for line in body.splitlines() if 'plugin="guard"' in line]
+    return {line.split('"')[1]: float(line.rsplit(" ", 1)[1]) for line in lines}
+
+
+def test_one_of_several_is_refused_in_its_place(server: RunningServer) -> None:
+    ana = server.connect("ana")
+    answer = subscribe(ana, povIds=["open", "closed", "broken", "exit", "*"])
+    codes = [each.get("code") for each in answer["results"]]
+    assert codes == [None, "forbidden", "internal", "internal", None]
+    assert answer["results"][1]["message"] == "ana may not"
+    assert subscribe(ana, povId="closed")["code"] == "forbidden"
+    assert subscribe(ana, povId="slow")["code"] == "timeout"
+    assert server.call(lambda: server.web.server.subscriptions) == 2
+
+
+def test_who_has_no_grant_is_not_asked_about(server: RunningServer) -> None:
+    ana = server.connect("ana", povs=["open"])
+    assert subscribe(ana, povId="broken")["code"] == "forbidden"
+    assert counted(server) == {}
+    subscribe(ana, povId="open")
+    assert counted(server) == {"asked": 1}
+
+
+def test_a_resumed_subscription_is_asked_about(server: RunningServer) -> None:
+    ana = server.connect("ana")
+    subscribe(ana, povId="open", durable=True)
+    server.connect("ana").request({"type": "resume"})
+    assert counted(server) == {"asked": 2}
+
+
+def test_counters_are_bounded_in_names(server: RunningServer) -> None:
+    ana = server.connect("ana")
+    ana.send({"type": "guard.count", "names": MAX_COUNTERS + 3})
+    ana.request({"type": "ping"})
+    found = counted(server)
+    assert (len(found), found["n0"], found["other"]) == (MAX_COUNTERS + 1, 2, 6)
+
+
+def test_a_counter_has_a_plain_name(server: RunningServer) -> None:
+    host = server.web.server.plugins.hosts["guard"]
+    for name in ("", "Calls", "a b", "é", "x" * 65):
+        with pytest.raises(ValueError, match="must look like"):
+            host.count(name)
