@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tests.delivery.records import History, Join, Notes, Place, Stream, Violation, extend
@@ -25,6 +25,8 @@ class Verdict(NamedTuple):
     """What is wrong, and how much of what was promised nobody was held to."""
 
     violations: Sequence[Violation]
+    counts: Mapping[str, int]
+    """Violations by kind: those that are not in words, too."""
     received: int
     excused: int
     """Offsets of which readers were told that they would not get them."""
@@ -61,7 +63,8 @@ def check(history: History) -> Verdict:
             reader.check_end()
         excused += reader.excused
     received = sum(len(stream.offsets) for stream in history.streams)
-    return Verdict([*history.notes.violations, *notes.violations], received, excused)
+    violations = [*history.notes.violations, *notes.violations]
+    return Verdict(violations, history.notes.counts + notes.counts, received, excused)
 
 
 def _merge(

@@ -262,7 +262,9 @@ def test_of_many_violations_only_the_first_ones_are_put_into_words() -> None:
     story = Story()
     for _ in range(SHOWN + 5):
         receive(story.reader(), 1, 2, 3, 4, 5)
-    assert len(check(story.history).violations) == SHOWN
+    verdict = check(story.history)
+    assert len(verdict.violations) == SHOWN
+    assert verdict.counts == {"lost": SHOWN + 5}
 
 
 def test_a_run_without_faults_or_acknowledgements_proves_nothing() -> None:
