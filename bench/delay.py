@@ -72,7 +72,7 @@ def _post(ours: Ours, requests: list[bytes], size: int) -> float:
 
 def latency(run: Run) -> Result:
     """Delay from publishing to arrival, at fixed rates up to what saturates the server."""
-    result = Result("latency", "delay from publisher to subscriber")
+    result = Result("latency", "delay from publisher to subscriber", plots=("p99_ms",))
     readers, seconds = 100, 1.0 if run.quick else 2.0
     parts = (1.0, 0.1, 0.5, 0.8)
     flows: dict[tuple[str, float], list[Flow]] = {}

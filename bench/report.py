@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+LINEAR_SPREAD = 50
+"""By how much the bars of a picture may differ before short ones cannot be told apart."""
+
 
 @dataclass
 class Row:
@@ -147,8 +150,10 @@ def plot(result: Result, path: Path) -> None:
         colours = ["#1a7f5a" if name.startswith("pov-rt") else "#9aa5b1" for name in names]
         drawn = axes.barh(names, values, color=colours)
         axes.bar_label(drawn, labels=[show(value) for value in values], padding=4)
-        axes.margins(x=0.12)
+        if max(values) > LINEAR_SPREAD * min(values):
+            axes.set_xscale("log")
+        axes.margins(x=0.2, y=0.6 / len(bars))
         axes.spines[["top", "right"]].set_visible(False)
-        axes.set_title(f"{result.scenario}: {column.replace('_', ' ')}", loc="left")
+        axes.set_title(f"{result.scenario}: {result.unit}, {column.replace('_', ' ')}", loc="left")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
