@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from bench.collaboration import presence, typing
 from bench.cost import connect, fanout, idle, inbound, topics
 from bench.delay import latency, publish, slow
 from bench.durability import durable, recover
@@ -12,5 +13,18 @@ from bench.run import Run
 
 SCENARIOS: dict[str, Callable[[Run], Result]] = {
     each.__name__: each
-    for each in (fanout, topics, inbound, connect, idle, publish, latency, slow, durable, recover)
+    for each in (
+        fanout,
+        topics,
+        inbound,
+        connect,
+        idle,
+        publish,
+        latency,
+        slow,
+        durable,
+        recover,
+        presence,
+        typing,
+    )
 }

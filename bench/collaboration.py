@@ -1,0 +1,94 @@
+"""What presence and typing cost a server, and those who have nothing to do with it."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from bench.load import LoadError, text_frame
+from bench.machine import LOAD_CORE
+from bench.ours import OursBySocket
+from bench.peers import encode, token
+from bench.report import Check, Result
+from bench.run import Flow, Run, delays_ms, flow, median_difference
+
+READERS, RATE = 100, 100.0
+SECONDS = 12.0
+
+
+def opening(topic: str, number: int) -> str:
+    """Return what a person sends to be there and to see who else is."""
+    given = token(f"person-{number}", [topic], can=["subscribe", "collaborate"])
+    request = (
+        f"GET /ws/?token={given} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    ).encode()
+    frames = [
+        text_frame(encode({"type": kind, "povId": topic})) for kind in ("subscribe", "presence")
+    ]
+    return (request + b"".join(frames)).hex()
+
+
+def presence(run: Run) -> Result:
+    """Come and go: ten thousand people on a thousand PoVs within ten seconds."""
+    people = run.scaled(10_000)
+    openings = [opening(f"pov-{n % max(1, people // 10)}", n) for n in range(people)]
+    return _beside(run, "presence", openings, f"{people:,} come and go in 10 s", ["come", "10", ""])
+
+
+def typing(run: Run) -> Result:
+    """Type: a thousand people on one PoV, each once a second."""
+    people = run.scaled(1000)
+    openings = [opening("busy", n) for n in range(people)]
+    frame = text_frame(encode({"type": "typing", "povId": "busy", "active": True, "where": "a"}))
+    what = ["typing", "10", frame.hex()]
+    return _beside(run, "typing", openings, f"{people:,} type once a second", what)
+
+
+def _beside(run: Run, name: str, openings: Sequence[str], case: str, what: Sequence[str]) -> Result:
+    """Measure subscribers of another PoV alone and beside a crowd."""
+    result = Result(name, "delay of subscribers of another PoV", plots=("p99_ms",))
+    alone: list[Flow] = []
+    beside: list[Flow] = []
+    for index in range(run.rounds):
+        run.progress(f"pair {index + 1} of {run.rounds}")
+        # A server of its own for each pair: the people of the one before are not forgotten at once.
+        with OursBySocket(run.folder) as peer:
+            with run.clients(peer, READERS, ["acme"], publishers=1) as load:
+                load.open()
+                flow(peer, load, READERS, 200, RATE)  # warm
+                number = int(RATE * SECONDS)
+                alone.append(flow(peer, load, READERS, number, RATE))
+                command = ["taskset", "-c", str(LOAD_CORE), sys.executable, "-m", "bench.crowd"]
+                with subprocess.Popen(
+                    [*command, str(peer.port), *what],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                ) as crowd:
+                    assert crowd.stdin is not None
+                    assert crowd.stdout is not None
+                    json.dump(list(openings), crowd.stdin)
+                    crowd.stdin.close()
+                    if what[0] == "typing":
+                        crowd.stdout.readline()
+                    beside.append(flow(peer, load, READERS, number, RATE))
+                    served = crowd.stdout.read().strip()
+                if served != str(len(openings)):
+                    raise LoadError(f"{served} of {len(openings)} people were served")
+    for what_beside, flows in (("nobody", alone), (case, beside)):
+        result.add(
+            f"beside {what_beside}",
+            OursBySocket.name,
+            **delays_ms(each.delays for each in flows),
+            **{"server_%": statistics.median(each.server_percent for each in flows)},
+        )
+    more = median_difference(
+        [each.delays.p99 / 1000 for each in beside], [each.delays.p99 / 1000 for each in alone]
+    )
+    result.checks.append(Check("p99 of the others, more by", more, 5, 2, unit="ms"))
+    return result
