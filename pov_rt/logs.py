@@ -51,6 +51,8 @@ _LABELLED = re.compile(
 )
 _SECRET_FIELDS = ("token", "authorization", "cookie", "secret", "password")
 REDACTED = "[token]"
+MALFORMED = logging.getLogger("tornado.general")
+"""Where Tornado logs what is no HTTP, which anybody can send."""
 
 _context: ContextVar[Mapping[str, object]] = ContextVar("log_context", default=MappingProxyType({}))
 
@@ -72,6 +74,8 @@ def configure(
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.level.upper())
+    if not any(isinstance(each, Few) for each in MALFORMED.filters):
+        MALFORMED.addFilter(Few())
 
 
 @contextmanager
@@ -174,23 +178,50 @@ class Throttle:
     """
 
     def __init__(
-        self, logger: logging.Logger, per_s: float = 1.0, clock: Clock | None = None
+        self,
+        logger: logging.Logger,
+        per_s: float = 1.0,
+        clock: Clock | None = None,
+        *,
+        burst: float = 1.0,
     ) -> None:
         self._logger = logger
         self._clock = clock or SystemClock()
-        self._rate = Rate(per_s, burst=max(1.0, per_s))
+        self._rate = Rate(per_s, burst=max(burst, per_s))
         self._bucket = Bucket(self._rate, self._clock.monotonic())
         self._suppressed = 0
 
     def log(self, level: int, message: str, *args: object, **fields: object) -> None:
         """Log the message with its fields, or count it."""
+        left_out = self.left_out()
+        if left_out is not None:
+            more = {"suppressed": left_out} if left_out else {}
+            self._logger.log(level, message, *args, extra=fields | more)
+
+    def left_out(self) -> int | None:
+        """Return how many lines were left out before this one; None: it is left out, too."""
         if self._bucket.take(self._rate, self._clock.monotonic()):
             self._suppressed += 1
-            return
-        if self._suppressed:
-            fields["suppressed"] = self._suppressed
-            self._suppressed = 0
-        self._logger.log(level, message, *args, extra=fields)
+            return None
+        left_out, self._suppressed = self._suppressed, 0
+        return left_out
+
+
+class Few(logging.Filter):
+    """Lets a logger's lines below WARNING pass once a second."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        super().__init__()
+        self._throttle = Throttle(MALFORMED, clock=clock)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the line passes."""
+        if record.levelno >= logging.WARNING:
+            return True
+        left_out = self._throttle.left_out()
+        if left_out:
+            record.suppressed = left_out
+        return left_out is not None
 
 
 def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:

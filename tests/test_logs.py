@@ -20,7 +20,7 @@ import pytest
 
 from pov_rt import logs
 from pov_rt.clock import ManualClock
-from pov_rt.logs import MAX_CHARS, LineFormatter, Throttle, configure, log_context, redact
+from pov_rt.logs import MAX_CHARS, Few, LineFormatter, Throttle, configure, log_context, redact
 from pov_rt.settings import LogSettings
 
 TOKEN = jwt.encode({"userId": "alice"}, "s" * 32)
@@ -288,6 +288,32 @@ def test_a_throttle_has_the_real_clock_by_default(stream: io.StringIO) -> None:
     use(stream)
     Throttle(log, per_s=0.001).log(logging.INFO, "once")
     assert only_line(stream)["message"] == "once"
+
+
+def test_what_is_no_http_is_logged_once_a_second(stream: io.StringIO) -> None:
+    use(stream)
+    use(stream)
+    malformed = logging.getLogger("tornado.general")
+    try:
+        for _ in range(100):
+            malformed.info("Malformed HTTP message from %s: %s", "::1", "nonsense")
+        malformed.warning("something else")
+        messages = [json.loads(line)["message"] for line in stream.getvalue().splitlines()]
+        assert messages == ["Malformed HTTP message from ::1: nonsense", "something else"]
+    finally:
+        malformed.filters.clear()
+
+
+def test_a_line_that_passes_says_how_many_did_not(stream: io.StringIO) -> None:
+    use(stream)
+    clock = ManualClock()
+    few = Few(clock)
+    records = [logging.makeLogRecord({"levelno": logging.INFO}) for _ in range(4)]
+    assert [few.filter(record) for record in records[:3]] == [True, False, False]
+    clock.advance(1)
+    assert few.filter(records[3])
+    assert vars(records[3])["suppressed"] == 2
+    logging.getLogger("tornado.general").filters.clear()
 
 
 def test_a_format_has_to_render() -> None:
