@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from pov_rt.merging import Merged, complain, list_leaves, mask, to_text
+from pov_rt.merging import Merged, complain, list_leaves, mask, split_secrets, to_text
 from pov_rt.settings import MIN_SECRET_BYTES, Settings, SettingsError, find_problems
 
 DEFAULT_FILE = Path("/etc/pov-rt/pov-rt.toml")
@@ -211,13 +211,12 @@ def _read_credentials(folder: Path) -> Iterator[tuple[str, Any, str]]:
 def _read_secrets(path: Path) -> list[str]:
     """Return the lines, newest secret first."""
     try:
-        lines = [line.removesuffix("\r") for line in _read(path).decode().split("\n")]
+        found = split_secrets(_read(path).decode())
     except UnicodeDecodeError as error:
         raise SettingsError(
             f"auth.secrets (credential {path.name}): {path} is no text; it needs a secret a line "
             "(make one with: openssl rand -base64 48)"
         ) from error
-    found = [line for line in lines if line.strip()]
     if not found:
         raise SettingsError(f"auth.secrets (credential {path.name}): {path} is empty")
     return found

@@ -16,6 +16,8 @@ import msgspec
 
 from pov_rt.settings import Section, Settings, SettingsError
 
+SECRETS = "auth.secrets"
+
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _SECRET_KEY = re.compile(r"secret|passw|passphrase|token|credential|api_?key|private|(^|_)key$")
 _URL_PASSWORD = re.compile(r"(://[^\s/?#:]*:)\S*(?=@)|([?&](?:password|token|secret)=)[^\s&#]*")
@@ -87,6 +89,8 @@ class _Layer:
         raise self._wrong(join_name(path, key), f"there is no such setting{hint}")
 
     def _parse(self, text: str, kind: Any, name: str) -> Any:
+        if name == SECRETS:
+            return _parse_secrets(text)
         kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
         is_list = any(get_origin(each) is list for each in kinds)
         if text[:1] in ("{", "[") and (is_list or _is_table(kind) or kind is Any):
@@ -142,7 +146,7 @@ def mask(name: str, value: Any) -> Any:
         return {key: mask(join_name(name, key), member) for key, member in value.items()}
     if isinstance(value, list):
         return [mask(name, item) for item in value]
-    if name == "auth.secrets":
+    if name == SECRETS:
         return "****"
     if not isinstance(value, str):
         return value
@@ -160,6 +164,20 @@ def join_name(path: str, key: str) -> str:
     """Return the dotted name of a key of the table `path`, quoted as in TOML where needed."""
     key = key if _BARE_KEY.fullmatch(key) else json.dumps(key)
     return f"{path}.{key}" if path else key
+
+
+def _parse_secrets(text: str) -> list[str]:
+    """Return the strings of a JSON list, else the lines: a secret may have any character in it."""
+    try:
+        return msgspec.json.decode(text, type=list[str])
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return split_secrets(text)
+
+
+def split_secrets(text: str) -> list[str]:
+    """Return the lines; a blank one is no secret."""
+    lines = (line.removesuffix("\r") for line in text.split("\n"))
+    return [line for line in lines if line.strip()]
 
 
 def _is_table(kind: Any) -> bool:

@@ -155,6 +155,27 @@ def test_variables_are_read_by_the_type_of_their_setting() -> None:
     assert settings.plugins == {"poll": {"max": "5", "choices": ["a", "b"], "enabled": False}}
 
 
+@pytest.mark.parametrize(
+    ("text", "secrets"),
+    [
+        (f"{SECRET},{SECRET}", [f"{SECRET},{SECRET}"]),
+        (f"{{{SECRET}", [f"{{{SECRET}"]),
+        (f"[{SECRET}", [f"[{SECRET}"]),
+        (f'["{SECRET}", 5]', [f'["{SECRET}", 5]']),
+        (f'["{SECRET}", "old\\n"]', [SECRET, "old\n"]),
+        (f" {SECRET}\r\n\n \nold\n", [f" {SECRET}", "old"]),
+        (f"[\udcff{SECRET}", [f"[\udcff{SECRET}"]),
+        ("[" * 50_000, ["[" * 50_000]),
+        ("", []),
+    ],
+    ids=["comma", "brace", "bracket", "no list", "list", "lines", "bytes", "deep", "empty"],
+)
+def test_a_secret_in_a_variable_may_have_any_character_in_it(text: str, secrets: list[str]) -> None:
+    merged = Merged()
+    add_variables(merged, AUTH__SECRETS=text)
+    assert merged.build().auth.secrets == secrets
+
+
 def test_no_complaint_shows_a_secret() -> None:
     for variable in ("AUTH", "AUTH__SECRETS", "AUTH__SECRETS__0"):
         for value in (SECRET, f'["{SECRET}"', f'{{"secrets":"{SECRET}"', f"[{'1' * 40}]"):
