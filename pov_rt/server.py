@@ -44,6 +44,8 @@ MAX_WAVES = 20
 COME_BACK_S = 5.0
 """Clients are asked to come back within this time, each at an instant of its own."""
 ENGINE_WAIT_S = 2.0
+NO_KEY_WAIT_S = 2.0
+"""Between two fetches of `auth.jwks_url` while there is no key at all."""
 
 
 class Server:
@@ -132,9 +134,9 @@ class Server:
         for body in (await self.engine.sets.members(REVOCATIONS)).values():
             self.revocations.add(decode_revocation(body))
         await self.plugins.start()
-        if self.settings.auth.jwks_url is not None:
-            await self.keyring.refresh_jwks(self._fetch_jwks)
-            self._jwks = asyncio.get_running_loop().create_task(self._follow_jwks())
+        await self.keyring.refresh_jwks(self._fetch_jwks)
+        # Without auth.jwks_url, too: a reload may bring one.
+        self._jwks = asyncio.get_running_loop().create_task(self._follow_jwks())
         self.started = True
 
     def not_ready(self) -> str | None:
@@ -145,6 +147,8 @@ class Server:
             return "starting"
         if self._jwks is not None and self._jwks.done():
             return "the task that follows auth.jwks_url died"
+        if not self.keyring.is_usable:
+            return "no usable key: no token can be checked before auth.jwks_url answers"
         return self.engine.health()
 
     def admit(self, identity: Identity, device: str) -> None:
@@ -319,10 +323,13 @@ class Server:
 
     async def _follow_jwks(self) -> None:
         while True:
+            wait_s = self.settings.auth.jwks_refresh_s
+            if not self.keyring.is_usable:
+                wait_s = min(wait_s, NO_KEY_WAIT_S)
+            # Not `wait_for`, which in Python 3.11 loses a cancellation that comes with the wake-up.
             with suppress(TimeoutError):
-                await asyncio.wait_for(
-                    self.keyring.jwks_wanted.wait(), self.settings.auth.jwks_refresh_s
-                )
+                async with asyncio.timeout(wait_s):
+                    await self.keyring.jwks_wanted.wait()
             await self.keyring.refresh_jwks(self._fetch_jwks)
 
     async def _fetch_jwks(self, url: str) -> bytes:

@@ -87,6 +87,12 @@ class Keyring:
         self._settings = settings
         self.reload(settings)
 
+    @property
+    def is_usable(self) -> bool:
+        """Tell whether there is a key, so that a token could be good."""
+        now = self._clock.time()
+        return any(until > now for until in self._accepted.values())
+
     def reload(self, settings: AuthSettings) -> None:
         """Take over the keys of changed settings; on `SettingsError` everything stays as it was."""
         secrets, public = read_secrets(settings), read_public_keys(settings)

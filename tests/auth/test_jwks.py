@@ -211,3 +211,21 @@ def test_an_answer_from_a_url_that_was_replaced_meanwhile_is_dropped(keyring: Ke
     asyncio.run(keyring.refresh_jwks(reload_while_fetching))
     assert not accepts(keyring, sign(FIRST, "a"))
     assert keyring.jwks_wanted.is_set()
+
+
+def usable(keyring: Keyring) -> bool:
+    return keyring.is_usable
+
+
+def test_a_keyring_is_usable_while_one_key_is_accepted(
+    keyring: Keyring, clock: ManualClock
+) -> None:
+    assert not usable(keyring)
+    refresh(keyring, Issuer(jwk_set(a=FIRST)))
+    assert usable(keyring)
+    keyring.reload(AuthSettings(jwks_url=ELSEWHERE, key_overlap_s=100))
+    refresh(keyring, Issuer(failure=OSError("unreachable")))
+    clock.advance(99)
+    assert usable(keyring)
+    clock.advance(1)
+    assert not usable(keyring)
