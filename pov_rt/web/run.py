@@ -97,6 +97,8 @@ class Process:
     def _reload(self, web: WebServer) -> None:
         """Take over what SIGHUP can change; on a mistake everything stays as it was."""
         notify("RELOADING=1")
+        keyring = web.server.keyring
+        version = keyring.version
         try:
             loaded = config.load(file=self._file, flags=self._flags)
             config.check(loaded)
@@ -108,8 +110,10 @@ class Process:
         else:
             web.apply(merged(self._settings, new))
             self._settings = web.settings
-            logs.configure(new.log, stream=self._stream)
-            log.info("reloaded: %s", ", ".join(applied) or "keys only")
+            logs.configure(web.settings.log, stream=self._stream)
+            if keyring.version != version:  # also if only a file's contents changed
+                applied.append("keys")
+            log.info("reloaded: %s", ", ".join(applied) or "nothing changed")
             if restart:
                 log.warning("needs a restart: %s", ", ".join(restart))
         notify("READY=1")
