@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from pov_rt.auth.keys import Keyring
 from pov_rt.auth.revocations import Revocation, Revocations, decode_revocation
@@ -171,21 +172,15 @@ class Server:
         kind: type[Connection] = Connection,
     ) -> Connection:
         """Enter a new connection and greet it."""
-        now = self.clock.monotonic()
-        connection = kind(
-            self,
-            self.clock.new_id(),
+        connection = self._make_connection(
+            transport,
             identity,
             device=device,
             remote_ip=remote_ip,
             user_agent=user_agent,
             v1=v1,
-            opened_at=now,
-            expires_at=now + identity.expires_at - self.clock.time(),
-            bucket=self.dispatcher.new_bucket(),
+            kind=kind,
         )
-        connection.transport = transport
-        self.opened += 1
         self.register.add(connection)
         self.health.add(connection)
         if v1:
@@ -204,6 +199,14 @@ class Server:
         self.plugins.connected(connection)
         return connection
 
+    def turn_away(
+        self, transport: Transport, identity: Identity, code: CloseCode, **client: Any
+    ) -> None:
+        """Close a socket that may no longer be opened, as one that was; `client` as for `open`."""
+        connection = self._make_connection(transport, identity, **client)
+        self.close(connection, code)
+        self._note_end(connection, code.reason)
+
     def lagging(self, connection: Connection) -> None:
         """Let a slow client catch up at its pace; the `Receiver`'s part."""
         self.hub.hold(connection)
@@ -220,6 +223,31 @@ class Server:
             if task is not None:
                 task.cancel()
         self.plugins.disconnected(connection)
+        self._note_end(connection, reason)
+
+    def _make_connection(
+        self,
+        transport: Transport,
+        identity: Identity,
+        *,
+        kind: type[Connection],
+        **client: Any,
+    ) -> Connection:
+        now = self.clock.monotonic()
+        connection = kind(
+            self,
+            self.clock.new_id(),
+            identity,
+            opened_at=now,
+            expires_at=now + identity.expires_at - self.clock.time(),
+            bucket=self.dispatcher.new_bucket(),
+            **client,
+        )
+        connection.transport = transport
+        self.opened += 1
+        return connection
+
+    def _note_end(self, connection: Connection, reason: str) -> None:
         received, sent = connection.transport.traffic
         # Without what varies, for each sort becomes a series of the metrics.
         sort = re.split(r"[,:]| with \d", reason, maxsplit=1)[0]
