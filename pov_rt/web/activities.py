@@ -70,8 +70,8 @@ class ActivitiesHandler(Handler):
             raise Forbidden("The token does not grant 'publish'")
         limits = self.server.settings.limits
         body = self.request.body
-        if len(body) > limits.publish_bytes:
-            raise TooLarge(f"The body is above {limits.publish_bytes} bytes; send less at once")
+        if self.request.headers.get("Content-Encoding", "identity") != "identity":
+            raise InvalidRequest("Send the body as it is, without Content-Encoding")
         kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         items = split_batch(body, lines=kind in ("application/x-ndjson", "application/ndjson"))
         if items is not None and len(items) > limits.publish_batch:

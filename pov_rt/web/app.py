@@ -16,11 +16,10 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import PeriodicCallback
 from tornado.netutil import bind_unix_socket
-from tornado.web import Application
 
 from pov_rt.blocked import BlockWatch
 from pov_rt.context import Response
-from pov_rt.errors import Unavailable
+from pov_rt.errors import InvalidRequest, Unavailable
 from pov_rt.limits import KeyedBuckets, parse_rate
 from pov_rt.logs import Throttle
 from pov_rt.registry import Registry
@@ -29,10 +28,12 @@ from pov_rt.settings import Settings, SettingsError
 from pov_rt.web.activities import ActivitiesHandler, HistoryHandler
 from pov_rt.web.bounds import bounds_of
 from pov_rt.web.console import ConsoleDataHandler, ConsoleHandler
-from pov_rt.web.http import Fallback, log_request
+from pov_rt.web.hosts import Door, is_loopback
+from pov_rt.web.http import AccessLog
 from pov_rt.web.listener import ADMIN_CONNECTIONS, Listener, capacity
-from pov_rt.web.ops import HealthHandler, MetricsHandler, ReadyHandler, ServerCollector
+from pov_rt.web.ops import HealthHandler, LoopLag, MetricsHandler, ReadyHandler, ServerCollector
 from pov_rt.web.plugin_routes import PluginHandler, plugin_paths
+from pov_rt.web.routing import MAX_BODY_BYTES, Site
 from pov_rt.web.socket import EchoHandler, SocketHandler
 from pov_rt.web.token import TokenHandler
 from pov_rt.web.wire import Wire
@@ -89,9 +90,13 @@ class WebServer:
         self._hung_up = asyncio.Event()
         self._listeners: list[Listener] = []
         self._own_sockets: list[socket.socket] = []
+        self._door, self._operators_door = Door(), Door(for_operators=True)
+        self._access_log = AccessLog(self.server.clock)
         self._sweep = PeriodicCallback(self._on_sweep, SWEEP_MS)
         files = [found.module.__file__ or "" for found in registry.found]
-        self._blocked = BlockWatch(asyncio.get_running_loop(), settings.log.blocked_loop_s, files)
+        loop = asyncio.get_running_loop()
+        self._blocked = BlockWatch(loop, settings.log.blocked_loop_s, files)
+        self._lag = LoopLag(loop)
         self.http = self._serve(self.make_app())
         self.admin = self._serve(self.make_admin_app())
 
@@ -118,6 +123,8 @@ class WebServer:
         except BaseException:
             self._close_sockets()
             raise
+        self._door.is_local = all(_is_local(sock) for sock in sockets)
+        self._operators_door.is_local = all(_is_local(sock) for sock in admin)
         complaint = Throttle(log)
         self._listeners = [
             Listener(
@@ -126,6 +133,7 @@ class WebServer:
                 capacity=capacity(self.settings.limits.connections),
                 busy=self._busy,
                 complaint=complaint,
+                malformed=self._malformed,
             ),
             # Out of the reserve, so that neither can lock the other out.
             Listener(
@@ -134,10 +142,12 @@ class WebServer:
                 capacity=ADMIN_CONNECTIONS,
                 busy=lambda: len(self.admin._connections),  # noqa: SLF001  (no public count)
                 complaint=complaint,
+                malformed=self._malformed,
             ),
         ]
         self._sweep.start()
         self._blocked.start()
+        self._lag.start()
 
     def apply(self, settings: Settings) -> None:
         """Take over settings that may change while running; handlers see the node's."""
@@ -158,6 +168,7 @@ class WebServer:
         for listener in self._listeners[1:]:
             listener.stop()
         self._sweep.stop()
+        self._lag.stop()
         await self.server.stop()
         for wire in list(self._wires):
             wire.abort()
@@ -165,9 +176,8 @@ class WebServer:
         if self._listeners:
             self._blocked.stop()
 
-    def make_app(self) -> Application:
+    def make_app(self) -> Site:
         """Return the routes that clients use."""
-        node = {"server": self.server}
         wires = {
             "started": self._wire_started,
             "ended": self._wire_ended,
@@ -175,50 +185,55 @@ class WebServer:
         }
         buckets = KeyedBuckets(parse_rate(self.settings.limits.token_rate))
         # The first that fits is taken: those that are asked for most come first.
-        routes: list[Any] = [
-            (r"/ws/(?!_echo$).*", SocketHandler, {**node, **wires}),
-            (r"/api/auth/ws-token", TokenHandler, {**node, "buckets": buckets}),
-            (r"/api/activities", ActivitiesHandler, node),
-            (r"/api/povs/([^/]+)/activities", HistoryHandler, node),
+        routes: list[tuple[Any, ...]] = [
+            (r"/ws/(?!_echo$).*", SocketHandler, wires),
+            (r"/api/auth/ws-token", TokenHandler, {"buckets": buckets}),
+            (r"/api/activities", ActivitiesHandler),
+            (r"/api/povs/([^/]+)/activities", HistoryHandler),
         ]
         for path, methods in plugin_paths(self.server.registry).items():
-            routes.append((path, PluginHandler, {**node, "routes": methods}))
+            routes.append((path, PluginHandler, {"routes": methods}))
         if self.settings.dev:
-            routes.append((r"/", ConsoleHandler, node))
-            routes.append((r"/dev/console.json", ConsoleDataHandler, node))
+            routes.append((r"/", ConsoleHandler))
+            routes.append((r"/dev/console.json", ConsoleDataHandler))
         if self.settings.server.conformance_echo:
-            routes.append((r"/ws/_echo", EchoHandler, {**node, **wires}))
-        return Application(
-            routes,
-            default_handler_class=Fallback,
-            default_handler_args=node,
-            log_function=log_request,
-        )
+            routes.append((r"/ws/_echo", EchoHandler, wires))
+        return self._site(routes, self._door)
 
-    def make_admin_app(self) -> Application:
+    def make_admin_app(self) -> Site:
         """Return the routes that operators use."""
-        node = {"server": self.server}
         metrics = CollectorRegistry()
-        metrics.register(ServerCollector(self.server, lambda: self._blocked.blocks))
-        return Application(
+        metrics.register(
+            ServerCollector(
+                self.server,
+                blocks=lambda: self._blocked.blocks,
+                lag_s=lambda: self._lag.worst_s,
+                refused=self._access_log.refused,
+            )
+        )
+        return self._site(
             [
-                (r"/healthz", HealthHandler, node),
-                (r"/readyz", ReadyHandler, node),
-                (r"/metrics", MetricsHandler, {**node, "metrics": metrics}),
+                (r"/healthz", HealthHandler),
+                (r"/readyz", ReadyHandler),
+                (r"/metrics", MetricsHandler, {"metrics": metrics}),
             ],
-            default_handler_class=Fallback,
-            default_handler_args=node,
-            log_function=log_request,
+            self._operators_door,
         )
 
-    def _serve(self, app: Application) -> HTTPServer:
-        limits = self.settings.limits
+    def _site(self, routes: Sequence[tuple[Any, ...]], door: Door) -> Site:
+        return Site(
+            routes,
+            access_log=self._access_log,
+            body_bytes=self.settings.limits.publish_bytes,
+            arguments={"server": self.server, "door": door},
+        )
+
+    def _serve(self, site: Site) -> HTTPServer:
         return HTTPServer(
-            app,
-            idle_connection_timeout=limits.keepalive_s,
+            site,
+            idle_connection_timeout=self.settings.limits.keepalive_s,
             max_header_size=MAX_HEADER_BYTES,
-            # Room for an answer that says what is too large; above it the peer is cut off.
-            max_body_size=limits.publish_bytes + MAX_FETCHED_BYTES,
+            max_body_size=MAX_BODY_BYTES,
             body_timeout=BODY_S,
         )
 
@@ -242,8 +257,10 @@ class WebServer:
     def _on_sweep(self) -> None:
         self.server.sweep()
         for listener in self._listeners:
-            now = self.server.clock.monotonic()
-            listener.sweep(now, self.settings.limits.handshake_s)
+            listener.sweep(self.settings.limits.handshake_s)
+
+    def _malformed(self) -> None:
+        self._access_log.count(InvalidRequest.code)
 
     def _wire_started(self, wire: Wire) -> None:
         self._wires.add(wire)
@@ -273,3 +290,8 @@ class WebServer:
 def _port(listener: Listener) -> int:
     name = listener.sockets[0].getsockname()
     return int(name[1]) if isinstance(name, tuple) else 0
+
+
+def _is_local(sock: socket.socket) -> bool:
+    name = sock.getsockname()
+    return isinstance(name, tuple) and is_loopback(name[0])

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 from tornado.httputil import HTTPServerRequest
 from tornado.web import HTTPError, RequestHandler
 
 from pov_rt.auth.grants import Kind
 from pov_rt.auth.tokens import Identity
+from pov_rt.clock import Clock
 from pov_rt.encoding import encode, http_error
 from pov_rt.errors import (
     ClientError,
@@ -26,16 +26,15 @@ from pov_rt.errors import (
     TooLarge,
     Unavailable,
 )
+from pov_rt.logs import Throttle
 from pov_rt.server import Server
-from pov_rt.settings import ServerSettings
+from pov_rt.web.hosts import Door, check_host, client_ip, one_header, origin_allowed
 
 log = logging.getLogger(__name__)
 
 API_KINDS = frozenset({Kind.SERVICE, Kind.SOCKET, Kind.ACCESS})
 SERVICE = frozenset({Kind.SERVICE})
 
-_LOCAL = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
-_HOST = re.compile(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 _BY_STATUS: Mapping[int, type[ClientError]] = {
     400: InvalidRequest,
     403: Forbidden,
@@ -44,73 +43,18 @@ _BY_STATUS: Mapping[int, type[ClientError]] = {
     413: TooLarge,
     503: Unavailable,
 }
-
-
-class HostUnknown(ClientError):
-    """The Host header names no host of this server (RFC 9110, section 15.5.20)."""
-
-    code = "host_unknown"
-    status = 421
-    message = "This server does not answer for that host"
-
-
-def one_header(request: HTTPServerRequest, name: str) -> str | None:
-    """Return a header that may come once at most. Raises `InvalidRequest` for more."""
-    values = request.headers.get_list(name)
-    if len(values) > 1:
-        raise InvalidRequest(f"There is more than one {name} header")
-    return values[0] if values else None
-
-
-def check_host(request: HTTPServerRequest, settings: ServerSettings) -> str:
-    """Return the Host header in lower case. Raises unless the server answers for that host."""
-    host = (one_header(request, "Host") or "").lower()
-    match = _HOST.fullmatch(host)
-    if match is None:
-        raise InvalidRequest("The Host header is missing or malformed")
-    if settings.allowed_hosts and match[1] not in settings.allowed_hosts:
-        raise HostUnknown
-    return host
-
-
-def origin_allowed(origin: str, host: str, settings: ServerSettings, *, dev: bool) -> bool:
-    """Tell whether a page of this origin may use the server: the same host, or one on the list."""
-    if origin in settings.allowed_origins or (dev and _LOCAL.fullmatch(origin)):
-        return True
-    try:
-        parts = urlsplit(origin)
-    except ValueError:
-        return False
-    plain = parts.scheme in ("http", "https") and f"{parts.scheme}://{parts.netloc}" == origin
-    return plain and parts.netloc == host
-
-
-def client_ip(request: HTTPServerRequest, settings: ServerSettings) -> str:
-    """Return the client's address; what a trusted proxy says about it is believed.
-
-    On a Unix socket the peer is a proxy on this machine.
-    """
-    peer = request.remote_ip or ""
-    is_proxy = peer in settings.trusted_proxies or settings.unix is not None
-    if not is_proxy:
-        return peer
-    if real := request.headers.get("X-Real-IP"):
-        return real.strip()[:64]
-    # The nearest proxy wrote the last address; those before it are anybody's words.
-    for address in reversed(request.headers.get("X-Forwarded-For", "").split(",")):
-        if (text := address.strip()) and text not in settings.trusted_proxies:
-            return text[:64]
-    return peer
+REFUSALS_PER_S = 5.0
+REFUSALS_AT_ONCE = 50.0
+"""How many lines on refused requests the log takes, for anybody can cause them."""
 
 
 def bearer(request: HTTPServerRequest) -> str | None:
-    """Return the token of the Authorization header, or None without one."""
-    header = one_header(request, "Authorization")
-    if header is None:
+    """Return the bearer token, or None without one: other schemes are a proxy's business."""
+    scheme, _, token = (one_header(request, "Authorization") or "").partition(" ")
+    if scheme.lower() != "bearer":
         return None
-    scheme, _, token = header.partition(" ")
-    if scheme.lower() != "bearer" or not token or token != token.strip():
-        raise TokenError
+    if not token or token != token.strip():
+        raise TokenError from ValueError("no token behind 'Bearer', or more than that")
     return token
 
 
@@ -135,10 +79,22 @@ class Handler(RequestHandler):
 
     CORS_METHODS = ""
     """What pages of allowed origins may do across origins, such as `GET, POST`; empty: nothing."""
+    TAKES_BODIES = True
 
     server: Server
+    door: Door
     host: str
     ip: str
+    routes: Mapping[str, Any] | None = None
+    """What is behind each method, where that is not known before the start."""
+    is_early = False
+    """The request's body is not there, and will not be looked at."""
+    refusal: Callable[[], ClientError] | None = None
+    """Makes the error for a request that is refused whatever it asks for."""
+    error_code: str | None = None
+    """What the client was told is wrong."""
+    reason = ""
+    """Why, for the log."""
 
     def initialize(self, server: Server, **more: Any) -> None:
         """Take the node, and what the route adds, from the routing table."""
@@ -156,18 +112,35 @@ class Handler(RequestHandler):
         """Check Host and Origin before anything else (stock checks let a rebound name pass)."""
         settings = self.server.settings
         self.ip = client_ip(self.request, settings.server)
-        self.host = check_host(self.request, settings.server)
+        if "Upgrade" in self.request.headers and not self.takes_upgrade():
+            raise InvalidRequest("WebSockets are below /ws/")
+        self.host = check_host(self.request, settings, self.door)
         origin = one_header(self.request, "Origin")
-        if origin is None:
-            return
+        if origin is not None:
+            self._check_origin(origin)
+        elif self.request.headers.get("Sec-Fetch-Site") == "cross-site":
+            # A link may lead here from anywhere; what a page does behind its visitor's back comes
+            # with its origin.
+            if self.request.headers.get("Sec-Fetch-Mode") != "navigate":
+                raise Forbidden("Pages of other sites may not use this server")
+        if self.refusal is not None:
+            raise self.refusal()
+
+    def takes_upgrade(self) -> bool:
+        """Tell whether this path is one for WebSockets."""
+        return False
+
+    def _check_origin(self, origin: str) -> None:
+        settings = self.server.settings
         if not origin_allowed(origin, self.host, settings.server, dev=settings.dev):
-            raise Forbidden("Pages of this origin may not use this server")
+            cause = ValueError(f"{origin[:100]} is not in server.allowed_origins")
+            raise Forbidden("Pages of this origin may not use this server") from cause
         if self.CORS_METHODS:
             self.set_header("Access-Control-Allow-Origin", origin)
             self.set_header("Access-Control-Allow-Credentials", "true")
             self.set_header("Vary", "Origin")
 
-    def options(self, *_: str) -> None:
+    def options(self, *_: str, **__: str) -> None:
         """Answer a page's preflight request."""
         if not self.CORS_METHODS:
             raise MethodNotAllowed
@@ -180,16 +153,12 @@ class Handler(RequestHandler):
         """Return who sent the bearer token. Raises `TokenError`."""
         token = bearer(self.request)
         if token is None:
-            raise TokenError("Send a token: Authorization: Bearer ...")
+            raise TokenError("Send a token: Authorization: Bearer ...") from ValueError("no token")
         return self.verify(token, accept)
 
     def verify(self, token: str, accept: frozenset[Kind]) -> Identity:
-        """Verify a token; why it failed goes to the log and not to the sender."""
-        try:
-            return self.server.tokens.verify(token, accept)
-        except TokenError as error:
-            log.info("token refused: %s", error.__cause__ or error.message, extra={"ip": self.ip})
-            raise
+        """Return whose token this is. Raises `TokenError`."""
+        return self.server.tokens.verify(token, accept)
 
     def answer(self, value: Any, status: int = 200) -> None:
         """Send a struct or a dict as JSON."""
@@ -202,7 +171,14 @@ class Handler(RequestHandler):
         self.finish(body)
 
     def refuse(self, error: ClientError) -> None:
-        """Send an error as JSON."""
+        """Send an error as JSON. What led to it goes to the log and not to the sender."""
+        self.error_code, self.reason = error.code, str(error.__cause__ or error.message)
+        if error.status == 405:
+            self.set_header("Allow", ", ".join(self._methods()))
+        if error.status == 426:
+            self.set_header("Connection", "Upgrade")
+        elif self.is_early or "Upgrade" in self.request.headers:
+            self._hang_up()
         if error.retry_after_s is not None:
             self.set_header("Retry-After", str(max(1, round(error.retry_after_s))))
         if error.status == 401:
@@ -248,6 +224,20 @@ class Handler(RequestHandler):
             extra={"incident": self.incident},
         )
 
+    def _methods(self) -> list[str]:
+        if self.routes is not None:
+            own = list(self.routes)
+        else:
+            own = [name for name in self.SUPPORTED_METHODS if _is_own(type(self), name.lower())]
+        return [*own, "OPTIONS"] if self.CORS_METHODS else own
+
+    def _hang_up(self) -> None:
+        """End the connection after this answer; before its body is there, `routing` does that."""
+        self.set_header("Connection", "close")
+        if not self.is_early:
+            connection: Any = self.request.connection
+            connection._disconnect_on_finish = True  # noqa: SLF001  (there is no public way)
+
     def _request_summary(self) -> str:
         """Return the request without its query, where tokens travel."""
         return f"{self.request.method} {self.request.path}"
@@ -264,28 +254,43 @@ class _Other(ClientError):
 
 
 class Fallback(Handler):
-    """Answers what no route takes; an upgrade elsewhere than below /ws/ is a client's mistake."""
+    """Answers what no route takes."""
 
     def prepare(self) -> None:
         """Refuse."""
-        if "upgrade" in self.request.headers:
-            raise InvalidRequest("WebSockets are below /ws/")
         super().prepare()
         raise NotFound
 
 
-def log_request(handler: RequestHandler) -> None:
-    """Log one line a request, without its query; what went well only when debugging."""
-    status = handler.get_status()
-    level = logging.DEBUG if status < 400 else logging.INFO if status < 500 else logging.WARNING
-    log.log(
-        level,
-        "%s %s: %d",
-        handler.request.method,
-        handler.request.path[:200],
-        status,
-        extra={
+class AccessLog:
+    """A line for each request, without its query; on those that went well only when debugging."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.refused: dict[str, int] = {}
+        """Errors answered since the start, by code."""
+        self._throttle = Throttle(log, REFUSALS_PER_S, clock, burst=REFUSALS_AT_ONCE)
+
+    def __call__(self, handler: RequestHandler) -> None:
+        """Log a request that is answered; Tornado's `log_function`."""
+        status, code = handler.get_status(), getattr(handler, "error_code", None)
+        fields: dict[str, Any] = {
             "ip": getattr(handler, "ip", handler.request.remote_ip),
             "ms": round(1000 * handler.request.request_time(), 1),
-        },
-    )
+        }
+        words = ("%s %s: %d", handler.request.method, handler.request.path[:200], status)
+        if code is None:
+            log.debug(*words, extra=fields)
+            return
+        self.count(code)
+        level = logging.INFO if status < 500 else logging.WARNING
+        reason = getattr(handler, "reason", "")
+        self._throttle.log(level, *words, code=code, reason=reason, **fields)
+
+    def count(self, code: str) -> None:
+        """Count an error that was answered."""
+        self.refused[code] = self.refused.get(code, 0) + 1
+
+
+def _is_own(kind: type[Handler], method: str) -> bool:
+    """Tell whether this class of handlers answers the method."""
+    return getattr(kind, method) not in (getattr(RequestHandler, method), Handler.options)

@@ -17,6 +17,8 @@ from typing import cast
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
+from pov_rt.encoding import http_error
+from pov_rt.errors import InvalidRequest
 from pov_rt.logs import Throttle
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,13 @@ ACCEPTS_AT_ONCE = 64
 UNSENT_BYTES = 128 * 1024
 """What the kernel holds of one client's unsent bytes (TCP_NOTSENT_LOWAT)."""
 REST_S = 0.1
+STOCK_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+"""Tornado's answer to what is no HTTP."""
+_BODY = http_error(InvalidRequest("This is not a request as HTTP has it"))
+REFUSAL = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+    b"X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n%b" % (len(_BODY), _BODY)
+)
 
 
 def capacity(wanted: int = 0) -> int:
@@ -56,9 +65,17 @@ class Stream(IOStream):
     _served = False
     _asking_since: float | None = None
 
+    def __init__(self, sock: socket.socket, now: float, malformed: Callable[[], None]) -> None:
+        super().__init__(sock)
+        self._accepted_at = now
+        self._malformed = malformed
+
     def write(self, data: bytes | memoryview) -> Future[None]:
         """Send an answer."""
         self._served = True
+        if data == STOCK_REFUSAL:
+            self._malformed()
+            data = REFUSAL
         return super().write(data)
 
     def asks_since(self, now: float) -> float | None:
@@ -70,7 +87,7 @@ class Stream(IOStream):
         if not asking:
             self._asking_since = None
         elif self._asking_since is None:
-            self._asking_since = now
+            self._asking_since = now if self._served else self._accepted_at
         return self._asking_since
 
     def release(self) -> tuple[socket.socket, bytes]:
@@ -93,7 +110,10 @@ class Stream(IOStream):
 
 
 class Listener:
-    """Accepts for one HTTP server. `busy` counts the sockets that are open already."""
+    """Accepts for one HTTP server. `busy` counts the sockets that are open already.
+
+    `malformed` is called for each request that Tornado refuses before a handler sees it.
+    """
 
     def __init__(
         self,
@@ -103,6 +123,7 @@ class Listener:
         capacity: int,
         busy: Callable[[], int],
         complaint: Throttle,
+        malformed: Callable[[], None],
     ) -> None:
         self.sockets = tuple(sockets)
         self._http = http
@@ -111,15 +132,17 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._rest: asyncio.TimerHandle | None = None
         self._complaint = complaint
+        self._malformed = malformed
         self._stopped = False
         self._listen()
 
-    def sweep(self, now: float, handshake_s: float) -> None:
+    def sweep(self, handshake_s: float) -> None:
         """Hang up on those who take too long to ask; to be called about once a second.
 
         Tornado has one limit for both the wait for a request and its arrival; with ten seconds for
         both, every client that reuses its connection would find it closed.
         """
+        now = self._loop.time()
         for connection in list(self._http._connections):  # noqa: SLF001  (no public list)
             stream = cast(Stream, connection.stream)
             since = stream.asks_since(now)
@@ -165,7 +188,7 @@ class Listener:
                 # The kernel would take up to 4 MiB for a client that does not read, on top of the
                 # bytes we bound.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-            self._http.handle_stream(Stream(sock), address)
+            self._http.handle_stream(Stream(sock, self._loop.time(), self._malformed), address)
 
     def _pause(self, why: str) -> None:
         self._complaint.log(logging.WARNING, "not accepting connections: %s", why)

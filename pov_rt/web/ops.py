@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -12,13 +13,61 @@ from pov_rt.server import Server
 from pov_rt.version import VERSION
 from pov_rt.web.http import Handler
 
+LAG_TICK_S = 0.25
+LAG_MEMORY_S = 30.0
+
+
+class LoopLag:
+    """How late the event loop does what is due. Owner: the web server, from `start` to `stop`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._worst = self._worst_before = 0.0
+        self._since = self._due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def worst_s(self) -> float:
+        """The longest delay of the last 30 to 60 seconds, in which somebody will have asked."""
+        return max(self._worst, self._worst_before)
+
+    def start(self) -> None:
+        """Begin to look, four times a second."""
+        self._since = self._loop.time()
+        self._wait()
+
+    def stop(self) -> None:
+        """Stop looking."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _wait(self) -> None:
+        self._due = self._loop.time() + LAG_TICK_S
+        self._timer = self._loop.call_at(self._due, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        self._worst = max(self._worst, now - self._due)
+        if now - self._since >= LAG_MEMORY_S:
+            self._worst_before, self._worst, self._since = self._worst, 0.0, now
+        self._wait()
+
 
 class ServerCollector(Collector):
     """Reads a server's own counters when asked, so that counting costs the hot path nothing."""
 
-    def __init__(self, server: Server, blocks: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        blocks: Callable[[], int],
+        lag_s: Callable[[], float],
+        refused: Mapping[str, int],
+    ) -> None:
         self._server = server
         self._blocks = blocks
+        self._lag_s = lag_s
+        self._refused = refused
 
     def collect(self) -> Iterable[Metric]:
         """Yield every metric."""
@@ -32,6 +81,9 @@ class ServerCollector(Collector):
             "pov_rt_subscriptions", "Subscriptions of all sockets", server.subscriptions
         )
         yield GaugeMetricFamily("pov_rt_topics", "Topics followed", server.hub.topics)
+        yield GaugeMetricFamily(
+            "pov_rt_loop_lag_seconds", "Longest delay of the loop in the last minute", self._lag_s()
+        )
         for name, text, value in (
             ("connections_opened", "Sockets opened", server.opened),
             ("activities_published", "Activities published", server.publishing.published),
@@ -41,6 +93,9 @@ class ServerCollector(Collector):
             yield CounterMetricFamily(f"pov_rt_{name}", text, value)
         yield _by_label(
             "pov_rt_messages", "Messages handled", "type", server.dispatcher.counts.items()
+        )
+        yield _by_label(
+            "pov_rt_http_refused", "Requests answered with an error", "code", self._refused.items()
         )
         yield _by_label(
             "pov_rt_errors", "Errors answered", "code", server.dispatcher.errors.items()

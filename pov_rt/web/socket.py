@@ -6,8 +6,9 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+from urllib.parse import unquote
 
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketParams
 
@@ -23,7 +24,8 @@ from pov_rt.errors import (
 from pov_rt.frames import binary_frame, text_frame
 from pov_rt.messages import check_id
 from pov_rt.web.bounds import Bounds
-from pov_rt.web.http import Handler, bearer, one_header, parse_query
+from pov_rt.web.hosts import one_header
+from pov_rt.web.http import Handler, bearer, parse_query
 from pov_rt.web.listener import Stream
 from pov_rt.web.wire import Wire
 
@@ -62,6 +64,9 @@ class SocketProtocol(WebSocketProtocol13):
 class SocketHandler(Handler, WebSocketHandler):
     """`GET /ws/...`."""
 
+    CORS_METHODS = "GET"
+    TAKES_BODIES = False
+
     kind: type[Connection] = Connection
     wire: Wire
     bounds: Bounds
@@ -86,6 +91,11 @@ class SocketHandler(Handler, WebSocketHandler):
         self._check_token()
         self.server.admit(self.identity, self.device)
 
+    def takes_upgrade(self) -> bool:
+        """Agree, unless the path leads elsewhere to those who resolve it."""
+        path = unquote(self.request.path)
+        return ".." not in path and "\0" not in path
+
     def check_origin(self, origin: str) -> bool:
         """Agree: `prepare` has checked it, and more strictly."""
         return True
@@ -105,30 +115,25 @@ class SocketHandler(Handler, WebSocketHandler):
     def open(self, received: bytes = b"") -> None:
         """Bind user and grants to the socket; a token that expired meanwhile closes it."""
         self.started(self.wire)
+        client: dict[str, Any] = {
+            "device": self.device,
+            "remote_ip": self.ip,
+            "user_agent": self.request.headers.get("User-Agent", "")[:200],
+            "v1": self.v1,
+            "kind": self.kind,
+        }
         try:
             identity = self.verify(self.token, SOCKET)
             self.server.admit(identity, self.device)
-        except TokenError:
-            self.wire.close(CloseCode.TOKEN)
+        except ClientError as error:
+            code = CloseCode.TOKEN if isinstance(error, TokenError) else CloseCode.OVERLOADED
+            self.server.turn_away(self.wire, self.identity, code, **client)
             return
-        except ClientError:
-            self.wire.close(CloseCode.OVERLOADED)
-            return
-        connection = self.server.open(
-            self.wire,
-            identity,
-            device=self.device,
-            remote_ip=self.ip,
-            user_agent=self.request.headers.get("User-Agent", "")[:200],
-            v1=self.v1,
-            kind=self.kind,
-        )
+        connection = self.server.open(self.wire, identity, **client)
         self.wire.start(connection, received)
 
     def refuse(self, error: ClientError) -> None:
-        """Send an error; a refused upgrade also ends the HTTP connection."""
-        if "Upgrade" in self.request.headers:
-            self.set_header("Connection", "close")
+        """Send an error."""
         if error.status == 426:
             self.set_header("Sec-WebSocket-Version", "13")
             self.set_header("Upgrade", "websocket")
@@ -138,8 +143,9 @@ class SocketHandler(Handler, WebSocketHandler):
         """Answer a request without an upgrade: a browser cannot see why one was refused."""
         token = bearer(self.request)
         if token is None:
-            raise TokenError
-        self.verify(token, SOCKET)
+            raise TokenError from ValueError("there is neither an upgrade nor a bearer token")
+        identity = self.verify(token, SOCKET)
+        self.server.admit(identity, self._device(parse_query(self.request.query)))
         raise UpgradeRequired
 
     def _check_upgrade(self, upgrade: str) -> None:
@@ -150,10 +156,6 @@ class SocketHandler(Handler, WebSocketHandler):
             raise InvalidRequest("The header 'Connection: Upgrade' is missing")
         if self.request.version != "HTTP/1.1":
             raise InvalidRequest("A WebSocket needs HTTP/1.1")
-        if ".." in self.request.path:
-            raise InvalidRequest("The path may not have '..' in it")
-        if self.request.body or "Content-Length" in self.request.headers:
-            raise InvalidRequest("An upgrade has no body")
         if one_header(self.request, "Sec-WebSocket-Version") != "13":
             raise UpgradeRequired
         self.key = one_header(self.request, "Sec-WebSocket-Key") or ""
@@ -175,14 +177,17 @@ class SocketHandler(Handler, WebSocketHandler):
         ]
         tokens = [value for name, value in query if name == "token"]
         tokens += [name.removeprefix(BEARER) for name in offered if name.startswith(BEARER)]
-        if len(tokens) != 1 or not _TOKEN_CHARS.fullmatch(tokens[0]):
-            raise TokenError
+        if len(tokens) != 1:
+            raise TokenError from ValueError("more than one token" if tokens else "no token")
+        if not _TOKEN_CHARS.fullmatch(tokens[0]):
+            raise TokenError from ValueError("an empty token" if not tokens[0] else "not ASCII")
         self.token = tokens[0]
         self.identity = self.verify(self.token, SOCKET)
         self.v1 = SUBPROTOCOL in offered
-        self.device = self._device([value for name, value in query if name == "device"])
+        self.device = self._device(query)
 
-    def _device(self, given: list[str]) -> str:
+    def _device(self, query: Sequence[tuple[str, str]]) -> str:
+        given = [value for name, value in query if name == "device"]
         if not given:
             return "default"
         if len(given) > 1 or not 1 <= len(given[0]) <= MAX_DEVICE_CHARS:

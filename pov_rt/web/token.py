@@ -35,5 +35,5 @@ class TokenHandler(Handler):
         if not token:
             raise TokenError(
                 f"Send the app's access token: cookie '{name}' or Authorization: Bearer ..."
-            )
+            ) from ValueError("no token")
         return token

@@ -10,7 +10,8 @@ from tornado.httpclient import HTTPClient, HTTPRequest, HTTPResponse
 
 from pov_rt.auth.grants import Kind
 from pov_rt.settings import LimitSettings, Settings
-from pov_rt.testing import Connect, RunningServer, make_settings
+from pov_rt.testing import SECRET, Connect, RunningServer, make_settings
+from tests.auth.apps import app_token
 
 ONE = {"id": "a-1", "type": "task", "action": "done", "povId": "acme", "userId": "eve"}
 
@@ -269,9 +270,45 @@ class TestTokenEndpoint:
     def test_other_methods_are_refused(self, server: RunningServer) -> None:
         assert call(server, "/api/auth/ws-token", method="POST", body=b"").code == 405
 
+    def test_an_expired_access_token_is_401_and_says_so(self, server: RunningServer) -> None:
+        expired = app_token(SECRET, exp=1_000_000_000)
+        for headers in (
+            {"Authorization": f"Bearer {expired}"},
+            {"Cookie": f"accessToken={expired}"},
+        ):
+            answer = call(server, "/api/auth/ws-token", **headers)
+            assert answer.code == 401
+            assert json.loads(answer.body)["error"]["code"] == "token_expired"
+            assert answer.headers["Cache-Control"] == "no-store"
+
+    def test_the_cookie_counts_beside_another_schemes_credentials(
+        self, server: RunningServer
+    ) -> None:
+        cookie = f"accessToken={server.token('ana', Kind.ACCESS)}"
+        for other in ("Basic YTpi", "Digest username=x", "basic", ""):
+            answer = call(server, "/api/auth/ws-token", Cookie=cookie, Authorization=other)
+            assert answer.code == 200, other
+        for wrong in ("Bearer", "Bearer ", "bearer x", "Bearer  x"):
+            answer = call(server, "/api/auth/ws-token", Cookie=cookie, Authorization=wrong)
+            assert answer.code == 401, wrong
+
+    def test_a_page_of_another_site_cannot_post(self, server: RunningServer) -> None:
+        for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+            answer = call(server, "/api/auth/ws-token", method="POST", body=b"", **headers)
+            assert answer.code == 403
+
+    def test_the_method_of_a_header_does_not_count(self, server: RunningServer) -> None:
+        cookie = f"accessToken={server.token('ana', Kind.ACCESS)}"
+        override = {"Cookie": cookie, "X-HTTP-Method-Override": "GET"}
+        answer = call(server, "/api/auth/ws-token", method="POST", body=b"", **override)
+        assert answer.code == 405
+
     def test_a_flood_of_one_address_is_429(self, server: RunningServer) -> None:
-        codes = {call(server, "/api/auth/ws-token").code for _ in range(80)}
-        assert codes == {401, 429}
+        answers = [call(server, "/api/auth/ws-token") for _ in range(80)]
+        assert {answer.code for answer in answers} == {401, 429}
+        refused = next(answer for answer in answers if answer.code == 429)
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert json.loads(refused.body)["error"]["retryAfter"] > 0
 
 
 class TestPages:
@@ -295,6 +332,9 @@ class TestPages:
         answer = call(server, "/api/auth/ws-token", Origin="https://evil.example")
         assert answer.code == 403
         assert "Access-Control-Allow-Origin" not in answer.headers
+        for method in ("GET", "OPTIONS"):
+            without = call(server, "/api/auth/ws-token", method=method)
+            assert not any("Access-Control-Allow-Origin" in line for line in without.headers)
         preflight = call(server, "/api/activities", method="OPTIONS", Origin="https://app.example")
         assert preflight.code == 405
 

@@ -1,0 +1,149 @@
+"""Names that a page's owner can make lead here, proxies whose word counts, and the other port."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from pov_rt.registry import build_registry
+from pov_rt.settings import ServerSettings, Settings
+from pov_rt.testing import RunningServer, make_settings
+from pov_rt.web.app import WebServer
+from tests.web.test_handshake import exchange
+
+LOCAL = ("localhost", "LOCALHOST:1", "127.0.0.1", "127.9.9.9:80", "[::1]:8765", "app.localhost")
+OWN = ("10.0.0.7", "[2001:db8::1]:80", "[::ffff:10.0.0.7]", "laptop", "laptop:8765")
+"""Nobody can register an address, or a name without a dot."""
+OWNED = (
+    "evil.example",
+    "evil.example:8765",
+    "127.0.0.1.evil.example",
+    "localhost.",
+    "1.2.3",
+    "a.b",
+)
+BAD = ("", "a b", "a/b", "[::1", "a:b", "é", "a:1:2", "http://localhost")
+
+
+def status(server: RunningServer, host: str | None, *lines: str, port: int | None = None) -> int:
+    """Return what a request to this host is answered; 404 is what gets through."""
+    parts = ["GET /nowhere HTTP/1.1", *([] if host is None else [f"Host: {host}"]), *lines]
+    answer = exchange(server, ("\r\n".join(parts) + "\r\n\r\n").encode(), port)
+    return int(answer.split()[1])
+
+
+def test_without_a_list_a_local_server_has_only_names_that_nobody_owns(
+    server: RunningServer,
+) -> None:
+    for port in (server.web.port, server.web.admin_port):
+        assert {status(server, host, port=port) for host in LOCAL + OWN} == {404}
+        assert {status(server, host, port=port) for host in OWNED} == {421}
+        assert {status(server, host, port=port) for host in BAD} == {400}
+        assert status(server, None, port=port) == 400
+
+
+def test_a_page_of_a_rebound_name_gets_nothing(server: RunningServer) -> None:
+    assert status(server, "evil.example", "Origin: http://evil.example") == 421
+    assert status(server, "localhost", "Origin: http://evil.example") == 403
+    assert status(server, "localhost", "Origin: http://localhost") == 404
+
+
+def test_what_other_sites_pages_do_behind_a_visitors_back_is_refused(server: RunningServer) -> None:
+    for site, mode, expected in (
+        ("cross-site", "no-cors", 403),
+        ("cross-site", "websocket", 403),
+        ("cross-site", "navigate", 404),
+        ("same-site", "cors", 404),
+        ("same-origin", "cors", 404),
+        ("none", "navigate", 404),
+    ):
+        got = status(server, "localhost", f"Sec-Fetch-Site: {site}", f"Sec-Fetch-Mode: {mode}")
+        assert got == expected, (site, mode)
+
+
+def test_a_load_balancers_check_needs_no_host(server: RunningServer) -> None:
+    check = b"GET /readyz HTTP/1.0\r\n\r\n"
+    assert exchange(server, check, server.web.admin_port).startswith(b"HTTP/1.1 200")
+    assert exchange(server, check).startswith(b"HTTP/1.1 400")
+
+
+class TestOnAllAddresses:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(
+            server=ServerSettings(host="0.0.0.0", admin_host="0.0.0.0", port=0, admin_port=0)
+        )
+
+    def test_any_name_goes_for_only_its_operator_knows_them(self, server: RunningServer) -> None:
+        for port in (server.web.port, server.web.admin_port):
+            assert {status(server, host, port=port) for host in LOCAL + OWN + OWNED} == {404}
+
+
+class TestOnAllAddressesUnderDev:
+    @pytest.fixture
+    def settings(self, tmp_path: Path) -> Settings:
+        server = ServerSettings(host="0.0.0.0", port=0, admin_port=0, data=str(tmp_path))
+        return replace(make_settings(server=server), dev=True)
+
+    def test_it_has_only_names_that_nobody_owns(self, server: RunningServer) -> None:
+        assert {status(server, host) for host in LOCAL + OWN} == {404}
+        assert {status(server, host) for host in OWNED} == {421}
+
+
+class TestWithAList:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(
+            server=ServerSettings(port=0, admin_port=0, allowed_hosts=["rt.example"])
+        )
+
+    def test_it_is_for_clients_and_operators_stay_local(self, server: RunningServer) -> None:
+        assert status(server, "rt.example") == status(server, "RT.example:443") == 404
+        assert {status(server, host) for host in LOCAL + OWN + OWNED} == {421}
+        admin = server.web.admin_port
+        assert {status(server, host, port=admin) for host in (*LOCAL, "rt.example")} == {404}
+        assert {status(server, host, port=admin) for host in OWNED} == {421}
+
+
+class TestBehindAProxy:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(
+            server=ServerSettings(port=0, admin_port=0, trusted_proxies=["127.0.0.1"])
+        )
+
+    def test_names_are_the_proxys_business(self, server: RunningServer) -> None:
+        assert {status(server, host) for host in LOCAL + OWN + OWNED} == {404}
+        assert status(server, "rt.example", "Origin: https://rt.example") == 404
+        assert status(server, "rt.example:8443", "Origin: https://rt.example:8443") == 404
+
+
+def test_who_may_write_to_a_unix_socket_is_a_proxy_however_it_came_here(tmp_path: Path) -> None:
+    path = str(tmp_path / "given")
+    seen: list[str] = []
+
+    async def run() -> None:
+        given = socket.socket(socket.AF_UNIX)
+        with given:
+            given.bind(path)
+            given.listen()
+            given.setblocking(False)
+            web = WebServer(make_settings(), build_registry({}))
+            await web.start([given])
+            site: Any = web.http.request_callback
+            site.settings["log_function"] = lambda handler: seen.append(handler.ip)
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(
+                b"GET /nowhere HTTP/1.1\r\nHost: rt.example\r\nX-Real-IP: 10.0.0.9\r\n\r\n"
+            )
+            assert (await reader.readline()).startswith(b"HTTP/1.1 404")
+            writer.close()
+            await web.stop()
+
+    asyncio.run(run())
+    assert seen == ["10.0.0.9"]
