@@ -15,7 +15,6 @@ from prometheus_client import CollectorRegistry
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import PeriodicCallback
-from tornado.netutil import bind_unix_socket
 
 from pov_rt.blocked import BlockWatch
 from pov_rt.context import Response
@@ -90,6 +89,8 @@ class WebServer:
         self._hung_up = asyncio.Event()
         self._listeners: list[Listener] = []
         self._own_sockets: list[socket.socket] = []
+        self._own_file: tuple[int, int] | None = None
+        """Device and inode of our Unix socket, which another server may have replaced since."""
         self._door, self._operators_door = Door(), Door(for_operators=True)
         self._access_log = AccessLog(self.server.clock)
         self._sweep = PeriodicCallback(self._on_sweep, SWEEP_MS)
@@ -240,7 +241,8 @@ class WebServer:
     def _bind(self, host: str, port: int, unix: str | None) -> list[socket.socket]:
         try:
             if unix is not None:
-                sockets = [bind_unix_socket(unix, mode=0o660, backlog=BACKLOG)]
+                sockets = [_listen_unix(unix)]
+                self._own_file = _file_id(unix)
             else:
                 family = socket.AF_INET6 if ":" in host else socket.AF_INET
                 sockets = [socket.create_server((host, port), family=family, backlog=BACKLOG)]
@@ -279,12 +281,13 @@ class WebServer:
     def _close_sockets(self) -> None:
         for sock in self._own_sockets:
             sock.close()
-        unix = self.settings.server.unix
-        if unix is not None and self._own_sockets:
-            with suppress(OSError):
-                if stat.S_ISSOCK(os.stat(unix).st_mode):
-                    os.unlink(unix)
         self._own_sockets.clear()
+        unix = self.settings.server.unix
+        if unix is not None and self._own_file is not None:
+            with suppress(OSError):
+                if _file_id(unix) == self._own_file:
+                    os.unlink(unix)
+        self._own_file = None
 
 
 def _port(listener: Listener) -> int:
@@ -295,3 +298,44 @@ def _port(listener: Listener) -> int:
 def _is_local(sock: socket.socket) -> bool:
     name = sock.getsockname()
     return isinstance(name, tuple) and is_loopback(name[0])
+
+
+def _file_id(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def _listen_unix(path: str) -> socket.socket:
+    """Listen on a Unix socket that the group may write to; one that was left behind is replaced.
+
+    Not so one that somebody listens on (Tornado's `bind_unix_socket` would replace it): that server
+    would never hear of a client again.
+    """
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise OSError("there is a file of that name")
+        if _is_listened_on(path):
+            raise OSError("another server listens there")
+        os.unlink(path)
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.setblocking(False)
+        sock.bind(path)
+        os.chmod(path, 0o660)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_listened_on(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except BlockingIOError:  # it is too busy to accept
+            return True
+        except ConnectionRefusedError:
+            return False
+    return True

@@ -1,0 +1,104 @@
+"""A Unix socket belongs to the server that listens on it, and to nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from pov_rt.registry import build_registry
+from pov_rt.settings import ServerSettings, SettingsError
+from pov_rt.testing import make_settings
+from pov_rt.web.app import WebServer
+
+REGISTRY = build_registry({})
+
+
+def make(path: Path) -> WebServer:
+    settings = ServerSettings(unix=str(path), admin_port=0, drain_s=0.1)
+    return WebServer(make_settings(server=settings), REGISTRY)
+
+
+async def answers(path: Path) -> bool:
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    writer.write(b"GET /nowhere HTTP/1.1\r\nHost: rt.example\r\n\r\n")
+    line = await reader.readline()
+    writer.close()
+    return line.startswith(b"HTTP/1.1 404")
+
+
+def test_a_second_server_does_not_take_the_path_of_one_that_listens(tmp_path: Path) -> None:
+    path = tmp_path / "rt.sock"
+
+    async def run() -> None:
+        first, second = make(path), make(path)
+        await first.start()
+        with pytest.raises(SettingsError, match=f"^cannot listen on {path}: another server"):
+            await second.start()
+        await second.stop()
+        assert await answers(path)
+        await first.stop()
+        assert not path.exists()
+
+    asyncio.run(run())
+
+
+def test_one_that_is_too_busy_to_accept_listens_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "rt.sock"
+
+    async def run() -> None:
+        with ExitStack() as stack:
+            busy = stack.enter_context(socket.socket(socket.AF_UNIX))
+            busy.bind(str(path))
+            busy.listen(0)
+            with pytest.raises(BlockingIOError):  # noqa: PT012  (how many fit is the kernel's choice)
+                while True:
+                    client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                    client.setblocking(False)
+                    client.connect(str(path))
+            web = make(path)
+            with pytest.raises(SettingsError, match="another server listens there"):
+                await web.start()
+            await web.stop()
+            assert path.is_socket()
+
+    asyncio.run(run())
+
+
+def test_one_that_was_left_behind_is_replaced_and_a_file_is_not(tmp_path: Path) -> None:
+    path, file = tmp_path / "rt.sock", tmp_path / "file"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    file.write_text("precious")
+
+    async def run() -> None:
+        web = make(path)
+        await web.start()
+        assert await answers(path)
+        await web.stop()
+        web = make(file)
+        with pytest.raises(SettingsError, match=f"^cannot listen on {file}: "):
+            await web.start()
+        await web.stop()
+
+    asyncio.run(run())
+    assert file.read_text() == "precious"
+
+
+def test_what_took_the_place_of_ours_is_not_deleted(tmp_path: Path) -> None:
+    path, other = tmp_path / "rt.sock", tmp_path / "other"
+
+    async def run() -> None:
+        web = make(path)
+        await web.start()
+        with socket.socket(socket.AF_UNIX) as theirs:
+            theirs.bind(str(other))
+            os.replace(other, path)
+            await web.stop()
+        assert path.is_socket()
+
+    asyncio.run(run())
