@@ -22,8 +22,6 @@ from pov_rt.web.restart import Watch, find_syntax_error
 
 log = logging.getLogger(__name__)
 
-GC_THRESHOLDS = (100_000, 50, 100)
-
 
 class Process:
     """One node for as long as the process lives. `announce` is called once it listens."""
@@ -58,7 +56,8 @@ class Process:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload, web)
         watchdog = loop.create_task(self._feed_watchdog(web))
-        relax_collector()
+        gc.collect()
+        gc.freeze()  # what was imported stays: no collection need look at it again
         notify(f"READY=1\nSTATUS=Listening on port {web.port}")
         self._announce(web)
         try:
@@ -127,10 +126,3 @@ def merged(old: Settings, new: Settings) -> Settings:
         allowed_hosts=new.server.allowed_hosts,
     )
     return replace(old, server=server, auth=new.auth, log=replace(old.log, level=new.log.level))
-
-
-def relax_collector() -> None:
-    """Set the garbage collector for a process of many objects that live long."""
-    gc.collect()
-    gc.freeze()  # what was imported stays: no collection need look at it again
-    gc.set_threshold(*GC_THRESHOLDS)

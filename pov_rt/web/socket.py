@@ -58,7 +58,9 @@ class SocketProtocol(WebSocketProtocol13):
         handler.wire = Wire(sock, handler.bounds, asyncio.get_running_loop(), handler.ended)
         handler.wire.send(response)
         handler.open(received)
-        handler.ws_connection = None  # the two refer to each other; neither is needed any more
+        # What refers to each other would wait for the collector, 9 KB a connection.
+        handler.ws_connection = None
+        handler.ui = None  # type: ignore[assignment]
 
 
 class SocketHandler(Handler, WebSocketHandler):
