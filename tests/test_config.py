@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import pytest
 
 from pov_rt import config
 from pov_rt.config import Loaded, check, dev_secret, load, reloadable, show
+from pov_rt.registry import build_registry
 from pov_rt.settings import MIN_SECRET_BYTES, Settings, SettingsError
 
 SECRET = "s" * MIN_SECRET_BYTES
@@ -299,3 +301,30 @@ def test_a_reload_applies_keys_origins_and_log_level_only() -> None:
     }
     assert restart == ["log.format", "plugins.poll.least", "plugins.poll.max", "server.port"]
     assert reloadable(old, old) == ([], [])
+
+
+def test_the_example_of_the_docs_is_a_file_and_its_variables_that_work(file: Path) -> None:
+    text = (Path(__file__).parent.parent / "docs/configuration.md").read_text()
+    (toml,) = re.findall(r"```toml\n(.*?)```", text, re.S)
+    loaded = load_text(file, toml, POV_RT_AUTH__SECRETS=SECRET, STATE_DIRECTORY="/var/lib/pov-rt")
+    check(loaded)
+    build_registry(loaded.settings.plugins)
+    assert loaded.settings.server.trusted_proxies == ["127.0.0.1"]
+    (shell,) = re.findall(r"```bash\n(.*?)```", text, re.S)
+    printed = subprocess.run(
+        ["bash", "-c", f"set -a; {shell}\nenv -0"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={},
+    )
+    environ = dict(line.split("=", 1) for line in printed.stdout.split("\0") if "=" in line)
+    settings = load_environ(**environ).settings
+    assert settings.server.allowed_origins == ["https://app.example", "https://other.example"]
+    assert settings.limits.types == ["task", "phase"]
+    assert settings.auth.roles["lead"].can == ["subscribe", "publish"]
+    assert len(settings.auth.secrets) == 1
+
+
+def test_the_token_of_the_commands_is_no_setting() -> None:
+    assert load_environ(POV_RT_TOKEN="x").settings == Settings()

@@ -70,3 +70,26 @@ def test_no_proxy_logs_the_query_where_tokens_travel(file: str, form: str, secre
     formats = re.findall(form, (DEPLOY / file).read_text(), re.M | re.S)
     assert len(formats) == 1
     assert not re.search(secret, formats[0])
+
+
+def test_a_nodes_admin_port_is_a_port() -> None:
+    (line,) = re.findall(
+        r"^ExecStart=/bin/sh -c '(.*)'$", (DEPLOY / "pov-rt@.service").read_text(), re.M
+    )
+    for port, admin in (("8801", "18801"), ("18801", "28801"), ("55535", "65535")):
+        # systemd replaces %i, and $$ by $.
+        command = line.replace("%i", port).replace("$$", "$").replace("/opt/pov-rt/bin/", "echo ")
+        done = subprocess.run(
+            ["/bin/sh", "-c", command], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == f"pov-rt serve --port {port} --admin-port {admin}\n"
+
+
+def test_the_proxy_passes_the_host_with_its_port() -> None:
+    hosts = re.findall(r"proxy_set_header Host (\S+);", (DEPLOY / "nginx.conf").read_text())
+    assert hosts == ["$http_host", "$http_host"]
+
+
+def test_links_of_the_deployment_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", (DEPLOY / "README.md").read_text()):
+        assert (DEPLOY / target).exists(), target
