@@ -45,6 +45,9 @@ EVERYTHING = ("subscribe", "publish", "collaborate")
 class Client:
     """A connected client."""
 
+    connection_id: str
+    """What the server calls it; a client without the subprotocol is not told."""
+
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
         self._early: list[dict[str, Any]] = []
@@ -155,7 +158,7 @@ class RunningServer:
             opening = connect(f"{url}token={token}", proxy=None, max_queue=None)
         client = Client(self._sockets.enter_context(opening))
         if v1:
-            client.receive()
+            client.connection_id = client.receive()["connectionId"]
         return client
 
     async def _start(self) -> None:

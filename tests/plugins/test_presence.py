@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import socket
+import struct
 from typing import Any
 
 import pytest
@@ -115,6 +117,13 @@ def test_http_answers_the_same(server: RunningServer, connect: Connect) -> None:
     assert json.loads(got.body) == {key: answer[key] for key in answer if key != "id"}
 
 
+def crash(client: Client) -> None:
+    """End a client as a dying machine does."""
+    sock = client.socket.socket
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
 class Watcher:
     """Keeps a snapshot true by the diffs, as a client does."""
 
@@ -133,17 +142,28 @@ class Watcher:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_snapshot_and_the_diffs_make_the_later_snapshot(connect: Connect, seed: int) -> None:
+def test_a_snapshot_and_the_diffs_make_the_later_snapshot(
+    server: RunningServer, connect: Connect, seed: int
+) -> None:
     chance = random.Random(seed)
     watcher = Watcher(join(connect("watcher")))
     there: list[Client] = []
     for _ in range(40):
         if there and chance.random() < 0.45:
             client = there.pop(chance.randrange(len(there)))
-            if chance.random() < 0.5:
+            how = chance.choice(["close", "crash", "unsubscribe", "lose"])
+            if how == "close":
                 client.socket.close()
-            else:
+            elif how == "crash":
+                crash(client)
+            elif how == "unsubscribe":
                 client.request({"type": "unsubscribe", "povId": "acme"})
+            else:
+                connections = server.call(server.web.server.register.all)
+                (mine,) = [each for each in connections if each.id == client.connection_id]
+                token = server.token(mine.identity.user_id, povs=["other"], ttl_s=7200)
+                answer = client.request({"type": "refresh", "token": token})
+                assert answer["lost"] == ["acme"]
         else:
             user, device = chance.choice("abcde"), chance.choice("xyz")
             there.append(join(connect(user, device=device)))
