@@ -46,7 +46,8 @@ class ServerSettings(Section, frozen=True, kw_only=True):
     allowed_origins: list[str] = field(default_factory=list)
     """Origins (`https://app.example`) of the pages that may use the server; same host always."""
     allowed_hosts: list[str] = field(default_factory=list)
-    """Host names that requests may ask for; empty: any (put a proxy that checks it in front)."""
+    """Host names that requests may ask for; empty: any, but only local ones where only this machine
+    gets in, or under dev."""
     trusted_proxies: list[str] = field(default_factory=list)
     """Addresses whose X-Real-IP and X-Forwarded-For are believed."""
     drain_s: Positive = 10.0
@@ -128,7 +129,7 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     """A client with more than queue_slow_bytes waiting for this long is closed."""
     publish_batch: Count = 1000
     publish_bytes: Count = 4 * 1024 * 1024
-    """Body of one HTTP publish."""
+    """Body of one HTTP request."""
     types: list[str] | None = None
     """Activity types that may be published; none: any."""
     actions: list[str] | None = None
