@@ -214,6 +214,8 @@ def test_a_token_in_both_places_is_401(server: RunningServer) -> None:
         ({"Origin": "http://localhost:81"}, 403),
         ({"Origin": "http://localhost/"}, 403),
         ({"Origin": "http://LOCALHOST"}, 403),
+        ({"Origin": "http://[", "Host": "localhost"}, 403),
+        ({"Origin": "http://localhost", "lines": ("Origin: http://localhost",)}, 400),
         ({"Origin": "http://localhost"}, 101),
         ({"Origin": "http://evil.example", "Sec_Fetch_Site": "same-origin"}, 403),
         ({"Origin": "http://evil.example", "Sec_Fetch_Site": "none"}, 403),

@@ -84,6 +84,10 @@ def test_one_that_was_left_behind_is_replaced_and_a_file_is_not(tmp_path: Path) 
         with pytest.raises(SettingsError, match=f"^cannot listen on {file}: "):
             await web.start()
         await web.stop()
+        web = make(tmp_path / "no folder" / "rt.sock")
+        with pytest.raises(SettingsError, match="No such file or directory"):
+            await web.start()
+        await web.stop()
 
     asyncio.run(run())
     assert file.read_text() == "precious"
