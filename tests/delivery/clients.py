@@ -66,7 +66,8 @@ class WebSocket(asyncio.Protocol):
             self._transport.write(masked_frame(Opcode.TEXT, json.dumps(message).encode()))
 
     def reset(self) -> None:
-        """End with a reset."""
+        """End with a reset; what came with what one ends it for is lost, too."""
+        self._receive = ignore
         reset(self._transport)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -126,6 +127,10 @@ class WebSocket(asyncio.Protocol):
         elif opcode == Opcode.CLOSE:
             self.close_code = int.from_bytes(payload[:2])
             self.transport.close()
+
+
+def ignore(_: bytes) -> None:
+    """Take no notice of a message."""
 
 
 async def connect(
