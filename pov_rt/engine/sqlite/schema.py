@@ -132,8 +132,12 @@ def open_reader(path: Path) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
-    connection.execute("PRAGMA wal_autocheckpoint = 0")
-    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB // 4}")
+    try:
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB // 4}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
