@@ -1,149 +1,219 @@
-"""Connections that are nearly right: seeded mutations of handshakes, frames and messages."""
+"""Runs plans against a server, many at once, and checks all that comes back."""
 
 from __future__ import annotations
 
 import random
+import select
 import socket
 import struct
+import time
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
-from pov_rt.frames import Opcode, masked_frame
+from tests.fuzz.answers import Answers, Failure
+from tests.fuzz.plans import Deafen, End, Listen, Plan, Planner, Send, Settle
 
-MESSAGES = (
-    '{"type":"ping"}',
-    '{"type":"pong"}',
-    '{"type":"ping","id":7}',
-    '{"type":"subscribe","povId":"acme"}',
-    '{"type":"subscribe","povIds":["a","b","c"],"id":"x"}',
-    '{"type":"subscribe","povId":"*"}',
-    '{"type":"unsubscribe","povId":"acme"}',
-    '{"type":"publish","data":{"type":"t","action":"a","povId":"acme","details":{"n":[1,2.5]}}}',
-    '{"type":"nothing","povId":"\U0001f600\\u0000"}',
-)
-WORDS = (
-    b"\x00",
-    b"\xff\xfe",
-    b"\xed\xa0\x80",
-    b'"',
-    b"{" * 50,
-    b"[" * 3000,
-    b"1e999",
-    b"-0",
-    b"NaN",
-    b"9" * 400,
-    b"\\ud800",
-    b"\r\n",
-    b"null",
-    b"\xef\xbb\xbf",
-    b"__class__",
-)
+AT_ONCE = 16
+IDLE_S = 0.002
+"""How long a turn waits when nobody has anything to do."""
+QUIET_S = 0.3
+"""A client that waits for the server to hang up gives up after this long without a byte."""
+PATIENCE_S = 20.0
+SMALL_BUFFER_BYTES = 4096
+RESET = struct.pack("ii", 1, 0)
 
 
-class Failure(Exception):
-    """The server did what it must not; the text says what and how to see it again."""
+@dataclass
+class Tally:
+    """What was done, and how it was answered."""
+
+    connections: int = 0
+    frames: int = 0
+    answers: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
 
 
-class Fuzzer:
-    """Makes connections of one seed; the same seed makes the same ones."""
+class Session:
+    """One client that follows its plan. Owner: `run`, until it is `done`."""
 
-    def __init__(self, seed: int, token: str) -> None:
-        self.random = random.Random(seed)
-        self._token = token
+    def __init__(self, port: int, plan: Plan) -> None:
+        self.plan = plan
+        self.answers = Answers()
+        self.done = False
+        self.sent = 0
+        self.socket = socket.socket()
+        if plan.small_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER_BYTES)
+        self.socket.settimeout(PATIENCE_S)
+        self.socket.connect(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setblocking(False)
+        self._began = self._heard = time.monotonic()
+        self._actions = list(reversed(plan.actions))
+        self._unsent = b""
+        self._deaf = 0
+        self._listens_until = 0.0
+        self._settle_s = 0.0
+        self._ended = False
+        self._careless = False
 
-    def handshake(self) -> bytes:
-        """Return a good upgrade request."""
-        return (
-            f"GET /ws/?token={self._token}&device=fuzz HTTP/1.1\r\nHost: localhost\r\n"
-            "Upgrade: websocket\r\nConnection: Upgrade\r\nOrigin: http://localhost\r\n"
-            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        ).encode()
+    @property
+    def frames(self) -> int:
+        """How many of its frames were sent to their end."""
+        return bisect_right(self.plan.frame_ends, self.sent)
 
-    def mutate(self, data: bytes) -> bytes:
-        """Change a few places: bits, bytes, words, cuts, repetitions."""
-        dice = self.random
-        changed = bytearray(data)
-        for _ in range(dice.randrange(1, 4)):
-            at = dice.randrange(len(changed) + 1)
-            what = dice.randrange(6)
-            if what == 0 and at < len(changed):
-                changed[at] ^= 1 << dice.randrange(8)
-            elif what == 1 and at < len(changed):
-                changed[at] = dice.randrange(256)
-            elif what == 2:
-                changed[at:at] = dice.choice(WORDS)
-            elif what == 3:
-                del changed[at : at + dice.randrange(1, 20)]
-            elif what == 4:
-                changed[at:at] = changed[max(0, at - dice.randrange(1, 40)) : at]
-            else:
-                changed[at:at] = dice.randbytes(dice.randrange(1, 30))
-        return bytes(changed)
+    def waits_for(self) -> tuple[bool, bool]:
+        """Tell whether it wants to read, and whether to write."""
+        return not self._deaf, bool(self._unsent)
 
-    def frames(self) -> bytes:
-        """Return some frames: whole or in fragments, good or not."""
-        dice = self.random
-        parts = []
-        for _ in range(dice.randrange(1, 12)):
-            body = dice.choice(MESSAGES).encode()
-            if dice.random() < 0.5:
-                body = self.mutate(body)
-            if dice.random() < 0.2:
-                cut = dice.randrange(len(body) + 1)
-                parts.append(masked_frame(Opcode.TEXT, body[:cut], fin=False))
-                if dice.random() < 0.5:
-                    parts.append(masked_frame(Opcode.PING, dice.randbytes(dice.randrange(126))))
-                parts.append(masked_frame(Opcode.CONTINUATION, body[cut:]))
-            elif dice.random() < 0.1:
-                head = bytes((dice.randrange(256), dice.randrange(256)))
-                parts.append(head + struct.pack("!Q", dice.getrandbits(64)) + body)
-            else:
-                parts.append(masked_frame(dice.choice((1, 1, 1, 2, 8, 9, 10)), body))
-        data = b"".join(parts)
-        return self.mutate(data) if dice.random() < 0.3 else data
+    def step(self) -> bool:
+        """Go on a little; return whether anything happened."""
+        if time.monotonic() - self._began > PATIENCE_S:
+            raise Failure(f"not over after {PATIENCE_S:g} s; sent {self.sent} bytes")
+        heard = False
+        if self._deaf:
+            self._deaf -= 1
+        else:
+            heard = self._receive()
+        if self.done or heard:
+            self._listens_until = 0.0
+            return True
+        if self._unsent:
+            return self._send()
+        now = time.monotonic()
+        if now < self._listens_until or now - self._heard < self._settle_s:
+            return False
+        return self._act()
 
-    def connection(self) -> bytes:
-        """Return all that a client sends."""
-        what = self.random.random()
-        if what < 0.2:
-            return self.mutate(self.handshake()) + self.frames()
-        if what < 0.25:
-            return self.random.randbytes(self.random.randrange(1, 3000))
-        return self.handshake() + self.frames()
+    def close(self) -> None:
+        """Let go of the socket."""
+        self.done = True
+        self.socket.close()
 
+    def _act(self) -> bool:
+        if not self._actions:
+            return self._finish()
+        action = self._actions.pop()
+        if isinstance(action, Send):
+            self._unsent = action.data
+            return self._send()
+        if isinstance(action, Listen):
+            self._listens_until = time.monotonic() + action.seconds
+        elif isinstance(action, Settle):
+            self._settle_s = action.seconds
+            self._heard = time.monotonic()
+        elif isinstance(action, Deafen):
+            self._deaf = action.turns
+            self._careless = True
+        return True
 
-def exchange(port: int, data: bytes, *, reset: bool) -> bytes:
-    """Send everything, hang up, and return what the server says (nothing after a reset)."""
-    with closing(socket.create_connection(("127.0.0.1", port), timeout=20)) as sock:
-        answer = b""
-        with suppress(ConnectionError):
-            sock.sendall(data)
-            if reset:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                return b""
-            sock.shutdown(socket.SHUT_WR)
-            while chunk := sock.recv(65536):
-                answer += chunk
-        return answer
+    def _send(self) -> bool:
+        try:
+            size = self.socket.send(self._unsent)
+        except BlockingIOError:
+            return False
+        except ConnectionError:  # the server has hung up; it may have said why
+            self._unsent = b""
+            self._actions = []
+            self._ended = True
+            return True
+        self.sent += size
+        self._unsent = self._unsent[size:]
+        return True
+
+    def _receive(self) -> bool:
+        try:
+            data = self.socket.recv(65536)
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            self.close()
+            return True
+        if data:
+            self._heard = time.monotonic()
+            self.answers.feed(data)
+            return True
+        if self.answers.cut and not self._careless:
+            raise Failure("the server ended in the middle of an answer")
+        self.close()
+        return True
+
+    def _finish(self) -> bool:
+        """End in its own way, once; then only read."""
+        if self._ended:
+            return False
+        end = self.plan.end
+        if end is End.WAIT and time.monotonic() - self._heard < QUIET_S:
+            return False
+        self._ended = True
+        self._careless = True
+        if end is End.RESET:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        if end in (End.RESET, End.CLOSE):
+            self.close()
+            return True
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:  # the server was faster
+            pass
+        return True
 
 
 def run(
-    port: int, token: str, seed: int, connections: int, *, between: Callable[[int], None]
-) -> Counter[str]:
-    """Open so many connections; count how they were answered. `between` is called after each 100.
+    port: int,
+    token: str,
+    seed: int,
+    *,
+    connections: int = 0,
+    frames: int = 0,
+    ends: Sequence[End] = tuple(End),
+    between: Callable[[Tally], None],
+) -> Tally:
+    """Run plans until there were so many connections and frames; `between` is called every 100.
 
-    Raises `Failure` for an answer of 500 or above.
+    Raises `Failure` for an answer that no client should get. The seed decides what is sent, in
+    which pieces, and in which order the clients have their turns; when answers come, it does not.
     """
-    fuzzer = Fuzzer(seed, token)
-    answers: Counter[str] = Counter()
-    for number in range(connections):
-        data = fuzzer.connection()
-        answer = exchange(port, data, reset=fuzzer.random.random() < 0.1)
-        status = answer[9:12].decode("ascii", "replace") if answer.startswith(b"HTTP/") else "none"
-        answers[status] += 1
-        if status.startswith("5"):
-            raise Failure(f"seed {seed}, connection {number}: {answer[:300]!r} to {data[:300]!r}")
-        if number % 100 == 99:
-            between(number + 1)
-    return answers
+    planner = Planner(seed, token, ends)
+    dice = random.Random(seed)
+    tally = Tally()
+    sessions: list[Session] = []
+    started = 0
+    try:
+        while True:
+            while len(sessions) < AT_ONCE and (started < connections or tally.frames < frames):
+                sessions.append(Session(port, planner.plan(started)))
+                started += 1
+            if not sessions:
+                return tally
+            dice.shuffle(sessions)
+            moved = [_step(seed, session) for session in sessions]
+            for session in [each for each in sessions if each.done]:
+                sessions.remove(session)
+                tally.connections += 1
+                tally.frames += session.frames
+                tally.answers += session.answers.frames
+                tally.statuses[session.answers.status] += 1
+                if tally.connections % 100 == 0:
+                    between(tally)
+            if not any(moved):
+                _rest(sessions)
+    finally:
+        for session in sessions:
+            session.close()
+
+
+def _step(seed: int, session: Session) -> bool:
+    try:
+        return session.step()
+    except Failure as failure:
+        number = session.plan.number
+        raise Failure(f"seed {seed}, connection {number}: {failure}") from failure
+
+
+def _rest(sessions: list[Session]) -> None:
+    readers = [session.socket for session in sessions if session.waits_for()[0]]
+    writers = [session.socket for session in sessions if session.waits_for()[1]]
+    select.select(readers, writers, [], IDLE_S)
