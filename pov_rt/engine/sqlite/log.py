@@ -85,7 +85,9 @@ class LogStore:
             plan.rows.execute(self._connection, DROP_KEYS, at - self._settings.id_window_s)
             known: dict[Key, tuple[int, int]] = {
                 (topic, name): (offset, digest)
-                for topic, name, offset, digest in plan.rows.execute(self._connection, FIND_KEYS)
+                for topic, name, offset, digest in plan.rows.execute(
+                    self._connection, FIND_KEYS, at
+                )
             }
             plan.take_back()
             plan = Plan(self, known, at)
