@@ -89,8 +89,7 @@ class Wire:
         self._paused = 0
         self._heard = False
         self._unread = 0
-        self._eof = False
-        self._closing = False
+        self._eof = self._closing = False
         self._reason: str | None = None
         self._drained: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -102,10 +101,12 @@ class Wire:
         if self._ended is None or self._closing:
             self._loop.call_soon(self._tell, self._reason or "closed")
             return
+        if received:
+            self._bytes_in, self._heard = len(received), True
+            self._backlog = self._parser.feed(received)
+            self._loop.call_soon(self._resume)
         if not self._paused:
             self._loop.add_reader(self._fd, self._readable)
-        if received:
-            self._loop.call_soon(self._feed, received)
 
     @property
     def unsent_bytes(self) -> int:
@@ -224,7 +225,7 @@ class Wire:
         if self._parser.controls and self._is_flooding():
             log.info("a client sends too many control frames or fragments")
             self.close(CloseCode.FLOODING)
-        elif self._paused:
+        elif self._paused or self._backlog:  # which the loop may not have come to yet
             self._backlog = [*self._backlog, *events]
         else:
             self._take(events)
@@ -414,7 +415,6 @@ class Wire:
             peer.lost(self._reason or reason)
 
     def _release_waiters(self) -> None:
-        if self._drained is not None:
-            if not self._drained.done():
-                self._drained.set_result(None)
-            self._drained = None
+        waiter, self._drained = self._drained, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)

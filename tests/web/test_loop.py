@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 
+from pov_rt.frames import Opcode, masked_frame
+from pov_rt.settings import LimitSettings
+from pov_rt.web.bounds import bounds_of
 from pov_rt.web.loop import DirectLoop
+from pov_rt.web.wire import Wire
 
 
 @pytest.fixture
@@ -125,6 +129,67 @@ def test_a_reader_that_fails_is_one_line_and_the_loop_goes_on(
     caplog.set_level(logging.ERROR)
     run(work())
     assert [record.getMessage() for record in caplog.records] == ["reading a socket failed"]
+
+
+class Listener:
+    """Keeps what a wire hands out; it stops the wire at the message `stop`."""
+
+    def __init__(self) -> None:
+        self.wire: Wire
+        self.got: list[bytes] = []
+
+    def receive(self, payload: bytes, is_text: bool) -> None:
+        self.got.append(payload)
+        if payload == b"stop":
+            self.wire.pause_reads(True)
+
+    def lagging(self) -> None: ...
+
+    def lost(self, reason: str) -> None: ...
+
+
+def frames(*texts: str) -> bytes:
+    return b"".join(masked_frame(Opcode.TEXT, text.encode()) for text in texts)
+
+
+def test_what_came_behind_the_handshake_is_handled_before_what_is_read(pair: Pair) -> None:
+    async def work() -> None:
+        listener = Listener()
+        bounds = bounds_of(LimitSettings())
+        loop = asyncio.get_running_loop()
+        listener.wire = Wire(pair[1], bounds, loop, lambda _: None)
+        pair[0].send(frames("c", "d"))
+        listener.wire.start(listener, frames("a", "b"))
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert listener.got == [b"a", b"b", b"c", b"d"]
+        listener.wire.abort()
+
+    run(work())
+
+
+def test_what_waited_while_a_socket_was_not_read_is_handled_before_what_is_read(
+    pair: Pair,
+) -> None:
+    async def work() -> None:
+        listener = Listener()
+        bounds = bounds_of(LimitSettings())
+        loop = asyncio.get_running_loop()
+        listener.wire = Wire(pair[1], bounds, loop, lambda _: None)
+        listener.wire.start(listener, b"")
+        pair[0].send(frames("a", "stop", "b", "stop", "c"))
+        await asyncio.sleep(0)
+        pair[0].send(frames("d"))
+        for _ in range(3):
+            await asyncio.sleep(0)
+            listener.wire.pause_reads(False)
+            pair[0].send(frames("e"))
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert listener.got == [b"a", b"stop", b"b", b"stop", b"c", b"d", b"e", b"e", b"e"]
+        listener.wire.abort()
+
+    run(work())
 
 
 def test_it_waits_for_the_time_it_is_told_and_does_not_spin() -> None:
