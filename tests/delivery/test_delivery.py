@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ def test_what_is_acknowledged_reaches_everybody_under_every_fault(tmp_path: Path
     assert report.counts["acked"] > 300
     assert report.counts["unknown"] > 0, "no kill hit a request"
     assert all(report.received.values())
-    assert report.has_small_disk or os.geteuid(), "root may mount a small disk"
 
 
 def test_an_acknowledgement_before_the_commit_is_found(tmp_path: Path) -> None:
