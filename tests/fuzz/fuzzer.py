@@ -9,7 +9,7 @@ import struct
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.fuzz.answers import Answers, Failure
@@ -168,7 +168,6 @@ def run(
     *,
     connections: int = 0,
     frames: int = 0,
-    ends: Sequence[End] = tuple(End),
     between: Callable[[Tally], None],
 ) -> Tally:
     """Run plans until there were so many connections and frames; `between` is called every 100.
@@ -176,7 +175,7 @@ def run(
     Raises `Failure` for an answer that no client should get. The seed decides what is sent, in
     which pieces, and in which order the clients have their turns; when answers come, it does not.
     """
-    planner = Planner(seed, token, ends)
+    planner = Planner(seed, token)
     dice = random.Random(seed)
     tally = Tally()
     sessions: list[Session] = []

@@ -106,11 +106,10 @@ class Plan(NamedTuple):
 
 
 class Planner:
-    """Makes plans of one seed for clients with this token, which end in one of these ways."""
+    """Makes plans of one seed for clients with this token."""
 
-    def __init__(self, seed: int, token: str, ends: Sequence[End]) -> None:
+    def __init__(self, seed: int, token: str) -> None:
         self._seed = seed
-        self._ends = ends
         self._handshake = (
             f"GET /ws/?token={token}&device=fuzz HTTP/1.1\r\nHost: localhost\r\n"
             "Upgrade: websocket\r\nConnection: Upgrade\r\nOrigin: http://localhost\r\n"
@@ -121,7 +120,7 @@ class Planner:
         """Return the plan of this number."""
         dice = random.Random(f"{self._seed}/{number}")
         head, frames = self._stream(dice)
-        end = dice.choice(self._ends)
+        end = dice.choice(tuple(End))
         if end is End.WAIT:
             frames.append(masked_frame(Opcode.CLOSE, dice.choice((b"", b"\x03\xe8", b"\x03\xe8x"))))
         data = b"".join((head, *frames))
