@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -14,7 +15,14 @@ from pov_rt.connection import Connection
 from pov_rt.context import Published, Since, Subscribed
 from pov_rt.encoding import RequestIdValue, encode, encode_reply
 from pov_rt.engine.base import Position
-from pov_rt.errors import Forbidden, InvalidActivity, InvalidMessage, LimitExceeded, TokenExpired
+from pov_rt.errors import (
+    Forbidden,
+    InvalidActivity,
+    InvalidMessage,
+    LimitExceeded,
+    TokenExpired,
+    Unavailable,
+)
 from pov_rt.filters import Only
 from pov_rt.hosting import PluginHost, sees, topic_name
 from pov_rt.inbox import acked
@@ -123,7 +131,8 @@ class ConnectionContext:
 
     async def cursor(self, pov_id: str) -> Position | None:
         """Return up to where this device acknowledged the PoV; None if it never did."""
-        await self._remember_device()
+        with suppress(Unavailable):  # a full disk can be read; the next use enters the device
+            await self._remember_device()
         return await self.host.marks.get(self.topic(pov_id), self.user.user_id, acked(self.device))
 
     async def acknowledge(self, position: Position, pov_id: str | None = None) -> Position:

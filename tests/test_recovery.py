@@ -11,6 +11,7 @@ import pytest
 from tornado.httpclient import HTTPClient
 
 from pov_rt.auth.grants import Kind
+from pov_rt.engine.sqlite import SqliteEngine
 from pov_rt.messages import NewActivity
 from pov_rt.publishing import Publisher
 from pov_rt.settings import EngineSettings, LimitSettings, Settings
@@ -272,6 +273,29 @@ class TestCursor:
         answer = subscribe(late, since="cursor")
         assert (answer["code"], answer["field"]) == ("limit_exceeded", "device")
         assert subscribe(late)["type"] == "subscribed", "without a cursor nothing is kept of it"
+
+    def test_a_device_goes_on_while_nothing_can_be_written(
+        self, server: RunningServer, connect: Connect
+    ) -> None:
+        engine = server.web.server.engine
+        if not isinstance(engine, SqliteEngine):
+            return  # only a disk can be full
+        phone = connect("ana", device="phone")
+        assert subscribe(phone, durable=True)["type"] == "subscribed"
+        publish(server, 5)
+        assert offsets(phone, 5) == span(1, 5)
+        assert phone.request({"type": "ack", "povId": "acme", "offset": 3})["type"] == "acked"
+        phone.socket.close()
+        engine._connections[0].execute("PRAGMA query_only = 1")
+        again = connect("ana", device="phone")
+        assert subscribe(again, since="cursor")["recovered"] is True
+        assert offsets(again, 2) == [4, 5]
+        answer = again.request({"type": "ack", "povId": "acme", "offset": 4})
+        assert answer["code"] == "unavailable"
+        (result,) = again.request({"type": "resume"})["results"]
+        assert result["recovered"] is True
+        engine._connections[0].execute("PRAGMA query_only = 0")
+        assert again.request({"type": "ack", "povId": "acme", "offset": 4})["type"] == "acked"
 
 
 class TestDurable:
