@@ -181,6 +181,10 @@ def _with_host(function: Callable[..., Any], host: PluginHost, activity: Activit
 
 
 def _call(host: PluginHost, function: Callable[..., Any], *arguments: Any) -> None:
-    where = source_of(function)
-    with containment.logged(log, "a plugin's hook failed at %s", where, plugin=host.name):
+    # Like `containment.logged`, with which a call takes 2.6 us and not 0.1; a handshake has five.
+    try:
         function(*arguments)
+    except BaseException as error:
+        failure, where = containment.contain(error), source_of(function)
+        extra = {"plugin": host.name}
+        log.exception("a plugin's hook failed at %s", where, exc_info=failure, extra=extra)
