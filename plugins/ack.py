@@ -6,13 +6,10 @@ from pov_rt.plugin import (
     MAX_ID_CHARS,
     UNSET,
     Context,
-    EpochChanged,
-    Forbidden,
     InvalidMessage,
     Length,
     Message,
     Plugin,
-    Position,
     Range,
     UnsetType,
 )
@@ -47,16 +44,8 @@ async def ack(message: Ack, context: Context) -> Acked:
     if (message.pov_id is UNSET) != message.inbox:
         raise InvalidMessage(field="povId", detail="Send povId, or inbox: true")
     pov_id = None if message.pov_id is UNSET else message.pov_id
-    sent = context.delivered(pov_id)
-    if sent is None:
-        raise Forbidden("Subscribe before you acknowledge", field="povId")
-    if message.epoch is not UNSET and message.epoch != sent.epoch:
-        raise EpochChanged(field="epoch")
-    if message.offset > sent.offset:
-        raise InvalidMessage(
-            field="offset", detail=f"This connection was sent no more than {sent.offset}"
-        )
-    cursor = await context.acknowledge(Position(sent.epoch, message.offset), pov_id)
+    position = context.delivered(message.offset, pov_id, message.epoch)
+    cursor = await context.acknowledge(position, pov_id)
     return Acked(
         pov_id=message.pov_id,
         inbox=message.inbox or UNSET,

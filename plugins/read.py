@@ -6,14 +6,11 @@ from typing import Annotated
 from pov_rt.plugin import (
     UNSET,
     Context,
-    EpochChanged,
-    Forbidden,
     Host,
     InvalidMessage,
     Message,
     Part,
     Plugin,
-    Position,
     PovId,
     Range,
     Request,
@@ -83,17 +80,9 @@ async def read(message: Read, context: Context[Unread]) -> Receipts | InboxRead:
     if (message.pov_id is UNSET) != message.inbox:
         raise InvalidMessage(field="povId", detail="Send povId, or inbox: true")
     pov_id = None if message.pov_id is UNSET else message.pov_id
-    sent, host, user_id = context.delivered(pov_id), context.host, context.user.user_id
-    if sent is None:
-        raise Forbidden("Subscribe before you read", field="povId")
-    if message.epoch is not UNSET and message.epoch != sent.epoch:
-        raise EpochChanged(field="epoch")
-    if message.offset > sent.offset:
-        raise InvalidMessage(
-            field="offset", detail=f"This connection was sent no more than {sent.offset}"
-        )
+    position = context.delivered(message.offset, pov_id, message.epoch)
+    host, user_id = context.host, context.user.user_id
     topic = host.inbox(user_id) if pov_id is None else context.topic(pov_id)
-    position = Position(sent.epoch, message.offset)
     mark = await host.marks.advance(topic, user_id, "read", position)
     answer: Receipts | InboxRead
     if pov_id is None:

@@ -94,6 +94,7 @@ class Result(Part):
     message: str | UnsetType = UNSET
 
 
+# With the fields of `Result` once more: a struct cannot have two bases with fields.
 class Answer(Message, tag="subscribed"):
     """The subscription stands. Everything after `offset` follows, or after `since` if `recovered`.
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from typing_extensions import TypeVar
 
 from pov_rt.auth.grants import Grants
@@ -299,10 +300,13 @@ class Context(Protocol[S_co]):
     def topic(self, pov_id: str) -> str:
         """Return the engine's name for a PoV, or with `*` for the feed of the user's team."""
 
-    def delivered(self, pov_id: str | None = None) -> Position | None:
-        """Return up to where this connection was sent a PoV, or the user's inbox.
+    def delivered(
+        self, offset: int, pov_id: str | None = None, epoch: str | UnsetType = UNSET
+    ) -> Position:
+        """Return the position of an offset of a PoV, or of the user's inbox.
 
-        None if it does not get that.
+        Raises `Forbidden` if this connection does not get that, `EpochChanged` if `epoch` is
+        another, and `InvalidMessage` if the connection was not sent as much.
         """
 
     def follow_inbox(self) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from pov_rt.auth.grants import Grants
 from pov_rt.auth.tokens import Identity
@@ -16,6 +16,7 @@ from pov_rt.context import Published, Since, Subscribed
 from pov_rt.encoding import RequestIdValue, encode, encode_reply
 from pov_rt.engine.base import Position
 from pov_rt.errors import (
+    EpochChanged,
     Forbidden,
     InvalidActivity,
     InvalidMessage,
@@ -146,10 +147,21 @@ class ConnectionContext:
         """Return the engine's name for a PoV, or for the feed of the user's team."""
         return topic_name(self.grants, pov_id)
 
-    def delivered(self, pov_id: str | None = None) -> Position | None:
-        """Return up to where this connection was sent a PoV, or the user's inbox."""
+    def delivered(
+        self, offset: int, pov_id: str | None = None, epoch: str | UnsetType = UNSET
+    ) -> Position:
+        """Return the position of an offset that this connection was sent."""
         name = self.host.inbox(self.user.user_id) if pov_id is None else self.topic(pov_id)
-        return self.host.services.hub.delivered_to(self._connection, name)
+        sent = self.host.services.hub.delivered_to(self._connection, name)
+        if sent is None:
+            raise Forbidden("Subscribe first", field="povId")
+        if epoch is not UNSET and epoch != sent.epoch:
+            raise EpochChanged(field="epoch")
+        if offset > sent.offset:
+            raise InvalidMessage(
+                field="offset", detail=f"This connection was sent no more than {sent.offset}"
+            )
+        return Position(sent.epoch, offset)
 
     def follow_inbox(self) -> None:
         """Deliver the user's notifications from now on."""
@@ -220,7 +232,8 @@ class ConnectionContext:
         self, own: NewActivity, instead: Callable[[Published], Message]
     ) -> Callable[[int], bytes]:
         """Return what encodes the answer once the activity's offset is known."""
-        sent = self.delivered(own.pov_id)
+        topic = self.topic(own.pov_id)
+        sent = self.host.services.hub.delivered_to(self._connection, topic)
         epoch = sent.epoch if sent is not None else ""
 
         def answer(offset: int) -> bytes:
