@@ -13,6 +13,7 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, cast
 
 from pov_rt import containment
@@ -28,9 +29,6 @@ from pov_rt.registry import Handler
 from pov_rt.settings import LimitSettings
 
 log = logging.getLogger(__name__)
-
-ABANDON_S = 1.0
-"""How long a handler that exceeded its deadline may take to be cancelled."""
 
 Item = bytes | tuple[Handler, Message]
 """What waits in an inbox: an answer, or a message for its handler."""
@@ -112,20 +110,13 @@ class Execution:
         publications = Outcome()
         outcome.set(publications)
         task = cast("asyncio.Task[None]", asyncio.current_task())
-        abandon = asyncio.get_running_loop().call_later(
-            self._limits.handler_deadline_s + ABANDON_S,
-            self._abandon,
-            connection,
-            handler,
-            message,
-            task,
-        )
         try:
             result = await containment.call(
                 handler.spec.function,
                 message,
                 context,
                 deadline_s=self._limits.handler_deadline_s,
+                stuck=partial(self._abandon, connection, handler, message, task),
             )
             if isinstance(result, Message):
                 body = encode_reply(result, message.id)
@@ -141,8 +132,6 @@ class Execution:
             body = self._error(late, message.id)
         except Exception as error:
             body = self._failure(connection, handler, message.id, error)
-        finally:
-            abandon.cancel()
         if task not in self._tasks:
             return
         self._finish(connection, None if context.answered else body)

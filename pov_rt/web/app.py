@@ -232,7 +232,6 @@ class WebServer:
     def _serve(self, site: Site) -> HTTPServer:
         return HTTPServer(
             site,
-            idle_connection_timeout=self.settings.limits.keepalive_s,
             max_header_size=MAX_HEADER_BYTES,
             max_body_size=MAX_BODY_BYTES,
             body_timeout=BODY_S,
@@ -258,8 +257,9 @@ class WebServer:
 
     def _on_sweep(self) -> None:
         self.server.sweep()
+        limits = self.settings.limits
         for listener in self._listeners:
-            listener.sweep(self.settings.limits.handshake_s)
+            listener.sweep(limits.handshake_s, limits.keepalive_s)
 
     def _malformed(self) -> None:
         self._access_log.count(InvalidRequest.code)

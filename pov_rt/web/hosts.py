@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -112,6 +113,7 @@ def is_loopback(address: str) -> bool:
         return False
 
 
+@lru_cache(64)
 def _has_owner(name: str) -> bool:
     """Tell whether somebody may have registered this name.
 

@@ -485,3 +485,15 @@ class TestReuse:
             assert mute.recv(65536) == b""
             kept.sendall(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
             assert kept.recv(65536).startswith(b"HTTP/1.1 404")
+
+    class TestLimit:
+        @pytest.fixture
+        def settings(self) -> Settings:
+            return make_settings(limits=LimitSettings(handshake_s=30.0, keepalive_s=0.1))
+
+        def test_it_is_closed_if_no_other_request_comes(self, server: RunningServer) -> None:
+            address = ("127.0.0.1", server.web.port)
+            with closing(socket.create_connection(address, timeout=10)) as kept:
+                kept.sendall(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert kept.recv(65536).startswith(b"HTTP/1.1 404")
+                assert kept.recv(65536) == b""

@@ -12,23 +12,50 @@ ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
 END = rb"\r\n\r\n"
 
 
+def is_overdue(stream: Stream, now: float) -> bool:
+    return stream.is_overdue(now, request_s=10.0, idle_s=75.0)
+
+
 def test_a_first_request_is_on_its_way_from_the_moment_of_connecting() -> None:
     async def run() -> None:
         near, far = socket.socketpair()
         near.setblocking(False)
         with far:
             stream = Stream(near, 100.0, malformed=lambda: None)
-            assert stream.asks_since(101.0) is None, "nobody waits for it yet"
+            assert not is_overdue(stream, 120.0), "nobody waits for it yet"
             request = stream.read_until_regex(END)
-            assert stream.asks_since(101.5) == 100.0
-            assert stream.asks_since(109.9) == 100.0
+            assert not is_overdue(stream, 109.9)
+            assert is_overdue(stream, 110.0)
             far.send(REQUEST)
             await request
-            assert stream.asks_since(110.0) is None, "it is being answered"
+            assert not is_overdue(stream, 111.0), "it is being answered"
+            stream.close()
+
+    asyncio.run(run())
+
+
+def test_between_requests_a_client_may_be_silent_for_longer() -> None:
+    async def run() -> None:
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        with far:
+            stream = Stream(near, 100.0, malformed=lambda: None)
             await stream.write(ANSWER)
-            request = stream.read_until_regex(END)
-            assert stream.asks_since(170.0) is None, "between two requests it may be silent"
-            assert isinstance(request, asyncio.Future)
+            request = asyncio.ensure_future(stream.read_until_regex(END))
+            await asyncio.sleep(0)
+            assert not is_overdue(stream, 200.0), "it waits from here"
+            assert not is_overdue(stream, 274.9)
+            assert is_overdue(stream, 275.0)
+            # Asked and answered between two looks: the wait begins again.
+            far.send(REQUEST)
+            await request
+            await stream.write(ANSWER)
+            request = asyncio.ensure_future(stream.read_until_regex(END))
+            await asyncio.sleep(0)
+            assert not is_overdue(stream, 276.0)
+            assert not is_overdue(stream, 350.9)
+            assert is_overdue(stream, 351.0)
+            request.cancel()
             stream.close()
 
     asyncio.run(run())
@@ -45,11 +72,12 @@ def test_a_later_one_is_on_its_way_since_it_was_seen_to_begin() -> None:
             first = asyncio.ensure_future(stream.read_until_regex(END))
             while not stream._read_buffer_size:  # noqa: ASYNC110  (a part of a request wakes nobody)
                 await asyncio.sleep(0)
-            assert stream.asks_since(200.0) == 200.0
-            assert stream.asks_since(205.0) == 200.0
+            assert not is_overdue(stream, 200.0)
+            assert not is_overdue(stream, 209.9)
+            assert is_overdue(stream, 210.0)
             far.send(REQUEST[5:])
             assert await first == REQUEST
-            assert stream.asks_since(206.0) is None
+            assert not is_overdue(stream, 211.0)
             stream.close()
 
     asyncio.run(run())
