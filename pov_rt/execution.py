@@ -207,7 +207,7 @@ class Execution:
 
     def _finish(self, connection: Connection, body: bytes | None) -> None:
         """Send the deliveries of this turn, then the reply."""
-        if self._hub.dirty:
+        if self._hub.unsettled:
             self._hub.settle(connection)
         if body is not None:
             connection.transport.send(text_frame(body))

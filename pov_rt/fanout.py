@@ -1,14 +1,16 @@
 """One topic's subscribers on this node, and what waits to be sent to them.
 
 What one turn of the event loop publishes is joined once per group and leaves in one send per
-connection. A connection that must get its share earlier (`settle`) or not all of it (`spare`) is
-remembered as special until the end of the turn; the others are sent to in a tight loop.
+connection. A connection that must get its share earlier (`settle`) or not all of it (`spare`), or
+has been there for a part of it only, is remembered as special until the end of the turn; the others
+are sent to in a tight loop. What goes to many leaves over several turns (`Outbox`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from pov_rt.connection import Connection
@@ -42,8 +44,38 @@ GroupKey = tuple[bool, Only | None]
 get no signals, and what they want."""
 
 
-Outbox = dict[Connection, list[bytes]]
-"""What each connection is to be sent, where several topics have something for it."""
+Shares = dict[Connection, list[bytes]]
+"""What each connection is to be sent, perhaps of several topics."""
+
+
+class Outbox:
+    """What many connections are to be sent, some of them in each turn. Owner: the hub.
+
+    To send to a thousand takes 10 ms, for which everybody else would wait.
+    """
+
+    def __init__(self) -> None:
+        self._shares: Shares = {}
+        self._queue: Iterator[Connection] = iter(())
+
+    def __len__(self) -> int:
+        return len(self._shares)
+
+    def fill(self, shares: Shares) -> None:
+        """Take what is to be sent. It must be empty, or what waits longest would not come first."""
+        self._shares, self._queue = shares, iter(list(shares))
+
+    def settle(self, connection: Connection) -> None:
+        """Send a connection its share now."""
+        frames = self._shares.pop(connection, None)
+        if frames is not None:
+            for data in chunks(frames):
+                connection.transport.send(data)
+
+    def drain(self, most: int) -> None:
+        """Send their shares to the next so many connections."""
+        for connection in islice(self._queue, most):
+            self.settle(connection)
 
 
 class Progress:
@@ -63,6 +95,7 @@ class Topic:
     engine, `seen` the newest that was told while none could be taken over. `catching_up` has the
     connections that are not live. `ring` has its newest frames while somebody missed some. `only`
     has the filters, None without any; `positioned` is the offset that their subscribers were told.
+    `outbox` has what was flushed and may not have been sent yet.
     """
 
     __slots__ = (
@@ -75,6 +108,7 @@ class Topic:
         "offset",
         "only",
         "opening",
+        "outbox",
         "pending",
         "pending_bytes",
         "positioned",
@@ -85,7 +119,8 @@ class Topic:
         "users",
     )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, outbox: Outbox) -> None:
+        self.outbox = outbox
         self.name = name
         self.kind = name.partition("/")[0]
         self.epoch = ""
@@ -165,8 +200,9 @@ class Topic:
 
     def go_live(self, connection: Connection) -> None:
         """Deliver to a connection that has everything up to `offset`."""
-        self.flush()
         del self.catching_up[connection]
+        if self.pending:
+            self.special[connection] = len(self.pending)
         self.group(connection)[connection] = connection.transport.send
 
     def hold(self, connection: Connection, offset: int) -> None:
@@ -192,12 +228,14 @@ class Topic:
 
     def settle(self, connection: Connection) -> None:
         """Send a connection now what waits for it."""
+        if self.outbox:
+            self.outbox.settle(connection)
         if self.pending and connection in self.group(connection):
             self._send_share(connection, self.special.get(connection, 0))
             self.special[connection] = len(self.pending)
 
-    def flush(self, outbox: Outbox | None = None) -> int:
-        """Send everything that waits, or put it into the outbox; return the number of messages."""
+    def flush(self, shares: Shares | None = None) -> int:
+        """Send everything that waits, or add it to the shares; return the number of messages."""
         if not self.pending:
             return 0
         for item in self.pending:
@@ -206,23 +244,23 @@ class Topic:
         sent = 0
         for key, group in self.groups.items():
             if group:
-                sent += self._send_group(group, _select(self.pending, key), outbox)
+                sent += self._send_group(group, _select(self.pending, key), shares)
         for connection, start in self.special.items():
-            self._send_share(connection, start, outbox)
+            self._send_share(connection, start, shares)
         self.special = {}
         self.pending = []
         self.pending_bytes = 0
         return sent
 
     def _send_group(
-        self, group: dict[Connection, Send], frames: Sequence[bytes], outbox: Outbox | None
+        self, group: dict[Connection, Send], frames: Sequence[bytes], shares: Shares | None
     ) -> int:
         special = self.special
         for data in chunks(frames):
-            if outbox is not None:
+            if shares is not None:
                 for connection in group:
                     if connection not in special:
-                        outbox.setdefault(connection, []).append(data)
+                        shares.setdefault(connection, []).append(data)
             elif special:
                 for connection, send in group.items():
                     if connection not in special:
@@ -232,7 +270,7 @@ class Topic:
                     send(data)
         return len(frames) * len(group)
 
-    def _send_share(self, connection: Connection, start: int, outbox: Outbox | None = None) -> None:
+    def _send_share(self, connection: Connection, start: int, shares: Shares | None = None) -> None:
         send = self.group(connection).get(connection)
         if send is None:
             return
@@ -243,8 +281,8 @@ class Topic:
                 mine += [item.instead] if item.instead else []
             else:
                 mine += _select([item], key)
-        if outbox is not None:
-            outbox.setdefault(connection, []).extend(mine)
+        if shares is not None:
+            shares.setdefault(connection, []).extend(mine)
             return
         for data in chunks(mine):
             send(data)

@@ -18,7 +18,7 @@ from pov_rt.context import Since
 from pov_rt.encoding import encode
 from pov_rt.engine.base import Engine, Entry, Position, Top
 from pov_rt.errors import CloseCode, Unavailable
-from pov_rt.fanout import Outbox, Pending, Topic, chunks
+from pov_rt.fanout import Outbox, Pending, Shares, Topic, chunks
 from pov_rt.filters import Only
 from pov_rt.frames import text_frame
 from pov_rt.replay import PAGE, Joined, Replay, contiguous, recover
@@ -34,6 +34,8 @@ POSITION_S = 5.0
 TURN_BYTES = 256 * 1024
 """What a topic may hand to each of its subscribers in one turn. More is replayed to them at the
 pace of each: no client could read a publisher's 4 MiB before it counted as slow."""
+TURN_SENDS = 256
+"""To how many connections one turn sends (twice as many at the most): for some 2 ms."""
 
 
 class Hub:
@@ -49,8 +51,10 @@ class Hub:
         self._close = close
         self._topics: dict[str, Topic] = {}
         self._closing: dict[str, asyncio.Task[None]] = {}
-        self.dirty: list[Topic] = []
-        """Topics that have something for the end of the turn."""
+        self._dirty: list[Topic] = []
+        self._outbox = Outbox()
+        self.unsettled = False
+        """Whether anything waits for the end of the turn."""
         self._idle: dict[str, Topic] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.replay = Replay(lambda: self._engine.log, clock, close=close, spawn=self._spawn)
@@ -79,7 +83,7 @@ class Hub:
         """
         topic = self._topics.get(name)
         if topic is None:
-            topic = self._topics[name] = Topic(name)
+            topic = self._topics[name] = Topic(name, self._outbox)
             topic.opening = self._spawn(self._open(topic))
         topic.users += 1
         try:
@@ -99,7 +103,6 @@ class Hub:
                     topic.hold(connection, joined.start)
             self.settle(connection)
         else:
-            self.delivered += topic.flush()
             connection.topics[name] = topic
             topic.set_filter(connection, only)
             topic.hold(connection, joined.start)
@@ -177,7 +180,9 @@ class Hub:
 
     def settle(self, connection: Connection) -> None:
         """Send a connection what waits for it, so that what follows comes after."""
-        mine, dirty = connection.topics, self.dirty
+        if self._outbox:
+            self._outbox.settle(connection)
+        mine, dirty = connection.topics, self._dirty
         # Whichever are fewer: neither a busy node nor a busy client makes each reply dear.
         if len(dirty) <= len(mine):
             for topic in dirty:
@@ -187,17 +192,48 @@ class Hub:
                 topic.settle(connection)
 
     def flush(self) -> None:
-        """Send everything that this turn produced, in one piece to each connection."""
-        dirty, self.dirty = self.dirty, []
-        if len(dirty) == 1:
-            self.delivered += dirty[0].flush()
+        """Send what this turn produced, in one piece to each connection.
+
+        Topics with few subscribers are served at once, in this turn; those with many one after the
+        other, over several turns. What comes for these meanwhile waits for its turn, joined.
+        """
+        self.unsettled = False
+        few: list[Topic] = []
+        many: list[Topic] = []
+        left = TURN_SENDS
+        for topic in self._dirty:
+            if topic.users <= left:
+                left -= topic.users
+                few.append(topic)
+            else:
+                many.append(topic)
+        self._dirty = many
+        self._flush_few(few)
+        if many and not self._outbox:
+            shares: Shares = {}
+            for topic in many:
+                self.delivered += topic.flush(shares)
+            self._outbox.fill(shares)
+            self._dirty = []
+        self._outbox.drain(TURN_SENDS)
+        if self._dirty or self._outbox:
+            self._flush_soon()
+
+    def _flush_few(self, topics: Sequence[Topic]) -> None:
+        if len(topics) == 1 and not self._outbox:
+            self.delivered += topics[0].flush()
             return
-        outbox: Outbox = {}
-        for topic in dirty:
-            self.delivered += topic.flush(outbox)
-        for connection, frames in outbox.items():
+        shares: Shares = {}
+        for topic in topics:
+            self.delivered += topic.flush(shares)
+        for connection, frames in shares.items():
+            self._outbox.settle(connection)
             for data in chunks(frames):
                 connection.transport.send(data)
+
+    def _flush_soon(self) -> None:
+        self.unsettled = True
+        asyncio.get_running_loop().call_soon(self.flush)
 
     def sweep(self, now: float) -> None:
         """Stop following topics without subscribers; called about once a second."""
@@ -219,7 +255,8 @@ class Hub:
 
     async def close(self) -> None:
         """Send what waits and end every task."""
-        self.flush()
+        while self.unsettled:
+            self.flush()
         await containment.end(self._tasks, "topics")
 
     def expect(self, origin: str, connection: Connection, answer: Callable[[int], bytes]) -> None:
@@ -246,12 +283,12 @@ class Hub:
 
     def _tell_position(self, topic: Topic) -> None:
         """Tell those with a filter how far they are, for they cannot see it."""
-        self.delivered += topic.flush()
         topic.positioned = topic.offset
         body = {"type": "position", "povId": topic.wire_id, "offset": topic.offset}
         frame = text_frame(encode(body))
         for connection in topic.only or ():
             if connection not in topic.catching_up:
+                topic.settle(connection)
                 connection.transport.send(frame)
 
     def _deliver_signal(self, name: str, body: bytes, spare: Connection | None) -> None:
@@ -289,7 +326,6 @@ class Hub:
 
     def _hold_all(self, topic: Topic, offset: int) -> None:
         """Replay the entries up to `offset` to all subscribers, each at its pace."""
-        self.delivered += topic.flush()
         topic.pending_bytes = 0
         for connection in topic.live:
             self.replay.hold(topic, connection)
@@ -297,9 +333,9 @@ class Hub:
 
     def _add(self, topic: Topic, item: Pending) -> None:
         if not topic.pending:
-            if not self.dirty:
-                asyncio.get_running_loop().call_soon(self.flush)
-            self.dirty.append(topic)
+            self._dirty.append(topic)
+            if not self.unsettled:
+                self._flush_soon()
         topic.pending.append(item)
 
     async def _open(self, topic: Topic) -> None:
@@ -347,12 +383,12 @@ class Hub:
             topic.repairing = False
 
     def _reset(self, topic: Topic, top: Top) -> None:
-        topic.flush()
         members = [*topic.live, *topic.catching_up]
         self.replay.drop(topic)
         topic.epoch, topic.offset, topic.seen = top.epoch, top.offset, 0
         log.warning("the log of a topic has a gap", extra={"topic": topic.name})
         for connection in members:
+            topic.settle(connection)
             self._close(connection, CloseCode.GAP)
 
     def _release(self, topic: Topic) -> None:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from pov_rt import hub
 from pov_rt.auth.grants import Grants, Kind
 from pov_rt.auth.tokens import Identity
 from pov_rt.clock import ManualClock
@@ -110,8 +111,12 @@ def offsets(recorder: Recorder) -> list[int]:
     return [each["offset"] for each in recorder.messages if each["type"] == "activity"]
 
 
-@pytest.mark.parametrize("seed", range(80))
-def test_whatever_happens_meanwhile_nothing_is_missed_doubled_or_out_of_order(seed: int) -> None:
+@pytest.mark.parametrize("seed", range(120))
+def test_whatever_happens_meanwhile_nothing_is_missed_doubled_or_out_of_order(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "TURN_SENDS", (1, 3, 256)[seed % 3])
+
     async def run() -> None:
         bench = Bench(seed)
         chance = bench.chance
@@ -126,6 +131,10 @@ def test_whatever_happens_meanwhile_nothing_is_missed_doubled_or_out_of_order(se
                 await asyncio.sleep(0)
             assert offsets(recorder) == []
             bench.hub.start(connection, TOPIC)
+            if chance.random() < 0.4:
+                for _ in range(chance.randrange(30)):
+                    await asyncio.sleep(0)
+                (bench.hub.settle if chance.random() < 0.5 else bench.hub.hold)(connection)
             if chance.random() < 0.4:
                 for _ in range(chance.randrange(30)):
                     await asyncio.sleep(0)
@@ -174,6 +183,69 @@ def test_a_turns_frames_leave_in_one_send_for_each_subscriber() -> None:
         assert offsets(clients[0][1]) == list(range(1, 21))
         assert bench.hub.delivered == 80
         await bench.hub.close()
+
+    asyncio.run(run())
+
+
+def test_what_goes_to_many_takes_turns_and_nobody_waits_for_all_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hub, "TURN_SENDS", 2)
+
+    async def run() -> None:
+        bench = Bench()
+        await bench.engine.start(bench.hub)
+        many = [bench.connect(plain=False) for _ in range(5)]
+        few, few_got = bench.connect(plain=False)
+        for connection, _ in many:
+            await bench.hub.join(connection, TOPIC)
+            bench.hub.start(connection, TOPIC)
+        for connection in (few, many[4][0]):
+            await bench.hub.join(connection, "pov/small")
+            bench.hub.start(connection, "pov/small")
+
+        def got() -> list[str]:
+            return ["".join(m["type"] for m in recorder.messages) for _, recorder in many]
+
+        bench.hub.broadcast(TOPIC, b'{"type":"a"}')
+        await asyncio.sleep(0)
+        assert got() == ["a", "a", "", "", ""]
+        bench.hub.broadcast(TOPIC, b'{"type":"b"}')
+        bench.hub.broadcast("pov/small", b'{"type":"c"}')
+        bench.hub.settle(many[3][0])
+        assert got() == ["a", "a", "", "ab", ""]
+        await asyncio.sleep(0)
+        assert [m["type"] for m in few_got.messages] == ["c"], "few are served between the many"
+        assert got() == ["a", "a", "a", "ab", "ac"], "what was to come first did"
+        await asyncio.sleep(0)
+        newcomer, newcomer_got = bench.connect(plain=False)
+        await bench.hub.join(newcomer, TOPIC)
+        bench.hub.start(newcomer, TOPIC)
+        bench.hub.broadcast(TOPIC, b'{"type":"d"}')
+        bench.hub.leave(many[4][0], TOPIC)
+        assert got()[4] == "acbd", "who leaves has everything until then"
+        await bench.settle()
+        assert got() == ["abd", "abd", "abd", "abd", "acbd"]
+        assert [m["type"] for m in newcomer_got.messages] == ["d"]
+        assert not bench.hub.unsettled
+        await bench.hub.close()
+
+    asyncio.run(run())
+
+
+def test_what_waits_for_its_turn_is_sent_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "TURN_SENDS", 1)
+
+    async def run() -> None:
+        bench = Bench()
+        await bench.engine.start(bench.hub)
+        clients = [bench.connect(plain=False) for _ in range(4)]
+        for connection, _ in clients:
+            await bench.hub.join(connection, TOPIC)
+            bench.hub.start(connection, TOPIC)
+        bench.hub.broadcast(TOPIC, b'{"type":"a"}')
+        await bench.hub.close()
+        assert [len(recorder.messages) for _, recorder in clients] == [1, 1, 1, 1]
 
     asyncio.run(run())
 
