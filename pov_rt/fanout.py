@@ -44,8 +44,8 @@ GroupKey = tuple[bool, Only | None]
 get no signals, and what they want."""
 
 
-Shares = dict[Connection, list[bytes]]
-"""What each connection is to be sent, perhaps of several topics."""
+Shares = dict[Connection, tuple[bytes, ...]]
+"""What each connection is to be sent, perhaps of several topics: pieces that many may share."""
 
 
 class Outbox:
@@ -67,15 +67,20 @@ class Outbox:
 
     def settle(self, connection: Connection) -> None:
         """Send a connection its share now."""
-        frames = self._shares.pop(connection, None)
-        if frames is not None:
-            for data in chunks(frames):
-                connection.transport.send(data)
+        share = self._shares.pop(connection, None)
+        if share is not None:
+            send_share(connection, share)
 
     def drain(self, most: int) -> None:
         """Send their shares to the next so many connections."""
+        pop = self._shares.pop
         for connection in islice(self._queue, most):
-            self.settle(connection)
+            share = pop(connection, None)
+            if share is not None:
+                if len(share) == 1:  # as `send_share` does, whose call is 3 % of a delivery
+                    connection.transport.send(share[0])
+                else:
+                    send_share(connection, share)
 
 
 class Progress:
@@ -255,17 +260,21 @@ class Topic:
     def _send_group(
         self, group: dict[Connection, Send], frames: Sequence[bytes], shares: Shares | None
     ) -> int:
-        special = self.special
-        for data in chunks(frames):
-            if shares is not None:
+        special, ready = self.special, tuple(chunks(frames))
+        if shares is not None:
+            if special or shares:
                 for connection in group:
                     if connection not in special:
-                        shares.setdefault(connection, []).append(data)
-            elif special:
-                for connection, send in group.items():
-                    if connection not in special:
-                        send(data)
+                        shares[connection] = shares.get(connection, ()) + ready
             else:
+                shares.update(dict.fromkeys(group, ready))
+        elif special:
+            for connection, send in group.items():
+                if connection not in special:
+                    for data in ready:
+                        send(data)
+        else:
+            for data in ready:
                 for send in group.values():
                     send(data)
         return len(frames) * len(group)
@@ -282,7 +291,7 @@ class Topic:
             else:
                 mine += _select([item], key)
         if shares is not None:
-            shares.setdefault(connection, []).extend(mine)
+            shares[connection] = shares.get(connection, ()) + tuple(chunks(mine))
             return
         for data in chunks(mine):
             send(data)
@@ -300,6 +309,12 @@ def _select(waiting: Sequence[Pending], key: GroupKey) -> list[bytes]:
         for item in waiting
         if (not plain if item.body is None else only.wants(read_head(item.body)))
     ]
+
+
+def send_share(connection: Connection, share: tuple[bytes, ...]) -> None:
+    """Send what a connection is to be sent, in as few pieces as fit."""
+    for data in share if len(share) == 1 else chunks(share):
+        connection.transport.send(data)
 
 
 def chunks(frames: Sequence[bytes]) -> Iterator[bytes]:

@@ -18,7 +18,7 @@ from pov_rt.context import Since
 from pov_rt.encoding import encode
 from pov_rt.engine.base import Engine, Entry, Position, Top
 from pov_rt.errors import CloseCode, Unavailable
-from pov_rt.fanout import Outbox, Pending, Shares, Topic, chunks
+from pov_rt.fanout import Outbox, Pending, Shares, Topic, send_share
 from pov_rt.filters import Only
 from pov_rt.frames import text_frame
 from pov_rt.replay import PAGE, Joined, Replay, contiguous, recover
@@ -35,7 +35,7 @@ TURN_BYTES = 256 * 1024
 """What a topic may hand to each of its subscribers in one turn. More is replayed to them at the
 pace of each: no client could read a publisher's 4 MiB before it counted as slow."""
 TURN_SENDS = 256
-"""To how many connections one turn sends (twice as many at the most): for some 2 ms."""
+"""To how many connections one turn sends (twice as many at the most): 1 to 2 ms."""
 
 
 class Hub:
@@ -226,10 +226,9 @@ class Hub:
         shares: Shares = {}
         for topic in topics:
             self.delivered += topic.flush(shares)
-        for connection, frames in shares.items():
+        for connection, share in shares.items():
             self._outbox.settle(connection)
-            for data in chunks(frames):
-                connection.transport.send(data)
+            send_share(connection, share)
 
     def _flush_soon(self) -> None:
         self.unsettled = True
