@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 from contextlib import closing
@@ -21,7 +22,12 @@ from pov_rt.engine.sqlite import SqliteEngine
 from pov_rt.engine.sqlite import log as log_module
 from pov_rt.engine.sqlite import writer as writer_module
 from pov_rt.engine.sqlite.log import LogStore
-from pov_rt.engine.sqlite.schema import open_writer, read_epoch
+from pov_rt.engine.sqlite.schema import (
+    APPLICATION_ID,
+    MIGRATIONS,
+    open_writer,
+    read_epoch,
+)
 from pov_rt.errors import Unavailable
 from pov_rt.settings import EngineSettings
 from pov_rt.suites import EngineSuite, Recorder
@@ -288,6 +294,10 @@ def test_more_topics_than_are_cached_lose_no_offset(
 
 
 COUNTS = "SELECT count(*) FROM entries GROUP BY topic"
+PLACES = """
+    SELECT entries.topic, entries."offset", bodies.body
+    FROM entries LEFT JOIN bodies ON bodies.id = entries.body
+"""
 
 
 # Retention:
@@ -326,10 +336,8 @@ def test_what_is_too_old_leaves_the_disk_and_the_offset_stays(path: Path) -> Non
             clock.advance(11)
             await engine.log.append(entries(B, 1, b"new", start=1))
             await tidied(engine, 2)
-            assert rows(path, 'SELECT topic, "offset", body FROM entries') == [
-                (1, 300, b""),
-                (2, 2, b"new"),
-            ]
+            assert rows(path, PLACES) == [(1, 300, None), (2, 2, b"new")]
+            assert rows(path, "SELECT count(*) FROM bodies") == [(1,)]
             assert rows(path, "SELECT count(*) FROM keys") == [(1,)]
             # An empty row is no entry, even for a clock that was put back.
             clock.advance(-11)
@@ -343,6 +351,45 @@ def test_what_is_too_old_leaves_the_disk_and_the_offset_stays(path: Path) -> Non
             assert await offsets(engine, A) == [301]
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_ids_are_remembered_for_their_time_and_looked_through_only_when_one_may_be_old(
+    path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "TIDY_ROWS", 3)
+    chance, clock, window_s = random.Random(seed), ManualClock(), 50.0
+    with closing(open_writer(path)) as connection:
+        settings = EngineSettings(id_window_s=window_s)
+        store = LogStore(connection, settings, clock, read_epoch(connection))
+        looked = 0
+
+        def trace(statement: str) -> None:
+            nonlocal looked
+            looked += "min(at)" in statement
+
+        connection.set_trace_callback(trace)
+        appended: dict[bytes, float] = {}
+        for number in range(120):
+            for n in range(chance.randrange(4)):
+                key = f"{chance.random()}"
+                store.append([[NewEntry(chance.choice((A, B)), "p", key, b"")]])
+                appended[f"p\n{key}".encode()] = clock.time()
+            clock.advance(chance.random() * (2 if number < 60 else 4))
+            store.tidy()
+            kept = {name for (name,) in connection.execute("SELECT name FROM keys")}
+            young = {name for name, at in appended.items() if at >= clock.time() - window_s}
+            assert young <= kept
+        for _ in range(100):
+            store.tidy()
+        kept = {name for (name,) in connection.execute("SELECT name FROM keys")}
+        assert kept == {name for name, at in appended.items() if at >= clock.time() - window_s}
+        before = looked
+        store.tidy()
+        assert looked == before, "nothing can be old yet"
+        clock.advance(window_s + 1)
+        store.tidy()
+        assert looked == before + 1
 
 
 def test_marks_that_nobody_uses_and_members_that_expired_leave_the_file(path: Path) -> None:
@@ -499,6 +546,83 @@ class Pair:
             said.append(await engine.sets.members("s"))
             await engine.sets.add("s", user, topic.encode(), expires_at)
         assert said[:3] == said[3:]
+
+
+def check_bodies(connection: sqlite3.Connection) -> None:
+    """Each entry has its body, and each body an entry that has it."""
+    missing = (
+        "SELECT count(*) FROM entries WHERE at > 0 AND body NOT IN (SELECT id FROM bodies)",
+        "SELECT count(*) FROM bodies WHERE id NOT IN (SELECT body FROM entries)",
+    )
+    for statement in missing:
+        assert connection.execute(statement).fetchall() == [(0,)]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_body_stays_as_long_as_one_of_its_places(
+    path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "TIDY_ROWS", 7)
+    chance, clock = random.Random(seed), ManualClock()
+    with closing(open_writer(path)) as connection:
+        settings = EngineSettings(max_entries=chance.choice((5, 20, 1000)), max_age_s=20.0)
+        store = LogStore(connection, settings, clock, read_epoch(connection))
+        for number in range(60):
+            topic, feed = chance.choice((A, B, B, B)), chance.choice(("", FEED))
+            store.append(
+                [[NewEntry(topic, "p", f"{number}-{n}", b"%d" % n, feed) for n in range(5)]]
+            )
+            clock.advance(chance.choice((0, 1, 7)))
+            store.tidy()
+            check_bodies(connection)
+        left = connection.execute("SELECT count(*) FROM bodies").fetchall()
+        clock.advance(30)
+        for _ in range(200):
+            store.tidy()
+            check_bodies(connection)
+        assert left != [(0,)]
+        assert connection.execute("SELECT count(*) FROM bodies").fetchall() == [(0,)]
+        assert connection.execute("SELECT count(*) FROM entries").fetchall() == [(3,)]
+
+
+# Older files:
+
+
+def test_a_file_of_the_first_schema_is_brought_up_to_date(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(MIGRATIONS[0])
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute("PRAGMA user_version = 1")
+        connection.execute("INSERT INTO meta VALUES ('epoch', 'e')")
+        connection.executemany("INSERT INTO topics VALUES (?, ?)", [(1, A), (2, FEED), (3, B)])
+        connection.executemany(
+            "INSERT INTO entries VALUES (?, ?, ?, ?, ?)",
+            [
+                *((1, n, 1e9 + n, b"", b"a%d" % n) for n in range(3, 8)),
+                *((2, n, 1e9 + n, b"o", b"a%d" % n) for n in range(1, 5)),
+                (3, 9, 0.0, b"", b""),
+            ],
+        )
+        connection.execute("INSERT INTO keys VALUES (1, ?, 7, ?, 1e9)", (b"p\n7", 7))
+        connection.commit()
+
+    async def work() -> None:
+        async with opened(path, ManualClock(1e9 + 9), max_entries=4) as (engine, _):
+            assert engine.epoch == "e"
+            page = await engine.log.read(A, 0, 9)
+            assert page.top == ("e", 7, 4)
+            assert page.entries == [Entry(n, b"a%d" % n, 1e9 + n, "") for n in range(4, 8)]
+            assert await offsets(engine, FEED) == [1, 2, 3, 4]
+            assert (await engine.log.top(B))[1:] == (9, 10)
+            new = [NewEntry(A, "p", "7", b"other"), NewEntry(B, "p", "1", b"b", FEED)]
+            assert await engine.log.append(new) == [Conflict("e", 7), Appended("e", 10)]
+            assert await offsets(engine, FEED) == [2, 3, 4, 5]
+            await tidied(engine)
+            assert rows(path, "SELECT count(*) FROM entries") == [(4 + 4 + 1,)]
+
+    asyncio.run(work())
+    with closing(sqlite3.connect(path)) as connection:
+        check_bodies(connection)
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import zlib
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,16 @@ CACHED_TOPICS = 50_000
 TIDY_ROWS = 5000
 """Rows removed at once: 5 ms, which nobody who waits for a commit notices."""
 TIDY_TOPICS = 200
+
+DROP_BODIES = """
+    DELETE FROM bodies WHERE id IN
+        (SELECT body FROM entries WHERE topic = :topic AND "offset" >= :first AND "offset" < :before)
+    AND NOT EXISTS (SELECT 1 FROM entries AS other WHERE
+        other.topic = iif(bodies.topic = :topic, bodies.feed, bodies.topic) AND
+        other."offset" = iif(bodies.topic = :topic, bodies.feed_offset, bodies."offset")
+        AND other.body = bodies.id)
+"""
+"""Removes the bodies of entries that are about to go, but for those with another place."""
 
 
 class Tail:
@@ -46,6 +57,16 @@ class Outcome(NamedTuple):
 
 
 Key = tuple[int, bytes]
+FIRST_KEY: Key = (0, b"")
+LAST_KEY: Key = (1 << 62, b"")
+_SPAN = "FROM keys WHERE (topic, name) > (?, ?) AND (topic, name) <= (?, ?)"
+
+
+class Round(NamedTuple):
+    """A look at all keys, in steps: when it began, and the oldest that it has left."""
+
+    began: float
+    oldest: float
 
 
 class LogStore:
@@ -64,7 +85,9 @@ class LogStore:
         self._topics: int | None = None
         self._last_at = 0.0
         self._next_topic = 0
-        self._next_key: Key = (0, b"")
+        self._next_key = FIRST_KEY
+        self._round = Round(0.0, math.inf)
+        self._no_key_before = 0.0
         self._appended = 0
 
     def append(self, batches: Sequence[Sequence[NewEntry]]) -> list[Outcome]:
@@ -150,12 +173,7 @@ class LogStore:
             oldest = max(tail.top + 1 if kept is None else kept, by_number)
             removed += self._remove(tail, min(oldest, tail.stored + room - removed))
             if oldest > tail.top:
-                # With an instant that stays too old, should the clock or the age be changed.
-                self._connection.execute(
-                    "UPDATE entries SET body = x'', origin = x'', at = 0 "
-                    'WHERE topic = ? AND "offset" = ? AND at > 0',
-                    (topic_id, tail.top),
-                )
+                self._empty(tail)
             if removed >= room:
                 break
         if len(rows) < TIDY_TOPICS:
@@ -167,31 +185,55 @@ class LogStore:
         before = min(before, tail.top)
         if before <= tail.stored:
             return 0
+        self._drop_bodies(tail.id, tail.stored, before)
         self._connection.execute(
             'DELETE FROM entries WHERE topic = ? AND "offset" < ?', (tail.id, before)
         )
         removed, tail.stored = before - tail.stored, before
         return removed
 
+    def _drop_bodies(self, topic_id: int, first: int, before: int) -> None:
+        span = {"topic": topic_id, "first": first, "before": before}
+        self._connection.execute(DROP_BODIES, span)
+
+    def _empty(self, tail: Tail) -> None:
+        """Remove the content of a topic's newest row, which stays when it is too old."""
+        self._drop_bodies(tail.id, tail.top, tail.top + 1)
+        # With an instant that stays too old, should the clock or the age be changed.
+        self._connection.execute(
+            "UPDATE entries SET body = 0, at = 0 "
+            'WHERE topic = ? AND "offset" = ? AND at > 0',
+            (tail.id, tail.top),
+        )
+
     def _tidy_keys(self, not_before: float) -> None:
         """Forget ids whose time is over, looking at the next few in turn.
 
         Twice as many are looked at as were appended, so that they cannot pile up. An index on their
-        age would find them at once, and cost each append a fifth more.
+        age would find them at once, and cost each append a fifth more. After a round it is known
+        when the next one can find anything; a step of a round takes 10 ms at 30,000 appends/s.
         """
-        count = max(TIDY_ROWS, 2 * self._appended)
-        self._appended = 0
+        appended, self._appended = self._appended, 0
+        if not_before <= self._no_key_before:
+            return
+        if self._next_key == FIRST_KEY:
+            self._round = Round(self._clock.time(), math.inf)
         last = self._connection.execute(
             "SELECT topic, name FROM keys WHERE (topic, name) > (?, ?) "
             "ORDER BY topic, name LIMIT 1 OFFSET ?",
-            (*self._next_key, count - 1),
+            (*self._next_key, max(TIDY_ROWS, 2 * appended) - 1),
         ).fetchone()
-        beyond: Key = last or (1 << 62, b"")
-        self._connection.execute(
-            "DELETE FROM keys WHERE (topic, name) > (?, ?) AND (topic, name) <= (?, ?) AND at < ?",
-            (*self._next_key, *beyond, not_before),
-        )
-        self._next_key = last or (0, b"")
+        span = (*self._next_key, *(last or LAST_KEY))
+        (oldest,) = self._connection.execute(f"SELECT min(at) {_SPAN}", span).fetchone()
+        if oldest is not None and oldest < not_before:
+            self._connection.execute(f"DELETE {_SPAN} AND at < ?", (*span, not_before))
+            oldest = not_before
+        if oldest is not None:
+            self._round = self._round._replace(oldest=min(self._round.oldest, oldest))
+        self._next_key = last or FIRST_KEY
+        if last is None:
+            # What was appended behind the round's back is younger than its beginning.
+            self._no_key_before = min(self._round)
 
     def _load(self, name: str) -> Tail:
         row = self._connection.execute("SELECT id FROM topics WHERE name = ?", (name,)).fetchone()

@@ -58,7 +58,7 @@ INSERT = (
     f"{_number('feed')}, {_number('feed_offset')}, {_KEY}, {_ORIGIN}, {_BODY}, "
     f"{_number('digest')}, :at FROM row"
 )
-"""Inserts the keys, the entries and those of the feeds at the instant `:at`, or nothing at all."""
+"""Inserts keys, bodies and entries, those of feeds too, at the instant `:at`, or nothing at all."""
 
 FIND_KEYS = (
     f'{_ROWS} SELECT keys.topic, keys.name, keys."offset", keys.digest FROM row '
@@ -77,9 +77,11 @@ _BATCH = """
         AS SELECT 0, 0, 0, 0, 0, 0, 0, 0, 0;
     CREATE TEMP TRIGGER batch_insert INSTEAD OF INSERT ON batch BEGIN
         INSERT INTO keys VALUES (NEW.topic, NEW.key, NEW."offset", NEW.digest, NEW.at);
-        INSERT INTO entries VALUES (NEW.topic, NEW."offset", NEW.at, NEW.origin, NEW.body);
+        INSERT INTO bodies (topic, "offset", feed, feed_offset, origin, body) VALUES
+            (NEW.topic, NEW."offset", NEW.feed, NEW.feed_offset, NEW.origin, NEW.body);
+        INSERT INTO entries VALUES (NEW.topic, NEW."offset", NEW.at, last_insert_rowid());
         INSERT INTO entries
-            SELECT NEW.feed, NEW.feed_offset, NEW.at, NEW.origin, NEW.body WHERE NEW.feed > 0;
+            SELECT NEW.feed, NEW.feed_offset, NEW.at, last_insert_rowid() WHERE NEW.feed > 0;
     END;
 """
 

@@ -37,8 +37,9 @@ def read_page(
         else:
             span_sql, low, high = "ASC", max(after + 1, oldest), top
         rows = connection.execute(
-            'SELECT "offset", body, at, origin FROM entries WHERE topic = ? '
-            f'AND "offset" BETWEEN ? AND ? ORDER BY "offset" {span_sql} LIMIT ?',
+            'SELECT entries."offset", bodies.body, at, origin FROM entries '
+            "JOIN bodies ON bodies.id = entries.body WHERE entries.topic = ? "
+            f'AND entries."offset" BETWEEN ? AND ? ORDER BY entries."offset" {span_sql} LIMIT ?',
             (topic_id, low, high, limit),
         ).fetchall()
         entries = [Entry(offset, body, at, origin.decode()) for offset, body, at, origin in rows]
