@@ -300,6 +300,21 @@ PLACES = """
 """
 
 
+def test_the_log_is_copied_into_the_database_between_commits(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "REST_PAGES", 1)
+
+    async def work() -> None:
+        async with opened(path) as (engine, _):
+            await engine.log.append(entries(A, 1, b"the first body"))
+            # The writer comes to this one when it is done with that.
+            await engine.log.append(entries(B, 1, b"the second body"))
+            assert b"the first body" in path.read_bytes()
+
+    asyncio.run(work())
+
+
 # Retention:
 
 
@@ -371,7 +386,7 @@ def test_ids_are_remembered_for_their_time_and_looked_through_only_when_one_may_
         connection.set_trace_callback(trace)
         appended: dict[bytes, float] = {}
         for number in range(120):
-            for n in range(chance.randrange(4)):
+            for _ in range(chance.randrange(4)):
                 key = f"{chance.random()}"
                 store.append([[NewEntry(chance.choice((A, B)), "p", key, b"")]])
                 appended[f"p\n{key}".encode()] = clock.time()

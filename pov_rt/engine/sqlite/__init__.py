@@ -95,6 +95,9 @@ class _Store:
         self._log.tidy()
         state.tidy(self._connection, self._clock.time(), self._settings.mark_age_s)
 
+    def copy(self) -> None:
+        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
     def _run(self, job: _Operation) -> Any:
         try:
             return job.operation(self._connection)

@@ -23,7 +23,8 @@ TIDY_TOPICS = 200
 
 DROP_BODIES = """
     DELETE FROM bodies WHERE id IN
-        (SELECT body FROM entries WHERE topic = :topic AND "offset" >= :first AND "offset" < :before)
+        (SELECT body FROM entries WHERE topic = :topic
+        AND "offset" >= :first AND "offset" < :before)
     AND NOT EXISTS (SELECT 1 FROM entries AS other WHERE
         other.topic = iif(bodies.topic = :topic, bodies.feed, bodies.topic) AND
         other."offset" = iif(bodies.topic = :topic, bodies.feed_offset, bodies."offset")

@@ -11,7 +11,7 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,7 +28,14 @@ GROUP_JOBS = 2000
 IDLE_S = 0.5
 """How often an idle writer looks after old entries, and after a disk that failed."""
 BUSY_COMMITS = 8
-"""With plenty to do it does so after so many commits."""
+"""A busy one does so after that many commits, as soon as nothing waits, or after four times as
+many."""
+REST_PAGES = 2000
+"""The write-ahead log is copied into the database when it has about so many pages (8 MB) and nothing
+waits. SQLite would do it within a commit, which is then acknowledged 10 to 15 ms later."""
+COMMIT_PAGES, PAGE_BYTES = 8, 1024
+"""What a commit adds to the log, more or less: so many pages, and one for each so many bytes of the
+jobs. Every entry changes four tables."""
 
 
 class Job(Protocol):
@@ -57,6 +64,9 @@ class Store(Protocol):
     def tidy(self) -> None:
         """Remove a few old entries, in a transaction of its own."""
 
+    def copy(self) -> None:
+        """Copy the write-ahead log into the database, as far as nobody reads what is in it."""
+
 
 class Writer:
     """The writer's thread with its queue. Owner: the engine, which closes it.
@@ -80,6 +90,7 @@ class Writer:
         self._backlog_bytes = backlog_bytes
         self._waiting_bytes = 0
         self._failed_bytes = 0
+        self._pages = 0.0
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._closed = False
         self._complaint = Throttle(log, per_s=0.1)
@@ -119,10 +130,15 @@ class Writer:
                     commits += 1
                 elif self.fault is not None:
                     self._probe()
-                if commits >= BUSY_COMMITS or not group:
+                if last or self.fault is not None:
+                    continue
+                may_wait = self._queue.empty()
+                if not group or commits >= BUSY_COMMITS * (1 if may_wait else 4):
                     commits = 0
-                    if self.fault is None and not last:
-                        self._tidy()
+                    self._attempt(self._store.tidy)
+                if may_wait and self._pages >= REST_PAGES:
+                    self._pages = 0.0
+                    self._attempt(self._store.copy)
             except Exception:  # a bug; the thread must not end, for all would wait for ever
                 log.exception("the log's writer failed")
 
@@ -146,6 +162,7 @@ class Writer:
         try:
             results = self._store.apply(group)
             commit(self._connection)
+            self._pages += COMMIT_PAGES + sum(job.size for job in group) / PAGE_BYTES
         except Exception as error:
             self._roll_back()
             if isinstance(error, sqlite3.Error):
@@ -182,9 +199,9 @@ class Writer:
         else:
             self._recover()
 
-    def _tidy(self) -> None:
+    def _attempt(self, work: Callable[[], None]) -> None:
         try:
-            self._store.tidy()
+            work()
         except sqlite3.Error as error:
             self._roll_back()
             self._fail(error)
