@@ -106,6 +106,16 @@ class Bench:
         for _ in range(400):
             await asyncio.sleep(0)
 
+    async def turns(self, below: int) -> None:
+        for _ in range(self.chance.randrange(below)):
+            await asyncio.sleep(0)
+
+    async def interrupt(self, connection: Connection) -> None:
+        """Now and then, have it get its share before the others, or read slowly."""
+        if self.chance.random() < 0.4:
+            await self.turns(30)
+            (self.hub.settle if self.chance.random() < 0.5 else self.hub.hold)(connection)
+
 
 def offsets(recorder: Recorder) -> list[int]:
     return [each["offset"] for each in recorder.messages if each["type"] == "activity"]
@@ -127,17 +137,12 @@ def test_whatever_happens_meanwhile_nothing_is_missed_doubled_or_out_of_order(
         async def visit() -> None:
             connection, recorder = bench.connect()
             top = (await bench.hub.join(connection, TOPIC)).top
-            for _ in range(chance.randrange(6)):
-                await asyncio.sleep(0)
+            await bench.turns(6)
             assert offsets(recorder) == []
             bench.hub.start(connection, TOPIC)
+            await bench.interrupt(connection)
             if chance.random() < 0.4:
-                for _ in range(chance.randrange(30)):
-                    await asyncio.sleep(0)
-                (bench.hub.settle if chance.random() < 0.5 else bench.hub.hold)(connection)
-            if chance.random() < 0.4:
-                for _ in range(chance.randrange(30)):
-                    await asyncio.sleep(0)
+                await bench.turns(30)
                 bench.hub.leave(connection, TOPIC)
                 got = offsets(recorder)
                 assert got == list(range(top.offset + 1, top.offset + 1 + len(got)))
@@ -154,8 +159,7 @@ def test_whatever_happens_meanwhile_nothing_is_missed_doubled_or_out_of_order(
                 tasks.append(asyncio.create_task(visit()))
             if chance.random() < 0.1:
                 bench.hub.uncertain(TOPIC)
-            for _ in range(chance.randrange(5)):
-                await asyncio.sleep(0)
+            await bench.turns(5)
         await asyncio.gather(*tasks)
         await bench.settle()
         assert stays

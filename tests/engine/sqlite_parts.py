@@ -45,9 +45,10 @@ def rows(path: Path, statement: str, *values: object) -> list[tuple[Any, ...]]:
         return connection.execute(statement, values).fetchall()
 
 
-def content(path: Path) -> bytes:
-    """Return all bytes on disk of a database."""
-    return b"".join(part.read_bytes() for part in sorted(path.parent.glob(f"{path.name}*")))
+def content(path: Path, *, beside: bool = True) -> bytes:
+    """Return all bytes on disk of a database; those of the files beside it only if asked for."""
+    files = sorted(path.parent.glob(f"{path.name}*")) if beside else [path]
+    return b"".join(part.read_bytes() for part in files)
 
 
 class Held:

@@ -202,8 +202,7 @@ class LogStore:
         self._drop_bodies(tail.id, tail.top, tail.top + 1)
         # With an instant that stays too old, should the clock or the age be changed.
         self._connection.execute(
-            "UPDATE entries SET body = 0, at = 0 "
-            'WHERE topic = ? AND "offset" = ? AND at > 0',
+            'UPDATE entries SET body = 0, at = 0 WHERE topic = ? AND "offset" = ? AND at > 0',
             (tail.id, tail.top),
         )
 

@@ -31,7 +31,7 @@ BUSY_COMMITS = 8
 """A busy one does so after that many commits, as soon as nothing waits, or after four times as
 many."""
 REST_PAGES = 2000
-"""The write-ahead log is copied into the database when it has about so many pages (8 MB) and nothing
+"""The write-ahead log is copied into the database when it has about so many pages (8 MB) and no job
 waits. SQLite would do it within a commit, which is then acknowledged 10 to 15 ms later."""
 COMMIT_PAGES, PAGE_BYTES = 8, 1024
 """What a commit adds to the log, more or less: so many pages, and one for each so many bytes of the
