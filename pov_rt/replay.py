@@ -29,6 +29,9 @@ RING_BYTES = 256 * 1024
 RINGS_BYTES = 64 * 1024 * 1024
 """What all rings may hold together; the longest unused one goes first."""
 RING_IDLE_S = 60.0
+LOADS = 4
+"""Rings loaded at a time. Each wakes all who wait for it, and everybody else waits for them: with
+1,000 under way a turn of the loop took up to 0.25 s."""
 
 
 class Joined(NamedTuple):
@@ -123,6 +126,7 @@ class Replay:
         self._spawn = spawn
         self._rings: dict[Topic, None] = {}  # the longest unused first
         self._swept_at = 0.0
+        self._loads = asyncio.Semaphore(LOADS)
         self.reads = 0
         """Pages read from the log since the start."""
 
@@ -241,8 +245,9 @@ class Replay:
     async def _load(self, topic: Topic, ring: Ring) -> None:
         """Fill a new ring with what came before it; what comes meanwhile is in it already."""
         try:
-            self.reads += 1
-            page = await self._log().read(topic.name, ring.first, RING_ENTRIES, reverse=True)
+            async with self._loads:
+                self.reads += 1
+                page = await self._log().read(topic.name, ring.first, RING_ENTRIES, reverse=True)
             entries = page.entries[::-1]
             if page.top.epoch == topic.epoch and contiguous(ring.first - 1 - len(entries), entries):
                 ring.fill([self.frame(topic, entry) for entry in entries])

@@ -43,7 +43,8 @@ SWEEP_MS = 1000
 MAX_HEADER_BYTES = 16 * 1024
 MAX_FETCHED_BYTES = 1024 * 1024
 BODY_S = 30.0
-BACKLOG = 1024
+BACKLOG = 4096
+"""Connections that the kernel keeps for us; it takes no more than net.core.somaxconn."""
 HANG_UP_S = 2.0
 """How long a drained node waits for its sockets to end."""
 

@@ -11,8 +11,9 @@ import logging
 import resource
 import socket
 from asyncio import Future
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
@@ -28,6 +29,11 @@ RESERVE = 64
 ADMIN_CONNECTIONS = 24
 """Connections to the admin port, out of the reserve."""
 ACCEPTS_AT_ONCE = 64
+TURN_HANDSHAKES = 16
+"""How many of those that were accepted are served in one turn of the loop. All are accepted at once,
+for the kernel has little room, and whom it turns away tries again seconds later. But those who are
+there already wait for the whole turn, 5 ms with so many. With 64 a handshake takes 12 % less, for
+the processor does the same thing over and over; with 2, 20 % more."""
 UNSENT_BYTES = 128 * 1024
 """What the kernel holds of one client's unsent bytes (TCP_NOTSENT_LOWAT)."""
 REST_S = 0.1
@@ -140,6 +146,7 @@ class Listener:
         self._complaint = complaint
         self._malformed = malformed
         self._stopped = False
+        self._waiting: deque[tuple[socket.socket, Any, float]] = deque()
         self._listen()
 
     def sweep(self, handshake_s: float, keepalive_s: float) -> None:
@@ -166,7 +173,7 @@ class Listener:
 
     def _listen(self) -> None:
         self._rest = None
-        if self._busy() >= self._capacity:
+        if self._count() >= self._capacity:
             self._rest = self._loop.call_later(REST_S, self._listen)
             return
         for sock in self.sockets:
@@ -174,7 +181,7 @@ class Listener:
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(ACCEPTS_AT_ONCE):
-            busy = self._busy()
+            busy = self._count()
             if busy >= self._capacity:
                 self._pause(f"{busy} sockets are open, which is all there is room for")
                 return
@@ -187,14 +194,25 @@ class Listener:
             except OSError as error:
                 self._pause(str(error.strerror))
                 return
-            sock.setblocking(False)
             if sock.family != socket.AF_UNIX:
                 # Without it a second small write waits 44 ms for the first one's acknowledgement.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 # The kernel would take up to 4 MiB for a client that does not read, on top of the
                 # bytes we bound.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-            self._http.handle_stream(Stream(sock, self._loop.time(), self._malformed), address)
+            if not self._waiting:
+                self._loop.call_soon(self._serve)
+            self._waiting.append((sock, address, self._loop.time()))
+
+    def _serve(self) -> None:
+        for _ in range(min(len(self._waiting), TURN_HANDSHAKES)):
+            sock, address, now = self._waiting.popleft()
+            self._http.handle_stream(Stream(sock, now, self._malformed), address)
+        if self._waiting:
+            self._loop.call_soon(self._serve)
+
+    def _count(self) -> int:
+        return self._busy() + len(self._waiting)
 
     def _pause(self, why: str) -> None:
         self._complaint.log(logging.WARNING, "not accepting connections: %s", why)
