@@ -57,11 +57,18 @@ def list_plugins(
     """List the plugins with their message types and where they came from."""
     with plain_errors():
         _, registry = configured_plugins(file, data, dev, plugins_dir)
-    for found in registry.found:
+    every = sorted(
+        [*registry.found, *registry.idle], key=lambda each: (each.origin, each.plugin.name)
+    )
+    for found in every:
+        name, needs = found.plugin.name, found.plugin.needs
         tags = sorted(
             handler.tag for handler in registry.handlers.values() if handler.plugin is found.plugin
         )
-        click.echo(f"{found.plugin.name:<16} {found.origin:<16} {', '.join(tags) or '-'}")
+        shown = (
+            f"off: plugins.{name}.{needs} is not set" if found in registry.idle else ", ".join(tags)
+        )
+        click.echo(f"{name:<16} {found.origin:<16} {shown or '-'}")
 
 
 @plugins.command("new")

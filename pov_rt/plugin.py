@@ -204,13 +204,15 @@ class OnRequest(Generic[S]):
 class Plugin(Generic[S]):
     """A named set of message types, hooks, timers and HTTP routes: `plugin = Plugin("poll")`.
 
-    `options` is the class of `[plugins.NAME]` in the settings; `pushes` are the messages it sends
+    `options` is the class of `[plugins.NAME]` in the settings; while the option that `needs` names
+    is empty, the plugin is off, as with `enabled = false`. `pushes` are the messages it sends
     that are no handler's answer, for the documentation. The declarations are read once, when
     the server starts; adding to them later has no effect.
     """
 
     name: str
     options: type[msgspec.Struct] | None = None
+    needs: str | None = None
     pushes: Sequence[type[Message]] = ()
     handlers: list[HandlerSpec] = field(default_factory=list, init=False, repr=False)
     hooks: list[tuple[str, Callable[..., Any], Source]] = field(

@@ -55,9 +55,13 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """What all plugins of a server declare. Immutable."""
+    """What all plugins of a server declare. Immutable.
+
+    Nothing of those in `idle` counts: what they need is not set.
+    """
 
     found: tuple[Found, ...]
+    idle: tuple[Found, ...]
     handlers: Mapping[type[Message], Handler]
     routes: tuple[Route, ...]
     options: Mapping[str, msgspec.Struct | None]
@@ -79,7 +83,7 @@ def build_registry(
     plugin_settings: Mapping[str, Mapping[str, Any]],
     plugins_dir: Path | Sequence[Path] | None = None,
 ) -> Registry:
-    """Find, check and freeze the plugins, less those with `enabled = false` in `[plugins.NAME]`.
+    """Find, check and freeze the plugins, less those that `[plugins.NAME]` leaves off.
 
     Raises `PluginError` (a plugin is wrong) or `SettingsError` (its settings are).
     """
@@ -101,9 +105,13 @@ def build_registry(
             f"plugins.{unknown[0]}: there is no plugin of that name; "
             f"there are {', '.join(sorted(by_name))}"
         )
-    enabled = tuple(
-        each for each in found if plugin_settings.get(each.plugin.name, {}).get("enabled", True)
-    )
+    options: dict[str, msgspec.Struct | None] = {}
+    enabled, idle = [], []
+    for each in found:
+        given = plugin_settings.get(each.plugin.name, {})
+        if given.get("enabled", True):
+            mine = options[each.plugin.name] = _options(each.plugin, given)
+            (enabled if _has_what_it_needs(each, mine) else idle).append(each)
     handlers: dict[type[Message], Handler] = {}
     tags: dict[str, Source] = {}
     routes: dict[tuple[str, str], Route] = {}
@@ -129,13 +137,11 @@ def build_registry(
             routes[key] = route
         check_hooks(each.plugin)
     return Registry(
-        found=enabled,
+        found=tuple(enabled),
+        idle=tuple(idle),
         handlers=handlers,
         routes=tuple(routes.values()),
-        options={
-            each.plugin.name: _options(each.plugin, plugin_settings.get(each.plugin.name, {}))
-            for each in enabled
-        },
+        options=options,
         decoder=msgspec.json.Decoder(Union[tuple(handlers)] if handlers else Message),  # noqa: UP007  (built at run time)
     )
 
@@ -256,6 +262,16 @@ def _union(hint: Any) -> Iterable[Any]:
             yield from _union(each)
     elif hint is not None:
         yield hint
+
+
+def _has_what_it_needs(found: Found, options: msgspec.Struct | None) -> bool:
+    needs = found.plugin.needs
+    if needs is None:
+        return True
+    if options is None or needs not in options.__struct_fields__:
+        source = Source(found.module.__file__ or "?", 1)
+        raise PluginError(source, f"the plugin needs {needs!r}, which is none of its options")
+    return bool(getattr(options, needs))
 
 
 def _options(plugin: Plugin[Any], given: Mapping[str, Any]) -> msgspec.Struct | None:

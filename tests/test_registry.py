@@ -134,3 +134,44 @@ def test_files_of_tests_are_no_plugins(tmp_path: Path) -> None:
     for name in ("test_mine.py", "conftest.py", "_private.py"):
         (tmp_path / name).write_text("1 / 0")
     assert "mine" not in [found.plugin.name for found in build(tmp_path, "").found[:-1]]
+
+
+NEEDY = """class Options(msgspec.Struct):
+    url: str = ""
+    size: int = 1
+plugin = Plugin("mine", options=Options, needs="url")
+@plugin.on(Do)
+def do(message, context): ...
+@plugin.lifespan
+async def life(host):
+    1 / 0
+    yield
+@plugin.before_subscribe
+def ask(pov_id, context): 1 / 0
+@plugin.every(0.001)
+def tick(host): 1 / 0
+@plugin.http("GET", "/mine", grant="subscribe")
+def route(request): ...
+"""
+
+
+def test_a_plugin_is_off_while_what_it_needs_is_not_set(tmp_path: Path) -> None:
+    registry = build(tmp_path, NEEDY)
+    assert "mine" not in [found.plugin.name for found in registry.found]
+    assert "mine" in [found.plugin.name for found in registry.idle]
+    assert "mine.do" not in registry.tags
+    assert "/mine" not in [route.spec.path for route in registry.routes]
+    with pytest.raises(SettingsError, match=r"plugins\.mine: Expected `int`"):
+        build(tmp_path, NEEDY, mine={"size": "x"})
+    registry = build(tmp_path, NEEDY, mine={"url": "http://x"})
+    assert "mine.do" in registry.tags
+    assert "/mine" in [route.spec.path for route in registry.routes]
+    assert "mine" not in [found.plugin.name for found in registry.idle]
+
+
+@pytest.mark.parametrize(
+    "text", ["plugin = Plugin('mine', needs='url')\n", NEEDY + "plugin.needs = 'uri'\n"]
+)
+def test_what_a_plugin_needs_must_be_one_of_its_options(tmp_path: Path, text: str) -> None:
+    with pytest.raises(PluginError, match="needs '.*', which is none of its options"):
+        build(tmp_path, text)
