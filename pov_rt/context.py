@@ -19,7 +19,7 @@ from pov_rt.digest import Digest
 from pov_rt.engine.base import Leases, Marks, Position, Sets
 from pov_rt.errors import CloseCode
 from pov_rt.filters import Only
-from pov_rt.messages import Activity, Message, NewActivity, NewNotification
+from pov_rt.messages import Activity, Event, Message, NewActivity, NewNotification
 
 Since = Position | int
 """From where a subscriber wants everything: a position, or the last so many entries."""
@@ -192,6 +192,12 @@ class Host(Protocol[S_co]):
     @property
     def fetch(self) -> Fetch:
         """HTTP requests out: `answer = await host.fetch(url)`."""
+
+    def announce(self, event: Event) -> None:
+        """Tell the plugins of this node that hear it, now; what fails in one of them is logged.
+
+        Raises TypeError for an event that is none of those the plugin `announces`.
+        """
 
     def count(self, name: str, value: int = 1) -> None:
         """Add to a counter of this plugin's: `pov_rt_plugin_total{plugin, name}` in the metrics.

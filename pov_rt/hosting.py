@@ -32,7 +32,7 @@ from pov_rt.errors import (
 from pov_rt.hub import Hub
 from pov_rt.inbox import Inboxes
 from pov_rt.limits import SeenIds
-from pov_rt.messages import Activity, Message, NewActivity, NewNotification
+from pov_rt.messages import Activity, Event, Message, NewActivity, NewNotification
 from pov_rt.publishing import Publisher, Publishing
 from pov_rt.register import Register
 from pov_rt.settings import LimitSettings
@@ -102,8 +102,14 @@ class PluginHost:
     ask_before_subscribe: Callable[[str, Connection], Awaitable[None]] | None = None
     """Asks the `before_subscribe` hooks of all plugins; None if there are none."""
 
-    def __init__(self, name: str, services: Services) -> None:
+    tell_plugins: Callable[[Event], None]
+    """Calls those who hear an event."""
+
+    def __init__(
+        self, name: str, services: Services, announces: Sequence[type[Event]] = ()
+    ) -> None:
         self.name = name
+        self._announces = frozenset(announces)
         self.services = services
         self.clock = services.clock
         self.state = None
@@ -199,6 +205,12 @@ class PluginHost:
             for entry in page.entries
         ]
         return HistoryPage(activities, page.top.epoch, page.top.offset, page.top.oldest)
+
+    def announce(self, event: Event) -> None:
+        """Tell the plugins of this node that hear it."""
+        if type(event) not in self._announces:
+            raise TypeError(f"the plugin {self.name!r} does not announce {type(event).__name__}")
+        self.tell_plugins(event)
 
     def count(self, name: str, value: int = 1) -> None:
         """Add to a counter of the metrics."""

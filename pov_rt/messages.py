@@ -87,6 +87,14 @@ class Message(msgspec.Struct, metaclass=MessageMeta):
     id: RequestId | UnsetType = UNSET
 
 
+class Event(Part):
+    """What a plugin announces to others on this node: `class Closed(Event, tag="poll.closed")`.
+
+    The tag begins with the plugin's name. Whoever hears it may declare a class of its own with the
+    same tag and those of the fields that it wants.
+    """
+
+
 class Activity(Part):
     """What happened on a PoV, as stored and pushed. `at` is the server's time (RFC 3339)."""
 

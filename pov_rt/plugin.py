@@ -49,6 +49,7 @@ from pov_rt.filters import Only
 from pov_rt.messages import (
     MAX_ID_CHARS,
     Activity,
+    Event,
     Length,
     Message,
     NewActivity,
@@ -70,6 +71,7 @@ __all__ = [
     "Context",
     "Digest",
     "EpochChanged",
+    "Event",
     "Forbidden",
     "Grants",
     "Guarantee",
@@ -110,6 +112,7 @@ M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 R = TypeVar("R", bound=Message | Awaitable[Message | None] | None)
 B = TypeVar("B", bound=msgspec.Struct | Awaitable[msgspec.Struct | None] | None)
+E = TypeVar("E", bound=Event)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -163,6 +166,15 @@ class TimerSpec:
     source: Source
 
 
+@dataclass(frozen=True, slots=True)
+class ListenerSpec:
+    """What hears an event, as declared."""
+
+    event: type[Event]
+    function: Callable[..., Any]
+    source: Source
+
+
 HOOKS: Mapping[str, tuple[int, bool]] = {
     "connected": (1, False),
     "disconnected": (1, False),
@@ -206,7 +218,8 @@ class Plugin(Generic[S]):
 
     `options` is the class of `[plugins.NAME]` in the settings; while the option that `needs` names
     is empty, the plugin is off, as with `enabled = false`. `pushes` are the messages it sends
-    that are no handler's answer, for the documentation. The declarations are read once, when
+    that are no handler's answer, for the documentation; `announces` are the events that others can
+    hear. The declarations are read once, when
     the server starts; adding to them later has no effect.
     """
 
@@ -214,10 +227,12 @@ class Plugin(Generic[S]):
     options: type[msgspec.Struct] | None = None
     needs: str | None = None
     pushes: Sequence[type[Message]] = ()
+    announces: Sequence[type[Event]] = ()
     handlers: list[HandlerSpec] = field(default_factory=list, init=False, repr=False)
     hooks: list[tuple[str, Callable[..., Any], Source]] = field(
         default_factory=list, init=False, repr=False
     )
+    listeners: list[ListenerSpec] = field(default_factory=list, init=False, repr=False)
     timers: list[TimerSpec] = field(default_factory=list, init=False, repr=False)
     routes: list[RouteSpec] = field(default_factory=list, init=False, repr=False)
     lifespans: list[Callable[[Host], AsyncIterator[Any]]] = field(
@@ -306,6 +321,20 @@ class Plugin(Generic[S]):
         The token covers the PoV. A `ClientError` refuses the subscription with that error.
         """
         return self._hook("before_subscribe", function)
+
+    def hears(
+        self, event: type[E]
+    ) -> Callable[[Callable[[E, Host[S]], None]], Callable[[E, Host[S]], None]]:
+        """Call with each event of the kind that another plugin announces on this node, at once.
+
+        Nothing is heard from a plugin that is off.
+        """
+
+        def register(function: Callable[[E, Host[S]], None]) -> Callable[[E, Host[S]], None]:
+            self.listeners.append(ListenerSpec(event, function, source_of(function)))
+            return function
+
+        return register
 
     def every(self, seconds: float) -> Callable[[Callable[[Host[S]], T]], Callable[[Host[S]], T]]:
         """Call every so many seconds, never two at once; a failure is logged and it goes on."""

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from pov_rt import containment
 from pov_rt.connection import Connection
 from pov_rt.context import Published
@@ -19,8 +21,8 @@ from pov_rt.discovery import PluginError
 from pov_rt.errors import ClientError, Internal
 from pov_rt.handling import ConnectionContext
 from pov_rt.hosting import PluginHost, Services
-from pov_rt.messages import Activity
-from pov_rt.plugin import TimerSpec, source_of
+from pov_rt.messages import Activity, Event
+from pov_rt.plugin import ListenerSpec, TimerSpec, source_of
 from pov_rt.publishing import apply_hooks
 from pov_rt.registry import Registry
 
@@ -42,13 +44,19 @@ class PluginRuntime:
     def __init__(self, registry: Registry, services: Services) -> None:
         self._registry = registry
         self.hosts = {
-            found.plugin.name: PluginHost(found.plugin.name, services) for found in registry.found
+            plugin.name: PluginHost(plugin.name, services, plugin.announces)
+            for plugin in (found.plugin for found in registry.found)
         }
         self._hooks: dict[str, list[Hook]] = {}
+        self._listeners: dict[Any, list[tuple[PluginHost, ListenerSpec]]] = {}
         for found in registry.found:
             host = self.hosts[found.plugin.name]
             for name, function, _ in found.plugin.hooks:
                 self._hooks.setdefault(name, []).append((host, function))
+            for spec in found.plugin.listeners:
+                tag = spec.event.__struct_config__.tag
+                self._listeners.setdefault(tag, []).append((host, spec))
+            host.tell_plugins = self._tell
         self._before = [
             partial(_with_host, function, host)
             for host, function in self._hooks.get("before_publish", ())
@@ -98,6 +106,15 @@ class PluginRuntime:
     def context(self, plugin: str, connection: Connection) -> ConnectionContext:
         """Return what a handler of the plugin is given."""
         return ConnectionContext(self.hosts[plugin], connection)
+
+    def _tell(self, event: Event) -> None:
+        """Call those who hear an event, each with the class that it declared."""
+        for host, spec in self._listeners.get(event.__struct_config__.tag, ()):
+            with containment.logged(log, "an event was not heard", plugin=host.name):
+                heard = event
+                if type(event) is not spec.event:
+                    heard = msgspec.convert(event, spec.event, from_attributes=True)
+                _call(host, spec.function, heard, host)
 
     async def _watch_leases(self, host: PluginHost) -> None:
         """Renew the node's lease, and tell each plugin which of its own have ended."""

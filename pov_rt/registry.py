@@ -20,7 +20,7 @@ from msgspec import inspect as shape
 from pov_rt.discovery import Found, PluginError, discover
 from pov_rt.ids import FindIds, find_ids
 from pov_rt.limits import Rate, parse_rate
-from pov_rt.messages import CORE_PUSHES, Message
+from pov_rt.messages import CORE_PUSHES, Event, Message
 from pov_rt.plugin import HOOKS, HandlerSpec, Plugin, RouteSpec, Source, source_of
 from pov_rt.settings import SettingsError
 
@@ -88,25 +88,15 @@ def build_registry(
     Raises `PluginError` (a plugin is wrong) or `SettingsError` (its settings are).
     """
     found = tuple(discover(plugins_dir))
-    by_name: dict[str, Found] = {}
-    for each in found:
-        source = Source(each.module.__file__ or "?", 1)
-        if not NAME.match(each.plugin.name):
-            raise PluginError(
-                source, f"the plugin's name {each.plugin.name!r} is not {NAME.pattern}"
-            )
-        if (other := by_name.get(each.plugin.name)) is not None:
-            raise PluginError(
-                source, f"the plugin name {each.plugin.name!r} is taken by {other.module.__file__}"
-            )
-        by_name[each.plugin.name] = each
+    by_name = _by_name(found)
     if unknown := sorted(set(plugin_settings) - set(by_name)):
         raise SettingsError(
             f"plugins.{unknown[0]}: there is no plugin of that name; "
             f"there are {', '.join(sorted(by_name))}"
         )
     options: dict[str, msgspec.Struct | None] = {}
-    enabled, idle = [], []
+    enabled: list[Found] = []
+    idle: list[Found] = []
     for each in found:
         given = plugin_settings.get(each.plugin.name, {})
         if given.get("enabled", True):
@@ -136,6 +126,8 @@ def build_registry(
                 )
             routes[key] = route
         check_hooks(each.plugin)
+    for each in enabled:
+        check_events(each.plugin, by_name)
     return Registry(
         found=tuple(enabled),
         idle=tuple(idle),
@@ -144,6 +136,22 @@ def build_registry(
         options=options,
         decoder=msgspec.json.Decoder(Union[tuple(handlers)] if handlers else Message),  # noqa: UP007  (built at run time)
     )
+
+
+def _by_name(found: Iterable[Found]) -> dict[str, Found]:
+    by_name: dict[str, Found] = {}
+    for each in found:
+        source = Source(each.module.__file__ or "?", 1)
+        if not NAME.match(each.plugin.name):
+            raise PluginError(
+                source, f"the plugin's name {each.plugin.name!r} is not {NAME.pattern}"
+            )
+        if (other := by_name.get(each.plugin.name)) is not None:
+            raise PluginError(
+                source, f"the plugin name {each.plugin.name!r} is taken by {other.module.__file__}"
+            )
+        by_name[each.plugin.name] = each
+    return by_name
 
 
 def check_handler(plugin: Plugin[Any], spec: HandlerSpec) -> Handler:
@@ -209,6 +217,38 @@ def check_hooks(plugin: Plugin[Any]) -> None:
         if timer.seconds <= 0:
             raise wrong("the seconds must be above 0")
         _check_arguments(timer.function, ("host",), wrong)
+
+
+def check_events(plugin: Plugin[Any], by_name: Mapping[str, Found]) -> None:
+    """Check what a plugin announces, and what it hears against what others announce."""
+    for event in plugin.announces:
+        wrong = _blame(Source(inspect.getfile(event), 1), f"announces {event.__name__}")
+        if _event_tag(event, wrong).partition(".")[0] != plugin.name:
+            raise wrong(f"the tag must begin with '{plugin.name}.'")
+    for spec in plugin.listeners:
+        wrong = _blame(spec.source, f"@plugin.hears({getattr(spec.event, '__name__', spec.event)})")
+        tag = _event_tag(spec.event, wrong)
+        _check_arguments(spec.function, ("event", "host"), wrong)
+        if inspect.iscoroutinefunction(spec.function):
+            raise wrong("must be a plain function; the plugin that announces does not wait")
+        other = by_name.get(tag.partition(".")[0])
+        announced = other.plugin.announces if other is not None else ()
+        said = next((each for each in announced if each.__struct_config__.tag == tag), None)
+        if said is None:
+            raise wrong(f"no plugin announces {tag!r}")
+        known = _hints(said)
+        for name, kind in _hints(spec.event).items():
+            if known.get(name) != kind:
+                raise wrong(f"{tag!r} has no field {name!r} of that type")
+
+
+def _event_tag(event: Any, wrong: Callable[[str], PluginError]) -> str:
+    if not (isinstance(event, type) and issubclass(event, Event)):
+        raise wrong("this is no subclass of Event")
+    tag = event.__struct_config__.tag
+    if not isinstance(tag, str) or "." not in tag or not TAG.match(tag):
+        raise wrong(f'{event.__name__} needs a tag like Event, tag="poll.closed"')
+    return tag
 
 
 def _blame(source: Source, what: str) -> Callable[[str], PluginError]:

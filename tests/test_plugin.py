@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
-HEAD = """from pov_rt.plugin import Context, Host, Message, Plugin
+HEAD = """from pov_rt.plugin import Context, Event, Host, Message, Plugin
 State = dict[str, int]
 plugin = Plugin[State]("p")
 plain = Plugin("q")
@@ -17,6 +17,8 @@ class Ask(Message, tag="ask"):
     text: str
 class Answer(Message, tag="answer"):
     size: int
+class Closed(Event, tag="poll.closed"):
+    pov_id: str
 """
 
 GOOD = """@plugin.on(Ask)
@@ -31,6 +33,9 @@ def three(message: Ask, context: Context) -> None: ...
 @plugin.every(5)
 async def four(host: Host[State]) -> None:
     host.state["x"] = 1
+@plugin.hears(Closed)
+def five(event: Closed, host: Host[State]) -> None:
+    host.announce(Closed(pov_id=event.pov_id))
 """
 
 WRONG = (
@@ -38,6 +43,8 @@ WRONG = (
     "@plugin.on(Ask)\ndef f(message: Ask, context: Context[list[int]]) -> None: ...\n",
     "@plugin.on(Ask)\ndef f(message: Ask, context: Context[State]) -> int: ...\n",
     "@plugin.on(Ask)\nasync def f(message: Ask, context: Context[State]) -> int: ...\n",
+    "@plugin.hears(Closed)\ndef f(event: Ask, host: Host[State]) -> None: ...\n",
+    "@plugin.hears(Ask)\ndef f(event: Ask, host: Host[State]) -> None: ...\n",
     "Answer(7)\n",
     "Answer(size='x')\n",
     "Answer()\n",

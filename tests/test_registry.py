@@ -173,5 +173,5 @@ def test_a_plugin_is_off_while_what_it_needs_is_not_set(tmp_path: Path) -> None:
     "text", ["plugin = Plugin('mine', needs='url')\n", NEEDY + "plugin.needs = 'uri'\n"]
 )
 def test_what_a_plugin_needs_must_be_one_of_its_options(tmp_path: Path, text: str) -> None:
-    with pytest.raises(PluginError, match="needs '.*', which is none of its options"):
+    with pytest.raises(PluginError, match=r"needs '.*', which is none of its options"):
         build(tmp_path, text)
