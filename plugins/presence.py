@@ -1,6 +1,5 @@
 """Who is on a PoV: its subscribers, each once however many tabs; gone some time after the last."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
@@ -9,6 +8,7 @@ import msgspec
 from pov_rt.plugin import (
     UNSET,
     Context,
+    Event,
     Forbidden,
     Host,
     Message,
@@ -17,6 +17,7 @@ from pov_rt.plugin import (
     PovId,
     Range,
     Request,
+    Roster,
     UnsetType,
     rfc3339,
 )
@@ -25,6 +26,8 @@ MAX_USERS = 500
 """Users of a PoV that one answer names; of more it says how many."""
 TICK_S = 0.2
 """Who comes and goes within this time is told of in one diff."""
+
+State = Literal["active", "away"]
 
 
 class Options(msgspec.Struct, forbid_unknown_fields=True):
@@ -39,14 +42,14 @@ class User(Part):
     user_id: str
     devices: list[str]
     since: str
-    state: Literal["active", "away"]
+    state: State
 
 
 class Presence(Message, tag="presence"):
     """Ask who is on a PoV, and be told of changes from then on; `state` sets one's own."""
 
     pov_id: PovId
-    state: Literal["active", "away"] | UnsetType = UNSET
+    state: State | UnsetType = UNSET
 
 
 class Present(Message, tag="present"):
@@ -66,128 +69,87 @@ class PresenceDiff(Message, tag="presence_diff"):
     changed: list[User]
 
 
-Key = tuple[str, str]
-"""A PoV and a user."""
+class Joined(Event, tag="presence.joined"):
+    """A user is on a PoV and was on it on no node."""
+
+    pov_id: str
+    user_id: str
 
 
-class Here:
-    """What this node knows of the users who are connected to it, or were until a moment ago."""
+class Left(Event, tag="presence.left"):
+    """A user's grace without a connection is over, or the user's node is gone."""
 
-    def __init__(self) -> None:
-        self.devices: dict[Key, dict[str, str]] = {}  # by connection
-        self.since: dict[Key, str] = {}
-        self.state: dict[Key, Literal["active", "away"]] = {}
-        self.told: dict[Key, User] = {}
-        self.changed: dict[Key, None] = {}
-        self.diffs: dict[str, PresenceDiff] = {}
-        self.lock = asyncio.Lock()
-
-    def user(self, key: Key) -> User:
-        """Return a user who is connected here."""
-        devices = sorted(set(self.devices[key].values()))
-        state = self.state.get(key, "active")
-        return User(user_id=key[1], devices=devices, since=self.since[key], state=state)
-
-    def forget(self, key: Key) -> None:
-        """Forget a user who is gone."""
-        for known in (self.since, self.state, self.told):
-            known.pop(key, None)
-
-    def diff(self, pov_id: str) -> PresenceDiff:
-        """Return what is to be told of a PoV next."""
-        if pov_id not in self.diffs:
-            self.diffs[pov_id] = PresenceDiff(pov_id=pov_id, joined=[], left=[], changed=[])
-        return self.diffs[pov_id]
+    pov_id: str
+    user_id: str
 
 
-plugin = Plugin[Here]("presence", options=Options, pushes=[PresenceDiff])
-
-encode, decode = msgspec.json.encode, msgspec.json.Decoder(User).decode
+plugin = Plugin[Roster[User]](
+    "presence", options=Options, pushes=[PresenceDiff], announces=[Joined, Left]
+)
 
 
 @plugin.lifespan
-async def here(host: Host) -> AsyncIterator[Here]:
-    """Begin with nobody."""
-    yield Here()
+async def roster(host: Host) -> AsyncIterator[Roster[User]]:
+    """Begin with nobody; at the end all who are still here begin to leave."""
+
+    def describe(pov_id: str, user_id: str, known: User | None) -> User | None:
+        devices = [*host.devices(pov_id, user_id)]
+        if known is None:
+            now = rfc3339(host.clock.time())
+            known = User(user_id=user_id, devices=devices, since=now, state="active")
+        return msgspec.structs.replace(known, devices=devices) if devices else None
+
+    users = Roster(host, User, describe, grace_s=host.options(Options).grace_s)
+    yield users
+    await users.look()
 
 
 @plugin.subscribed
-def came(pov_id: str, context: Context[Here]) -> None:
-    """Take note of a connection; the next tick tells of it."""
-    key, mine = (pov_id, context.user.user_id), context.state
-    if pov_id != "*":
-        mine.devices.setdefault(key, {})[context.connection_id] = context.device
-        mine.since.setdefault(key, rfc3339(context.host.clock.time()))
-        mine.changed[key] = None
-
-
 @plugin.unsubscribed
-def went(pov_id: str, context: Context[Here]) -> None:
-    """Take note that a connection is gone."""
-    key = (pov_id, context.user.user_id)
-    if context.state.devices.get(key, {}).pop(context.connection_id, None) is not None:
-        context.state.changed[key] = None
+def touch(pov_id: str, context: Context[Roster[User]]) -> None:
+    """Take note that a connection came or went; the next tick tells of it."""
+    if pov_id != "*":
+        context.state.touch(pov_id, context.user.user_id)
+
+
+@plugin.expired
+def expired(pov_id: str, user_id: str, host: Host[Roster[User]]) -> None:
+    """Take note that a user's time is over."""
+    host.state.expire(pov_id, user_id)
+
+
+@plugin.every(TICK_S)
+async def tick(host: Host[Roster[User]]) -> None:
+    """Tell each PoV of its changes in one diff, and the other plugins."""
+    for pov_id, diff in (await host.state.look()).items():
+        told = PresenceDiff(pov_id=pov_id, joined=diff.joined, left=diff.left, changed=diff.changed)
+        host.broadcast(pov_id, told, listeners=True)
+        for user in diff.joined:
+            host.announce(Joined(pov_id=pov_id, user_id=user.user_id))
+        for user_id in diff.left:
+            host.announce(Left(pov_id=pov_id, user_id=user_id))
 
 
 @plugin.on(Presence, grant="collaborate")
-async def presence(message: Presence, context: Context[Here]) -> Present:
+async def presence(message: Presence, context: Context[Roster[User]]) -> Present:
     """Answer who is there; what changes from here on is told."""
     pov_id = message.pov_id
     if not context.subscribed(pov_id):
         raise Forbidden("Subscribe first", field="povId")
     if message.state is not UNSET:
-        key = (pov_id, context.user.user_id)
-        context.state.state[key] = message.state
-        context.state.changed[key] = None
+        context.state.touch(pov_id, context.user.user_id, state=message.state)
     await tick(context.host)  # the answer has what happened so far, oneself included
     await context.listen(pov_id)
-    return await snapshot(pov_id, context.host)
+    return await snapshot(pov_id, context.state)
 
 
 @plugin.http("GET", "/povs/{pov_id}/presence", grant="subscribe")
-async def who(request: Request[Here]) -> Present:
+async def who(request: Request[Roster[User]]) -> Present:
     """Answer who is on the PoV."""
-    return await snapshot(request.path["pov_id"], request.host)
+    return await snapshot(request.path["pov_id"], request.state)
 
 
-async def snapshot(pov_id: str, host: Host[Here]) -> Present:
+async def snapshot(pov_id: str, roster: Roster[User]) -> Present:
     """Read who is on a PoV, on all nodes."""
-    members = await host.leases.members(host.channel(pov_id))
-    users = [decode(lease.body) for lease in members[:MAX_USERS]]
-    return Present(pov_id=pov_id, users=users, more=len(members) - len(users))
-
-
-@plugin.every(TICK_S)
-async def tick(host: Host[Here]) -> None:
-    """Enter what changed into the leases, and tell each PoV in one diff."""
-    mine = host.state
-    async with mine.lock:  # whoever asks may come in between
-        changed, mine.changed = mine.changed, {}
-        for key in changed:
-            pov_id, user_id = key
-            if mine.devices.get(key):
-                user = mine.user(key)
-                is_new = await host.leases.put(host.channel(pov_id), user_id, encode(user))
-                if is_new:
-                    mine.diff(pov_id).joined.append(user)
-                elif user != mine.told.get(key):
-                    mine.diff(pov_id).changed.append(user)
-                mine.told[key] = user
-            elif mine.devices.pop(key, None) is not None:
-                grace_s = host.options(Options).grace_s
-                if not await host.leases.leave(host.channel(pov_id), user_id, grace_s):
-                    mine.forget(key)  # it came and went before anybody was told
-        diffs, mine.diffs = mine.diffs, {}
-        for pov_id, diff in diffs.items():
-            host.broadcast(pov_id, diff, listeners=True)
-
-
-@plugin.expired
-def left(pov_id: str, user_id: str, host: Host[Here]) -> None:
-    """Take note that a user's time is over; the next tick tells of it."""
-    mine, key = host.state, (pov_id, user_id)
-    if mine.devices.get(key):
-        mine.changed[key] = None  # it came back in the last moment, and joins again
-        return
-    mine.forget(key)
-    mine.diff(pov_id).left.append(user_id)
+    users, more = await roster.members(pov_id, MAX_USERS)
+    return Present(pov_id=pov_id, users=users, more=more)

@@ -143,6 +143,9 @@ class Host(Protocol[S_co]):
     def connections(self, user_id: str | None = None) -> Sequence[ConnectionInfo]:
         """Return the connections of this node, or a user's."""
 
+    def devices(self, pov_id: str, user_id: str) -> Sequence[str]:
+        """Return on which devices a user is subscribed to a PoV on this node, each once, sorted."""
+
     def topic(self, pov_id: str) -> str:
         """Return the engine's name for a PoV."""
 

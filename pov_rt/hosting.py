@@ -145,6 +145,11 @@ class PluginHost:
             for each in (register.all() if user_id is None else register.of(user_id))
         ]
 
+    def devices(self, pov_id: str, user_id: str) -> Sequence[str]:
+        """Return on which devices a user is subscribed to a PoV on this node."""
+        name, mine = pov_topic(pov_id), self.services.register.of(user_id)
+        return sorted({connection.device for connection in mine if name in connection.topics})
+
     def topic(self, pov_id: str) -> str:
         """Return the engine's name for a PoV."""
         return pov_topic(pov_id)

@@ -59,6 +59,7 @@ from pov_rt.messages import (
     Range,
     UserId,
 )
+from pov_rt.roster import Diff, Roster
 
 __all__ = [
     "MAX_ID_CHARS",
@@ -69,6 +70,7 @@ __all__ = [
     "CloseCode",
     "ConnectionInfo",
     "Context",
+    "Diff",
     "Digest",
     "EpochChanged",
     "Event",
@@ -97,6 +99,7 @@ __all__ = [
     "Rejected",
     "Request",
     "Response",
+    "Roster",
     "Sets",
     "Since",
     "Subscribed",

@@ -20,6 +20,7 @@ LAYERS = (
         "filters",
         "context",
         "engine",
+        "roster",
         "merging",
         "faults",
         "logs",

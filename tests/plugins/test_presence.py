@@ -6,6 +6,7 @@ import json
 import random
 import socket
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,3 +182,62 @@ def test_a_snapshot_and_the_diffs_make_the_later_snapshot(
     for told in watcher.client._early:
         watcher.apply(told)
     assert watcher.users == later
+
+
+HEARER = """
+from pov_rt.plugin import Event, Host, Message, Plugin
+
+class Joined(Event, tag="presence.joined"):
+    pov_id: str
+    user_id: str
+
+class Left(Event, tag="presence.left"):
+    user_id: str
+
+class Heard(Message, tag="hearer.heard"):
+    text: str
+
+plugin = Plugin("hearer")
+
+@plugin.hears(Joined)
+def joined(event: Joined, host: Host) -> None:
+    host.send_user("watcher", Heard(text=f"{event.user_id} joined {event.pov_id}"))
+
+@plugin.hears(Left)
+def left(event: Left, host: Host) -> None:
+    host.send_user("watcher", Heard(text=f"{event.user_id} left"))
+"""
+
+
+def test_other_plugins_hear_once_who_joined_and_who_left(
+    settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "hearer.py").write_text(HEARER)
+    with RunningServer(settings, tmp_path) as server:
+        watcher = server.connect("watcher")
+        first, second = join(server.connect("ana")), join(server.connect("ana"))
+        join(second, "*")
+        assert watcher.receive()["text"] == "ana joined acme"
+        first.socket.close()
+        for _ in range(3):
+            second.socket.close()
+            second = join(server.connect("ana"))
+        join(second, "other")
+        assert watcher.receive()["text"] == "ana joined other"
+        second.request({"type": "unsubscribe", "povId": "acme"})
+        assert watcher.receive()["text"] == "ana left"
+        join(second)
+        assert watcher.receive()["text"] == "ana joined acme"
+
+
+def test_at_the_end_of_a_node_its_users_begin_to_leave(settings: Settings) -> None:
+    with RunningServer(settings, None) as server:
+        ana = join(server.connect("ana"))
+        ask(ana)
+        ana.socket.close()
+        while server.call(lambda: len(server.web.server.register)):
+            pass
+        server.run(server.web.server.plugins.stop)
+        leases = server.web.server.engine.leases
+        (lease,) = server.run(lambda: leases.members("presence/acme"))
+        assert lease.leaving_at is not None

@@ -1,0 +1,188 @@
+"""A roster tells of each coming and going once, and of nobody who is back in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import pytest
+
+from pov_rt.clock import ManualClock
+from pov_rt.engine.memory import MemoryLeases
+from pov_rt.errors import Unavailable
+from pov_rt.plugin import Diff, Host, Part, Roster
+from pov_rt.roster import LATE_S
+
+GRACE_S = 10.0
+
+
+class Seat(Part):
+    """A member of the tests."""
+
+    name: str
+    tabs: int
+    mood: str = "calm"
+
+
+class Node:
+    """A node's side of the leases, which all nodes of a test share."""
+
+    def __init__(self, clock: ManualClock, leases: MemoryLeases) -> None:
+        self.clock = clock
+        self.leases: Any = leases
+        self.tabs: dict[str, int] = {}
+        host = cast("Host[Any]", self)
+        self.roster = Roster(host, Seat, self.describe, grace_s=GRACE_S)
+
+    def channel(self, pov_id: str) -> str:
+        return f"seats/{pov_id}"
+
+    def describe(self, pov_id: str, name: str, known: Seat | None) -> Seat | None:
+        tabs = self.tabs.get(name, 0)
+        return Seat(name=name, tabs=tabs, mood=known.mood if known else "calm") if tabs else None
+
+    async def set(self, name: str, tabs: int) -> Diff[Seat]:
+        self.tabs[name] = tabs
+        self.roster.touch("acme", name)
+        return await self.look()
+
+    async def look(self) -> Diff[Seat]:
+        return (await self.roster.look()).get("acme", Diff())
+
+    async def expire(self) -> None:
+        for topic, lease in await self.leases.expire():
+            self.roster.expire(topic.partition("/")[2], lease.member)
+
+
+def names(diff: Diff[Seat]) -> tuple[list[str], list[str], list[str]]:
+    return [s.name for s in diff.joined], diff.left, [s.name for s in diff.changed]
+
+
+NOTHING: tuple[list[str], list[str], list[str]] = ([], [], [])
+
+Test = Callable[[ManualClock, Callable[[], Node]], Awaitable[None]]
+
+
+def on_nodes(test: Test) -> Callable[[], None]:
+    def run() -> None:
+        clock = ManualClock()
+        leases = MemoryLeases(clock, "n")
+        asyncio.run(cast("Any", test(clock, lambda: Node(clock, leases))))
+
+    run.__name__ = getattr(test, "__name__", "test")
+    return run
+
+
+@on_nodes
+async def test_a_member_joins_once_changes_and_leaves_after_the_grace(
+    clock: ManualClock, node: Callable[[], Node]
+) -> None:
+    one = node()
+    assert names(await one.set("ana", 1)) == (["ana"], [], [])
+    assert names(await one.set("ana", 2)) == ([], [], ["ana"])
+    assert names(await one.set("ana", 2)) == NOTHING
+    one.roster.touch("acme", "ana", mood="merry")
+    assert [seat.mood for seat in (await one.look()).changed] == ["merry"]
+    assert [(s.tabs, s.mood) for s in (await one.roster.members("acme", 9))[0]] == [(2, "merry")]
+    assert names(await one.set("ana", 0)) == NOTHING
+    clock.advance(GRACE_S - 0.1)
+    await one.expire()
+    assert names(await one.look()) == NOTHING
+    clock.advance(0.2)
+    await one.expire()
+    assert names(await one.look()) == ([], ["ana"], [])
+    assert names(await one.set("ana", 1)) == (["ana"], [], [])
+    assert (await one.roster.members("acme", 9))[0][0].mood == "calm"
+
+
+@on_nodes
+async def test_who_is_back_within_the_grace_never_left(
+    clock: ManualClock, node: Callable[[], Node]
+) -> None:
+    one = node()
+    await one.set("ana", 1)
+    for _ in range(3):
+        assert names(await one.set("ana", 0)) == NOTHING
+        clock.advance(GRACE_S - 0.1)
+        await one.expire()
+        assert names(await one.set("ana", 1)) == NOTHING
+    clock.advance(10 * GRACE_S)
+    assert names(await one.look()) == NOTHING
+
+
+@on_nodes
+async def test_who_is_back_before_the_end_is_told_has_only_changed(
+    clock: ManualClock, node: Callable[[], Node]
+) -> None:
+    one = node()
+    await one.set("ana", 1)
+    await one.set("ana", 0)
+    clock.advance(GRACE_S + 0.1)
+    await one.expire()
+    assert (await one.roster.members("acme", 9))[0] == []
+    assert names(await one.set("ana", 1)) == ([], [], ["ana"])
+    assert [seat.name for seat in (await one.roster.members("acme", 9))[0]] == ["ana"]
+
+
+@on_nodes
+async def test_who_came_and_went_unseen_is_not_told_of(
+    clock: ManualClock, node: Callable[[], Node]
+) -> None:
+    one = node()
+    assert names(await one.set("ana", 0)) == NOTHING
+    clock.advance(10 * GRACE_S)
+    await one.expire()
+    assert names(await one.look()) == NOTHING
+
+
+@on_nodes
+async def test_another_node_tells_of_those_who_leave_and_nothing_is_kept_of_them(
+    clock: ManualClock, node: Callable[[], Node]
+) -> None:
+    one, two = node(), node()
+    assert names(await one.set("ana", 1)) == (["ana"], [], [])
+    assert names(await one.set("ana", 0)) == NOTHING
+    assert names(await two.set("ana", 1)) == ([], [], ["ana"])
+    await two.set("ana", 0)
+    clock.advance(GRACE_S + 0.1)
+    await two.expire()
+    assert names(await two.look()) == ([], ["ana"], [])
+    clock.advance(LATE_S)
+    assert names(await one.look()) == NOTHING
+    assert not one.roster._told
+    assert not one.roster._leaving
+    assert names(await one.set("ana", 1)) == (["ana"], [], [])
+
+
+@on_nodes
+async def test_what_could_not_be_entered_is_entered_later(
+    clock: ManualClock, node: Callable[[], Node]
+) -> None:
+    one = node()
+    put = one.leases.put
+
+    async def fail(*_: Any) -> bool:
+        raise Unavailable
+
+    one.leases.put = fail
+    one.tabs = {"ana": 1, "ben": 1}
+    one.roster.touch("acme", "ana", mood="merry")
+    one.roster.touch("acme", "ben")
+    with pytest.raises(Unavailable):
+        await one.look()
+    one.leases.put = put
+    diff = await one.look()
+    assert sorted((seat.name, seat.mood) for seat in diff.joined) == [
+        ("ana", "merry"),
+        ("ben", "calm"),
+    ]
+
+
+@on_nodes
+async def test_an_answer_is_bounded(clock: ManualClock, node: Callable[[], Node]) -> None:
+    one = node()
+    for name in "abc":
+        await one.set(name, 1)
+    seats, more = await one.roster.members("acme", 2)
+    assert ([seat.name for seat in seats], more) == (["a", "b"], 1)
