@@ -1,5 +1,6 @@
 """Subscriptions: what happens on a PoV is pushed, from now on or from where the client was."""
 
+import asyncio
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -157,13 +158,23 @@ async def enter_all(
     wanted: list[tuple[str, Any, Any]], message: Message, context: Context
 ) -> Answer:
     """Subscribe to several; what goes wrong with one is said in its place."""
-    results = []
-    for pov_id, since, only in wanted:
-        try:
-            results.append(Result(**await enter(pov_id, since, only, message, context)))
-        except ClientError as error:
-            results.append(Result(pov_id=pov_id, code=error.code, message=error.message))
+    async with asyncio.TaskGroup() as group:
+        entering = [
+            group.create_task(try_to_enter(*each, message=message, context=context))
+            for each in wanted
+        ]
+    results = [task.result() for task in entering]
     return Answer(pov_ids=[pov_id for pov_id, _, _ in wanted], results=results)
+
+
+async def try_to_enter(
+    pov_id: str, place: Any, only: Any, *, message: Message, context: Context
+) -> Result:
+    """Subscribe to one of several."""
+    try:
+        return Result(**await enter(pov_id, place, only, message, context))
+    except ClientError as error:
+        return Result(pov_id=pov_id, code=error.code, message=error.message)
 
 
 async def enter(

@@ -35,13 +35,14 @@ from pov_rt.topics import TEAM_FEED
 class ConnectionContext:
     """One connection during one message, as a handler sees it; implements `context.Context`."""
 
-    __slots__ = ("_connection", "answered", "host", "request_id", "starting")
+    __slots__ = ("_connection", "answered", "host", "joining", "request_id", "starting")
 
     def __init__(self, host: PluginHost, connection: Connection) -> None:
         self.host = host
         self.answered = False
         self.request_id: RequestIdValue = UNSET
         self.starting: list[str] | None = None
+        self.joining: set[str] | None = None
         self._connection = connection
 
     @property
@@ -103,14 +104,23 @@ class ConnectionContext:
             await self.host.ask_before_subscribe(pov_id, connection)
             self._check_subscribe(pov_id)  # another token may have come meanwhile
         name = topic_name(self.grants, pov_id)
-        is_new = name not in connection.topics
-        subscriptions = sum(topic.is_subscription for topic in connection.topics.values())
-        if is_new and subscriptions >= services.limits.subscriptions:
-            raise LimitExceeded(
-                f"A connection has at most {services.limits.subscriptions} subscriptions",
-                field="povId",
-            )
-        joined = await services.hub.join(connection, name, since, only)
+        # A handler may subscribe to several at a time: what is on its way counts, too.
+        if self.joining is None:
+            self.joining = set()
+        is_new = name not in connection.topics and name not in self.joining
+        if is_new:
+            subscriptions = sum(topic.is_subscription for topic in connection.topics.values())
+            if subscriptions + len(self.joining) >= services.limits.subscriptions:
+                raise LimitExceeded(
+                    f"A connection has at most {services.limits.subscriptions} subscriptions",
+                    field="povId",
+                )
+            self.joining.add(name)
+        try:
+            joined = await services.hub.join(connection, name, since, only)
+        finally:
+            if is_new:
+                self.joining.discard(name)
         if self.starting is None:
             self.starting = []
         self.starting.append(name)

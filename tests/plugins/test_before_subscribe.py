@@ -23,6 +23,8 @@ plugin = Plugin("guard")
 @plugin.before_subscribe
 async def guard(pov_id: str, context: Context) -> None:
     context.host.count("asked")
+    if pov_id.startswith("late"):
+        await asyncio.sleep(0)
     if pov_id == "slow":
         await asyncio.sleep(3600)
     if pov_id == "closed":
@@ -45,7 +47,7 @@ def count(message: Count, context: Context) -> None:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RunningServer]:
     (tmp_path / "guard.py").write_text(PLUGIN)
-    settings = make_settings(limits=LimitSettings(handler_deadline_s=0.5))
+    settings = make_settings(limits=LimitSettings(handler_deadline_s=0.5, subscriptions=5))
     with RunningServer(settings, tmp_path) as running:
         yield running
 
@@ -104,3 +106,31 @@ def test_a_counter_has_a_plain_name(server: RunningServer) -> None:
     for name in ("", "Calls", "a b", "é", "x" * 65):
         with pytest.raises(ValueError, match="must look like"):
             host.count(name)
+
+
+def test_several_at_a_time_do_not_get_past_the_limit_and_no_name_counts_twice(
+    server: RunningServer,
+) -> None:
+    ana = server.connect("ana")
+    povs = ["a", "late1", "a", "late1", "b", "late2", "c", "late3", "d", "a"]
+    answer = subscribe(ana, povIds=povs)
+    assert [each["povId"] for each in answer["results"]] == povs
+    refused = {each["povId"] for each in answer["results"] if "code" in each}
+    assert {each["code"] for each in answer["results"] if "code" in each} == {"limit_exceeded"}
+    assert len(set(povs) - refused) == server.call(lambda: server.web.server.subscriptions) == 5
+
+
+def test_what_was_missed_follows_the_answer_though_some_had_to_wait(server: RunningServer) -> None:
+    ana, ben = server.connect("ana"), server.connect("ben")
+    for pov in ("a", "late1"):
+        data = {"type": "task", "action": "done", "povId": pov}
+        for _ in range(2):
+            ben.request({"type": "publish", "data": data})
+    povs = ["a", "late1", "b", "closed"]
+    ana.send({"type": "subscribe", "povIds": povs, "since": {"last": 2}})
+    assert [each["povId"] for each in ana.receive()["results"]] == povs
+    missed = [(each["data"]["povId"], each["offset"]) for each in (ana.receive() for _ in range(4))]
+    assert sorted(missed) == [("a", 1), ("a", 2), ("late1", 1), ("late1", 2)]
+    assert [offset for _, offset in missed] == [1, 2, 1, 2]
+    ben.request({"type": "publish", "data": {"type": "task", "action": "done", "povId": "late1"}})
+    assert ana.receive()["offset"] == 3
