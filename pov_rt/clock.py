@@ -78,3 +78,11 @@ def rfc3339(seconds: float) -> str:
     """Format seconds since 1970 as RFC 3339 in UTC with milliseconds."""
     text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
+
+
+def full_jitter(failures: int, first_s: float, last_s: float, chance: float) -> float:
+    """Return how many seconds to wait after so many failures, for a chance in [0, 1).
+
+    A random part of a limit that doubles from `first_s` to `last_s` ("full jitter", AWS, 2015).
+    """
+    return chance * min(last_s, first_s * 2.0 ** min(failures - 1, 30))

@@ -117,6 +117,10 @@ class Host(Protocol[S_co]):
     """The server, as a plugin sees it outside of a message. One per plugin."""
 
     @property
+    def name(self) -> str:
+        """The plugin's name."""
+
+    @property
     def state(self) -> S_co:
         """What the plugin's lifespan yielded (None without one). Not there before the yield."""
 

@@ -59,6 +59,7 @@ from pov_rt.messages import (
     Range,
     UserId,
 )
+from pov_rt.outgoing import Endpoint, Outbox, Receiver, SignedCalls
 from pov_rt.roster import Diff, Roster
 
 __all__ = [
@@ -72,6 +73,7 @@ __all__ = [
     "Context",
     "Diff",
     "Digest",
+    "Endpoint",
     "EpochChanged",
     "Event",
     "Forbidden",
@@ -90,17 +92,20 @@ __all__ = [
     "NewNotification",
     "NotFound",
     "Only",
+    "Outbox",
     "Part",
     "Plugin",
     "Position",
     "PovId",
     "Published",
     "Range",
+    "Receiver",
     "Rejected",
     "Request",
     "Response",
     "Roster",
     "Sets",
+    "SignedCalls",
     "Since",
     "Subscribed",
     "TokenError",

@@ -20,6 +20,7 @@ LAYERS = (
         "filters",
         "context",
         "engine",
+        "outgoing",
         "roster",
         "merging",
         "faults",

@@ -21,6 +21,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from pov_rt.clock import full_jitter
 from pov_rt.messages import NewActivity
 
 log = logging.getLogger(__name__)
@@ -28,9 +29,7 @@ log = logging.getLogger(__name__)
 BATCH = 500
 GATHER_S = 0.2
 """How long the first activity waits for others to travel with it."""
-FIRST_RETRY_S = 0.5
-LAST_RETRY_S = 20.0
-"""Retries come after a random time up to a limit that doubles ("full jitter", AWS, 2015)."""
+FIRST_RETRY_S, LAST_RETRY_S = 0.5, 20.0
 
 EXCLUDED = (r"^/(healthz|readyz|health|metrics|static|favicon\.ico)(/|$)",)
 CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -292,9 +291,9 @@ class Outbox:
                 failures += 1
                 if failures == 1:
                     log.warning("activities wait: no success at %s (%s)", self._url, _why(answer))
-                most = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures, 10))
+                wait_s = full_jitter(failures, FIRST_RETRY_S, LAST_RETRY_S, random.random())  # noqa: S311
                 self._hurry.clear()
-                await self._pause(answer.retry_after_s or random.random() * most)  # noqa: S311
+                await self._pause(answer.retry_after_s or wait_s)
                 continue
             for _ in batch:
                 self._queue.popleft()

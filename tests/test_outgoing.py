@@ -1,0 +1,73 @@
+"""Any plugin can tell another server, with what `pov_rt.plugin` has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pov_rt.clock import full_jitter
+from pov_rt.testing import RunningServer, make_settings
+from tests.receivers import SECRET, is_signed, receive
+
+PLUGIN = """
+from collections.abc import AsyncIterator
+from pov_rt.plugin import Activity, Host, Outbox, Part, Plugin, Published, Receiver
+
+class Options(Receiver, frozen=True):
+    only: str = ""
+
+class Task(Part):
+    pov_id: str
+
+plugin = Plugin[Outbox[Task]]("tasks", options=Options, needs="url")
+
+@plugin.lifespan
+async def outbox(host: Host) -> AsyncIterator[Outbox[Task]]:
+    made = Outbox[Task](host, host.options(Options))
+    yield made
+    await made.close()
+    made.put(Task(pov_id="too late"))
+
+@plugin.every(0.01)
+async def deliver(host: Host[Outbox[Task]]) -> None:
+    await host.state.deliver()
+
+@plugin.published
+def published(activity: Activity, done: Published, host: Host[Outbox[Task]]) -> None:
+    if activity.type == host.options(Options).only:
+        host.state.put(Task(pov_id=activity.pov_id))
+"""
+
+
+def test_a_plugin_of_ones_own_tells_of_its_own_things(tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text(PLUGIN)
+    settings = make_settings()
+    with receive() as receiver:
+        settings.plugins["tasks"] = {"url": receiver.url, "secret": SECRET, "only": "task"}
+        with RunningServer(settings, tmp_path) as server:
+            ana = server.connect("ana")
+            for kind, pov in (("task", "acme"), ("note", "other"), ("task", "third")):
+                data = {"type": kind, "action": "done", "povId": pov}
+                ana.request({"type": "publish", "data": data})
+            found: list[str] = []
+            while len(found) < 2:
+                call = receiver.next()
+                assert is_signed(call)
+                assert call.json["node"] == server.web.server.node
+                found += [each["povId"] for each in call.json["events"]]
+            assert found == ["acme", "third"]
+            counts = server.web.server.plugins.hosts["tasks"].counts
+            while server.call(lambda: counts.get("events_sent")) != 2:
+                pass
+            server.run(server.web.server.plugins.stop)
+            assert counts == {"events_queued": 2, "events_sent": 2, "events_dropped": 1}
+            assert receiver.calls.empty()
+
+
+@pytest.mark.parametrize(
+    ("failures", "longest"), [(1, 0.5), (2, 1.0), (3, 2.0), (6, 16.0), (7, 30.0), (10_000, 30.0)]
+)
+def test_retries_come_within_a_limit_that_doubles(failures: int, longest: float) -> None:
+    assert full_jitter(failures, 0.5, 30.0, 1.0) == longest
+    assert full_jitter(failures, 0.5, 30.0, 0.0) == 0.0
