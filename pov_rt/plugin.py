@@ -46,6 +46,7 @@ from pov_rt.errors import (
     Unavailable,
 )
 from pov_rt.filters import Only
+from pov_rt.lookup import Lookup
 from pov_rt.messages import (
     MAX_ID_CHARS,
     Activity,
@@ -86,6 +87,7 @@ __all__ = [
     "Leases",
     "Length",
     "LimitExceeded",
+    "Lookup",
     "Marks",
     "Message",
     "NewActivity",

@@ -20,6 +20,7 @@ LAYERS = (
         "filters",
         "context",
         "engine",
+        "lookup",
         "outgoing",
         "roster",
         "merging",

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pov_rt import lookup
 from pov_rt.config import load, show
 from pov_rt.plugins import authoriser
 from pov_rt.registry import build_registry
@@ -178,7 +179,7 @@ def test_who_waits_for_others_questions_for_too_long_is_refused_but_nobody_is_do
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(authoriser, "MAX_ASKING", 1)
-    monkeypatch.setattr(authoriser, "WAIT_S", 0.2)
+    monkeypatch.setattr(lookup, "WAIT_S", 0.2)
     ana = run().connect("ana")
     receiver.open.clear()
     answer = ana.request({"type": "subscribe", "povIds": ["a", "b"]})
