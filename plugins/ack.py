@@ -9,8 +9,8 @@ from pov_rt.plugin import (
     InvalidMessage,
     Length,
     Message,
+    Offset,
     Plugin,
-    Range,
     UnsetType,
 )
 
@@ -23,7 +23,7 @@ class Ack(Message, tag="ack"):
     A client that says the `epoch` too learns when the log was replaced.
     """
 
-    offset: Annotated[int, Range(0, 2**53 - 1)]
+    offset: Offset
     pov_id: Annotated[str, Length(1, MAX_ID_CHARS)] | UnsetType = UNSET
     inbox: bool = False
     epoch: str | UnsetType = UNSET

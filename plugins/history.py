@@ -9,6 +9,7 @@ from pov_rt.plugin import (
     InvalidMessage,
     Length,
     Message,
+    Offset,
     Part,
     Plugin,
     PovId,
@@ -24,7 +25,6 @@ MAX_SEARCHED = 5_000
 """Activities looked at for one answer: what is rare takes several, each with where to go on."""
 
 Names = Annotated[list[Annotated[str, Length(1, 64)]], Length(1, 20)]
-Offset = Annotated[int, Range(0, 2**53 - 1)]
 
 
 class History(Message, tag="history"):

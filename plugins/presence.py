@@ -8,9 +8,10 @@ import msgspec
 from pov_rt.plugin import (
     UNSET,
     Context,
-    Event,
     Forbidden,
     Host,
+    Joined,
+    Left,
     Message,
     Part,
     Plugin,
@@ -67,20 +68,6 @@ class PresenceDiff(Message, tag="presence_diff"):
     joined: list[User]
     left: list[str]
     changed: list[User]
-
-
-class Joined(Event, tag="presence.joined"):
-    """A user is on a PoV and was on it on no node."""
-
-    pov_id: str
-    user_id: str
-
-
-class Left(Event, tag="presence.left"):
-    """A user's grace without a connection is over, or the user's node is gone."""
-
-    pov_id: str
-    user_id: str
 
 
 plugin = Plugin[Roster[User]](

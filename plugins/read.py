@@ -1,7 +1,6 @@
 """Read receipts: how far each user has read a PoV, or their own inbox."""
 
 from collections.abc import AsyncIterator
-from typing import Annotated
 
 from pov_rt.plugin import (
     UNSET,
@@ -9,10 +8,10 @@ from pov_rt.plugin import (
     Host,
     InvalidMessage,
     Message,
+    Offset,
     Part,
     Plugin,
     PovId,
-    Range,
     Request,
     UnsetType,
 )
@@ -20,8 +19,6 @@ from pov_rt.plugin import (
 TICK_S = 0.25
 """What several users read in this time is told of in one frame."""
 MAX_NAMED = 500
-
-Offset = Annotated[int, Range(0, 2**53 - 1)]
 
 
 class Read(Message, tag="read"):
@@ -120,8 +117,8 @@ async def readers(request: Request[Unread]) -> Readers:
     ]
     followers = {
         *marks,
-        *(await host.sets.members(f"followers/{pov_id}")),
-        *(lease.member for lease in await host.leases.members(f"presence/{pov_id}")),
+        *(await host.durable.followers(pov_id)),
+        *(lease.member for lease in await host.leases.members(host.channel(pov_id, "presence"))),
     }
     return Readers(
         pov_id=pov_id,

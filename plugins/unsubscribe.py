@@ -29,7 +29,5 @@ async def unsubscribe(message: Unsubscribe, context: Context) -> Unsubscribed:
     """Unsubscribe the connection."""
     context.unsubscribe(message.pov_id)
     if message.durable:
-        user_id, sets = context.user.user_id, context.host.sets
-        await sets.remove(f"durable/{user_id}", message.pov_id)
-        await sets.remove(f"followers/{message.pov_id}", user_id)
+        await context.host.durable.remove(context.user.user_id, message.pov_id)
     return Unsubscribed(pov_id=message.pov_id)

@@ -6,8 +6,9 @@ from typing import Literal
 from pov_rt.plugin import (
     UNSET,
     Context,
-    Event,
     Host,
+    Joined,
+    Left,
     Outbox,
     Part,
     Plugin,
@@ -37,20 +38,6 @@ class Happening(Part):
     pov_id: str | UnsetType = UNSET
     device: str | UnsetType = UNSET
     connection_id: str | UnsetType = UNSET
-
-
-class Joined(Event, tag="presence.joined"):
-    """A user is on a PoV."""
-
-    pov_id: str
-    user_id: str
-
-
-class Left(Event, tag="presence.left"):
-    """A user is on a PoV no more."""
-
-    pov_id: str
-    user_id: str
 
 
 Box = Outbox[Happening]

@@ -16,13 +16,17 @@ from pov_rt.auth.grants import Grants
 from pov_rt.auth.tokens import Identity
 from pov_rt.clock import Clock
 from pov_rt.digest import Digest
+from pov_rt.durable import Durable
 from pov_rt.engine.base import Leases, Marks, Position, Sets
 from pov_rt.errors import CloseCode
-from pov_rt.filters import Only
-from pov_rt.messages import Activity, Event, Message, NewActivity, NewNotification
-
-Since = Position | int
-"""From where a subscriber wants everything: a position, or the last so many entries."""
+from pov_rt.filters import Only, Since
+from pov_rt.messages import (
+    Activity,
+    Event,
+    Message,
+    NewActivity,
+    NewNotification,
+)
 
 S_co = TypeVar("S_co", default=None, covariant=True)
 O = TypeVar("O", bound=msgspec.Struct)  # noqa: E741  (options)
@@ -141,6 +145,10 @@ class Host(Protocol[S_co]):
         """Sets with expiry. Start names with the plugin's own."""
 
     @property
+    def durable(self) -> Durable:
+        """Subscriptions that outlast connections."""
+
+    @property
     def node(self) -> str:
         """The name of this server process, another one each time it starts."""
 
@@ -165,8 +173,8 @@ class Host(Protocol[S_co]):
         With `listeners` to those connections only that asked this plugin for it (`Context.listen`).
         """
 
-    def channel(self, pov_id: str) -> str:
-        """Return the engine's name for what this plugin keeps of a PoV, such as leases."""
+    def channel(self, pov_id: str, plugin: str | None = None) -> str:
+        """Return the engine's name for what this plugin, or another, keeps of a PoV, as leases."""
 
     def send_user(self, user_id: str, message: Message) -> None:
         """Send to every connection of a user on all nodes: at most once, unstored."""

@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 from pov_rt.auth.grants import Grants
 from pov_rt.auth.tokens import Identity
 from pov_rt.connection import Connection
-from pov_rt.context import Published, Since, Subscribed
+from pov_rt.context import Published, Subscribed
 from pov_rt.encoding import RequestIdValue, encode, encode_reply
 from pov_rt.engine.base import Position
 from pov_rt.errors import (
@@ -24,7 +24,7 @@ from pov_rt.errors import (
     TokenExpired,
     Unavailable,
 )
-from pov_rt.filters import Only
+from pov_rt.filters import Only, Since
 from pov_rt.hosting import PluginHost, sees, topic_name
 from pov_rt.inbox import acked
 from pov_rt.messages import Message, NewActivity
@@ -117,7 +117,7 @@ class ConnectionContext:
                 )
             self.joining.add(name)
         try:
-            joined = await services.hub.join(connection, name, since, only)
+            joined = await services.hub.join(connection, name, since, only or None)
         finally:
             if is_new:
                 self.joining.discard(name)

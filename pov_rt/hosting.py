@@ -22,6 +22,7 @@ from pov_rt.context import (
     Published,
 )
 from pov_rt.digest import Digest, make_digest
+from pov_rt.durable import Durable
 from pov_rt.encoding import encode
 from pov_rt.engine.base import Engine, Leases, Marks, Sets
 from pov_rt.errors import (
@@ -65,6 +66,7 @@ class Services:
     register: Register
     publishing: Publishing
     inboxes: Inboxes
+    durable: Durable
     tokens: Tokens
     clock: Clock
     limits: LimitSettings
@@ -132,6 +134,11 @@ class PluginHost:
         return self.services.engine.sets
 
     @property
+    def durable(self) -> Durable:
+        """Subscriptions that outlast connections."""
+        return self.services.durable
+
+    @property
     def node(self) -> str:
         """The name of this server process."""
         return self.services.node
@@ -170,9 +177,9 @@ class PluginHost:
         name = self.channel(pov_id) if listeners else pov_topic(pov_id)
         self.services.hub.broadcast(name, encode(message))
 
-    def channel(self, pov_id: str) -> str:
-        """Return the engine's name for what the plugin itself keeps of a PoV."""
-        return channel_topic(self.name, pov_id)
+    def channel(self, pov_id: str, plugin: str | None = None) -> str:
+        """Return the engine's name for what the plugin, or another, keeps of a PoV."""
+        return channel_topic(plugin or self.name, pov_id)
 
     def send_user(self, user_id: str, message: Message) -> None:
         """Send to every connection of a user on all nodes."""

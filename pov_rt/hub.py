@@ -14,12 +14,11 @@ from typing import Any
 from pov_rt import containment
 from pov_rt.clock import Clock
 from pov_rt.connection import Connection
-from pov_rt.context import Since
 from pov_rt.encoding import encode
 from pov_rt.engine.base import Engine, Entry, Position, Top
 from pov_rt.errors import CloseCode, Unavailable
 from pov_rt.fanout import Outbox, Pending, Shares, Topic, send_share
-from pov_rt.filters import Only
+from pov_rt.filters import Only, Since
 from pov_rt.frames import text_frame
 from pov_rt.replay import PAGE, Joined, Replay, contiguous, recover
 

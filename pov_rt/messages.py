@@ -28,6 +28,9 @@ PovId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS, extra={"id": 
 UserId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS, extra={"id": "user"})]
 """A user's id, compared byte for byte."""
 
+Offset = Annotated[int, Meta(ge=0, le=MAX_SAFE_INTEGER)]
+"""A place in a topic's log; 0 is before its first entry."""
+
 RequestId = (
     Annotated[str, Meta(max_length=64)]
     | Annotated[int, Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
@@ -93,6 +96,20 @@ class Event(Part):
     The tag begins with the plugin's name. Whoever hears it may declare a class of its own with the
     same tag and those of the fields that it wants.
     """
+
+
+class Joined(Event, tag="presence.joined"):
+    """A user is on a PoV and was on it on no node: what the plugin `presence` announces."""
+
+    pov_id: str
+    user_id: str
+
+
+class Left(Event, tag="presence.left"):
+    """A user has been without a connection to a PoV for the grace, or the user's node is gone."""
+
+    pov_id: str
+    user_id: str
 
 
 class Activity(Part):

@@ -28,7 +28,6 @@ from pov_rt.context import (
     Published,
     Request,
     Response,
-    Since,
     Subscribed,
 )
 from pov_rt.digest import Digest
@@ -45,16 +44,19 @@ from pov_rt.errors import (
     TokenError,
     Unavailable,
 )
-from pov_rt.filters import Only
+from pov_rt.filters import Only, Place, Since
 from pov_rt.lookup import Lookup
 from pov_rt.messages import (
     MAX_ID_CHARS,
     Activity,
     Event,
+    Joined,
+    Left,
     Length,
     Message,
     NewActivity,
     NewNotification,
+    Offset,
     Part,
     PovId,
     Range,
@@ -84,7 +86,9 @@ __all__ = [
     "Host",
     "Identity",
     "InvalidMessage",
+    "Joined",
     "Leases",
+    "Left",
     "Length",
     "LimitExceeded",
     "Lookup",
@@ -93,9 +97,11 @@ __all__ = [
     "NewActivity",
     "NewNotification",
     "NotFound",
+    "Offset",
     "Only",
     "Outbox",
     "Part",
+    "Place",
     "Plugin",
     "Position",
     "PovId",

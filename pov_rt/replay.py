@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 
 from pov_rt.clock import Clock
 from pov_rt.connection import Connection
-from pov_rt.context import Since
 from pov_rt.encoding import ActivityEncoder, has_expired
 from pov_rt.engine.base import Entry, Log, Top
 from pov_rt.errors import CloseCode, Unavailable
 from pov_rt.fanout import Progress, Topic, pieces
-from pov_rt.filters import Only, read_head
+from pov_rt.filters import Only, Since, read_head
 from pov_rt.frames import text_frame
 
 MAX_REPLAY = 1000

@@ -18,6 +18,7 @@ from pov_rt.clock import Clock, SystemClock, rfc3339
 from pov_rt.connection import Connection, Transport
 from pov_rt.context import Fetch, Guarantee
 from pov_rt.dispatch import Dispatcher
+from pov_rt.durable import Durable
 from pov_rt.encoding import encode
 from pov_rt.engine.base import Engine, Entry
 from pov_rt.engine.open import open_engine
@@ -90,6 +91,7 @@ class Server:
                 register=self.register,
                 publishing=self.publishing,
                 inboxes=Inboxes(self.engine, self.hub, self.publishing, self.clock),
+                durable=Durable(self.engine),
                 tokens=self.tokens,
                 clock=self.clock,
                 limits=settings.limits,

@@ -17,6 +17,7 @@ LAYERS = (
     (
         "auth",
         "digest",
+        "durable",
         "filters",
         "context",
         "engine",

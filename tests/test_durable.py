@@ -1,0 +1,64 @@
+"""Durable subscriptions are a user's own, bounded, and keep their filters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import cast
+
+import pytest
+
+from pov_rt.clock import ManualClock
+from pov_rt.durable import MAX_DURABLE, Durable
+from pov_rt.engine.base import Engine
+from pov_rt.engine.memory import MemorySets
+from pov_rt.errors import LimitExceeded
+from pov_rt.filters import Only
+
+
+class SlowSets(MemorySets):
+    """Sets that let others run before they answer, as those of a disk or a network do."""
+
+    async def members(self, name: str) -> Mapping[str, bytes]:
+        found = dict(await super().members(name))
+        await asyncio.sleep(0)
+        return found
+
+
+@pytest.fixture
+def durable() -> Durable:
+    class Fake:
+        sets = SlowSets(ManualClock())
+
+    return Durable(cast("Engine", Fake()))
+
+
+def test_what_is_added_is_there_with_its_filter_until_it_is_removed(durable: Durable) -> None:
+    only = Only(types=frozenset({"task"}), not_users=frozenset({"bo"}))
+
+    async def work() -> None:
+        await durable.add("ana", "b", only)
+        await durable.add("ana", "a")
+        await durable.add("ben", "a", Only())
+        assert list((await durable.of("ana")).items()) == [("a", None), ("b", only)]
+        assert await durable.of("ben") == {"a": None}
+        assert set(await durable.followers("a")) == {"ana", "ben"}
+        await durable.remove("ana", "a")
+        await durable.remove("ana", "a")
+        assert list(await durable.of("ana")) == ["b"]
+        assert set(await durable.followers("a")) == {"ben"}
+
+    asyncio.run(work())
+
+
+def test_several_at_a_time_do_not_get_past_the_limit(durable: Durable) -> None:
+    async def work() -> None:
+        adding = [durable.add("ana", f"pov{number}") for number in range(MAX_DURABLE + 30)]
+        adding.append(durable.add("ben", "pov0"))
+        *anas, bens = await asyncio.gather(*adding, return_exceptions=True)
+        assert sum(isinstance(each, LimitExceeded) for each in anas) == 30
+        assert bens is None
+        assert len(await durable.of("ana")) == MAX_DURABLE
+        await durable.add("ana", "pov0")  # which it has already
+
+    asyncio.run(work())
