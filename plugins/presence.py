@@ -23,8 +23,6 @@ from pov_rt.plugin import (
     rfc3339,
 )
 
-MAX_USERS = 500
-"""Users of a PoV that one answer names; of more it says how many."""
 TICK_S = 0.2
 """Who comes and goes within this time is told of in one diff."""
 
@@ -76,8 +74,8 @@ plugin = Plugin[Roster[User]](
 
 
 @plugin.lifespan
-async def roster(host: Host) -> AsyncIterator[Roster[User]]:
-    """Begin with nobody; at the end all who are still here begin to leave."""
+async def roster(host: Host[Roster[User]]) -> AsyncIterator[Roster[User]]:
+    """Begin with nobody; at the end all have begun to leave, and another node tells who did."""
 
     def describe(pov_id: str, user_id: str, known: User | None) -> User | None:
         devices = [*host.devices(pov_id, user_id)]
@@ -86,9 +84,8 @@ async def roster(host: Host) -> AsyncIterator[Roster[User]]:
             known = User(user_id=user_id, devices=devices, since=now, state="active")
         return msgspec.structs.replace(known, devices=devices) if devices else None
 
-    users = Roster(host, User, describe, grace_s=host.options(Options).grace_s)
-    yield users
-    await users.look()
+    yield Roster(host, User, describe, grace_s=host.options(Options).grace_s)
+    await tick(host)
 
 
 @plugin.subscribed
@@ -138,5 +135,5 @@ async def who(request: Request[Roster[User]]) -> Present:
 
 async def snapshot(pov_id: str, roster: Roster[User]) -> Present:
     """Read who is on a PoV, on all nodes."""
-    users, more = await roster.members(pov_id, MAX_USERS)
+    users, more = await roster.members(pov_id)
     return Present(pov_id=pov_id, users=users, more=more)

@@ -278,8 +278,8 @@ class Plugin(Generic[S]):
         return OnMessage(register)
 
     def lifespan(
-        self, function: Callable[[Host], AsyncIterator[S]]
-    ) -> Callable[[Host], AsyncIterator[S]]:
+        self, function: Callable[[Host[Any]], AsyncIterator[S]]
+    ) -> Callable[[Host[Any]], AsyncIterator[S]]:
         """Run at start-up to its one `yield`, which gives the state; the rest at shut-down."""
         self.lifespans.append(function)
         return function

@@ -13,6 +13,8 @@ from pov_rt.context import Host
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+MAX_NAMED = 500
+"""Members that an answer names unless told otherwise."""
 LATE_S = 5.0
 """Longer than it takes from a lease's end until a node hears of it."""
 
@@ -65,7 +67,7 @@ class Roster(Generic[T]):
         self._expired.add((pov_id, member))
         self.touch(pov_id, member)
 
-    async def members(self, pov_id: str, limit: int) -> tuple[list[T], int]:
+    async def members(self, pov_id: str, limit: int = MAX_NAMED) -> tuple[list[T], int]:
         """Return up to `limit` members of a PoV, on all nodes, and how many more there are."""
         found = await self._host.leases.members(self._host.channel(pov_id))
         return [self._decode(lease.body) for lease in found[:limit]], max(0, len(found) - limit)

@@ -117,6 +117,8 @@ def test_plugins_list_names_every_type(tmp_path: Path) -> None:
     rows = [line.split()[:2] for line in done.stdout.splitlines()]
     names = sorted(path.stem for path in Path("plugins").glob("[a-z]*.py"))
     assert rows == [[name, "built-in"] for name in names]
+    for name in ("authoriser", "webhooks"):
+        assert f"off: plugins.{name}.url is not set" in done.stdout
 
 
 def output(command: list[str], folder: Path) -> str:
