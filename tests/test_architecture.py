@@ -115,6 +115,12 @@ def test_a_file_stays_small(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 420
 
 
+@pytest.mark.parametrize("path", PLUGINS, ids=lambda path: path.name)
+def test_a_plugin_needs_few_lines_or_the_api_lacks_something(path: Path) -> None:
+    # About 120; `subscribe` says the fields of its answer twice.
+    assert len(path.read_text().splitlines()) <= (175 if path.stem == "subscribe" else 140)
+
+
 def test_the_private_parts_of_tornado_that_are_used_are_known() -> None:
     """Which is why the dependency is pinned to 6.6; look at these when it moves."""
     from tornado.httpserver import HTTPServer
