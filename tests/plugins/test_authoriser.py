@@ -189,6 +189,21 @@ def test_who_waits_for_others_questions_for_too_long_is_refused_but_nobody_is_do
     assert subscribe(ana, "c") == "subscribed"
 
 
+def test_the_end_lets_go_of_what_is_being_asked(run: Run, receiver: Receiver) -> None:
+    server = run()
+    ana = server.connect("ana")
+    receiver.open.clear()
+    ana.send({"type": "subscribe", "povId": "acme"})
+    receiver.next()
+    ana.socket.close()
+    while server.call(lambda: len(server.web.server.register)):
+        pass
+    answers = server.web.server.plugins.hosts["authoriser"].state
+    assert server.call(lambda: len(answers._asking)) == 1
+    server.run(server.web.server.plugins.stop)
+    assert not answers._asking
+
+
 # The settings:
 
 
