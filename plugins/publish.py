@@ -27,7 +27,8 @@ class Published(Message, tag="published"):
     duplicate: bool
 
 
-@plugin.on(Publish, grant="publish")
+# Pipelined: a connection that publishes a lot does not wait for each commit on its own.
+@plugin.on(Publish, grant="publish", pipelined=True)
 async def publish(message: Publish, context: Context) -> Published:
     """Publish and answer with the place in the log."""
     return answer(await context.publish(message.data, instead=None if message.echo else answer))

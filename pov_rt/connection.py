@@ -100,6 +100,7 @@ class Connection:
         "tasks",
         "topics",
         "transport",
+        "turn",
         "user_agent",
         "v1",
         "warned",
@@ -140,6 +141,7 @@ class Connection:
         self.inbox: deque[Any] | None = None
         self.worker: asyncio.Task[None] | None = None
         self.tasks: set[asyncio.Task[None]] | None = None
+        self.turn: asyncio.Future[None] | None = None
         self.rejected = 0
         self.remembered = False
         self.pinged = False

@@ -52,7 +52,9 @@ class Dispatcher:
         self._rate = parse_rate(limits.message_rate)
         self._clock = clock
         self._hub = hub
-        self._execution = Execution(limits, clock, hub, make_context)
+        # Hooks that wait could let one publication of a connection get ahead of another.
+        pipelines = not registry.asks_before_publish
+        self._execution = Execution(limits, clock, hub, make_context, pipelines=pipelines)
         self._run, self._refuse = self._execution.run, self._execution.refuse
         self._close = close
         self._by_tag = {handler.tag: handler for handler in registry.handlers.values()}

@@ -3,7 +3,8 @@
 The one error boundary: whatever a handler raises costs its caller one answer and nobody else
 anything. An `async` handler runs in the connection's worker, a task that exists only while there is
 work; what arrives meanwhile waits in the connection's inbox, answers to bad messages included, so
-that nothing overtakes (save types declared `unordered`).
+that nothing overtakes (save types declared `unordered`). Handlers that are `pipelined` overlap,
+each in a task of its own that answers after the one before; the last of these is then the worker.
 """
 
 from __future__ import annotations
@@ -34,6 +35,22 @@ Item = bytes | tuple[Handler, Message]
 """What waits in an inbox: an answer, or a message for its handler."""
 
 
+class Order:
+    """The place of a pipelined call: it is answered when the one before was."""
+
+    __slots__ = ("answered", "before")
+
+    def __init__(self, before: asyncio.Future[None] | None) -> None:
+        self.before = before
+        self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def end(self) -> None:
+        """Let the next one be answered."""
+        self.before = None
+        if not self.answered.done():
+            self.answered.set_result(None)
+
+
 class HandlerContext(Protocol):
     """What is handed to a handler."""
 
@@ -56,11 +73,14 @@ class Execution:
         clock: Clock,
         hub: Hub,
         make_context: Callable[[str, Connection], HandlerContext],
+        *,
+        pipelines: bool,
     ) -> None:
         self._limits = limits
         self._clock = clock
         self._hub = hub
         self._make_context = make_context
+        self._pipelines = pipelines
         self._tasks: set[asyncio.Task[None]] = set()
         self.errors: dict[str, int] = {}
         """Errors answered, by code."""
@@ -102,7 +122,9 @@ class Execution:
             return self._failure(connection, handler, message.id, error)
         return None
 
-    async def _call_async(self, connection: Connection, handler: Handler, message: Message) -> None:
+    async def _call_async(
+        self, connection: Connection, handler: Handler, message: Message, order: Order | None = None
+    ) -> None:
         """Call an `async` handler and send its answer, unless it was abandoned meanwhile."""
         context = self._make_context(handler.plugin.name, connection)
         context.request_id = message.id
@@ -116,7 +138,7 @@ class Execution:
                 message,
                 context,
                 deadline_s=self._limits.handler_deadline_s,
-                stuck=partial(self._abandon, connection, handler, message, task),
+                stuck=partial(self._abandon, connection, handler, message, task, order),
             )
             if isinstance(result, Message):
                 body = encode_reply(result, message.id)
@@ -132,6 +154,8 @@ class Execution:
             body = self._error(late, message.id)
         except Exception as error:
             body = self._failure(connection, handler, message.id, error)
+        if order is not None and order.before is not None:
+            await order.before
         if task not in self._tasks:
             return
         self._finish(connection, None if context.answered else body)
@@ -144,6 +168,7 @@ class Execution:
         handler: Handler,
         message: Message,
         task: asyncio.Task[Any],
+        order: Order | None,
     ) -> None:
         """Go on without a handler that refuses to be cancelled."""
         log.error(
@@ -155,6 +180,8 @@ class Execution:
             },
         )
         self._tasks.discard(task)
+        if order is not None:
+            order.end()
         body = self._error(HandlerTimeout(), message.id)
         if connection.worker is not task:
             self._finish(connection, body)
@@ -213,16 +240,33 @@ class Execution:
             connection.transport.send(text_frame(body))
 
     def _start_async(self, connection: Connection, handler: Handler, message: Message) -> None:
-        if handler.spec.unordered and len(connection.tasks or ()) < self._limits.inbox_messages:
-            if connection.tasks is None:
-                connection.tasks = set()
-            task = self._spawn(self._call_async(connection, handler, message))
-            connection.tasks.add(task)
-            task.add_done_callback(connection.tasks.discard)
-            return
+        if len(connection.tasks or ()) < self._limits.inbox_messages:
+            if handler.spec.unordered:
+                self._spawn_beside(connection, self._call_async(connection, handler, message))
+                return
+            if handler.spec.pipelined and self._pipelines and not connection.inbox:
+                before = connection.turn
+                if connection.worker is None or (before is not None and not before.done()):
+                    order = Order(before)
+                    connection.turn = order.answered
+                    work = self._call_in_line(connection, handler, message, order)
+                    connection.worker = self._spawn_beside(connection, work)
+                    return
         self._enqueue(connection, (handler, message))
         if connection.worker is None:
             connection.worker = self._spawn(self._work(connection))
+
+    async def _call_in_line(
+        self, connection: Connection, handler: Handler, message: Message, order: Order
+    ) -> None:
+        """Call a pipelined handler; the last one does then what came behind it."""
+        try:
+            await self._call_async(connection, handler, message, order)
+        finally:
+            order.end()
+        if connection.worker is asyncio.current_task():
+            connection.turn = None
+            await self._work(connection)
 
     def _enqueue(self, connection: Connection, item: Item) -> None:
         if connection.inbox is None:
@@ -252,6 +296,14 @@ class Execution:
             if connection.worker is task:
                 connection.worker = connection.inbox = None
                 connection.transport.pause_reads(False)
+
+    def _spawn_beside(self, connection: Connection, work: Any) -> asyncio.Task[None]:
+        if connection.tasks is None:
+            connection.tasks = set()
+        task = self._spawn(work)
+        connection.tasks.add(task)
+        task.add_done_callback(connection.tasks.discard)
+        return task
 
     def _spawn(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)

@@ -68,6 +68,12 @@ class Registry:
     decoder: msgspec.json.Decoder[Message]
 
     @property
+    def asks_before_publish(self) -> bool:
+        """Whether a plugin changes or refuses what is published, for which it may wait."""
+        hooks = (name for found in self.found for name, _, _ in found.plugin.hooks)
+        return "before_publish" in hooks
+
+    @property
     def tags(self) -> frozenset[str]:
         """Every message type that a client may send."""
         return frozenset(handler.tag for handler in self.handlers.values())
@@ -177,6 +183,8 @@ def check_handler(plugin: Plugin[Any], spec: HandlerSpec) -> Handler:
     for reply in replies:
         _tag(reply, wrong)
     is_async = inspect.iscoroutinefunction(spec.function)
+    if spec.pipelined and (spec.unordered or not is_async):
+        raise wrong("only an `async` handler can be pipelined, and not an unordered one")
     return Handler(plugin, spec, tag, is_async, rate, find_povs, replies)
 
 

@@ -23,7 +23,7 @@ from tests.transports import Recorder
 PLUGIN = '''
 """Handlers that wait until they are let go."""
 import asyncio
-from pov_rt.plugin import Context, Message, Plugin
+from pov_rt.plugin import Context, Message, Plugin, Rejected
 
 plugin = Plugin[asyncio.Event]("gate")
 
@@ -31,6 +31,9 @@ class Wait(Message, tag="gate.wait"):
     n: int
 
 class Hurry(Message, tag="gate.hurry"):
+    n: int
+
+class Pass(Message, tag="gate.pass"):
     n: int
 
 class Say(Message, tag="gate.say"):
@@ -53,10 +56,33 @@ async def hurry(message: Hurry, context: Context[asyncio.Event]) -> Said:
     await context.state.wait()
     return Said(n=message.n)
 
+@plugin.on(Pass, pipelined=True)
+async def let_pass(message: Pass, context: Context[asyncio.Event]) -> Said:
+    context.send(Said(n=-message.n))
+    if message.n % 3:
+        await context.state.wait()
+    if message.n == 5:
+        await asyncio.sleep(0)
+        raise Rejected("odd", "This one is odd")
+    return Said(n=message.n)
+
 @plugin.on(Say, rate="3/s")
 def say(message: Say, context: Context[asyncio.Event]) -> Said:
     return Said(n=message.n)
 '''
+
+SLOW_HOOK = """
+import asyncio
+from pov_rt.plugin import Activity, Host, Plugin
+
+plugin = Plugin("slow")
+
+@plugin.before_publish
+async def ask(activity: Activity, host: Host) -> Activity:
+    for _ in range(10 - 2 * activity.details["n"]):  # the later, the sooner it is done
+        await asyncio.sleep(0)
+    return activity
+"""
 
 Test = Callable[[Server, Connection, Recorder, asyncio.Event], Coroutine[Any, Any, None]]
 
@@ -109,6 +135,79 @@ def test_nothing_overtakes_a_waiting_handler_but_what_is_unordered(folder: Path)
         assert [each["id"] for each in out.messages] == [1, 5, 2, 3, 4]
         assert connection.worker is None
         assert connection.inbox is None
+
+    run(folder, test)
+
+
+def test_pipelined_handlers_overlap_and_answer_in_order(folder: Path) -> None:
+    async def test(
+        server: Server, connection: Connection, out: Recorder, gate: asyncio.Event
+    ) -> None:
+        def said() -> list[Any]:
+            return [each.get("n", each.get("code")) for each in out.messages]
+
+        for n in range(1, 8):
+            send(server, connection, "gate.pass", n)
+        await turns()
+        assert said() == [-1, -2, -3, -4, -5, -6, -7], "each began, 3 and 6 are done"
+        out.sends.clear()
+        send(server, connection, "gate.say", 10)
+        send(server, connection, "ping", 11)
+        send(server, connection, "gate.pass", 12)
+        send(server, connection, "gate.wait", 13)
+        await turns()
+        assert said() == [None], "but for the ping, nothing overtakes"
+        out.sends.clear()
+        gate.set()
+        await turns(60)
+        assert said() == [1, 2, 3, 4, "odd", 6, 7, 10, -12, 12, 13]
+        assert connection.worker is None
+        assert connection.inbox is None
+        assert connection.turn is None
+        assert not connection.tasks
+        send(server, connection, "gate.pass", 2)
+        await turns()
+        assert said()[-2:] == [-2, 2]
+
+    run(folder, test)
+
+
+def test_pipelined_handlers_are_bounded_and_end_with_their_connection(folder: Path) -> None:
+    async def test(
+        server: Server, connection: Connection, out: Recorder, gate: asyncio.Event
+    ) -> None:
+        for n in range(1, 12):
+            send(server, connection, "gate.pass", n)
+            assert out.paused == (n >= 6), "three are at work, three wait"
+        await turns()
+        assert [each["n"] for each in out.messages] == [-1, -2, -3]
+        tasks = list(connection.tasks or ())
+        assert len(tasks) == 3
+        connection.lost("gone")
+        await turns()
+        assert all(task.cancelled() or task.done() for task in tasks)
+        gate.set()
+        await turns()
+        assert len(out.messages) == 3
+
+    run(folder, test, inbox_messages=3)
+
+
+def test_a_plugin_that_is_asked_before_publishing_keeps_one_publication_behind_the_other(
+    folder: Path,
+) -> None:
+    (folder / "slow.py").write_text(SLOW_HOOK)
+
+    async def test(
+        server: Server, connection: Connection, out: Recorder, gate: asyncio.Event
+    ) -> None:
+        for n in range(6):
+            data = {"type": "t", "action": "a", "povId": "acme", "details": {"n": n}}
+            body = json.dumps({"type": "publish", "id": n, "data": data}).encode()
+            server.receive(connection, body, True)
+        await turns(200)
+        assert [each["id"] for each in out.messages] == list(range(6))
+        assert [each.get("offset", each) for each in out.messages] == list(range(1, 7))
 
     run(folder, test)
 

@@ -106,7 +106,8 @@ def test_keys_are_fetched_at_start_and_when_a_token_names_another() -> None:
 
 
 def connect(server: Server, user: str, *, v1: bool = True) -> tuple[Any, Recorder]:
-    token = server.tokens.issue(Kind.SOCKET, user, ttl_s=60)
+    can = ("subscribe", "publish", "collaborate")
+    token = server.tokens.issue(Kind.SOCKET, user, ttl_s=60, can=can)
     identity = server.tokens.verify(token, frozenset({Kind.SOCKET}))
     recorder = Recorder()
     connection = server.open(recorder, identity, device="d", remote_ip="::1", user_agent="", v1=v1)
