@@ -6,6 +6,7 @@ that a handler raises becomes `internal` with an incident id; its details stay i
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from typing import Any
 
@@ -43,7 +44,8 @@ class ClientError(Exception):
         if self.field is not None:
             fields["field"] = self.field
         if self.retry_after_s is not None:
-            fields["retryAfter"] = round(self.retry_after_s, 3)
+            # Rounded up: a client that comes back too early is refused again.
+            fields["retryAfter"] = math.ceil(self.retry_after_s * 1000) / 1000
         fields.update(self.extra)
         return fields
 

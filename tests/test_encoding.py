@@ -57,3 +57,10 @@ def test_a_push_is_its_stored_bytes_with_time_and_offset(
     )
     assert encoder.item(entry._replace(offset=4)) == b'{"data":' + data + b',"offset":4}'
     assert b"1970-01-01T00:00:01" in encoder.item(entry._replace(at=1.0)), "no stale time"
+
+
+def test_a_wait_is_rounded_up_so_that_nobody_comes_back_too_early() -> None:
+    for wait_s, said in ((1.23401, 1.235), (0.00001, 0.001), (2.0, 2.0)):
+        assert (
+            json.loads(http_error(RateLimited(retry_after_s=wait_s)))["error"]["retryAfter"] == said
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from asyncio import Future
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
@@ -87,6 +88,8 @@ class Handler(RequestHandler):
     ip: str
     routes: Mapping[str, Any] | None = None
     """What is behind each method, where that is not known before the start."""
+    allowed_origin: str | None = None
+    """The page's that asked, if it may."""
     is_early = False
     """The request's body is not there, and will not be looked at."""
     refusal: Callable[[], ClientError] | None = None
@@ -136,9 +139,15 @@ class Handler(RequestHandler):
             cause = ValueError(f"{origin[:100]} is not in server.allowed_origins")
             raise Forbidden("Pages of this origin may not use this server") from cause
         if self.CORS_METHODS:
-            self.set_header("Access-Control-Allow-Origin", origin)
+            self.allowed_origin = origin
+
+    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> Future[None]:
+        """Send the answer; a page that may use the server can read it."""
+        if self.allowed_origin is not None:
+            self.set_header("Access-Control-Allow-Origin", self.allowed_origin)
             self.set_header("Access-Control-Allow-Credentials", "true")
             self.set_header("Vary", "Origin")
+        return super().finish(chunk)
 
     def options(self, *_: str, **__: str) -> None:
         """Answer a page's preflight request."""
@@ -191,12 +200,7 @@ class Handler(RequestHandler):
         if self._headers_written:
             super().send_error(status_code, **kwargs)
             return
-        allowed = self._headers.get("Access-Control-Allow-Origin")
         self.clear()
-        if allowed:  # without it a page could not read the error
-            self.set_header("Access-Control-Allow-Origin", allowed)
-            self.set_header("Access-Control-Allow-Credentials", "true")
-            self.set_header("Vary", "Origin")
         if isinstance(cause, ClientError):
             self.refuse(cause)
         elif status_code in _BY_STATUS:
