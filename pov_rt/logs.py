@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TextIO
 
@@ -249,12 +250,17 @@ def _extra_fields(record: logging.LogRecord) -> Iterator[tuple[str, str | int | 
     for key, value in fields.items():
         if key in _STANDARD:
             continue
-        if key.lower().endswith(_SECRET_FIELDS):
+        if _is_secret(key):
             yield key, REDACTED
         elif value is None or type(value) in (bool, int, float):
             yield key, value
         else:
             yield key, _clip(str(value))
+
+
+@lru_cache(256)
+def _is_secret(key: str) -> bool:
+    return key.lower().endswith(_SECRET_FIELDS)
 
 
 def _clip(text: str) -> str:

@@ -32,8 +32,10 @@ ACCEPTS_AT_ONCE = 64
 TURN_HANDSHAKES = 32
 """How many of those that were accepted are served in one turn of the loop. All are taken at once,
 for the kernel has little room, and whom it turns away tries again seconds later. But those who are
-there already wait for the whole turn, 5 ms with so many. With 64 a handshake takes 12 % less, for
-the processor does the same thing over and over; with 2, 20 % more."""
+there already wait for the whole turn: a message beside 10,000 who come back takes 60 ms (median).
+With 16 it takes 40, and a handshake 4 % more CPU; with 64 it takes 1 s, and a handshake 6 % less,
+for the processor does the same thing over and over.
+"""
 UNSENT_BYTES = 128 * 1024
 """What the kernel holds of one client's unsent bytes (TCP_NOTSENT_LOWAT)."""
 REST_S = 0.1
