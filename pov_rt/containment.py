@@ -6,10 +6,11 @@ import asyncio
 import inspect
 import logging
 import os
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from pov_rt.eager import Begun
 from pov_rt.errors import HandlerTimeout
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ async def call(
         rest: Awaitable[Any] = result
         if inspect.iscoroutine(result):
             try:
-                rest = _Rest(result, result.send(None))
+                rest = Begun(result, result.send(None))
             except StopIteration as end:
                 return end.value
     except BaseException as error:
@@ -94,27 +95,6 @@ async def _bounded(
     finally:
         if timer:
             timer.cancel()
-
-
-class _Rest:
-    """What is left of a coroutine that was run until it waits for something."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], awaited: Any) -> None:
-        self._coroutine = coroutine
-        self._awaited = awaited
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        awaited = self._awaited
-        try:
-            while True:
-                try:
-                    came = yield awaited
-                except BaseException as error:
-                    awaited = self._coroutine.throw(error)
-                else:
-                    awaited = self._coroutine.send(came)
-        except StopIteration as end:
-            return end.value
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
 The one error boundary: whatever a handler raises costs its caller one answer and nobody else
 anything. An `async` handler runs in the connection's worker, a task that exists only while there is
-work; what arrives meanwhile waits in the connection's inbox, answers to bad messages included, so
-that nothing overtakes (save types declared `unordered`). Handlers that are `pipelined` overlap,
-each in a task of its own that answers after the one before; the last of these is then the worker.
+work, and whose first step runs at once. What arrives meanwhile waits in the connection's inbox,
+answers to bad messages included, so that nothing overtakes (save types declared `unordered`).
+Handlers that are `pipelined` overlap, each in a task of its own that answers after the one before;
+the last of these is then the worker.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, Protocol, cast
 from pov_rt import containment
 from pov_rt.clock import Clock
 from pov_rt.connection import Connection
+from pov_rt.eager import start
 from pov_rt.encoding import RequestIdValue, encode_error, encode_reply
 from pov_rt.errors import ClientError, HandlerTimeout, Internal
 from pov_rt.frames import text_frame
@@ -189,7 +191,7 @@ class Execution:
         connection.worker = None
         self._finish(connection, body)
         if connection.inbox and not connection.closed:
-            connection.worker = self._spawn(self._work(connection))
+            start(self._work(connection))
 
     def _refuse_result(self, handler: Handler, result: Any) -> None:
         """Raise TypeError for a handler's result that is no message, unless it is None."""
@@ -242,29 +244,43 @@ class Execution:
     def _start_async(self, connection: Connection, handler: Handler, message: Message) -> None:
         if len(connection.tasks or ()) < self._limits.inbox_messages:
             if handler.spec.unordered:
-                self._spawn_beside(connection, self._call_async(connection, handler, message))
+                start(self._call_beside(connection, handler, message, None))
                 return
             if handler.spec.pipelined and self._pipelines and not connection.inbox:
                 before = connection.turn
                 if connection.worker is None or (before is not None and not before.done()):
-                    order = Order(before)
-                    connection.turn = order.answered
-                    work = self._call_in_line(connection, handler, message, order)
-                    connection.worker = self._spawn_beside(connection, work)
+                    start(self._call_in_line(connection, handler, message, Order(before)))
                     return
         self._enqueue(connection, (handler, message))
         if connection.worker is None:
-            connection.worker = self._spawn(self._work(connection))
+            start(self._work(connection))
+
+    async def _call_beside(
+        self, connection: Connection, handler: Handler, message: Message, order: Order | None
+    ) -> None:
+        """Call a handler while others are at work."""
+        task = self._enter()
+        if connection.tasks is None:
+            connection.tasks = set()
+        beside = connection.tasks
+        beside.add(task)
+        try:
+            await self._call_async(connection, handler, message, order)
+        finally:
+            beside.discard(task)
+            self._tasks.discard(task)
 
     async def _call_in_line(
         self, connection: Connection, handler: Handler, message: Message, order: Order
     ) -> None:
         """Call a pipelined handler; the last one does then what came behind it."""
+        task = connection.worker = asyncio.current_task()
+        connection.turn = order.answered
         try:
-            await self._call_async(connection, handler, message, order)
+            await self._call_beside(connection, handler, message, order)
         finally:
             order.end()
-        if connection.worker is asyncio.current_task():
+        if connection.worker is task:
             connection.turn = None
             await self._work(connection)
 
@@ -277,7 +293,7 @@ class Execution:
 
     async def _work(self, connection: Connection) -> None:
         """Handle a connection's inbox in order, then end; end at once if it was abandoned."""
-        task = asyncio.current_task()
+        task = connection.worker = self._enter()
         try:
             while connection.worker is task and connection.inbox and not connection.closed:
                 item = connection.inbox.popleft()
@@ -293,20 +309,12 @@ class Execution:
                 ):
                     connection.transport.pause_reads(False)
         finally:
+            self._tasks.discard(task)
             if connection.worker is task:
                 connection.worker = connection.inbox = None
                 connection.transport.pause_reads(False)
 
-    def _spawn_beside(self, connection: Connection, work: Any) -> asyncio.Task[None]:
-        if connection.tasks is None:
-            connection.tasks = set()
-        task = self._spawn(work)
-        connection.tasks.add(task)
-        task.add_done_callback(connection.tasks.discard)
-        return task
-
-    def _spawn(self, work: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+    def _enter(self) -> asyncio.Task[None]:
+        task = cast("asyncio.Task[None]", asyncio.current_task())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         return task

@@ -18,6 +18,7 @@ from pov_rt import containment
 from pov_rt.auth.tokens import Identity
 from pov_rt.clock import Clock
 from pov_rt.context import Published
+from pov_rt.eager import start
 from pov_rt.encoding import encode
 from pov_rt.engine.base import Conflict, Engine, NewEntry
 from pov_rt.errors import (
@@ -85,7 +86,7 @@ class Publishing:
         self._limits = limits
         self._clock = clock
         self._seen = SeenIds()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()
         self.published = 0
         """Activities published since the start, retries not counted."""
 
@@ -98,7 +99,9 @@ class Publishing:
         batch may then be published, and a retry with the same ids is safe. A caller that is
         cancelled leaves the publication to finish.
         """
-        task = asyncio.get_running_loop().create_task(self._publish(batch, publisher))
+        task = start(self._publish(batch, publisher))
+        if task.done():
+            return task.result()
         self._tasks.add(task)
         task.add_done_callback(self._forget)
         if (mine := outcome.get()) is not None:
@@ -117,7 +120,7 @@ class Publishing:
         """Wait for what is under way."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _forget(self, task: asyncio.Task[Any]) -> None:
+    def _forget(self, task: asyncio.Future[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # a caller that was cancelled has nobody left to tell

@@ -13,7 +13,7 @@ FILES = sorted((ROOT / "pov_rt").glob("**/*.py")) + sorted((ROOT / "plugins").gl
 PLUGINS = [path for path in FILES if path.parent == ROOT / "plugins"]
 
 LAYERS = (
-    ("errors", "messages", "answers", "frames", "settings", "clock", "limits", "version"),
+    ("errors", "messages", "answers", "frames", "settings", "clock", "limits", "version", "eager"),
     (
         "auth",
         "digest",
