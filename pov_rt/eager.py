@@ -69,7 +69,7 @@ else:
         """
         loop, context, outer = asyncio.get_running_loop(), copy_context(), asyncio.current_task()
         rest = Begun(work)
-        task: asyncio.Task[T] = loop.create_task(rest, context=context)
+        task: asyncio.Task[T] = asyncio.Task(rest, loop=loop, context=context)
         if outer is not None:
             _leave_task(loop, outer)
         _enter_task(loop, task)
