@@ -33,6 +33,10 @@ from pov_rt.settings import LimitSettings
 
 log = logging.getLogger(__name__)
 
+TURN_HANDLERS = 4
+"""`async` handlers of a connection that begin in one turn of the loop; then it is read no more.
+Others have their turn, and what is published is sent before more is taken."""
+
 Item = bytes | tuple[Handler, Message]
 """What waits in an inbox: an answer, or a message for its handler."""
 
@@ -84,6 +88,8 @@ class Execution:
         self._make_context = make_context
         self._pipelines = pipelines
         self._tasks: set[asyncio.Task[None]] = set()
+        self._begun: dict[Connection, int] = {}
+        """How many handlers began in this turn."""
         self.errors: dict[str, int] = {}
         """Errors answered, by code."""
 
@@ -242,6 +248,7 @@ class Execution:
             connection.transport.send(text_frame(body))
 
     def _start_async(self, connection: Connection, handler: Handler, message: Message) -> None:
+        self._count_turn(connection)
         if len(connection.tasks or ()) < self._limits.inbox_messages:
             if handler.spec.unordered:
                 start(self._call_beside(connection, handler, message, None))
@@ -254,6 +261,25 @@ class Execution:
         self._enqueue(connection, (handler, message))
         if connection.worker is None:
             start(self._work(connection))
+
+    def _count_turn(self, connection: Connection) -> None:
+        if not self._begun:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        begun = self._begun[connection] = self._begun.get(connection, 0) + 1
+        if begun == TURN_HANDLERS:
+            connection.transport.pause_reads(True)
+
+    def _end_turn(self) -> None:
+        begun, self._begun = self._begun, {}
+        for connection, count in begun.items():
+            if count >= TURN_HANDLERS:
+                self._read_on(connection)
+
+    def _read_on(self, connection: Connection) -> None:
+        """Read a connection again, unless its inbox is full or its turn is over."""
+        is_full = len(connection.inbox or ()) >= self._limits.inbox_messages
+        if not is_full and self._begun.get(connection, 0) < TURN_HANDLERS:
+            connection.transport.pause_reads(False)
 
     async def _call_beside(
         self, connection: Connection, handler: Handler, message: Message, order: Order | None
@@ -307,12 +333,12 @@ class Execution:
                     connection.inbox is not None
                     and len(connection.inbox) == self._limits.inbox_messages // 2
                 ):
-                    connection.transport.pause_reads(False)
+                    self._read_on(connection)
         finally:
             self._tasks.discard(task)
             if connection.worker is task:
                 connection.worker = connection.inbox = None
-                connection.transport.pause_reads(False)
+                self._read_on(connection)
 
     def _enter(self) -> asyncio.Task[None]:
         task = cast("asyncio.Task[None]", asyncio.current_task())

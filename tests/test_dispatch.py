@@ -13,6 +13,7 @@ import pytest
 from pov_rt.clock import ManualClock
 from pov_rt.connection import Connection
 from pov_rt.errors import CloseCode
+from pov_rt.execution import TURN_HANDLERS
 from pov_rt.registry import build_registry
 from pov_rt.server import Server
 from pov_rt.settings import LimitSettings
@@ -178,8 +179,9 @@ def test_pipelined_handlers_are_bounded_and_end_with_their_connection(folder: Pa
     ) -> None:
         for n in range(1, 12):
             send(server, connection, "gate.pass", n)
-            assert out.paused == (n >= 6), "three are at work, three wait"
+            assert out.paused == (n >= 4), "it has had its turn"
         await turns()
+        assert out.paused, "three are at work, and more than three wait"
         assert [each["n"] for each in out.messages] == [-1, -2, -3]
         tasks = list(connection.tasks or ())
         assert len(tasks) == 3
@@ -191,6 +193,25 @@ def test_pipelined_handlers_are_bounded_and_end_with_their_connection(folder: Pa
         assert len(out.messages) == 3
 
     run(folder, test, inbox_messages=3)
+
+
+def test_a_connection_that_sends_much_at_once_waits_for_the_next_turn(folder: Path) -> None:
+    async def test(
+        server: Server, connection: Connection, out: Recorder, gate: asyncio.Event
+    ) -> None:
+        paused = []
+        for n in range(TURN_HANDLERS):
+            paused.append(out.paused)
+            send(server, connection, "gate.pass", 3 * n)
+        paused.append(out.paused)
+        assert len(out.messages) == 2 * TURN_HANDLERS, "each was over at once"
+        await turns(2)
+        paused.append(out.paused)
+        send(server, connection, "gate.pass", 3)
+        paused.append(out.paused)
+        assert paused == [False] * TURN_HANDLERS + [True, False, False]
+
+    run(folder, test)
 
 
 def test_a_plugin_that_is_asked_before_publishing_keeps_one_publication_behind_the_other(
