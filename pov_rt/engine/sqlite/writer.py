@@ -11,6 +11,7 @@ import logging
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -25,6 +26,11 @@ log = logging.getLogger(__name__)
 GROUP_BYTES = 2 * 1024 * 1024
 GROUP_JOBS = 2000
 """What is committed at once; more would make the first ones of a group wait for the last."""
+CROWD_JOBS, GATHER_S = 4, 0.002
+"""After a group of so many jobs the next ones are given this time to come together. Each commit and
+the deliveries after it cost a millisecond, whatever is in it: at 5,000 publications/s this takes
+the CPU from 98 to 88 %, and the median of their way to subscribers from 6 ms to 4.
+"""
 IDLE_S = 0.5
 """How often an idle writer looks after old entries, and after a disk that failed."""
 BUSY_COMMITS = 8
@@ -135,10 +141,13 @@ class Writer:
     # The thread:
 
     def _work(self) -> None:
-        commits, last = 0, False
+        commits, last, was_crowded = 0, False, False
         while not last:
             try:
+                if was_crowded:
+                    time.sleep(GATHER_S)
                 group, last = self._take(IDLE_S)
+                was_crowded = len(group) >= CROWD_JOBS
                 if group:
                     self._commit(group)
                     commits += 1
