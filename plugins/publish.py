@@ -27,8 +27,13 @@ class Published(Message, tag="published"):
     duplicate: bool
 
 
+def is_answered_in_turn(message: Publish) -> bool:
+    """Tell whether the answer waits for its turn, and not for its place in the stream."""
+    return message.echo
+
+
 # Pipelined: a connection that publishes a lot does not wait for each commit on its own.
-@plugin.on(Publish, grant="publish", pipelined=True)
+@plugin.on(Publish, grant="publish", pipelined=is_answered_in_turn)
 async def publish(message: Publish, context: Context) -> Published:
     """Publish and answer with the place in the log."""
     return answer(await context.publish(message.data, instead=None if message.echo else answer))

@@ -31,10 +31,15 @@ class Begun(Coroutine[Any, Any, T]):
         if self.has_ended:
             raise StopIteration
         awaited, self.awaited = self.awaited, _NOTHING
-        return self._coroutine.send(value) if awaited is _NOTHING else awaited
+        if awaited is _NOTHING:
+            return self._coroutine.send(value)
+        _mark(awaited, True)
+        return awaited
 
     def throw(self, *error: Any) -> Any:
         """Go on with an error."""
+        if self.has_ended:
+            raise StopIteration
         self.awaited = _NOTHING
         return self._coroutine.throw(*error)
 
@@ -50,6 +55,15 @@ class Begun(Coroutine[Any, Any, T]):
 
     def __next__(self) -> Any:
         return self.send(None)
+
+
+def _mark(awaited: Any, handed_over: bool) -> None:
+    """Mark a future as just handed to a task, or not: until a task has it others may await it too.
+
+    The protocol between futures and tasks, see `asyncio.Future.__await__`.
+    """
+    if getattr(awaited, "_asyncio_future_blocking", None) is not None:
+        awaited._asyncio_future_blocking = handed_over
 
 
 if sys.version_info >= (3, 12):
@@ -75,6 +89,7 @@ else:
         _enter_task(loop, task)
         try:
             rest.awaited = context.run(work.send, None)
+            _mark(rest.awaited, False)
         except BaseException as error:
             rest.has_ended = True
             return _ended(loop, error)

@@ -253,7 +253,7 @@ class Execution:
             if handler.spec.unordered:
                 start(self._call_beside(connection, handler, message, None))
                 return
-            if handler.spec.pipelined and self._pipelines and not connection.inbox:
+            if self._overlaps(handler, message) and not connection.inbox:
                 before = connection.turn
                 if connection.worker is None or (before is not None and not before.done()):
                     start(self._call_in_line(connection, handler, message, Order(before)))
@@ -296,19 +296,48 @@ class Execution:
             beside.discard(task)
             self._tasks.discard(task)
 
+    def _overlaps(self, handler: Handler, message: Message) -> bool:
+        pipelined = handler.spec.pipelined
+        return self._pipelines and (pipelined(message) if callable(pipelined) else pipelined)
+
     async def _call_in_line(
         self, connection: Connection, handler: Handler, message: Message, order: Order
     ) -> None:
         """Call a pipelined handler; the last one does then what came behind it."""
-        task = connection.worker = asyncio.current_task()
+        task = connection.worker = cast("asyncio.Task[None]", asyncio.current_task())
         connection.turn = order.answered
+        try:
+            await self._call_next(connection, handler, message, order)
+        except BaseException:
+            self._leave(connection, task)
+            raise
+        if connection.worker is task:
+            connection.turn = None
+            await self._work(connection)
+
+    async def _call_next(
+        self, connection: Connection, handler: Handler, message: Message, order: Order
+    ) -> None:
         try:
             await self._call_beside(connection, handler, message, order)
         finally:
             order.end()
-        if connection.worker is task:
-            connection.turn = None
-            await self._work(connection)
+
+    async def _call_several(
+        self, connection: Connection, handler: Handler, message: Message
+    ) -> None:
+        """Call a pipelined handler, and those that wait behind it, as many as may overlap."""
+        order: Order | None = None
+        while True:
+            order = Order(order.answered if order is not None else None)
+            start(self._call_next(connection, handler, message, order))
+            waiting = connection.inbox[0] if connection.inbox else b""
+            is_full = len(connection.tasks or ()) >= self._limits.inbox_messages
+            if isinstance(waiting, bytes) or is_full or not self._overlaps(*waiting):
+                break
+            handler, message = waiting
+            connection.inbox.popleft()
+        await order.answered
 
     def _enqueue(self, connection: Connection, item: Item) -> None:
         if connection.inbox is None:
@@ -325,20 +354,22 @@ class Execution:
                 item = connection.inbox.popleft()
                 if isinstance(item, bytes):
                     self._finish(connection, item)
+                elif self._overlaps(*item):
+                    await self._call_several(connection, *item)
                 elif item[0].is_async:
                     await self._call_async(connection, *item)
                 else:
                     self._finish(connection, self._call(connection, *item))
-                if (
-                    connection.inbox is not None
-                    and len(connection.inbox) == self._limits.inbox_messages // 2
-                ):
+                if len(connection.inbox or ()) <= self._limits.inbox_messages // 2:
                     self._read_on(connection)
         finally:
             self._tasks.discard(task)
-            if connection.worker is task:
-                connection.worker = connection.inbox = None
-                self._read_on(connection)
+            self._leave(connection, task)
+
+    def _leave(self, connection: Connection, task: asyncio.Task[None]) -> None:
+        if connection.worker is task:
+            connection.worker = connection.inbox = connection.turn = None
+            self._read_on(connection)
 
     def _enter(self) -> asyncio.Task[None]:
         task = cast("asyncio.Task[None]", asyncio.current_task())

@@ -9,7 +9,7 @@ are sent to in a tight loop. What goes to many leaves over several turns (`Outbo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -81,6 +81,8 @@ class Outbox:
                     connection.transport.send(share[0])
                 else:
                     send_share(connection, share)
+        if not self._shares:
+            self._queue = iter(())  # it would keep those who are gone
 
 
 class Progress:
@@ -236,31 +238,35 @@ class Topic:
         if self.outbox:
             self.outbox.settle(connection)
         if self.pending and connection in self.group(connection):
-            self._send_share(connection, self.special.get(connection, 0))
+            self._send_share(connection, self.pending[self.special.get(connection, 0) :])
             self.special[connection] = len(self.pending)
 
     def flush(self, shares: Shares | None = None) -> int:
         """Send everything that waits, or add it to the shares; return the number of messages."""
         if not self.pending:
             return 0
-        for item in self.pending:
+        # Taken first: whatever happens, nothing is sent twice, nor waits for ever.
+        pending, self.pending, self.pending_bytes = self.pending, [], 0
+        special, self.special = self.special, {}
+        for item in pending:
             if item.spare is not None:
-                self.special.setdefault(item.spare, 0)
+                special.setdefault(item.spare, 0)
         sent = 0
         for key, group in self.groups.items():
             if group:
-                sent += self._send_group(group, _select(self.pending, key), shares)
-        for connection, start in self.special.items():
-            self._send_share(connection, start, shares)
-        self.special = {}
-        self.pending = []
-        self.pending_bytes = 0
+                sent += self._send_group(group, _select(pending, key), special, shares)
+        for connection, start in special.items():
+            self._send_share(connection, pending[start:], shares)
         return sent
 
     def _send_group(
-        self, group: dict[Connection, Send], frames: Sequence[bytes], shares: Shares | None
+        self,
+        group: dict[Connection, Send],
+        frames: Sequence[bytes],
+        special: Collection[Connection],
+        shares: Shares | None,
     ) -> int:
-        special, ready = self.special, tuple(chunks(frames))
+        ready = tuple(chunks(frames))
         if shares is not None:
             if special or shares:
                 for connection in group:
@@ -279,13 +285,15 @@ class Topic:
                     send(data)
         return len(frames) * len(group)
 
-    def _send_share(self, connection: Connection, start: int, shares: Shares | None = None) -> None:
+    def _send_share(
+        self, connection: Connection, pending: Sequence[Pending], shares: Shares | None = None
+    ) -> None:
         send = self.group(connection).get(connection)
         if send is None:
             return
         key = connection.plain, self.filter_of(connection)
         mine: list[bytes] = []
-        for item in self.pending[start:]:
+        for item in pending:
             if item.spare is connection:
                 mine += [item.instead] if item.instead else []
             else:

@@ -158,7 +158,7 @@ class HandlerSpec:
     grant: str | None
     rate: str | None
     unordered: bool
-    pipelined: bool
+    pipelined: bool | Callable[[Any], bool]
     source: Source
 
 
@@ -263,15 +263,16 @@ class Plugin(Generic[S]):
         grant: str | None = None,
         rate: str | None = None,
         unordered: bool = False,
-        pipelined: bool = False,
+        pipelined: bool | Callable[[M], bool] = False,
     ) -> OnMessage[M, S]:
         """Handle a message type: `(message, context) -> reply or None`, plain or `async`.
 
         `grant` must be in the token's `can`. `rate` (`5/s`) is per connection. A plain function
         runs at once; an `async` one in the connection's order, unless `unordered`. One that is
-        `pipelined` begins when the last one of those first waits, and is answered after it: what
-        has to be in order comes before its first `await`. Every field of type `PovId` is checked
-        against the token before the handler is called.
+        `pipelined` (each message, or those for which it returns True) begins when the last one of
+        those first waits, and is answered after it: what has to be in order comes before its first
+        `await`. While a plugin has a `before_publish` hook nothing is. Every field of type `PovId`
+        is checked against the token before the handler is called.
         """
 
         def register(function: Callable[..., Any]) -> None:

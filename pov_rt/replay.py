@@ -7,6 +7,7 @@ when everybody reconnects at once, the log is read once for a topic and not once
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from pov_rt.errors import CloseCode, Unavailable
 from pov_rt.fanout import Progress, Topic, pieces
 from pov_rt.filters import Only, Since, read_head
 from pov_rt.frames import text_frame
+
+log = logging.getLogger(__name__)
 
 MAX_REPLAY = 1000
 """Activities replayed at once; whoever missed more is told so, and pages through the history."""
@@ -204,6 +207,9 @@ class Replay:
                     progress.offset += len(piece)
                     await connection.transport.drained()
         except Unavailable:
+            self._close(connection, CloseCode.GAP)
+        except Exception:
+            log.exception("a replay failed", extra={"topic": topic.name})
             self._close(connection, CloseCode.GAP)
 
     async def _frames(self, topic: Topic, after: int, only: Only | None) -> Sequence[bytes] | None:

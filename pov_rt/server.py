@@ -222,18 +222,21 @@ class Server:
         When thousands lose their connections at once, a few are let go in each turn of the loop:
         to end a connection takes 60 us, for all of which everybody else would wait.
         """
+        # At once: it must not count against its user who comes back.
+        self.register.remove(connection)
         if not self._leaving:
             asyncio.get_running_loop().call_soon(self._part)
         self._leaving.append((connection, reason))
 
     def _part(self) -> None:
-        for _ in range(min(len(self._leaving), TURN_PARTINGS)):
-            self._let_go(*self._leaving.popleft())
-        if self._leaving:
-            asyncio.get_running_loop().call_soon(self._part)
+        try:
+            for _ in range(min(len(self._leaving), TURN_PARTINGS)):
+                self._let_go(*self._leaving.popleft())
+        finally:
+            if self._leaving:
+                asyncio.get_running_loop().call_soon(self._part)
 
     def _let_go(self, connection: Connection, reason: str) -> None:
-        self.register.remove(connection)
         self.health.remove(connection)
         for topic in list(connection.topics.values()):
             self.hub.leave(connection, topic.name)
