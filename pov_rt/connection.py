@@ -29,6 +29,9 @@ class Transport(Protocol):
     def send(self, data: bytes) -> None:
         """Take ready frames, in order; bytes that do not fit the socket wait here."""
 
+    def send_soon(self, data: bytes) -> None:
+        """Take ready frames that leave with what else this turn of the loop brings, in order."""
+
     @property
     def unsent_bytes(self) -> int:
         """Bytes that wait for the peer to read."""

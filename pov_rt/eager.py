@@ -63,7 +63,7 @@ def _mark(awaited: Any, handed_over: bool) -> None:
     The protocol between futures and tasks, see `asyncio.Future.__await__`.
     """
     if getattr(awaited, "_asyncio_future_blocking", None) is not None:
-        awaited._asyncio_future_blocking = handed_over
+        awaited._asyncio_future_blocking = handed_over  # noqa: SLF001  (asyncio's own duck type)
 
 
 if sys.version_info >= (3, 12):

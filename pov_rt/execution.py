@@ -245,7 +245,7 @@ class Execution:
         if self._hub.unsettled:
             self._hub.settle(connection)
         if body is not None:
-            connection.transport.send(text_frame(body))
+            connection.transport.send_soon(text_frame(body))
 
     def _start_async(self, connection: Connection, handler: Handler, message: Message) -> None:
         self._count_turn(connection)
@@ -331,12 +331,11 @@ class Execution:
         while True:
             order = Order(order.answered if order is not None else None)
             start(self._call_next(connection, handler, message, order))
-            waiting = connection.inbox[0] if connection.inbox else b""
+            inbox = connection.inbox
             is_full = len(connection.tasks or ()) >= self._limits.inbox_messages
-            if isinstance(waiting, bytes) or is_full or not self._overlaps(*waiting):
+            if not inbox or isinstance(inbox[0], bytes) or is_full or not self._overlaps(*inbox[0]):
                 break
-            handler, message = waiting
-            connection.inbox.popleft()
+            handler, message = inbox.popleft()
         await order.answered
 
     def _enqueue(self, connection: Connection, item: Item) -> None:

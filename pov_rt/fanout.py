@@ -153,6 +153,11 @@ class Topic:
         return self.kind in ("pov", "team")
 
     @property
+    def has_log(self) -> bool:
+        """Whether what its subscribers get can be replayed: not so a plugin's channel."""
+        return self.is_subscription or self.kind == "user"
+
+    @property
     def wire_id(self) -> str:
         """What clients call it: the PoV's id, or `*`."""
         return wire_id(self.name)
@@ -208,6 +213,8 @@ class Topic:
     def go_live(self, connection: Connection) -> None:
         """Deliver to a connection that has everything up to `offset`."""
         del self.catching_up[connection]
+        if self.only is not None and connection in self.only:
+            self.positioned = -1  # it is told its position, whatever the others were
         if self.pending:
             self.special[connection] = len(self.pending)
         self.group(connection)[connection] = connection.transport.send

@@ -119,9 +119,12 @@ class Hub:
         return None if topic is None else Position(topic.epoch, topic.delivered(connection))
 
     def hold(self, connection: Connection) -> None:
-        """Replay to a connection that reads slowly, at its pace, instead of piling it up."""
+        """Replay to a connection that reads slowly, at its pace, instead of piling it up.
+
+        Not what plugins tell their listeners: it is in no log, and would be missed in silence.
+        """
         for topic in connection.topics.values():
-            if connection in topic.group(connection):
+            if topic.has_log and connection in topic.group(connection):
                 self.replay.hold(topic, connection)
 
     def leave(self, connection: Connection, name: str) -> bool:
@@ -207,16 +210,18 @@ class Hub:
             else:
                 many.append(topic)
         self._dirty = many
-        self._flush_few(few)
-        if many and not self._outbox:
-            shares: Shares = {}
-            for topic in many:
-                self.delivered += topic.flush(shares)
-            self._outbox.fill(shares)
-            self._dirty = []
-        self._outbox.drain(TURN_SENDS)
-        if self._dirty or self._outbox:
-            self._flush_soon()
+        try:
+            self._flush_few(few)
+            if many and not self._outbox:
+                shares: Shares = {}
+                self._dirty = []
+                for topic in many:
+                    self.delivered += topic.flush(shares)
+                self._outbox.fill(shares)
+            self._outbox.drain(TURN_SENDS)
+        finally:
+            if self._dirty or self._outbox:
+                self._flush_soon()
 
     def _flush_few(self, topics: Sequence[Topic]) -> None:
         if len(topics) == 1 and not self._outbox:

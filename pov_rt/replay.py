@@ -31,6 +31,8 @@ RING_BYTES = 256 * 1024
 RINGS_BYTES = 64 * 1024 * 1024
 """What all rings may hold together; the longest unused one goes first."""
 RING_IDLE_S = 60.0
+TURN_SENDS = 256
+"""Pieces sent to those who catch up in one turn of the loop."""
 LOADS = 4
 """Rings loaded at a time. Each wakes all who wait for it, and everybody else waits for them: with
 1,000 under way a turn of the loop took up to 0.25 s."""
@@ -129,6 +131,8 @@ class Replay:
         self._rings: dict[Topic, None] = {}  # the longest unused first
         self._swept_at = 0.0
         self._loads = asyncio.Semaphore(LOADS)
+        self._slots = asyncio.Semaphore(TURN_SENDS)
+        self._used = 0
         self.reads = 0
         """Pages read from the log since the start."""
 
@@ -199,6 +203,7 @@ class Replay:
                     return
                 # Drained after each piece: a page of large activities is more than may wait.
                 for piece in pieces(frames):
+                    await self._take_slot()
                     if not is_wanted():
                         return
                     if data := b"".join(piece):
@@ -211,6 +216,18 @@ class Replay:
         except Exception:
             log.exception("a replay failed", extra={"topic": topic.name})
             self._close(connection, CloseCode.GAP)
+
+    async def _take_slot(self) -> None:
+        """Wait for one of the sends of a turn; after a large batch thousands want one at once."""
+        await self._slots.acquire()
+        if not self._used:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        self._used += 1
+
+    def _end_turn(self) -> None:
+        used, self._used = self._used, 0
+        for _ in range(used):
+            self._slots.release()
 
     async def _frames(self, topic: Topic, after: int, only: Only | None) -> Sequence[bytes] | None:
         """Return some frames after an offset, one for each entry; None if there is a hole.

@@ -37,6 +37,9 @@ class Hurry(Message, tag="gate.hurry"):
 class Pass(Message, tag="gate.pass"):
     n: int
 
+class Odd(Message, tag="gate.odd"):
+    n: int
+
 class Say(Message, tag="gate.say"):
     n: int
 
@@ -66,6 +69,11 @@ async def let_pass(message: Pass, context: Context[asyncio.Event]) -> Said:
         await asyncio.sleep(0)
         raise Rejected("odd", "This one is odd")
     return Said(n=message.n)
+
+@plugin.on(Odd, pipelined=True)
+async def odd(message: Odd, context: Context[asyncio.Event]) -> None:
+    asyncio.current_task().cancel()
+    await asyncio.sleep(0)
 
 @plugin.on(Say, rate="3/s")
 def say(message: Say, context: Context[asyncio.Event]) -> Said:
@@ -193,6 +201,44 @@ def test_pipelined_handlers_are_bounded_and_end_with_their_connection(folder: Pa
         assert len(out.messages) == 3
 
     run(folder, test, inbox_messages=3)
+
+
+def test_what_did_not_fit_beside_the_others_overlaps_too_when_its_turn_comes(folder: Path) -> None:
+    async def test(
+        server: Server, connection: Connection, out: Recorder, gate: asyncio.Event
+    ) -> None:
+        numbers = (1, 2, 4, 7, 8, 10, 11, 13)
+        for n in numbers:
+            send(server, connection, "gate.pass", n)
+        await turns()
+        assert [each["n"] for each in out.messages] == [-1, -2, -4]
+        begun = []
+        while len(out.messages) < 2 * len(numbers):
+            gate.set()  # for those who wait now
+            gate.clear()
+            await turns()
+            begun.append(sum(each["n"] < 0 for each in out.messages))
+        assert begun == [6, 8, 8]
+        assert [each["n"] for each in out.messages if each["n"] > 0] == list(numbers)
+        assert connection.worker is None
+        assert not out.paused
+
+    run(folder, test, inbox_messages=3)
+
+
+def test_one_that_cancels_itself_leaves_its_connection_alive(folder: Path) -> None:
+    async def test(
+        server: Server, connection: Connection, out: Recorder, gate: asyncio.Event
+    ) -> None:
+        send(server, connection, "gate.odd", 1)
+        await turns()
+        assert connection.worker is None
+        gate.set()
+        send(server, connection, "gate.wait", 2)
+        await turns()
+        assert out.messages[-1]["n"] == 2
+
+    run(folder, test)
 
 
 def test_a_connection_that_sends_much_at_once_waits_for_the_next_turn(folder: Path) -> None:

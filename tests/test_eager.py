@@ -68,6 +68,36 @@ def test_what_waits_goes_on_as_the_task_that_it_was_from_the_beginning() -> None
     run(test())
 
 
+def test_several_may_wait_for_the_same_thing_before_the_loop_has_come_to_them() -> None:
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+        shared: asyncio.Future[str] = loop.create_future()
+
+        async def ask(n: int) -> str:
+            return f"{n} {await shared}"
+
+        gone = start(ask(0))
+        gone.cancel()
+        asking = [start(ask(1)), start(ask(2)), loop.create_task(ask(3))]
+        loop.call_soon(loop.call_soon, shared.set_result, "x")
+        assert await asyncio.gather(*asking) == ["1 x", "2 x", "3 x"]
+        assert gone.cancelled()
+
+    run(test())
+
+
+def test_what_is_over_may_be_cancelled() -> None:
+    async def quick() -> None: ...
+
+    async def test() -> None:
+        before = asyncio.all_tasks()
+        start(quick())
+        for task in asyncio.all_tasks() - before:
+            task.cancel()
+
+    run(test())
+
+
 def test_what_refers_to_its_task_works_in_the_first_step() -> None:
     async def late() -> str:
         try:

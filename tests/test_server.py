@@ -20,7 +20,7 @@ from pov_rt.clock import ManualClock
 from pov_rt.context import Response
 from pov_rt.errors import TokenError, Unavailable
 from pov_rt.registry import build_registry
-from pov_rt.server import Server
+from pov_rt.server import TURN_PARTINGS, Server
 from pov_rt.settings import (
     AuthSettings,
     EngineSettings,
@@ -139,6 +139,27 @@ def test_what_another_node_says_is_carried_out(caplog: pytest.LogCaptureFixture)
         with pytest.raises(ValueError, match="needs a user_id or"):
             server.register.disconnect(user_id=None, connection_id=None, code=None)  # type: ignore[arg-type]
         await server.stop()
+
+    asyncio.run(run())
+
+
+def test_those_who_are_cut_off_together_are_let_go_in_turns_and_may_come_back_at_once() -> None:
+    async def run() -> None:
+        server = Server(make_settings(), REGISTRY, fetch=nothing, clock=ManualClock())
+        await server.start()
+        many = 3 * TURN_PARTINGS
+        gone = [connect(server, f"user-{n}")[0] for n in range(many)]
+        for connection in gone:
+            connection.lost("cut off")
+        assert len(server.register) == 0, "they count no more"
+        await asyncio.sleep(0)
+        assert sum(server.closes.values()) == TURN_PARTINGS
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert sum(server.closes.values()) == many
+        connect(server, "last")[0].lost("cut off")
+        await server.stop()
+        assert sum(server.closes.values()) == many + 1, "nobody is left at the end"
 
     asyncio.run(run())
 

@@ -52,6 +52,9 @@ class Recorder:
         if self.closed_with is None:
             self.sends.append(data)
 
+    def send_soon(self, data: bytes) -> None:
+        self.send(data)
+
     def ping(self) -> None:
         self.pings += 1
 

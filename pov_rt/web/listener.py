@@ -34,6 +34,8 @@ back at once a message then takes 35 ms, with 64 it takes 55 (median).
 """
 UNSENT_BYTES = 128 * 1024
 """What the kernel holds of one client's unsent bytes (TCP_NOTSENT_LOWAT)."""
+UNREAD_S = 30.0
+"""How long a client may read nothing of an answer, which waits in memory: a page may have 16 MB."""
 REST_S = 0.1
 STOCK_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 """Tornado's answer to what is no HTTP."""
@@ -67,7 +69,7 @@ class Stream(IOStream):
 
     _released = False
     _served = False
-    _waits_for: str | None = None
+    _waits_for: str | int | None = None
     _waits_since = 0.0
 
     def __init__(self, sock: socket.socket, now: float, malformed: Callable[[], None]) -> None:
@@ -87,16 +89,18 @@ class Stream(IOStream):
     def is_overdue(self, now: float, request_s: float, idle_s: float) -> bool:
         """Tell whether a request has been on its way for too long, or none has come for too long.
 
-        Ask about once a second. The first request is on its way from the start: who connects has
-        something to say.
+        Or an answer is not read: nothing of it, for `UNREAD_S`. Ask about once a second. The first
+        request is on its way from the start: who connects has something to say.
         """
-        waits_for: str | None = None
+        waits_for: str | int | None = None
         if self._read_regex is not None:
             waits_for = "the rest" if not self._served or self._read_buffer_size else "a request"
+        elif self._write_buffer:
+            waits_for = self._total_write_done_index
         if waits_for != self._waits_for:
             self._waits_for = waits_for
             self._waits_since = now if self._served else self._accepted_at
-        limit_s = idle_s if waits_for == "a request" else request_s
+        limit_s = {"the rest": request_s, "a request": idle_s}.get(str(waits_for), UNREAD_S)
         return waits_for is not None and now - self._waits_since >= limit_s
 
     def release(self) -> tuple[socket.socket, bytes]:

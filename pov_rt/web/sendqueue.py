@@ -10,6 +10,39 @@ BUFFERS_AT_ONCE = 64
 """Pieces given to one `sendmsg`; IOV_MAX is 1,024, but a socket buffer is full long before."""
 
 
+HELD_BYTES = 64 * 1024
+"""Answers that are held back to leave together: more could be a flood's worth of memory. And what
+may stand before a close frame: the client has to see that before it is cut off."""
+
+
+class Cork:
+    """Answers that are held back to leave together. Owner: a wire, for a turn of the loop."""
+
+    __slots__ = ("_pieces", "_size")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
+    def add(self, data: bytes) -> bool:
+        """Hold some back; tell whether it is too much now."""
+        self._pieces.append(data)
+        self._size += len(data)
+        return self._size > HELD_BYTES
+
+    def take(self) -> Sequence[bytes]:
+        """Return what was held back, in order, in one piece if that is small.
+
+        A large one stays as it is, shared with other clients, rather than be copied for this one.
+        """
+        pieces, size = self._pieces, self._size
+        self._pieces, self._size = [], 0
+        return (b"".join(pieces),) if size <= 2 * HELD_BYTES else pieces
+
+
 class SendQueue:
     """Pieces in order; `size` is their bytes. Owner: a wire, which has one while bytes wait."""
 

@@ -18,16 +18,12 @@ from pov_rt.frames import EMPTY_CLOSE, EMPTY_PING, FrameParser, Opcode, close_fr
 from pov_rt.limits import Bucket
 from pov_rt.web.bounds import Bounds, Peer
 from pov_rt.web.liveness import has_hung_up, unread_bytes
-from pov_rt.web.sendqueue import SendQueue
+from pov_rt.web.sendqueue import HELD_BYTES, Cork, SendQueue
 
 log = logging.getLogger(__name__)
 
 READ_BYTES = 64 * 1024
-CLOSE_WAIT_S = 1.0
-"""How long a peer has to read the close frame and to hang up."""
-HELD_BYTES = 64 * 1024
-"""Answers that are held back to leave together: more could be a flood's worth of memory. And what
-may stand before a close frame: the client has to see that in `CLOSE_WAIT_S`."""
+CLOSE_WAIT_S = 1.0  # how long a peer has to read the close frame and to hang up
 TEXT = Opcode.TEXT
 INBOX, BACKLOG = 1, 2
 """Why a socket is not read: its connection has enough to do, or its client does not read."""
@@ -36,9 +32,9 @@ INBOX, BACKLOG = 1, 2
 class Wire:
     """A client's socket; the `Transport` of a connection. Owner: the loop, until `ended` is called.
 
-    What a read causes to be sent leaves in one piece after it. What does not fit the socket waits
-    as references to shared frames, within `bounds`. While much waits, nothing more is read: who
-    asks without reading the answers is held back, and only who does that for long is closed.
+    What a read causes to be sent leaves in one piece after it. What does not fit waits as
+    references to shared frames, within `bounds`. While much waits, nothing is read: who asks
+    without reading the answers is held back, and only who does that for long is closed.
     """
 
     __slots__ = (
@@ -49,7 +45,6 @@ class Wire:
         "_closing",
         "_controls",
         "_corked",
-        "_corked_bytes",
         "_drained",
         "_ended",
         "_eof",
@@ -82,8 +77,7 @@ class Wire:
         self._peer: Peer | None = None
         self._parser = FrameParser(bounds.message_bytes, _websocket_mask)
         self._queue: SendQueue | None = None
-        self._corked: list[bytes] | None = None
-        self._corked_bytes = 0
+        self._corked: Cork | None = None
         self._controls: Bucket | None = None
         self._backlog: Sequence[tuple[int, bytes]] = ()
         self._paused = 0
@@ -123,14 +117,19 @@ class Wire:
         if self._closing:
             return
         if self._corked is not None:
-            self._corked.append(data)
-            self._corked_bytes += len(data)
-            if self._corked_bytes > HELD_BYTES:
+            if self._corked.add(data):  # it is too much
                 self._uncork()
         elif self._queue is not None:
             self._enqueue(data)
         else:
             self._write(data)
+
+    def send_soon(self, data: bytes) -> None:
+        """Take ready frames that leave with what else this turn of the loop brings, in order."""
+        if self._corked is None and not self._closing:
+            self._corked = Cork()
+            self._loop.call_soon(self._end_cork)
+        self.send(data)
 
     def ping(self) -> None:
         """Send a ping frame."""
@@ -245,7 +244,7 @@ class Wire:
             self._take(events)
 
     def _take(self, events: Sequence[tuple[int, bytes]]) -> None:
-        self._corked = []
+        self._corked = self._corked or Cork()
         try:
             for index, (opcode, payload) in enumerate(events):
                 if self._closing or self._peer is None:
@@ -264,6 +263,10 @@ class Wire:
             log.exception("handling a message failed")
             self.close(CloseCode.INTERNAL)
         finally:
+            self._end_cork()
+
+    def _end_cork(self) -> None:
+        if self._corked is not None:
             self._uncork()
             self._corked = None
             if self._closing:
@@ -271,22 +274,19 @@ class Wire:
 
     def _uncork(self) -> None:
         """Let go of the answers that are held back, the last ones of a closing socket too."""
-        corked = self._corked
-        if not corked:
+        cork = self._corked
+        if not cork:
             return
-        # Until all are on their way nothing is held back: what `_enqueue` closes with comes after.
-        self._corked = None
-        small, self._corked_bytes = self._corked_bytes <= 2 * HELD_BYTES, 0
-        was_closing = self._closing
-        # A large one stays as it is, shared with other clients, rather than be copied for this one.
-        for data in (b"".join(corked),) if small else corked:
+        # Meanwhile nothing is held back: what `_enqueue` closes with comes after.
+        self._corked, was_closing = None, self._closing
+        for data in cork.take():
             if self._closing and not was_closing:
                 break
             if self._queue is None:
                 self._write(data)
             else:
                 self._enqueue(data)
-        self._corked = []
+        self._corked = cork
 
     def _handle(self, peer: Peer, opcode: int, payload: bytes) -> None:
         if opcode == Opcode.BINARY:
@@ -401,7 +401,7 @@ class Wire:
         self._socket.close()
         if self._timer is not None:
             self._timer.cancel()
-        self._queue = None
+        self._queue = self._corked = None
         self._backlog = ()
         self._release_waiters()
         try:

@@ -1,4 +1,4 @@
-"""Since when a client has been asking; those who take too long are told from others by it."""
+"""Who takes too long to ask, or to read an answer, and who does not."""
 
 from __future__ import annotations
 
@@ -79,6 +79,28 @@ def test_a_later_one_is_on_its_way_since_it_was_seen_to_begin() -> None:
             assert await first == REQUEST
             assert not is_overdue(stream, 211.0)
             stream.close()
+
+    asyncio.run(run())
+
+
+def test_an_answer_that_is_not_read_is_waited_for_as_long_as_some_of_it_is() -> None:
+    async def run() -> None:
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        with far:
+            stream = Stream(near, 100.0, malformed=lambda: None)
+            written = stream.write(bytes(8_000_000))
+            assert not is_overdue(stream, 200.0)
+            assert not is_overdue(stream, 229.9)
+            done = stream._total_write_done_index
+            while stream._total_write_done_index == done:
+                far.recv(1 << 16)
+                await asyncio.sleep(0)
+            assert not is_overdue(stream, 230.0), "it has read some"
+            assert not is_overdue(stream, 259.9)
+            assert is_overdue(stream, 260.0)
+            stream.close()
+            await asyncio.gather(written, return_exceptions=True)
 
     asyncio.run(run())
 
