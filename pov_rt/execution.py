@@ -166,7 +166,10 @@ class Execution:
             await order.before
         if task not in self._tasks:
             return
-        self._finish(connection, None if context.answered else body)
+        if self._hub.unsettled:
+            self._hub.settle(connection)
+        if body is not None and not context.answered:
+            connection.transport.send_soon(text_frame(body))
         for topic in context.starting or ():
             self._hub.start(connection, topic)
 
@@ -245,7 +248,7 @@ class Execution:
         if self._hub.unsettled:
             self._hub.settle(connection)
         if body is not None:
-            connection.transport.send_soon(text_frame(body))
+            connection.transport.send(text_frame(body))
 
     def _start_async(self, connection: Connection, handler: Handler, message: Message) -> None:
         self._count_turn(connection)
