@@ -20,7 +20,7 @@ from pov_rt.errors import CloseCode, Unavailable
 from pov_rt.fanout import Outbox, Pending, Shares, Topic, send_share
 from pov_rt.filters import Only, Since
 from pov_rt.frames import text_frame
-from pov_rt.replay import PAGE, Joined, Replay, contiguous, recover
+from pov_rt.replay import PAGE, Joined, Replay, Unread, contiguous, recover
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Hub:
         self,
         connection: Connection,
         name: str,
-        since: Since | None = None,
+        since: Since | Unread | None = None,
         only: Only | None = None,
     ) -> Joined:
         """Register a connection on a topic and return the position from which it will be served.

@@ -13,7 +13,7 @@ from pov_rt.errors import IdConflict, InvalidActivity, Unavailable
 from pov_rt.hub import Hub
 from pov_rt.messages import NewNotification, Notification, check_id
 from pov_rt.publishing import Publishing
-from pov_rt.replay import MAX_REPLAY
+from pov_rt.replay import Unread
 from pov_rt.topics import user_topic
 
 READ = "read"
@@ -67,21 +67,17 @@ class Inboxes:
     async def _follow(self, connection: Connection) -> None:
         user_id = connection.identity.user_id
         name = user_topic(user_id)
+        marks = self._engine.marks
         try:
-            top = (await self._hub.join(connection, name)).top
-            if top.offset:
-                start = await self._first_unread(name, user_id, connection.device, top.epoch)
-                missed = min(top.offset - start, MAX_REPLAY)
-                await self._hub.join(connection, name, since=missed)
+            found = [
+                await marks.get(name, user_id, mark) for mark in (acked(connection.device), READ)
+            ]
+            # Joined once the marks are known, and by place: what comes while they are read counts
+            # as unread. A number of entries would be counted back from a newer top, and skip some
+            # that the next acknowledgement covers.
+            unread = Unread([mark for mark in found if mark is not None])
+            await self._hub.join(connection, name, unread)
         except Unavailable:
             self._hub.close_with_gap(connection)
             return
         self._hub.start(connection, name)
-
-    async def _first_unread(self, name: str, user_id: str, device: str, epoch: str) -> int:
-        """Return the offset up to which a device needs nothing more."""
-        marks = self._engine.marks
-        found = [await marks.get(name, user_id, mark) for mark in (acked(device), READ)]
-        return max(
-            (mark.offset for mark in found if mark is not None and mark.epoch == epoch), default=0
-        )

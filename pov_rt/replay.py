@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from pov_rt.clock import Clock
 from pov_rt.connection import Connection
 from pov_rt.encoding import ActivityEncoder, has_expired
-from pov_rt.engine.base import Entry, Log, Top
+from pov_rt.engine.base import Entry, Log, Position, Top
 from pov_rt.errors import CloseCode, Unavailable
 from pov_rt.fanout import Progress, Topic, pieces
 from pov_rt.filters import Only, Since, read_head
@@ -51,10 +51,21 @@ class Joined(NamedTuple):
     missed: int | None = None
 
 
-def recover(top: Top, since: Since | None) -> Joined:
+class Unread(NamedTuple):
+    """Everything that is kept after the furthest of these places, however much that is."""
+
+    places: Sequence[Position]
+
+
+def recover(top: Top, since: Since | Unread | None) -> Joined:
     """Decide from where a subscriber is served: never from somewhere in between."""
     if since is None:
         return Joined(top, top.offset)
+    if isinstance(since, Unread):
+        read = max((each.offset for each in since.places if each.epoch == top.epoch), default=0)
+        # A place may be ahead of what this node has taken over: then that comes once more.
+        start = min(max(read, top.oldest - 1), top.offset)
+        return Joined(top, start, recovered=start <= read, missed=max(start - read, 0))
     if isinstance(since, int):
         start = max(top.offset - min(since, MAX_REPLAY), top.oldest - 1)
         return Joined(top, start, recovered=True, missed=0)

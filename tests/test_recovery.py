@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from tornado.httpclient import HTTPClient
 
 from pov_rt.auth.grants import Kind
+from pov_rt.engine.base import Position
 from pov_rt.engine.sqlite import SqliteEngine
-from pov_rt.messages import NewActivity
+from pov_rt.messages import NewActivity, NewNotification
 from pov_rt.publishing import Publisher
 from pov_rt.settings import EngineSettings, LimitSettings, Settings
 from pov_rt.testing import Client, Connect, RunningServer, make_settings
@@ -382,6 +385,42 @@ class TestInbox:
             assert offsets(phone, 1, "notification") == [1]
             phone.socket.close()
 
+    def test_what_comes_while_the_marks_are_read_is_delivered_with_the_rest(
+        self, server: RunningServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fill_inbox(server, 3)
+        phone = connect("ana", device="phone")
+        assert offsets(phone, 3, "notification") == [1, 2, 3]
+        phone.request({"type": "ack", "inbox": True, "offset": 1})
+        phone.socket.close()
+        host = server.web.server.plugins.hosts["inbox"]
+        marks = host.marks
+        get = marks.get
+
+        async def slow(topic: str, user: str, name: str) -> Position | None:
+            found = await get(topic, user, name)
+            await host.notify("ana", NewNotification(type="mention"))
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(marks, "get", slow)
+            again = connect("ana", device="phone")
+            assert offsets(again, 4, "notification") == [2, 3, 4, 5]
+
+    def test_however_many_are_unread_all_that_are_kept_come_and_then_what_is_live(
+        self, server: RunningServer, connect: Connect
+    ) -> None:
+        fill_inbox(server, 1300)
+        ana = connect("ana")
+        assert offsets(ana, 1300, "notification") == span(1, 1300)
+        fill_inbox(server, 1)
+        assert offsets(ana, 1, "notification") == [1301]
+        ana.request({"type": "ack", "inbox": True, "offset": 2})
+        ana.socket.close()
+        fill_inbox(server, 300)
+        # Of 1,601 the newest 1,500 are kept; the offset tells how many are gone.
+        assert offsets(connect("ana"), 1500, "notification") == span(102, 1601)
+
     def test_what_one_device_read_no_other_gets(
         self, server: RunningServer, connect: Connect
     ) -> None:
@@ -444,6 +483,17 @@ class TestInbox:
         notify(server)
         assert plain.request({"type": "ping"})["type"] == "pong"
         assert not server.call(lambda: server.web.server.register.all()[0].topics)
+
+
+def fill_inbox(server: RunningServer, count: int) -> None:
+    host = server.web.server.plugins.hosts["inbox"]
+
+    async def work() -> None:
+        # Together: a disk commits them in few transactions.
+        new = [NewNotification(type="mention", id=f"{uuid4()}") for _ in range(count)]
+        await asyncio.gather(*(host.notify("ana", each) for each in new))
+
+    server.run(work)
 
 
 async def expired(server: RunningServer) -> None:
