@@ -359,7 +359,8 @@ class Context(Protocol[S_co]):
 
         A subscribed publisher gets its activity like everybody else. With `instead` it gets, in the
         activity's place in the stream, the message that this makes; it is the answer to the
-        handler's message, and the handler's own result then is not sent.
+        handler's message, and the handler's own result then is not sent. What it raises, this
+        raises, though the activity is published; the publisher then gets that, too.
 
         Raises `Forbidden` without the grant `publish` or once the token has expired, and what
         `Host.publish` raises.

@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType
 from pov_rt.auth.grants import Grants
 from pov_rt.auth.tokens import Identity
 from pov_rt.connection import Connection
+from pov_rt.containment import contain
 from pov_rt.context import Published, Subscribed
 from pov_rt.encoding import RequestIdValue, encode, encode_reply
 from pov_rt.engine.base import Position
@@ -225,29 +226,48 @@ class ConnectionContext:
             raise Forbidden("The token does not grant 'publish'")
         may_publish(self.user, activity)
         own = msgspec.structs.replace(activity, user_id=self.user.user_id)
-        if instead is None:
+        if instead is None or self.answered:  # a message has one answer
             publisher = publisher_of(self.user, is_service=False, origin=connection.id)
             return await services.publishing.publish_one(own, publisher)
         origin = f"{connection.id}/{services.clock.new_id()}"
         if own.id is UNSET:
             own = msgspec.structs.replace(own, id=services.clock.new_id())
-        services.hub.expect(origin, connection, self._answer_with(own, instead))
+        failures: list[Exception] = []
+        services.hub.expect(origin, connection, self._answer_with(own, instead, failures))
         try:
             publisher = publisher_of(self.user, is_service=False, origin=origin)
-            return await services.publishing.publish_one(own, publisher)
+            published = await services.publishing.publish_one(own, publisher)
         finally:
             self.answered = services.hub.withdraw(origin)
+        if failures:
+            raise failures[0]
+        return published
 
     def _answer_with(
-        self, own: NewActivity, instead: Callable[[Published], Message]
+        self,
+        own: NewActivity,
+        instead: Callable[[Published], Message],
+        failures: list[Exception],
     ) -> Callable[[int], bytes]:
-        """Return what encodes the answer once the activity's offset is known."""
+        """Return what encodes the answer once the activity's offset is known.
+
+        It runs where the activity is delivered; what it raises is put aside for the publisher.
+        """
         topic = self.topic(own.pov_id)
         sent = self.host.services.hub.delivered_to(self._connection, topic)
         epoch = sent.epoch if sent is not None else ""
 
         def answer(offset: int) -> bytes:
             published = Published(str(own.id), own.pov_id, epoch, offset)
-            return encode_reply(instead(published), self.request_id)
+            try:
+                return self._encode_answer(instead(published))
+            except BaseException as error:
+                failures.append(contain(error))
+                raise
 
         return answer
+
+    def _encode_answer(self, message: object) -> bytes:
+        if not isinstance(message, Message):
+            raise TypeError(f"`instead` returned {type(message).__name__}; it must be a Message")
+        return encode_reply(message, self.request_id)

@@ -266,7 +266,8 @@ class Hub:
         """Have the entry of this origin replaced for its publisher by the answer to it.
 
         `answer` makes that from the offset. It takes the entry's place in the stream, so that the
-        publisher misses no offset; `withdraw` tells whether it did.
+        publisher misses no offset; `withdraw` tells whether it did. If it raises, nothing is
+        replaced.
         """
         self._stand_ins[origin] = (connection, answer)
 
@@ -322,10 +323,18 @@ class Hub:
     def _stand_in(self, topic: Topic, entry: Entry, frame: bytes) -> Pending:
         """Replace an entry by its publisher's answer, for the publisher, if it gets it live."""
         connection, answer = self._stand_ins[entry.origin]
-        if connection not in topic.group(connection):
+        # Not in the team feed, which has the entry at another offset.
+        if topic.kind != "pov" or connection not in topic.group(connection):
+            return Pending(frame, entry.body)
+        try:
+            instead = text_frame(answer(entry.offset))
+        except BaseException as error:
+            # A plugin's, in the engine's delivery: raised here, it would leave all publishers of
+            # the commit without an answer. Its own publisher is told by who expects the entry.
+            containment.contain(error)
             return Pending(frame, entry.body)
         del self._stand_ins[entry.origin]
-        return Pending(frame, entry.body, connection, text_frame(answer(entry.offset)))
+        return Pending(frame, entry.body, connection, instead)
 
     def _hold_all(self, topic: Topic, offset: int) -> None:
         """Replay the entries up to `offset` to all subscribers, each at its pace."""

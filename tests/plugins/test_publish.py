@@ -91,3 +91,93 @@ def test_with_an_echo_the_sender_gets_its_own_like_all_others(
     assert ana.request(message(1))["type"] == "published"
     publish(server, 1)
     assert seen(ana, 2) == [("activity", 1), ("activity", 2)]
+
+
+PLUGIN = '''
+"""Answers in the stream, or fails to."""
+from pov_rt.plugin import Context, Message, NewActivity, Plugin, Published
+
+plugin = Plugin("failing")
+
+class Say(Message, tag="say"):
+    how: str
+    number: int
+
+class Said(Message, tag="said"):
+    offset: int
+
+@plugin.on(Say, grant="publish", pipelined=True)
+async def say(message: Say, context: Context) -> Said:
+    def answer(done: Published) -> Said:
+        match message.how:
+            case "error":
+                raise RuntimeError("broken")
+            case "exit":
+                raise SystemExit
+            case "nothing":
+                return None
+        return Said(offset=done.offset)
+
+    activity = NewActivity(id=f"s{message.number}", type="t", action="a", pov_id="acme")
+    done = await context.publish(activity, instead=answer)
+    if message.how == "twice":
+        again = NewActivity(id=f"t{message.number}", type="t", action="a", pov_id="acme")
+        await context.publish(again, instead=answer)
+    return answer(done)
+'''
+
+
+class TestAnAnswerThatFails:
+    @pytest.fixture
+    def plugins_dir(self, tmp_path: Path) -> Path:
+        folder = tmp_path / "plugins"
+        folder.mkdir()
+        (folder / "failing.py").write_text(PLUGIN)
+        return folder
+
+    @pytest.mark.parametrize("how", ["error", "exit", "nothing"])
+    def test_costs_its_publisher_one_answer_and_nobody_else_anything(
+        self, server: RunningServer, connect: Connect, how: str
+    ) -> None:
+        ana, ben, cy = (join(connect(user)) for user in ("ana", "ben", "cy"))
+        for number in range(1, 31):
+            ben.send(message(number))
+            if number % 10 == 0:
+                ana.send({"type": "say", "id": number, "how": how, "number": number})
+        for client, own, kind in ((ana, 3, "error"), (ben, 30, "published"), (cy, 0, "")):
+            received = [client.receive() for _ in range(33 + own)]
+            activities = [each["offset"] for each in received if each["type"] == "activity"]
+            assert activities == list(range(1, 34)), "everybody gets all of them"
+            answers = [each for each in received if each["type"] != "activity"]
+            assert {each["type"] for each in answers} <= {kind}
+            assert len({each["id"] for each in answers}) == len(answers) == own
+            if client is ana:
+                incidents = [each["incident"] for each in answers]
+                assert [each["code"] for each in answers] == ["internal"] * 3
+                logged = [getattr(each, "incident", "") for each in server.incidents]
+                assert logged == incidents, "each is logged once"
+            assert client.request({"type": "ping"})["type"] == "pong"
+            assert not client._early
+        server.incidents.clear()
+        assert not server.call(lambda: server.web.server.hub._stand_ins)
+
+    def test_a_message_that_publishes_twice_has_one_answer(
+        self, server: RunningServer, connect: Connect
+    ) -> None:
+        ana = join(connect("ana"))
+        ana.send({"type": "say", "id": 1, "how": "twice", "number": 1})
+        assert seen(ana, 2) == [("said", 1), ("activity", 2)]
+        assert ana.request({"type": "ping"})["type"] == "pong"
+        assert not ana._early
+
+
+def test_on_the_team_feed_alone_the_answer_has_the_offset_of_the_pov(
+    server: RunningServer, connect: Connect
+) -> None:
+    ana = join(connect("ana"), "*")
+    publish(server, 2, pov_id="other")
+    assert seen(ana, 2) == [("activity", 1), ("activity", 2)]
+    answer = ana.request(message(1, echo=False))
+    assert answer["offset"] == 1
+    assert answer["epoch"]
+    assert seen(ana, 1) == [("activity", 3)], "its place in the feed is not the answer's"
