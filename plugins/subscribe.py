@@ -1,6 +1,7 @@
 """Subscriptions: what happens on a PoV is pushed, from now on or from where the client was."""
 
 import asyncio
+from contextlib import ExitStack
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -20,14 +21,13 @@ from pov_rt.plugin import (
     Place,
     Plugin,
     Position,
-    Since,
     UnsetType,
 )
 
-# No PovId: `*` is the team feed, and one bad id of many must not refuse the others. The context
-# checks the ids and what the token grants.
+# No PovId: `*` is one, and a bad id must not refuse the others. The context checks them.
 Name = Annotated[str, Length(1, MAX_ID_CHARS)]
 From = Literal["cursor"] | Place | UnsetType
+Wanted = tuple[str, Any, Only | None]
 
 
 class Subscribe(Message, tag="subscribe"):
@@ -119,14 +119,11 @@ async def subscribe(message: Subscribe, context: Context) -> Answer:
 @plugin.on(Resume)
 async def resume(message: Resume, context: Context) -> Answer:
     """Subscribe the connection to the user's durable subscriptions."""
-    kept = await context.host.durable.of(context.user.user_id)
-    wanted = [(pov_id, "cursor", only) for pov_id, only in kept.items()]
-    return await enter_all(wanted, False, context)
+    kept = (await context.host.durable.of(context.user.user_id)).items()
+    return await enter_all([(pov_id, "cursor", only) for pov_id, only in kept], False, context)
 
 
-async def enter_all(
-    wanted: list[tuple[str, Any, Only | None]], keep: bool, context: Context
-) -> Answer:
+async def enter_all(wanted: list[Wanted], keep: bool, context: Context) -> Answer:
     """Subscribe to several at a time; what goes wrong with one is said in its place."""
 
     async def attempt(pov_id: str, place: From, only: Only | None) -> Result:
@@ -135,10 +132,15 @@ async def enter_all(
         except ClientError as error:
             return Result(pov_id=pov_id, code=error.code, message=error.message)
 
-    async with asyncio.TaskGroup() as group:
-        entering = [group.create_task(attempt(*each)) for each in wanted]
-    results = [task.result() for task in entering]
-    return Answer(pov_ids=[pov_id for pov_id, _, _ in wanted], results=results)
+    pov_ids = [pov_id for pov_id, _, _ in wanted]
+    with ExitStack() as undo:
+        for pov_id in pov_ids:
+            if not context.subscribed(pov_id):
+                undo.callback(context.unsubscribe, pov_id)
+        async with asyncio.TaskGroup() as group:
+            entering = [group.create_task(attempt(*each)) for each in wanted]
+        undo.pop_all()
+    return Answer(pov_ids=pov_ids, results=[task.result() for task in entering])
 
 
 async def enter(
@@ -146,28 +148,28 @@ async def enter(
 ) -> dict[str, Any]:
     """Subscribe to one; return what its answer says."""
     user_id, host = context.user.user_id, context.host
-    since: Since | None = None
-    if isinstance(place, Place):
-        since = place.since()
-    elif place is not UNSET:
+    since = place.since() if isinstance(place, Place) else None
+    if place == "cursor":
         since = await context.cursor(pov_id)
-    done = await context.subscribe(pov_id, since, only)
-    if keep:
-        await host.durable.add(user_id, pov_id, only)
-    fields = msgspec.structs.asdict(done)
-    del fields["recovered"], fields["missed"]
-    if only:
-        fields["filtered"] = True
-    if context.subprotocol and pov_id != "*":
-        # Up to where the user has read it, on whatever device.
-        mark = await host.marks.get(context.topic(pov_id), user_id, "read")
-        read = mark.offset if mark is not None and mark.epoch == done.epoch else 0
-        fields |= {"read_offset": read, "unread": done.offset - read}
-    if place is not UNSET:
-        # Without a cursor nobody knows what the device has: its app has to load everything.
-        fields["recovered"] = done.recovered is True
-    if done.missed:
-        fields["missed"] = done.missed
-        if isinstance(since, Position) and pov_id != "*":
+    with ExitStack() as undo:
+        # What is not answered does not stand: the client would not know from where it has it.
+        if not context.subscribed(pov_id):
+            undo.callback(context.unsubscribe, pov_id)
+        done = await context.subscribe(pov_id, since, only)
+        fields = msgspec.structs.asdict(done) | {
+            "filtered": bool(only) or UNSET,
+            # Without a cursor nobody knows what the device has: its app has to load everything.
+            "recovered": UNSET if place is UNSET else done.recovered is True,
+            "missed": done.missed or UNSET,
+        }
+        if context.subprotocol and pov_id != "*":
+            # Up to where the user has read it, on whatever device.
+            mark = await host.marks.get(context.topic(pov_id), user_id, "read")
+            read = mark.offset if mark is not None and mark.epoch == done.epoch else 0
+            fields |= {"read_offset": read, "unread": done.offset - read}
+        if done.missed and isinstance(since, Position) and pov_id != "*":
             fields["digest"] = await host.digest(pov_id, since.offset)
+        if keep:  # last, so that what is not answered is not kept
+            await host.durable.add(user_id, pov_id, only)
+        undo.pop_all()
     return fields

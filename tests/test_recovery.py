@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,6 +15,7 @@ from tornado.httpclient import HTTPClient
 from pov_rt.auth.grants import Kind
 from pov_rt.engine.base import Position
 from pov_rt.engine.sqlite import SqliteEngine
+from pov_rt.errors import Unavailable
 from pov_rt.messages import NewActivity, NewNotification
 from pov_rt.publishing import Publisher
 from pov_rt.settings import EngineSettings, LimitSettings, Settings
@@ -323,6 +324,96 @@ class TestDurable:
         assert (one["recovered"], two["code"]) == (True, "forbidden")
         assert offsets(again, 2) == [2, 3]
         assert connect("ben").request({"type": "resume"})["results"] == []
+
+
+class TestAFailingSubscribe:
+    """After joining something fails: the client knows no position, so it is not subscribed."""
+
+    @pytest.fixture
+    def failing(
+        self, server: RunningServer, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[None]:
+        part, name = request.param
+        owner = getattr(server.web.server.engine, part)
+        works = getattr(owner, name)
+
+        async def fail(topic: str, *arguments: Any, **more: Any) -> Any:
+            if topic.startswith("user/"):  # the inbox, which is followed from the start
+                return await works(topic, *arguments, **more)
+            raise Unavailable("broken")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, fail)
+            yield
+
+    def check_nothing_follows(self, server: RunningServer, ana: Client) -> None:
+        (connection,) = (each for each in server.web.server.register.all() if each.v1)
+        assert "pov/acme" not in server.call(lambda: list(connection.topics))
+        publish(server, 1)
+        assert ana.request({"type": "ping"})["type"] == "pong"
+        assert not ana._early
+
+    @pytest.mark.parametrize(
+        ("failing", "fields"),
+        [
+            (("sets", "add"), {"durable": True}),
+            (("marks", "get"), {}),
+            (("log", "read"), {"since": {"offset": 0}}),
+        ],
+        indirect=["failing"],
+        ids=["durable", "mark", "digest"],
+    )
+    @pytest.mark.parametrize("many", [False, True])
+    def test_leaves_the_connection_as_it_was(
+        self,
+        server: RunningServer,
+        connect: Connect,
+        failing: None,
+        fields: dict[str, Any],
+        many: bool,
+    ) -> None:
+        plain = connect("ben", v1=False)
+        epoch = subscribe(plain)["epoch"]
+        plain.socket.close()
+        publish(server, 1200)
+        if "since" in fields:
+            fields = {"since": {**fields["since"], "epoch": epoch}}
+        ana = connect()
+        if many:
+            request = {"type": "subscribe", "povIds": ["acme"], **fields}
+            (answer,) = ana.request(request)["results"]
+        else:
+            answer = subscribe(ana, **fields)
+        assert answer["code"] == "unavailable"
+        while server.call(lambda: len(server.web.server.register)) > 1:
+            pass
+        self.check_nothing_follows(server, ana)
+
+    def test_on_a_disk_that_is_full_remembers_nothing_and_can_be_tried_again(
+        self, server: RunningServer, connect: Connect
+    ) -> None:
+        engine = server.web.server.engine
+        if not isinstance(engine, SqliteEngine):
+            return  # only a disk can be full
+        ana = connect()
+        engine._connections[0].execute("PRAGMA query_only = 1")
+        assert subscribe(ana, durable=True)["code"] == "unavailable"
+        engine._connections[0].execute("PRAGMA query_only = 0")
+        self.check_nothing_follows(server, ana)
+        assert ana.request({"type": "resume"})["results"] == []
+        assert subscribe(ana, durable=True)["offset"] == 1
+        publish(server, 1)
+        assert offsets(ana, 1) == [2]
+
+    @pytest.mark.parametrize("failing", [("sets", "add")], indirect=True)
+    def test_keeps_a_subscription_that_was_there(
+        self, server: RunningServer, connect: Connect, failing: None
+    ) -> None:
+        ana = connect()
+        assert subscribe(ana)["offset"] == 0
+        assert subscribe(ana, durable=True)["code"] == "unavailable"
+        publish(server, 1)
+        assert offsets(ana, 1) == [1]
 
 
 def notify(
