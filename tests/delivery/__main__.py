@@ -60,6 +60,7 @@ def table(report: Report) -> list[str]:
         ),
         ("sent", f"{counts['sent']:,}"),
         ("acknowledged", f"{acked:,} ({acked / report.seconds:,.0f} per second)"),
+        ("notifications acknowledged", f"{counts.get('notified', 0):,}"),
         ("acknowledged again", f"{counts.get('repeated', 0):,}"),
         ("requests of unknown outcome", f"{counts.get('unknown', 0):,}"),
         ("given up after that", f"{counts.get('given up', 0):,}"),

@@ -18,6 +18,7 @@ from tests.delivery.activities import MAIN, POVS, QUIET, Push, checksum, decode_
 from tests.delivery.clients import PATIENCE_S, Http, connect, make_token
 from tests.delivery.consumers import Consumer
 from tests.delivery.history import Verdict, check, find_idleness
+from tests.delivery.inbox import Device, Inbox, Notifier
 from tests.delivery.nemesis import WEIGHTS, Nemesis, Victim
 from tests.delivery.producers import HttpProducer, Producer, SocketProducer
 from tests.delivery.proxy import Proxy
@@ -91,6 +92,8 @@ class Run:
         self._proxy = Proxy(server.port)
         self._consumers: list[Consumer] = []
         self._producers: list[Producer] = []
+        self._inbox = Inbox(self._history.notes)
+        self._devices: list[Device] = []
         self._faults: Mapping[str, int] = {}
 
     async def run(self) -> Report:
@@ -99,7 +102,8 @@ class Run:
         await self._proxy.start()
         self._make_clients()
         async with asyncio.TaskGroup() as tasks:
-            reading = [tasks.create_task(each.run()) for each in self._consumers]
+            readers: Sequence[Consumer | Device] = [*self._consumers, *self._devices]
+            reading = [tasks.create_task(each.run()) for each in readers]
             for consumer in self._consumers:
                 await consumer.joined.wait()
             writing = [tasks.create_task(each.run()) for each in self._producers]
@@ -115,6 +119,8 @@ class Run:
         self._proxy.close()
         await asyncio.to_thread(self._stop)
         history = self._history
+        if history.durable:
+            self._inbox.check()
         verdict = check(history)
         idle = find_idleness(history, sum(self._faults.values()), verdict)
         return Report(
@@ -122,7 +128,7 @@ class Run:
             verdict,
             self._faults,
             {"sent": len(history.numbers), **history.counts},
-            {consumer.name: consumer.received for consumer in self._consumers},
+            {each.name: each.received for each in readers},
             Counter(str(code or "lost") for each in self._consumers for code in each.closes),
             self._server.starts,
             seconds,
@@ -131,7 +137,7 @@ class Run:
 
     @property
     def _clients(self) -> Sequence[Victim]:
-        return [*self._consumers, *self._producers]
+        return [*self._consumers, *self._devices, *self._producers]
 
     def _make_clients(self) -> None:
         history, near, far = self._history, self._server.port, self._proxy.port
@@ -159,6 +165,9 @@ class Run:
             SocketProducer(history, near, "socket-a", MAIN, rate * 0.03, seed),
             SocketProducer(history, far, "socket-quiet", QUIET, rate * 0.02, seed),
         ]
+        if history.durable:  # in memory no promise about an inbox outlasts a kill
+            self._devices = [Device(history, far, self._inbox)]
+            self._producers.append(Notifier(history, near, rate * 0.02, seed, self._inbox))
 
     async def _disturb(self) -> None:
         """Let the nemesis work to its end."""
@@ -199,6 +208,9 @@ class Run:
             asyncio.ensure_future(each.catch_up(ends[each.team])) for each in self._consumers
         ]
         await self._expect(catching_up, [each.name for each in self._consumers])
+        last = [asyncio.ensure_future(each.catch_up()) for each in self._devices]
+        if last:
+            await self._expect(last, [each.name for each in self._devices])
         await self._read_history()
 
     async def _expect(self, work: Sequence[asyncio.Task[None]], names: Sequence[str]) -> None:
