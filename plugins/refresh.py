@@ -16,7 +16,7 @@ class Refresh(Message, tag="refresh"):
 class Refreshed(Message, tag="refreshed"):
     """The socket lives until `expires_at` (RFC 3339).
 
-    `lost` are the PoVs that the new token does not cover; the connection is unsubscribed from them.
+    `lost` are the PoVs that the new token does not let it be subscribed to; it no longer is.
     """
 
     expires_at: str

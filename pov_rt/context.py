@@ -249,8 +249,9 @@ class Host(Protocol[S_co]):
     def regrant(self, connection_id: str, identity: Identity) -> Sequence[str]:
         """Give a connection of this node a newer token of the same user.
 
-        Returns the PoVs it was subscribed to and may see no longer; they are unsubscribed. Raises
-        `TokenError` for another user or an older token, `NotFound` for an unknown connection.
+        Returns the PoVs it was subscribed to and may not be any longer; they are unsubscribed.
+        Raises `TokenError` for another user or an older token (that was issued earlier; where one
+        does not say: that expires earlier), `NotFound` for an unknown connection.
         """
 
 
@@ -339,8 +340,9 @@ class Context(Protocol[S_co]):
     async def listen(self, pov_id: str) -> None:
         """Have this connection get what the plugin broadcasts to listeners, from now on.
 
-        Until it unsubscribes from the PoV. What is broadcast before the handler's reply comes
-        before it.
+        Until it unsubscribes from the PoV, or a newer token does not grant `collaborate`. What is
+        broadcast before the handler's reply comes before it. Raises `Forbidden` without that grant
+        or without a subscription, `Unavailable`.
         """
 
     def send(self, message: Message) -> None:

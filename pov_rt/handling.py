@@ -26,7 +26,7 @@ from pov_rt.errors import (
     Unavailable,
 )
 from pov_rt.filters import Only, Since
-from pov_rt.hosting import PluginHost, sees, topic_name
+from pov_rt.hosting import PluginHost, may_subscribe, topic_name
 from pov_rt.inbox import acked
 from pov_rt.messages import Message, NewActivity
 from pov_rt.publishing import may_publish, publisher_of
@@ -122,6 +122,10 @@ class ConnectionContext:
         finally:
             if is_new:
                 self.joining.discard(name)
+        if topic_name(self.grants, pov_id) != name or not may_subscribe(self.grants, pov_id):
+            # The token was replaced meanwhile, by one that did not see this subscription to end it.
+            services.hub.leave(connection, name)
+            raise _not_covered()
         if self.starting is None:
             self.starting = []
         self.starting.append(name)
@@ -138,8 +142,8 @@ class ConnectionContext:
         )
 
     def _check_subscribe(self, pov_id: str) -> None:
-        if not self.grants.may("subscribe") or not sees(self.grants, pov_id):
-            raise Forbidden("The token does not cover this PoV", field="povId")
+        if not may_subscribe(self.grants, pov_id):
+            raise _not_covered()
 
     async def cursor(self, pov_id: str) -> Position | None:
         """Return up to where this device acknowledged the PoV; None if it never did."""
@@ -198,9 +202,22 @@ class ConnectionContext:
     async def listen(self, pov_id: str) -> None:
         """Have this connection get what the plugin broadcasts to listeners."""
         hub, name = self.host.services.hub, self.host.channel(pov_id)
-        if name not in self._connection.topics:
-            await hub.join(self._connection, name)
-            hub.start(self._connection, name)
+        self._check_listen(pov_id)
+        if name in self._connection.topics:
+            return
+        await hub.join(self._connection, name)
+        try:
+            self._check_listen(pov_id)  # the subscription may have ended meanwhile
+        except Forbidden:
+            hub.leave(self._connection, name)
+            raise
+        hub.start(self._connection, name)
+
+    def _check_listen(self, pov_id: str) -> None:
+        if not self.grants.may("collaborate"):
+            raise Forbidden("The token does not grant 'collaborate'")
+        if not self.subscribed(pov_id):
+            raise Forbidden("Subscribe first", field="povId")
 
     def send(self, message: Message) -> None:
         """Send to this connection, before the reply."""
@@ -271,3 +288,7 @@ class ConnectionContext:
         if not isinstance(message, Message):
             raise TypeError(f"`instead` returned {type(message).__name__}; it must be a Message")
         return encode_reply(message, self.request_id)
+
+
+def _not_covered() -> Forbidden:
+    return Forbidden("The token does not cover this PoV", field="povId")

@@ -89,11 +89,15 @@ class Services:
         if not self.hub.leave(connection, name):
             return False
         pov_id = wire_id(name)
-        for topic in list(connection.topics.values()):
-            if topic.wire_id == pov_id and topic.kind not in ("user", "team"):
-                self.hub.leave(connection, topic.name)
+        self.leave_channels(connection, pov_id)
         self.unsubscribed(pov_id, connection)
         return True
+
+    def leave_channels(self, connection: Connection, pov_id: str | None = None) -> None:
+        """End what plugins broadcast to listeners, on one PoV or on all."""
+        for topic in list(connection.topics.values()):
+            if pov_id in (None, topic.wire_id) and topic.kind not in ("pov", "team", "user"):
+                self.hub.leave(connection, topic.name)
 
 
 class PluginHost:
@@ -269,7 +273,7 @@ class PluginHost:
         old = connection.identity
         if identity.user_id != old.user_id:
             raise TokenError("The token is another user's")
-        if identity.expires_at < old.expires_at:
+        if _is_older(identity, old):
             raise TokenError("The token is older than the one in use")
         connection.identity = identity
         clock = self.services.clock
@@ -280,11 +284,13 @@ class PluginHost:
             for pov_id in (
                 topic.wire_id for topic in connection.topics.values() if topic.is_subscription
             )
-            if not sees(identity.grants, pov_id)
+            if not may_subscribe(identity.grants, pov_id)
             or topic_name(identity.grants, pov_id) not in connection.topics
         ]
         for pov_id in lost:
             self.services.leave(connection, topic_name(old.grants, pov_id))
+        if not identity.grants.may("collaborate"):
+            self.services.leave_channels(connection)
         return lost
 
 
@@ -304,8 +310,17 @@ def _describe(connection: Connection, now: float) -> ConnectionInfo:
     )
 
 
-def sees(grants: Grants, pov_id: str) -> bool:
-    """Tell whether a PoV, or with `*` the team feed, may be seen."""
+def _is_older(identity: Identity, than: Identity) -> bool:
+    """Compare two tokens: by their expiry only if one does not say when it was issued."""
+    if identity.issued_at is not None and than.issued_at is not None:
+        return identity.issued_at < than.issued_at
+    return identity.expires_at < than.expires_at
+
+
+def may_subscribe(grants: Grants, pov_id: str) -> bool:
+    """Tell whether a PoV, or with `*` the team feed, may be subscribed to."""
+    if not grants.may("subscribe"):
+        return False
     return grants.sees_all if pov_id == TEAM_FEED else grants.sees(pov_id)
 
 

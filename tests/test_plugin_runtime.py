@@ -253,11 +253,11 @@ def test_a_newer_token_takes_over_and_takes_away(server: RunningServer) -> None:
     ana = server.connect("ana", ttl_s=60)
     for pov_id in ("acme", "other", "*"):
         ana.request({"type": "subscribe", "povId": pov_id})
+    older = server.token("ana")
     newer = server.token("ana", povs=["acme"])
     lost = ask(ana, "regrant", text=newer)["text"]
     assert sorted(lost.split(",")) == ["*", "other"]
     assert ana.request({"type": "subscribe", "povId": "other"})["code"] == "forbidden"
-    older = server.token("ana", ttl_s=30)
     assert ask(ana, "regrant", text=older)["code"] == "token_invalid"
     assert ask(ana, "regrant", text=server.token("ben"))["code"] == "token_invalid"
     assert server.call(lambda: server.web.server.subscriptions) == 1
