@@ -240,7 +240,8 @@ class Host(Protocol[S_co]):
         """Refuse tokens on all nodes, after restarts too, and close the connections with one.
 
         One by its id (`jti`), or those of a user, or without a user of everybody, that were issued
-        before an instant (seconds since 1970; for a user now, if none is given).
+        before an instant (seconds since 1970; for a user now, if none is given). None undoes
+        another. Raises `Unavailable` if it holds only until the nodes restart: do it again.
         """
 
     def verify(self, token: str) -> Identity:

@@ -7,12 +7,11 @@ import logging
 import math
 import re
 from collections import deque
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from pov_rt.auth.keys import Keyring
-from pov_rt.auth.revocations import Revocation, Revocations, decode_revocation
+from pov_rt.auth.revocations import Revocation, Revocations
 from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.clock import Clock, SystemClock, rfc3339
 from pov_rt.connection import Connection, Transport
@@ -20,9 +19,10 @@ from pov_rt.context import Fetch, Guarantee
 from pov_rt.dispatch import Dispatcher
 from pov_rt.durable import Durable
 from pov_rt.encoding import encode
-from pov_rt.engine.base import Engine, Entry
+from pov_rt.engine.base import Engine
 from pov_rt.engine.open import open_engine
 from pov_rt.errors import CloseCode, Unavailable
+from pov_rt.follower import NodeFollower
 from pov_rt.frames import text_frame
 from pov_rt.health import Health
 from pov_rt.hosting import Services
@@ -40,8 +40,6 @@ from pov_rt.version import VERSION
 
 log = logging.getLogger(__name__)
 
-REVOCATIONS = "revocations"
-"""The engine's set of them."""
 WAVE_SIZE = 50
 MAX_WAVES = 20
 COME_BACK_S = 5.0
@@ -79,7 +77,7 @@ class Server:
             close=self.close,
             revoke=self._enforce,
         )
-        self.revocations = Revocations()
+        self.revocations = Revocations(self.engine.sets, self.clock, settings.auth.revocation_s)
         self.tokens.revoked = self.revocations.covers
         self.publishing = Publishing(self.engine, settings.limits, self.clock)
         self.health = Health(settings.ping, settings.auth, self.clock, self.close)
@@ -135,10 +133,9 @@ class Server:
 
     async def start(self) -> None:
         """Open the engine and start the plugins. Raises `Unavailable` or `PluginError`."""
-        await self.engine.start(_Follower(self))
+        await self.engine.start(NodeFollower(self.hub, self.register, self._reread_revocations))
         await self.engine.watch(NODES)
-        for body in (await self.engine.sets.members(REVOCATIONS)).values():
-            self.revocations.add(decode_revocation(body))
+        await self.revocations.load()
         await self.plugins.start()
         await self.keyring.refresh_jwks(self._fetch_jwks)
         # Without auth.jwks_url, too: a reload may bring one.
@@ -311,19 +308,27 @@ class Server:
         now = self.clock.monotonic()
         self.health.sweep(now)
         self.hub.sweep(now)
+        self.revocations.sweep(now)
 
     async def revoke(self, revocation: Revocation) -> None:
-        """Refuse tokens from now on, after restarts too, and close the connections with one."""
-        expires_at = self.clock.time() + self.settings.auth.revocation_s
-        await self.engine.sets.add(
-            REVOCATIONS, revocation.name, encode(revocation), expires_at=expires_at
-        )
+        """Refuse tokens from now on, after restarts too, and close the connections with one.
+
+        Raises `Unavailable` if it could not be stored: it is in force, but not after restarts.
+        """
+        # Not the other way round: while the disk is full, a stolen token would stay good.
         self.register.revoke(revocation)
+        await self.revocations.store(revocation)
 
     def _enforce(self, revocation: Revocation) -> None:
         self.revocations.add(revocation)
         for connection in self.register.all():
             if revocation.covers(connection.identity):
+                self.close(connection, CloseCode.TOKEN)
+
+    async def _reread_revocations(self) -> None:
+        await self.revocations.load()
+        for connection in self.register.all():
+            if self.revocations.covers(connection.identity):
                 self.close(connection, CloseCode.TOKEN)
 
     def reload(self, auth: AuthSettings) -> None:
@@ -390,24 +395,3 @@ class Server:
         if response.status != 200:
             raise ValueError(f"the answer has status {response.status}")
         return response.body
-
-
-class _Follower:
-    """Gives the hub what concerns topics, and the register what nodes tell each other."""
-
-    def __init__(self, server: Server) -> None:
-        self._hub = server.hub
-        self._register = server.register
-
-    def entries(self, topic: str, epoch: str, entries: Sequence[Entry]) -> None:
-        self._hub.entries(topic, epoch, entries)
-
-    def signal(self, topic: str, body: bytes, origin: str) -> None:
-        if topic == NODES:
-            self._register.hear(body)
-        else:
-            self._hub.signal(topic, body, origin)
-
-    def uncertain(self, topic: str) -> None:
-        if topic != NODES:
-            self._hub.uncertain(topic)

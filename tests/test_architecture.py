@@ -44,7 +44,7 @@ LAYERS = (
         "health",
         "blocked",
     ),
-    ("execution", "dispatch", "hosting", "handling", "plugin_runtime", "requests"),
+    ("execution", "dispatch", "follower", "hosting", "handling", "plugin_runtime", "requests"),
     ("server",),
     ("web",),
     (

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace
 
 from pov_rt.auth.grants import Kind
-from pov_rt.clock import ManualClock
+from pov_rt.auth.revocations import Revocation, Revocations
+from pov_rt.clock import ManualClock, SystemClock
 from pov_rt.context import Response
-from pov_rt.errors import TokenError, Unavailable
+from pov_rt.errors import CloseCode, TokenError, Unavailable
 from pov_rt.registry import build_registry
 from pov_rt.server import TURN_PARTINGS, Server
 from pov_rt.settings import (
@@ -162,6 +163,76 @@ def test_those_who_are_cut_off_together_are_let_go_in_turns_and_may_come_back_at
         assert sum(server.closes.values()) == many + 1, "nobody is left at the end"
 
     asyncio.run(run())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110  (a task of the server changes it)
+        await asyncio.sleep(0)
+
+
+def test_a_revocation_is_in_force_though_the_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise Unavailable
+
+    async def run() -> None:
+        server = Server(make_settings(), REGISTRY, fetch=nothing, clock=ManualClock())
+        await server.start()
+        _, to_ana = connect(server, "ana")
+        monkeypatch.setattr(server.engine.sets, "add", refuse)
+        with pytest.raises(Unavailable):
+            await server.revoke(Revocation(user_id="ana"))
+        assert to_ana.closed_with is CloseCode.TOKEN
+        await server.stop()
+
+    asyncio.run(run())
+
+
+def test_revocations_that_were_not_heard_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pov_rt.follower.RETRY_S", 0.0)
+
+    async def run() -> None:
+        clock = ManualClock()
+        server = Server(make_settings(), REGISTRY, fetch=nothing, clock=clock)
+        await server.start()
+        (_, to_ana), (_, to_ben) = connect(server, "ana"), connect(server, "ben")
+        other = Revocations(server.engine.sets, clock, 60.0)
+        await other.store(Revocation(user_id="ana", before=clock.time() + 1))
+        follower: Any = server.engine.log.follower  # type: ignore[attr-defined]
+        members, asked = server.engine.sets.members, 0
+
+        async def fail_once(name: str) -> Mapping[str, bytes]:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                raise Unavailable
+            return await members(name)
+
+        monkeypatch.setattr(server.engine.sets, "members", fail_once)
+        follower.uncertain(NODES)
+        follower.uncertain(NODES)
+        await until(lambda: to_ana.closed_with is CloseCode.TOKEN)
+        assert to_ben.closed_with is None
+        assert asked == 2
+        await other.store(Revocation(user_id="ben", before=clock.time() + 1))
+        follower.uncertain(NODES)
+        await until(lambda: to_ben.closed_with is CloseCode.TOKEN)
+        await server.stop()
+
+    asyncio.run(run())
+
+
+def test_revocations_are_swept(server: RunningServer) -> None:
+    def sweep() -> int:
+        node = server.web.server
+        node.revocations.add(Revocation(token_id="t"))
+        node.clock = ManualClock(node.clock.monotonic() + 40 * 86400.0)
+        try:
+            node.sweep()
+        finally:
+            node.clock = SystemClock()
+        return len(node.revocations)
+
+    assert server.call(sweep) == 0
 
 
 def test_many_connections_are_closed_in_waves() -> None:

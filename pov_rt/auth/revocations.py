@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 import msgspec
 
 from pov_rt.auth.tokens import Identity
+from pov_rt.clock import Clock
+from pov_rt.engine.base import Sets
+
+REVOCATIONS = "revocations"
+"""The engine's set of them."""
 
 
 class Revocation(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -20,7 +27,7 @@ class Revocation(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def name(self) -> str:
-        """What it is kept under; a later one of the same name takes its place."""
+        """What it is kept under; of two with the same name one covers all that the other does."""
         if self.token_id is not None:
             return f"token {self.token_id}"
         return "all" if self.user_id is None else f"user {self.user_id}"
@@ -34,19 +41,63 @@ class Revocation(msgspec.Struct, frozen=True, omit_defaults=True):
         issued_at = identity.issued_at
         return self.before is None or issued_at is None or issued_at < self.before
 
+    def is_wider(self, than: Revocation) -> bool:
+        """Tell whether it covers more than another one of the same name."""
+        return than.before is not None and (self.before is None or self.before > than.before)
 
-decode_revocation = msgspec.json.Decoder(Revocation).decode
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Revocation).decode
 
 
 class Revocations:
-    """All that are in force on this node. Owner: the server. Looked at for each token."""
+    """All that are in force on this node, each for `keep_s`, and those that are stored.
 
-    def __init__(self) -> None:
+    Owner: the server. Looked at for each token.
+    """
+
+    def __init__(self, sets: Sets, clock: Clock, keep_s: float) -> None:
+        self._sets = sets
+        self._clock = clock
+        self._keep_s = keep_s
         self._by_name: dict[str, Revocation] = {}
+        # The instants (monotonic) in their order, for all are kept equally long.
+        self._ends: dict[str, float] = {}
 
-    def add(self, revocation: Revocation) -> None:
-        """Put one into force."""
-        self._by_name[revocation.name] = revocation
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def add(self, revocation: Revocation) -> Revocation:
+        """Put one into force; return what now is, under its name.
+
+        One that says less than what is in force undoes nothing of it.
+        """
+        name = revocation.name
+        known = self._by_name.get(name)
+        if known is None or revocation.is_wider(known):
+            self._by_name[name] = known = revocation
+        self._ends.pop(name, None)
+        self._ends[name] = self._clock.monotonic() + self._keep_s
+        return known
+
+    async def store(self, revocation: Revocation) -> None:
+        """Have one outlast restarts, with what is stored under its name. Raises `Unavailable`."""
+        stored = await self._sets.get(REVOCATIONS, revocation.name)
+        if stored is not None:
+            self.add(_decode(stored))
+        in_force = self.add(revocation)
+        expires_at = self._clock.time() + self._keep_s
+        await self._sets.add(REVOCATIONS, in_force.name, _encode(in_force), expires_at=expires_at)
+
+    async def load(self) -> None:
+        """Put into force what is stored. Raises `Unavailable`."""
+        for body in (await self._sets.members(REVOCATIONS)).values():
+            self.add(_decode(body))
+
+    def sweep(self, now: float) -> None:
+        """Forget those that were kept for long enough; `now` is monotonic."""
+        for name in list(takewhile(lambda name: self._ends[name] <= now, self._ends)):
+            del self._ends[name], self._by_name[name]
 
     def covers(self, identity: Identity) -> bool:
         """Tell whether a token is void."""

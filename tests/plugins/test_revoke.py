@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,14 @@ def test_everybodys_older_tokens_end(server: RunningServer) -> None:
     assert code_of(server, old) == "upgrade_required"
     assert revoke(server, issuedBefore="2999-01-01T00:00:00Z")[0] == 204
     assert code_of(server, old) == "token_revoked"
+
+
+@pytest.mark.parametrize("user_id", ["ana", None])
+def test_an_earlier_instant_undoes_nothing(server: RunningServer, user_id: str | None) -> None:
+    old, node = server.token("ana"), server.web.server
+    for before in (4e9, 1e9):
+        server.run(partial(node.revoke, Revocation(user_id=user_id, before=before)))
+        assert code_of(server, old) == "token_revoked"
 
 
 def test_another_nodes_word_is_enough(server: RunningServer, connect: Connect) -> None:
