@@ -1,5 +1,6 @@
 """Pages of what happened on a PoV, both ways, also of chosen sorts of activities alone."""
 
+import asyncio
 from typing import Annotated
 
 from pov_rt.plugin import (
@@ -10,6 +11,7 @@ from pov_rt.plugin import (
     Length,
     Message,
     Offset,
+    Only,
     Part,
     Plugin,
     PovId,
@@ -20,9 +22,12 @@ from pov_rt.plugin import (
 
 plugin = Plugin("history")
 
-PAGE = 500
+PAGE = 200
+"""Activities looked at in one turn of the loop: 2 to 4 ms if each has 16 KiB."""
 MAX_SEARCHED = 5_000
 """Activities looked at for one answer: what is rare takes several, each with where to go on."""
+MAX_BYTES = 256 * 1024
+"""Of activities in one answer, save for the last one of them."""
 
 Names = Annotated[list[Annotated[str, Length(1, 64)]], Length(1, 20)]
 
@@ -63,40 +68,43 @@ class Page(Message, tag="history_page"):
     next: int | UnsetType = UNSET
 
 
-@plugin.on(History, grant="subscribe")
+@plugin.on(History, grant="subscribe", rate="10/s")
 async def history(message: History, context: Context) -> Page:
     """Answer one page."""
     if message.after is not UNSET and message.before is not UNSET:
         raise InvalidMessage(field="before", detail="Send after or before, not both")
     reverse = message.after is UNSET
     at = (message.before or 0) if message.after is UNSET else message.after
+    only = Only(types=_set(message.types), actions=_set(message.actions), users=_set(message.users))
     found: list[Item] = []
-    searched, more = 0, True
-    while more and len(found) < message.limit and searched < MAX_SEARCHED:
-        page = await context.host.history(message.pov_id, after=at, limit=PAGE, reverse=reverse)
-        more = len(page.activities) == PAGE
-        for offset, activity in page.activities:
-            at = offset
-            searched += 1
-            if is_wanted(activity, message):
-                found.append(Item(data=activity, offset=offset))
-                if len(found) == message.limit:
-                    more = offset != (page.oldest_offset if reverse else page.offset)
-                    break
+    size = 0
+    for _ in range(MAX_SEARCHED // PAGE):
+        left = message.limit - len(found)
+        page = await context.host.history(
+            message.pov_id,
+            after=at,
+            # Without a filter no more is looked at than is answered.
+            limit=PAGE if only else min(PAGE, left),
+            reverse=reverse,
+            only=only,
+            max_bytes=MAX_BYTES - size,
+        )
+        found += [Item(data=activity, offset=offset) for offset, activity in page.activities[:left]]
+        size += page.size
+        next_at = found[-1].offset if len(page.activities) > left else page.next
+        if next_at is None or len(found) == message.limit or size >= MAX_BYTES:
+            break
+        at = next_at
+        await asyncio.sleep(0)  # an engine in memory lets nobody else have a turn
     return Page(
         pov_id=message.pov_id,
         epoch=page.epoch,
         offset=page.offset,
         oldest_offset=page.oldest_offset,
         activities=found,
-        next=at if more else UNSET,
+        next=UNSET if next_at is None else next_at,
     )
 
 
-def is_wanted(activity: Activity, message: History) -> bool:
-    """Tell whether an activity is of the sort that is asked for."""
-    return (
-        (message.types is UNSET or activity.type in message.types)
-        and (message.actions is UNSET or activity.action in message.actions)
-        and (message.users is UNSET or activity.user_id in message.users)
-    )
+def _set(names: list[str] | UnsetType) -> frozenset[str] | UnsetType:
+    return UNSET if names is UNSET else frozenset(names)

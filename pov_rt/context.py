@@ -86,12 +86,17 @@ class ConnectionInfo(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class HistoryPage(msgspec.Struct, frozen=True):
-    """Activities with their offsets, and the state of the log when they were read."""
+    """Activities with their offsets, and the state of the log when they were read.
+
+    `next` is the `after` of what follows; None if there is no more. `size` is in bytes.
+    """
 
     activities: Sequence[tuple[int, Activity]]
     epoch: str
     offset: int
     oldest_offset: int
+    next: int | None = None
+    size: int = 0
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -200,9 +205,20 @@ class Host(Protocol[S_co]):
         """Count what happened on a PoV after an offset, the newest 10,000 at most."""
 
     async def history(
-        self, pov_id: str, *, after: int = 0, limit: int = 100, reverse: bool = False
+        self,
+        pov_id: str,
+        *,
+        after: int = 0,
+        limit: int = 100,
+        reverse: bool = False,
+        only: Only | None = None,
+        max_bytes: int | None = None,
     ) -> HistoryPage:
-        """Read up to `limit` activities after an offset; `reverse`: before it (0: the newest)."""
+        """Read up to `limit` activities after an offset; `reverse`: before it (0: the newest).
+
+        1,000 at most. What `only` leaves out counts as read. The page ends with the activity that
+        makes it `max_bytes` long.
+        """
 
     @property
     def fetch(self) -> Fetch:

@@ -30,6 +30,7 @@ from pov_rt.errors import (
     NotFound,
     TokenError,
 )
+from pov_rt.filters import Only, read_head
 from pov_rt.hub import Hub
 from pov_rt.inbox import Inboxes
 from pov_rt.limits import SeenIds
@@ -207,20 +208,39 @@ class PluginHost:
         return await make_digest(self.services.engine.log, pov_topic(pov_id), after)
 
     async def history(
-        self, pov_id: str, *, after: int = 0, limit: int = 100, reverse: bool = False
+        self,
+        pov_id: str,
+        *,
+        after: int = 0,
+        limit: int = 100,
+        reverse: bool = False,
+        only: Only | None = None,
+        max_bytes: int | None = None,
     ) -> HistoryPage:
         """Read up to `limit` activities."""
-        page = await self.services.engine.log.read(
-            pov_topic(pov_id), after, min(limit, MAX_HISTORY), reverse=reverse
+        limit = min(limit, MAX_HISTORY)
+        top, entries = await self.services.engine.log.read(
+            pov_topic(pov_id), after, limit, reverse=reverse
         )
-        activities = [
-            (
-                entry.offset,
-                msgspec.structs.replace(_activity.decode(entry.body), at=rfc3339(entry.at)),
-            )
-            for entry in page.entries
-        ]
-        return HistoryPage(activities, page.top.epoch, page.top.offset, page.top.oldest)
+        activities: list[tuple[int, Activity]] = []
+        at, read, size = after, 0, 0
+        for entry in entries:
+            at = entry.offset
+            read += 1
+            # To look at the head alone costs a fraction of decoding all of it.
+            if only and not only.wants(read_head(entry.body)):
+                continue
+            activity = _activity.decode(entry.body)
+            activities.append((at, msgspec.structs.replace(activity, at=rfc3339(entry.at))))
+            size += len(entry.body)
+            if max_bytes is not None and size >= max_bytes:
+                break
+        # As many as were asked for, or fewer than were there: something may follow.
+        is_last = at <= top.oldest if reverse else at >= top.offset
+        more = (read == limit or read < len(entries)) and not is_last
+        return HistoryPage(
+            activities, top.epoch, top.offset, top.oldest, at if more else None, size
+        )
 
     def announce(self, event: Event) -> None:
         """Tell the plugins of this node that hear it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -61,6 +63,69 @@ def test_chosen_sorts_are_found_however_rare(server: RunningServer, connect: Con
     assert offsets(ask(ana, users=["cy"], after=0, limit=1)) == [1]
     assert offsets(ask(ana, types=["phase"], users=["bo"])) == [7202]
     assert offsets(ask(ana, types=["phase"], actions=["done"], after=7200)) == []
+
+
+def test_a_page_of_large_activities_ends_early_and_leads_on(
+    server: RunningServer, connect: Connect
+) -> None:
+    for _ in range(4):
+        publish(server, 10, details={"text": "x" * 15_000})
+    ana = connect()
+    for start, name in (({"after": 0}, "after"), ({}, "before")):
+        found: list[int] = []
+        cursor: dict[str, int] = dict(start)
+        while not found or cursor:
+            page = ask(ana, limit=1000, **cursor)
+            assert len(json.dumps(page)) < 256 * 1024 + 16 * 1024
+            found += offsets(page)
+            cursor = {name: page["next"]} if "next" in page else {}
+        assert found == (list(range(1, 41)) if start else list(range(40, 0, -1)))
+    assert offsets(ask(ana, types=["task"], limit=1000))[-1] > 20
+
+
+def test_more_than_was_asked_for_is_left_for_the_next_page(
+    server: RunningServer, connect: Connect
+) -> None:
+    publish(server, 5)
+    ana = connect()
+    page = ask(ana, types=["task"], limit=3)
+    assert (offsets(page), page["next"]) == ([5, 4, 3], 3)
+    page = ask(ana, types=["task"], limit=2, before=3)
+    assert (offsets(page), "next" in page) == ([2, 1], False)
+
+
+def test_others_have_their_turn_while_what_is_rare_is_searched(
+    server: RunningServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(5):
+        publish(server, 1000)
+    log, turns = server.web.server.engine.log, [0]
+    read, reads = log.read, list[int]()
+
+    def tick() -> None:
+        turns[0] += 1
+        if len(reads) < 25:
+            asyncio.get_running_loop().call_soon(tick)
+
+    async def watch(*args: Any, **fields: Any) -> Any:
+        if not reads:
+            tick()
+        reads.append(turns[0])
+        return await read(*args, **fields)
+
+    monkeypatch.setattr(log, "read", watch)
+    monkeypatch.setattr("pov_rt.hosting._activity", None)
+    page = ask(connect(), types=["rare"])
+    assert (page["activities"], "next" in page) == ([], False)
+    assert len(reads) == 25
+    assert len(set(reads)) == 25
+
+
+def test_who_asks_too_often_waits(connect: Connect) -> None:
+    ana = connect()
+    codes = [ask(ana).get("code") for _ in range(30)]
+    assert codes[:20] == [None] * 20
+    assert "rate_limited" in codes
 
 
 @pytest.mark.parametrize(
