@@ -1,22 +1,37 @@
 """For services: who is connected, and an end to a user's connections."""
 
-from pov_rt.plugin import ConnectionInfo, Part, Plugin, Request
+from pov_rt.plugin import ConnectionInfo, InvalidMessage, Part, Plugin, Request
 
 plugin = Plugin("connections")
 
+MAX_NAMED = 1000
+"""Connections in one answer: 5 ms, for which all others wait."""
+
 
 class Connections(Part):
-    """The connections of this node."""
+    """The connections of this node, those first that are open for longest; `more` are not named."""
 
     node: str
     connections: list[ConnectionInfo]
+    more: int
 
 
 @plugin.http("GET", "/connections", grant="operate", service=True)
 def connections(request: Request) -> Connections:
-    """List the connections of this node, or with `?userId=` those of a user."""
-    user_id = request.query.get("userId")
-    return Connections(node=request.host.node, connections=list(request.host.connections(user_id)))
+    """List the connections of this node, or with `?userId=` a user's, `?limit=` at most."""
+    host, user_id = request.host, request.query.get("userId")
+    named = host.connections(user_id, limit=read_limit(request.query.get("limit")))
+    more = host.count_connections(user_id) - len(named)
+    return Connections(node=host.node, connections=list(named), more=more)
+
+
+def read_limit(text: str | None) -> int:
+    """Read a number from 1 to 1,000, which it is by default. Raises `InvalidMessage`."""
+    if text is None:
+        return MAX_NAMED
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:10]) <= MAX_NAMED:
+        raise InvalidMessage(f"limit must be a number from 1 to {MAX_NAMED}", field="limit")
+    return int(text[:10])
 
 
 @plugin.http("POST", "/users/{user_id}/disconnect", grant="operate", service=True)

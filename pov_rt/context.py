@@ -157,8 +157,13 @@ class Host(Protocol[S_co]):
     def node(self) -> str:
         """The name of this server process, another one each time it starts."""
 
-    def connections(self, user_id: str | None = None) -> Sequence[ConnectionInfo]:
-        """Return the connections of this node, or a user's."""
+    def connections(
+        self, user_id: str | None = None, *, limit: int | None = None
+    ) -> Sequence[ConnectionInfo]:
+        """Return the connections of this node, or a user's, the oldest first; at most `limit`."""
+
+    def count_connections(self, user_id: str | None = None) -> int:
+        """Return how many connections this node has, or a user has on it."""
 
     def devices(self, pov_id: str, user_id: str) -> Sequence[str]:
         """Return on which devices a user is subscribed to a PoV on this node, each once, sorted."""

@@ -148,14 +148,19 @@ class PluginHost:
         """The name of this server process."""
         return self.services.node
 
-    def connections(self, user_id: str | None = None) -> Sequence[ConnectionInfo]:
+    def connections(
+        self, user_id: str | None = None, *, limit: int | None = None
+    ) -> Sequence[ConnectionInfo]:
         """Return the connections of this node, or a user's."""
         now = self.clock.monotonic()
         register = self.services.register
-        return [
-            _describe(each, now)
-            for each in (register.all() if user_id is None else register.of(user_id))
-        ]
+        found = register.all() if user_id is None else register.of(user_id)
+        return [_describe(each, now) for each in found[:limit]]
+
+    def count_connections(self, user_id: str | None = None) -> int:
+        """Return how many there are."""
+        register = self.services.register
+        return len(register) if user_id is None else len(register.of(user_id))
 
     def devices(self, pov_id: str, user_id: str) -> Sequence[str]:
         """Return on which devices a user is subscribed to a PoV on this node."""

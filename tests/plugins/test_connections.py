@@ -46,6 +46,25 @@ def test_connections_are_listed_with_what_an_operator_asks(
     assert call(server, "/connections?userId=nobody", token)[1]["connections"] == []
 
 
+def test_a_node_with_many_names_some_and_counts_the_rest(
+    server: RunningServer, connect: Connect
+) -> None:
+    for user in ("ana", "ben", "ana", "cy"):
+        connect(user)
+    token = server.token("ops", Kind.SERVICE, can=["operate"])
+
+    def listed(query: str) -> tuple[list[str], int]:
+        answer = call(server, f"/connections{query}", token)[1]
+        return [each["userId"] for each in answer["connections"]], answer["more"]
+
+    assert listed("") == (["ana", "ben", "ana", "cy"], 0)
+    assert listed("?limit=3") == (["ana", "ben", "ana"], 1)
+    assert listed("?limit=1&userId=ana") == (["ana"], 1)
+    for wrong in ("0", "1001", "x", "-1", "9" * 5000, ""):
+        code, answer = call(server, f"/connections?limit={wrong}", token)
+        assert (code, answer["error"]["field"]) == (400, "limit")
+
+
 def test_a_user_is_disconnected_everywhere_and_told_to_stay_away(
     server: RunningServer, connect: Connect
 ) -> None:
