@@ -86,16 +86,14 @@ class ConnectionInfo(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class HistoryPage(msgspec.Struct, frozen=True):
-    """Activities with their offsets, and the state of the log when they were read.
-
-    `next` is the `after` of what follows; None if there is no more. `size` is in bytes.
-    """
+    """Activities (of `size` bytes) with their offsets, and the log's state when they were read."""
 
     activities: Sequence[tuple[int, Activity]]
     epoch: str
     offset: int
     oldest_offset: int
     next: int | None = None
+    """The `after` of what follows; None if there is no more."""
     size: int = 0
 
 
@@ -219,10 +217,9 @@ class Host(Protocol[S_co]):
         only: Only | None = None,
         max_bytes: int | None = None,
     ) -> HistoryPage:
-        """Read up to `limit` activities after an offset; `reverse`: before it (0: the newest).
+        """Read up to `limit` (1,000) activities after an offset; `reverse`: before it (0: newest).
 
-        1,000 at most. What `only` leaves out counts as read. The page ends with the activity that
-        makes it `max_bytes` long.
+        What `only` leaves out is counted. With `max_bytes` the page ends once it has as many.
         """
 
     @property
@@ -261,8 +258,8 @@ class Host(Protocol[S_co]):
         """Refuse tokens on all nodes, after restarts too, and close the connections with one.
 
         One by its id (`jti`), or those of a user, or without a user of everybody, that were issued
-        before an instant (seconds since 1970; for a user now, if none is given). None undoes
-        another. Raises `Unavailable` if it holds only until the nodes restart: do it again.
+        before an instant (seconds since 1970; for a user now, if none is given). None undoes one
+        before. `Unavailable`: it is in force, but only until the nodes restart.
         """
 
     def verify(self, token: str) -> Identity:
@@ -271,9 +268,9 @@ class Host(Protocol[S_co]):
     def regrant(self, connection_id: str, identity: Identity) -> Sequence[str]:
         """Give a connection of this node a newer token of the same user.
 
-        Returns the PoVs it was subscribed to and may not be any longer; they are unsubscribed.
-        Raises `TokenError` for another user or an older token (that was issued earlier; where one
-        does not say: that expires earlier), `NotFound` for an unknown connection.
+        Returns the PoVs it may be subscribed to no longer, and so is not. Raises `TokenError` for
+        another user or a token issued earlier (where one does not say: with an earlier expiry),
+        `NotFound` for an unknown connection.
         """
 
 
