@@ -20,9 +20,9 @@ SILENCE_S = 6.0
 """A user who has not renewed it for this long has stopped."""
 TICK_S = 0.5
 """A PoV is told of its typists at most this often, in one frame for all."""
+REPEAT_S = 3.0
+"""It is told again this often: a slow client may not have been sent the end."""
 MAX_NAMED = 20
-
-Where = Annotated[str, Length(0, 64)]
 
 
 class Typing(Message, tag="typing"):
@@ -30,7 +30,7 @@ class Typing(Message, tag="typing"):
 
     pov_id: PovId
     active: bool
-    where: Where | UnsetType = UNSET
+    where: Annotated[str, Length(0, 64)] | UnsetType = UNSET
 
 
 class Typist(Part):
@@ -49,12 +49,17 @@ class Typists(Message, tag="typing"):
 
 
 class Desk:
-    """What is to be looked at: PoVs that may have changed, users who stopped; and what was told."""
+    """PoVs to look at, users who stopped, and what each PoV was told; None: it is told anew."""
 
     def __init__(self) -> None:
         self.changed: set[str] = set()
         self.stopped: set[tuple[str, str]] = set()
-        self.told: dict[str, list[tuple[str, bytes]]] = {}
+        self.told: dict[str, list[tuple[str, bytes]] | None] = {}
+
+    def tell_anew(self, *pov_ids: str) -> None:
+        """Have PoVs told by the next tick, changed or not."""
+        self.changed.update(pov_ids)
+        self.told.update(dict.fromkeys(pov_ids))
 
 
 plugin = Plugin[Desk]("typing", pushes=[Typists])
@@ -85,8 +90,8 @@ async def typing(message: Typing, context: Context[Desk]) -> None:
 @plugin.subscribed
 def came(pov_id: str, context: Context[Desk]) -> None:
     """Tell a newcomer too who is typing."""
-    if context.state.told.pop(pov_id, None):
-        context.state.changed.add(pov_id)
+    if pov_id in context.state.told:
+        context.state.tell_anew(pov_id)
 
 
 @plugin.unsubscribed
@@ -98,30 +103,37 @@ def went(pov_id: str, context: Context[Desk]) -> None:
 
 @plugin.expired
 def fell_silent(pov_id: str, user_id: str, host: Host[Desk]) -> None:
-    """Take note that a user's time is over."""
-    host.state.changed.add(pov_id)
+    """Take note that a user's time is over; another node may have told of them."""
+    host.state.tell_anew(pov_id)
+
+
+@plugin.every(REPEAT_S)
+def repeat(host: Host[Desk]) -> None:
+    """Tell again who is typing."""
+    host.state.tell_anew(*host.state.told)
 
 
 @plugin.every(TICK_S)
 async def tick(host: Host[Desk]) -> None:
     """Tell each PoV on which somebody began or stopped."""
-    mine = host.state
-    stopped, mine.stopped = mine.stopped, set()
-    for pov_id, user_id in stopped:
-        await host.leases.remove(host.channel(pov_id), user_id)
-        mine.changed.add(pov_id)
-    changed, mine.changed = mine.changed, set()
-    for pov_id in changed:
-        now = [(each.member, each.body) for each in await host.leases.members(host.channel(pov_id))]
-        if now == mine.told.get(pov_id, []):
-            continue
-        users = [
-            Typist(user_id=user_id, where=where.decode() if where else UNSET)
-            for user_id, where in now[:MAX_NAMED]
-        ]
-        more = len(now) - len(users)
-        host.broadcast(pov_id, Typists(pov_id=pov_id, users=users, more=more))
-        if now:
+    mine, stopped, changed = host.state, host.state.stopped, host.state.changed
+    mine.stopped, mine.changed = set(), set()
+    try:
+        for pov_id, user_id in [*stopped]:
+            if not host.devices(pov_id, user_id):  # in another tab they may go on
+                await host.leases.remove(host.channel(pov_id), user_id)
+                changed.add(pov_id)
+            stopped.remove((pov_id, user_id))
+        for pov_id in [*changed]:
+            now = [(a.member, a.body) for a in await host.leases.members(host.channel(pov_id))]
+            changed.remove(pov_id)
+            if now == mine.told.get(pov_id, []):
+                continue
+            users = [Typist(user_id=a, where=b.decode() or UNSET) for a, b in now[:MAX_NAMED]]
+            host.broadcast(pov_id, Typists(pov_id=pov_id, users=users, more=len(now) - len(users)))
             mine.told[pov_id] = now
-        else:
-            mine.told.pop(pov_id, None)
+            if not now:
+                del mine.told[pov_id]
+    finally:  # what is left after a failure waits
+        mine.stopped |= stopped
+        mine.changed |= changed

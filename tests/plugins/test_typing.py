@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from pov_rt import containment
+from pov_rt.errors import Unavailable
+from pov_rt.plugins.typing import repeat, tick
 from pov_rt.testing import Client, Connect, RunningServer
 from tests.plugins.test_presence import join
 
@@ -81,3 +85,108 @@ def test_a_crowd_is_named_in_part(server: RunningServer, connect: Connect) -> No
     say(ana)
     message = ana.receive()
     assert (len(message["users"]), message["more"]) == (20, 6)
+
+
+@pytest.fixture
+def tick_now(server: RunningServer) -> Callable[[], None]:
+    """Have nothing happen by itself, so that a test says what falls into the same tick."""
+    plugins = server.web.server.plugins
+    server.run(lambda: containment.end(plugins._timers, "timers"))
+    return lambda: server.run(lambda: tick(plugins.hosts["typing"]))
+
+
+def quiet(*clients: Client) -> bool:
+    """Tell whether nothing came before the answer to a ping."""
+    return all(
+        client.request({"type": "ping"})["type"] == "pong" and not client._early
+        for client in clients
+    )
+
+
+def say_now(client: Client, active: bool = True, pov: str = "acme") -> None:
+    """Say it, and return when it has been noted."""
+    client.send({"type": "typing", "povId": pov, "active": active})
+    assert client.request({"type": "ping"})["type"] == "pong"
+
+
+def test_the_end_is_told_though_somebody_comes_in_the_same_tick(
+    connect: Connect, tick_now: Callable[[], None]
+) -> None:
+    ana, ben = join(connect("ana")), join(connect("ben"))
+    say_now(ana)
+    tick_now()
+    assert told(ben) == {"ana": None}
+    late = join(connect("cy"))
+    say_now(ana, active=False)
+    tick_now()
+    assert told(ben) == {} == told(late)
+    tick_now()
+    assert quiet(ben, late)
+
+
+def test_a_tab_that_closes_does_not_end_what_another_tab_types(
+    server: RunningServer, connect: Connect, tick_now: Callable[[], None]
+) -> None:
+    ana, other, ben = join(connect("ana")), join(connect("ana")), join(connect("ben"))
+    say_now(ana)
+    tick_now()
+    assert told(ben) == {"ana": None}
+    other.request({"type": "unsubscribe", "povId": "acme"})
+    tick_now()
+    assert quiet(ben)
+    ana.request({"type": "unsubscribe", "povId": "acme"})
+    tick_now()
+    assert told(ben) == {}
+
+
+def test_who_is_typing_is_told_again_and_that_nobody_is_is_not(
+    server: RunningServer, connect: Connect, tick_now: Callable[[], None]
+) -> None:
+    host = server.web.server.plugins.hosts["typing"]
+    ana, ben = join(connect("ana")), join(connect("ben"))
+    say_now(ana)
+    tick_now()
+    assert told(ben) == {"ana": None}
+    server.call(lambda: repeat(host))
+    tick_now()
+    assert told(ben) == {"ana": None}
+    say_now(ana, active=False)
+    tick_now()
+    assert told(ben) == {}
+    server.call(lambda: repeat(host))
+    tick_now()
+    assert quiet(ben)
+
+
+def test_what_could_not_be_told_is_told_later(
+    server: RunningServer,
+    connect: Connect,
+    tick_now: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ana, ben = join(connect("ana")), join(connect("ben"))
+    povs = [f"pov-{number}" for number in range(4)]
+    for pov in povs:
+        join(ana, pov)
+        join(ben, pov)
+        say_now(ana, pov=pov)
+    tick_now()
+    assert {ben.receive()["povId"] for _ in povs} == set(povs)
+    for pov in povs[:2]:
+        ana.request({"type": "unsubscribe", "povId": pov})
+    for pov in povs[2:]:
+        say_now(ana, active=False, pov=pov)
+
+    async def fail(*_: object) -> None:
+        raise Unavailable
+
+    leases = server.web.server.engine.leases
+    for method in ("remove", "members"):
+        with monkeypatch.context() as patched:
+            patched.setattr(leases, method, fail)
+            with pytest.raises(Unavailable):
+                tick_now()
+    tick_now()
+    assert {each["povId"]: each["users"] for each in (ben.receive() for _ in povs)} == {
+        pov: [] for pov in povs
+    }
