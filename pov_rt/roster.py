@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from pov_rt import containment
 from pov_rt.context import Host
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -17,6 +22,8 @@ MAX_NAMED = 500
 """Members that an answer names unless told otherwise."""
 LATE_S = 5.0
 """Longer than it takes from a lease's end until a node hears of it."""
+TURN = 256
+"""Members that are looked at before others have a turn: with memory as the engine, 1 ms."""
 
 Key = tuple[str, str]
 """A PoV and a member."""
@@ -56,6 +63,7 @@ class Roster(Generic[T]):
         self._touched: dict[Key, dict[str, Any]] = {}
         self._expired: set[Key] = set()
         self._diffs: dict[str, Diff[T]] = {}
+        self._left_untold: set[Key] = set()
         self._lock = asyncio.Lock()
 
     def touch(self, pov_id: str, member: str, **fields: Any) -> None:
@@ -75,14 +83,21 @@ class Roster(Generic[T]):
     async def look(self) -> Mapping[str, Diff[T]]:
         """Ask about all that were touched; return what changed, by PoV.
 
-        Who came back before it was told that they left has only changed. Raises `Unavailable`;
-        the next call then goes on where this one failed.
+        Who came back before it was told that they left has only changed. A member that cannot be
+        described is passed over until it is touched again. Raises `Unavailable`; the next call
+        then goes on where this one failed.
         """
         async with self._lock:
-            now = self._host.clock.monotonic()
-            while self._leaving and self._leaving[key := next(iter(self._leaving))] < now:
+            long_ago = self._host.clock.monotonic() - LATE_S
+            while self._leaving and self._leaving[key := next(iter(self._leaving))] < long_ago:
                 self._forget(key)  # another node may have told of it, or taken it over
-            for key in list(self._touched):
+            # By a call that failed. Back by now, they would be in the diff's `joined` and `left`.
+            self._left_untold = {
+                (pov_id, member) for pov_id, diff in self._diffs.items() for member in diff.left
+            }
+            for number, key in enumerate(list(self._touched), 1):
+                if number % TURN == 0:
+                    await asyncio.sleep(0)
                 fields = self._touched.pop(key)
                 try:
                     await self._look_at(key, fields)
@@ -96,26 +111,45 @@ class Roster(Generic[T]):
         pov_id, member = key
         channel, leases = self._host.channel(pov_id), self._host.leases
         known = self._told.get(key)
-        now = self._describe(pov_id, member, known)
+        body = b""
+        try:
+            now = self._describe(pov_id, member, known)
+            if now is not None:
+                now = msgspec.structs.replace(now, **fields) if fields else now
+                body = msgspec.json.encode(now)
+        except BaseException as error:
+            failure = containment.contain(error)
+            log.exception("a member could not be described", exc_info=failure)
+            return
         if now is not None:
-            now = msgspec.structs.replace(now, **fields) if fields else now
-            is_new = await leases.put(channel, member, msgspec.json.encode(now))
+            is_new = await leases.put(channel, member, body)
             was_told = key in self._expired
+            # An answer in between may have lacked them, though nobody was told that they left.
+            was_over = self._is_over(key)
             self._told[key] = now
             self._leaving.pop(key, None)
-            if is_new and not was_told:
+            if key in self._left_untold:
+                self._diff(pov_id).left.remove(member)
+                self._diff(pov_id).changed.append(now)
+            elif is_new and not was_told:
                 self._diff(pov_id).joined.append(now)
-            elif is_new or now != known:
+            elif is_new or was_over or now != known:
                 self._diff(pov_id).changed.append(now)
         elif key in self._expired:
             self._diff(pov_id).left.append(member)
             self._forget(key)
-        elif known is None or not await leases.leave(channel, member, self._grace_s):
-            self._forget(key)  # came and went before anybody was told, or is on another node
         else:
-            self._leaving.pop(key, None)
-            self._leaving[key] = self._host.clock.monotonic() + self._grace_s + LATE_S
+            # Before the lease's own time begins, so that it is over here no later than there.
+            until = self._host.clock.monotonic() + self._grace_s
+            if known is None or not await leases.leave(channel, member, self._grace_s):
+                self._forget(key)  # came and went before anybody was told, or is on another node
+            else:
+                self._leaving.pop(key, None)
+                self._leaving[key] = until
         self._expired.discard(key)
+
+    def _is_over(self, key: Key) -> bool:
+        return self._leaving.get(key, math.inf) <= self._host.clock.monotonic()
 
     def _diff(self, pov_id: str) -> Diff[T]:
         return self._diffs.setdefault(pov_id, Diff())

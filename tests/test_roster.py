@@ -12,7 +12,7 @@ from pov_rt.clock import ManualClock
 from pov_rt.engine.memory import MemoryLeases
 from pov_rt.errors import Unavailable
 from pov_rt.plugin import Diff, Host, Part, Roster
-from pov_rt.roster import LATE_S
+from pov_rt.roster import LATE_S, TURN
 
 GRACE_S = 10.0
 
@@ -177,6 +177,72 @@ async def test_what_could_not_be_entered_is_entered_later(
         ("ana", "merry"),
         ("ben", "calm"),
     ]
+
+
+@on_nodes
+async def test_who_is_back_after_an_answer_without_them_has_changed(
+    clock: ManualClock, node: Callable[[], Node]
+) -> None:
+    one = node()
+    await one.set("ana", 1)
+    await one.set("ana", 0)
+    clock.advance(GRACE_S)
+    assert (await one.roster.members("acme"))[0] == [], "nobody has looked for expired ones yet"
+    assert names(await one.set("ana", 1)) == ([], [], ["ana"])
+    assert names(await one.set("ana", 1)) == NOTHING
+
+
+@on_nodes
+async def test_who_left_and_is_back_by_the_time_it_can_be_told_has_changed(
+    clock: ManualClock, node: Callable[[], Node]
+) -> None:
+    one = node()
+    put = one.leases.put
+    for name in ("ana", "ben"):
+        await one.set(name, 1)
+    await one.set("ana", 0)
+    clock.advance(GRACE_S)
+    await one.expire()
+
+    async def fail(*_: Any) -> bool:
+        raise Unavailable
+
+    one.leases.put = fail
+    with pytest.raises(Unavailable):
+        await one.set("ben", 2)
+    one.leases.put = put
+    assert names(await one.set("ana", 1)) == ([], [], ["ben", "ana"])
+
+
+@on_nodes
+async def test_one_that_cannot_be_described_keeps_nobody_else_back(
+    clock: ManualClock, node: Callable[[], Node]
+) -> None:
+    one = node()
+    one.tabs = cast("Any", {"ana": object(), "ben": 1})
+    for name in one.tabs:
+        one.roster.touch("acme", name, tabs=one.tabs[name])
+    assert names(await one.look()) == (["ben"], [], [])
+    assert names(await one.look()) == NOTHING
+    assert names(await one.set("ana", 1)) == (["ana"], [], [])
+
+
+@on_nodes
+async def test_a_crowd_leaves_others_their_turns(
+    clock: ManualClock, node: Callable[[], Node]
+) -> None:
+    one = node()
+    people = [f"u{number}" for number in range(10 * TURN)]
+    one.tabs = dict.fromkeys(people, 1)
+    for name in people:
+        one.roster.touch("acme", name)
+    look = asyncio.create_task(one.look())
+    turns = 0
+    while not look.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 10
+    assert names(await look) == (people, [], [])
 
 
 @on_nodes
