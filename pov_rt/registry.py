@@ -23,10 +23,13 @@ from pov_rt.limits import Rate, parse_rate
 from pov_rt.messages import CORE_PUSHES, Event, Message
 from pov_rt.plugin import HOOKS, HandlerSpec, Plugin, RouteSpec, Source, source_of
 from pov_rt.settings import SettingsError
+from pov_rt.topics import pov_topic, team_topic, user_topic
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 TAG = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*\Z")
 ROUTE = re.compile(r"(/([a-z0-9_-]+|\{[a-z][a-z0-9_]*\}))+\Z")
+TAKEN = tuple(topic("").rstrip("/") for topic in (pov_topic, team_topic, user_topic))
+"""A plugin of such a name would have its channels where inboxes, PoVs and feeds are."""
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -152,6 +155,8 @@ def _by_name(found: Iterable[Found]) -> dict[str, Found]:
             raise PluginError(
                 source, f"the plugin's name {each.plugin.name!r} is not {NAME.pattern}"
             )
+        if each.plugin.name in TAKEN:
+            raise PluginError(source, f"the plugin name {each.plugin.name!r} is the server's own")
         if (other := by_name.get(each.plugin.name)) is not None:
             raise PluginError(
                 source, f"the plugin name {each.plugin.name!r} is taken by {other.module.__file__}"

@@ -62,6 +62,9 @@ WRONG = [
     ("plugin = None\n", 1, "there is no `plugin"),
     ("plugin = Plugin('Bad Name')\n", 1, "is not"),
     ("plugin = Plugin('ping')\n", 1, "is taken by"),
+    ("plugin = Plugin('user')\n", 1, "is the server's own"),
+    ("plugin = Plugin('team')\n", 1, "is the server's own"),
+    ("plugin = Plugin('pov')\n", 1, "is the server's own"),
 ]
 
 
