@@ -80,14 +80,16 @@ async def read(message: Read, context: Context[Unread]) -> Receipts | InboxRead:
     position = context.delivered(message.offset, pov_id, message.epoch)
     host, user_id = context.host, context.user.user_id
     topic = host.inbox(user_id) if pov_id is None else context.topic(pov_id)
+    before = await host.marks.get(topic, user_id, "read")
     mark = await host.marks.advance(topic, user_id, "read", position)
     answer: Receipts | InboxRead
     if pov_id is None:
         answer = InboxRead(epoch=mark.epoch, offset=mark.offset)
-        host.send_user(user_id, answer)
+        if mark != before:
+            host.send_user(user_id, answer)
         return answer
     answer = Receipts(pov_id=pov_id, read={user_id: mark.offset})
-    if mark.offset == message.offset:
+    if mark != before:
         # The user's other devices learn it at once, and whether they look at the PoV or not.
         host.send_user(user_id, answer)
         context.state.setdefault(pov_id, {})[user_id] = mark.offset

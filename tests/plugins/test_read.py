@@ -68,6 +68,21 @@ def test_the_users_other_devices_learn_it_wherever_they_are(
     assert "unread" not in plain
 
 
+def test_what_was_read_already_is_nothing_to_tell(server: RunningServer, connect: Connect) -> None:
+    ana, ben = join(connect("ana")), join(connect("ben"))
+    laptop = connect("ana")
+    publish(server, 2)
+    for client in (ana, ben):
+        assert [client.receive()["offset"] for _ in range(2)] == [1, 2]
+    read(ana, 1)
+    assert receipts(ben) == {"ana": 1} == receipts(laptop)
+    assert read(ana, 1)["read"] == {"ana": 1}
+    read(ben, 2)
+    assert receipts(ben) == {"ben": 2}  # what ana repeated would have come with it
+    assert laptop.request({"type": "ping"})["type"] == "pong"
+    assert not laptop._early
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_the_order_a_receipt_never_goes_back(
     server: RunningServer, connect: Connect, seed: int
