@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import math
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -18,6 +20,7 @@ from pov_rt import containment
 from pov_rt.connection import Connection
 from pov_rt.context import Published
 from pov_rt.discovery import PluginError
+from pov_rt.engine.base import Lease
 from pov_rt.errors import ClientError, Internal
 from pov_rt.handling import ConnectionContext
 from pov_rt.hosting import PluginHost, Services
@@ -32,8 +35,10 @@ STOP_S = 5.0
 """How long a plugin's lifespan may take to shut down."""
 
 EXPIRE_S = 0.5
-RENEW_TICKS = 20
-"""The node's lease is renewed every 10 s, a third of the time it lasts."""
+RENEW_S = 10.0
+"""How often the node's lease is renewed: a third of the time it lasts."""
+TURN = 256
+"""Leases whose end is told before others have a turn."""
 
 Hook = tuple[PluginHost, Callable[..., Any]]
 
@@ -67,6 +72,7 @@ class PluginRuntime:
         self._services = services
         self._lifespans: list[tuple[PluginHost, AsyncIterator[Any]]] = []
         self._timers: set[asyncio.Task[None]] = set()
+        self._ended: deque[tuple[str, Lease]] = deque()  # leases, of which is still to be told
 
     async def start(self) -> None:
         """Run the lifespans to their `yield`, then start the timers.
@@ -85,20 +91,24 @@ class PluginRuntime:
                     failure = containment.contain(error)
                     raise PluginError(source, f"the lifespan failed: {failure!r}") from failure
                 self._lifespans.append((host, lifespan))
-        if self._hooks.get("expired"):
-            host, _ = self._hooks["expired"][0]
-            self._timers.add(asyncio.get_running_loop().create_task(self._watch_leases(host)))
+        # Without an `expired` hook too: leases of any plugin end with the node's.
+        self._timers.add(asyncio.get_running_loop().create_task(self._watch_leases()))
         for found in self._registry.found:
             for timer in found.plugin.timers:
                 work = self._run_timer(self.hosts[found.plugin.name], timer)
                 self._timers.add(asyncio.get_running_loop().create_task(work))
 
     async def stop(self) -> None:
-        """Stop the timers, then run the lifespans to their end, the last started first."""
+        """Stop the timers, then run the lifespans to their end, the last started first.
+
+        But who hears ends after who announces, which may be at its end.
+        """
         await containment.end(self._timers, "timers")
         self._timers.clear()
-        while self._lifespans:
-            host, lifespan = self._lifespans.pop()
+        self._tell_ended(len(self._ended))
+        lifespans, self._lifespans = self._lifespans, []
+        place = {name: place for place, name in enumerate(_stop_order(self._registry))}
+        for host, lifespan in sorted(lifespans, key=lambda each: place[each[0].name]):
             with containment.logged(log, "a plugin failed to shut down", plugin=host.name):
                 async with asyncio.timeout(STOP_S):
                     await anext(lifespan, None)
@@ -116,20 +126,31 @@ class PluginRuntime:
                     heard = msgspec.convert(event, spec.event, from_attributes=True)
                 _call(host, spec.function, heard, host)
 
-    async def _watch_leases(self, host: PluginHost) -> None:
+    async def _watch_leases(self) -> None:
         """Renew the node's lease, and tell each plugin which of its own have ended."""
-        leases, ticks = host.leases, 0
+        leases, clock = self._services.engine.leases, self._services.clock
+        renewed_at = -math.inf
         while True:
             await asyncio.sleep(EXPIRE_S)
-            ticks += 1
             with containment.logged(log, "watching over leases failed"):
-                if ticks % RENEW_TICKS == 0:
+                now = clock.monotonic()
+                # Before looking: after a stall this node's own would be taken for a dead node's.
+                if now - renewed_at >= RENEW_S:
                     await leases.renew()
-                for name, lease in await leases.expire():
-                    plugin, _, pov_id = name.partition("/")
-                    for owner, function in self._hooks.get("expired", ()):
-                        if owner.name == plugin:
-                            _call(owner, function, pov_id, lease.member, owner)
+                    renewed_at = now
+                self._ended.extend(await leases.expire())
+                while self._ended:
+                    self._tell_ended(TURN)
+                    await asyncio.sleep(0)
+
+    def _tell_ended(self, number: int) -> None:
+        """Call the `expired` hooks for so many leases."""
+        for _ in range(min(number, len(self._ended))):
+            name, lease = self._ended.popleft()
+            plugin, _, pov_id = name.partition("/")
+            for owner, function in self._hooks.get("expired", ()):
+                if owner.name == plugin:
+                    _call(owner, function, pov_id, lease.member, owner)
 
     def connected(self, connection: Connection) -> None:
         """Call the `connected` hooks."""
@@ -191,6 +212,23 @@ class PluginRuntime:
                 result = timer.function(host)
                 if inspect.isawaitable(result):
                     await result
+
+
+def _stop_order(registry: Registry) -> list[str]:
+    """Return the plugins' names, the last started first, but who hears after who announces."""
+    plugins = [found.plugin for found in reversed(registry.found)]
+    sources = {
+        plugin.name: {spec.event.__struct_config__.tag.partition(".")[0] for spec in plugin.listeners}
+        - {plugin.name}
+        for plugin in plugins
+    }
+    left, order = [plugin.name for plugin in plugins], list[str]()
+    while left:
+        # Of those that hear each other, the first.
+        free = next((name for name in left if not sources[name] & {*left}), left[0])
+        left.remove(free)
+        order.append(free)
+    return order
 
 
 def _with_host(function: Callable[..., Any], host: PluginHost, activity: Activity) -> Any:

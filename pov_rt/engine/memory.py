@@ -227,6 +227,8 @@ class MemoryLeases:
         self._clock = clock
         self._node = node
         self._renewed_at = clock.monotonic()
+        # Whether somebody was told that all members are gone: then they are, renewed or not.
+        self._was_gone = False
         self._members: dict[str, dict[str, Lease]] = {}
         # Apart, so that looking for those whose time is over does not go through all the others.
         self._leaving: dict[tuple[str, str], Lease] = {}
@@ -277,6 +279,7 @@ class MemoryLeases:
             ]
         for topic, lease in gone:
             self._take(topic, lease.member)
+        self._was_gone = False
         return gone
 
     async def renew(self) -> None:
@@ -284,7 +287,9 @@ class MemoryLeases:
         self._renewed_at = self._clock.monotonic()
 
     def _is_gone(self) -> bool:
-        return self._clock.monotonic() - self._renewed_at > LEASE_S
+        if self._clock.monotonic() - self._renewed_at > LEASE_S:
+            self._was_gone = True
+        return self._was_gone
 
     def _take(self, topic: str, member: str) -> Lease | None:
         members = self._members.get(topic, {})

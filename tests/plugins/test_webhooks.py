@@ -247,6 +247,17 @@ def test_the_shut_down_tells_what_waits_and_not_that_its_own_users_leave(
     assert receiver.calls.empty()
 
 
+def test_who_leaves_within_the_last_moment_is_told_of(run: Run, receiver: Receiver) -> None:
+    server = run(grace_s=30)
+
+    async def stop() -> None:
+        server.web.server.plugins.hosts["presence"].state.expire("acme", "ana")
+        await server.web.server.plugins.stop()
+
+    server.run(stop)
+    assert receiver.collect(1) == ["left ana"]
+
+
 def test_the_shut_down_takes_up_a_call_under_way_and_waits_only_so_long(
     run: Run,
     receiver: Receiver,

@@ -1,0 +1,145 @@
+"""The leases of a node are renewed whatever happens, and each that ends is told to its plugin."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from pov_rt import plugin_runtime
+from pov_rt.clock import ManualClock
+from pov_rt.discovery import Found
+from pov_rt.engine.memory import LEASE_S, MemoryLeases
+from pov_rt.messages import Event, Message
+from pov_rt.plugin import Host, Plugin
+from pov_rt.plugin_runtime import TURN, PluginRuntime, _stop_order
+from pov_rt.registry import Registry
+
+
+def registry(*plugins: Plugin[Any]) -> Registry:
+    found = tuple(Found(plugin, "built-in", ModuleType(plugin.name)) for plugin in plugins)
+    return Registry(found, (), {}, (), {}, msgspec.json.Decoder(Message))
+
+
+class Stage:
+    """A runtime whose time stands still, and its leases."""
+
+    def __init__(self, *plugins: Plugin[Any]) -> None:
+        self.clock = ManualClock()
+        self.leases = MemoryLeases(self.clock, "n")
+        services = SimpleNamespace(
+            clock=self.clock, fetch=None, engine=SimpleNamespace(leases=self.leases)
+        )
+        self.runtime = PluginRuntime(registry(*plugins), cast("Any", services))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Awaitable[None]], None]:
+    monkeypatch.setattr(plugin_runtime, "EXPIRE_S", 0)
+    return lambda test: asyncio.run(cast("Any", test))
+
+
+async def some_turns() -> None:
+    """Let the watcher, which does not wait in these tests, look several times."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_leases_are_renewed_by_the_clock_even_if_no_plugin_hears_of_their_end(
+    run: Callable[[Awaitable[None]], None],
+) -> None:
+    async def test() -> None:
+        stage = Stage()
+        await stage.leases.put("mine/acme", "ana", b"")
+        await stage.runtime.start()
+        for _ in range(8):
+            await some_turns()
+            stage.clock.advance(LEASE_S * 0.9)
+        await some_turns()
+        assert [each.member for each in await stage.leases.members("mine/acme")] == ["ana"]
+        await stage.runtime.stop()
+
+    run(test())
+
+
+def test_after_a_stall_the_lease_is_renewed_before_its_members_are_taken_for_gone(
+    run: Callable[[Awaitable[None]], None],
+) -> None:
+    plugin = Plugin[None]("mine")
+    ended: list[str] = []
+
+    @plugin.expired
+    def expired(pov_id: str, member: str, host: Host) -> None:
+        ended.append(member)
+
+    async def test() -> None:
+        stage = Stage(plugin)
+        await stage.leases.put("mine/acme", "ana", b"")
+        await stage.runtime.start()
+        await some_turns()
+        stage.clock.advance(LEASE_S + 1)
+        await some_turns()
+        assert not ended
+        stage.clock.advance(LEASE_S + 1)
+        assert await stage.leases.members("mine/acme") == []
+        await some_turns()
+        assert ended == ["ana"], "who was said to be gone is gone"
+        await stage.leases.put("mine/acme", "ana", b"")
+        await some_turns()
+        assert len(await stage.leases.members("mine/acme")) == len(ended) == 1
+        await stage.runtime.stop()
+
+    run(test())
+
+
+def test_a_crowd_whose_leases_end_is_told_of_in_turns_and_in_full(
+    run: Callable[[Awaitable[None]], None],
+) -> None:
+    plugin = Plugin[None]("mine")
+    ended: list[str] = []
+
+    @plugin.expired
+    def expired(pov_id: str, member: str, host: Host) -> None:
+        ended.append(member)
+
+    async def test() -> None:
+        stage = Stage(plugin)
+        people = [f"u{number}" for number in range(10 * TURN)]
+        for member in people:
+            await stage.leases.put("mine/acme", member, b"")
+            await stage.leases.leave("mine/acme", member, 0)
+        await stage.runtime.start()
+        while not ended:
+            await asyncio.sleep(0)
+        assert len(ended) == TURN
+        await stage.runtime.stop()
+        assert ended == people
+
+    run(test())
+
+
+class Said(Event, tag="middle.said"):
+    pass
+
+
+class Begun(Event, tag="zoo.begun"):
+    pass
+
+
+def test_who_hears_ends_after_who_announces() -> None:
+    ant, cat, middle, zoo = (Plugin[None](name) for name in ("ant", "cat", "middle", "zoo"))
+    assert _stop_order(registry(ant, cat, middle, zoo)) == ["zoo", "middle", "cat", "ant"]
+
+    @zoo.hears(Said)
+    def hear(event: Said, host: Host) -> None: ...
+
+    assert _stop_order(registry(ant, cat, middle, zoo)) == ["middle", "zoo", "cat", "ant"]
+
+    @middle.hears(Begun)
+    def answer(event: Begun, host: Host) -> None: ...
+
+    assert _stop_order(registry(ant, cat, middle, zoo)) == ["cat", "ant", "zoo", "middle"]
