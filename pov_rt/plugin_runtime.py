@@ -138,10 +138,11 @@ class PluginRuntime:
                 if now - renewed_at >= RENEW_S:
                     await leases.renew()
                     renewed_at = now
-                self._ended.extend(await leases.expire())
-                while self._ended:
-                    self._tell_ended(TURN)
-                    await asyncio.sleep(0)
+                while ended := await leases.expire():
+                    self._ended.extend(ended)
+                    while self._ended:
+                        self._tell_ended(TURN)
+                        await asyncio.sleep(0)
 
     def _tell_ended(self, number: int) -> None:
         """Call the `expired` hooks for so many leases."""
@@ -218,7 +219,9 @@ def _stop_order(registry: Registry) -> list[str]:
     """Return the plugins' names, the last started first, but who hears after who announces."""
     plugins = [found.plugin for found in reversed(registry.found)]
     sources = {
-        plugin.name: {spec.event.__struct_config__.tag.partition(".")[0] for spec in plugin.listeners}
+        plugin.name: {
+            spec.event.__struct_config__.tag.partition(".")[0] for spec in plugin.listeners
+        }
         - {plugin.name}
         for plugin in plugins
     }

@@ -181,7 +181,8 @@ class Leases(Protocol):
     async def expire(self) -> Sequence[tuple[str, Lease]]:
         """Remove members whose node is gone or whose `leaving_at` has passed; return them.
 
-        Each removed member is returned to exactly one caller on one node.
+        Each removed member is returned to exactly one caller on one node. A crowd may take several
+        calls, the last of which returns nobody.
         """
 
     async def renew(self) -> None:

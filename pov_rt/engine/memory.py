@@ -7,6 +7,7 @@ its log elsewhere may use them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from pov_rt.clock import Clock
@@ -26,6 +27,8 @@ from pov_rt.settings import EngineSettings
 
 LEASE_S = 30.0
 """A node that has not renewed for this long is gone: three missed renewals of 10 s."""
+MAX_EXPIRED = 512
+"""Members that expire in one call: more than 1 ms of a crowd would keep others waiting."""
 COMPACT_AT = 1024
 """Trimmed entries are let go in runs of at least so many: an append then costs the same at any size
 of the log."""
@@ -272,11 +275,12 @@ class MemoryLeases:
                 for lease in members.values()
             ]
         else:
-            gone = [
+            due = (
                 (topic, lease)
                 for (topic, _), lease in self._leaving.items()
                 if lease.leaving_at is not None and lease.leaving_at <= now
-            ]
+            )
+            gone = list(islice(due, MAX_EXPIRED))
         for topic, lease in gone:
             self._take(topic, lease.member)
         self._was_gone = False
