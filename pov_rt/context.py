@@ -86,14 +86,16 @@ class ConnectionInfo(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class HistoryPage(msgspec.Struct, frozen=True):
-    """Activities (of `size` bytes) with their offsets, and the log's state when they were read."""
+    """Activities (of `size` bytes) with their offsets, and the log's state when they were read.
+
+    `next` is the `after` of what follows; None if there is no more.
+    """
 
     activities: Sequence[tuple[int, Activity]]
     epoch: str
     offset: int
     oldest_offset: int
     next: int | None = None
-    """The `after` of what follows; None if there is no more."""
     size: int = 0
 
 

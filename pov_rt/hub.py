@@ -17,7 +17,7 @@ from pov_rt.connection import Connection
 from pov_rt.encoding import encode
 from pov_rt.engine.base import Engine, Entry, Position, Top
 from pov_rt.errors import CloseCode, Unavailable
-from pov_rt.fanout import Outbox, Pending, Shares, Topic, send_share
+from pov_rt.fanout import TURN_SENDS, Outbox, Pending, Shares, Topic, send_share
 from pov_rt.filters import Only, Since
 from pov_rt.frames import text_frame
 from pov_rt.replay import PAGE, Joined, Replay, Unread, contiguous, recover
@@ -33,8 +33,6 @@ POSITION_S = 5.0
 TURN_BYTES = 256 * 1024
 """What a topic may hand to each of its subscribers in one turn. More is replayed to them at the
 pace of each: no client could read a publisher's 4 MiB before it counted as slow."""
-TURN_SENDS = 256
-"""To how many connections one turn sends (twice as many at the most): 1 to 2 ms."""
 
 
 class Hub:

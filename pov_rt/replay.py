@@ -16,7 +16,7 @@ from pov_rt.connection import Connection
 from pov_rt.encoding import ActivityEncoder, has_expired
 from pov_rt.engine.base import Entry, Log, Position, Top
 from pov_rt.errors import CloseCode, Unavailable
-from pov_rt.fanout import Progress, Topic, pieces
+from pov_rt.fanout import TURN_SENDS, Progress, Topic, pieces
 from pov_rt.filters import Only, Since, read_head
 from pov_rt.frames import text_frame
 
@@ -31,8 +31,6 @@ RING_BYTES = 256 * 1024
 RINGS_BYTES = 64 * 1024 * 1024
 """What all rings may hold together; the longest unused one goes first."""
 RING_IDLE_S = 60.0
-TURN_SENDS = 256
-"""Pieces sent to those who catch up in one turn of the loop."""
 LOADS = 4
 """Rings loaded at a time. Each wakes all who wait for it, and everybody else waits for them: with
 1,000 under way a turn of the loop took up to 0.25 s."""

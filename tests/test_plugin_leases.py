@@ -115,7 +115,7 @@ def test_a_crowd_whose_leases_end_is_told_of_in_turns_and_in_full(
         await stage.runtime.start()
         told = 0
         while len(ended) < len(people):
-            await asyncio.sleep(0)  # noqa: ASYNC110  (counts what each turn brings)
+            await asyncio.sleep(0)
             assert len(ended) - told <= TURN
             told = len(ended)
         assert ended == people
@@ -140,8 +140,8 @@ def test_what_is_still_to_be_told_at_the_end_is_told(
             await stage.leases.put("mine/acme", f"u{number}", b"")
             await stage.leases.leave("mine/acme", f"u{number}", 0)
         await stage.runtime.start()
-        while not ended:
-            await asyncio.sleep(0)  # noqa: ASYNC110  (stops it between two turns)
+        while not ended:  # noqa: ASYNC110  (stops it between two turns)
+            await asyncio.sleep(0)
         assert len(ended) == TURN
         await stage.runtime.stop()
         assert len(ended) == 2 * TURN
