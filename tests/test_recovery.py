@@ -298,6 +298,7 @@ class TestCursor:
         assert answer["code"] == "unavailable"
         (result,) = again.request({"type": "resume"})["results"]
         assert result["recovered"] is True
+        assert offsets(again, 2) == [4, 5], "what was not resent yet cannot be acknowledged"
         engine._connections[0].execute("PRAGMA query_only = 0")
         assert again.request({"type": "ack", "povId": "acme", "offset": 4})["type"] == "acked"
 
