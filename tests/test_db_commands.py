@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -345,6 +346,47 @@ def test_a_restore_that_dies_half_way_leaves_the_old_database_or_the_new_one(
         succeed(folder, "restore", tmp_path / "backup.db")
     assert read(path)[1] == 3
     assert read(kept) == (epoch, 5)
+
+
+def test_a_journal_that_a_restore_left_spoils_no_later_one(
+    path: Path, folder: Path, tmp_path: Path
+) -> None:
+    fill(path, 5)
+    died = tmp_path / "died.db"
+    fill(died, 2000)
+    # What is there of a restore that is killed while it renews its copy; of another backup.
+    with closing(sqlite3.connect(died, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("PRAGMA synchronous = OFF")  # the journal is complete without a flush
+        connection.execute("BEGIN")
+        connection.execute("UPDATE bodies SET body = zeroblob(500)")
+        connection.execute("PRAGMA cache_spill = 0")
+        journal = folder / "pov-rt.db.restored-journal"
+        shutil.copy(f"{died}-journal", journal)
+    assert journal.stat().st_size > 10_000
+    fill(tmp_path / "backup.db", 300)
+    succeed(folder, "restore", tmp_path / "backup.db")
+    with reading(path) as restored:
+        assert restored.execute("PRAGMA quick_check").fetchall() == [("ok",)]
+    assert read(path)[1] == 300
+    assert set(snapshot(folder)) == {"pov-rt.db", "pov-rt.db.before-restore"}
+
+
+def test_a_copy_that_is_spoilt_on_its_way_is_not_put_in_place(
+    path: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(path, 3)
+    fill(tmp_path / "backup.db", 2000)
+    copy = backups._copy
+
+    def spoil(source: sqlite3.Connection, target: Path, progress: Any) -> None:
+        copy(source, target, progress)
+        with open(target, "r+b") as file:
+            file.seek(4096 * 12)
+            file.write(b"\xff" * 4096 * 3)
+
+    monkeypatch.setattr(backups, "_copy", spoil)
+    assert "is damaged" in fail(folder, "restore", tmp_path / "backup.db")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for the server's user")

@@ -44,6 +44,9 @@ def restore(path: Path, source: Path, progress: Progress | None = None) -> Path 
             if kept and path.samefile(source):
                 raise Unavailable(f"{source} is the database itself")
             _check_whole(connection, source)
+            # With the journal that a restore left which died while it renewed its copy: SQLite
+            # would play it back into this one.
+            _remove(fresh)
             _copy(connection, fresh, progress)
         _renew(fresh)
         if kept:
@@ -55,7 +58,7 @@ def restore(path: Path, source: Path, progress: Progress | None = None) -> Path 
     except OSError as error:
         raise Unavailable(f"cannot use {error.filename}: {error.strerror}") from error
     finally:
-        fresh.unlink(missing_ok=True)
+        _remove(fresh)
         lock.release()
     return kept
 
@@ -115,6 +118,8 @@ def _renew(path: Path) -> None:
     """Void the offsets that clients have: after them other entries will come than came before."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         new_epoch(connection)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        _check_whole(connection, path)
     _flush(path)
 
 
