@@ -59,6 +59,13 @@ def test_a_unit_uses_options_that_exist(unit: Path) -> None:
     assert set(re.findall(r"--[a-z-]+", line)) <= known
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_a_unit_lets_a_start_bring_a_large_log_up_to_date(unit: Path) -> None:
+    # The 90 s of systemd end it half way, and the next start begins anew, for ever.
+    (hours,) = re.findall(r"^TimeoutStartSec=(\d+)h$", unit.read_text(), re.M)
+    assert int(hours) >= 1
+
+
 @pytest.mark.parametrize(
     ("file", "form", "secret"),
     [
