@@ -88,8 +88,6 @@ _BATCH = """
 
 def prepare(connection: sqlite3.Connection) -> None:
     """Give the connection what `INSERT` needs; the database knows nothing of it."""
-    # In memory: a disk that is full must not keep the rest from being said.
-    connection.execute("PRAGMA temp_store = MEMORY")
     connection.executescript(_BATCH)
 
 

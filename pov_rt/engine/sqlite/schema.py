@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import sqlite3
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +15,8 @@ from typing import IO
 
 from pov_rt.engine.sqlite.packing import prepare
 from pov_rt.errors import Unavailable
+
+log = logging.getLogger(__name__)
 
 APPLICATION_ID = 0x506F5652
 """`PoVR`, in the file's header: says whose database it is (`file` and SQLite show it)."""
@@ -49,7 +53,8 @@ MIGRATIONS = (
     # Each body once, in the order of the commits, and not with every log that it is in: a batch of
     # 1,000 activities of 100 PoVs and their feed changed 920 pages, and changes 600. A body knows
     # its places, so that it goes with the last of them; `entries.body` is 0 for an emptied one.
-    # What is there gets a body for each place, as it had.
+    # What is there gets a body for each place, as it had; in the order of the places, so that
+    # nothing has to be sorted.
     """
     ALTER TABLE entries RENAME TO whole_entries;
     CREATE TABLE bodies (
@@ -62,9 +67,11 @@ MIGRATIONS = (
         PRIMARY KEY (topic, "offset")
     ) WITHOUT ROWID;
     INSERT INTO bodies SELECT row_number() OVER (ORDER BY topic, "offset"),
-        topic, "offset", 0, 0, origin, body FROM whole_entries;
-    INSERT INTO entries SELECT topic, "offset", at, row_number() OVER (ORDER BY topic, "offset")
-        FROM whole_entries;
+        topic, "offset", 0, 0, origin, body FROM whole_entries WHERE at > 0;
+    INSERT INTO entries SELECT whole.topic, whole."offset", whole.at, bodies.id FROM bodies
+        CROSS JOIN whole_entries AS whole ON whole.topic = bodies.topic
+        AND whole."offset" = bodies."offset" ORDER BY bodies.id;
+    INSERT INTO entries SELECT topic, "offset", 0, 0 FROM whole_entries WHERE at <= 0;
     DROP TABLE whole_entries;
     """,
 )
@@ -130,7 +137,9 @@ def open_writer(path: Path) -> sqlite3.Connection:
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         # What retention removes is not to be found in the file. Debian's SQLite does so by default.
         connection.execute("PRAGMA secure_delete = ON")
-        _migrate(connection)
+        # In memory: a disk that is full must not keep the rest from being said.
+        connection.execute("PRAGMA temp_store = MEMORY")
+        _migrate(connection, path)
         prepare(connection)
     except sqlite3.Error as error:
         connection.close()
@@ -247,8 +256,16 @@ def _check_owner(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     version = read_version(connection)
+    is_older = 0 < version < len(MIGRATIONS)
+    if is_older:
+        (count,) = connection.execute("SELECT count(*) FROM entries").fetchone()
+        log.info(
+            "bringing %s with %d rows from schema %d to %d; nobody is served meanwhile",
+            path, count, version, len(MIGRATIONS),
+        )  # fmt: skip
+    began = time.monotonic()
     for number, statements in enumerate(MIGRATIONS[version:], version + 1):
         # One transaction, so that a crash leaves either version and nothing between.
         connection.executescript(f"BEGIN IMMEDIATE; {statements}")
@@ -257,6 +274,8 @@ def _migrate(connection: sqlite3.Connection) -> None:
             new_epoch(connection)
         connection.execute(f"PRAGMA user_version = {number}")
         connection.execute("COMMIT")
+    if is_older:
+        log.info("%s is up to date: %d rows, %.1f s", path, count, time.monotonic() - began)
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
