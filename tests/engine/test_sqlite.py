@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from pov_rt.clock import ManualClock
-from pov_rt.engine.base import Appended, Conflict, Engine, Entry, NewEntry, Position
+from pov_rt.engine.base import Appended, Conflict, Engine, Entry, NewEntry, Position, Top
 from pov_rt.engine.memory import MemoryEngine
 from pov_rt.engine.sqlite import SqliteEngine
 from pov_rt.engine.sqlite import log as log_module
@@ -224,6 +225,69 @@ def test_a_writer_that_is_behind_sends_publishers_away(path: Path) -> None:
     asyncio.run(work())
 
 
+async def count_reads(engine: SqliteEngine, topic: str, expected: int) -> Top:
+    """Ask for a topic's top three times; check how often the disk was asked."""
+    reads = 0
+    read = engine.read
+
+    async def counted(operation: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await read(operation)
+
+    engine.read = counted  # type: ignore[method-assign]
+    tops = {await engine.log.top(topic) for _ in range(3)}
+    engine.read = read  # type: ignore[method-assign]
+    assert reads == expected
+    (top,) = tops
+    return top
+
+
+def test_the_top_of_a_watched_topic_is_read_once_when_its_oldest_is_too_old(path: Path) -> None:
+    async def work() -> None:
+        clock = ManualClock()
+        async with opened(path, clock, max_age_s=10.0) as (engine, _):
+            await engine.watch(A)
+            await engine.log.append(entries(A, 2))
+            clock.advance(6)
+            await engine.log.append(entries(A, 1, start=2))
+            assert (await count_reads(engine, A, 0))[1:] == (3, 1)
+            clock.advance(6)
+            assert (await count_reads(engine, A, 1))[1:] == (3, 3)
+            assert (await count_reads(engine, A, 0))[1:] == (3, 3)
+            clock.advance(6)
+            assert (await count_reads(engine, A, 1))[1:] == (3, 4)
+            assert (await count_reads(engine, A, 0))[1:] == (3, 4)
+            await engine.log.append(entries(A, 1, start=3))
+            assert (await count_reads(engine, A, 0))[1:] == (4, 4)
+            clock.advance(11)
+            assert (await count_reads(engine, A, 1))[1:] == (4, 5)
+
+    asyncio.run(work())
+
+
+def test_the_top_of_a_topic_appended_to_while_it_came_to_be_watched_is_read_once(
+    path: Path,
+) -> None:
+    async def work() -> None:
+        async with opened(path) as (engine, told):
+            read = engine.read
+
+            async def late(operation: Any) -> Any:
+                engine.read = read  # type: ignore[method-assign]
+                page = await read(operation)
+                await engine.log.append(entries(A, 2))
+                return page
+
+            engine.read = late  # type: ignore[method-assign]
+            await engine.watch(A)
+            assert told.offsets(A) == [1, 2]
+            assert (await count_reads(engine, A, 1))[1:] == (2, 1)
+            assert (await count_reads(engine, A, 0))[1:] == (2, 1)
+
+    asyncio.run(work())
+
+
 # Groups:
 
 
@@ -325,20 +389,75 @@ def test_what_is_too_much_leaves_the_file_in_small_steps(
     monkeypatch.setattr(log_module, "TIDY_ROWS", 30)
     clock = ManualClock()
     with closing(open_writer(path)) as connection:
+        store = LogStore(connection, EngineSettings(), clock, read_epoch(connection))
+        store.append([entries(A, 100), entries(B, 5), entries("pov/c", 55)])
         settings = EngineSettings(max_entries=10)
         store = LogStore(connection, settings, clock, read_epoch(connection))
-        connection.execute("BEGIN IMMEDIATE")
-        store.append([entries(A, 100), entries(B, 5), entries("pov/c", 55)])
-        connection.execute("COMMIT")
         left = []
         for _ in range(6):
             store.tidy()
             left.append([count for (count,) in connection.execute(COUNTS)])
-        assert left[:3] == [[70, 5, 55], [40, 5, 55], [10, 5, 55]]
+        # In turn: after a step of A it is the other's.
+        assert left[:3] == [[70, 5, 55], [70, 5, 25], [40, 5, 25]]
         assert left[-1] == [10, 5, 10]
+        assert store.surplus == 0
         assert connection.execute(
             'SELECT min("offset"), max("offset") FROM entries WHERE topic = 1'
         ).fetchall() == [(91, 100)]
+
+
+@pytest.mark.parametrize("publishers", [1, 4])
+def test_steady_batches_leave_no_more_than_is_kept(path: Path, publishers: int) -> None:
+    """A feed, to which most is appended, leaves the turn to the PoVs; bodies go with both."""
+    topics = [f"pov/{number}" for number in range(20)]
+
+    async def publish(engine: SqliteEngine, publisher: int) -> None:
+        for turn in range(60 // publishers):
+            batch = [
+                NewEntry(topics[number % 20], f"{publisher}", f"{turn}-{number}", b"{}", FEED)
+                for number in range(1000)
+            ]
+            await engine.log.append(batch)
+            most.append(rows(path, "SELECT count(*) FROM entries")[0][0])
+            bodies.append(rows(path, "SELECT count(*) FROM bodies")[0][0])
+
+    async def work() -> None:
+        async with opened(path, max_entries=100) as (engine, _):
+            await asyncio.gather(*(publish(engine, number) for number in range(publishers)))
+            of_povs = rows(
+                path, f"{COUNTS} HAVING topic <> (SELECT id FROM topics WHERE name = ?)", FEED
+            )
+            # 3,000 were appended to each PoV.
+            assert max(count for (count,) in of_povs) < 1500
+            await tidied(engine, 2)
+            assert set(rows(path, COUNTS)) == {(100,)}
+
+    most: list[int] = []
+    bodies: list[int] = []
+    asyncio.run(work())
+    assert max(most) < 2100 + 2 * writer_module.TRIM_ROWS + 2 * 2000 * publishers
+    assert max(bodies) < max(most)
+    with closing(sqlite3.connect(path)) as connection:
+        check_bodies(connection)
+
+
+def test_what_becomes_too_old_at_once_goes_in_steps_and_all_of_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "TIDY_ROWS", 100)
+    monkeypatch.setattr(writer_module, "TRIM_ROWS", 100)
+
+    async def work() -> None:
+        clock = ManualClock()
+        async with opened(path, clock, max_age_s=10.0) as (engine, _):
+            await engine.log.append([*entries(A, 3000), *entries(B, 2000)])
+            await tidied(engine, 2)  # the room that they gave is used up
+            clock.advance(11)
+            # A step for each 100 in so many looks at all would take 25 s.
+            await tidied(engine, 3)
+            assert rows(path, COUNTS) == [(1,), (1,)]
+
+    asyncio.run(work())
 
 
 def test_what_is_too_old_leaves_the_disk_and_the_offset_stays(path: Path) -> None:
@@ -569,6 +688,7 @@ def check_bodies(connection: sqlite3.Connection) -> None:
     missing = (
         "SELECT count(*) FROM entries WHERE at > 0 AND body NOT IN (SELECT id FROM bodies)",
         "SELECT count(*) FROM bodies WHERE id NOT IN (SELECT body FROM entries)",
+        "SELECT count(*) FROM entries WHERE at = 0 AND body <> 0",
     )
     for statement in missing:
         assert connection.execute(statement).fetchall() == [(0,)]
@@ -604,7 +724,10 @@ def test_a_body_stays_as_long_as_one_of_its_places(
 # Older files:
 
 
-def test_a_file_of_the_first_schema_is_brought_up_to_date(path: Path) -> None:
+def test_a_file_of_the_first_schema_is_brought_up_to_date(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(MIGRATIONS[0])
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -621,6 +744,12 @@ def test_a_file_of_the_first_schema_is_brought_up_to_date(path: Path) -> None:
         )
         connection.execute("INSERT INTO keys VALUES (1, ?, 7, ?, 1e9)", (b"p\n7", 7))
         connection.commit()
+    with closing(open_writer(path)) as connection:
+        check_bodies(connection)
+        assert connection.execute("SELECT count(*), max(id) FROM bodies").fetchall() == [(9, 9)]
+    before, after = [record.getMessage() for record in caplog.records]
+    assert before.startswith(f"bringing {path} with 10 rows from schema 1 to 2; ")
+    assert after.startswith(f"{path} is up to date: 10 rows, ")
 
     async def work() -> None:
         async with opened(path, ManualClock(1e9 + 9), max_entries=4) as (engine, _):

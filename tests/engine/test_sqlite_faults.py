@@ -392,6 +392,34 @@ def test_a_mistake_of_the_program_fails_its_group_and_no_later_one(
     assert "the log's writer failed" in caplog.text
 
 
+def test_a_mistake_of_whoever_is_told_is_one_jobs_alone(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with opened(path) as (engine, told):
+            await engine.watch(A)
+            await engine.watch("pov/b")
+            tell = told.entries
+
+            def fail_for_b(topic: str, *more: Any) -> None:
+                if topic == "pov/b":
+                    raise ValueError("a mistake")
+                tell(topic, *more)
+
+            monkeypatch.setattr(told, "entries", fail_for_b)
+            tasks = [
+                asyncio.create_task(engine.log.append(batch))
+                for batch in (entries(A, 1), entries("pov/b", 1), entries(A, 1, start=1))
+            ]
+            done = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), WAIT_S)
+            assert [type(each) for each in done] == [list, ValueError, list]
+            assert told.offsets(A) == [1, 2]
+            assert engine.writer._waiting_bytes == 0
+
+    asyncio.run(work())
+    assert "what was written could not be taken over" in caplog.text
+
+
 def test_damaged_pages_are_named_and_nothing_is_made_up(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

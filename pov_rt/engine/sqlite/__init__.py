@@ -91,6 +91,13 @@ class _Store:
     def forget(self) -> None:
         self._log.forget()
 
+    @property
+    def surplus(self) -> int:
+        return self._log.surplus
+
+    def trim(self) -> None:
+        self._log.trim()
+
     def tidy(self) -> None:
         self._log.tidy()
         state.tidy(self._connection, self._clock.time(), self._settings.mark_age_s)
@@ -145,7 +152,15 @@ class SqliteLog:
             too_old = engine.clock.time() - engine.settings.max_age_s
             if oldest > known.offset or known.oldest_at >= too_old:
                 return Top(engine.epoch, known.offset, oldest)
-        return (await self._read(topic, 0, 0, False)).top
+        page = await self._read(topic, 0, 1, False)
+        if known is not None and self._watched.get(topic) is known:
+            # So that the disk is not asked again until this one is too old, too. Without any entry,
+            # the oldest one is the next; what came meanwhile is then known better here.
+            if page.entries:
+                known.oldest, known.oldest_at = page.top.oldest, page.entries[0].at
+            elif known.offset == page.top.offset:
+                known.oldest = page.top.oldest
+        return page.top
 
     async def watch(self, topic: str) -> Top:
         """Tell the follower from now on; return what is there already."""

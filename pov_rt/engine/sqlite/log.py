@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from pov_rt.clock import Clock
@@ -17,32 +18,54 @@ from pov_rt.errors import Unavailable
 from pov_rt.settings import EngineSettings
 
 CACHED_TOPICS = 50_000
-TIDY_ROWS = 5000
-"""Rows removed at once: 5 ms, which nobody who waits for a commit notices."""
+TIDY_ROWS = 1000
+"""Rows removed at once, beside as many as were appended since; with their bodies 3 to 10 ms."""
+TIDY_KEYS = 5000
 TIDY_TOPICS = 200
+AGED_ROWS = 10_000
+"""When a look at topics has found so many rows that are too old, it ends: it reads each of them."""
 
-DROP_BODIES = """
-    DELETE FROM bodies WHERE id IN
-        (SELECT body FROM entries WHERE topic = :topic
-        AND "offset" >= :first AND "offset" < :before)
-    AND NOT EXISTS (SELECT 1 FROM entries AS other WHERE
-        other.topic = iif(bodies.topic = :topic, bodies.feed, bodies.topic) AND
-        other."offset" = iif(bodies.topic = :topic, bodies.feed_offset, bodies."offset")
-        AND other.body = bodies.id)
+_ROWS_OF_SPANS = """
+    FROM json_each(:spans) AS span CROSS JOIN entries
+    ON entries.topic = json_extract(span.value, '$[0]')
+    AND entries."offset" >= json_extract(span.value, '$[1]')
+    AND entries."offset" < json_extract(span.value, '$[2]')
 """
-"""Removes the bodies of entries that are about to go, but for those with another place."""
+FIND_BODIES = f"SELECT json_group_array(entries.body) {_ROWS_OF_SPANS}"
+DROP_ENTRIES = (
+    'DELETE FROM entries WHERE (topic, "offset") IN '
+    f'(SELECT entries.topic, entries."offset" {_ROWS_OF_SPANS})'
+)
+EMPTY_ENTRIES = (
+    'UPDATE entries SET body = 0, at = 0 WHERE at > 0 AND (topic, "offset") IN '
+    f'(SELECT entries.topic, entries."offset" {_ROWS_OF_SPANS})'
+)
+DROP_BODIES = """
+    DELETE FROM bodies WHERE id IN (SELECT value FROM json_each(:bodies))
+    AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.topic = bodies.topic
+        AND entries."offset" = bodies."offset" AND entries.body = bodies.id)
+    AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.topic = bodies.feed
+        AND entries."offset" = bodies.feed_offset AND entries.body = bodies.id)
+"""
+"""Remove the rows of spans (topic, first, before), then those of their bodies that have no place
+left. All topics at once: each statement waits for the interpreter's lock when it ends."""
 
 
 class Tail:
-    """The end of a topic's log, as the writer knows it; `stored` is its oldest row."""
+    """The end of a topic's log, as the writer knows it.
 
-    __slots__ = ("id", "name", "stored", "top")
+    `stored` is its oldest row; those below `kept` are known to be too old. `surplus` rows may go.
+    """
+
+    __slots__ = ("id", "kept", "name", "stored", "surplus", "top")
 
     def __init__(self, topic_id: int, name: str, top: int, stored: int) -> None:
         self.id = topic_id
         self.name = name
         self.top = top
         self.stored = stored
+        self.kept = 0
+        self.surplus = 0
 
 
 class Outcome(NamedTuple):
@@ -82,7 +105,9 @@ class LogStore:
         self.epoch = epoch
         """The epoch of every log."""
         self._tails: dict[str, Tail] = {}
-        self._overfull: dict[str, Tail] = {}
+        self._overdue: dict[str, Tail] = {}
+        self.surplus = 0
+        """Rows that may go, as far as is known; `trim` removes them."""
         self._topics: int | None = None
         self._last_at = 0.0
         self._next_topic = 0
@@ -90,6 +115,7 @@ class LogStore:
         self._round = Round(0.0, math.inf)
         self._no_key_before = 0.0
         self._appended = 0
+        self._rows_appended = 0
 
     def append(self, batches: Sequence[Sequence[NewEntry]]) -> list[Outcome]:
         """Append batches; return what became of each.
@@ -118,16 +144,17 @@ class LogStore:
             outcomes = [plan.add(batch) for batch in batches]
             plan.rows.execute(self._connection, INSERT, at)
         self._appended += sum(map(len, batches))
-        for tail in plan.tails:
-            if tail.top - tail.stored > self._settings.max_entries:
-                self._overfull[tail.name] = tail
+        for tail, top in plan.tails:
+            self._rows_appended += tail.top - top
+            self._count(tail)
         return outcomes
 
     def tail(self, name: str) -> Tail:
         """Return the end of a topic's log; a new topic is entered. Raises `Unavailable`."""
         tail = self._tails.get(name)
         if tail is None:
-            tail = self._load(name)
+            # There is one of a topic at a time: one that is still to be trimmed has not left.
+            tail = self._overdue.get(name) or self._load(name)
             if len(self._tails) >= CACHED_TOPICS:
                 self._tails.clear()
             self._tails[name] = tail
@@ -136,75 +163,94 @@ class LogStore:
     def forget(self) -> None:
         """Forget what is remembered of the database."""
         self._tails.clear()
-        self._overfull.clear()
+        self._overdue.clear()
+        self.surplus = 0
         self._topics = None
 
     def tidy(self) -> None:
-        """Remove some of what retention allows to go."""
+        """Look for what retention allows to go, and remove some of it."""
         now = self._clock.time()
         begin(self._connection)
-        room = TIDY_ROWS
-        for name, tail in list(self._overfull.items()):
-            oldest = tail.top - self._settings.max_entries + 1
-            room -= self._remove(tail, min(oldest, tail.stored + room))
-            if tail.stored >= oldest:
-                del self._overfull[name]
-            if room <= 0:
-                break
-        if room > 0:
-            room -= self._tidy_next(now, room)
+        self._look_at_next(now - self._settings.max_age_s)
+        self._remove_some()
         self._tidy_keys(now - self._settings.id_window_s)
         self._connection.execute("COMMIT")
 
-    def _tidy_next(self, now: float, room: int) -> int:
-        """Remove old entries of the next few topics, all in turn; return how many rows."""
-        not_before = now - self._settings.max_age_s
+    def trim(self) -> None:
+        """Remove some of what is known to be too much or too old."""
+        begin(self._connection)
+        self._remove_some()
+        self._connection.execute("COMMIT")
+
+    def _oldest(self, tail: Tail) -> int:
+        """Return the offset below which a topic's rows may go; its newest row stays."""
+        oldest = max(tail.top - self._settings.max_entries + 1, tail.kept)
+        return max(tail.stored, min(oldest, tail.top))
+
+    def _count(self, tail: Tail) -> None:
+        """Take note of how many of a topic's rows may go now."""
+        surplus = self._oldest(tail) - tail.stored
+        self.surplus += surplus - tail.surplus
+        tail.surplus = surplus
+        if surplus:
+            self._overdue[tail.name] = tail  # where it is already, it keeps its turn
+        else:
+            self._overdue.pop(tail.name, None)
+
+    def _look_at_next(self, not_before: float) -> None:
+        """Find what may go of the next few topics, all in turn."""
         rows = self._connection.execute(
             "SELECT id, name FROM topics WHERE id > ? ORDER BY id LIMIT ?",
             (self._next_topic, TIDY_TOPICS),
         ).fetchall()
-        removed = 0
+        found = 0
         for topic_id, name in rows:
             self._next_topic = topic_id
-            tail = self._tails.get(name) or self._load(name)
+            tail = self._tails.get(name) or self._overdue.get(name) or self._load(name)
             if not tail.top:
                 continue
             kept = first_kept(self._connection, topic_id, not_before)
-            by_number = tail.top - self._settings.max_entries + 1
-            oldest = max(tail.top + 1 if kept is None else kept, by_number)
-            removed += self._remove(tail, min(oldest, tail.stored + room - removed))
-            if oldest > tail.top:
+            tail.kept = tail.top + 1 if kept is None else kept
+            if kept is None:
                 self._empty(tail)
-            if removed >= room:
-                break
+            self._count(tail)
+            found += max(0, tail.kept - tail.stored)
+            if found >= AGED_ROWS:
+                return
         if len(rows) < TIDY_TOPICS:
             self._next_topic = 0
-        return removed
 
-    def _remove(self, tail: Tail, before: int) -> int:
-        """Remove a topic's rows below an offset, but never its newest; return how many."""
-        before = min(before, tail.top)
-        if before <= tail.stored:
-            return 0
-        self._drop_bodies(tail.id, tail.stored, before)
-        self._connection.execute(
-            'DELETE FROM entries WHERE topic = ? AND "offset" < ?', (tail.id, before)
-        )
-        removed, tail.stored = before - tail.stored, before
-        return removed
+    def _remove_some(self) -> None:
+        """Remove more than was appended since the last time, so that nothing piles up.
 
-    def _drop_bodies(self, topic_id: int, first: int, before: int) -> None:
-        span = {"topic": topic_id, "first": first, "before": before}
-        self._connection.execute(DROP_BODIES, span)
+        Topics take turns: a feed, to which most is appended, would leave no room for the others.
+        """
+        room = TIDY_ROWS + self._rows_appended
+        self._rows_appended = 0
+        spans: list[tuple[int, int, int]] = []
+        while self._overdue and room > 0:
+            name = next(iter(self._overdue))
+            tail = self._overdue.pop(name)
+            before = min(self._oldest(tail), tail.stored + room)
+            if before > tail.stored:
+                room -= before - tail.stored
+                spans.append((tail.id, tail.stored, before))
+                tail.stored = before
+            self._count(tail)
+        if spans:
+            self._drop(spans, DROP_ENTRIES)
+
+    def _drop(self, spans: Sequence[tuple[int, int, int]], statement: str) -> None:
+        """Execute a statement on rows, and remove the bodies that have no place any more."""
+        values = {"spans": json.dumps(spans)}
+        (bodies,) = self._connection.execute(FIND_BODIES, values).fetchone()
+        self._connection.execute(statement, values)
+        self._connection.execute(DROP_BODIES, {"bodies": bodies})
 
     def _empty(self, tail: Tail) -> None:
         """Remove the content of a topic's newest row, which stays when it is too old."""
-        self._drop_bodies(tail.id, tail.top, tail.top + 1)
         # With an instant that stays too old, should the clock or the age be changed.
-        self._connection.execute(
-            'UPDATE entries SET body = 0, at = 0 WHERE topic = ? AND "offset" = ? AND at > 0',
-            (tail.id, tail.top),
-        )
+        self._drop([(tail.id, tail.top, tail.top + 1)], EMPTY_ENTRIES)
 
     def _tidy_keys(self, not_before: float) -> None:
         """Forget ids whose time is over, looking at the next few in turn.
@@ -221,7 +267,7 @@ class LogStore:
         last = self._connection.execute(
             "SELECT topic, name FROM keys WHERE (topic, name) > (?, ?) "
             "ORDER BY topic, name LIMIT 1 OFFSET ?",
-            (*self._next_key, max(TIDY_ROWS, 2 * appended) - 1),
+            (*self._next_key, max(TIDY_KEYS, 2 * appended) - 1),
         ).fetchone()
         span = (*self._next_key, *(last or LAST_KEY))
         (oldest,) = self._connection.execute(f"SELECT min(at) {_SPAN}", span).fetchone()
@@ -279,9 +325,9 @@ class Plan:
         return Outcome(results, feed, self._at)
 
     @property
-    def tails(self) -> Sequence[Tail]:
-        """The ends of the logs that were appended to."""
-        return [tail for tail, _ in self._before.values()]
+    def tails(self) -> Iterable[tuple[Tail, int]]:
+        """The ends of the logs that were appended to, each with the offset that it had before."""
+        return self._before.values()
 
     def take_back(self) -> None:
         """Give the tails the offsets that they had before."""
