@@ -86,10 +86,7 @@ class ConnectionInfo(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class HistoryPage(msgspec.Struct, frozen=True):
-    """Activities (of `size` bytes) with their offsets, and the log's state when they were read.
-
-    `next` is the `after` of what follows; None if there is no more.
-    """
+    """Activities with their offsets, the log's state then, and from where to go on (None: over)."""
 
     activities: Sequence[tuple[int, Activity]]
     epoch: str
