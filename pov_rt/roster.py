@@ -64,6 +64,7 @@ class Roster(Generic[T]):
         self._expired: set[Key] = set()
         self._diffs: dict[str, Diff[T]] = {}
         self._left_untold: set[Key] = set()
+        self._in_doubt: set[Key] = set()  # the engine may have done what it failed to answer
         self._lock = asyncio.Lock()
 
     def touch(self, pov_id: str, member: str, **fields: Any) -> None:
@@ -102,6 +103,7 @@ class Roster(Generic[T]):
                 try:
                     await self._look_at(key, fields)
                 except BaseException:
+                    self._in_doubt.add(key)
                     self._touched[key] = fields | self._touched.get(key, {})
                     raise
             diffs, self._diffs = self._diffs, {}
@@ -125,7 +127,8 @@ class Roster(Generic[T]):
             is_new = await leases.put(channel, member, body)
             was_told = key in self._expired
             # An answer in between may have lacked them, though nobody was told that they left.
-            was_over = self._is_over(key)
+            was_over = key in self._in_doubt or self._is_over(key)
+            self._in_doubt.discard(key)
             self._told[key] = now
             self._leaving.pop(key, None)
             if key in self._left_untold:
@@ -138,10 +141,11 @@ class Roster(Generic[T]):
         elif key in self._expired:
             self._diff(pov_id).left.append(member)
             self._forget(key)
-        else:
+        elif not self._is_over(key):  # or they would be back for those who were answered without
             # Before the lease's own time begins, so that it is over here no later than there.
             until = self._host.clock.monotonic() + self._grace_s
-            if known is None or not await leases.leave(channel, member, self._grace_s):
+            is_unseen = known is None and key not in self._in_doubt
+            if is_unseen or not await leases.leave(channel, member, self._grace_s):
                 self._forget(key)  # came and went before anybody was told, or is on another node
             else:
                 self._leaving.pop(key, None)
@@ -157,3 +161,4 @@ class Roster(Generic[T]):
     def _forget(self, key: Key) -> None:
         self._told.pop(key, None)
         self._leaving.pop(key, None)
+        self._in_doubt.discard(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -243,6 +244,135 @@ async def test_a_crowd_leaves_others_their_turns(
         turns += 1
     assert turns >= 10
     assert names(await look) == (people, [], [])
+
+
+@on_nodes
+async def test_what_an_engine_did_and_failed_to_answer_is_told_though_it_is_undone(
+    clock: ManualClock, node: Callable[[], Node]
+) -> None:
+    one = node()
+    put = one.leases.put
+    await one.set("ana", 1)
+
+    async def fail(*arguments: Any) -> bool:
+        await put(*arguments)
+        raise Unavailable
+
+    one.leases.put = fail
+    with pytest.raises(Unavailable):
+        await one.set("ana", 2)
+    one.leases.put = put
+    assert [seat.tabs for seat in (await one.roster.members("acme"))[0]] == [2]
+    assert [seat.tabs for seat in (await one.set("ana", 1)).changed] == [1]
+    assert names(await one.set("ana", 1)) == NOTHING
+
+
+class Watcher:
+    """Has an answer, and keeps it true by the diffs, as a client does."""
+
+    def __init__(self, seats: list[Seat]) -> None:
+        self.seats = {seat.name: seat for seat in seats}
+
+    def apply(self, diff: Diff[Seat]) -> None:
+        for seat in diff.joined + diff.changed:
+            self.seats[seat.name] = seat
+        for name in diff.left:
+            self.seats.pop(name, None)
+
+
+class Faults:
+    """Fails now and then, before or after what was asked for is done."""
+
+    def __init__(self, leases: MemoryLeases, chance: random.Random) -> None:
+        self._leases = leases
+        self._chance = chance
+        self.rate = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._leases, name)
+        if name not in ("put", "leave"):
+            return method
+
+        async def call(*arguments: Any) -> Any:
+            dice = self._chance.random()
+            if dice < self.rate / 2:
+                raise Unavailable
+            result = await method(*arguments)
+            if dice < self.rate:
+                raise Unavailable
+            return result
+
+        return call
+
+
+class World:
+    """A node on which anything may happen, and those who watch it."""
+
+    def __init__(self, clock: ManualClock, node: Node, chance: random.Random) -> None:
+        self.clock, self.node, self.chance = clock, node, chance
+        self.faults = node.leases = Faults(node.leases, chance)
+        self.watchers: list[Watcher] = []
+
+    async def look(self) -> bool:
+        try:
+            diff = await self.node.look()
+        except Unavailable:
+            return False
+        for watcher in self.watchers:
+            watcher.apply(diff)
+        return True
+
+    async def come_or_go(self) -> None:
+        name = self.chance.choice("abcd")
+        self.node.tabs[name] = self.chance.choice([0, 0, 1, 2])
+        self.node.roster.touch("acme", name)
+
+    async def change(self) -> None:
+        name = self.chance.choice("abcd")
+        if self.node.tabs.get(name):
+            self.node.roster.touch("acme", name, mood=self.chance.choice(["calm", "merry"]))
+
+    async def wait(self) -> None:
+        self.clock.advance(self.chance.choice([0.1, GRACE_S / 2, GRACE_S]))
+        await self.node.leases.renew()
+
+    async def ask(self) -> None:
+        self.watchers.append(Watcher(await self.answer()))
+
+    async def answer(self) -> list[Seat]:
+        return (await self.node.roster.members("acme"))[0]
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.15])
+@pytest.mark.parametrize("seed", range(100))
+def test_every_answer_and_its_diffs_make_every_later_answer(seed: int, rate: float) -> None:
+    chance = random.Random(seed)
+
+    async def test() -> None:
+        clock = ManualClock()
+        node = Node(clock, MemoryLeases(clock, "n"))
+        world = World(clock, node, chance)
+        world.faults.rate = rate
+        for _ in range(chance.randrange(120)):
+            await chance.choice(
+                [world.come_or_go] * 3
+                + [world.change, world.look, world.wait, world.ask]
+                + [node.expire]
+            )()
+        world.faults.rate = 0
+        if rate:
+            # What an engine did and failed to answer is told by the time that its member has left.
+            await world.look()
+            clock.advance(GRACE_S)
+            await node.leases.renew()
+        await node.expire()
+        await world.look()
+        later = {seat.name: seat for seat in await world.answer()}
+        assert {name for name, tabs in node.tabs.items() if tabs} <= set(later)
+        for watcher in world.watchers:
+            assert watcher.seats == later
+
+    asyncio.run(test())
 
 
 @on_nodes

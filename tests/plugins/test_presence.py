@@ -142,29 +142,39 @@ class Watcher:
             self.users.pop(user, None)
 
 
+def happen(server: RunningServer, client: Client, how: str) -> None:
+    """Have something happen to a client, which ends its subscription unless it is `refresh`."""
+    if how == "close":
+        client.socket.close()
+    elif how == "crash":
+        crash(client)
+    elif how == "unsubscribe":
+        client.request({"type": "unsubscribe", "povId": "acme"})
+    else:
+        connections = server.call(server.web.server.register.all)
+        (mine,) = [each for each in connections if each.id == client.connection_id]
+        povs = {"povs": ["other"]} if how == "lose" else {}
+        token = server.token(mine.identity.user_id, ttl_s=7200, **povs)
+        answer = client.request({"type": "refresh", "token": token})
+        assert answer["lost"] == (["acme"] if how == "lose" else [])
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_snapshot_and_the_diffs_make_the_later_snapshot(
     server: RunningServer, connect: Connect, seed: int
 ) -> None:
     chance = random.Random(seed)
-    watcher = Watcher(join(connect("watcher")))
+    watchers = [Watcher(join(connect("watcher")))]
     there: list[Client] = []
-    for _ in range(40):
-        if there and chance.random() < 0.45:
+    for number in range(40):
+        if chance.random() < 0.1:
+            watchers.append(Watcher(join(connect(f"watcher-{number}"))))
+        elif there and chance.random() < 0.45:
             client = there.pop(chance.randrange(len(there)))
-            how = chance.choice(["close", "crash", "unsubscribe", "lose"])
-            if how == "close":
-                client.socket.close()
-            elif how == "crash":
-                crash(client)
-            elif how == "unsubscribe":
-                client.request({"type": "unsubscribe", "povId": "acme"})
-            else:
-                connections = server.call(server.web.server.register.all)
-                (mine,) = [each for each in connections if each.id == client.connection_id]
-                token = server.token(mine.identity.user_id, povs=["other"], ttl_s=7200)
-                answer = client.request({"type": "refresh", "token": token})
-                assert answer["lost"] == ["acme"]
+            how = chance.choice(["close", "crash", "unsubscribe", "lose", "refresh"])
+            if how == "refresh":
+                there.append(client)
+            happen(server, client, how)
         else:
             user, device = chance.choice("abcde"), chance.choice("xyz")
             there.append(join(connect(user, device=device)))
@@ -173,15 +183,16 @@ def test_a_snapshot_and_the_diffs_make_the_later_snapshot(
     last = join(connect("last"))
     ask(last)
     last.request({"type": "unsubscribe", "povId": "acme"})
-    left: set[str] = set()
-    while "last" not in left:  # by then every earlier grace is over too
-        told = diff(watcher.client)
-        watcher.apply(told)
-        left |= set(told["left"])
-    later = {each["userId"]: each for each in ask(watcher.client)["users"]}
-    for told in watcher.client._early:
-        watcher.apply(told)
-    assert watcher.users == later
+    for watcher in watchers:
+        left: set[str] = set()
+        while "last" not in left:  # by then every earlier grace is over too
+            told = diff(watcher.client)
+            watcher.apply(told)
+            left |= set(told["left"])
+        later = {each["userId"]: each for each in ask(watcher.client)["users"]}
+        for told in watcher.client._early:
+            watcher.apply(told)
+        assert watcher.users == later
 
 
 HEARER = """
