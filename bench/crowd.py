@@ -1,7 +1,8 @@
 """People for the benchmark: a process that comes and goes, or types, at fixed instants.
 
-`python -m bench.crowd PORT MODE SECONDS REPEAT < clients.json`, the clients being a list of hex:
-what each sends to be served. It prints how many were served.
+`python -m bench.crowd PORT MODE SECONDS FRAME... < clients.json`, the clients being a list of hex:
+what each sends to be served. The frames, hex too, are what each sends in one second and the next
+when it types. It prints how many were served, and the seconds until all had come, or typed.
 """
 
 from __future__ import annotations
@@ -42,8 +43,11 @@ def wait_until(instant: float) -> None:
         time.sleep(left)
 
 
-def come_and_go(port: int, openings: list[bytes], seconds: float) -> int:
-    """Open one after the other, spread over so many seconds; each leaves after `STAY_S`."""
+def come_and_go(port: int, openings: list[bytes], seconds: float) -> tuple[int, float]:
+    """Open one after the other, spread over so many seconds; each leaves after `STAY_S`.
+
+    Returns how many were served and when the last had come.
+    """
     began, count = time.monotonic(), 0
     there: deque[tuple[float, socket.socket]] = deque()
     for index, opening in enumerate(openings):
@@ -52,11 +56,12 @@ def come_and_go(port: int, openings: list[bytes], seconds: float) -> int:
         there.append((now + STAY_S, connect(port, opening)))
         while there[0][0] <= now:
             count += leave(there.popleft()[1])
+    took = time.monotonic() - began
     while there:
         until, sock = there.popleft()
         wait_until(until)
         count += leave(sock)
-    return count
+    return count, took
 
 
 def leave(sock: socket.socket) -> bool:
@@ -66,8 +71,10 @@ def leave(sock: socket.socket) -> bool:
     return good
 
 
-def type_on(port: int, openings: list[bytes], seconds: float, typing: bytes) -> int:
-    """Have everybody type once a second."""
+def type_on(
+    port: int, openings: list[bytes], seconds: float, frames: list[bytes]
+) -> tuple[int, float]:
+    """Have everybody type once a second, one frame after the other, so that it is always news."""
     people = [connect(port, opening) for opening in openings]
     count = sum(map(served, people))
     for sock in people:
@@ -76,26 +83,30 @@ def type_on(port: int, openings: list[bytes], seconds: float, typing: bytes) -> 
     began = time.monotonic()
     for index in range(int(seconds * len(people))):
         wait_until(began + index / len(people))
-        sock = people[index % len(people)]
-        sock.send(typing)
+        second, person = divmod(index, len(people))
+        sock = people[person]
+        sock.send(frames[second % len(frames)])
         try:
             while sock.recv(1 << 16):
                 pass
         except BlockingIOError:
             pass
+    took = time.monotonic() - began
     for sock in people:
         sock.close()
-    return count
+    return count, took
 
 
 def main() -> None:
     """Run the crowd."""
-    port, mode, seconds, repeat = sys.argv[1:]
+    port, mode, seconds, *given = sys.argv[1:]
+    frames = [bytes.fromhex(each) for each in given]
     openings = [bytes.fromhex(each) for each in json.load(sys.stdin)]
     if mode == "typing":
-        print(type_on(int(port), openings, float(seconds), bytes.fromhex(repeat)), flush=True)
+        count, took = type_on(int(port), openings, float(seconds), frames)
     else:
-        print(come_and_go(int(port), openings, float(seconds)), flush=True)
+        count, took = come_and_go(int(port), openings, float(seconds))
+    print(count, f"{took:.2f}", flush=True)
 
 
 if __name__ == "__main__":
