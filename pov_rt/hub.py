@@ -194,29 +194,29 @@ class Hub:
     def flush(self) -> None:
         """Send what this turn produced, in one piece to each connection.
 
-        Topics with few subscribers are served at once, in this turn; those with many one after the
-        other, over several turns. What comes for these meanwhile waits for its turn, joined.
+        Topics with few subscribers go first, as many as fit the turn. Those with many take several
+        turns, one after the other; what comes for these meanwhile waits, joined.
         """
         self.unsettled = False
-        few: list[Topic] = []
-        many: list[Topic] = []
-        left = TURN_SENDS
+        few, many, later = list[Topic](), list[Topic](), list[Topic]()
+        left, is_free = TURN_SENDS, not self._outbox
         for topic in self._dirty:
             if topic.users <= left:
                 left -= topic.users
                 few.append(topic)
-            else:
+            elif topic.users > TURN_SENDS and is_free:
                 many.append(topic)
-        self._dirty = many
+            else:
+                later.append(topic)
+        self._dirty = later
         try:
             self._flush_few(few)
-            if many and not self._outbox:
+            if many:
                 shares: Shares = {}
-                self._dirty = []
                 for topic in many:
                     self.delivered += topic.flush(shares)
                 self._outbox.fill(shares)
-            self._outbox.drain(TURN_SENDS)
+            self._outbox.drain(max(left, TURN_SENDS // 4, 1))
         finally:
             if self._dirty or self._outbox:
                 self._flush_soon()

@@ -15,32 +15,17 @@ HELD_BYTES = 64 * 1024
 may stand before a close frame: the client has to see that before it is cut off."""
 
 
-class Cork:
-    """Answers that are held back to leave together. Owner: a wire, for a turn of the loop."""
+def is_much(pieces: Sequence[bytes]) -> bool:
+    """Tell whether too much is held back."""
+    return sum(map(len, pieces)) > HELD_BYTES
 
-    __slots__ = ("_pieces", "_size")
 
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._size = 0
+def joined(pieces: Sequence[bytes]) -> Sequence[bytes]:
+    """Return what was held back in one piece, if that is small.
 
-    def __bool__(self) -> bool:
-        return bool(self._pieces)
-
-    def add(self, data: bytes) -> bool:
-        """Hold some back; tell whether it is too much now."""
-        self._pieces.append(data)
-        self._size += len(data)
-        return self._size > HELD_BYTES
-
-    def take(self) -> Sequence[bytes]:
-        """Return what was held back, in order, in one piece if that is small.
-
-        A large one stays as it is, shared with other clients, rather than be copied for this one.
-        """
-        pieces, size = self._pieces, self._size
-        self._pieces, self._size = [], 0
-        return (b"".join(pieces),) if size <= 2 * HELD_BYTES else pieces
+    A large one stays as it is, shared with other clients, rather than be copied for this one.
+    """
+    return (b"".join(pieces),) if sum(map(len, pieces)) <= 2 * HELD_BYTES else pieces
 
 
 class SendQueue:

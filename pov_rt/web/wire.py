@@ -18,7 +18,7 @@ from pov_rt.frames import EMPTY_CLOSE, EMPTY_PING, FrameParser, Opcode, close_fr
 from pov_rt.limits import Bucket
 from pov_rt.web.bounds import Bounds, Peer
 from pov_rt.web.liveness import has_hung_up, unread_bytes
-from pov_rt.web.sendqueue import HELD_BYTES, Cork, SendQueue
+from pov_rt.web.sendqueue import HELD_BYTES, SendQueue, is_much, joined
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Wire:
         self._peer: Peer | None = None
         self._parser = FrameParser(bounds.message_bytes, _websocket_mask)
         self._queue: SendQueue | None = None
-        self._corked: Cork | None = None
+        self._corked: list[bytes] | None = None
         self._controls: Bucket | None = None
         self._backlog: Sequence[tuple[int, bytes]] = ()
         self._paused = 0
@@ -116,8 +116,9 @@ class Wire:
         """Take ready frames, in order; once it is closing, they are dropped."""
         if self._closing:
             return
-        if self._corked is not None:
-            if self._corked.add(data):  # it is too much
+        if (corked := self._corked) is not None:
+            corked.append(data)
+            if (len(data) > 1024 or not len(corked) % 64) and is_much(corked):
                 self._uncork()
         elif self._queue is not None:
             self._enqueue(data)
@@ -127,7 +128,7 @@ class Wire:
     def send_soon(self, data: bytes) -> None:
         """Take ready frames that leave with what else this turn of the loop brings, in order."""
         if self._corked is None and not self._closing:
-            self._corked = Cork()
+            self._corked = []
             self._loop.call_soon(self._end_cork)
         self.send(data)
 
@@ -244,7 +245,7 @@ class Wire:
             self._take(events)
 
     def _take(self, events: Sequence[tuple[int, bytes]]) -> None:
-        self._corked = self._corked or Cork()
+        self._corked = self._corked or []
         try:
             for index, (opcode, payload) in enumerate(events):
                 if self._closing or self._peer is None:
@@ -274,19 +275,18 @@ class Wire:
 
     def _uncork(self) -> None:
         """Let go of the answers that are held back, the last ones of a closing socket too."""
-        cork = self._corked
-        if not cork:
+        if not (corked := self._corked):
             return
         # Meanwhile nothing is held back: what `_enqueue` closes with comes after.
         self._corked, was_closing = None, self._closing
-        for data in cork.take():
+        for data in joined(corked):
             if self._closing and not was_closing:
                 break
             if self._queue is None:
                 self._write(data)
             else:
                 self._enqueue(data)
-        self._corked = cork
+        self._corked = []
 
     def _handle(self, peer: Peer, opcode: int, payload: bytes) -> None:
         if opcode == Opcode.BINARY:
