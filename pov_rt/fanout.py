@@ -330,6 +330,36 @@ def _select(waiting: Sequence[Pending], key: GroupKey) -> list[bytes]:
     ]
 
 
+def choose(
+    dirty: Sequence[Topic], sends: int, *, is_free: bool
+) -> tuple[list[Topic], list[Topic], list[Topic]]:
+    """Return the topics with few subscribers to serve now, those with many, and those to wait.
+
+    `dirty` begins with the longest waiting. Half of the sends are for the newest, or what happens
+    on one PoV would wait for all that a plugin's timer has to tell hundreds of others; the rest is
+    for the oldest. Those with many subscribers are served when it `is_free`.
+    """
+    few, many, later = dict[Topic, None](), list[Topic](), list[Topic]()
+    half, left = sends // 2, sends
+    for topic in reversed(dirty):
+        if topic.users > half:
+            break
+        half -= topic.users
+        left -= topic.users
+        few[topic] = None
+    for topic in dirty:
+        if topic in few:
+            continue
+        if topic.users <= left:
+            left -= topic.users
+            few[topic] = None
+        elif topic.users > sends and is_free:
+            many.append(topic)
+        else:
+            later.append(topic)
+    return list(few), many, later
+
+
 def send_share(connection: Connection, share: tuple[bytes, ...]) -> None:
     """Send what a connection is to be sent, in as few pieces as fit."""
     for data in share if len(share) == 1 else chunks(share):

@@ -17,7 +17,7 @@ from pov_rt.connection import Connection
 from pov_rt.encoding import encode
 from pov_rt.engine.base import Engine, Entry, Position, Top
 from pov_rt.errors import CloseCode, Unavailable
-from pov_rt.fanout import TURN_SENDS, Outbox, Pending, Shares, Topic, send_share
+from pov_rt.fanout import TURN_SENDS, Outbox, Pending, Shares, Topic, choose, send_share
 from pov_rt.filters import Only, Since
 from pov_rt.frames import text_frame
 from pov_rt.replay import PAGE, Joined, Replay, Unread, contiguous, recover
@@ -194,21 +194,12 @@ class Hub:
     def flush(self) -> None:
         """Send what this turn produced, in one piece to each connection.
 
-        Topics with few subscribers go first, as many as fit the turn. Those with many take several
-        turns, one after the other; what comes for these meanwhile waits, joined.
+        Topics with few subscribers go first, as many as fit the turn (`choose`). Those with many
+        take several turns, one after the other; what comes for these meanwhile waits, joined.
         """
         self.unsettled = False
-        few, many, later = list[Topic](), list[Topic](), list[Topic]()
-        left, is_free = TURN_SENDS, not self._outbox
-        for topic in self._dirty:
-            if topic.users <= left:
-                left -= topic.users
-                few.append(topic)
-            elif topic.users > TURN_SENDS and is_free:
-                many.append(topic)
-            else:
-                later.append(topic)
-        self._dirty = later
+        few, many, self._dirty = choose(self._dirty, TURN_SENDS, is_free=not self._outbox)
+        left = TURN_SENDS - sum(topic.users for topic in few)
         try:
             self._flush_few(few)
             if many:

@@ -6,7 +6,7 @@ import json
 
 from pov_rt.clock import ManualClock
 from pov_rt.connection import Connection
-from pov_rt.fanout import JOIN_BYTES, Outbox, Pending, Progress, Topic, chunks
+from pov_rt.fanout import JOIN_BYTES, Outbox, Pending, Progress, Topic, choose, chunks
 from pov_rt.frames import text_frame
 from tests.transports import connection, recorder
 
@@ -70,6 +70,23 @@ def test_one_that_was_settled_gets_the_rest_later_and_nothing_twice() -> None:
     topic.flush()
     assert got(early) == got(other) == [1, 2, 3, 4]
     assert (got(late), got(gone)) == ([4], [1]), "what came before a newcomer is not for it"
+
+
+def test_the_newest_few_do_not_wait_for_all_the_others_nor_these_for_ever() -> None:
+    topics = [Topic(f"pov/{n}", Outbox()) for n in range(12)]
+    for topic in topics:
+        topic.users = 1
+    few, many, later = choose(topics, 4, is_free=True)
+    assert [topics.index(topic) for topic in few] == [11, 10, 0, 1]
+    assert (many, later) == ([], topics[2:10])
+    big = topics[3]
+    big.users = 5
+    few, many, later = choose(topics, 4, is_free=False)
+    assert big in later
+    few, many, later = choose(topics, 4, is_free=True)
+    assert many == [big]
+    assert {*few, *many, *later} == {*topics}
+    assert choose([], 4, is_free=True) == ([], [], [])
 
 
 def test_pieces_are_bounded_and_a_larger_frame_goes_alone() -> None:
