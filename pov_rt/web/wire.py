@@ -279,7 +279,7 @@ class Wire:
             return
         # Meanwhile nothing is held back: what `_enqueue` closes with comes after.
         self._corked, was_closing = None, self._closing
-        for data in joined(corked):
+        for data in corked if len(corked) == 1 else joined(corked):
             if self._closing and not was_closing:
                 break
             if self._queue is None:
