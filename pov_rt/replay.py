@@ -222,7 +222,7 @@ class Replay:
                     await connection.transport.drained()
         except Unavailable:
             self._close(connection, CloseCode.GAP)
-        except Exception:
+        except Exception:  # a bug; its client must not wait for the rest for ever
             log.exception("a replay failed", extra={"topic": topic.name})
             self._close(connection, CloseCode.GAP)
 
