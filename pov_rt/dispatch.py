@@ -23,7 +23,7 @@ from pov_rt.errors import (
 from pov_rt.execution import Execution, HandlerContext
 from pov_rt.faults import find_fault
 from pov_rt.hub import Hub
-from pov_rt.limits import Bucket, Rate, SeenIds, parse_rate
+from pov_rt.limits import Bucket, Rate, Seen, parse_rate
 from pov_rt.messages import Message, RequestId
 from pov_rt.registry import Handler, Registry
 from pov_rt.settings import LimitSettings
@@ -65,7 +65,7 @@ class Dispatcher:
             if (handler.find_povs, handler.spec.grant, handler.rate) == (None, None, None)
             and handler.tag in FIRST_BLOCK
         )
-        self._seen = SeenIds()
+        self._seen = Seen()
         self.counts = dict.fromkeys(self._by_tag, 0)
         """Messages handled, by type."""
         self.errors = self._execution.errors

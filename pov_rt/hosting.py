@@ -33,7 +33,7 @@ from pov_rt.errors import (
 from pov_rt.filters import Only, read_head
 from pov_rt.hub import Hub
 from pov_rt.inbox import Inboxes
-from pov_rt.limits import SeenIds
+from pov_rt.limits import Seen
 from pov_rt.messages import Activity, Event, Message, NewActivity, NewNotification
 from pov_rt.publishing import Publisher, Publishing
 from pov_rt.register import Register
@@ -76,7 +76,7 @@ class Services:
     node: str
     guarantee: Guarantee
     mark_age_s: float
-    seen: SeenIds
+    seen: Seen
     subscribed: Callable[[str, Connection], None]
     unsubscribed: Callable[[str, Connection], None]
     renewed: Callable[[Connection], None]

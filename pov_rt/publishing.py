@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -29,7 +30,7 @@ from pov_rt.errors import (
     InvalidActivity,
     TooLarge,
 )
-from pov_rt.limits import SeenIds
+from pov_rt.limits import Seen
 from pov_rt.messages import MAX_SAFE_INTEGER, Activity, NewActivity, NewNotification, check_id
 from pov_rt.settings import LimitSettings
 from pov_rt.topics import pov_topic, team_topic
@@ -37,6 +38,13 @@ from pov_rt.topics import pov_topic, team_topic
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_DIGITS = bytes(ord("0") if chr(byte).isdecimal() else ord(" ") for byte in range(128)) + b" " * 128
+_LONG_NUMBER = b"0" * 16
+"""How a number beyond 2^53 looks with `_DIGITS`: the one odd thing that JSON can bring.
+
+To look for it in an encoded activity of 325 bytes takes 0.6 us, to look at its values 1.2; with a
+hundred values in 650 bytes 0.8 and 26.
+"""
 
 
 class Publisher(NamedTuple):
@@ -85,7 +93,9 @@ class Publishing:
         self._log = engine.log
         self._limits = limits
         self._clock = clock
-        self._seen = SeenIds()
+        self._ids = Seen()
+        self._types = Seen(partial(_check_name, allowed=limits.types))
+        self._actions = Seen(partial(_check_name, allowed=limits.actions))
         self._tasks: set[asyncio.Future[Any]] = set()
         self.published = 0
         """Activities published since the start, retries not counted."""
@@ -95,9 +105,9 @@ class Publishing:
     ) -> list[Published | ClientError]:
         """Publish what is valid in one append; return what became of each, in order.
 
-        An error in the batch is handed through to its place. Raises `Unavailable`; some of the
-        batch may then be published, and a retry with the same ids is safe. A caller that is
-        cancelled leaves the publication to finish.
+        Activities come as they were decoded from JSON. An error in the batch is handed through to
+        its place. Raises `Unavailable`; some of the batch may then be published, and a retry with
+        the same ids is safe. A caller that is cancelled leaves the publication to finish.
         """
         task = start(self._publish(batch, publisher))
         if task.done():
@@ -110,7 +120,9 @@ class Publishing:
         return await asyncio.shield(task)
 
     async def publish_one(self, activity: NewActivity, publisher: Publisher) -> Published:
-        """Publish one activity. Raises what is wrong with it, and `Unavailable`."""
+        """Publish one activity of anybody's. Raises what is wrong with it, and `Unavailable`."""
+        if activity.details is not UNSET:
+            check_value(activity.details)
         (result,) = await self.publish([activity], publisher)
         if isinstance(result, ClientError):
             raise result
@@ -198,9 +210,9 @@ class Publishing:
         if new.id is not UNSET:
             check_id(new.id, "id")
         if new.pov_id is not UNSET:
-            self._seen.check(new.pov_id, "povId")
+            self._ids.check(new.pov_id, "povId")
         if new.user_id is not UNSET:
-            self._seen.check(new.user_id, "userId")
+            self._ids.check(new.user_id, "userId")
         _check_name(new.type, "type")
         if new.details is not UNSET:
             check_value(new.details)
@@ -212,13 +224,13 @@ class Publishing:
         The lengths are checked again: a plugin's activity was never decoded.
         """
         check_id(activity.id, "id")  # each is new: a memory of good ones would only fill up
-        self._seen.check(activity.pov_id, "povId")
-        self._seen.check(activity.user_id, "userId")
-        _check_name(activity.type, "type", self._limits.types)
-        _check_name(activity.action, "action", self._limits.actions)
-        if activity.details is not UNSET:
-            check_value(activity.details)
+        self._ids.check(activity.pov_id, "povId")
+        self._ids.check(activity.user_id, "userId")
+        self._types.check(activity.type, "type")
+        self._actions.check(activity.action, "action")
         body = encode(activity)
+        if _LONG_NUMBER in body.translate(_DIGITS) and activity.details is not UNSET:
+            check_value(activity.details)
         if len(body) > self._limits.details_bytes and activity.details is not UNSET:
             self._check_size(activity.details)
         return body
@@ -233,10 +245,12 @@ class Publishing:
     def _check_change(self, before: Activity, after: Activity) -> bytes:
         if (before.id, before.pov_id) != (after.id, after.pov_id):
             raise TypeError("a before_publish hook may not change an activity's id or PoV")
+        if after.details is not UNSET:
+            check_value(after.details)
         return self._check(msgspec.structs.replace(after, at=UNSET))
 
 
-def _check_name(name: str, field: str, allowed: Sequence[str] | None = None) -> None:
+def _check_name(name: str, field: str, *, allowed: Sequence[str] | None = None) -> None:
     if not _NAME.fullmatch(name):
         raise InvalidActivity(
             f"{field} must have 1 to 64 letters, digits, '_', '.' or '-'", field=field

@@ -28,7 +28,7 @@ from pov_rt.health import Health
 from pov_rt.hosting import Services
 from pov_rt.hub import Hub
 from pov_rt.inbox import Inboxes
-from pov_rt.limits import SeenIds
+from pov_rt.limits import Seen
 from pov_rt.messages import Closing, Welcome
 from pov_rt.plugin_runtime import PluginRuntime
 from pov_rt.publishing import Publishing
@@ -102,7 +102,7 @@ class Server:
                     settings.engine.max_age_s,
                 ),
                 mark_age_s=settings.engine.mark_age_s,
-                seen=SeenIds(),
+                seen=Seen(),
                 subscribed=self._subscribed,
                 unsubscribed=self._unsubscribed,
                 renewed=self.health.renew,

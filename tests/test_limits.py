@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pov_rt.limits import Bucket, KeyedBuckets, Rate, SeenIds, parse_rate
+from pov_rt.limits import Bucket, KeyedBuckets, Rate, Seen, parse_rate
 
 
 @pytest.mark.parametrize("text", ["5", "5/d", "x/s", "0/s", "-1/s", "/s", "inf/s", "nan/s"])
@@ -25,7 +25,7 @@ def test_keyed_buckets_and_seen_ids_do_not_grow_without_end() -> None:
     buckets = KeyedBuckets(Rate(1, 1), capacity=4)
     assert [buckets.take(str(n), 0.0) for n in range(50)] == [0.0] * 50
     assert buckets.take("49", 0.0) == 1.0
-    seen = SeenIds(capacity=2)
+    seen = Seen(capacity=2)
     for n in range(10):
         seen.check(str(n), "povId")
     seen.check("9", "povId")

@@ -44,6 +44,8 @@ class Hooks:
             raise Forbidden("not this")
         if activity.action == "moved":
             return msgspec.structs.replace(activity, pov_id="elsewhere")
+        if activity.action == "odd":
+            return msgspec.structs.replace(activity, details={"a": [float("nan")]})
         return activity
 
     def published(self, activity: Activity, published: Published) -> None:
@@ -148,6 +150,35 @@ def test_what_a_plugin_may_not_publish_is_named(
             await publishing.publish_one(new("1", **fields), APP)
         assert raised.value.field == field
         assert (await engine.log.top("pov/acme")).offset == 0
+
+    run(work())
+
+
+def test_what_a_hook_may_not_put_in_is_named() -> None:
+    async def work() -> None:
+        publishing, engine, _ = make()
+        (result,) = await publishing.publish([new("1", action="odd")], APP)
+        assert isinstance(result, InvalidActivity)
+        assert result.field == "details.a[0]"
+        assert (await engine.log.top("pov/acme")).offset == 0
+
+    run(work())
+
+
+def test_long_numbers_that_are_safe_are_taken_wherever_they_stand() -> None:
+    """Only numbers are refused for their size, and looked for by what they may look like."""
+    details = {
+        "safe": [2**53 - 1, -(2**53) + 1, 12345678901234567.0, 0.1234567890123456789],
+        "text": "12345678901234567890 :12345678901234567890",
+        "1234567890123456789": {"é": -1},
+    }
+
+    async def work() -> None:
+        publishing, engine, _ = make()
+        (result,) = await publishing.publish([new("12345678901234567890", details=details)], APP)
+        assert isinstance(result, Published)
+        (entry,) = (await engine.log.read("pov/acme", 0, 1)).entries
+        assert json.loads(entry.body)["details"] == details
 
     run(work())
 
