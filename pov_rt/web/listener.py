@@ -34,6 +34,11 @@ back at once a message then takes 35 ms, with 64 it takes 55 (median).
 """
 UNSENT_BYTES = 128 * 1024
 """What the kernel holds of one client's unsent bytes (TCP_NOTSENT_LOWAT)."""
+MUCH_BYTES = 32 * 1024
+"""From so many bytes in one read the rest of the request is waited for, and the kernel must not
+delay its acknowledgements: the window may be full. Of 200 batches of 250 KB from the same machine,
+whose segments have 64 KiB, 2 to 5 came 40 ms later for that.
+"""
 UNREAD_S = 30.0
 """How long a client may read nothing of an answer, which waits in memory: a page may have 16 MB."""
 REST_S = 0.1
@@ -76,6 +81,13 @@ class Stream(IOStream):
         super().__init__(sock)
         self._accepted_at = now
         self._malformed = malformed
+
+    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
+        """Read some bytes; have the kernel acknowledge much at once."""
+        count = super().read_from_fd(buf)
+        if count is not None and count >= MUCH_BYTES and self.socket.family != socket.AF_UNIX:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        return count
 
     def write(self, data: bytes | memoryview) -> Future[None]:
         """Send an answer."""

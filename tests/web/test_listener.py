@@ -1,4 +1,4 @@
-"""Who takes too long to ask, or to read an answer, and who does not."""
+"""Who takes too long to ask, or to read an answer, and who does not; how much is read."""
 
 from __future__ import annotations
 
@@ -120,3 +120,29 @@ def test_a_stock_refusal_is_counted_and_sent_as_json() -> None:
             stream.close()
 
     asyncio.run(run())
+
+
+def test_while_much_is_on_its_way_nothing_waits_for_the_kernel_to_acknowledge() -> None:
+    """Delayed acknowledgements would hold up a sender whose window is full, for 40 ms."""
+
+    def is_quick() -> int:
+        return near.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK)
+
+    async def run() -> None:
+        near.setblocking(False)
+        stream = Stream(near, 100.0, malformed=lambda: None)
+        for _ in range(4):  # then the kernel takes it for a talk in short sentences
+            far.sendall(REQUEST)
+            await stream.read_until_regex(END)
+            await stream.write(ANSWER)
+        assert not is_quick()
+        far.sendall(bytes(60_000))
+        await stream.read_bytes(60_000)
+        assert is_quick()
+        stream.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        far = socket.create_connection(server.getsockname())
+        near, _ = server.accept()
+        with far:
+            asyncio.run(run())
