@@ -20,7 +20,8 @@ from pov_rt.clock import ManualClock
 from pov_rt.engine.base import Appended, Conflict, Engine, Entry, NewEntry, Position, Top
 from pov_rt.engine.memory import MemoryEngine
 from pov_rt.engine.sqlite import SqliteEngine
-from pov_rt.engine.sqlite import log as log_module
+from pov_rt.engine.sqlite import retention as retention_module
+from pov_rt.engine.sqlite import tails as tails_module
 from pov_rt.engine.sqlite import writer as writer_module
 from pov_rt.engine.sqlite.log import LogStore
 from pov_rt.engine.sqlite.schema import (
@@ -336,7 +337,7 @@ def test_more_than_a_group_holds_is_written_in_order(path: Path) -> None:
 def test_more_topics_than_are_cached_lose_no_offset(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_module, "CACHED_TOPICS", 3)
+    monkeypatch.setattr(tails_module, "CACHED_TOPICS", 3)
     topics = [f"pov/{number}" for number in range(10)]
 
     async def work() -> None:
@@ -351,7 +352,7 @@ def test_more_topics_than_are_cached_lose_no_offset(
                 assert told.offsets(topic) == list(range(1, 31))
                 assert await offsets(engine, topic) == list(range(11, 31))
             assert told.offsets(FEED) == list(range(1, 301))
-            await tidied(engine)
+            await tidied(engine, 2)  # one step is for so many topics
             assert {count for (count,) in rows(path, COUNTS)} == {20}
 
     asyncio.run(work())
@@ -386,7 +387,7 @@ def test_the_log_is_copied_into_the_database_between_commits(
 def test_what_is_too_much_leaves_the_file_in_small_steps(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_module, "TIDY_ROWS", 30)
+    monkeypatch.setattr(retention_module, "TRIM_ROWS", 30)
     clock = ManualClock()
     with closing(open_writer(path)) as connection:
         store = LogStore(connection, EngineSettings(), clock, read_epoch(connection))
@@ -397,8 +398,8 @@ def test_what_is_too_much_leaves_the_file_in_small_steps(
         for _ in range(6):
             store.tidy()
             left.append([count for (count,) in connection.execute(COUNTS)])
-        # In turn: after a step of A it is the other's.
-        assert left[:3] == [[70, 5, 55], [70, 5, 25], [40, 5, 25]]
+        # One after the other, so that what is removed at once is together in the file.
+        assert left[:4] == [[70, 5, 55], [40, 5, 55], [10, 5, 55], [10, 5, 25]]
         assert left[-1] == [10, 5, 10]
         assert store.surplus == 0
         assert connection.execute(
@@ -444,8 +445,9 @@ def test_steady_batches_leave_no_more_than_is_kept(path: Path, publishers: int) 
 def test_what_becomes_too_old_at_once_goes_in_steps_and_all_of_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_module, "TIDY_ROWS", 100)
+    monkeypatch.setattr(retention_module, "TRIM_ROWS", 100)
     monkeypatch.setattr(writer_module, "TRIM_ROWS", 100)
+    monkeypatch.setattr(writer_module, "IDLE_S", 0.1)
 
     async def work() -> None:
         clock = ManualClock()
@@ -453,8 +455,8 @@ def test_what_becomes_too_old_at_once_goes_in_steps_and_all_of_it(
             await engine.log.append([*entries(A, 3000), *entries(B, 2000)])
             await tidied(engine, 2)  # the room that they gave is used up
             clock.advance(11)
-            # A step for each 100 in so many looks at all would take 25 s.
-            await tidied(engine, 3)
+            # Each look finds 1,000 of each, which then leave 100 at a time, without a look.
+            await tidied(engine, 5)
             assert rows(path, COUNTS) == [(1,), (1,)]
 
     asyncio.run(work())
@@ -492,7 +494,7 @@ def test_what_is_too_old_leaves_the_disk_and_the_offset_stays(path: Path) -> Non
 def test_ids_are_remembered_for_their_time_and_looked_through_only_when_one_may_be_old(
     path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_module, "TIDY_ROWS", 3)
+    monkeypatch.setattr(retention_module, "KEYS", 3)
     chance, clock, window_s = random.Random(seed), ManualClock(), 50.0
     with closing(open_writer(path)) as connection:
         settings = EngineSettings(id_window_s=window_s)
@@ -698,7 +700,7 @@ def check_bodies(connection: sqlite3.Connection) -> None:
 def test_a_body_stays_as_long_as_one_of_its_places(
     path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_module, "TIDY_ROWS", 7)
+    monkeypatch.setattr(retention_module, "TRIM_ROWS", 7)
     chance, clock = random.Random(seed), ManualClock()
     with closing(open_writer(path)) as connection:
         settings = EngineSettings(max_entries=chance.choice((5, 20, 1000)), max_age_s=20.0)

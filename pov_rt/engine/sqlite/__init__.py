@@ -92,6 +92,10 @@ class _Store:
         self._log.forget()
 
     @property
+    def is_untidy(self) -> bool:
+        return self._log.is_untidy
+
+    @property
     def surplus(self) -> int:
         return self._log.surplus
 

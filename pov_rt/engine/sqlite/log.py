@@ -1,9 +1,7 @@
-"""Appending to the topics' logs and removing what is old: the writer's part of the engine's log."""
+"""Appending to the topics' logs: the writer's part of the engine's log."""
 
 from __future__ import annotations
 
-import json
-import math
 import sqlite3
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,60 +10,14 @@ from typing import NamedTuple
 from pov_rt.clock import Clock
 from pov_rt.engine.base import Appended, Conflict, NewEntry
 from pov_rt.engine.sqlite.packing import DROP_KEYS, FIND_KEYS, INSERT, Rows
-from pov_rt.engine.sqlite.pages import edge, first_kept
+from pov_rt.engine.sqlite.retention import Key, Retention
 from pov_rt.engine.sqlite.schema import begin
+from pov_rt.engine.sqlite.tails import Tail, Tails
 from pov_rt.errors import Unavailable
 from pov_rt.settings import EngineSettings
 
-CACHED_TOPICS = 50_000
-TIDY_ROWS = 1000
-"""Rows removed at once, beside as many as were appended since; with their bodies 3 to 10 ms."""
-TIDY_KEYS = 5000
-TIDY_TOPICS = 200
-AGED_ROWS = 10_000
-"""When a look at topics has found so many rows that are too old, it ends: it reads each of them."""
-
-_ROWS_OF_SPANS = """
-    FROM json_each(:spans) AS span CROSS JOIN entries
-    ON entries.topic = json_extract(span.value, '$[0]')
-    AND entries."offset" >= json_extract(span.value, '$[1]')
-    AND entries."offset" < json_extract(span.value, '$[2]')
-"""
-FIND_BODIES = f"SELECT json_group_array(entries.body) {_ROWS_OF_SPANS}"
-DROP_ENTRIES = (
-    'DELETE FROM entries WHERE (topic, "offset") IN '
-    f'(SELECT entries.topic, entries."offset" {_ROWS_OF_SPANS})'
-)
-EMPTY_ENTRIES = (
-    'UPDATE entries SET body = 0, at = 0 WHERE at > 0 AND (topic, "offset") IN '
-    f'(SELECT entries.topic, entries."offset" {_ROWS_OF_SPANS})'
-)
-DROP_BODIES = """
-    DELETE FROM bodies WHERE id IN (SELECT value FROM json_each(:bodies))
-    AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.topic = bodies.topic
-        AND entries."offset" = bodies."offset" AND entries.body = bodies.id)
-    AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.topic = bodies.feed
-        AND entries."offset" = bodies.feed_offset AND entries.body = bodies.id)
-"""
-"""Remove the rows of spans (topic, first, before), then those of their bodies that have no place
-left. All topics at once: each statement waits for the interpreter's lock when it ends."""
-
-
-class Tail:
-    """The end of a topic's log, as the writer knows it.
-
-    `stored` is its oldest row; those below `kept` are known to be too old. `surplus` rows may go.
-    """
-
-    __slots__ = ("id", "kept", "name", "stored", "surplus", "top")
-
-    def __init__(self, topic_id: int, name: str, top: int, stored: int) -> None:
-        self.id = topic_id
-        self.name = name
-        self.top = top
-        self.stored = stored
-        self.kept = 0
-        self.surplus = 0
+TIDY_APPENDED = 2000
+"""After so many entries it is looked for what has become too old, in 2 to 3 ms."""
 
 
 class Outcome(NamedTuple):
@@ -80,19 +32,6 @@ class Outcome(NamedTuple):
     error: Unavailable | None = None
 
 
-Key = tuple[int, bytes]
-FIRST_KEY: Key = (0, b"")
-LAST_KEY: Key = (1 << 62, b"")
-_SPAN = "FROM keys WHERE (topic, name) > (?, ?) AND (topic, name) <= (?, ?)"
-
-
-class Round(NamedTuple):
-    """A look at all keys, in steps: when it began, and the oldest that it has left."""
-
-    began: float
-    oldest: float
-
-
 class LogStore:
     """Appends to the logs and removes what is old. Used by the writer's thread only."""
 
@@ -104,18 +43,10 @@ class LogStore:
         self._clock = clock
         self.epoch = epoch
         """The epoch of every log."""
-        self._tails: dict[str, Tail] = {}
-        self._overdue: dict[str, Tail] = {}
-        self.surplus = 0
-        """Rows that may go, as far as is known; `trim` removes them."""
-        self._topics: int | None = None
+        self._tails = Tails(connection, settings.max_topics)
+        self._retention = Retention(connection, settings, clock, self._tails)
         self._last_at = 0.0
-        self._next_topic = 0
-        self._next_key = FIRST_KEY
-        self._round = Round(0.0, math.inf)
-        self._no_key_before = 0.0
         self._appended = 0
-        self._rows_appended = 0
 
     def append(self, batches: Sequence[Sequence[NewEntry]]) -> list[Outcome]:
         """Append batches; return what became of each.
@@ -124,6 +55,7 @@ class LogStore:
         """
         # Within the process the time of an entry never goes back, whatever the clock does.
         at = self._last_at = max(self._clock.time(), self._last_at)
+        number = sum(map(len, batches))
         plan = Plan(self, {}, at)
         outcomes = [plan.add(batch) for batch in batches]
         try:
@@ -143,164 +75,44 @@ class LogStore:
             plan = Plan(self, known, at)
             outcomes = [plan.add(batch) for batch in batches]
             plan.rows.execute(self._connection, INSERT, at)
-        self._appended += sum(map(len, batches))
+        self._appended += number
         for tail, top in plan.tails:
-            self._rows_appended += tail.top - top
-            self._count(tail)
+            self._retention.count(tail, tail.top - top)
         return outcomes
 
     def tail(self, name: str) -> Tail:
         """Return the end of a topic's log; a new topic is entered. Raises `Unavailable`."""
-        tail = self._tails.get(name)
-        if tail is None:
-            # There is one of a topic at a time: one that is still to be trimmed has not left.
-            tail = self._overdue.get(name) or self._load(name)
-            if len(self._tails) >= CACHED_TOPICS:
-                self._tails.clear()
-            self._tails[name] = tail
-        return tail
+        return self._tails.use(name)
 
     def forget(self) -> None:
         """Forget what is remembered of the database."""
-        self._tails.clear()
-        self._overdue.clear()
-        self.surplus = 0
-        self._topics = None
+        self._tails.forget()
+        self._retention.forget()
+
+    @property
+    def is_untidy(self) -> bool:
+        """Whether so much was appended that it is time to tidy."""
+        return self._appended >= TIDY_APPENDED
+
+    @property
+    def surplus(self) -> int:
+        """Rows that may go, as far as is known; `trim` removes them."""
+        return self._retention.surplus
 
     def tidy(self) -> None:
-        """Look for what retention allows to go, and remove some of it."""
-        now = self._clock.time()
+        """Look for what has become too old, and remove some of what may go."""
+        appended, self._appended = self._appended, 0
         begin(self._connection)
-        self._look_at_next(now - self._settings.max_age_s)
-        self._remove_some()
-        self._tidy_keys(now - self._settings.id_window_s)
+        self._retention.look()
+        self._retention.trim()
+        self._retention.drop_keys(appended)
         self._connection.execute("COMMIT")
 
     def trim(self) -> None:
         """Remove some of what is known to be too much or too old."""
         begin(self._connection)
-        self._remove_some()
+        self._retention.trim()
         self._connection.execute("COMMIT")
-
-    def _oldest(self, tail: Tail) -> int:
-        """Return the offset below which a topic's rows may go; its newest row stays."""
-        oldest = max(tail.top - self._settings.max_entries + 1, tail.kept)
-        return max(tail.stored, min(oldest, tail.top))
-
-    def _count(self, tail: Tail) -> None:
-        """Take note of how many of a topic's rows may go now."""
-        surplus = self._oldest(tail) - tail.stored
-        self.surplus += surplus - tail.surplus
-        tail.surplus = surplus
-        if surplus:
-            self._overdue[tail.name] = tail  # where it is already, it keeps its turn
-        else:
-            self._overdue.pop(tail.name, None)
-
-    def _look_at_next(self, not_before: float) -> None:
-        """Find what may go of the next few topics, all in turn."""
-        rows = self._connection.execute(
-            "SELECT id, name FROM topics WHERE id > ? ORDER BY id LIMIT ?",
-            (self._next_topic, TIDY_TOPICS),
-        ).fetchall()
-        found = 0
-        for topic_id, name in rows:
-            self._next_topic = topic_id
-            tail = self._tails.get(name) or self._overdue.get(name) or self._load(name)
-            if not tail.top:
-                continue
-            kept = first_kept(self._connection, topic_id, not_before)
-            tail.kept = tail.top + 1 if kept is None else kept
-            if kept is None:
-                self._empty(tail)
-            self._count(tail)
-            found += max(0, tail.kept - tail.stored)
-            if found >= AGED_ROWS:
-                return
-        if len(rows) < TIDY_TOPICS:
-            self._next_topic = 0
-
-    def _remove_some(self) -> None:
-        """Remove more than was appended since the last time, so that nothing piles up.
-
-        Topics take turns: a feed, to which most is appended, would leave no room for the others.
-        """
-        room = TIDY_ROWS + self._rows_appended
-        self._rows_appended = 0
-        spans: list[tuple[int, int, int]] = []
-        while self._overdue and room > 0:
-            name = next(iter(self._overdue))
-            tail = self._overdue.pop(name)
-            before = min(self._oldest(tail), tail.stored + room)
-            if before > tail.stored:
-                room -= before - tail.stored
-                spans.append((tail.id, tail.stored, before))
-                tail.stored = before
-            self._count(tail)
-        if spans:
-            self._drop(spans, DROP_ENTRIES)
-
-    def _drop(self, spans: Sequence[tuple[int, int, int]], statement: str) -> None:
-        """Execute a statement on rows, and remove the bodies that have no place any more."""
-        values = {"spans": json.dumps(spans)}
-        (bodies,) = self._connection.execute(FIND_BODIES, values).fetchone()
-        self._connection.execute(statement, values)
-        self._connection.execute(DROP_BODIES, {"bodies": bodies})
-
-    def _empty(self, tail: Tail) -> None:
-        """Remove the content of a topic's newest row, which stays when it is too old."""
-        # With an instant that stays too old, should the clock or the age be changed.
-        self._drop([(tail.id, tail.top, tail.top + 1)], EMPTY_ENTRIES)
-
-    def _tidy_keys(self, not_before: float) -> None:
-        """Forget ids whose time is over, looking at the next few in turn.
-
-        Twice as many are looked at as were appended, so that they cannot pile up. An index on their
-        age would find them at once, and cost each append a fifth more. After a round it is known
-        when the next one can find anything; a step of a round takes 10 ms at 30,000 appends/s.
-        """
-        appended, self._appended = self._appended, 0
-        if not_before <= self._no_key_before:
-            return
-        if self._next_key == FIRST_KEY:
-            self._round = Round(self._clock.time(), math.inf)
-        last = self._connection.execute(
-            "SELECT topic, name FROM keys WHERE (topic, name) > (?, ?) "
-            "ORDER BY topic, name LIMIT 1 OFFSET ?",
-            (*self._next_key, max(TIDY_KEYS, 2 * appended) - 1),
-        ).fetchone()
-        span = (*self._next_key, *(last or LAST_KEY))
-        (oldest,) = self._connection.execute(f"SELECT min(at) {_SPAN}", span).fetchone()
-        if oldest is not None and oldest < not_before:
-            self._connection.execute(f"DELETE {_SPAN} AND at < ?", (*span, not_before))
-            oldest = not_before
-        if oldest is not None:
-            self._round = self._round._replace(oldest=min(self._round.oldest, oldest))
-        self._next_key = last or FIRST_KEY
-        if last is None:
-            # What was appended behind the round's back is younger than its beginning.
-            self._no_key_before = min(self._round)
-
-    def _load(self, name: str) -> Tail:
-        row = self._connection.execute("SELECT id FROM topics WHERE name = ?", (name,)).fetchone()
-        if row is None:
-            if self._topics is None:
-                self._topics = self._count_topics()
-            if self._topics >= self._settings.max_topics:
-                raise Unavailable(
-                    f"the log has {self._topics} topics, as many as engine.max_topics allows"
-                )
-            begin(self._connection)
-            cursor = self._connection.execute("INSERT INTO topics (name) VALUES (?)", (name,))
-            self._topics += 1
-            return Tail(int(cursor.lastrowid or 0), name, 0, 1)
-        (topic_id,) = row
-        top = edge(self._connection, topic_id, "max")
-        stored = edge(self._connection, topic_id, "min")
-        return Tail(topic_id, name, top or 0, stored or 1)
-
-    def _count_topics(self) -> int:
-        return int(self._connection.execute("SELECT count(*) FROM topics").fetchone()[0])
 
 
 class Plan:

@@ -33,20 +33,15 @@ the CPU from 98 to 88 %, and the median of their way to subscribers from 6 ms to
 """
 IDLE_S = 0.5
 """How often an idle writer looks after old entries, and after a disk that failed."""
-BUSY_COMMITS = 8
-"""A busy one does so after that many commits, as soon as nothing waits, or after four times as
-many."""
+TRIM_ROWS, TRIM_S = 2000, 0.02
+"""So many rows that may go are removed once nothing waits, twice as many in any case; that takes 2
+to 7 ms. While there are so many, an idle writer does it so often."""
 REST_PAGES = 2000
 """The write-ahead log is copied into the database when it has about so many pages (8 MB) and no job
 waits. SQLite would do it within a commit, which is then acknowledged 10 to 15 ms later."""
 COMMIT_PAGES, PAGE_BYTES = 8, 1024
 """What a commit adds to the log, more or less: so many pages, and one for each so many bytes of the
 jobs. Every activity changes three tables, one of them twice: its key, its body, its two places."""
-TRIM_ROWS = 4000
-"""So many rows that may go are removed once nothing waits, twice as many in any case. It takes 8 to
-25 ms, for which those who come meanwhile wait; in smaller steps the commits alone take as long."""
-TRIM_S = 0.02
-"""How often an idle writer removes some, while there are so many."""
 ROWS_PER_PAGE = 10
 """What is removed adds to the log, too: a page for each so many rows, more or less."""
 
@@ -75,11 +70,15 @@ class Store(Protocol):
         """Forget what is remembered of the database: the transaction was rolled back."""
 
     @property
-    def surplus(self) -> int:
-        """How many rows are known to be too many or too old."""
+    def is_untidy(self) -> bool:
+        """Whether so much was written that it is time to tidy."""
 
     def tidy(self) -> None:
         """Look for old entries and remove a few, in a transaction of its own."""
+
+    @property
+    def surplus(self) -> int:
+        """How many rows are known to be too many or too old."""
 
     def trim(self) -> None:
         """Remove some of the surplus, in a transaction of its own."""
@@ -155,7 +154,7 @@ class Writer:
     # The thread:
 
     def _work(self) -> None:
-        commits, last, was_crowded = 0, False, False
+        last, was_crowded = False, False
         while not last:
             try:
                 if was_crowded:
@@ -165,26 +164,25 @@ class Writer:
                 was_crowded = len(group) >= CROWD_JOBS
                 if group:
                     self._commit(group)
-                    commits += 1
                 elif self.fault is not None:
                     self._probe()
-                if last or self.fault is not None:
-                    continue
-                may_wait = self._queue.empty()
-                patience = 1 if may_wait else 2
-                is_idle = not group and not is_behind
-                if is_idle or commits >= BUSY_COMMITS * patience * patience:
-                    commits = 0
-                    self._attempt(self._store.tidy)
-                elif self._store.surplus >= TRIM_ROWS * patience:
-                    before = self._store.surplus
-                    self._attempt(self._store.trim)
-                    self._pages += (before - self._store.surplus) / ROWS_PER_PAGE
-                if may_wait and self._pages >= REST_PAGES:
-                    self._pages = 0.0
-                    self._attempt(self._store.copy)
+                if not last and self.fault is None:
+                    self._look_after(is_idle=not group)
             except Exception:  # a bug; the thread must not end, for all would wait for ever
                 log.exception("the log's writer failed")
+
+    def _look_after(self, *, is_idle: bool) -> None:
+        """Do what else there is to do, in small steps: others may come meanwhile."""
+        surplus, may_wait = self._store.surplus, self._queue.empty()
+        is_behind = surplus >= TRIM_ROWS * (1 if may_wait else 2)
+        if self._store.is_untidy or (is_idle and not is_behind):
+            self._attempt(self._store.tidy)
+        elif is_behind:
+            self._attempt(self._store.trim)
+        self._pages += max(0, surplus - self._store.surplus) / ROWS_PER_PAGE
+        if may_wait and self._pages >= REST_PAGES:
+            self._pages = 0.0
+            self._attempt(self._store.copy)
 
     def _take(self, wait_s: float) -> tuple[list[Job], bool]:
         """Return what waits, up to a group's bounds, and whether that was the last."""
