@@ -172,17 +172,17 @@ class Writer:
                 log.exception("the log's writer failed")
 
     def _look_after(self, *, is_idle: bool) -> None:
-        """Do what else there is to do, in small steps: others may come meanwhile."""
+        """Do one of the other things there are to do: somebody may come meanwhile, and wait."""
         surplus, may_wait = self._store.surplus, self._queue.empty()
         is_behind = surplus >= TRIM_ROWS * (1 if may_wait else 2)
-        if self._store.is_untidy or (is_idle and not is_behind):
+        if may_wait and self._pages >= REST_PAGES:
+            self._pages = 0.0
+            self._attempt(self._store.copy)
+        elif self._store.is_untidy or (is_idle and not is_behind):
             self._attempt(self._store.tidy)
         elif is_behind:
             self._attempt(self._store.trim)
         self._pages += max(0, surplus - self._store.surplus) / ROWS_PER_PAGE
-        if may_wait and self._pages >= REST_PAGES:
-            self._pages = 0.0
-            self._attempt(self._store.copy)
 
     def _take(self, wait_s: float) -> tuple[list[Job], bool]:
         """Return what waits, up to a group's bounds, and whether that was the last."""
