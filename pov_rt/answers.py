@@ -64,16 +64,20 @@ class StoredActivity(Part):
     offset: Offset
 
 
-class LogState(Part):
-    """The state of a PoV's log: its last offset, and the oldest one that is still there."""
+class PageState(Part):
+    """The state of a PoV's log: its last offset, and the oldest one that is still there.
+
+    `next` is what to send as `after` or `before` for what follows; without it there is no more.
+    """
 
     pov_id: str
     epoch: str
     offset: Offset
     oldest_offset: Offset
+    next: Offset | UnsetType = UNSET
 
 
-class HistoryAnswer(LogState):
+class HistoryAnswer(PageState):
     """A page of a PoV's activities, with the state of its log."""
 
     activities: list[StoredActivity]

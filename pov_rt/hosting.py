@@ -224,28 +224,23 @@ class PluginHost:
     ) -> HistoryPage:
         """Read up to `limit` activities."""
         limit = min(limit, MAX_HISTORY)
-        top, entries = await self.services.engine.log.read(
-            pov_topic(pov_id), after, limit, reverse=reverse
-        )
+        page = await self.services.engine.log.read(pov_topic(pov_id), after, limit, reverse=reverse)
         activities: list[tuple[int, Activity]] = []
-        at, read, size = after, 0, 0
-        for entry in entries:
-            at = entry.offset
+        read, size = 0, 0
+        for entry in page.entries:
             read += 1
             # To look at the head alone costs a fraction of decoding all of it.
             if only and not only.wants(read_head(entry.body)):
                 continue
             activity = _activity.decode(entry.body)
-            activities.append((at, msgspec.structs.replace(activity, at=rfc3339(entry.at))))
+            activities.append(
+                (entry.offset, msgspec.structs.replace(activity, at=rfc3339(entry.at)))
+            )
             size += len(entry.body)
             if max_bytes is not None and size >= max_bytes:
                 break
-        # As many as were asked for, or fewer than were there: something may follow.
-        is_last = at <= top.oldest if reverse else at >= top.offset
-        more = (read == limit or read < len(entries)) and not is_last
-        return HistoryPage(
-            activities, top.epoch, top.offset, top.oldest, at if more else None, size
-        )
+        following = page.next(read, limit, reverse=reverse)
+        return HistoryPage(activities, *page.top, following, size)
 
     def announce(self, event: Event) -> None:
         """Tell the plugins of this node that hear it."""

@@ -74,6 +74,17 @@ class Page(NamedTuple):
     top: Top
     entries: Sequence[Entry]
 
+    def next(self, taken: int, limit: int, *, reverse: bool) -> int | None:
+        """Return from where to read on behind the first `taken` entries, None if nothing follows.
+
+        `limit` and `reverse` are those of the reading.
+        """
+        if taken == 0 or (taken == len(self.entries) and taken < limit):
+            return None
+        offset = self.entries[taken - 1].offset
+        is_last = offset <= self.top.oldest if reverse else offset >= self.top.offset
+        return None if is_last else offset
+
 
 class Follower(Protocol):
     """Who is told what happens on watched topics: the hub. Called on the loop; must not raise."""

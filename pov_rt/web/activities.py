@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from pov_rt.answers import BatchAnswer, LogState, Place, PublishedActivity
+from pov_rt.answers import BatchAnswer, PageState, Place, PublishedActivity
 from pov_rt.auth.tokens import Identity
 from pov_rt.context import Published
 from pov_rt.encoding import DECODE_ERRORS, ActivityEncoder, encode
@@ -19,6 +19,9 @@ from pov_rt.publishing import may_publish, publisher_of
 from pov_rt.requests import fault_of
 from pov_rt.topics import pov_topic
 from pov_rt.web.http import API_KINDS, SERVICE, Handler, parse_query
+
+MAX_BYTES = 1024 * 1024
+"""Of activities in a page, save for the last one of them: the largest there may be fill 16 MB."""
 
 _decode_one = msgspec.json.Decoder(PublishedActivity).decode
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -125,18 +128,25 @@ class HistoryHandler(Handler):
             raise InvalidRequest("Send after or before, not both", field="before")
         limit = _number(query, "limit", 100, 1, MAX_HISTORY)
         start = _number(query, "before" if "before" in query else "after", 0, 0, 2**53 - 1)
-        page = await self.server.engine.log.read(
-            pov_topic(pov_id), start, limit, reverse="before" in query
-        )
+        reverse = "before" in query
+        page = await self.server.engine.log.read(pov_topic(pov_id), start, limit, reverse=reverse)
         encoder = ActivityEncoder()
-        head = LogState(
+        items: list[bytes] = []
+        size = 0
+        for entry in page.entries:
+            items.append(encoder.item(entry))
+            size += len(items[-1])
+            if size >= MAX_BYTES:
+                break
+        following = page.next(len(items), limit, reverse=reverse)
+        head = PageState(
             pov_id=pov_id,
             epoch=page.top.epoch,
             offset=page.top.offset,
             oldest_offset=page.top.oldest,
+            next=UNSET if following is None else following,
         )
-        items = b",".join(encoder.item(entry) for entry in page.entries)
-        self.answer_bytes(b'%b,"activities":[%b]}' % (encode(head)[:-1], items))
+        self.answer_bytes(b'%b,"activities":[%b]}' % (encode(head)[:-1], b",".join(items)))
 
 
 def _number(query: dict[str, str], name: str, default: int, least: int, most: int) -> int:

@@ -215,6 +215,29 @@ def test_history_is_paged_both_ways(server: RunningServer) -> None:
     page = history(server)[1]
     assert (page["povId"], page["offset"], page["oldestOffset"]) == ("acme", 5, 1)
     assert page["activities"][0]["data"]["id"] == "h-0"
+    assert "next" not in page
+    assert history(server, "?after=2&limit=2")[1]["next"] == 4
+    assert "next" not in history(server, "?after=3&limit=2")[1]
+    assert history(server, "?before=4&limit=2")[1]["next"] == 2
+    assert "next" not in history(server, "?before=3&limit=2")[1]
+
+
+@pytest.mark.parametrize("way", ["after", "before"])
+def test_a_page_of_large_activities_ends_early_and_says_where_to_go_on(
+    server: RunningServer, way: str
+) -> None:
+    details = {"text": "x" * 16_000}
+    for batch in range(4):
+        post(server, [{**ONE, "id": f"{batch}-{n}", "details": details} for n in range(25)])
+    pages: list[list[int]] = []
+    start: int | None = 0
+    while start is not None:
+        page = history(server, f"?{way}={start}&limit=80")[1]
+        pages.append([each["offset"] for each in page["activities"]])
+        start = page.get("next")
+    assert [len(page) for page in pages] == [65, 35], "1 MiB of 16,200 bytes each, and the rest"
+    order = range(1, 101) if way == "after" else range(100, 0, -1)
+    assert [offset for page in pages for offset in page] == list(order)
 
 
 @pytest.mark.parametrize(
