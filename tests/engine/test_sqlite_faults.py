@@ -255,7 +255,7 @@ def test_a_restart_on_a_full_disk_serves_what_is_there(tmp_path: Path) -> None:
 def test_room_for_a_little_is_not_taken_for_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(writer_module, "IDLE_S", 0.005)
+    monkeypatch.setattr(writer_module, "TIDY_S", 0.005)
     path = tmp_path / "data" / "pov-rt.db"
 
     async def work(remount: Callable[[str], None]) -> None:
@@ -289,7 +289,7 @@ def test_room_for_a_little_is_not_taken_for_room(
 def test_an_idle_writer_finds_out_that_there_is_room_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "IDLE_S", 0.005)
+    monkeypatch.setattr(writer_module, "TIDY_S", 0.005)
 
     async def work() -> None:
         loop, recovered = asyncio.get_running_loop(), asyncio.Event()

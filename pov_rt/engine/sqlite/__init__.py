@@ -96,15 +96,15 @@ class _Store:
         return self._log.is_untidy
 
     @property
-    def surplus(self) -> int:
-        return self._log.surplus
+    def is_behind(self) -> bool:
+        return self._log.is_behind
 
-    def trim(self) -> None:
-        self._log.trim()
+    def trim(self) -> int:
+        return self._log.trim()
 
-    def tidy(self) -> None:
-        self._log.tidy()
-        state.tidy(self._connection, self._clock.time(), self._settings.mark_age_s)
+    def tidy(self) -> int:
+        went = self._log.tidy()
+        return went + state.tidy(self._connection, self._clock.time(), self._settings.mark_age_s)
 
     def copy(self) -> None:
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()

@@ -11,13 +11,13 @@ from pov_rt.clock import Clock
 from pov_rt.engine.base import Appended, Conflict, NewEntry
 from pov_rt.engine.sqlite.packing import DROP_KEYS, FIND_KEYS, INSERT, Rows
 from pov_rt.engine.sqlite.retention import Key, Retention
-from pov_rt.engine.sqlite.schema import begin
+from pov_rt.engine.sqlite.schema import begin, commit
 from pov_rt.engine.sqlite.tails import Tail, Tails
 from pov_rt.errors import Unavailable
 from pov_rt.settings import EngineSettings
 
 TIDY_APPENDED = 2000
-"""After so many entries it is looked for what has become too old, in 2 to 3 ms."""
+"""After so many entries it is looked for what has become too old."""
 
 
 class Outcome(NamedTuple):
@@ -91,28 +91,31 @@ class LogStore:
 
     @property
     def is_untidy(self) -> bool:
-        """Whether so much was appended that it is time to tidy."""
-        return self._appended >= TIDY_APPENDED
+        """Whether so much was appended, or is too old, that it is time to tidy."""
+        return self._appended >= TIDY_APPENDED or self._retention.is_aged
 
     @property
-    def surplus(self) -> int:
-        """Rows that may go, as far as is known; `trim` removes them."""
-        return self._retention.surplus
+    def is_behind(self) -> bool:
+        """Whether so much is too much that it is time to trim."""
+        return self._retention.is_behind
 
-    def tidy(self) -> None:
-        """Look for what has become too old, and remove some of what may go."""
+    def tidy(self) -> int:
+        """Look for what is too old or too much; return how many rows went."""
         appended, self._appended = self._appended, 0
+        retention = self._retention
         begin(self._connection)
-        self._retention.look()
-        self._retention.trim()
-        self._retention.drop_keys(appended)
-        self._connection.execute("COMMIT")
+        retention.survey()
+        went = retention.drop_aged(appended) + retention.drop_surplus()
+        went += retention.drop_keys(appended)
+        commit(self._connection)
+        return went
 
-    def trim(self) -> None:
-        """Remove some of what is known to be too much or too old."""
+    def trim(self) -> int:
+        """Remove some of what is too much; return how many rows went."""
         begin(self._connection)
-        self._retention.trim()
-        self._connection.execute("COMMIT")
+        went = self._retention.drop_surplus()
+        commit(self._connection)
+        return went
 
 
 class Plan:

@@ -1,7 +1,7 @@
 """What is too much or too old leaves the database: entries with their bodies, and ids.
 
 Each step is a small transaction between the commits; a group of publications that comes meanwhile
-waits for it.
+waits for it. A step removes somewhat more than came since the last one, so that nothing piles up.
 """
 
 from __future__ import annotations
@@ -14,27 +14,25 @@ from pov_rt.clock import Clock
 from pov_rt.engine.sqlite.tails import Tail, Tails
 from pov_rt.settings import EngineSettings
 
-TRIM_ROWS = 1000
-"""How many rows a step removes, beside those that came since the last one and a quarter more. With
-their bodies a row takes 1 to 2.5 us, for its topic's rows are beside each other."""
-SPANS = 10
-"""Of how many topics at once, so that there are not many statements; the others' turn will come."""
-KEYS = 2000
-"""How many ids are looked at, at least; that is a millisecond."""
-TOPICS, DEPTH = 50, 1000
-"""How many topics are looked at, and how many rows of each: all are read that are too old."""
+STEP_ROWS, MOST_ROWS = 1000, 20_000
+"""How many rows a step removes: at least, if there are so many, and at most. With their bodies
+1,000 rows take 1 to 3 ms, 4 if they are the oldest of all topics."""
+SLACK = 40
+"""A topic's rows leave when they are a fortieth more than it keeps, but not above `MOST_SLACK`:
+those of a topic are beside each other, and leave together at half the cost."""
+MOST_SLACK = 250
+SPANS = 100
+"""Of how many topics a step removes rows, at most; others' turn will come."""
+STEP_KEYS, MOST_KEYS = 2000, 20_000
+"""How many ids a step looks at, in 0.6 us each."""
+SURVEYED = 500
+"""How many topics a step looks at, after a start: 1 to 2 ms."""
 
-_LOOK = """
-    SELECT id, name, stored, top,
-        (SELECT at FROM entries WHERE entries.topic = id AND entries."offset" = top),
-        (SELECT entries."offset" FROM entries WHERE entries.topic = id
-            AND entries."offset" < stored + :depth AND at >= :not_before
-            ORDER BY entries."offset" LIMIT 1)
-    FROM (SELECT id, name,
-            (SELECT min(entries."offset") FROM entries WHERE entries.topic = topics.id) AS stored,
-            (SELECT max(entries."offset") FROM entries WHERE entries.topic = topics.id) AS top
-        FROM topics WHERE id > :after ORDER BY id LIMIT :topics)
-    ORDER BY id
+_SURVEY = """
+    SELECT id, name,
+        (SELECT min("offset") FROM entries WHERE entries.topic = topics.id),
+        (SELECT max("offset") FROM entries WHERE entries.topic = topics.id)
+    FROM topics WHERE id > ? ORDER BY id LIMIT ?
 """
 """A statement for all topics: each statement waits for the interpreter's lock when it ends."""
 
@@ -46,9 +44,43 @@ DROP_BODIES = f"""
         AND other."offset" = iif(bodies.topic = :topic, bodies.feed_offset, bodies."offset")
         AND other.body = bodies.id)
 """
-"""Removes the bodies of a topic's entries that have no other place; one of these comes after it."""
 DROP_ENTRIES = f"DELETE FROM entries WHERE {_SPAN}"
-EMPTY_ENTRIES = f"UPDATE entries SET body = 0, at = 0 WHERE {_SPAN}"
+"""Removes a topic's entries, after those of their bodies that have no other place."""
+
+_PLACED = """
+    FROM bodies
+    LEFT JOIN entries AS own ON own.topic = bodies.topic
+        AND own."offset" = bodies."offset" AND own.body = bodies.id
+    LEFT JOIN entries AS fed ON fed.topic = bodies.feed
+        AND fed."offset" = bodies.feed_offset AND fed.body = bodies.id
+"""
+_AT = "coalesce(own.at, fed.at, 0)"
+FIRST_AT = f"SELECT {_AT} {_PLACED} ORDER BY bodies.id LIMIT 1"
+LAST_OLDEST = "SELECT max(id), count(*) FROM (SELECT id FROM bodies ORDER BY id LIMIT ?)"
+FIRST_YOUNG = f"""
+    SELECT bodies.id {_PLACED} WHERE bodies.id <= ? AND {_AT} >= ? ORDER BY bodies.id LIMIT 1
+"""
+_AGED = """
+    (topic, "offset") IN (SELECT entries.topic, entries."offset" FROM (
+            SELECT topic, max("offset") AS last FROM (
+                SELECT topic, "offset" FROM bodies WHERE id < :before
+                UNION ALL SELECT feed, feed_offset FROM bodies WHERE id < :before AND feed > 0
+            ) GROUP BY topic
+        ) AS aged CROSS JOIN entries
+        ON entries.topic = aged.topic AND entries."offset" <= aged.last)
+"""
+DROP_AGED = (
+    f"""
+    DELETE FROM entries WHERE {_AGED} AND EXISTS (SELECT 1 FROM entries AS later
+        WHERE later.topic = entries.topic AND later."offset" > entries."offset")
+    """,
+    # A topic's newest row stays, for the offset's sake. With an instant that stays too old, should
+    # the clock or the age be changed.
+    f"UPDATE entries SET body = 0, at = 0 WHERE at > 0 AND {_AGED}",
+    "DELETE FROM bodies WHERE id < :before",
+)
+"""Removes the oldest bodies and their entries. Bodies are in the order of the commits, so that the
+first ones are the oldest of all topics; what a clock puts too late keeps those behind it."""
 
 Key = tuple[int, bytes]
 FIRST_KEY: Key = (0, b"")
@@ -64,7 +96,7 @@ class Round(NamedTuple):
 
 
 class Retention:
-    """Decides what leaves. Used by the writer's thread only."""
+    """Decides what leaves, and removes it. Used by the writer's thread only."""
 
     def __init__(
         self, connection: sqlite3.Connection, settings: EngineSettings, clock: Clock, tails: Tails
@@ -73,23 +105,35 @@ class Retention:
         self._settings = settings
         self._clock = clock
         self._tails = tails
-        self.surplus = 0
-        """Rows that may go, as far as is known."""
+        self._slack = max(1, min(MOST_SLACK, settings.max_entries // SLACK))
+        self._surplus = 0
+        """Rows of overdue topics that may go."""
         self._came = 0
-        self._next_topic = 0
+        self._next_topic: int | None = 0
+        """Where the survey goes on; None when it is over."""
         self._next_key = FIRST_KEY
         self._round = Round(0.0, math.inf)
         self._no_key_before = 0.0
+        self.is_aged = False
+        """Whether more is too old than the last step removed."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so many rows are too many that a step is worth it."""
+        return self._surplus >= STEP_ROWS
 
     def forget(self) -> None:
         """Forget what is known of the tails, which are forgotten, too."""
-        self.surplus = 0
+        self._surplus = 0
+        self._next_topic = 0
 
     def count(self, tail: Tail, came: int = 0) -> None:
         """Take note of how many of a topic's rows may go now, after so many came."""
         self._came += came
-        surplus = self._oldest(tail) - tail.stored
-        self.surplus += surplus - tail.surplus
+        surplus = tail.top - self._settings.max_entries + 1 - tail.stored
+        if surplus < self._slack:
+            surplus = 0
+        self._surplus += surplus - tail.surplus
         tail.surplus = surplus
         overdue = self._tails.overdue
         if surplus:
@@ -97,55 +141,62 @@ class Retention:
         else:
             overdue.pop(tail.name, None)
 
-    def trim(self) -> None:
-        """Remove some of the surplus: all of a topic, then that of the next.
+    def survey(self) -> None:
+        """Look at the next few topics, until all were seen once, for what is too much in them.
 
-        More than came since the last time, so that nothing piles up.
+        After that it is known from what is appended.
         """
-        room, self._came = TRIM_ROWS + self._came * 5 // 4, 0
+        if self._next_topic is None:
+            return
+        rows = self._connection.execute(_SURVEY, (self._next_topic, SURVEYED)).fetchall()
+        for topic_id, name, stored, top in rows:
+            if top is not None and self._tails.find(name) is None:
+                self.count(Tail(topic_id, name, top, stored))
+        self._next_topic = rows[-1][0] if len(rows) == SURVEYED else None
+
+    def drop_surplus(self) -> int:
+        """Remove some of what is too much: all of a topic, then that of the next.
+
+        Return how many rows.
+        """
+        room = most = min(max(STEP_ROWS, self._came * 5 // 4), MOST_ROWS)
+        self._came = 0
         overdue = self._tails.overdue
         for _ in range(SPANS):
             if not overdue or not room:
-                return
+                break
             tail = next(iter(overdue.values()))
-            before = min(self._oldest(tail), tail.stored + room)
-            self._remove(tail, tail.stored, before, DROP_ENTRIES)
+            before = tail.stored + min(tail.surplus, room)
+            span = {"topic": tail.id, "first": tail.stored, "before": before}
+            self._connection.execute(DROP_BODIES, span)
+            self._connection.execute(DROP_ENTRIES, span)
             room -= before - tail.stored
             tail.stored = before
             self.count(tail)
+        return most - room
 
-    def _remove(self, tail: Tail, first: int, before: int, statement: str) -> None:
-        span = {"topic": tail.id, "first": first, "before": before}
-        self._connection.execute(DROP_BODIES, span)
-        self._connection.execute(statement, span)
+    def drop_aged(self, appended: int) -> int:
+        """Remove some of what is too old, after so many were appended; return how many rows.
 
-    def look(self) -> None:
-        """Look at the next few topics, all in turn, for what has become too old.
-
-        The newest row of each stays; when it is too old, its content leaves.
+        The tails are told nothing: below `stored` there is nothing in any case.
         """
-        rows = self._connection.execute(
-            _LOOK,
-            {
-                "not_before": self._clock.time() - self._settings.max_age_s,
-                "after": self._next_topic,
-                "topics": TOPICS,
-                "depth": DEPTH,
-            },
-        ).fetchall()
-        for topic_id, name, stored, top, at, kept in rows:
-            if top is None:
-                continue
-            tail = self._tails.find(name) or Tail(topic_id, name, top, stored)
-            tail.kept = min(stored + DEPTH, top + 1) if kept is None else kept
-            if tail.kept > top and at > 0:
-                # With an instant that stays too old, should the clock or the age be changed.
-                self._remove(tail, top, top + 1, EMPTY_ENTRIES)
-            self.count(tail)
-        self._next_topic = rows[-1][0] if len(rows) == TOPICS else 0
+        not_before = self._clock.time() - self._settings.max_age_s
+        self.is_aged = False
+        first = self._connection.execute(FIRST_AT).fetchone()
+        if first is None or first[0] >= not_before:
+            return 0
+        most = min(max(STEP_ROWS, appended * 5 // 2), MOST_ROWS) // 2
+        last, count = self._connection.execute(LAST_OLDEST, (most,)).fetchone()
+        young = self._connection.execute(FIRST_YOUNG, (last, not_before)).fetchone()
+        self.is_aged = young is None and count == most
+        before = last + 1 if young is None else young[0]
+        return sum(
+            self._connection.execute(statement, {"before": before}).rowcount
+            for statement in DROP_AGED
+        )
 
-    def drop_keys(self, appended: int) -> None:
-        """Forget ids whose time is over, looking at the next few in turn.
+    def drop_keys(self, appended: int) -> int:
+        """Forget ids whose time is over, looking at the next few in turn; return how many.
 
         Twice as many are looked at as were appended, so that they cannot pile up. An index on their
         age would find them at once, and cost each append a fifth more. After a round it is known
@@ -153,18 +204,22 @@ class Retention:
         """
         not_before = self._clock.time() - self._settings.id_window_s
         if not_before <= self._no_key_before:
-            return
+            return 0
         if self._next_key == FIRST_KEY:
             self._round = Round(self._clock.time(), math.inf)
+        number = min(max(STEP_KEYS, 2 * appended), MOST_KEYS)
         last = self._connection.execute(
             "SELECT topic, name FROM keys WHERE (topic, name) > (?, ?) "
             "ORDER BY topic, name LIMIT 1 OFFSET ?",
-            (*self._next_key, max(KEYS, 2 * appended) - 1),
+            (*self._next_key, number - 1),
         ).fetchone()
         span = (*self._next_key, *(last or LAST_KEY))
         (oldest,) = self._connection.execute(f"SELECT min(at) {_KEYS}", span).fetchone()
+        dropped = 0
         if oldest is not None and oldest < not_before:
-            self._connection.execute(f"DELETE {_KEYS} AND at < ?", (*span, not_before))
+            dropped = self._connection.execute(
+                f"DELETE {_KEYS} AND at < ?", (*span, not_before)
+            ).rowcount
             oldest = not_before
         if oldest is not None:
             self._round = self._round._replace(oldest=min(self._round.oldest, oldest))
@@ -172,8 +227,4 @@ class Retention:
         if last is None:
             # What was appended behind the round's back is younger than its beginning.
             self._no_key_before = min(self._round)
-
-    def _oldest(self, tail: Tail) -> int:
-        """Return the offset below which a topic's rows may go; its newest row stays."""
-        oldest = max(tail.top - self._settings.max_entries + 1, tail.kept)
-        return max(tail.stored, min(oldest, tail.top))
+        return dropped

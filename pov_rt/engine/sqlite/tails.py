@@ -12,19 +12,15 @@ CACHED_TOPICS = 50_000
 
 
 class Tail:
-    """The end of a topic's log.
+    """The end of a topic's log: below `stored` there are no rows; `surplus` of them may go."""
 
-    `stored` is its oldest row; those below `kept` are known to be too old. `surplus` rows may go.
-    """
-
-    __slots__ = ("id", "kept", "name", "stored", "surplus", "top")
+    __slots__ = ("id", "name", "stored", "surplus", "top")
 
     def __init__(self, topic_id: int, name: str, top: int, stored: int) -> None:
         self.id = topic_id
         self.name = name
         self.top = top
         self.stored = stored
-        self.kept = 0
         self.surplus = 0
 
 

@@ -12,6 +12,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -31,11 +32,10 @@ CROWD_JOBS, GATHER_S = 4, 0.002
 the deliveries after it cost a millisecond, whatever is in it: at 5,000 publications/s this takes
 the CPU from 98 to 88 %, and the median of their way to subscribers from 6 ms to 4.
 """
-IDLE_S = 0.5
-"""How often an idle writer looks after old entries, and after a disk that failed."""
-TRIM_ROWS, TRIM_S = 2000, 0.02
-"""So many rows that may go are removed once nothing waits, twice as many in any case; that takes 2
-to 7 ms. While there are so many, an idle writer does it so often."""
+TIDY_S = 0.5
+"""How often it is looked for old entries, if not for what was written; and after a failed disk."""
+BEHIND_S = 0.02
+"""How often an idle writer removes some of what may go, while there is more."""
 REST_PAGES = 2000
 """The write-ahead log is copied into the database when it has about so many pages (8 MB) and no job
 waits. SQLite would do it within a commit, which is then acknowledged 10 to 15 ms later."""
@@ -71,17 +71,17 @@ class Store(Protocol):
 
     @property
     def is_untidy(self) -> bool:
-        """Whether so much was written that it is time to tidy."""
+        """Whether it is time to tidy, for what was written or was found."""
 
-    def tidy(self) -> None:
-        """Look for old entries and remove a few, in a transaction of its own."""
+    def tidy(self) -> int:
+        """Remove some of what is too old, in transactions of its own; return how many rows."""
 
     @property
-    def surplus(self) -> int:
-        """How many rows are known to be too many or too old."""
+    def is_behind(self) -> bool:
+        """Whether it is time to trim."""
 
-    def trim(self) -> None:
-        """Remove some of the surplus, in a transaction of its own."""
+    def trim(self) -> int:
+        """Remove some of what is too much, in a transaction of its own; return how many rows."""
 
     def copy(self) -> None:
         """Copy the write-ahead log into the database, as far as nobody reads what is in it."""
@@ -110,6 +110,8 @@ class Writer:
         self._waiting_bytes = 0
         self._failed_bytes = 0
         self._pages = 0.0
+        self._tidied_at = 0.0
+        self._chores = deque((self._copy, self._tidy, self._trim))
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._fresh: list[Job] = []
         self._closed = False
@@ -159,30 +161,48 @@ class Writer:
             try:
                 if was_crowded:
                     time.sleep(GATHER_S)
-                is_behind = self.fault is None and self._store.surplus >= TRIM_ROWS
-                group, last = self._take(TRIM_S if is_behind else IDLE_S)
+                is_behind = self._store.is_behind or self._store.is_untidy
+                group, last = self._take(BEHIND_S if is_behind and self.fault is None else TIDY_S)
                 was_crowded = len(group) >= CROWD_JOBS
                 if group:
                     self._commit(group)
                 elif self.fault is not None:
                     self._probe()
                 if not last and self.fault is None:
-                    self._look_after(is_idle=not group)
+                    self._do_a_chore()
             except Exception:  # a bug; the thread must not end, for all would wait for ever
                 log.exception("the log's writer failed")
 
-    def _look_after(self, *, is_idle: bool) -> None:
-        """Do one of the other things there are to do: somebody may come meanwhile, and wait."""
-        surplus, may_wait = self._store.surplus, self._queue.empty()
-        is_behind = surplus >= TRIM_ROWS * (1 if may_wait else 2)
-        if may_wait and self._pages >= REST_PAGES:
-            self._pages = 0.0
-            self._attempt(self._store.copy)
-        elif self._store.is_untidy or (is_idle and not is_behind):
-            self._attempt(self._store.tidy)
-        elif is_behind:
-            self._attempt(self._store.trim)
-        self._pages += max(0, surplus - self._store.surplus) / ROWS_PER_PAGE
+    def _do_a_chore(self) -> None:
+        """Do one of the other things that are to be done, in turn.
+
+        Not two at once: somebody may come meanwhile, and wait.
+        """
+        for chore in tuple(self._chores):
+            self._chores.rotate(-1)
+            if chore():
+                return
+
+    def _copy(self) -> bool:
+        if self._pages < REST_PAGES or not self._queue.empty():
+            return False
+        self._pages = 0.0
+        self._attempt(self._store.copy)
+        return True
+
+    def _tidy(self) -> bool:
+        now = time.monotonic()
+        if not self._store.is_untidy and now < self._tidied_at + TIDY_S:
+            return False
+        self._tidied_at = now
+        self._attempt(self._store.tidy)
+        return True
+
+    def _trim(self) -> bool:
+        if not self._store.is_behind:
+            return False
+        self._attempt(self._store.trim)
+        return True
 
     def _take(self, wait_s: float) -> tuple[list[Job], bool]:
         """Return what waits, up to a group's bounds, and whether that was the last."""
@@ -241,11 +261,14 @@ class Writer:
         else:
             self._recover()
 
-    def _attempt(self, work: Callable[[], None]) -> None:
+    def _attempt(self, work: Callable[[], int | None]) -> None:
+        """Do a chore; what it removes, as it returns, is added to the write-ahead log."""
         try:
-            work()
-        except sqlite3.Error as error:
+            self._pages += (work() or 0) / ROWS_PER_PAGE
+        except Exception as error:
             self._roll_back()
+            if not isinstance(error, sqlite3.Error):
+                raise
             self._fail(error)
 
     def _roll_back(self) -> None:
