@@ -224,7 +224,7 @@ class Execution:
         contained = containment.contain(error)
         if isinstance(contained, ClientError):
             return self._error(contained, request_id)
-        incident = self._clock.new_id()[:12]
+        incident = self._clock.new_id()[-12:]
         log.error(
             "a handler failed",
             exc_info=contained,

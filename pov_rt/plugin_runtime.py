@@ -193,7 +193,7 @@ class PluginRuntime:
             except ClientError:
                 raise
             except Exception as error:  # who cannot be asked has not allowed it
-                incident = self._services.clock.new_id()[:12]
+                incident = self._services.clock.new_id()[-12:]
                 log.exception(
                     "a before_subscribe hook failed at %s",
                     source_of(function),

@@ -101,15 +101,20 @@ class Publishing:
         """Activities published since the start, retries not counted."""
 
     async def publish(
-        self, batch: Sequence[NewActivity | ClientError], publisher: Publisher
+        self,
+        batch: Sequence[NewActivity | ClientError],
+        publisher: Publisher,
+        *,
+        decoded: bool = False,
     ) -> list[Published | ClientError]:
         """Publish what is valid in one append; return what became of each, in order.
 
-        Activities come as they were decoded from JSON. An error in the batch is handed through to
-        its place. Raises `Unavailable`; some of the batch may then be published, and a retry with
-        the same ids is safe. A caller that is cancelled leaves the publication to finish.
+        An error in the batch is handed through to its place. `decoded` says that all was just
+        decoded from JSON, so that there is less to check. Raises `Unavailable`; some of the batch
+        may then be published, and a retry with the same ids is safe. A caller that is cancelled
+        leaves the publication to finish.
         """
-        task = start(self._publish(batch, publisher))
+        task = start(self._publish(batch, publisher, decoded=decoded))
         if task.done():
             return task.result()
         self._tasks.add(task)
@@ -120,9 +125,7 @@ class Publishing:
         return await asyncio.shield(task)
 
     async def publish_one(self, activity: NewActivity, publisher: Publisher) -> Published:
-        """Publish one activity of anybody's. Raises what is wrong with it, and `Unavailable`."""
-        if activity.details is not UNSET:
-            check_value(activity.details)
+        """Publish one activity. Raises what is wrong with it, and `Unavailable`."""
         (result,) = await self.publish([activity], publisher)
         if isinstance(result, ClientError):
             raise result
@@ -138,7 +141,11 @@ class Publishing:
             task.exception()  # a caller that was cancelled has nobody left to tell
 
     async def _publish(
-        self, batch: Sequence[NewActivity | ClientError], publisher: Publisher
+        self,
+        batch: Sequence[NewActivity | ClientError],
+        publisher: Publisher,
+        *,
+        decoded: bool,
     ) -> list[Published | ClientError]:
         results: list[Published | ClientError | None] = [None] * len(batch)
         entries: list[NewEntry] = []
@@ -151,7 +158,7 @@ class Publishing:
                 continue
             try:
                 activity = self._complete(new, publisher)
-                body = self._check(activity)
+                body = self._check(activity, decoded=decoded)
                 if before is not None:
                     changed = await containment.call(
                         before, activity, deadline_s=self._limits.handler_deadline_s
@@ -191,7 +198,7 @@ class Publishing:
         return [result for result in results if result is not None]
 
     def _failure(self, error: Exception) -> Internal:
-        incident = self._clock.new_id()[:12]
+        incident = self._clock.new_id()[-12:]
         log.error("a before_publish hook failed", exc_info=error, extra={"incident": incident})
         return Internal(incident=incident)
 
@@ -218,7 +225,7 @@ class Publishing:
             check_value(new.details)
             self._check_size(new.details)
 
-    def _check(self, activity: Activity) -> bytes:
+    def _check(self, activity: Activity, *, decoded: bool = False) -> bytes:
         """Return the encoded activity; raise `InvalidActivity` or `TooLarge` naming the field.
 
         The lengths are checked again: a plugin's activity was never decoded.
@@ -228,8 +235,10 @@ class Publishing:
         self._ids.check(activity.user_id, "userId")
         self._types.check(activity.type, "type")
         self._actions.check(activity.action, "action")
+        if not decoded and activity.details is not UNSET:
+            check_value(activity.details)
         body = encode(activity)
-        if _LONG_NUMBER in body.translate(_DIGITS) and activity.details is not UNSET:
+        if decoded and _LONG_NUMBER in body.translate(_DIGITS) and activity.details is not UNSET:
             check_value(activity.details)
         if len(body) > self._limits.details_bytes and activity.details is not UNSET:
             self._check_size(activity.details)
@@ -245,8 +254,6 @@ class Publishing:
     def _check_change(self, before: Activity, after: Activity) -> bytes:
         if (before.id, before.pov_id) != (after.id, after.pov_id):
             raise TypeError("a before_publish hook may not change an activity's id or PoV")
-        if after.details is not UNSET:
-            check_value(after.details)
         return self._check(msgspec.structs.replace(after, at=UNSET))
 
 

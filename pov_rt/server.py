@@ -65,7 +65,7 @@ class Server:
         self.settings = settings
         self.registry = registry
         self.clock = clock or SystemClock()
-        self.node = self.clock.new_id()[:12]
+        self.node = self.clock.new_id()[-12:]
         self.keyring = Keyring(settings.auth, self.clock)
         self.tokens = Tokens(settings.auth, self.keyring, self.clock)
         self.engine = engine or open_engine(settings, self.clock, self.node)

@@ -175,7 +175,8 @@ def test_long_numbers_that_are_safe_are_taken_wherever_they_stand() -> None:
 
     async def work() -> None:
         publishing, engine, _ = make()
-        (result,) = await publishing.publish([new("12345678901234567890", details=details)], APP)
+        activity = new("12345678901234567890", details=details)
+        (result,) = await publishing.publish([activity], APP, decoded=True)
         assert isinstance(result, Published)
         (entry,) = (await engine.log.read("pov/acme", 0, 1)).entries
         assert json.loads(entry.body)["details"] == details

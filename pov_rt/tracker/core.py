@@ -11,7 +11,6 @@ import inspect
 import logging
 import random
 import re
-import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from pov_rt.clock import full_jitter
+from pov_rt.clock import full_jitter, new_id
 from pov_rt.messages import NewActivity
 
 log = logging.getLogger(__name__)
@@ -239,7 +238,7 @@ class Outbox:
             self.dropped += 1
             return
         if activity.id is UNSET:
-            activity = msgspec.structs.replace(activity, id=uuid.uuid4().hex)
+            activity = msgspec.structs.replace(activity, id=new_id())
         self._queue.append(activity)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._drain())

@@ -81,7 +81,7 @@ class ActivitiesHandler(Handler):
             raise TooLarge(f"A batch has at most {limits.publish_batch} activities")
         batch = [read_activity(raw, identity) for raw in ([body] if items is None else items)]
         publisher = publisher_of(identity, is_service=True)
-        results = await self.server.publishing.publish(batch, publisher)
+        results = await self.server.publishing.publish(batch, publisher, decoded=True)
         if items is not None:
             self.answer(BatchAnswer(results=[_result(i, each) for i, each in enumerate(results)]))
             return

@@ -220,7 +220,7 @@ class Handler(RequestHandler):
         """Log what is our fault, without the request's repr, which has the token in it."""
         if isinstance(value, ClientError | HTTPError):
             return
-        self.incident = self.server.clock.new_id()[:12]
+        self.incident = self.server.clock.new_id()[-12:]
         log.error(
             "%s failed",
             self._request_summary(),

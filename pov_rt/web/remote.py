@@ -8,7 +8,6 @@ import os
 import re
 import sys
 import threading
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import datetime
@@ -19,6 +18,8 @@ import msgspec
 from msgspec import UNSET
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
 from tornado.websocket import WebSocketError, websocket_connect
+
+from pov_rt.clock import new_id
 
 BATCH = 500
 BATCH_BYTES = 1024 * 1024
@@ -117,7 +118,7 @@ def with_id(line: bytes) -> bytes:
         return line
     if head.id is not UNSET or not line[1:-1].strip():
         return line
-    return b'%b,"id":"%b"}' % (line[:-1], uuid.uuid4().hex.encode())
+    return b'%b,"id":"%b"}' % (line[:-1], new_id().encode())
 
 
 async def tail(url: str, token: str, pov: str, *, count: int | None, style: Style) -> None:

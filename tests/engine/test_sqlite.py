@@ -512,7 +512,7 @@ def test_ids_are_remembered_for_their_time_and_looked_through_only_when_one_may_
             for _ in range(chance.randrange(4)):
                 key = f"{chance.random()}"
                 store.append([[NewEntry(chance.choice((A, B)), "p", key, b"")]])
-                appended[f"p\n{key}".encode()] = clock.time()
+                appended[f"{key}\np".encode()] = clock.time()
             clock.advance(chance.random() * (2 if number < 60 else 4))
             store.tidy()
             kept = {name for (name,) in connection.execute("SELECT name FROM keys")}
@@ -745,13 +745,16 @@ def test_a_file_of_the_first_schema_is_brought_up_to_date(
                 (3, 9, 0.0, b"", b""),
             ],
         )
-        connection.execute("INSERT INTO keys VALUES (1, ?, 7, ?, 1e9)", (b"p\n7", 7))
+        connection.executemany(
+            "INSERT INTO keys VALUES (1, ?, ?, 7, 1e9)",
+            [(b"p\n7", 7), ("user:zoë\nä 1".encode(), 5)],
+        )
         connection.commit()
     with closing(open_writer(path)) as connection:
         check_bodies(connection)
         assert connection.execute("SELECT count(*), max(id) FROM bodies").fetchall() == [(9, 9)]
     before, after = [record.getMessage() for record in caplog.records]
-    assert before.startswith(f"bringing {path} with 10 rows from schema 1 to 2; ")
+    assert before.startswith(f"bringing {path} with 10 rows from schema 1 to 3; ")
     assert after.startswith(f"{path} is up to date: 10 rows, ")
 
     async def work() -> None:
@@ -762,8 +765,13 @@ def test_a_file_of_the_first_schema_is_brought_up_to_date(
             assert page.entries == [Entry(n, b"a%d" % n, 1e9 + n, "") for n in range(4, 8)]
             assert await offsets(engine, FEED) == [1, 2, 3, 4]
             assert (await engine.log.top(B))[1:] == (9, 10)
-            new = [NewEntry(A, "p", "7", b"other"), NewEntry(B, "p", "1", b"b", FEED)]
-            assert await engine.log.append(new) == [Conflict("e", 7), Appended("e", 10)]
+            new = [
+                NewEntry(A, "p", "7", b"other"),
+                NewEntry(A, "user:zoë", "ä 1", b"other"),
+                NewEntry(B, "p", "1", b"b", FEED),
+            ]
+            done = await engine.log.append(new)
+            assert done == [Conflict("e", 7), Conflict("e", 5), Appended("e", 10)]
             assert await offsets(engine, FEED) == [2, 3, 4, 5]
             await tidied(engine)
             # B's emptied one leaves when the one behind it does.

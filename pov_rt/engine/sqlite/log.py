@@ -153,7 +153,7 @@ class Plan:
         topic, publisher, key, body, feed, origin = new
         tail = self._tail(topic)
         feed_tail = self._tail(feed) if feed else None
-        name = f"{publisher}\n{key}".encode()
+        name = f"{key}\n{publisher}".encode()
         # A checksum is enough: both bodies are the same publisher's, who gains nothing by a clash.
         digest = zlib.crc32(body) | len(body) << 32
         known = self._known.get((tail.id, name))
