@@ -76,7 +76,10 @@ def test_several_may_wait_for_the_same_thing_before_the_loop_has_come_to_them() 
         async def ask(n: int) -> str:
             return f"{n} {await shared}"
 
-        gone = start(ask(0))
+        async def ask_shielded() -> str:
+            return await asyncio.shield(shared)
+
+        gone = start(ask_shielded())  # without a shield it may take what it waits for along
         gone.cancel()
         asking = [start(ask(1)), start(ask(2)), loop.create_task(ask(3))]
         loop.call_soon(loop.call_soon, shared.set_result, "x")
