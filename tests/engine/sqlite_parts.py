@@ -18,6 +18,11 @@ from pov_rt.suites import Recorder
 
 WAIT_S = 10.0
 """Nothing takes so long; past that a test fails instead of hanging."""
+COUNTS = "SELECT count(*) FROM entries GROUP BY topic"
+PLACES = """
+    SELECT entries.topic, entries."offset", bodies.body
+    FROM entries LEFT JOIN bodies ON bodies.id = entries.body
+"""
 
 
 @asynccontextmanager
@@ -110,3 +115,14 @@ async def tidied(engine: SqliteEngine, times: int = 1) -> None:
 async def offsets(engine: SqliteEngine, topic: str) -> Sequence[int]:
     """Return the offsets that can be read of a topic."""
     return [entry.offset for entry in (await engine.log.read(topic, 0, 100_000)).entries]
+
+
+def check_bodies(connection: sqlite3.Connection) -> None:
+    """Each entry has its body, and each body an entry that has it."""
+    missing = (
+        "SELECT count(*) FROM entries WHERE at > 0 AND body NOT IN (SELECT id FROM bodies)",
+        "SELECT count(*) FROM bodies WHERE id NOT IN (SELECT body FROM entries)",
+        "SELECT count(*) FROM entries WHERE at = 0 AND body <> 0",
+    )
+    for statement in missing:
+        assert connection.execute(statement).fetchall() == [(0,)]

@@ -20,20 +20,28 @@ from pov_rt.clock import ManualClock
 from pov_rt.engine.base import Appended, Conflict, Engine, Entry, NewEntry, Position, Top
 from pov_rt.engine.memory import MemoryEngine
 from pov_rt.engine.sqlite import SqliteEngine
-from pov_rt.engine.sqlite import retention as retention_module
 from pov_rt.engine.sqlite import tails as tails_module
 from pov_rt.engine.sqlite import writer as writer_module
-from pov_rt.engine.sqlite.log import LogStore
 from pov_rt.engine.sqlite.schema import (
     APPLICATION_ID,
     MIGRATIONS,
     open_writer,
-    read_epoch,
 )
 from pov_rt.errors import Unavailable
 from pov_rt.settings import EngineSettings
 from pov_rt.suites import EngineSuite, Recorder
-from tests.engine.sqlite_parts import WAIT_S, content, entries, held, offsets, opened, rows, tidied
+from tests.engine.sqlite_parts import (
+    COUNTS,
+    WAIT_S,
+    check_bodies,
+    content,
+    entries,
+    held,
+    offsets,
+    opened,
+    rows,
+    tidied,
+)
 
 A, B, FEED = "pov/a", "pov/b", "team/main"
 
@@ -45,11 +53,6 @@ class TestSqliteEngine(EngineSuite):
 
     def make(self, clock: ManualClock, **settings: Any) -> Engine:
         return SqliteEngine(self.path, EngineSettings(**settings), clock, "node-1")
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "pov-rt.db"
 
 
 # Restart:
@@ -358,13 +361,6 @@ def test_more_topics_than_are_cached_lose_no_offset(
     asyncio.run(work())
 
 
-COUNTS = "SELECT count(*) FROM entries GROUP BY topic"
-PLACES = """
-    SELECT entries.topic, entries."offset", bodies.body
-    FROM entries LEFT JOIN bodies ON bodies.id = entries.body
-"""
-
-
 def test_the_log_is_copied_into_the_database_between_commits(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,173 +375,6 @@ def test_the_log_is_copied_into_the_database_between_commits(
     copied: list[bytes] = []
     asyncio.run(work())
     assert b"the first body" in copied[0]
-
-
-# Retention:
-
-
-def test_what_is_too_much_leaves_the_file_in_small_steps(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retention_module, "STEP_ROWS", 30)
-    clock = ManualClock()
-    with closing(open_writer(path)) as connection:
-        store = LogStore(connection, EngineSettings(), clock, read_epoch(connection))
-        store.append([entries(A, 100), entries(B, 5), entries("pov/c", 55)])
-        settings = EngineSettings(max_entries=10)
-        store = LogStore(connection, settings, clock, read_epoch(connection))
-        left = []
-        for _ in range(6):
-            store.tidy()
-            left.append([count for (count,) in connection.execute(COUNTS)])
-        # One after the other, so that what is removed at once is together in the file.
-        assert left[:4] == [[70, 5, 55], [40, 5, 55], [10, 5, 55], [10, 5, 25]]
-        assert left[-1] == [10, 5, 10]
-        assert not store.is_behind
-        assert connection.execute(
-            'SELECT min("offset"), max("offset") FROM entries WHERE topic = 1'
-        ).fetchall() == [(91, 100)]
-
-
-@pytest.mark.parametrize("publishers", [1, 4])
-def test_steady_batches_leave_no_more_than_is_kept(path: Path, publishers: int) -> None:
-    """A feed, to which most is appended, leaves the turn to the PoVs; bodies go with both."""
-    topics = [f"pov/{number}" for number in range(20)]
-
-    async def publish(engine: SqliteEngine, publisher: int) -> None:
-        for turn in range(60 // publishers):
-            batch = [
-                NewEntry(topics[number % 20], f"{publisher}", f"{turn}-{number}", b"{}", FEED)
-                for number in range(1000)
-            ]
-            await engine.log.append(batch)
-            most.append(rows(path, "SELECT count(*) FROM entries")[0][0])
-            bodies.append(rows(path, "SELECT count(*) FROM bodies")[0][0])
-
-    async def work() -> None:
-        async with opened(path, max_entries=100) as (engine, _):
-            await asyncio.gather(*(publish(engine, number) for number in range(publishers)))
-            of_povs = rows(
-                path, f"{COUNTS} HAVING topic <> (SELECT id FROM topics WHERE name = ?)", FEED
-            )
-            # 3,000 were appended to each PoV.
-            assert max(count for (count,) in of_povs) < 1500
-            await tidied(engine, 2)
-            assert set(rows(path, COUNTS)) == {(100,)}
-
-    most: list[int] = []
-    bodies: list[int] = []
-    asyncio.run(work())
-    # That of two groups, for after one of three something else is done, and the next one's.
-    assert max(most) < 2100 + 2 * retention_module.STEP_ROWS + 3 * 2000 * publishers
-    assert max(bodies) < max(most)
-    with closing(sqlite3.connect(path)) as connection:
-        check_bodies(connection)
-
-
-def test_what_becomes_too_old_at_once_goes_in_steps_and_all_of_it(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retention_module, "STEP_ROWS", 100)
-
-    async def work() -> None:
-        clock = ManualClock()
-        async with opened(path, clock, max_age_s=10.0) as (engine, _):
-            await engine.log.append([*entries(A, 3000), *entries(B, 2000)])
-            await tidied(engine, 2)  # the room that they gave is used up
-            clock.advance(11)
-            # In steps of 50 activities; one each time that an idle writer looks would take 50 s.
-            await tidied(engine, 102)
-            assert rows(path, COUNTS) == [(1,), (1,)]
-
-    asyncio.run(work())
-
-
-def test_what_is_too_old_leaves_the_disk_and_the_offset_stays(path: Path) -> None:
-    secret = b"who said what to whom"
-
-    async def work() -> None:
-        clock = ManualClock()
-        async with opened(path, clock, max_age_s=10.0, id_window_s=10.0) as (engine, _):
-            await engine.log.append([*entries(A, 300, secret), *entries(B, 1, secret)])
-            assert rows(path, "SELECT count(*) FROM keys") == [(301,)]
-            clock.advance(11)
-            await engine.log.append(entries(B, 1, b"new", start=1))
-            await tidied(engine, 2)
-            places = rows(path, PLACES)
-            assert places[0] == (1, 300, None), "its offset stays"
-            assert [place for place in places if place[2] is not None] == [(2, 2, b"new")]
-            assert rows(path, "SELECT count(*) FROM bodies") == [(1,)]
-            assert rows(path, "SELECT count(*) FROM keys") == [(1,)]
-            # An empty row is no entry, even for a clock that was put back.
-            clock.advance(-11)
-            assert await offsets(engine, A) == []
-            assert (await engine.log.top(A))[1:] == (300, 301)
-        assert secret not in content(path)
-        async with opened(path, clock, max_age_s=10.0) as (engine, _):
-            assert (await engine.log.top(A))[1:] == (300, 301)
-            (again,) = await engine.log.append(entries(A, 1))
-            assert again == Appended(engine.epoch, 301)
-            assert await offsets(engine, A) == [301]
-
-    asyncio.run(work())
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_ids_are_remembered_for_their_time_and_looked_through_only_when_one_may_be_old(
-    path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retention_module, "STEP_KEYS", 3)
-    chance, clock, window_s = random.Random(seed), ManualClock(), 50.0
-    with closing(open_writer(path)) as connection:
-        settings = EngineSettings(id_window_s=window_s)
-        store = LogStore(connection, settings, clock, read_epoch(connection))
-        looked = 0
-
-        def trace(statement: str) -> None:
-            nonlocal looked
-            looked += "min(at)" in statement
-
-        connection.set_trace_callback(trace)
-        appended: dict[bytes, float] = {}
-        for number in range(120):
-            for _ in range(chance.randrange(4)):
-                key = f"{chance.random()}"
-                store.append([[NewEntry(chance.choice((A, B)), "p", key, b"")]])
-                appended[f"{key}\np".encode()] = clock.time()
-            clock.advance(chance.random() * (2 if number < 60 else 4))
-            store.tidy()
-            kept = {name for (name,) in connection.execute("SELECT name FROM keys")}
-            young = {name for name, at in appended.items() if at >= clock.time() - window_s}
-            assert young <= kept
-        for _ in range(100):
-            store.tidy()
-        kept = {name for (name,) in connection.execute("SELECT name FROM keys")}
-        assert kept == {name for name, at in appended.items() if at >= clock.time() - window_s}
-        before = looked
-        store.tidy()
-        assert looked == before, "nothing can be old yet"
-        clock.advance(window_s + 1)
-        store.tidy()
-        assert looked == before + 1
-
-
-def test_marks_that_nobody_uses_and_members_that_expired_leave_the_file(path: Path) -> None:
-    async def work() -> None:
-        clock = ManualClock()
-        async with opened(path, clock, mark_age_s=10.0) as (engine, _):
-            for user in ("ana", "ben"):
-                await engine.marks.advance(A, user, "read", Position("e", 1))
-                await engine.sets.add("s", user, expires_at=clock.time() + 5)
-            clock.advance(8)
-            await engine.marks.advance(A, "ben", "read", Position("e", 1))
-            clock.advance(8)
-            await engine.sets.add("s", "eve")
-            await tidied(engine)
-            assert rows(path, "SELECT user FROM marks") == [("ben",)]
-            assert rows(path, "SELECT member FROM members") == [("eve",)]
-
-    asyncio.run(work())
 
 
 # Closing:
@@ -684,44 +513,6 @@ class Pair:
             said.append(await engine.sets.members("s"))
             await engine.sets.add("s", user, topic.encode(), expires_at)
         assert said[:3] == said[3:]
-
-
-def check_bodies(connection: sqlite3.Connection) -> None:
-    """Each entry has its body, and each body an entry that has it."""
-    missing = (
-        "SELECT count(*) FROM entries WHERE at > 0 AND body NOT IN (SELECT id FROM bodies)",
-        "SELECT count(*) FROM bodies WHERE id NOT IN (SELECT body FROM entries)",
-        "SELECT count(*) FROM entries WHERE at = 0 AND body <> 0",
-    )
-    for statement in missing:
-        assert connection.execute(statement).fetchall() == [(0,)]
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_a_body_stays_as_long_as_one_of_its_places(
-    path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retention_module, "STEP_ROWS", 7)
-    chance, clock = random.Random(seed), ManualClock()
-    with closing(open_writer(path)) as connection:
-        settings = EngineSettings(max_entries=chance.choice((5, 20, 1000)), max_age_s=20.0)
-        store = LogStore(connection, settings, clock, read_epoch(connection))
-        for number in range(60):
-            topic, feed = chance.choice((A, B, B, B)), chance.choice(("", FEED))
-            store.append(
-                [[NewEntry(topic, "p", f"{number}-{n}", b"%d" % n, feed) for n in range(5)]]
-            )
-            clock.advance(chance.choice((0, 1, 7)))
-            store.tidy()
-            check_bodies(connection)
-        left = connection.execute("SELECT count(*) FROM bodies").fetchall()
-        clock.advance(30)
-        for _ in range(200):
-            store.tidy()
-            check_bodies(connection)
-        assert left != [(0,)]
-        assert connection.execute("SELECT count(*) FROM bodies").fetchall() == [(0,)]
-        assert connection.execute("SELECT count(*) FROM entries").fetchall() == [(3,)]
 
 
 # Older files:

@@ -24,11 +24,6 @@ from tests.engine.sqlite_parts import WAIT_S, entries, offsets, opened, rows
 A = "pov/a"
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "pov-rt.db"
-
-
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
     """Mount a disk of that size, such as `1m`; yield what mounts it anew with other options."""
