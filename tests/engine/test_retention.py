@@ -371,8 +371,8 @@ def test_what_becomes_too_old_at_once_goes_in_steps_and_all_of_it(
             await engine.log.append([*entries(A, 3000), *entries(B, 2000)])
             await tidied(engine, 2)  # the room that they gave is used up
             clock.advance(11)
-            # In steps of 50 activities; one each time that an idle writer looks would take 50 s.
-            await tidied(engine, 102)
+            # In steps of 100 activities; one each time that an idle writer looks would take 25 s.
+            await tidied(engine, 52)
             assert rows(path, COUNTS) == [(1,), (1,)]
 
     asyncio.run(work())
