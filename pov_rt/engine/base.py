@@ -22,7 +22,7 @@ class Position(NamedTuple):
 class NewEntry(NamedTuple):
     """One thing to append. `key` is unique per (topic, publisher) for the idempotency window.
 
-    `feed` names a second topic that gets the same body, atomically with the first where the engine
+    `feed` names another topic that gets the same body, atomically with the first where the engine
     can. `origin` is handed to followers unread (the connection that published).
     """
 
