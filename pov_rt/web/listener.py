@@ -40,7 +40,7 @@ delay its acknowledgements: the window may be full. Of 200 batches of 250 KB fro
 whose segments have 64 KiB, 2 to 5 came 40 ms later for that.
 """
 UNREAD_S = 30.0
-"""How long a client may read nothing of an answer, which waits in memory: a page may have 16 MB."""
+"""How long a client may read nothing of an answer, which waits in memory: a page may have 1 MiB."""
 REST_S = 0.1
 STOCK_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 """Tornado's answer to what is no HTTP."""
