@@ -22,7 +22,7 @@ class Clock(Protocol):
         """Return a float in [0, 1). For spreading load, not for secrets."""
 
     def new_id(self) -> str:
-        """Return an id nobody else has: 32 hexadecimal digits, the first 12 of which count up."""
+        """Return an id nobody else has: 32 hexadecimal digits."""
 
 
 class SystemClock:

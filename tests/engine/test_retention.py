@@ -284,6 +284,53 @@ def test_large_groups_leave_a_turn_to_every_chore(path: Path, publishers: int) -
     assert max(most) < 1100 + 4 * 2 * 2 * 1000
 
 
+def test_a_clock_that_was_ahead_keeps_nothing_for_longer(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = ManualClock()
+    year = 365 * 86400.0
+    with closing(open_writer(path)) as connection:
+        settings = EngineSettings(max_age_s=10.0)
+        store = LogStore(connection, settings, clock, read_epoch(connection))
+        clock.advance(year)
+        store.append([entries(A, 1)])
+        clock.advance(-year)
+        store.append([entries(B, 100)])
+        (at,) = connection.execute("SELECT max(at) FROM entries WHERE topic = 2").fetchone()
+        assert at == clock.time(), "it does not stay ahead either"
+        store.tidy()
+        (record,) = caplog.records
+        assert record.getMessage().startswith("a clock was ahead when 1 entries came")
+        clock.advance(11)
+        while store.tidy():
+            pass
+        assert connection.execute("SELECT count(*) FROM bodies").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("why", ["too old", "too many"])
+def test_of_large_bodies_fewer_leave_at_once(path: Path, why: str) -> None:
+    """What leaves is overwritten: 500 bodies of 16 KB are 8 MB in a commit."""
+    clock = ManualClock()
+    with closing(open_writer(path)) as connection:
+        settings = EngineSettings(max_age_s=10.0, max_entries=100 if why == "too many" else 10**4)
+        store = LogStore(connection, settings, clock, read_epoch(connection))
+        store.append([entries(A, 1000, bytes(16_000))])
+        store.tidy()  # after as much as came
+        count = "SELECT count(*) FROM bodies"
+        before = connection.execute(count).fetchone()[0]
+        clock.advance(11 if why == "too old" else 0)
+        if why == "too many":
+            store.append([entries(A, 300, bytes(10), start=1000)])
+            before += 300
+        store.tidy()
+        left = connection.execute(count).fetchone()[0]
+        assert before - 40 < left < before
+        assert store.is_untidy or why == "too many", "there is more, at once"
+        while store.tidy():
+            pass
+        assert connection.execute(count).fetchone() == (0 if why == "too old" else 100,)
+
+
 def test_steady_batches_that_age_leave_as_fast_as_they_come(path: Path) -> None:
     clock = ManualClock()
     with closing(open_writer(path)) as connection:

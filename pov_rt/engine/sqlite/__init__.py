@@ -99,12 +99,13 @@ class _Store:
     def is_behind(self) -> bool:
         return self._log.is_behind
 
-    def trim(self) -> int:
+    def trim(self) -> float:
         return self._log.trim()
 
-    def tidy(self) -> int:
-        went = self._log.tidy()
-        return went + state.tidy(self._connection, self._clock.time(), self._settings.mark_age_s)
+    def tidy(self) -> float:
+        pages = self._log.tidy()
+        state.tidy(self._connection, self._clock.time(), self._settings.mark_age_s)
+        return pages
 
     def copy(self) -> None:
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()

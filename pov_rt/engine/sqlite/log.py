@@ -10,14 +10,14 @@ from typing import NamedTuple
 from pov_rt.clock import Clock
 from pov_rt.engine.base import Appended, Conflict, NewEntry
 from pov_rt.engine.sqlite.packing import DROP_KEYS, FIND_KEYS, INSERT, Rows
-from pov_rt.engine.sqlite.retention import Key, Retention
+from pov_rt.engine.sqlite.retention import FUTURE_S, Key, Retention
 from pov_rt.engine.sqlite.schema import begin, commit
 from pov_rt.engine.sqlite.tails import Tail, Tails
 from pov_rt.errors import Unavailable
 from pov_rt.settings import EngineSettings
 
-TIDY_APPENDED = 2000
-"""After so many entries it is looked for what has become too old."""
+TIDY_APPENDED, TIDY_BYTES = 2000, 1024 * 1024
+"""After so many entries, or bytes of them, it is looked for what has become too old."""
 
 
 class Outcome(NamedTuple):
@@ -47,6 +47,7 @@ class LogStore:
         self._retention = Retention(connection, settings, clock, self._tails)
         self._last_at = 0.0
         self._appended = 0
+        self._appended_bytes = 0
 
     def append(self, batches: Sequence[Sequence[NewEntry]]) -> list[Outcome]:
         """Append batches; return what became of each.
@@ -54,7 +55,9 @@ class LogStore:
         They are committed at once, unless a transaction is open: this one's or the caller's.
         """
         # Within the process the time of an entry never goes back, whatever the clock does.
-        at = self._last_at = max(self._clock.time(), self._last_at)
+        # But it follows one that was far ahead and was put right.
+        now = self._clock.time()
+        at = self._last_at = max(now, self._last_at) if self._last_at < now + FUTURE_S else now
         number = sum(map(len, batches))
         plan = Plan(self, {}, at)
         outcomes = [plan.add(batch) for batch in batches]
@@ -76,6 +79,7 @@ class LogStore:
             outcomes = [plan.add(batch) for batch in batches]
             plan.rows.execute(self._connection, INSERT, at)
         self._appended += number
+        self._appended_bytes += plan.rows.size
         for tail, top in plan.tails:
             self._retention.count(tail, tail.top - top)
         return outcomes
@@ -92,30 +96,35 @@ class LogStore:
     @property
     def is_untidy(self) -> bool:
         """Whether so much was appended, or is too old, that it is time to tidy."""
-        return self._appended >= TIDY_APPENDED or self._retention.is_aged
+        is_much = self._appended >= TIDY_APPENDED or self._appended_bytes >= TIDY_BYTES
+        return is_much or self._retention.is_aged
 
     @property
     def is_behind(self) -> bool:
         """Whether so much is too much that it is time to trim."""
         return self._retention.is_behind
 
-    def tidy(self) -> int:
-        """Look for what is too old or too much; return how many rows went."""
-        appended, self._appended = self._appended, 0
+    def tidy(self) -> float:
+        """Remove some of what is too old or too much.
+
+        Return how many pages that adds to the write-ahead log, more or less.
+        """
+        appended, size = self._appended, self._appended_bytes
+        self._appended = self._appended_bytes = 0
         retention = self._retention
         begin(self._connection)
         retention.survey()
-        went = retention.drop_aged(appended) + retention.drop_surplus()
-        went += retention.drop_keys(appended)
+        pages = retention.drop_aged(appended, size) + retention.drop_surplus(size)
+        pages += retention.drop_keys(appended)
         commit(self._connection)
-        return went
+        return pages
 
-    def trim(self) -> int:
-        """Remove some of what is too much; return how many rows went."""
+    def trim(self) -> float:
+        """Remove some of what is too much; return what `tidy` does."""
         begin(self._connection)
-        went = self._retention.drop_surplus()
+        pages = self._retention.drop_surplus(self._appended_bytes)
         commit(self._connection)
-        return went
+        return pages
 
 
 class Plan:

@@ -99,6 +99,11 @@ class Rows:
         self._pieces: list[bytes] = []
         self._size = 1  # SQLite counts bytes from 1
 
+    @property
+    def size(self) -> int:
+        """Bytes of all texts and bodies."""
+        return self._size - 1
+
     def add(
         self,
         place: tuple[int, int, int, int],

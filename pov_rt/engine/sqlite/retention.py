@@ -6,6 +6,7 @@ waits for it. A step removes somewhat more than came since the last one, so that
 
 from __future__ import annotations
 
+import logging
 import math
 import sqlite3
 from typing import NamedTuple
@@ -14,19 +15,29 @@ from pov_rt.clock import Clock
 from pov_rt.engine.sqlite.tails import Tail, Tails
 from pov_rt.settings import EngineSettings
 
+log = logging.getLogger(__name__)
+
 STEP_ROWS, MOST_ROWS = 500, 20_000
-"""How many rows a step removes: at least, if there are so many, and at most. With their bodies 500
-rows take 1 to 2 ms with the commit, 2 to 3 if they are the oldest of all topics."""
+"""How many rows a step removes, if there are so many, or how many bodies that are too old: at least,
+and at most. 500 rows take 2 ms with the commit, 500 bodies with two places each 4 to 5."""
+STEP_BYTES = 512 * 1024
+"""How much of bodies a step removes, or as much as came: what leaves is overwritten."""
+SAMPLE = 20
 SLACK = 40
 """A topic's rows leave when they are a fortieth more than it keeps, but not above `MOST_SLACK`:
 those of a topic are beside each other, and leave together at half the cost."""
 MOST_SLACK = 250
 SPANS = 100
-"""Of how many topics a step removes rows, at most; others' turn will come."""
+"""Of how many topics a step removes rows: so many, or one for each ten rows that came. Where more
+have something to remove, each has more of it when its turn comes."""
 STEP_KEYS, MOST_KEYS = 2000, 20_000
 """How many ids a step looks at, in 0.6 us each."""
 SURVEYED = 500
 """How many topics a step looks at, after a start: 1 to 2 ms."""
+FUTURE_S = 3600.0
+"""An entry so far ahead of the clock was dated by a wrong one."""
+ROWS_PER_PAGE, PAGE_BYTES = 10, 4096
+"""What is removed adds to the write-ahead log: a page for each so many rows and bytes of bodies."""
 
 _SURVEY = """
     SELECT id, name,
@@ -56,31 +67,37 @@ _PLACED = """
 """
 _AT = "coalesce(own.at, fed.at, 0)"
 FIRST_AT = f"SELECT {_AT} {_PLACED} ORDER BY bodies.id LIMIT 1"
-LAST_OLDEST = "SELECT max(id), count(*) FROM (SELECT id FROM bodies ORDER BY id LIMIT ?)"
+OLDEST = "SELECT id, length(body) FROM bodies ORDER BY id LIMIT ?"
 FIRST_YOUNG = f"""
     SELECT bodies.id {_PLACED} WHERE bodies.id <= ? AND {_AT} >= ? ORDER BY bodies.id LIMIT 1
 """
 _AGED = """
-    (topic, "offset") IN (SELECT entries.topic, entries."offset" FROM (
-            SELECT topic, max("offset") AS last FROM (
-                SELECT topic, "offset" FROM bodies WHERE id < :before
-                UNION ALL SELECT feed, feed_offset FROM bodies WHERE id < :before AND feed > 0
-            ) GROUP BY topic
-        ) AS aged CROSS JOIN entries
-        ON entries.topic = aged.topic AND entries."offset" <= aged.last)
+    WITH aged (topic, last, newest) AS (
+        SELECT topic, max("offset"),
+            (SELECT max("offset") FROM entries WHERE entries.topic = places.topic)
+        FROM (SELECT topic, "offset" FROM bodies WHERE id < :before
+            UNION ALL SELECT feed, feed_offset FROM bodies WHERE id < :before AND feed > 0
+        ) AS places GROUP BY topic
+    )
 """
 DROP_AGED = (
     f"""
-    DELETE FROM entries WHERE {_AGED} AND EXISTS (SELECT 1 FROM entries AS later
-        WHERE later.topic = entries.topic AND later."offset" > entries."offset")
+    {_AGED} DELETE FROM entries WHERE (topic, "offset") IN (
+        SELECT entries.topic, entries."offset" FROM aged CROSS JOIN entries
+        ON entries.topic = aged.topic AND entries."offset" <= min(aged.last, aged.newest - 1))
     """,
     # A topic's newest row stays, for the offset's sake. With an instant that stays too old, should
     # the clock or the age be changed.
-    f"UPDATE entries SET body = 0, at = 0 WHERE at > 0 AND {_AGED}",
+    f"""
+    {_AGED} UPDATE entries SET body = 0, at = 0 WHERE (topic, "offset") IN (
+        SELECT topic, last FROM aged WHERE last = newest)
+    """,
     "DELETE FROM bodies WHERE id < :before",
 )
 """Removes the oldest bodies and their entries. Bodies are in the order of the commits, so that the
-first ones are the oldest of all topics; what a clock puts too late keeps those behind it."""
+first ones are the oldest of all topics."""
+DATE_NOW = "UPDATE entries SET at = :now WHERE at > :late"
+"""Looks at all entries, a million in 0.1 s: but only if a clock was wrong."""
 
 Key = tuple[int, bytes]
 FIRST_KEY: Key = (0, b"")
@@ -154,57 +171,85 @@ class Retention:
                 self.count(Tail(topic_id, name, top, stored))
         self._next_topic = rows[-1][0] if len(rows) == SURVEYED else None
 
-    def drop_surplus(self) -> int:
+    def drop_surplus(self, appended_bytes: int) -> float:
         """Remove some of what is too much: all of a topic, then that of the next.
 
-        Return how many rows.
+        Return how many pages that adds to the write-ahead log, more or less.
         """
-        room = most = min(max(STEP_ROWS, self._came * 5 // 4), MOST_ROWS)
+        room = min(max(STEP_ROWS, self._came * 5 // 4), MOST_ROWS)
+        size_left = float(max(STEP_BYTES, appended_bytes * 5 // 4))
+        spans = max(SPANS, self._came // 10)
         self._came = 0
         overdue = self._tails.overdue
-        for _ in range(SPANS):
-            if not overdue or not room:
-                break
+        pages = 0.0
+        while overdue and spans > 0 and room > 0 and size_left > 0:
+            spans -= 1
             tail = next(iter(overdue.values()))
-            before = tail.stored + min(tail.surplus, room)
-            span = {"topic": tail.id, "first": tail.stored, "before": before}
-            self._connection.execute(DROP_BODIES, span)
-            self._connection.execute(DROP_ENTRIES, span)
-            room -= before - tail.stored
-            tail.stored = before
+            each = self._average_size(tail)
+            number = max(1, min(tail.surplus, room, int(size_left / each)))
+            span = {"topic": tail.id, "first": tail.stored, "before": tail.stored + number}
+            bodies = self._connection.execute(DROP_BODIES, span).rowcount
+            pages += _pages(self._connection.execute(DROP_ENTRIES, span).rowcount, bodies * each)
+            room -= number
+            size_left -= bodies * each
+            tail.stored += number
             self.count(tail)
-        return most - room
+        return pages
 
-    def drop_aged(self, appended: int) -> int:
-        """Remove some of what is too old, after so many were appended; return how many rows.
+    def _average_size(self, tail: Tail) -> float:
+        """Return how large the bodies of a topic's oldest rows are, of some of them; at least 1."""
+        (size,) = self._connection.execute(
+            "SELECT avg(length(bodies.body)) FROM (SELECT body FROM entries WHERE topic = ? "
+            'AND "offset" >= ? ORDER BY "offset" LIMIT ?) AS oldest '
+            "JOIN bodies ON bodies.id = oldest.body",
+            (tail.id, tail.stored, SAMPLE),
+        ).fetchone()
+        return max(1.0, size or 0.0)
 
-        The tails are told nothing: below `stored` there is nothing in any case.
+    def drop_aged(self, appended: int, appended_bytes: int) -> float:
+        """Remove some of what is too old, after so much was appended.
+
+        Return how many pages that adds to the write-ahead log, more or less. The tails are told
+        nothing: below `stored` there is nothing in any case.
         """
-        not_before = self._clock.time() - self._settings.max_age_s
+        now = self._clock.time()
+        not_before = now - self._settings.max_age_s
         self.is_aged = False
         first = self._connection.execute(FIRST_AT).fetchone()
+        if first is not None and first[0] > now + FUTURE_S:
+            # It would keep what is behind it until then.
+            dated = self._connection.execute(DATE_NOW, {"now": now, "late": now + FUTURE_S})
+            log.warning(
+                "a clock was ahead when %d entries came; they count as of now", dated.rowcount
+            )
+            return dated.rowcount / ROWS_PER_PAGE
         if first is None or first[0] >= not_before:
-            return 0
+            return 0.0
         most = min(max(STEP_ROWS, appended * 5 // 4), MOST_ROWS // 2)
-        last, count = self._connection.execute(LAST_OLDEST, (most,)).fetchone()
+        oldest = self._connection.execute(OLDEST, (most,)).fetchall()
+        last, size = oldest[0]
+        for body, length in oldest[1:]:
+            if size + length > max(STEP_BYTES, appended_bytes * 5 // 4):
+                break
+            last, size = body, size + length
         young = self._connection.execute(FIRST_YOUNG, (last, not_before)).fetchone()
-        self.is_aged = young is None and count == most
-        before = last + 1 if young is None else young[0]
-        return sum(
-            self._connection.execute(statement, {"before": before}).rowcount
-            for statement in DROP_AGED
-        )
+        is_cut = last != oldest[-1][0] or len(oldest) == most
+        self.is_aged = young is None and is_cut
+        before = {"before": last + 1 if young is None else young[0]}
+        removed = [self._connection.execute(each, before).rowcount for each in DROP_AGED]
+        return _pages(sum(removed), size)
 
-    def drop_keys(self, appended: int) -> int:
-        """Forget ids whose time is over, looking at the next few in turn; return how many.
+    def drop_keys(self, appended: int) -> float:
+        """Forget ids whose time is over, looking at the next few in turn.
 
+        Return how many pages that adds to the write-ahead log, more or less.
         Twice as many are looked at as were appended, so that they cannot pile up. An index on their
         age would find them at once, and cost each append a fifth more. After a round it is known
         when the next one can find anything.
         """
         not_before = self._clock.time() - self._settings.id_window_s
         if not_before <= self._no_key_before:
-            return 0
+            return 0.0
         if self._next_key == FIRST_KEY:
             self._round = Round(self._clock.time(), math.inf)
         number = min(max(STEP_KEYS, 2 * appended), MOST_KEYS)
@@ -227,4 +272,8 @@ class Retention:
         if last is None:
             # What was appended behind the round's back is younger than its beginning.
             self._no_key_before = min(self._round)
-        return dropped
+        return _pages(dropped, 0)
+
+
+def _pages(rows: int, size: float) -> float:
+    return rows / ROWS_PER_PAGE + size / PAGE_BYTES

@@ -53,8 +53,7 @@ MIGRATIONS = (
     # Each body once, in the order of the commits, and not with every log that it is in: a batch of
     # 1,000 activities of 100 PoVs and their feed changed 920 pages, and changes 600. A body knows
     # its places, so that it goes with the last of them; `entries.body` is 0 for an emptied one.
-    # What is there gets a body for each place, as it had; in the order of the places, so that
-    # nothing has to be sorted.
+    # What is there gets a body for each place, as it had; in the order of its time.
     """
     ALTER TABLE entries RENAME TO whole_entries;
     CREATE TABLE bodies (
@@ -66,11 +65,12 @@ MIGRATIONS = (
         topic INTEGER NOT NULL, "offset" INTEGER NOT NULL, at REAL NOT NULL, body INTEGER NOT NULL,
         PRIMARY KEY (topic, "offset")
     ) WITHOUT ROWID;
-    INSERT INTO bodies SELECT row_number() OVER (ORDER BY topic, "offset"),
-        topic, "offset", 0, 0, origin, body FROM whole_entries WHERE at > 0;
-    INSERT INTO entries SELECT whole.topic, whole."offset", whole.at, bodies.id FROM bodies
-        CROSS JOIN whole_entries AS whole ON whole.topic = bodies.topic
-        AND whole."offset" = bodies."offset" ORDER BY bodies.id;
+    INSERT INTO entries SELECT topic, "offset", at, row_number() OVER (ORDER BY at, topic, "offset")
+        FROM whole_entries WHERE at > 0 ORDER BY topic, "offset";
+    INSERT INTO bodies
+        SELECT entries.body, entries.topic, entries."offset", 0, 0, origin, whole.body FROM entries
+        CROSS JOIN whole_entries AS whole ON whole.topic = entries.topic
+        AND whole."offset" = entries."offset" ORDER BY entries.body;
     INSERT INTO entries SELECT topic, "offset", 0, 0 FROM whole_entries WHERE at <= 0;
     DROP TABLE whole_entries;
     """,
@@ -153,9 +153,9 @@ def open_writer(path: Path) -> sqlite3.Connection:
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         # What retention removes is not to be found in the file. Debian's SQLite does so by default.
         connection.execute("PRAGMA secure_delete = ON")
+        _migrate(connection, path)  # sorts in files: it may be more than there is memory
         # In memory: a disk that is full must not keep the rest from being said.
         connection.execute("PRAGMA temp_store = MEMORY")
-        _migrate(connection, path)
         prepare(connection)
     except sqlite3.Error as error:
         connection.close()

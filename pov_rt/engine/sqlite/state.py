@@ -160,19 +160,18 @@ class SqliteSets:
         return await self._database.read(operation)
 
 
-def tidy(connection: sqlite3.Connection, now: float, mark_age_s: float) -> int:
-    """Remove some expired members, and marks that nobody has used for long; return how many."""
-    members = connection.execute(
+def tidy(connection: sqlite3.Connection, now: float, mark_age_s: float) -> None:
+    """Remove some expired members, and marks that nobody has used for long."""
+    connection.execute(
         'DELETE FROM members WHERE ("set", member) IN '
         '(SELECT "set", member FROM members WHERE expires_at <= ? LIMIT ?)',
         (now, TIDY_ROWS),
     )
-    marks = connection.execute(
+    connection.execute(
         "DELETE FROM marks WHERE (topic, name, user) IN "
         "(SELECT topic, name, user FROM marks WHERE at < ? ORDER BY at LIMIT ?)",
         (now - mark_age_s, TIDY_ROWS),
     )
-    return members.rowcount + marks.rowcount
 
 
 def _mark(connection: sqlite3.Connection, topic: str, user: str, name: str) -> Position | None:

@@ -42,8 +42,6 @@ waits. SQLite would do it within a commit, which is then acknowledged 10 to 15 m
 COMMIT_PAGES, PAGE_BYTES = 8, 1024
 """What a commit adds to the log, more or less: so many pages, and one for each so many bytes of the
 jobs. Every activity changes three tables, one of them twice: its key, its body, its two places."""
-ROWS_PER_PAGE = 10
-"""What is removed adds to the log, too: a page for each so many rows, more or less."""
 
 
 class Job(Protocol):
@@ -73,15 +71,18 @@ class Store(Protocol):
     def is_untidy(self) -> bool:
         """Whether it is time to tidy, for what was written or was found."""
 
-    def tidy(self) -> int:
-        """Remove some of what is too old, in transactions of its own; return how many rows."""
+    def tidy(self) -> float:
+        """Remove some of what is too old, in transactions of its own.
+
+        Return how many pages that adds to the write-ahead log, more or less.
+        """
 
     @property
     def is_behind(self) -> bool:
         """Whether it is time to trim."""
 
-    def trim(self) -> int:
-        """Remove some of what is too much, in a transaction of its own; return how many rows."""
+    def trim(self) -> float:
+        """Remove some of what is too much, in a transaction of its own; return what `tidy` does."""
 
     def copy(self) -> None:
         """Copy the write-ahead log into the database, as far as nobody reads what is in it."""
@@ -261,10 +262,10 @@ class Writer:
         else:
             self._recover()
 
-    def _attempt(self, work: Callable[[], int | None]) -> None:
-        """Do a chore; what it removes, as it returns, is added to the write-ahead log."""
+    def _attempt(self, work: Callable[[], float | None]) -> None:
+        """Do a chore; it returns how many pages it adds to the write-ahead log, if it does."""
         try:
-            self._pages += (work() or 0) / ROWS_PER_PAGE
+            self._pages += work() or 0.0
         except Exception as error:
             self._roll_back()
             if not isinstance(error, sqlite3.Error):
