@@ -18,8 +18,8 @@ from pov_rt.settings import EngineSettings
 log = logging.getLogger(__name__)
 
 STEP_ROWS, MOST_ROWS = 500, 20_000
-"""How many rows a step removes, if there are so many, or how many bodies that are too old: at least,
-and at most. 500 rows take 2 ms with the commit, 500 bodies with two places each 4 to 5."""
+"""How many rows a step removes, if there are so many, or how many bodies that are too old: at
+least, and at most. 500 rows take 2 ms with the commit, 500 bodies with two places each 4 to 5."""
 STEP_BYTES = 512 * 1024
 """How much of bodies a step removes, or as much as came: what leaves is overwritten."""
 SAMPLE = 20
