@@ -157,16 +157,18 @@ class Writer:
     # The thread:
 
     def _work(self) -> None:
-        last, was_crowded = False, False
+        last, gathers_until = False, 0.0
         while not last:
             try:
-                if was_crowded:
-                    time.sleep(GATHER_S)
+                # A chore has taken some of that time, or all of it.
+                if (left_s := gathers_until - time.monotonic()) > 0:
+                    time.sleep(left_s)
                 is_behind = self._store.is_behind or self._store.is_untidy
                 group, last = self._take(BEHIND_S if is_behind and self.fault is None else TIDY_S)
-                was_crowded = len(group) >= CROWD_JOBS
                 if group:
                     self._commit(group)
+                    is_crowd = len(group) >= CROWD_JOBS
+                    gathers_until = time.monotonic() + GATHER_S if is_crowd else 0.0
                 elif self.fault is not None:
                     self._probe()
                 if not last and self.fault is None:
