@@ -6,7 +6,6 @@ waits for it. A step removes somewhat more than came since the last one, so that
 
 from __future__ import annotations
 
-import logging
 import math
 import sqlite3
 from typing import NamedTuple
@@ -15,14 +14,13 @@ from pov_rt.clock import Clock
 from pov_rt.engine.sqlite.tails import Tail, Tails
 from pov_rt.settings import EngineSettings
 
-log = logging.getLogger(__name__)
-
 STEP_ROWS, MOST_ROWS = 500, 20_000
 """How many rows a step removes, if there are so many, or how many bodies that are too old: at
-least, and at most. 500 rows take 2 ms with the commit, 500 bodies with two places each 4 to 5."""
+least, and at most. 500 rows take 2 ms with the commit, 500 bodies with two places each about 5."""
 STEP_BYTES = 512 * 1024
 """How much of bodies a step removes, or as much as came: what leaves is overwritten."""
 SAMPLE = 20
+"""How many of a topic's bodies are measured to reckon with the others."""
 SLACK = 40
 """A topic's rows leave when they are a fortieth more than it keeps, but not above `MOST_SLACK`:
 those of a topic are beside each other, and leave together at half the cost."""
@@ -35,7 +33,8 @@ STEP_KEYS, MOST_KEYS = 2000, 20_000
 SURVEYED = 500
 """How many topics a step looks at, after a start: 1 to 2 ms."""
 FUTURE_S = 3600.0
-"""An entry so far ahead of the clock was dated by a wrong one."""
+"""An entry so far ahead of the clock was dated by a wrong one, unless the clock is wrong now. It
+leaves when one behind it does, and never for its own instant."""
 ROWS_PER_PAGE, PAGE_BYTES = 10, 4096
 """What is removed adds to the write-ahead log: a page for each so many rows and bytes of bodies."""
 
@@ -69,8 +68,10 @@ _AT = "coalesce(own.at, fed.at, 0)"
 FIRST_AT = f"SELECT {_AT} {_PLACED} ORDER BY bodies.id LIMIT 1"
 OLDEST = "SELECT id, length(body) FROM bodies ORDER BY id LIMIT ?"
 FIRST_YOUNG = f"""
-    SELECT bodies.id {_PLACED} WHERE bodies.id <= ? AND {_AT} >= ? ORDER BY bodies.id LIMIT 1
+    SELECT bodies.id {_PLACED} WHERE bodies.id <= ? AND {_AT} BETWEEN ? AND ?
+    ORDER BY bodies.id LIMIT 1
 """
+LAST_AGED = f"SELECT max(bodies.id) {_PLACED} WHERE bodies.id < ? AND {_AT} < ?"
 _AGED = """
     WITH aged (topic, last, newest) AS (
         SELECT topic, max("offset"),
@@ -96,8 +97,6 @@ DROP_AGED = (
 )
 """Removes the oldest bodies and their entries. Bodies are in the order of the commits, so that the
 first ones are the oldest of all topics."""
-DATE_NOW = "UPDATE entries SET at = :now WHERE at > :late"
-"""Looks at all entries, a million in 0.1 s: but only if a clock was wrong."""
 
 Key = tuple[int, bytes]
 FIRST_KEY: Key = (0, b"")
@@ -216,14 +215,7 @@ class Retention:
         not_before = now - self._settings.max_age_s
         self.is_aged = False
         first = self._connection.execute(FIRST_AT).fetchone()
-        if first is not None and first[0] > now + FUTURE_S:
-            # It would keep what is behind it until then.
-            dated = self._connection.execute(DATE_NOW, {"now": now, "late": now + FUTURE_S})
-            log.warning(
-                "a clock was ahead when %d entries came; they count as of now", dated.rowcount
-            )
-            return dated.rowcount / ROWS_PER_PAGE
-        if first is None or first[0] >= not_before:
+        if first is None or not_before <= first[0] <= now + FUTURE_S:
             return 0.0
         most = min(max(STEP_ROWS, appended * 5 // 4), MOST_ROWS // 2)
         oldest = self._connection.execute(OLDEST, (most,)).fetchall()
@@ -232,10 +224,15 @@ class Retention:
             if size + length > max(STEP_BYTES, appended_bytes * 5 // 4):
                 break
             last, size = body, size + length
-        young = self._connection.execute(FIRST_YOUNG, (last, not_before)).fetchone()
+        span = (last, not_before, now + FUTURE_S)
+        young = self._connection.execute(FIRST_YOUNG, span).fetchone()
+        end = last + 1 if young is None else young[0]
+        (aged,) = self._connection.execute(LAST_AGED, (end, not_before)).fetchone()
+        if aged is None:
+            return 0.0
         is_cut = last != oldest[-1][0] or len(oldest) == most
         self.is_aged = young is None and is_cut
-        before = {"before": last + 1 if young is None else young[0]}
+        before = {"before": aged + 1}
         removed = [self._connection.execute(each, before).rowcount for each in DROP_AGED]
         return _pages(sum(removed), size)
 
@@ -243,6 +240,7 @@ class Retention:
         """Forget ids whose time is over, looking at the next few in turn.
 
         Return how many pages that adds to the write-ahead log, more or less.
+
         Twice as many are looked at as were appended, so that they cannot pile up. An index on their
         age would find them at once, and cost each append a fifth more. After a round it is known
         when the next one can find anything.
