@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from pov_rt.clock import ManualClock
 from pov_rt.engine.base import Appended, Conflict, Engine, Entry, NewEntry, Position
-from pov_rt.errors import Unavailable
+from pov_rt.protocol.errors import Unavailable
+from pov_rt.runtime.clock import ManualClock
 
 A, B, FEED = "pov/a", "pov/b", "team/main"
 ODD = (

@@ -22,13 +22,13 @@ import msgspec
 import pytest
 
 from pov_rt.auth.grants import Kind
-from pov_rt.discovery import list_files
-from pov_rt.encoding import encode
-from pov_rt.messages import Message
-from pov_rt.registry import build_registry
-from pov_rt.settings import AuthSettings, EngineSettings, ServerSettings, Settings
+from pov_rt.config.settings import AuthSettings, EngineSettings, ServerSettings, Settings
+from pov_rt.protocol.encoding import encode
+from pov_rt.protocol.messages import Message
+from pov_rt.registry.build import build_registry
+from pov_rt.registry.discovery import list_files
+from pov_rt.runtime.loop import DirectLoop
 from pov_rt.web.app import WebServer
-from pov_rt.web.loop import DirectLoop
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pov_rt.settings import Settings
+from pov_rt.config.settings import Settings
 from pov_rt.testing import Plugins, RunningServer, make_settings
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from pov_rt.scaffold import PLUGIN
+from pov_rt.registry.scaffold import PLUGIN
 
 COMMAND = [sys.executable, "-m", "pov_rt.cli"]
 # The last one makes coverage measure the processes, too.

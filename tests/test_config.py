@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from pov_rt import config
-from pov_rt.config import Loaded, check, dev_secret, load, reloadable, show
-from pov_rt.registry import build_registry
-from pov_rt.settings import MIN_SECRET_BYTES, Settings, SettingsError
+from pov_rt.config import load as config
+from pov_rt.config.load import Loaded, check, dev_secret, load, reloadable, show
+from pov_rt.config.settings import MIN_SECRET_BYTES, Settings, SettingsError
+from pov_rt.registry.build import build_registry
 
 SECRET = "s" * MIN_SECRET_BYTES
 
@@ -228,7 +228,7 @@ def test_the_dev_secret_is_made_once_and_only_for_its_owner(tmp_path: Path) -> N
 
 def test_processes_that_start_at_once_agree_on_the_dev_secret(tmp_path: Path) -> None:
     script = (
-        "import sys; from pov_rt.config import dev_secret, load\n"
+        "import sys; from pov_rt.config.load import dev_secret, load\n"
         "settings = load(file=None, flags={'dev': True}, environ={}).settings\n"
         "sys.stdin.read(); print(dev_secret(settings).auth.secrets[0])"
     )

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from pov_rt.clock import rfc3339
-from pov_rt.messages import NewActivity
-from pov_rt.publishing import Publisher
+from pov_rt.activities.publishing import Publisher
+from pov_rt.protocol.messages import NewActivity
+from pov_rt.runtime.clock import rfc3339
 from pov_rt.testing import Client, Connect, RunningServer
 
 PUBLISHER = Publisher("service:app", "app", "main")

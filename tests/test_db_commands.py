@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from pov_rt.cli import main
-from pov_rt.clock import ManualClock, rfc3339
+from pov_rt.cli.main import main
 from pov_rt.engine.base import Appended, Position
 from pov_rt.engine.sqlite import backups
 from pov_rt.engine.sqlite.schema import APPLICATION_ID, MIGRATIONS, reading
+from pov_rt.runtime.clock import ManualClock, rfc3339
 from tests.engine.sqlite_parts import entries, offsets, opened
 
 A = "pov/a"
@@ -453,7 +453,7 @@ def test_stats_of_a_log_that_is_empty_or_all_too_old(path: Path, folder: Path) -
     [(0, "0 B"), (999, "999 B"), (4096, "4.1 kB"), (2 * 10**6, "2 MB"), (5 * 10**12, "5000 GB")],
 )
 def test_sizes_are_readable(amount: int, text: str) -> None:
-    from pov_rt.db_commands import size
+    from pov_rt.cli.db import size
 
     assert size(amount) == text
 

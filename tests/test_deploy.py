@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pov_rt.serve_command import serve
+from pov_rt.cli.serve import serve
 
 DEPLOY = Path(__file__).parent.parent / "scripts/deploy"
 UNITS = sorted(DEPLOY.glob("*.service"))

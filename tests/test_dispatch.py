@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from pov_rt.clock import ManualClock
-from pov_rt.connection import Connection
-from pov_rt.errors import CloseCode
-from pov_rt.execution import TURN_HANDLERS
-from pov_rt.registry import build_registry
-from pov_rt.server import Server
-from pov_rt.settings import LimitSettings
+from pov_rt.config.settings import LimitSettings
+from pov_rt.connections.connection import Connection
+from pov_rt.dispatch.execution import TURN_HANDLERS
+from pov_rt.protocol.errors import CloseCode
+from pov_rt.registry.build import build_registry
+from pov_rt.runtime.clock import ManualClock
+from pov_rt.server.server import Server
 from pov_rt.testing import make_settings
 from tests.test_server import connect, nothing
 from tests.transports import Recorder

@@ -10,11 +10,11 @@ import click
 import msgspec
 import pytest
 
-from pov_rt.cli import main
-from pov_rt.errors import ERRORS, CloseCode
-from pov_rt.registry import build_registry
-from pov_rt.schema import tag_of
-from pov_rt.settings import Settings
+from pov_rt.cli.main import main
+from pov_rt.config.settings import Settings
+from pov_rt.protocol.errors import ERRORS, CloseCode
+from pov_rt.registry.build import build_registry
+from pov_rt.registry.schema import tag_of
 
 ROOT = Path(__file__).parent.parent
 DOCS = {path.stem: path.read_text() for path in (ROOT / "docs").glob("*.md")}

@@ -8,12 +8,12 @@ from typing import cast
 
 import pytest
 
-from pov_rt.clock import ManualClock
-from pov_rt.durable import MAX_DURABLE, Durable
+from pov_rt.activities.durable import MAX_DURABLE, Durable
+from pov_rt.delivery.filters import Only
 from pov_rt.engine.base import Engine
 from pov_rt.engine.memory import MemorySets
-from pov_rt.errors import LimitExceeded
-from pov_rt.filters import Only
+from pov_rt.protocol.errors import LimitExceeded
+from pov_rt.runtime.clock import ManualClock
 
 
 class SlowSets(MemorySets):

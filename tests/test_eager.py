@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pov_rt.eager import Begun, start
+from pov_rt.runtime.eager import Begun, start
 
 name: ContextVar[str] = ContextVar("name", default="outside")
 

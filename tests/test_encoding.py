@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from pov_rt.encoding import ActivityEncoder, encode_error, encode_reply, http_error, with_id
+from pov_rt.delivery.entries import ActivityEncoder
 from pov_rt.engine.base import Entry
-from pov_rt.errors import InvalidMessage, RateLimited
-from pov_rt.messages import Closing
+from pov_rt.protocol.encoding import encode_error, encode_reply, http_error, with_id
+from pov_rt.protocol.errors import InvalidMessage, RateLimited
+from pov_rt.protocol.messages import Closing
 
 
 def test_the_contracts_fields_come_first_and_the_id_last() -> None:

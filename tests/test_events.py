@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pov_rt.discovery import PluginError
-from pov_rt.registry import build_registry
+from pov_rt.registry.build import build_registry
+from pov_rt.registry.discovery import PluginError
 from pov_rt.testing import RunningServer, make_settings
 
 POLL = """

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
-from pov_rt.clock import ManualClock
-from pov_rt.connection import Connection
-from pov_rt.fanout import JOIN_BYTES, Outbox, Pending, Progress, Topic, choose, chunks
-from pov_rt.frames import text_frame
+from pov_rt.connections.connection import Connection
+from pov_rt.delivery.pieces import JOIN_BYTES, Outbox, chunks
+from pov_rt.delivery.ring import Progress
+from pov_rt.delivery.topic import Pending, Topic, choose
+from pov_rt.runtime.clock import ManualClock
+from pov_rt.transport.frames import text_frame
 from tests.transports import connection, recorder
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import pytest
 from msgspec import Meta, field
 
-from pov_rt.faults import find_fault
-from pov_rt.messages import Length, NewActivity, Part
+from pov_rt.protocol.faults import find_fault
+from pov_rt.protocol.messages import Length, NewActivity, Part
 
 
 class Inner(Part):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from websockets.frames import Frame
 from websockets.frames import Opcode as Theirs
 
-from pov_rt.errors import CloseCode
-from pov_rt.frames import (
+from pov_rt.protocol.errors import CloseCode
+from pov_rt.transport.frames import (
     FrameParser,
     Opcode,
     binary_frame,

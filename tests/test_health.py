@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pov_rt.clock import ManualClock
-from pov_rt.errors import CloseCode
-from pov_rt.health import Health, Wheel
-from pov_rt.settings import AuthSettings, PingSettings
+from pov_rt.config.settings import AuthSettings, PingSettings
+from pov_rt.connections.deadlines import Health, Wheel
+from pov_rt.protocol.errors import CloseCode
+from pov_rt.runtime.clock import ManualClock
 from tests.transports import connection, recorder
 
 

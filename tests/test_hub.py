@@ -9,19 +9,19 @@ from typing import Any, cast
 
 import pytest
 
-from pov_rt import hub
 from pov_rt.auth.grants import Grants, Kind
 from pov_rt.auth.tokens import Identity
-from pov_rt.clock import ManualClock
-from pov_rt.connection import Connection
-from pov_rt.encoding import encode
+from pov_rt.config.settings import EngineSettings
+from pov_rt.connections.connection import Connection
+from pov_rt.delivery import hub
+from pov_rt.delivery.hub import LINGER_S, Hub
 from pov_rt.engine.base import Appended, Conflict, Entry, NewEntry, Page, Position, Top
 from pov_rt.engine.memory import MemoryEngine, MemoryLog
-from pov_rt.errors import CloseCode, Unavailable
-from pov_rt.hub import LINGER_S, Hub
-from pov_rt.limits import Bucket, Rate
-from pov_rt.messages import Activity
-from pov_rt.settings import EngineSettings
+from pov_rt.protocol.encoding import encode
+from pov_rt.protocol.errors import CloseCode, Unavailable
+from pov_rt.protocol.messages import Activity
+from pov_rt.runtime.clock import ManualClock
+from pov_rt.runtime.limits import Bucket, Rate
 from tests.transports import Recorder
 
 TOPIC = "pov/acme"

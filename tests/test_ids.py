@@ -9,8 +9,8 @@ import pytest
 from msgspec import UNSET, UnsetType, field
 from msgspec import inspect as shape
 
-from pov_rt.ids import find_ids
-from pov_rt.messages import Part, PovId, UserId
+from pov_rt.protocol.messages import Part, PovId, UserId
+from pov_rt.registry.pov_ids import find_ids
 
 
 class Inner(Part):

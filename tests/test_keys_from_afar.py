@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from pov_rt import server as server_module
 from pov_rt.auth.grants import Kind
-from pov_rt.clock import ManualClock
-from pov_rt.errors import TokenError
-from pov_rt.server import Server
-from pov_rt.settings import AuthSettings, EngineSettings, Settings
+from pov_rt.config.settings import AuthSettings, EngineSettings, Settings
+from pov_rt.protocol.errors import TokenError
+from pov_rt.runtime.clock import ManualClock
+from pov_rt.server import server as server_module
+from pov_rt.server.server import Server
 from pov_rt.testing import SECRET
 from tests.test_server import REGISTRY, Issuer, asked
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pov_rt.limits import Bucket, KeyedBuckets, Rate, Seen, parse_rate
+from pov_rt.protocol.messages import Seen
+from pov_rt.runtime.limits import Bucket, KeyedBuckets, Rate, parse_rate
 
 
 @pytest.mark.parametrize("text", ["5", "5/d", "x/s", "0/s", "-1/s", "/s", "inf/s", "nan/s"])

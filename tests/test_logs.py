@@ -18,10 +18,17 @@ from typing import Any
 import jwt
 import pytest
 
-from pov_rt import logs
-from pov_rt.clock import ManualClock
-from pov_rt.logs import MAX_CHARS, Few, LineFormatter, Throttle, configure, log_context, redact
-from pov_rt.settings import LogSettings
+from pov_rt.runtime import logs
+from pov_rt.runtime.clock import ManualClock
+from pov_rt.runtime.logs import (
+    MAX_CHARS,
+    Few,
+    LineFormatter,
+    Throttle,
+    configure,
+    log_context,
+    redact,
+)
 
 TOKEN = jwt.encode({"userId": "alice"}, "s" * 32)
 BIDI = "a\nb\x1b[2J\x7f\x85\u2028\u202e\u2066\ufeffz"
@@ -44,7 +51,9 @@ def stream() -> io.StringIO:
 
 
 def use(stream: io.StringIO, **settings: Any) -> None:
-    configure(LogSettings(**settings), stream=stream, environ={})
+    configure(
+        settings.get("format", "auto"), settings.get("level", "info"), stream=stream, environ={}
+    )
 
 
 def fail(message: str = "") -> None:
@@ -145,7 +154,7 @@ def test_a_clients_words_cannot_forge_a_text_line(stream: io.StringIO) -> None:
 def test_a_terminal_gets_colours_unless_they_are_unwanted(no_color: str) -> None:
     ours, theirs = pty.openpty()
     with open(ours, "rb", buffering=0) as screen, open(theirs, "w") as terminal:
-        configure(LogSettings(), stream=terminal, environ={"NO_COLOR": no_color})
+        configure("auto", "info", stream=terminal, environ={"NO_COLOR": no_color})
         log.error("failed", extra={"user": "alice"})
         text = screen.read(4096).decode()
     assert ("\x1b[31merror  \x1b[0m" in text) is not bool(no_color)
@@ -157,9 +166,9 @@ def test_only_the_stream_that_is_the_journal_gets_priorities(tmp_path: Path) -> 
         status = os.fstat(file.fileno())
         journal = f"{status.st_dev}:{status.st_ino}"
         for value in (journal, "1:1"):
-            configure(LogSettings(), stream=file, environ={"JOURNAL_STREAM": value})
+            configure("auto", "info", stream=file, environ={"JOURNAL_STREAM": value})
             log.error("failed")
-        configure(LogSettings(format="text"), stream=file, environ={"JOURNAL_STREAM": journal})
+        configure("text", "info", stream=file, environ={"JOURNAL_STREAM": journal})
         try:
             fail()
         except ValueError:
@@ -174,9 +183,8 @@ def test_only_the_stream_that_is_the_journal_gets_priorities(tmp_path: Path) -> 
 
 def test_a_pipe_gets_json() -> None:
     script = (
-        "import logging, sys; from pov_rt.logs import configure\n"
-        "from pov_rt.settings import LogSettings\n"
-        "configure(LogSettings(), stream=sys.stdout); logging.info('hello')"
+        "import logging, sys; from pov_rt.runtime.logs import configure\n"
+        "configure('auto', 'info', stream=sys.stdout); logging.info('hello')"
     )
     folder = Path(logs.__file__).parent.parent
     run = subprocess.run(

@@ -6,8 +6,8 @@ import tomllib
 
 import pytest
 
-from pov_rt.merging import Merged
-from pov_rt.settings import Settings, SettingsError
+from pov_rt.config.merge import Merged
+from pov_rt.config.settings import Settings, SettingsError
 
 SECRET = "s" * 32
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pov_rt.clock import full_jitter
+from pov_rt.runtime.clock import full_jitter
 from pov_rt.testing import RunningServer, make_settings
 from tests.receivers import SECRET, is_signed, receive
 

@@ -38,7 +38,7 @@ def test_a_wheel_has_everything_and_nothing_called_plugins(wheel: Path) -> None:
 
 def test_an_installation_runs_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
-    code = "import pov_rt, sys; print(pov_rt.__file__); from pov_rt.cli import main; main()"
+    code = "import pov_rt, sys; print(pov_rt.__file__); from pov_rt.cli.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "plugins", "list"],
         cwd=tmp_path,

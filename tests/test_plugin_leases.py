@@ -10,14 +10,14 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from pov_rt import plugin_runtime
-from pov_rt.clock import ManualClock
-from pov_rt.discovery import Found
+from pov_rt.dispatch import hooks as plugin_runtime
+from pov_rt.dispatch.hooks import TURN, PluginRuntime, _stop_order
 from pov_rt.engine.memory import LEASE_S, MemoryLeases
-from pov_rt.messages import Event, Message
 from pov_rt.plugin import Host, Plugin
-from pov_rt.plugin_runtime import TURN, PluginRuntime, _stop_order
-from pov_rt.registry import Registry
+from pov_rt.protocol.messages import Event, Message
+from pov_rt.registry.build import Registry
+from pov_rt.registry.discovery import Found
+from pov_rt.runtime.clock import ManualClock
 
 
 def registry(*plugins: Plugin[Any]) -> Registry:

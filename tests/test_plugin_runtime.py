@@ -12,7 +12,7 @@ import pytest
 from tornado.httpclient import HTTPClient
 
 from pov_rt.auth.grants import Kind
-from pov_rt.settings import LimitSettings
+from pov_rt.config.settings import LimitSettings
 from pov_rt.testing import RunningServer, make_settings
 
 PLUGIN = '''

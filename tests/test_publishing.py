@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from pov_rt.clock import ManualClock
-from pov_rt.context import Published
+from pov_rt.activities.checks import check_value
+from pov_rt.activities.publishing import Published, Publisher, Publishing, apply_hooks
+from pov_rt.config.settings import EngineSettings, LimitSettings
 from pov_rt.engine.memory import MemoryEngine
-from pov_rt.errors import (
+from pov_rt.protocol.errors import (
     ClientError,
     Forbidden,
     IdConflict,
@@ -21,9 +22,8 @@ from pov_rt.errors import (
     InvalidActivity,
     TooLarge,
 )
-from pov_rt.messages import Activity, NewActivity
-from pov_rt.publishing import Publisher, Publishing, apply_hooks, check_value
-from pov_rt.settings import EngineSettings, LimitSettings
+from pov_rt.protocol.messages import Activity, NewActivity
+from pov_rt.runtime.clock import ManualClock
 
 APP = Publisher("service:app", "app", "main")
 

@@ -12,13 +12,13 @@ from uuid import uuid4
 import pytest
 from tornado.httpclient import HTTPClient
 
+from pov_rt.activities.publishing import Publisher
 from pov_rt.auth.grants import Kind
+from pov_rt.config.settings import EngineSettings, LimitSettings, Settings
 from pov_rt.engine.base import Position
 from pov_rt.engine.sqlite import SqliteEngine
-from pov_rt.errors import Unavailable
-from pov_rt.messages import NewActivity, NewNotification
-from pov_rt.publishing import Publisher
-from pov_rt.settings import EngineSettings, LimitSettings, Settings
+from pov_rt.protocol.errors import Unavailable
+from pov_rt.protocol.messages import NewActivity, NewNotification
 from pov_rt.testing import Client, Connect, RunningServer, make_settings
 
 APP = Publisher("service:app", "app", "main")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pov_rt.clock import ManualClock
+from pov_rt.config.settings import LimitSettings
+from pov_rt.connections.directory import Register
 from pov_rt.engine.memory import MemorySignals
-from pov_rt.errors import CloseCode, LimitExceeded
-from pov_rt.register import Register
-from pov_rt.settings import LimitSettings
+from pov_rt.protocol.errors import CloseCode, LimitExceeded
+from pov_rt.runtime.clock import ManualClock
 from tests.transports import connection, recorder
 
 

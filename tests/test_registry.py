@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pov_rt.discovery import PluginError
-from pov_rt.registry import Registry, build_registry
-from pov_rt.settings import SettingsError
+from pov_rt.config.settings import SettingsError
+from pov_rt.registry.build import Registry, build_registry
+from pov_rt.registry.discovery import PluginError
 
 HEAD = """from pov_rt.plugin import Context, Host, Message, Plugin, Request, Part
 import msgspec

@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import pytest
 
-from pov_rt.clock import ManualClock
 from pov_rt.engine.memory import MemoryLeases
-from pov_rt.errors import Unavailable
 from pov_rt.plugin import Diff, Host, Part, Roster
-from pov_rt.roster import LATE_S, TURN
+from pov_rt.plugin.roster import LATE_S, TURN
+from pov_rt.protocol.errors import Unavailable
+from pov_rt.runtime.clock import ManualClock
 
 GRACE_S = 10.0
 

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 from tornado.httpclient import HTTPClient, HTTPRequest
 
 from pov_rt.auth.grants import Kind
-from pov_rt.messages import CORE_PUSHES
-from pov_rt.registry import build_registry
-from pov_rt.schema import asyncapi, openapi, tag_of
-from pov_rt.settings import ServerSettings, Settings
+from pov_rt.config.settings import ServerSettings, Settings
+from pov_rt.protocol.messages import CORE_PUSHES
+from pov_rt.registry.build import build_registry
+from pov_rt.registry.schema import asyncapi, openapi, tag_of
 from pov_rt.testing import RunningServer
 
 REGISTRY = build_registry({})

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from pov_rt import welcome
+from pov_rt.cli import welcome
 from tests.test_cli import COMMAND, SECRET, Served, environment, run, serve
 
 BARE = {"PATH": "/usr/bin:/bin"}
@@ -103,7 +103,7 @@ def test_on_a_unix_socket_only_what_works_there_is_printed(tmp_path: Path) -> No
         ("/usr/local/bin/pov-rt", False, "pov-rt"),
         ("/usr/local/bin/pov-rt", True, "/usr/local/bin/pov-rt"),
         ("/opt/my env/bin/pov-rt", False, "'/opt/my env/bin/pov-rt'"),
-        ("/x/pov_rt/cli.py", False, f"{sys.executable} -m pov_rt.cli"),
+        ("/x/pov_rt/cli/__main__.py", False, f"{sys.executable} -m pov_rt.cli"),
     ],
 )
 def test_the_program_is_named_so_that_any_shell_finds_it(
@@ -240,7 +240,7 @@ def test_a_changed_plugin_restarts_the_server_and_clients_come_back(tmp_path: Pa
         assert "Traceback" not in served.stop()
 
 
-BROKEN = "import pov_rt.cli, pov_rt.serve_command as s; s.build_registry = None; pov_rt.cli.main()"
+BROKEN = "import pov_rt.cli.main as m, pov_rt.cli.serve as s; s.build_registry = None; m.main()"
 
 
 @pytest.mark.parametrize(

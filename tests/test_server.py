@@ -17,12 +17,7 @@ from msgspec.structs import replace
 
 from pov_rt.auth.grants import Kind
 from pov_rt.auth.revocations import Revocation, Revocations
-from pov_rt.clock import ManualClock, SystemClock
-from pov_rt.context import Response
-from pov_rt.errors import CloseCode, TokenError, Unavailable
-from pov_rt.registry import build_registry
-from pov_rt.server import TURN_PARTINGS, Server
-from pov_rt.settings import (
+from pov_rt.config.settings import (
     AuthSettings,
     EngineSettings,
     LimitSettings,
@@ -30,8 +25,13 @@ from pov_rt.settings import (
     Settings,
     SettingsError,
 )
+from pov_rt.plugin.interfaces import Response
+from pov_rt.protocol.errors import CloseCode, TokenError, Unavailable
+from pov_rt.protocol.topics import NODES
+from pov_rt.registry.build import build_registry
+from pov_rt.runtime.clock import ManualClock, SystemClock
+from pov_rt.server.server import TURN_PARTINGS, Server
 from pov_rt.testing import SECRET, RunningServer, make_settings
-from pov_rt.topics import NODES
 from pov_rt.web.app import WebServer
 from tests.transports import Recorder
 from tests.web.test_wire import publish, raw_client, text, wait_until
@@ -188,7 +188,7 @@ def test_a_revocation_is_in_force_though_the_disk_is_full(monkeypatch: pytest.Mo
 
 
 def test_revocations_that_were_not_heard_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pov_rt.follower.RETRY_S", 0.0)
+    monkeypatch.setattr("pov_rt.server.follower.RETRY_S", 0.0)
 
     async def run() -> None:
         clock = ManualClock()

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pov_rt.settings import ServerSettings, Settings, find_problems
+from pov_rt.config.settings import ServerSettings, Settings, find_problems
 
 SECRET = "s" * 32
 

@@ -11,8 +11,8 @@ from websockets.sync.client import connect
 from pov_rt.auth.grants import Kind
 from pov_rt.auth.keys import Keyring
 from pov_rt.auth.tokens import Tokens
-from pov_rt.clock import SystemClock
-from pov_rt.settings import AuthSettings
+from pov_rt.config.settings import AuthSettings
+from pov_rt.runtime.clock import SystemClock
 from tests.test_cli import COMMAND, SECRET, environment
 
 PLUGIN = """

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from pov_rt.clock import ManualClock
+from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Appended, Conflict, Engine, NewEntry, Page, Position, Top
 from pov_rt.engine.memory import MemoryEngine, MemoryLog, MemoryMarks, MemorySets
-from pov_rt.settings import EngineSettings
+from pov_rt.runtime.clock import ManualClock
 from pov_rt.suites import EngineSuite
 
 

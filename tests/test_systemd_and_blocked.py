@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pov_rt.blocked import BlockWatch
-from pov_rt.systemd import listen_sockets, notify, watchdog_interval_s
+from pov_rt.runtime.blocked import BlockWatch
+from pov_rt.runtime.systemd import listen_sockets, notify, watchdog_interval_s
 from pov_rt.testing import RunningServer, make_settings
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pov_rt.scaffold import write_plugin
+from pov_rt.registry.scaffold import write_plugin
 
 HELPER = '''"""No plugin, and not to be run by anybody's test."""
 raise SystemExit("executed")

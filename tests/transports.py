@@ -7,11 +7,11 @@ from typing import Any
 
 from pov_rt.auth.grants import Grants, Kind
 from pov_rt.auth.tokens import Identity
-from pov_rt.clock import ManualClock
-from pov_rt.connection import Connection
-from pov_rt.errors import CloseCode
-from pov_rt.frames import Opcode
-from pov_rt.limits import Bucket, Rate
+from pov_rt.connections.connection import Connection
+from pov_rt.protocol.errors import CloseCode
+from pov_rt.runtime.clock import ManualClock
+from pov_rt.runtime.limits import Bucket, Rate
+from pov_rt.transport.frames import Opcode
 
 
 class Recorder:

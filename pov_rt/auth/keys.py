@@ -15,9 +15,9 @@ import msgspec
 from jwt.algorithms import HMACAlgorithm
 
 from pov_rt.auth.sources import Key, parse_jwks, read_public_keys, read_secrets
-from pov_rt.clock import Clock
-from pov_rt.errors import TokenError
-from pov_rt.settings import AuthSettings, SettingsError
+from pov_rt.config.settings import AuthSettings, SettingsError
+from pov_rt.protocol.errors import TokenError
+from pov_rt.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
 

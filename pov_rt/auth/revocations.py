@@ -7,8 +7,8 @@ from itertools import takewhile
 import msgspec
 
 from pov_rt.auth.tokens import Identity
-from pov_rt.clock import Clock
 from pov_rt.engine.base import Sets
+from pov_rt.runtime.clock import Clock
 
 REVOCATIONS = "revocations"
 """The engine's set of them."""

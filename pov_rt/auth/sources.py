@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from pov_rt.settings import MIN_SECRET_BYTES, AuthSettings, SettingsError
+from pov_rt.config.settings import MIN_SECRET_BYTES, AuthSettings, SettingsError
 
 MIN_RSA_BITS = 2048
 """RFC 7518, section 3.3."""

@@ -12,10 +12,10 @@ from msgspec import UNSET, UnsetType
 
 from pov_rt.auth.grants import DEFAULT_CAN, DEFAULT_TEAM, Grants, Kind
 from pov_rt.auth.keys import MAX_TOKEN_BYTES, Keyring
-from pov_rt.clock import Clock
-from pov_rt.errors import InvalidActivity, TokenError, TokenExpired, TokenRevoked, TooLarge
-from pov_rt.messages import check_id
-from pov_rt.settings import AuthSettings
+from pov_rt.config.settings import AuthSettings
+from pov_rt.protocol.errors import InvalidActivity, TokenError, TokenExpired, TokenRevoked, TooLarge
+from pov_rt.protocol.messages import check_id
+from pov_rt.runtime.clock import Clock
 
 __all__ = ["SERVICE_AUDIENCE", "SOCKET_AUDIENCE", "Identity", "Kind", "Tokens"]
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from pov_rt.clock import Clock
+from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import (
     Appended,
     Conflict,
@@ -22,8 +22,8 @@ from pov_rt.engine.base import (
     Position,
     Top,
 )
-from pov_rt.errors import Unavailable
-from pov_rt.settings import EngineSettings
+from pov_rt.protocol.errors import Unavailable
+from pov_rt.runtime.clock import Clock
 
 LEASE_S = 30.0
 """A node that has not renewed for this long is gone: three missed renewals of 10 s."""

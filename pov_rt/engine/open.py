@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pov_rt.clock import Clock
+from pov_rt.config.settings import ENGINES, Settings, SettingsError, database_path
 from pov_rt.engine.base import Engine
 from pov_rt.engine.memory import MemoryEngine
 from pov_rt.engine.sqlite import SqliteEngine
-from pov_rt.settings import ENGINES, Settings, SettingsError, database_path
+from pov_rt.runtime.clock import Clock
 
 
 def open_engine(settings: Settings, clock: Clock, node: str) -> Engine:

@@ -20,8 +20,8 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from pov_rt.clock import full_jitter, new_id
-from pov_rt.messages import NewActivity
+from pov_rt.protocol.messages import NewActivity
+from pov_rt.runtime.clock import full_jitter, new_id
 
 log = logging.getLogger(__name__)
 

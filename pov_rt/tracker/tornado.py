@@ -16,7 +16,7 @@ from typing import Any
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.web import Application, RequestHandler
 
-from pov_rt.logs import Throttle
+from pov_rt.runtime.logs import Throttle
 from pov_rt.tracker.core import Answer, Chooser, Outbox, Token, Track
 
 log = logging.getLogger(__name__)

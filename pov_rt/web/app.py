@@ -16,26 +16,32 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import PeriodicCallback
 
-from pov_rt.blocked import BlockWatch
-from pov_rt.context import Response
-from pov_rt.errors import InvalidRequest, Unavailable
-from pov_rt.limits import KeyedBuckets, parse_rate
-from pov_rt.logs import Throttle
-from pov_rt.registry import Registry
-from pov_rt.server import Server
-from pov_rt.settings import Settings, SettingsError
-from pov_rt.web.activities import ActivitiesHandler, HistoryHandler
-from pov_rt.web.bounds import bounds_of
-from pov_rt.web.console import ConsoleDataHandler, ConsoleHandler
+from pov_rt.config.settings import Settings, SettingsError
+from pov_rt.plugin.interfaces import Response
+from pov_rt.protocol.errors import InvalidRequest, Unavailable
+from pov_rt.registry.build import Registry
+from pov_rt.runtime.blocked import BlockWatch
+from pov_rt.runtime.limits import KeyedBuckets, parse_rate
+from pov_rt.runtime.logs import Throttle
+from pov_rt.server.server import Server
+from pov_rt.transport.bounds import bounds_of
+from pov_rt.transport.wire import Wire
+from pov_rt.web.handshake import EchoHandler, SocketHandler
 from pov_rt.web.hosts import Door, is_loopback
 from pov_rt.web.http import AccessLog
 from pov_rt.web.listener import ADMIN_CONNECTIONS, Listener, capacity
-from pov_rt.web.ops import HealthHandler, LoopLag, MetricsHandler, ReadyHandler, ServerCollector
-from pov_rt.web.plugin_routes import PluginHandler, plugin_paths
+from pov_rt.web.routes.activities import ActivitiesHandler, HistoryHandler
+from pov_rt.web.routes.console import ConsoleDataHandler, ConsoleHandler
+from pov_rt.web.routes.ops import (
+    HealthHandler,
+    LoopLag,
+    MetricsHandler,
+    ReadyHandler,
+    ServerCollector,
+)
+from pov_rt.web.routes.plugins import PluginHandler, plugin_paths
+from pov_rt.web.routes.token import TokenHandler
 from pov_rt.web.routing import MAX_BODY_BYTES, Site
-from pov_rt.web.socket import EchoHandler, SocketHandler
-from pov_rt.web.token import TokenHandler
-from pov_rt.web.wire import Wire
 
 log = logging.getLogger(__name__)
 

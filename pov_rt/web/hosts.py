@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from tornado.httputil import HTTPServerRequest
 
-from pov_rt.errors import ClientError, InvalidRequest
-from pov_rt.settings import ServerSettings, Settings
+from pov_rt.config.settings import ServerSettings, Settings
+from pov_rt.protocol.errors import ClientError, InvalidRequest
 
 _LOCAL = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
 _HOST = re.compile(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")

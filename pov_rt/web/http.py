@@ -14,9 +14,8 @@ from tornado.web import HTTPError, RequestHandler
 
 from pov_rt.auth.grants import Kind
 from pov_rt.auth.tokens import Identity
-from pov_rt.clock import Clock
-from pov_rt.encoding import encode, http_error
-from pov_rt.errors import (
+from pov_rt.protocol.encoding import encode, http_error
+from pov_rt.protocol.errors import (
     ClientError,
     Forbidden,
     Internal,
@@ -27,8 +26,9 @@ from pov_rt.errors import (
     TooLarge,
     Unavailable,
 )
-from pov_rt.logs import Throttle
-from pov_rt.server import Server
+from pov_rt.runtime.clock import Clock
+from pov_rt.runtime.logs import Throttle
+from pov_rt.server.server import Server
 from pov_rt.web.hosts import Door, check_host, client_ip, one_header, origin_allowed
 
 log = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ from typing import cast
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
-from pov_rt.encoding import http_error
-from pov_rt.errors import InvalidRequest
-from pov_rt.logs import Throttle
+from pov_rt.protocol.encoding import http_error
+from pov_rt.protocol.errors import InvalidRequest
+from pov_rt.runtime.logs import Throttle
 
 log = logging.getLogger(__name__)
 

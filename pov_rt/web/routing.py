@@ -11,7 +11,7 @@ from typing import Any
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine, ResponseStartLine
 from tornado.web import Application, RequestHandler, _HandlerDelegate
 
-from pov_rt.errors import ClientError, InvalidRequest, TooLarge
+from pov_rt.protocol.errors import ClientError, InvalidRequest, TooLarge
 from pov_rt.web.http import AccessLog, Fallback, Handler
 
 _LENGTH = re.compile(r"[0-9]{1,18}")

@@ -7,7 +7,7 @@ from typing import Any
 import jwt
 
 from pov_rt.auth.tokens import Kind, Tokens
-from pov_rt.errors import TokenError
+from pov_rt.protocol.errors import TokenError
 
 SECRET, NEXT_SECRET = "the secret of these tests " * 2, "the next secret " * 3
 NOW = 1_800_000_000.0

@@ -9,8 +9,8 @@ import pytest
 
 from pov_rt.auth.keys import Keyring
 from pov_rt.auth.tokens import Tokens
-from pov_rt.clock import ManualClock
-from pov_rt.settings import AuthSettings
+from pov_rt.config.settings import AuthSettings
+from pov_rt.runtime.clock import ManualClock
 from tests.auth.apps import NOW, SECRET
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from pov_rt.auth.keys import Keyring
 from pov_rt.auth.tokens import Kind, Tokens
-from pov_rt.clock import ManualClock
-from pov_rt.errors import TokenError
-from pov_rt.settings import AuthSettings
+from pov_rt.config.settings import AuthSettings
+from pov_rt.protocol.errors import TokenError
+from pov_rt.runtime.clock import ManualClock
 
 SECRET = "the one secret of these tests, long enough"
 NOW = 1_800_000_000

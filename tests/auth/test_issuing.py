@@ -8,9 +8,9 @@ import pytest
 from pov_rt.auth.grants import Grants
 from pov_rt.auth.keys import MAX_TOKEN_BYTES, Keyring
 from pov_rt.auth.tokens import SOCKET_AUDIENCE, Identity, Kind, Tokens
-from pov_rt.clock import ManualClock
-from pov_rt.errors import InvalidActivity, TokenError, TooLarge
-from pov_rt.settings import AuthSettings, RoleSettings, SettingsError
+from pov_rt.config.settings import AuthSettings, RoleSettings, SettingsError
+from pov_rt.protocol.errors import InvalidActivity, TokenError, TooLarge
+from pov_rt.runtime.clock import ManualClock
 from tests.auth.apps import ACCESS, ANY, NOW, SERVICE, SOCKET, Claims, app_token, outcome
 
 CALL: Claims = {"user_id": "alice", "ttl_s": 60}

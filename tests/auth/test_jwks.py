@@ -10,9 +10,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pov_rt.auth.keys import JWKS_COOLDOWN_S, Keyring
-from pov_rt.clock import ManualClock
-from pov_rt.errors import TokenError
-from pov_rt.settings import AuthSettings
+from pov_rt.config.settings import AuthSettings
+from pov_rt.protocol.errors import TokenError
+from pov_rt.runtime.clock import ManualClock
 
 URL = "https://app.example/jwks.json"
 ELSEWHERE = "https://elsewhere.example/jwks.json"

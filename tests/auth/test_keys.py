@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pov_rt.auth.keys import MAX_TOKEN_BYTES, Keyring
-from pov_rt.clock import ManualClock
-from pov_rt.errors import TokenError
-from pov_rt.settings import AuthSettings, SettingsError
+from pov_rt.config.settings import AuthSettings, SettingsError
+from pov_rt.protocol.errors import TokenError
+from pov_rt.runtime.clock import ManualClock
 
 OLD, NEW = "old secret " * 4, "new secret " * 4
 

@@ -6,9 +6,9 @@ import pytest
 
 from pov_rt.auth.keys import Keyring
 from pov_rt.auth.tokens import Identity, Tokens
-from pov_rt.clock import ManualClock
-from pov_rt.errors import TokenExpired, TokenRevoked
-from pov_rt.settings import AuthSettings, SettingsError
+from pov_rt.config.settings import AuthSettings, SettingsError
+from pov_rt.protocol.errors import TokenExpired, TokenRevoked
+from pov_rt.runtime.clock import ManualClock
 from tests.auth.apps import ANY, NEXT_SECRET, NOW, SECRET, SOCKET, app_token, outcome
 
 

@@ -10,10 +10,10 @@ import pytest
 from pov_rt.auth.grants import Grants, Kind
 from pov_rt.auth.revocations import Revocation, Revocations
 from pov_rt.auth.tokens import Identity
-from pov_rt.clock import ManualClock
+from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.memory import MemoryEngine
-from pov_rt.errors import Unavailable
-from pov_rt.settings import EngineSettings
+from pov_rt.protocol.errors import Unavailable
+from pov_rt.runtime.clock import ManualClock
 
 KEEP_S = 100.0
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from pov_rt.auth.sources import MAX_JWKS_KEYS, parse_jwks, read_public_keys, read_secrets
-from pov_rt.settings import AuthSettings, SettingsError
+from pov_rt.config.settings import AuthSettings, SettingsError
 
 RSA = rsa.generate_private_key(65537, 2048)
 EC = ec.generate_private_key(ec.SECP256R1())

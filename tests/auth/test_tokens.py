@@ -6,8 +6,8 @@ import pytest
 
 from pov_rt.auth.grants import DEFAULT_CAN, Grants
 from pov_rt.auth.tokens import SERVICE_AUDIENCE, SOCKET_AUDIENCE, Identity, Kind, Tokens
-from pov_rt.errors import TokenError, TokenExpired
-from pov_rt.settings import RoleSettings
+from pov_rt.config.settings import RoleSettings
+from pov_rt.protocol.errors import TokenError, TokenExpired
 from tests.auth.apps import (
     ACCESS,
     ANY,

@@ -10,10 +10,10 @@ import time
 from collections.abc import Sequence
 from random import Random
 
-from pov_rt.cli import main
+from pov_rt.cli.main import main
+from pov_rt.delivery.hub import Hub
+from pov_rt.delivery.topic import Pending, Topic
 from pov_rt.engine.sqlite.writer import Job, Writer
-from pov_rt.fanout import Pending, Topic
-from pov_rt.hub import Hub
 
 
 def acknowledge_early(seconds: float) -> None:

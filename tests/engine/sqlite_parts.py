@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from pov_rt.clock import ManualClock
+from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import NewEntry
 from pov_rt.engine.sqlite import SqliteEngine
-from pov_rt.settings import EngineSettings
+from pov_rt.runtime.clock import ManualClock
 from pov_rt.suites import Recorder
 
 WAIT_S = 10.0

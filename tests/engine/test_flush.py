@@ -17,10 +17,10 @@ CALLS = "trace=fdatasync,fsync,pwrite64,write"
 CHILD = """
 import asyncio, os, sqlite3, sys
 from pathlib import Path
-from pov_rt.clock import SystemClock
+from pov_rt.runtime.clock import SystemClock
 from pov_rt.engine.base import NewEntry
 from pov_rt.engine.sqlite import SqliteEngine
-from pov_rt.settings import EngineSettings
+from pov_rt.config.settings import EngineSettings
 from pov_rt.suites import Recorder
 
 async def main(path, synchronous, batches):

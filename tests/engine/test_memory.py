@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pov_rt.clock import ManualClock
+from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Engine
 from pov_rt.engine.memory import MemoryEngine
-from pov_rt.settings import EngineSettings
+from pov_rt.runtime.clock import ManualClock
 from pov_rt.suites import EngineSuite
 
 

@@ -6,10 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pov_rt.clock import ManualClock
-from pov_rt.engine.open import open_engine
-from pov_rt.engine.sqlite import SqliteEngine
-from pov_rt.settings import (
+from pov_rt.config.settings import (
     ENGINES,
     EngineSettings,
     ServerSettings,
@@ -17,6 +14,9 @@ from pov_rt.settings import (
     SettingsError,
     find_problems,
 )
+from pov_rt.engine.open import open_engine
+from pov_rt.engine.sqlite import SqliteEngine
+from pov_rt.runtime.clock import ManualClock
 
 
 def make(url: str, data: str | None = None) -> Settings:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pov_rt.clock import ManualClock
+from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Appended, NewEntry, Position
 from pov_rt.engine.sqlite import SqliteEngine
 from pov_rt.engine.sqlite import retention as retention_module
@@ -19,7 +19,7 @@ from pov_rt.engine.sqlite import tails as tails_module
 from pov_rt.engine.sqlite import writer as writer_module
 from pov_rt.engine.sqlite.log import LogStore
 from pov_rt.engine.sqlite.schema import commit, open_writer, read_epoch
-from pov_rt.settings import EngineSettings
+from pov_rt.runtime.clock import ManualClock
 from tests.engine.sqlite_parts import (
     COUNTS,
     PLACES,

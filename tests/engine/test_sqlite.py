@@ -16,19 +16,15 @@ from typing import Any
 
 import pytest
 
-from pov_rt.clock import ManualClock
+from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Appended, Conflict, Engine, Entry, NewEntry, Position, Top
 from pov_rt.engine.memory import MemoryEngine
 from pov_rt.engine.sqlite import SqliteEngine
 from pov_rt.engine.sqlite import tails as tails_module
 from pov_rt.engine.sqlite import writer as writer_module
-from pov_rt.engine.sqlite.schema import (
-    APPLICATION_ID,
-    MIGRATIONS,
-    open_writer,
-)
-from pov_rt.errors import Unavailable
-from pov_rt.settings import EngineSettings
+from pov_rt.engine.sqlite.schema import APPLICATION_ID, MIGRATIONS, open_writer
+from pov_rt.protocol.errors import Unavailable
+from pov_rt.runtime.clock import ManualClock
 from pov_rt.suites import EngineSuite, Recorder
 from tests.engine.sqlite_parts import (
     COUNTS,
@@ -95,10 +91,10 @@ def test_everything_survives_a_restart(path: Path) -> None:
 CHILD = """
 import asyncio, sys
 from pathlib import Path
-from pov_rt.clock import SystemClock
+from pov_rt.runtime.clock import SystemClock
 from pov_rt.engine.base import NewEntry
 from pov_rt.engine.sqlite import SqliteEngine
-from pov_rt.settings import EngineSettings
+from pov_rt.config.settings import EngineSettings
 from pov_rt.suites import Recorder
 
 async def main():

@@ -18,7 +18,7 @@ from pov_rt.engine.base import Appended, NewEntry, Position
 from pov_rt.engine.sqlite import SqliteEngine
 from pov_rt.engine.sqlite import writer as writer_module
 from pov_rt.engine.sqlite.schema import APPLICATION_ID, MIGRATIONS
-from pov_rt.errors import Unavailable
+from pov_rt.protocol.errors import Unavailable
 from tests.engine.sqlite_parts import WAIT_S, entries, offsets, opened, rows
 
 A = "pov/a"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from pov_rt.frames import FIN, MASKED, RESERVED, Opcode
+from pov_rt.transport.frames import FIN, MASKED, RESERVED, Opcode
 
 KNOWN = (Opcode.TEXT, Opcode.BINARY, Opcode.CLOSE, Opcode.PING, Opcode.PONG)
 HTTP = b"HTTP/1.1 "

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from itertools import accumulate
 from typing import NamedTuple
 
-from pov_rt.frames import Opcode, masked_frame
+from pov_rt.transport.frames import Opcode, masked_frame
 
 MESSAGES = (
     '{"type":"ping"}',

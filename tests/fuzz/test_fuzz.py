@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from pov_rt.settings import LimitSettings, Settings
+from pov_rt.config.settings import LimitSettings, Settings
 from pov_rt.testing import Connect, RunningServer, make_settings
 from tests.fuzz.answers import Answers, Failure
 from tests.fuzz.fuzzer import Tally, run

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from pov_rt import lookup
-from pov_rt.config import load, show
+from pov_rt.config.load import load, show
+from pov_rt.config.settings import LimitSettings, SettingsError
+from pov_rt.plugin import lookup
 from pov_rt.plugins import authoriser
-from pov_rt.registry import build_registry
-from pov_rt.settings import LimitSettings, SettingsError
+from pov_rt.registry.build import build_registry
 from pov_rt.testing import Client, RunningServer, make_settings
 from tests.receivers import SECRET, Receiver, is_signed, receive
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tornado.httpclient import HTTPClient
 
-from pov_rt.hosting import MAX_COUNTERS
-from pov_rt.settings import LimitSettings
+from pov_rt.config.settings import LimitSettings
+from pov_rt.dispatch.host import MAX_COUNTERS
 from pov_rt.testing import RunningServer, make_settings
 
 PLUGIN = '''

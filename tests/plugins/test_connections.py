@@ -10,7 +10,7 @@ from tornado.httpclient import HTTPClient
 from websockets.exceptions import ConnectionClosed
 
 from pov_rt.auth.grants import Kind
-from pov_rt.errors import CloseCode
+from pov_rt.protocol.errors import CloseCode
 from pov_rt.testing import Connect, RunningServer
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pov_rt.messages import NewActivity
-from pov_rt.publishing import Publisher
+from pov_rt.activities.publishing import Publisher
+from pov_rt.protocol.messages import NewActivity
 from pov_rt.testing import Client, Connect, RunningServer
 
 APP = Publisher("service:app", "app", "main")
@@ -114,7 +114,7 @@ def test_others_have_their_turn_while_what_is_rare_is_searched(
         return await read(*args, **fields)
 
     monkeypatch.setattr(log, "read", watch)
-    monkeypatch.setattr("pov_rt.hosting._activity", None)
+    monkeypatch.setattr("pov_rt.dispatch.host._activity", None)
     page = ask(connect(), types=["rare"])
     assert (page["activities"], "next" in page) == ([], False)
     assert len(reads) == 25

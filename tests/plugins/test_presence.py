@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tornado.httpclient import HTTPClient
 
-from pov_rt.settings import LimitSettings, Settings
+from pov_rt.config.settings import LimitSettings, Settings
 from pov_rt.testing import Client, Connect, RunningServer, make_settings
 
 GRACE_S = 0.6

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pov_rt.auth.grants import Kind
-from pov_rt.errors import TokenError
-from pov_rt.settings import AuthSettings, LimitSettings, Settings
+from pov_rt.config.settings import AuthSettings, LimitSettings, Settings
+from pov_rt.protocol.errors import TokenError
 from pov_rt.testing import SECRET, Client, Connect, RunningServer, make_settings
 from tests.plugins.test_history_plugin import publish
 

@@ -13,10 +13,10 @@ from websockets.exceptions import ConnectionClosed
 
 from pov_rt.auth.grants import Kind
 from pov_rt.auth.revocations import Revocation
-from pov_rt.encoding import encode
-from pov_rt.errors import CloseCode
-from pov_rt.register import Command
-from pov_rt.settings import EngineSettings
+from pov_rt.config.settings import EngineSettings
+from pov_rt.connections.directory import Command
+from pov_rt.protocol.encoding import encode
+from pov_rt.protocol.errors import CloseCode
 from pov_rt.testing import Client, Connect, RunningServer, make_settings
 
 

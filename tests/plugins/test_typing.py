@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pov_rt import containment
-from pov_rt.errors import Unavailable
 from pov_rt.plugins.typing import repeat, tick
+from pov_rt.protocol.errors import Unavailable
+from pov_rt.runtime import containment
 from pov_rt.testing import Client, Connect, RunningServer
 from tests.plugins.test_presence import join
 

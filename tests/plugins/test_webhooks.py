@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from pov_rt import outgoing
-from pov_rt.discovery import PluginError
-from pov_rt.registry import build_registry
-from pov_rt.settings import LimitSettings, SettingsError
+from pov_rt.config.settings import LimitSettings, SettingsError
+from pov_rt.plugin import calls as outgoing
+from pov_rt.registry.build import build_registry
+from pov_rt.registry.discovery import PluginError
 from pov_rt.testing import Client, RunningServer, make_settings
 from tests.receivers import SECRET, Receiver, is_signed, receive
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pov_rt.auth.grants import Kind
-from pov_rt.clock import ManualClock
+from pov_rt.runtime.clock import ManualClock
 from pov_rt.testing import RunningServer
 from pov_rt.web.http import REFUSALS_AT_ONCE, AccessLog
 from tests.web.test_activities import call

@@ -9,7 +9,7 @@ import pytest
 from tornado.httpclient import HTTPClient, HTTPRequest, HTTPResponse
 
 from pov_rt.auth.grants import Kind
-from pov_rt.settings import LimitSettings, Settings
+from pov_rt.config.settings import LimitSettings, Settings
 from pov_rt.testing import SECRET, Connect, RunningServer, make_settings
 from tests.auth.apps import app_token
 

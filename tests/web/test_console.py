@@ -14,9 +14,9 @@ import pytest
 from msgspec.structs import replace
 from tornado.httpclient import HTTPClient, HTTPResponse
 
-from pov_rt.registry import build_registry
-from pov_rt.scaffold import PLUGIN
-from pov_rt.settings import Settings
+from pov_rt.config.settings import Settings
+from pov_rt.registry.build import build_registry
+from pov_rt.registry.scaffold import PLUGIN
 from pov_rt.testing import SECRET, RunningServer, make_settings
 from tests.test_cli import run, serve
 

@@ -7,10 +7,10 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from pov_rt.errors import CloseCode
-from pov_rt.settings import LimitSettings
-from pov_rt.web.bounds import bounds_of
-from pov_rt.web.wire import Wire
+from pov_rt.config.settings import LimitSettings
+from pov_rt.protocol.errors import CloseCode
+from pov_rt.transport.bounds import bounds_of
+from pov_rt.transport.wire import Wire
 
 
 class CountingSocket(socket.socket):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pov_rt.auth.grants import Kind
-from pov_rt.settings import LimitSettings, ServerSettings, Settings
+from pov_rt.config.settings import LimitSettings, ServerSettings, Settings
 from pov_rt.testing import RunningServer, make_settings
 
 KEY = base64.b64encode(bytes(16)).decode()
@@ -346,7 +346,7 @@ class TestWithFewConnections:
 
 
 def test_bytes_sent_behind_the_request_are_the_first_frames(server: RunningServer) -> None:
-    from pov_rt.frames import Opcode, masked_frame
+    from pov_rt.transport.frames import Opcode, masked_frame
 
     head = "\r\n".join(
         [f"GET /ws/?token={server.token()} HTTP/1.1", *(f"{k}: {v}" for k, v in UPGRADE.items())]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from pov_rt.registry import build_registry
-from pov_rt.settings import ServerSettings, Settings
+from pov_rt.config.settings import ServerSettings, Settings
+from pov_rt.registry.build import build_registry
 from pov_rt.testing import RunningServer, make_settings
 from pov_rt.web.app import WebServer
 from tests.web.test_handshake import exchange

@@ -12,7 +12,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from pov_rt.auth.tokens import Identity
-from pov_rt.errors import ClientError, LimitExceeded, Unavailable
+from pov_rt.protocol.errors import ClientError, LimitExceeded, Unavailable
 from pov_rt.testing import RunningServer
 from tests.web.test_wire import wait_until
 
@@ -81,7 +81,7 @@ def test_a_client_is_told_and_its_end_is_one_line_of_the_log(
     assert ended.value.rcvd is not None
     assert (ended.value.rcvd.code, ended.value.rcvd.reason) == (code, reason)
     wait_until(server, lambda: not server.web._wires)
-    (line,) = (record for record in caplog.records if record.name == "pov_rt.server")
+    (line,) = (record for record in caplog.records if record.name == "pov_rt.server.server")
     fields = vars(line)
     assert line.getMessage() == f"{ENDED}{reason}"
     assert (fields["user"], fields["device"], fields["ip"]) == ("ana", "default", "127.0.0.1")

@@ -13,7 +13,7 @@ import pytest
 from tornado.httpclient import HTTPClient, HTTPResponse
 
 from pov_rt.testing import Connect, RunningServer
-from pov_rt.web.ops import LAG_MEMORY_S, LAG_TICK_S, LoopLag
+from pov_rt.web.routes.ops import LAG_MEMORY_S, LAG_TICK_S, LoopLag
 from tests.test_docs import DOCS, table
 from tests.web.test_activities import call
 from tests.web.test_handshake import exchange, request

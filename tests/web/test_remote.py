@@ -13,7 +13,7 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 
-from pov_rt.web.remote import BATCH, RemoteError, Tally, parse_url, publish, tail, with_id
+from pov_rt.cli.remote import BATCH, RemoteError, Tally, parse_url, publish, tail, with_id
 
 
 @pytest.mark.parametrize(

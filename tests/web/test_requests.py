@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from pov_rt.auth.grants import Kind
-from pov_rt.settings import LimitSettings, Settings
+from pov_rt.config.settings import LimitSettings, Settings
 from pov_rt.testing import RunningServer, make_settings
 from pov_rt.web import routing
 from tests.web.test_activities import ONE, call

@@ -10,9 +10,9 @@ from urllib.parse import quote_from_bytes
 
 import pytest
 
-from pov_rt.clock import ManualClock
-from pov_rt.registry import build_registry
-from pov_rt.settings import AuthSettings, LimitSettings, Settings
+from pov_rt.config.settings import AuthSettings, LimitSettings, Settings
+from pov_rt.registry.build import build_registry
+from pov_rt.runtime.clock import ManualClock
 from pov_rt.testing import RunningServer, make_settings
 from pov_rt.web.app import WebServer
 from tests.auth.test_hostile_tokens import HOSTILE, NESTED, NOW, SECRET, forge

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pov_rt.registry import build_registry
-from pov_rt.settings import ServerSettings, SettingsError
+from pov_rt.config.settings import ServerSettings, SettingsError
+from pov_rt.registry.build import build_registry
 from pov_rt.testing import make_settings
 from pov_rt.web.app import WebServer
 

@@ -15,18 +15,18 @@ from typing import Any
 
 import pytest
 
-from pov_rt.errors import CloseCode
-from pov_rt.frames import Opcode, masked_frame
-from pov_rt.messages import NewActivity
-from pov_rt.publishing import Publisher
-from pov_rt.settings import (
+from pov_rt.activities.publishing import Publisher
+from pov_rt.config.settings import (
     AuthSettings,
     LimitSettings,
     PingSettings,
     ServerSettings,
     Settings,
 )
+from pov_rt.protocol.errors import CloseCode
+from pov_rt.protocol.messages import NewActivity
 from pov_rt.testing import SECRET, Connect, RunningServer, make_settings
+from pov_rt.transport.frames import Opcode, masked_frame
 
 PUBLISHER = Publisher("service:app", "app", "main")
 

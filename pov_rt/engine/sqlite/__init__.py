@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from pov_rt.clock import Clock
+from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Appended, Conflict, Entry, Follower, NewEntry, Page, Top
 from pov_rt.engine.memory import MemoryLeases, MemorySignals
 from pov_rt.engine.sqlite import state
@@ -30,8 +30,8 @@ from pov_rt.engine.sqlite.schema import (
 )
 from pov_rt.engine.sqlite.state import Operation, SqliteMarks, SqliteSets
 from pov_rt.engine.sqlite.writer import Job, Writer
-from pov_rt.errors import Unavailable
-from pov_rt.settings import EngineSettings
+from pov_rt.protocol.errors import Unavailable
+from pov_rt.runtime.clock import Clock
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from pov_rt.engine.sqlite.schema import FileLock, explain, give_to_owner, new_epoch, reading
-from pov_rt.errors import Unavailable
+from pov_rt.protocol.errors import Unavailable
 
 Progress = Callable[[int, int], None]
 """Is told how many pages of how many are copied."""

@@ -7,14 +7,14 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from pov_rt.clock import Clock
+from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Appended, Conflict, NewEntry
 from pov_rt.engine.sqlite.packing import DROP_KEYS, FIND_KEYS, INSERT, Rows
 from pov_rt.engine.sqlite.retention import FUTURE_S, Key, Retention
 from pov_rt.engine.sqlite.schema import begin, commit
 from pov_rt.engine.sqlite.tails import Tail, Tails
-from pov_rt.errors import Unavailable
-from pov_rt.settings import EngineSettings
+from pov_rt.protocol.errors import Unavailable
+from pov_rt.runtime.clock import Clock
 
 TIDY_APPENDED, TIDY_BYTES = 2000, 1024 * 1024
 """After so many entries, or bytes of them, it is looked for what has become too old."""

@@ -10,9 +10,9 @@ import math
 import sqlite3
 from typing import NamedTuple
 
-from pov_rt.clock import Clock
+from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.sqlite.tails import Tail, Tails
-from pov_rt.settings import EngineSettings
+from pov_rt.runtime.clock import Clock
 
 STEP_ROWS, MOST_ROWS = 500, 20_000
 """How many rows a step removes, if there are so many, or how many bodies that are too old: at

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from pov_rt.engine.sqlite.packing import prepare
-from pov_rt.errors import Unavailable
+from pov_rt.protocol.errors import Unavailable
 
 log = logging.getLogger(__name__)
 

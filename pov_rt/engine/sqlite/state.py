@@ -6,10 +6,10 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, TypeVar
 
-from pov_rt.clock import Clock
+from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Position
-from pov_rt.errors import Unavailable
-from pov_rt.settings import EngineSettings
+from pov_rt.protocol.errors import Unavailable
+from pov_rt.runtime.clock import Clock
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]

@@ -6,7 +6,7 @@ import sqlite3
 
 from pov_rt.engine.sqlite.pages import edge
 from pov_rt.engine.sqlite.schema import begin
-from pov_rt.errors import Unavailable
+from pov_rt.protocol.errors import Unavailable
 
 CACHED_TOPICS = 50_000
 

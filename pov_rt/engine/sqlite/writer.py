@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pov_rt.engine.sqlite.schema import begin, commit, explain
-from pov_rt.errors import Unavailable
-from pov_rt.logs import Throttle
+from pov_rt.protocol.errors import Unavailable
+from pov_rt.runtime.logs import Throttle
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""From what somebody wants to publish to an entry of the log."""

@@ -1,0 +1,52 @@
+"""Subscriptions that outlast connections: what a user is subscribed to, and who follows a PoV."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from pov_rt.delivery.filters import Only
+from pov_rt.engine.base import Engine
+from pov_rt.protocol.errors import LimitExceeded
+
+MAX_DURABLE = 200
+"""Durable subscriptions of one user."""
+
+_decode = msgspec.json.Decoder(Only).decode
+
+
+class Durable:
+    """The durable subscriptions of all users, in the engine's sets. Owner: the server."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def add(self, user_id: str, pov_id: str, only: Only | None = None) -> None:
+        """Remember a subscription, with its filter. Raises `LimitExceeded`."""
+        # One of a user's at a time: else several together would get past the limit.
+        lock = self._locks.setdefault(user_id, asyncio.Lock())
+        async with lock:
+            mine = await self._engine.sets.members(f"durable/{user_id}")
+            if pov_id not in mine and len(mine) >= MAX_DURABLE:
+                raise LimitExceeded(f"A user has at most {MAX_DURABLE} durable subscriptions")
+            body = msgspec.json.encode(only) if only else b""
+            await self._engine.sets.add(f"durable/{user_id}", pov_id, body)
+        await self._engine.sets.add(f"followers/{pov_id}", user_id)
+
+    async def remove(self, user_id: str, pov_id: str) -> None:
+        """Forget a subscription; nothing happens if there is none."""
+        await self._engine.sets.remove(f"durable/{user_id}", pov_id)
+        await self._engine.sets.remove(f"followers/{pov_id}", user_id)
+
+    async def of(self, user_id: str) -> Mapping[str, Only | None]:
+        """Return the PoVs that a user is subscribed to, in the order of their ids."""
+        mine = await self._engine.sets.members(f"durable/{user_id}")
+        return {pov_id: _decode(body) if body else None for pov_id, body in sorted(mine.items())}
+
+    async def followers(self, pov_id: str) -> Collection[str]:
+        """Return the users who are subscribed to a PoV."""
+        return (await self._engine.sets.members(f"followers/{pov_id}")).keys()

@@ -1,0 +1,291 @@
+"""From what a publisher sends to a durable activity: check, ask the plugins, append, tell them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+from msgspec import UNSET
+
+from pov_rt.activities.checks import DIGITS, LONG_NUMBER, check_name, check_value
+from pov_rt.auth.tokens import Identity
+from pov_rt.config.settings import LimitSettings
+from pov_rt.engine.base import Conflict, Engine, NewEntry
+from pov_rt.protocol.encoding import encode
+from pov_rt.protocol.errors import (
+    ClientError,
+    Forbidden,
+    IdConflict,
+    Internal,
+    TooLarge,
+)
+from pov_rt.protocol.messages import (
+    Activity,
+    NewActivity,
+    NewNotification,
+    Seen,
+    check_id,
+)
+from pov_rt.protocol.topics import pov_topic, team_topic
+from pov_rt.runtime import containment
+from pov_rt.runtime.clock import Clock
+from pov_rt.runtime.eager import start
+
+log = logging.getLogger(__name__)
+
+
+class Published(msgspec.Struct, frozen=True):
+    """Where an activity is in its PoV's log. `duplicate`: this id was published before."""
+
+    id: str
+    pov_id: str
+    epoch: str
+    offset: int
+    duplicate: bool = False
+
+
+class Publisher(NamedTuple):
+    """In whose name something is published: `key` scopes the ids, `team_id` chooses the feed."""
+
+    key: str
+    user_id: str
+    team_id: str
+    origin: str = ""
+
+
+class Outcome:
+    """How many publications of a handler are under way, so that a timeout can say so."""
+
+    __slots__ = ("open",)
+
+    def __init__(self) -> None:
+        self.open = 0
+
+    def close(self, _: object) -> None:
+        """Learn that one is over."""
+        self.open -= 1
+
+
+outcome: ContextVar[Outcome | None] = ContextVar("outcome", default=None)
+"""That of the handler that runs; tasks it starts share it."""
+
+
+class Hooks(Protocol):
+    """What the plugins want to know of publications."""
+
+    @property
+    def before_publish(self) -> Callable[[Activity], Awaitable[Activity]] | None:
+        """Returns the activity as the plugins want it, or raises; None if none of them asks."""
+
+    def published(self, activity: Activity, published: Published) -> None:
+        """Tell the plugins that an activity is durable."""
+
+
+class Publishing:
+    """Publishes activities. Owner: the server, which sets `hooks` before the first one."""
+
+    hooks: Hooks
+
+    def __init__(self, engine: Engine, limits: LimitSettings, clock: Clock) -> None:
+        self._log = engine.log
+        self._limits = limits
+        self._clock = clock
+        self._ids = Seen()
+        self._types = Seen(partial(check_name, allowed=limits.types))
+        self._actions = Seen(partial(check_name, allowed=limits.actions))
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self.published = 0
+        """Activities published since the start, retries not counted."""
+
+    async def publish(
+        self,
+        batch: Sequence[NewActivity | ClientError],
+        publisher: Publisher,
+        *,
+        decoded: bool = False,
+    ) -> list[Published | ClientError]:
+        """Publish what is valid in one append; return what became of each, in order.
+
+        An error in the batch is handed through to its place. `decoded` says that all was just
+        decoded from JSON, so that there is less to check. Raises `Unavailable`; some of the batch
+        may then be published, and a retry with the same ids is safe. A caller that is cancelled
+        leaves the publication to finish.
+        """
+        task = start(self._publish(batch, publisher, decoded=decoded))
+        if task.done():
+            return task.result()
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        if (mine := outcome.get()) is not None:
+            mine.open += 1
+            task.add_done_callback(mine.close)
+        return await asyncio.shield(task)
+
+    async def publish_one(self, activity: NewActivity, publisher: Publisher) -> Published:
+        """Publish one activity. Raises what is wrong with it, and `Unavailable`."""
+        (result,) = await self.publish([activity], publisher)
+        if isinstance(result, ClientError):
+            raise result
+        return result
+
+    async def close(self) -> None:
+        """Wait for what is under way."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _forget(self, task: asyncio.Future[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # a caller that was cancelled has nobody left to tell
+
+    async def _publish(
+        self,
+        batch: Sequence[NewActivity | ClientError],
+        publisher: Publisher,
+        *,
+        decoded: bool,
+    ) -> list[Published | ClientError]:
+        results: list[Published | ClientError | None] = [None] * len(batch)
+        entries: list[NewEntry] = []
+        stored: list[tuple[int, Activity]] = []
+        feed = team_topic(publisher.team_id)
+        before = self.hooks.before_publish
+        for index, new in enumerate(batch):
+            if isinstance(new, ClientError):
+                results[index] = new
+                continue
+            try:
+                activity = self._complete(new, publisher)
+                body = self._check(activity, decoded=decoded)
+                if before is not None:
+                    changed = await containment.call(
+                        before, activity, deadline_s=self._limits.handler_deadline_s
+                    )
+                    if changed is not activity:
+                        body = self._check_change(activity, changed)
+                        activity = changed
+            except ClientError as error:
+                results[index] = error
+                continue
+            except Exception as error:  # a hook's fault, which is no reason to refuse the others
+                results[index] = self._failure(error)
+                continue
+            stored.append((index, activity))
+            entries.append(
+                NewEntry(
+                    pov_topic(activity.pov_id),
+                    publisher.key,
+                    activity.id,
+                    body,
+                    feed,
+                    publisher.origin,
+                )
+            )
+        appended = await self._log.append(entries) if entries else []
+        for (index, activity), place in zip(stored, appended, strict=True):
+            if isinstance(place, Conflict):
+                results[index] = IdConflict(field="id")
+                continue
+            done = Published(
+                activity.id, activity.pov_id, place.epoch, place.offset, place.duplicate
+            )
+            results[index] = done
+            if not place.duplicate:
+                self.published += 1
+                self.hooks.published(activity, done)
+        return [result for result in results if result is not None]
+
+    def _failure(self, error: Exception) -> Internal:
+        incident = self._clock.new_id()[-12:]
+        log.error("a before_publish hook failed", exc_info=error, extra={"incident": incident})
+        return Internal(incident=incident)
+
+    def _complete(self, new: NewActivity, publisher: Publisher) -> Activity:
+        return Activity(
+            id=self._clock.new_id() if new.id is UNSET else new.id,
+            type=new.type,
+            action=new.action,
+            pov_id=new.pov_id,
+            user_id=publisher.user_id if new.user_id is UNSET else new.user_id,
+            details=new.details,
+        )
+
+    def check_notification(self, new: NewNotification) -> None:
+        """Raise `InvalidActivity` or `TooLarge` naming the field at fault."""
+        if new.id is not UNSET:
+            check_id(new.id, "id")
+        if new.pov_id is not UNSET:
+            self._ids.check(new.pov_id, "povId")
+        if new.user_id is not UNSET:
+            self._ids.check(new.user_id, "userId")
+        check_name(new.type, "type")
+        if new.details is not UNSET:
+            check_value(new.details)
+            self._check_size(new.details)
+
+    def _check(self, activity: Activity, *, decoded: bool = False) -> bytes:
+        """Return the encoded activity; raise `InvalidActivity` or `TooLarge` naming the field.
+
+        The lengths are checked again: a plugin's activity was never decoded.
+        """
+        check_id(activity.id, "id")  # each is new: a memory of good ones would only fill up
+        self._ids.check(activity.pov_id, "povId")
+        self._ids.check(activity.user_id, "userId")
+        self._types.check(activity.type, "type")
+        self._actions.check(activity.action, "action")
+        if not decoded and activity.details is not UNSET:
+            check_value(activity.details)
+        body = encode(activity)
+        if decoded and LONG_NUMBER in body.translate(DIGITS) and activity.details is not UNSET:
+            check_value(activity.details)
+        if len(body) > self._limits.details_bytes and activity.details is not UNSET:
+            self._check_size(activity.details)
+        return body
+
+    def _check_size(self, details: Any) -> None:
+        limit, size = self._limits.details_bytes, len(encode(details))
+        if size > limit:
+            raise TooLarge(
+                f"details has {size} bytes, of {limit} that are allowed", field="details"
+            )
+
+    def _check_change(self, before: Activity, after: Activity) -> bytes:
+        if (before.id, before.pov_id) != (after.id, after.pov_id):
+            raise TypeError("a before_publish hook may not change an activity's id or PoV")
+        return self._check(msgspec.structs.replace(after, at=UNSET))
+
+
+def publisher_of(identity: Identity, *, is_service: bool, origin: str = "") -> Publisher:
+    """Return in whose name the sender of a token publishes."""
+    kind = "service" if is_service else "user"
+    return Publisher(
+        f"{kind}:{identity.user_id}", identity.user_id, identity.grants.team_id, origin
+    )
+
+
+def may_publish(identity: Identity, activity: NewActivity) -> None:
+    """Raise `Forbidden` unless the token covers the activity's PoV."""
+    if not identity.grants.sees(activity.pov_id):
+        raise Forbidden("The token does not cover this PoV", field="povId")
+
+
+async def apply_hooks(
+    activity: Activity, hooks: Sequence[Callable[[Activity], Activity | Awaitable[Any] | None]]
+) -> Activity:
+    """Ask each `before_publish` hook in turn; what one changed the next one sees."""
+    for hook in hooks:
+        result = hook(activity)
+        if inspect.isawaitable(result):
+            result = await result
+        if result is not None:
+            if not isinstance(result, Activity):
+                raise TypeError(
+                    f"a before_publish hook returned {type(result).__name__}, no Activity"
+                )
+            activity = result
+    return activity

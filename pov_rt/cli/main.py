@@ -1,0 +1,153 @@
+"""The commands of `pov-rt`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from pov_rt.auth.keys import Keyring
+from pov_rt.cli.client import publish, tail, token
+from pov_rt.cli.db import db
+from pov_rt.cli.options import load, plain_errors, settings_options
+from pov_rt.cli.serve import serve
+from pov_rt.config import load as config
+from pov_rt.config.settings import MIN_SECRET_BYTES, AuthSettings, Settings
+from pov_rt.registry.build import Registry, build_registry
+from pov_rt.registry.scaffold import write_plugin
+from pov_rt.runtime.clock import SystemClock
+from pov_rt.version import VERSION
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(VERSION, prog_name="pov-rt")
+def main() -> None:
+    """Real-time activity server for proofs of value."""
+
+
+for command in (serve, token, publish, tail, db):
+    main.add_command(command)
+
+
+def configured_plugins(
+    file: Path | None, data: str | None, dev: bool | None, plugins_dir: str | None
+) -> tuple[Settings, Registry]:
+    """Load settings and plugins; nothing else need be right, such as keys."""
+    flags = {"server.data": data, "dev": dev, "server.plugins_dir": plugins_dir}
+    settings = config.load(file=file, flags=flags).settings
+    folder = settings.server.plugins_dir
+    return settings, build_registry(settings.plugins, Path(folder) if folder else None)
+
+
+@main.group()
+def plugins() -> None:
+    """Show plugins, or begin a new one."""
+
+
+@plugins.command("list")
+@settings_options
+@click.option("--plugins-dir", type=str)
+def list_plugins(
+    file: Path | None, data: str | None, dev: bool | None, plugins_dir: str | None
+) -> None:
+    """List the plugins with their message types and where they came from."""
+    with plain_errors():
+        _, registry = configured_plugins(file, data, dev, plugins_dir)
+    every = sorted(
+        [*registry.found, *registry.idle], key=lambda each: (each.origin, each.plugin.name)
+    )
+    for found in every:
+        name, needs = found.plugin.name, found.plugin.needs
+        tags = sorted(
+            handler.tag for handler in registry.handlers.values() if handler.plugin is found.plugin
+        )
+        shown = (
+            f"off: plugins.{name}.{needs} is not set" if found in registry.idle else ", ".join(tags)
+        )
+        click.echo(f"{name:<16} {found.origin:<16} {shown or '-'}")
+
+
+@plugins.command("new")
+@click.argument("name")
+@click.option("--dir", "folder", type=click.Path(path_type=Path), default=".", show_default=True)
+def new_plugin(name: str, folder: Path) -> None:
+    """Write NAME.py and test_NAME.py, which passes as it stands."""
+    from pov_rt.cli.welcome import how_to_start
+
+    try:
+        paths = write_plugin(name, folder)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    for path in paths:
+        click.echo(f"wrote {path}")
+    python = shlex.quote(sys.executable)
+    click.echo(
+        f"run it:  {how_to_start()} serve --dev --plugins-dir {shlex.quote(str(folder))}\n"
+        f"test it: {python} -m pytest {shlex.quote(str(paths[1]))}\n"
+        f"         (which needs once: {python} -m pip install 'pov-rt[testing]')"
+    )
+
+
+@main.command()
+@settings_options
+@click.argument("side", type=click.Choice(["asyncapi", "openapi"]))
+@click.option("--plugins-dir", type=str, help="Folder of further plugin files.")
+def schema(
+    file: Path | None, data: str | None, dev: bool | None, side: str, plugins_dir: str | None
+) -> None:
+    """Print the AsyncAPI document of the socket, or the OpenAPI one of the HTTP side."""
+    from pov_rt.registry.schema import asyncapi, openapi
+
+    with plain_errors():
+        settings, registry = configured_plugins(file, data, dev, plugins_dir)
+    document = (asyncapi if side == "asyncapi" else openapi)(registry, settings)
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+@main.group("config")
+def config_group() -> None:
+    """Check the settings, or show where each comes from."""
+
+
+@config_group.command("check")
+@settings_options
+def check_config(file: Path | None, data: str | None, dev: bool | None) -> None:
+    """Say what is wrong with the settings; exit 1 then."""
+    with plain_errors():
+        loaded = load(file, data, dev)
+        settings = loaded.settings
+        Keyring(with_dev_secret(settings), SystemClock())
+        folder = settings.server.plugins_dir
+        build_registry(settings.plugins, Path(folder) if folder else None)
+    for warning in loaded.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo("the settings are good")
+
+
+def with_dev_secret(settings: Settings) -> AuthSettings:
+    """Return the keys that a server would have; one that it would make is not made here."""
+    if not settings.dev:
+        return settings.auth
+    auth = config.kept_secret(settings).auth
+    if auth.secrets or auth.secret_files:
+        return auth
+    return msgspec.structs.replace(auth, secrets=["?" * MIN_SECRET_BYTES])
+
+
+@config_group.command("show")
+@settings_options
+def show_config(file: Path | None, data: str | None, dev: bool | None) -> None:
+    """Show every setting with its source; secrets are masked."""
+    with plain_errors():
+        rows = list(config.show(config.load(file=file, flags={"server.data": data, "dev": dev})))
+    width = max(len(name) + len(value) for name, value, _ in rows) + 3
+    for name, value, source in rows:
+        click.echo(f"{f'{name} = {value}':<{min(width, 70)}}  # {source}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Under --dev the process starts anew when one of its files changes, and waits if it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pov_rt.plugin.declare import Source
+from pov_rt.registry.discovery import PluginError
+
+LOOK_S = 0.2
+CHANGED = "_POV_RT_CHANGED"
+"""The variable in which a process tells the next one what changed."""
+
+
+class Watch:
+    """The files that a server is made of: loaded modules, settings, and a folder of plugins.
+
+    Make it before those are loaded, so that nothing changes unseen in between. `wanted` tells
+    whether a change matters: under --dev.
+    """
+
+    def __init__(self, settings_file: Path, *, wanted: bool) -> None:
+        self.wanted = wanted
+        self._settings_file = settings_file
+        self._folders: list[Path] = []
+        self._times = self._look()
+
+    def add_folder(self, folder: Path) -> None:
+        """Watch a folder: Python files that come or go in it are changes, too."""
+        self._folders.append(folder)
+        self._times = self._look()
+
+    async def changed(self) -> list[Path]:
+        """Wait for files to change, come or go, and then for a moment's quiet; return them."""
+        found: dict[Path, None] = {}
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now = self._look()
+            named = set(self._named())
+            new = [
+                path
+                for path in self._times | now
+                if self._times.get(path) != now.get(path)
+                # A module that was loaded only now was always there.
+                and (path in self._times or path in named)
+            ]
+            self._times = now
+            # Editors write in several steps: a file can be half there, or gone for an instant.
+            if found and not new:
+                return list(found)
+            found |= dict.fromkeys(new)
+
+    def _look(self) -> dict[Path, tuple[int, int]]:
+        found = {}
+        for path in (*self._modules(), *self._named()):
+            try:
+                status = path.stat()
+            except OSError:
+                continue
+            found[path] = (status.st_mtime_ns, status.st_size)
+        return found
+
+    def _named(self) -> Iterator[Path]:
+        yield self._settings_file
+        yield from self._settings_file.parent.joinpath("conf.d").glob("*.toml")
+        for folder in self._folders:
+            yield from folder.glob("*.py")
+
+    @staticmethod
+    def _modules() -> Iterator[Path]:
+        for module in list(sys.modules.values()):
+            file = getattr(module, "__file__", None)
+            if file:
+                yield Path(file)
+
+
+def find_syntax_error(paths: Iterable[Path]) -> PluginError | None:
+    """Return what is wrong with the first Python file that does not compile."""
+    for path in paths:
+        if path.suffix == ".py":
+            try:
+                compile(path.read_bytes(), path, "exec")
+            except SyntaxError as error:
+                source = Source(str(path), error.lineno or 0)
+                return PluginError(source, f"syntax error: {error.msg}")
+            except (OSError, ValueError):  # it is gone, or has null bytes, which loading will tell
+                continue
+    return None
+
+
+def start_anew(changed: Iterable[Path]) -> None:
+    """Replace this process by a new one with the same arguments. Does not return."""
+    os.environ[CHANGED] = ", ".join(sorted({path.name for path in changed}))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  (what was started)

@@ -1,0 +1,139 @@
+"""`pov-rt serve`: load, run, and under --dev start anew when a file changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pov_rt.cli.options import plain_errors, settings_options
+from pov_rt.config import load as config
+from pov_rt.config.settings import SettingsError
+from pov_rt.protocol.errors import ClientError
+from pov_rt.registry.build import build_registry
+from pov_rt.registry.discovery import PluginError
+from pov_rt.runtime import logs
+from pov_rt.version import VERSION
+
+if TYPE_CHECKING:
+    from pov_rt.cli.restart import Watch
+    from pov_rt.web.app import WebServer
+
+log = logging.getLogger(__name__)
+
+
+@click.command()
+@settings_options
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=int, help="Port for clients.")
+@click.option("--unix", help="Listen on this Unix socket instead.")
+@click.option("--admin-port", type=int, help="Port for health and metrics.")
+@click.option("--plugins-dir", type=str, help="Folder of further plugin files.")
+@click.option(
+    "--conformance-echo",
+    is_flag=True,
+    default=None,
+    help="Mount /ws/_echo, which sends messages back, for protocol test suites.",
+)
+def serve(
+    file: Path | None,
+    data: str | None,
+    dev: bool | None,
+    host: str | None,
+    port: int | None,
+    unix: str | None,
+    admin_port: int | None,
+    plugins_dir: str | None,
+    conformance_echo: bool | None,
+) -> None:
+    """Run the server."""
+    from pov_rt.cli.restart import Watch, start_anew
+
+    flags = {
+        "server.data": data,
+        "dev": dev,
+        "server.host": host,
+        "server.port": port,
+        "server.unix": unix,
+        "server.admin_port": admin_port,
+        "server.plugins_dir": plugins_dir,
+        "server.conformance_echo": conformance_echo,
+    }
+    with plain_errors():
+        watch = Watch(config.main_file(file), wanted=bool(dev))
+        try:
+            changed = run(file, flags, watch)
+        except click.ClickException:
+            raise
+        except Exception as error:  # whoever works on the server itself makes mistakes, too
+            if not watch.wanted:
+                raise
+            words = str(error)
+            if not isinstance(error, SettingsError | PluginError):
+                words = "".join(traceback.format_exception(error))
+            click.echo(f"Error: {words}\n\nWaiting for a change; Ctrl-C ends this.", err=True)
+            changed = asyncio.run(watch.changed())
+    if changed:
+        start_anew(changed)
+
+
+def run(file: Path | None, flags: Mapping[str, Any], watch: Watch) -> list[Path]:
+    """Run the server to its end; return the files for whose sake it is to be started anew.
+
+    Raises `SettingsError` or `PluginError` for what a change of the files can mend.
+    """
+    from pov_rt.cli.process import Process
+    from pov_rt.runtime.loop import DirectLoop
+
+    loaded = config.load(file=file, flags=flags)
+    config.check(loaded)
+    settings = loaded.settings
+    watch.wanted = settings.dev
+    logs.configure(settings.log.format, settings.log.level, stream=sys.stderr)
+    for warning in loaded.warnings:
+        log.warning("%s", warning)
+    folder = Path(settings.server.plugins_dir) if settings.server.plugins_dir else None
+    if folder:
+        watch.add_folder(folder)
+    registry = build_registry(settings.plugins, folder)
+
+    def announce(web: WebServer) -> None:
+        tell(web)
+        if watch.wanted:
+            process.restart_on_change(watch)
+
+    process = Process(
+        loaded, registry, file=file, flags=flags, stream=sys.stderr, announce=announce
+    )
+    try:
+        with asyncio.Runner(loop_factory=DirectLoop) as runner:
+            runner.run(process.run())
+    except (SettingsError, ClientError) as error:  # such as a port or a folder that is taken
+        raise click.ClickException(str(error)) from error
+    return process.changed
+
+
+def tell(web: WebServer) -> None:
+    """Say that the server listens, and where."""
+    from pov_rt.cli.restart import CHANGED
+    from pov_rt.cli.welcome import welcome
+    from pov_rt.registry.schema import address
+
+    server = web.settings.server
+    changed = os.environ.pop(CHANGED, None)
+    if web.settings.dev and not changed:
+        click.echo(welcome(web))
+        return
+    log.info(
+        "pov-rt %s listens on %s%s",
+        VERSION,
+        server.unix or address(server.host, web.port),
+        f", started anew: {changed}" if changed else "",
+    )

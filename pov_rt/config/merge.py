@@ -1,0 +1,191 @@
+"""Merge tables of settings by the types of `Settings`, remembering where each value comes from.
+
+Names are dotted paths as in TOML: `auth.grace_s`, `plugins.poll.max`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
+
+import msgspec
+
+from pov_rt.config.settings import Section, Settings, SettingsError
+
+SECRETS = "auth.secrets"
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_SECRET_KEY = re.compile(r"secret|passw|passphrase|token|credential|api_?key|private|(^|_)key$")
+_URL_PASSWORD = re.compile(r"(://[^\s/?#:]*:)\S*(?=@)|([?&](?:password|token|secret)=)[^\s&#]*")
+
+
+class Merged:
+    """What was added so far: `tree` holds the values, `sources` where each name comes from."""
+
+    def __init__(self) -> None:
+        self.tree: dict[str, Any] = {}
+        self.sources: dict[str, str] = {}
+
+    def add(self, table: Mapping[str, Any], source: str, *, is_text: bool = False) -> None:
+        """Merge a table over what is there; `is_text` if its values are to be read from strings.
+
+        Raises `SettingsError` for what is no setting or has a wrong type.
+        """
+        _Layer(source, is_text, self.sources).merge(self.tree, Settings, table, "")
+
+    def put(self, keys: list[str], value: Any, source: str, *, is_text: bool = False) -> None:
+        """Add one value."""
+        for key in reversed(keys):
+            value = {key: value}
+        self.add(value, source, is_text=is_text)
+
+    def build(self) -> Settings:
+        """Return the settings."""
+        return msgspec.convert(self.tree, Settings)
+
+
+class _Layer:
+    """One source of settings, while it is merged."""
+
+    def __init__(self, source: str, is_text: bool, sources: dict[str, str]) -> None:
+        self._source = source
+        self._is_text = is_text
+        self._sources = sources
+
+    def merge(self, tree: dict[str, Any], kind: Any, table: Mapping[str, Any], path: str) -> None:
+        """Merge a table of this kind into the tree's."""
+        for key, value in table.items():
+            name = join_name(path, key)
+            member = self._find_kind(kind, key, path)
+            if self._is_text and isinstance(value, str):
+                value = self._parse(value, member, name)
+            if _is_table(member) or (member is Any and isinstance(value, dict)):
+                if not isinstance(value, dict):
+                    raise self._wrong(name, "must be a table of settings")
+                if not isinstance(tree.get(key), dict):
+                    tree[key] = {}
+                self.merge(tree[key], member, value, name)
+            else:
+                tree[key] = self._convert(value, member, name)
+            self._sources[name] = self._source
+
+    def _find_kind(self, kind: Any, key: str, path: str) -> Any:
+        if kind is Any:
+            return Any
+        if get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+            # In a plugin's table this key is the server's; the rest is checked by the plugin.
+            return bool if kind is Any and key == "enabled" else kind
+        members = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+        if key in members:
+            return members[key]
+        known = _KNOWN | {member: join_name(path, member) for member in members}
+        similar = difflib.get_close_matches(key, known, n=1)
+        hint = f"; did you mean {known[similar[0]]}?" if similar else ""
+        raise self._wrong(join_name(path, key), f"there is no such setting{hint}")
+
+    def _parse(self, text: str, kind: Any, name: str) -> Any:
+        if name == SECRETS:
+            return _parse_secrets(text)
+        kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+        is_list = any(get_origin(each) is list for each in kinds)
+        if text[:1] in ("{", "[") and (is_list or _is_table(kind) or kind is Any):
+            try:
+                return msgspec.json.decode(text)
+            except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+                raise self._wrong(name, f"this is no JSON: {error}") from error
+        if not text and type(None) in kinds:
+            return None
+        if is_list:
+            return [item.strip() for item in text.split(",") if item.strip()]
+        return text
+
+    def _convert(self, value: Any, kind: Any, name: str) -> Any:
+        try:
+            return msgspec.convert(value, kind, strict=not self._is_text)
+        except msgspec.ValidationError as error:
+            problem = str(error)
+            if not isinstance(value, dict | list):
+                problem += f", not {to_text(name, value)}"
+            if get_origin(kind) is Literal:
+                problem += f"; choose from {', '.join(get_args(kind))}"
+            elif kind is bool:
+                problem += "; write true or false"
+            raise self._wrong(name, problem) from error
+
+    def _wrong(self, name: str, problem: str) -> SettingsError:
+        return SettingsError(complain(name, self._source, problem))
+
+
+def complain(name: str, source: str, problem: str) -> str:
+    """Return the line that tells what is wrong with a setting."""
+    return f"{name} ({source}): {problem}"
+
+
+def list_leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and the value of each setting; an empty table counts as a value."""
+    if isinstance(value, msgspec.Struct):
+        value = msgspec.structs.asdict(value)
+    if not isinstance(value, dict) or not value:
+        yield path, value
+        return
+    for key, member in value.items():
+        yield from list_leaves(member, join_name(path, key))
+
+
+def mask(name: str, value: Any) -> Any:
+    """Return the value with `****` in place of secrets.
+
+    Those are our own, passwords in URLs, and plugin options that are called like secrets.
+    """
+    if isinstance(value, dict):
+        return {key: mask(join_name(name, key), member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [mask(name, item) for item in value]
+    if name == SECRETS:
+        return "****"
+    if not isinstance(value, str):
+        return value
+    if name.startswith("plugins.") and _SECRET_KEY.search(name.rpartition(".")[2].lower()):
+        return "****"
+    return _URL_PASSWORD.sub(r"\1\2****", value)
+
+
+def to_text(name: str, value: Any) -> str:
+    """Return the value as JSON in ASCII (so it is safe on a terminal), secrets masked."""
+    return json.dumps(mask(name, value), default=str)
+
+
+def join_name(path: str, key: str) -> str:
+    """Return the dotted name of a key of the table `path`, quoted as in TOML where needed."""
+    key = key if _BARE_KEY.fullmatch(key) else json.dumps(key)
+    return f"{path}.{key}" if path else key
+
+
+def _parse_secrets(text: str) -> list[str]:
+    """Return the strings of a JSON list, else the lines: a secret may have any character in it."""
+    try:
+        return msgspec.json.decode(text, type=list[str])
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return split_secrets(text)
+
+
+def split_secrets(text: str) -> list[str]:
+    """Return the lines; a blank one is no secret."""
+    lines = (line.removesuffix("\r") for line in text.split("\n"))
+    return [line for line in lines if line.strip()]
+
+
+def _is_table(kind: Any) -> bool:
+    return get_origin(kind) is dict or (isinstance(kind, type) and issubclass(kind, Section))
+
+
+_NAMES = [name for name, _ in list_leaves(Settings())]
+# `port` and `server_port` (one underscore too few in a variable) are meant to be `server.port`.
+_KNOWN = {name.rpartition(".")[2]: name for name in _NAMES} | {
+    name.replace(".", "_"): name for name in _NAMES
+}

@@ -1,0 +1,326 @@
+"""Every setting with its default. Loading and merging the sources is `config`'s work.
+
+Names carry their unit. The Structs refuse unknown keys and wrong types; `find_problems` tells what
+else cannot work. docs/configuration.md has an entry for each setting, compared by a test.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+from msgspec import Meta, field
+
+from pov_rt.runtime.limits import parse_rate
+
+# 30 years are as good as for ever, and TOML's `inf` would break timers.
+Positive = Annotated[float, Meta(gt=0, le=1e9)]
+NotNegative = Annotated[float, Meta(ge=0, le=1e9)]
+Count = Annotated[int, Meta(ge=1)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Rate = str
+"""How often, such as `5/s`, `100/m`, `1/h`: what `parse_rate` reads."""
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the settings."""
+
+
+class ServerSettings(Section, frozen=True, kw_only=True):
+    """Where the server listens and who may talk to it from a browser."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8765
+    unix: str | None = None
+    """Listen on this Unix socket and not on TCP."""
+    admin_host: str = "127.0.0.1"
+    admin_port: Port = 8766
+    data: str | None = None
+    """Folder for the log and, under --dev, the secret. Default: $STATE_DIRECTORY, else `.dev` under
+    --dev, else none."""
+    allowed_origins: list[str] = field(default_factory=list)
+    """Origins (`https://app.example`) of the pages that may use the server; same host always."""
+    allowed_hosts: list[str] = field(default_factory=list)
+    """Host names that requests may ask for; empty: any, but only local ones where only this machine
+    gets in, or under dev."""
+    trusted_proxies: list[str] = field(default_factory=list)
+    """Addresses whose X-Real-IP and X-Forwarded-For are believed."""
+    drain_s: Positive = 10.0
+    """How long SIGTERM takes to close all sockets, in waves."""
+    plugins_dir: str | None = None
+    """Folder of further plugin files."""
+    conformance_echo: bool = False
+    """Mount /ws/_echo, which sends each message back (protocol conformance suites)."""
+
+
+class RoleSettings(Section, frozen=True, kw_only=True):
+    """What a token's `role` claim allows."""
+
+    can: list[str] = field(default_factory=list)
+
+
+class AuthSettings(Section, frozen=True, kw_only=True):
+    """Keys, and what is asked of a token."""
+
+    secrets: list[str] = field(default_factory=list)
+    """HS256 secrets of at least 32 bytes, newest first; the first one signs socket tokens."""
+    secret_files: list[str] = field(default_factory=list)
+    """Files with one secret each, before `secrets` in order."""
+    public_key_files: list[str] = field(default_factory=list)
+    """PEM public keys of the app's tokens: RSA for RS256, EC P-256 for ES256, Ed25519 for EdDSA."""
+    jwks_file: str | None = None
+    jwks_url: str | None = None
+    jwks_refresh_s: Positive = 300.0
+    key_overlap_s: Positive = 3600.0
+    """How long a key that left the JWKS or the settings (on reload) is still accepted."""
+    cookie: str = "accessToken"
+    socket_ttl_s: Positive = 3600.0
+    grace_s: NotNegative = 25.0
+    """How long a socket outlives its token's expiry, so that a refresh can still arrive."""
+    warning_s: Positive = 60.0
+    """How long before a token's expiry `token_expiring` is sent."""
+    leeway_s: NotNegative = 5.0
+    """Clock difference allowed for `nbf` and `iat`; `exp` has none."""
+    require_audience: bool = False
+    """Refuse tokens without audience at /ws/ (apps that mint their own then must set it)."""
+    require_grants: bool = False
+    """Refuse tokens without `povs`; otherwise such a token may see every PoV."""
+    roles: dict[str, RoleSettings] = field(default_factory=dict)
+    revocation_s: Positive = 30 * 86400.0
+    """How long a revocation is kept: no token should be valid for longer."""
+    verified_cache: Count = 50_000
+    """How many verified tokens are remembered."""
+
+
+class LimitSettings(Section, frozen=True, kw_only=True):
+    """Bounds, so that no client can take what belongs to others."""
+
+    message_bytes: Count = 64 * 1024
+    details_bytes: Count = 16 * 1024
+    subscriptions: Count = 200
+    """Per connection."""
+    connections: Annotated[int, Meta(ge=0)] = 0
+    """All sockets; 0: the open-file limit less 64."""
+    connections_per_user: Count = 64
+    devices_per_user: Count = 16
+    message_rate: Rate = "50/s"
+    """Messages of one connection, with a burst of twice that."""
+    control_rate: Rate = "200/s"
+    """Pings, pongs and small fragments of one connection, with a burst of five times that; past it
+    the connection is closed."""
+    rejected_messages: Count = 500
+    """By how many rate-limited messages may outnumber the others; then the connection is closed."""
+    inbox_messages: Count = 64
+    """Messages of one connection that wait for a slow handler; then its socket is not read."""
+    handler_deadline_s: Positive = 5.0
+    handshake_s: Positive = 10.0
+    """How long a request may take to arrive, a handshake too."""
+    keepalive_s: Positive = 75.0
+    """How long an HTTP connection waits for its next request."""
+    queue_bytes: Count = 1024 * 1024
+    """Bytes that wait for one slow client."""
+    queue_slow_bytes: Count = 256 * 1024
+    queue_slow_s: Positive = 5.0
+    """A client with more than queue_slow_bytes waiting for this long is closed."""
+    publish_batch: Count = 1000
+    publish_bytes: Count = 4 * 1024 * 1024
+    """Body of one HTTP request."""
+    types: list[str] | None = None
+    """Activity types that may be published; none: any."""
+    actions: list[str] | None = None
+    token_rate: Rate = "20/s"  # noqa: S105  (a rate, no secret)
+    """Token requests of one address."""
+
+
+class PingSettings(Section, frozen=True, kw_only=True):
+    """Health of connections."""
+
+    interval_s: Positive = 25.0
+    timeout_s: Positive = 10.0
+
+
+class EngineSettings(Section, frozen=True, kw_only=True):
+    """Where activities are kept."""
+
+    url: str = "sqlite://"
+    """`sqlite:///path`; `sqlite://`: `pov-rt.db` in server.data; `memory://`: nothing is kept."""
+    max_entries: Count = 10_000
+    """Entries kept per topic."""
+    max_age_s: Positive = 7 * 86400.0
+    max_topics: Count = 1_000_000
+    max_marks: Count = 1_000_000
+    """Watermarks of all users."""
+    mark_age_s: Positive = 30 * 86400.0
+    """How long a device's watermark is kept that nobody uses."""
+    id_window_s: Positive = 86400.0
+    """How long a publisher's ids are remembered, so that a retry is no second activity."""
+    max_ids: Count = 1_000_000
+    """Ids that `memory://` remembers; past that the oldest are forgotten before their time."""
+    backlog_bytes: Count = 64 * 1024 * 1024
+    """What may wait for a slow disk; past that publishers are told to come back later."""
+
+
+class LogSettings(Section, frozen=True, kw_only=True):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "text"] = "auto"
+    """auto: text on a terminal, JSON lines elsewhere."""
+    blocked_loop_s: Positive = 0.25
+    """A handler that holds the event loop for longer is named in the log."""
+
+
+class Settings(Section, frozen=True, kw_only=True):
+    """All settings. `plugins.NAME` is checked by that plugin's own options class."""
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    auth: AuthSettings = field(default_factory=AuthSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    ping: PingSettings = field(default_factory=PingSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    plugins: dict[str, dict[str, Any]] = field(default_factory=dict)
+    dev: bool = False
+    """Development: makes and keeps a secret, allows any localhost origin, serves the console."""
+
+
+DATABASE = "pov-rt.db"
+"""The database's name in the folder `server.data`."""
+
+ENGINES = ("memory", "sqlite")
+"""Schemes that engine.url may have."""
+
+MIN_SECRET_BYTES = 32
+"""RFC 7518, section 3.2: an HS256 key has at least the size of the hash output."""
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the text says which, where it came from, and what would be right."""
+
+
+def find_problems(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield the name of each setting that cannot work, and what is wrong and would be right."""
+    yield from _find_server_problems(settings.server)
+    yield from _find_key_problems(settings.auth, dev=settings.dev)
+    yield from _find_limit_problems(settings.limits)
+    if settings.auth.warning_s >= settings.auth.socket_ttl_s:
+        yield (
+            "auth.warning_s",
+            "must be below auth.socket_ttl_s, or each new token is as good as old",
+        )
+    scheme = settings.engine.url.partition("://")[0]
+    if scheme not in ENGINES:
+        yield "engine.url", f"there is no engine {scheme!r}; there are: {', '.join(ENGINES)}"
+    elif scheme == "sqlite" and database_path(settings) is None:
+        yield (
+            "engine.url",
+            "names no file: set server.data (or --data) to a folder, write sqlite:///path, or "
+            "memory:// to keep nothing",
+        )
+
+
+def database_path(settings: Settings) -> Path | None:
+    """Return the file of a `sqlite://` engine; None if neither the URL nor a folder names one."""
+    named = unquote(settings.engine.url.partition("://")[2])
+    if named:
+        return Path(named)
+    return Path(settings.server.data, DATABASE) if settings.server.data else None
+
+
+_HOST = r"(?:[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])"
+_HOST_NAME = re.compile(_HOST)
+_ORIGIN = re.compile(rf"[a-z][a-z0-9+.-]*://{_HOST}(?::[0-9]{{1,5}})?")
+_DEFAULT_PORT = re.compile(r"http://.*:80|https://.*:443")
+
+
+def _find_server_problems(server: ServerSettings) -> Iterator[tuple[str, str]]:
+    for origin in server.allowed_origins:
+        # Compared with what browsers send, byte for byte: anything else would never match.
+        if not _ORIGIN.fullmatch(origin) or _DEFAULT_PORT.fullmatch(origin):
+            yield (
+                "server.allowed_origins",
+                f"{origin!r} is no origin; write scheme://host or scheme://host:port as browsers "
+                "send it: in lower case, without path, '*' or default port",
+            )
+    for host in server.allowed_hosts:
+        if not _HOST_NAME.fullmatch(host):
+            yield (
+                "server.allowed_hosts",
+                f"{host!r} is no host name; write it like 'rt.example', in lower case, "
+                "without scheme, port or '*'",
+            )
+    for proxy in server.trusted_proxies:
+        if not _is_address(proxy):
+            yield "server.trusted_proxies", f"{proxy!r} is no IP address like '10.0.0.2'"
+    listens = (server.host, server.port)
+    if server.port and server.unix is None and listens == (server.admin_host, server.admin_port):
+        yield "server.admin_port", "is also server.port; they need a port each"
+
+
+def _find_key_problems(auth: AuthSettings, *, dev: bool) -> Iterator[tuple[str, str]]:
+    remedy = "make a secret with: openssl rand -base64 48"
+    for index, secret in enumerate(auth.secrets):
+        size = len(secret.encode("utf-8", "surrogateescape"))
+        if size < MIN_SECRET_BYTES:
+            yield (
+                "auth.secrets",
+                f"[{index}] has {size} bytes; HS256 needs at least {MIN_SECRET_BYTES}; {remedy}",
+            )
+    url = auth.jwks_url
+    if url is not None and not _is_safe_url(url):
+        yield (
+            "auth.jwks_url",
+            "must be an https:// URL: whoever can change the answer can sign tokens "
+            "(http:// is accepted from this machine only)",
+        )
+    if not dev and not (auth.secrets or auth.secret_files or auth.public_key_files):
+        if auth.jwks_file is None and url is None:
+            yield (
+                "auth.secrets",
+                "there is no key to check tokens with; set auth.secrets or auth.secret_files to "
+                f"the secret of the app's tokens ({remedy}), or auth.public_key_files, "
+                "auth.jwks_file or auth.jwks_url; to try things out, start with --dev",
+            )
+
+
+def _find_limit_problems(limits: LimitSettings) -> Iterator[tuple[str, str]]:
+    if limits.queue_slow_bytes >= limits.queue_bytes:
+        yield "limits.queue_slow_bytes", f"must be below limits.queue_bytes, {limits.queue_bytes}"
+    if limits.details_bytes >= limits.message_bytes:
+        yield (
+            "limits.details_bytes",
+            f"must be below limits.message_bytes, {limits.message_bytes}, to fit into a message",
+        )
+    for name in ("message_rate", "control_rate", "token_rate"):
+        try:
+            parse_rate(getattr(limits, name))
+        except ValueError as error:
+            yield f"limits.{name}", str(error)
+
+
+def _is_safe_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        return False
+    if not host or parts.scheme not in ("http", "https"):
+        return False
+    return parts.scheme == "https" or host == "localhost" or _is_loopback(host)
+
+
+def _is_loopback(host: str) -> bool:
+    return _is_address(host) and ip_address(host).is_loopback
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True

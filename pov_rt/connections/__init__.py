@@ -1,0 +1,1 @@
+"""One client, all of them, and when something is due for them."""

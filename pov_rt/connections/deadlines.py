@@ -1,0 +1,128 @@
+"""Keeps watch over connections: silent ones are pinged and dropped, expired ones are closed.
+
+One sweep a second looks only at what is due: deadlines lie in buckets of a second each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pov_rt.config.settings import AuthSettings, PingSettings
+from pov_rt.connections.connection import Connection
+from pov_rt.protocol.encoding import encode
+from pov_rt.protocol.errors import CloseCode
+from pov_rt.protocol.messages import TokenExpiring
+from pov_rt.runtime.clock import Clock, rfc3339
+
+SPREAD = 0.1
+"""How much of the ping interval is left to chance, so that a storm of arrivals does not return."""
+
+
+class Wheel:
+    """Connections by the second in which something is due; each is in it at most once."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, set[Connection]] = {}
+        self._due: dict[Connection, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def put(self, connection: Connection, at: float) -> None:
+        """Make the connection due at this instant and no other."""
+        self.remove(connection)
+        second = int(at) + 1
+        self._buckets.setdefault(second, set()).add(connection)
+        self._due[connection] = second
+
+    def remove(self, connection: Connection) -> None:
+        """Take the connection out."""
+        second = self._due.pop(connection, None)
+        if second is not None:
+            bucket = self._buckets[second]
+            bucket.discard(connection)
+            if not bucket:
+                del self._buckets[second]
+
+    def take_due(self, now: float) -> list[Connection]:
+        """Take out and return what is due, the longest overdue first."""
+        # There are at most as many buckets as seconds to the last deadline, some thousands.
+        seconds = sorted(second for second in self._buckets if second <= now)
+        due = [connection for second in seconds for connection in self._buckets.pop(second)]
+        for connection in due:
+            del self._due[connection]
+        return due
+
+
+class Health:
+    """The deadlines of all connections. Owner: the server."""
+
+    def __init__(
+        self,
+        pings: PingSettings,
+        auth: AuthSettings,
+        clock: Clock,
+        close: Callable[[Connection, CloseCode], None],
+    ) -> None:
+        self._pings = pings
+        self._auth = auth
+        self._clock = clock
+        self._close = close
+        self._silence = Wheel()
+        self._tokens = Wheel()
+
+    def add(self, connection: Connection) -> None:
+        """Watch a new connection."""
+        self._await_ping(connection, 0.0)
+        self.renew(connection)
+
+    def renew(self, connection: Connection) -> None:
+        """Take over a connection's new expiry."""
+        connection.warned = False
+        self._tokens.put(connection, connection.expires_at - self._auth.warning_s)
+
+    def remove(self, connection: Connection) -> None:
+        """Watch a connection no longer."""
+        self._silence.remove(connection)
+        self._tokens.remove(connection)
+
+    def reload(self, auth: AuthSettings) -> None:
+        """Take over changed settings, for deadlines set from now on."""
+        self._auth = auth
+
+    def sweep(self, now: float) -> None:
+        """Do what is due; `now` is monotonic."""
+        for connection in self._silence.take_due(now):
+            self._check_silence(connection, now)
+        for connection in self._tokens.take_due(now):
+            self._check_token(connection, now)
+
+    def _await_ping(self, connection: Connection, waited_s: float) -> None:
+        spread = 1 + SPREAD * (2 * self._clock.random() - 1)
+        connection.pinged = False
+        self._silence.put(
+            connection, self._clock.monotonic() + self._pings.interval_s * spread - waited_s
+        )
+
+    def _check_silence(self, connection: Connection, now: float) -> None:
+        heard = connection.transport.heard()
+        if not connection.pinged:
+            connection.pinged = True
+            connection.transport.ping()
+            self._silence.put(connection, now + self._pings.timeout_s)
+        elif heard:
+            self._await_ping(connection, min(self._pings.timeout_s, self._pings.interval_s / 2))
+        else:
+            self._close(connection, CloseCode.PING_TIMEOUT)
+
+    def _check_token(self, connection: Connection, now: float) -> None:
+        end = connection.expires_at + self._auth.grace_s
+        if now >= end:
+            self._close(connection, CloseCode.TOKEN)
+            return
+        if not connection.warned:
+            connection.warned = True
+            if connection.v1:
+                expires_at = rfc3339(connection.identity.expires_at)
+                connection.send(encode(TokenExpiring(expires_at=expires_at)))
+        self._tokens.put(connection, end)

@@ -1,0 +1,143 @@
+"""Who is connected to this node, and how nodes reach a user or connection wherever it is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from pov_rt.auth.revocations import Revocation
+from pov_rt.auth.tokens import Identity
+from pov_rt.config.settings import LimitSettings
+from pov_rt.connections.connection import Connection
+from pov_rt.engine.base import Signals
+from pov_rt.protocol.encoding import encode
+from pov_rt.protocol.errors import CloseCode, LimitExceeded
+from pov_rt.protocol.topics import NODES
+
+log = logging.getLogger(__name__)
+
+
+class Command(msgspec.Struct, omit_defaults=True):
+    """What one node tells the others: close or send to these connections, or refuse tokens."""
+
+    user: str | None = None
+    connection: str | None = None
+    message: str | None = None
+    close: str | None = None
+    revoke: Revocation | None = None
+
+
+_decode = msgspec.json.Decoder(Command).decode
+
+
+class Register:
+    """The connections of one node. Owner: the server."""
+
+    def __init__(
+        self,
+        signals: Signals,
+        limits: LimitSettings,
+        *,
+        settle: Callable[[Connection], None],
+        close: Callable[[Connection, CloseCode], None],
+        revoke: Callable[[Revocation], None],
+    ) -> None:
+        self._signals = signals
+        self._limits = limits
+        self._settle = settle
+        self._close = close
+        self._revoke = revoke
+        self._by_id: dict[str, Connection] = {}
+        self._by_user: dict[str, dict[str, Connection]] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def get(self, connection_id: str) -> Connection | None:
+        """Return a connection of this node."""
+        return self._by_id.get(connection_id)
+
+    def all(self) -> list[Connection]:
+        """Return every connection."""
+        return list(self._by_id.values())
+
+    def of(self, user_id: str) -> list[Connection]:
+        """Return a user's connections."""
+        return list(self._by_user.get(user_id, {}).values())
+
+    def check_room(self, identity: Identity, device: str) -> None:
+        """Raise `LimitExceeded` if the user has as many connections or devices as are allowed."""
+        mine = self._by_user.get(identity.user_id)
+        if mine is None:
+            return
+        if len(mine) >= self._limits.connections_per_user:
+            raise LimitExceeded(
+                f"This user already has {len(mine)} connections; close one", retry_after_s=5.0
+            )
+        devices = {connection.device for connection in mine.values()}
+        if device not in devices and len(devices) >= self._limits.devices_per_user:
+            raise LimitExceeded(f"This user already has {len(devices)} devices", field="device")
+
+    def add(self, connection: Connection) -> None:
+        """Enter a connection."""
+        self._by_id[connection.id] = connection
+        self._by_user.setdefault(connection.identity.user_id, {})[connection.id] = connection
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection; nothing happens if it was not entered."""
+        if self._by_id.pop(connection.id, None) is None:
+            return
+        user_id = connection.identity.user_id
+        mine = self._by_user[user_id]
+        del mine[connection.id]
+        if not mine:
+            del self._by_user[user_id]
+
+    def send_user(self, user_id: str, body: bytes) -> None:
+        """Send one encoded message to every connection of a user, on all nodes."""
+        self._tell_all(Command(user=user_id, message=body.decode()))
+
+    def revoke(self, revocation: Revocation) -> None:
+        """Refuse tokens, and close the connections that have one, on all nodes."""
+        self._tell_all(Command(revoke=revocation))
+
+    def disconnect(
+        self, *, user_id: str | None, connection_id: str | None, code: CloseCode
+    ) -> None:
+        """Close a user's connections, or one, on all nodes."""
+        if user_id is None and connection_id is None:
+            raise ValueError("disconnect needs a user_id or a connection_id")
+        self._tell_all(Command(user=user_id, connection=connection_id, close=code.name))
+
+    def hear(self, body: bytes) -> None:
+        """Carry out what another node says."""
+        try:
+            command = _decode(body)
+        except msgspec.DecodeError as error:
+            log.warning("another node said something unknown: %s", error)
+            return
+        self._carry_out(command)
+
+    def _tell_all(self, command: Command) -> None:
+        self._carry_out(command)
+        self._signals.send(NODES, encode(command))
+
+    def _carry_out(self, command: Command) -> None:
+        if command.revoke is not None:
+            self._revoke(command.revoke)
+        for connection in list(self._matching(command)):
+            if command.message is not None and not connection.plain:
+                self._settle(connection)
+                connection.send(command.message.encode())
+            if command.close is not None:
+                self._close(connection, CloseCode[command.close])
+
+    def _matching(self, command: Command) -> Iterable[Connection]:
+        if command.connection is not None:
+            connection = self._by_id.get(command.connection)
+            if connection and command.user in (None, connection.identity.user_id):
+                yield connection
+        elif command.user is not None:
+            yield from self.of(command.user)

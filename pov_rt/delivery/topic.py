@@ -1,0 +1,304 @@
+"""One topic's subscribers on this node, and what waits to be sent to them.
+
+What one turn of the event loop publishes is joined once per group and leaves in one send per
+connection. A connection that must get its share earlier (`settle`) or not all of it (`spare`), or
+has been there for a part of it only, is remembered as special until the end of the turn; the others
+are sent to in a tight loop. What goes to many leaves over several turns (`Outbox`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
+
+from pov_rt.connections.connection import Connection
+from pov_rt.delivery.filters import Only, read_head
+from pov_rt.delivery.pieces import Outbox, Shares, chunks
+from pov_rt.delivery.ring import Progress, Ring
+from pov_rt.protocol.topics import wire_id
+
+TURN_SENDS = 128
+"""To how many connections one turn of the loop sends, in about 1 ms; to as many each of those with
+few subscribers, those with many, and those who catch up."""
+
+Send = Callable[[bytes], None]
+
+
+class Pending(NamedTuple):
+    """A frame that waits for the end of the turn; `spare` is the connection not to send it to.
+
+    That one gets `instead` in its place. `body` is the stored activity, for filters to look at;
+    None makes it a signal.
+    """
+
+    frame: bytes
+    body: bytes | None
+    spare: Connection | None = None
+    instead: bytes = b""
+
+
+GroupKey = tuple[bool, Only | None]
+"""What its members have in common: whether they know the first block of the contract alone, and so
+get no signals, and what they want."""
+
+
+class Topic:
+    """A topic with subscribers on this node. Owner: the hub.
+
+    `kind` is the first part of its name. `offset` is the newest entry that was taken over from the
+    engine, `seen` the newest that was told while none could be taken over. `catching_up` has the
+    connections that are not live. `ring` has its newest frames while somebody missed some. `only`
+    has the filters, None without any; `positioned` is the offset that their subscribers were told.
+    `outbox` has what was flushed and may not have been sent yet.
+    """
+
+    __slots__ = (
+        "catching_up",
+        "epoch",
+        "groups",
+        "idle_since",
+        "kind",
+        "name",
+        "offset",
+        "only",
+        "opening",
+        "outbox",
+        "pending",
+        "pending_bytes",
+        "positioned",
+        "repairing",
+        "ring",
+        "seen",
+        "special",
+        "users",
+    )
+
+    def __init__(self, name: str, outbox: Outbox) -> None:
+        self.outbox = outbox
+        self.name = name
+        self.kind = name.partition("/")[0]
+        self.epoch = ""
+        self.offset = 0
+        self.seen = 0
+        self.opening: asyncio.Task[None] | None = None
+        self.repairing = False
+        # The values are the transports' bound send methods.
+        self.groups: dict[GroupKey, dict[Connection, Send]] = {}
+        self.only: dict[Connection, Only] | None = None
+        self.positioned = 0
+        self.catching_up: dict[Connection, Progress] = {}
+        self.ring: Ring | None = None
+        self.pending: list[Pending] = []
+        self.pending_bytes = 0
+        self.special: dict[Connection, int] = {}
+        self.users = 0
+        self.idle_since: float | None = None
+
+    @property
+    def is_subscription(self) -> bool:
+        """Whether a client subscribed to it: not its inbox, nor a plugin's channel."""
+        return self.kind in ("pov", "team")
+
+    @property
+    def has_log(self) -> bool:
+        """Whether what its subscribers get can be replayed: not so a plugin's channel."""
+        return self.is_subscription or self.kind == "user"
+
+    @property
+    def wire_id(self) -> str:
+        """What clients call it: the PoV's id, or `*`."""
+        return wire_id(self.name)
+
+    @property
+    def live(self) -> list[Connection]:
+        """The connections that get everything as it happens."""
+        return [connection for group in self.groups.values() for connection in group]
+
+    @property
+    def has_listeners(self) -> bool:
+        """Whether anybody gets signals."""
+        return any(group for (plain, _), group in self.groups.items() if not plain)
+
+    def group(self, connection: Connection) -> dict[Connection, Send]:
+        """Return the group that the connection belongs to."""
+        key = connection.plain, self.filter_of(connection)
+        group = self.groups.get(key)
+        if group is None:
+            group = self.groups[key] = {}
+        return group
+
+    def filter_of(self, connection: Connection) -> Only | None:
+        """Return what a connection wants, None for everything."""
+        return self.only.get(connection) if self.only is not None else None
+
+    def set_filter(self, connection: Connection, only: Only | None) -> None:
+        """Change what a connection wants, from here on."""
+        if only == self.filter_of(connection):
+            return
+        self.settle(connection)
+        send = self.leave_group(connection)
+        if only is not None:
+            if self.only is None:
+                self.only = {}
+            self.only[connection] = only
+        elif self.only is not None:
+            del self.only[connection]
+        if send is not None:
+            self.group(connection)[connection] = send
+
+    def leave_group(self, connection: Connection) -> Send | None:
+        """Take a connection out of its group; return its send method if it was there."""
+        key = connection.plain, self.filter_of(connection)
+        group = self.groups.get(key)
+        if group is None:
+            return None
+        send = group.pop(connection, None)
+        if not group and key[1] is not None:
+            del self.groups[key]  # there may be as many filters as subscribers
+        return send
+
+    def go_live(self, connection: Connection) -> None:
+        """Deliver to a connection that has everything up to `offset`."""
+        del self.catching_up[connection]
+        if self.only is not None and connection in self.only:
+            self.positioned = -1  # it is told its position, whatever the others were
+        if self.pending:
+            self.special[connection] = len(self.pending)
+        self.group(connection)[connection] = connection.transport.send
+
+    def hold(self, connection: Connection, offset: int) -> None:
+        """Deliver nothing live to a connection until it has caught up from `offset`."""
+        self.settle(connection)
+        self.special.pop(connection, None)
+        self.leave_group(connection)
+        self.catching_up[connection] = Progress(offset)
+
+    def delivered(self, connection: Connection) -> int:
+        """Return up to which offset a connection was sent everything."""
+        progress = self.catching_up.get(connection)
+        return self.offset if progress is None else progress.offset
+
+    def remove(self, connection: Connection) -> None:
+        """Send a connection its share of what waits, and nothing after it."""
+        self.settle(connection)
+        self.leave_group(connection)
+        self.catching_up.pop(connection, None)
+        self.special.pop(connection, None)
+        if self.only is not None:
+            self.only.pop(connection, None)
+
+    def settle(self, connection: Connection) -> None:
+        """Send a connection now what waits for it."""
+        if self.outbox:
+            self.outbox.settle(connection)
+        if self.pending and connection in self.group(connection):
+            self._send_share(connection, self.pending[self.special.get(connection, 0) :])
+            self.special[connection] = len(self.pending)
+
+    def flush(self, shares: Shares | None = None) -> int:
+        """Send everything that waits, or add it to the shares; return the number of messages."""
+        if not self.pending:
+            return 0
+        # Taken first: whatever happens, nothing is sent twice, nor waits for ever.
+        pending, self.pending, self.pending_bytes = self.pending, [], 0
+        special, self.special = self.special, {}
+        for item in pending:
+            if item.spare is not None:
+                special.setdefault(item.spare, 0)
+        sent = 0
+        for key, group in self.groups.items():
+            if group:
+                sent += self._send_group(group, _select(pending, key), special, shares)
+        for connection, start in special.items():
+            self._send_share(connection, pending[start:], shares)
+        return sent
+
+    def _send_group(
+        self,
+        group: dict[Connection, Send],
+        frames: Sequence[bytes],
+        special: Collection[Connection],
+        shares: Shares | None,
+    ) -> int:
+        ready = tuple(chunks(frames))
+        if shares is not None:
+            if special or shares:
+                for connection in group:
+                    if connection not in special:
+                        shares[connection] = shares.get(connection, ()) + ready
+            else:
+                shares.update(dict.fromkeys(group, ready))
+        elif special:
+            for connection, send in group.items():
+                if connection not in special:
+                    for data in ready:
+                        send(data)
+        else:
+            for data in ready:
+                for send in group.values():
+                    send(data)
+        return len(frames) * len(group)
+
+    def _send_share(
+        self, connection: Connection, pending: Sequence[Pending], shares: Shares | None = None
+    ) -> None:
+        send = self.group(connection).get(connection)
+        if send is None:
+            return
+        key = connection.plain, self.filter_of(connection)
+        mine: list[bytes] = []
+        for item in pending:
+            if item.spare is connection:
+                mine += [item.instead] if item.instead else []
+            else:
+                mine += _select([item], key)
+        if shares is not None:
+            shares[connection] = shares.get(connection, ()) + tuple(chunks(mine))
+            return
+        for data in chunks(mine):
+            send(data)
+
+
+def _select(waiting: Sequence[Pending], key: GroupKey) -> list[bytes]:
+    """Return the frames that are for a group."""
+    plain, only = key
+    if only is None:
+        if plain:
+            return [item.frame for item in waiting if item.body is not None]
+        return [item.frame for item in waiting]
+    return [
+        item.frame
+        for item in waiting
+        if (not plain if item.body is None else only.wants(read_head(item.body)))
+    ]
+
+
+def choose(
+    dirty: Sequence[Topic], sends: int, *, is_free: bool
+) -> tuple[list[Topic], list[Topic], list[Topic]]:
+    """Return the topics with few subscribers to serve now, those with many, and those to wait.
+
+    `dirty` begins with the longest waiting. The newest go first, or what happens on one PoV would
+    wait for all that a plugin's timer has to tell hundreds of others; a quarter of the sends, at
+    least, is for the oldest. Those with many subscribers are served when it `is_free`.
+    """
+    few, many, later = dict[Topic, None](), list[Topic](), list[Topic]()
+    left = sends
+    for topic in reversed(dirty):
+        if topic.users > left:
+            break
+        left -= topic.users
+        few[topic] = None
+    left = max(left, sends // 4)
+    for topic in dirty:
+        if topic in few:
+            continue
+        if topic.users <= left:
+            left -= topic.users
+            few[topic] = None
+        elif topic.users > sends and is_free:
+            many.append(topic)
+        else:
+            later.append(topic)
+    return list(few), many, later

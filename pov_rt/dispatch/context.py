@@ -1,0 +1,294 @@
+"""A connection as handlers see it: what implements `context.Context`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from pov_rt.activities.inbox import acked
+from pov_rt.activities.publishing import Published, may_publish, publisher_of
+from pov_rt.auth.grants import Grants
+from pov_rt.auth.tokens import Identity
+from pov_rt.connections.connection import Connection
+from pov_rt.delivery.filters import Only, Since
+from pov_rt.dispatch.host import PluginHost, may_subscribe, topic_name
+from pov_rt.engine.base import Position
+from pov_rt.plugin.interfaces import Subscribed
+from pov_rt.protocol.encoding import RequestIdValue, encode, encode_reply
+from pov_rt.protocol.errors import (
+    EpochChanged,
+    Forbidden,
+    InvalidActivity,
+    InvalidMessage,
+    LimitExceeded,
+    TokenExpired,
+    Unavailable,
+)
+from pov_rt.protocol.messages import Message, NewActivity
+from pov_rt.protocol.topics import TEAM_FEED
+from pov_rt.runtime.containment import contain
+
+
+class ConnectionContext:
+    """One connection during one message, as a handler sees it; implements `context.Context`."""
+
+    __slots__ = ("_connection", "answered", "host", "joining", "request_id", "starting")
+
+    def __init__(self, host: PluginHost, connection: Connection) -> None:
+        self.host = host
+        self.answered = False
+        self.request_id: RequestIdValue = UNSET
+        self.starting: list[str] | None = None
+        self.joining: set[str] | None = None
+        self._connection = connection
+
+    @property
+    def state(self) -> Any:
+        """What the plugin's lifespan yielded."""
+        return self.host.state
+
+    @property
+    def user(self) -> Identity:
+        """Who is connected."""
+        return self._connection.identity
+
+    @property
+    def grants(self) -> Grants:
+        """What the token allows now."""
+        return self._connection.identity.grants
+
+    @property
+    def device(self) -> str:
+        """The user's device."""
+        return self._connection.device
+
+    @property
+    def connection_id(self) -> str:
+        """The connection's id."""
+        return self._connection.id
+
+    @property
+    def subprotocol(self) -> bool:
+        """Whether the client speaks `pov-rt.v1`."""
+        return self._connection.v1
+
+    @property
+    def remote_ip(self) -> str:
+        """The client's address."""
+        return self._connection.remote_ip
+
+    @property
+    def user_agent(self) -> str:
+        """The client's User-Agent header."""
+        return self._connection.user_agent
+
+    def subscribed(self, pov_id: str) -> bool:
+        """Tell whether this connection is subscribed to the PoV."""
+        return topic_name(self.grants, pov_id) in self._connection.topics
+
+    async def subscribe(
+        self, pov_id: str, since: Since | None = None, only: Only | None = None
+    ) -> Subscribed:
+        """Subscribe this connection."""
+        services, connection = self.host.services, self._connection
+        if pov_id != TEAM_FEED:
+            try:
+                services.seen.check(pov_id, "povId")
+            except InvalidActivity as error:
+                raise InvalidMessage(field="povId", detail=error.message) from None
+        self._check_subscribe(pov_id)
+        if self.host.ask_before_subscribe is not None:
+            await self.host.ask_before_subscribe(pov_id, connection)
+            self._check_subscribe(pov_id)  # another token may have come meanwhile
+        name = topic_name(self.grants, pov_id)
+        # A handler may subscribe to several at a time: what is on its way counts, too.
+        if self.joining is None:
+            self.joining = set()
+        is_new = name not in connection.topics and name not in self.joining
+        if is_new:
+            subscriptions = sum(topic.is_subscription for topic in connection.topics.values())
+            if subscriptions + len(self.joining) >= services.limits.subscriptions:
+                raise LimitExceeded(
+                    f"A connection has at most {services.limits.subscriptions} subscriptions",
+                    field="povId",
+                )
+            self.joining.add(name)
+        try:
+            joined = await services.hub.join(connection, name, since, only or None)
+        finally:
+            if is_new:
+                self.joining.discard(name)
+        if topic_name(self.grants, pov_id) != name or not may_subscribe(self.grants, pov_id):
+            # The token was replaced meanwhile, by one that did not see this subscription to end it.
+            services.hub.leave(connection, name)
+            raise _not_covered()
+        if self.starting is None:
+            self.starting = []
+        self.starting.append(name)
+        if is_new and not connection.closed:
+            services.subscribed(pov_id, connection)
+        return Subscribed(
+            pov_id,
+            joined.top.epoch,
+            joined.top.offset,
+            joined.top.oldest,
+            services.guarantee,
+            joined.recovered,
+            joined.missed,
+        )
+
+    def _check_subscribe(self, pov_id: str) -> None:
+        if not may_subscribe(self.grants, pov_id):
+            raise _not_covered()
+
+    async def cursor(self, pov_id: str) -> Position | None:
+        """Return up to where this device acknowledged the PoV; None if it never did."""
+        with suppress(Unavailable):  # a full disk can be read; the next use enters the device
+            await self._remember_device()
+        return await self.host.marks.get(self.topic(pov_id), self.user.user_id, acked(self.device))
+
+    async def acknowledge(self, position: Position, pov_id: str | None = None) -> Position:
+        """Move this device's cursor on the PoV, or on the user's inbox; return where it is."""
+        await self._remember_device()
+        user_id = self.user.user_id
+        topic = self.host.inbox(user_id) if pov_id is None else self.topic(pov_id)
+        return await self.host.marks.advance(topic, user_id, acked(self.device), position)
+
+    def topic(self, pov_id: str) -> str:
+        """Return the engine's name for a PoV, or for the feed of the user's team."""
+        return topic_name(self.grants, pov_id)
+
+    def delivered(
+        self, offset: int, pov_id: str | None = None, epoch: str | UnsetType = UNSET
+    ) -> Position:
+        """Return the position of an offset that this connection was sent."""
+        name = self.host.inbox(self.user.user_id) if pov_id is None else self.topic(pov_id)
+        sent = self.host.services.hub.delivered_to(self._connection, name)
+        if sent is None:
+            raise Forbidden("Subscribe first", field="povId")
+        if epoch is not UNSET and epoch != sent.epoch:
+            raise EpochChanged(field="epoch")
+        if offset > sent.offset:
+            raise InvalidMessage(
+                field="offset", detail=f"This connection was sent no more than {sent.offset}"
+            )
+        return Position(sent.epoch, offset)
+
+    def follow_inbox(self) -> None:
+        """Deliver the user's notifications from now on."""
+        self.host.services.inboxes.follow(self._connection)
+
+    async def _remember_device(self) -> None:
+        """Enter the device among the user's, which are forgotten when unused for long."""
+        connection, services = self._connection, self.host.services
+        if connection.remembered:
+            return
+        name = f"devices/{self.user.user_id}"
+        known = await services.engine.sets.members(name)
+        if self.device not in known and len(known) >= services.limits.devices_per_user:
+            raise LimitExceeded(f"This user already has {len(known)} devices", field="device")
+        expires_at = services.clock.time() + services.mark_age_s
+        await services.engine.sets.add(name, self.device, expires_at=expires_at)
+        connection.remembered = True
+
+    def unsubscribe(self, pov_id: str) -> bool:
+        """Unsubscribe; return whether it was subscribed."""
+        return self.host.services.leave(self._connection, topic_name(self.grants, pov_id))
+
+    async def listen(self, pov_id: str) -> None:
+        """Have this connection get what the plugin broadcasts to listeners."""
+        hub, name = self.host.services.hub, self.host.channel(pov_id)
+        self._check_listen(pov_id)
+        if name in self._connection.topics:
+            return
+        await hub.join(self._connection, name)
+        try:
+            self._check_listen(pov_id)  # the subscription may have ended meanwhile
+        except Forbidden:
+            hub.leave(self._connection, name)
+            raise
+        hub.start(self._connection, name)
+
+    def _check_listen(self, pov_id: str) -> None:
+        if not self.grants.may("collaborate"):
+            raise Forbidden("The token does not grant 'collaborate'")
+        if not self.subscribed(pov_id):
+            raise Forbidden("Subscribe first", field="povId")
+
+    def send(self, message: Message) -> None:
+        """Send to this connection, before the reply."""
+        if not self._connection.closed:
+            self.host.services.hub.settle(self._connection)
+            self._connection.send(encode(message))
+
+    def broadcast(self, pov_id: str, message: Message) -> None:
+        """Send to the PoV's subscribers on all nodes."""
+        self.host.broadcast(pov_id, message)
+
+    async def publish(
+        self,
+        activity: NewActivity,
+        *,
+        instead: Callable[[Published], Message] | None = None,
+    ) -> Published:
+        """Publish in the connected user's name."""
+        services, connection = self.host.services, self._connection
+        if services.clock.monotonic() >= connection.expires_at:
+            raise TokenExpired
+        if not self.grants.may("publish"):
+            raise Forbidden("The token does not grant 'publish'")
+        may_publish(self.user, activity)
+        own = msgspec.structs.replace(activity, user_id=self.user.user_id)
+        if instead is None or self.answered:  # a message has one answer
+            publisher = publisher_of(self.user, is_service=False, origin=connection.id)
+            return await services.publishing.publish_one(own, publisher)
+        origin = f"{connection.id}/{services.clock.new_id()}"
+        if own.id is UNSET:
+            own = msgspec.structs.replace(own, id=services.clock.new_id())
+        failures: list[Exception] = []
+        services.hub.expect(origin, connection, self._answer_with(own, instead, failures))
+        try:
+            publisher = publisher_of(self.user, is_service=False, origin=origin)
+            published = await services.publishing.publish_one(own, publisher)
+        finally:
+            self.answered = services.hub.withdraw(origin)
+        if failures:
+            raise failures[0]
+        return published
+
+    def _answer_with(
+        self,
+        own: NewActivity,
+        instead: Callable[[Published], Message],
+        failures: list[Exception],
+    ) -> Callable[[int], bytes]:
+        """Return what encodes the answer once the activity's offset is known.
+
+        It runs where the activity is delivered; what it raises is put aside for the publisher.
+        """
+        topic = self.topic(own.pov_id)
+        sent = self.host.services.hub.delivered_to(self._connection, topic)
+        epoch = sent.epoch if sent is not None else ""
+
+        def answer(offset: int) -> bytes:
+            published = Published(str(own.id), own.pov_id, epoch, offset)
+            try:
+                return self._encode_answer(instead(published))
+            except BaseException as error:
+                failures.append(contain(error))
+                raise
+
+        return answer
+
+    def _encode_answer(self, message: object) -> bytes:
+        if not isinstance(message, Message):
+            raise TypeError(f"`instead` returned {type(message).__name__}; it must be a Message")
+        return encode_reply(message, self.request_id)
+
+
+def _not_covered() -> Forbidden:
+    return Forbidden("The token does not cover this PoV", field="povId")

@@ -1,0 +1,172 @@
+"""Bytes of a message -> decode -> limit -> authorise -> handler (`execution`) -> reply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+from msgspec import UNSET
+
+from pov_rt.config.settings import LimitSettings
+from pov_rt.connections.connection import Connection
+from pov_rt.delivery.hub import Hub
+from pov_rt.dispatch.execution import Execution, HandlerContext
+from pov_rt.protocol.encoding import DECODE_ERRORS, RequestIdValue
+from pov_rt.protocol.errors import (
+    ClientError,
+    CloseCode,
+    Forbidden,
+    InvalidActivity,
+    InvalidMessage,
+    RateLimited,
+    TokenExpired,
+    UnknownType,
+)
+from pov_rt.protocol.faults import find_fault
+from pov_rt.protocol.messages import Message, RequestId, Seen
+from pov_rt.registry.build import Handler, Registry
+from pov_rt.runtime.clock import Clock
+from pov_rt.runtime.limits import Bucket, Rate, parse_rate
+
+FIRST_BLOCK = frozenset({"ping", "pong", "subscribe", "unsubscribe"})
+"""What a client that knows only the first block of the contract sends."""
+
+
+class Dispatcher:
+    """Dispatches the messages of all connections of a server. Owner: the server."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        limits: LimitSettings,
+        clock: Clock,
+        hub: Hub,
+        *,
+        make_context: Callable[[str, Connection], HandlerContext],
+        close: Callable[[Connection, CloseCode], None],
+    ) -> None:
+        self._registry = registry
+        self._handlers = registry.handlers
+        self._decode = registry.decoder.decode
+        self._limits = limits
+        self._rate = parse_rate(limits.message_rate)
+        self._clock = clock
+        self._hub = hub
+        # Hooks that wait could let one publication of a connection get ahead of another.
+        pipelines = not registry.asks_before_publish
+        self._execution = Execution(limits, clock, hub, make_context, pipelines=pipelines)
+        self._run, self._refuse = self._execution.run, self._execution.refuse
+        self._close = close
+        self._by_tag = {handler.tag: handler for handler in registry.handlers.values()}
+        # What anybody may send at any time, such as pings: there is nothing to admit.
+        self._free = frozenset(
+            handler
+            for handler in registry.handlers.values()
+            if (handler.find_povs, handler.spec.grant, handler.rate) == (None, None, None)
+            and handler.tag in FIRST_BLOCK
+        )
+        self._seen = Seen()
+        self.counts = dict.fromkeys(self._by_tag, 0)
+        """Messages handled, by type."""
+        self.errors = self._execution.errors
+        """Errors answered, by code."""
+
+    def new_bucket(self) -> Bucket:
+        """Return a full bucket for a new connection's messages."""
+        return Bucket(self._rate, self._clock.monotonic())
+
+    def receive(self, connection: Connection, payload: bytes, is_text: bool) -> None:
+        """Handle one whole message."""
+        now = self._clock.monotonic()
+        wait = connection.bucket.take(self._rate, now)
+        if wait:
+            self._flooded(connection, payload, wait)
+            return
+        if connection.rejected:
+            connection.rejected -= 1
+        try:
+            if not is_text:
+                raise InvalidMessage
+            message = self._decode(payload)
+        except (ClientError, *DECODE_ERRORS):
+            self._refuse(connection, *self._diagnose(payload, is_text))
+            return
+        handler = self._handlers[message.__class__]
+        if handler not in self._free:
+            try:
+                self._admit(connection, handler, message, now)
+            except ClientError as error:
+                self._refuse(connection, error, message.id)
+                return
+        self.counts[handler.tag] += 1
+        self._run(connection, handler, message)
+
+    async def close(self) -> None:
+        """Cancel what still runs; called after the connections are gone."""
+        await self._execution.close()
+
+    def _admit(
+        self, connection: Connection, handler: Handler, message: Message, now: float
+    ) -> None:
+        """Raise unless this connection may send this message now."""
+        if handler.find_povs is not None:
+            grants = connection.identity.grants
+            for pov_id in handler.find_povs(message):
+                try:
+                    self._seen.check(pov_id, "povId")
+                except InvalidActivity as error:
+                    raise InvalidMessage(field="povId", detail=error.message) from None
+                if not grants.sees(pov_id):
+                    raise Forbidden("The token does not cover this PoV", field="povId")
+        grant = handler.spec.grant
+        if grant is not None:
+            if not connection.identity.grants.may(grant):
+                raise Forbidden(f"The token does not grant '{grant}'")
+            if grant == "publish" and now >= connection.expires_at:
+                raise TokenExpired
+        if handler.rate is not None:
+            self._charge(connection, handler, handler.rate, now)
+        if connection.plain and handler.tag not in FIRST_BLOCK:
+            self._hub.promote(connection)
+
+    def _charge(self, connection: Connection, handler: Handler, rate: Rate, now: float) -> None:
+        """Raise `RateLimited` if a connection sends too many messages of a type."""
+        if connection.buckets is None:
+            connection.buckets = {}
+        bucket = connection.buckets.get(handler.spec.message)
+        if bucket is None:
+            bucket = connection.buckets[handler.spec.message] = Bucket(rate, now)
+        if wait := bucket.take(rate, now):
+            raise RateLimited(retry_after_s=wait)
+
+    def _flooded(self, connection: Connection, payload: bytes, wait: float) -> None:
+        connection.rejected += 1
+        if connection.rejected > self._limits.rejected_messages:
+            self._close(connection, CloseCode.FLOODING)
+            return
+        _, request_id = self._diagnose(payload, is_text=True)
+        self._refuse(connection, RateLimited(retry_after_s=wait), request_id)
+
+    def _diagnose(self, payload: bytes, is_text: bool) -> tuple[ClientError, RequestIdValue]:
+        """Find out what is wrong with a message that did not decode, and its id if it has one.
+
+        Decoding again is the price of the error path alone; msgspec's wording is never read.
+        """
+        if not is_text:
+            return InvalidMessage(detail="Messages are text frames"), UNSET
+        try:
+            value = msgspec.json.decode(payload)
+        except DECODE_ERRORS:
+            return InvalidMessage(detail="This is not JSON"), UNSET
+        if not isinstance(value, dict):
+            return InvalidMessage(detail="A message is a JSON object"), UNSET
+        request_id: RequestIdValue = value.get("id", UNSET)
+        if request_id is not UNSET and find_fault(RequestId, request_id) is not None:
+            request_id = UNSET
+        tag = value.get("type")
+        if not isinstance(tag, str):
+            return InvalidMessage(field="type"), request_id
+        handler = self._by_tag.get(tag)
+        if handler is None:
+            return UnknownType(), request_id
+        return InvalidMessage(field=find_fault(handler.spec.message, value) or None), request_id

@@ -1,0 +1,338 @@
+"""The server as plugins see it: what implements `context.Host`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from pov_rt.activities.digest import Digest, make_digest
+from pov_rt.activities.durable import Durable
+from pov_rt.activities.inbox import Inboxes
+from pov_rt.activities.publishing import Published, Publisher, Publishing
+from pov_rt.auth.grants import Grants, Kind
+from pov_rt.auth.revocations import Revocation
+from pov_rt.auth.tokens import Identity, Tokens
+from pov_rt.config.settings import LimitSettings
+from pov_rt.connections.connection import Connection
+from pov_rt.connections.directory import Register
+from pov_rt.delivery.filters import Only, read_head
+from pov_rt.delivery.hub import Hub
+from pov_rt.engine.base import Engine, Leases, Marks, Sets
+from pov_rt.plugin.interfaces import ConnectionInfo, Fetch, Guarantee, HistoryPage
+from pov_rt.protocol.encoding import encode
+from pov_rt.protocol.errors import CloseCode, NotFound, TokenError
+from pov_rt.protocol.messages import Activity, Event, Message, NewActivity, NewNotification, Seen
+from pov_rt.protocol.topics import (
+    TEAM_FEED,
+    channel_topic,
+    pov_topic,
+    team_topic,
+    user_topic,
+    wire_id,
+)
+from pov_rt.runtime.clock import Clock, rfc3339
+
+O = TypeVar("O", bound=msgspec.Struct)  # noqa: E741  (options)
+
+MAX_HISTORY = 1000
+MAX_COUNTERS = 32
+"""Names of one plugin: each is a series of the metrics."""
+_COUNTER = re.compile(r"[a-z][a-z0-9_]{0,63}")
+SOCKET = frozenset({Kind.SOCKET})
+
+_activity = msgspec.json.Decoder(Activity)
+
+
+@dataclass(frozen=True, eq=False)
+class Services:
+    """The parts of a server that plugins reach through their host."""
+
+    engine: Engine
+    hub: Hub
+    register: Register
+    publishing: Publishing
+    inboxes: Inboxes
+    durable: Durable
+    tokens: Tokens
+    clock: Clock
+    limits: LimitSettings
+    fetch: Fetch
+    options: Mapping[str, msgspec.Struct | None]
+    node: str
+    guarantee: Guarantee
+    mark_age_s: float
+    seen: Seen
+    subscribed: Callable[[str, Connection], None]
+    unsubscribed: Callable[[str, Connection], None]
+    renewed: Callable[[Connection], None]
+    revoke: Callable[[Revocation], Awaitable[None]]
+
+    def leave(self, connection: Connection, name: str) -> bool:
+        """End a subscription, with the plugins' channels on its PoV; return whether it was there.
+
+        Nothing else would end those before the connection does.
+        """
+        if not self.hub.leave(connection, name):
+            return False
+        pov_id = wire_id(name)
+        self.leave_channels(connection, pov_id)
+        self.unsubscribed(pov_id, connection)
+        return True
+
+    def leave_channels(self, connection: Connection, pov_id: str | None = None) -> None:
+        """End what plugins broadcast to listeners, on one PoV or on all."""
+        for topic in list(connection.topics.values()):
+            if pov_id in (None, topic.wire_id) and topic.kind not in ("pov", "team", "user"):
+                self.hub.leave(connection, topic.name)
+
+
+class PluginHost:
+    """The server, as one plugin sees it; implements `context.Host`."""
+
+    state: Any
+
+    ask_before_subscribe: Callable[[str, Connection], Awaitable[None]] | None = None
+    """Asks the `before_subscribe` hooks of all plugins; None if there are none."""
+
+    tell_plugins: Callable[[Event], None]
+    """Calls those who hear an event."""
+
+    def __init__(
+        self, name: str, services: Services, announces: Sequence[type[Event]] = ()
+    ) -> None:
+        self.name = name
+        self._announces = frozenset(announces)
+        self.services = services
+        self.clock = services.clock
+        self.state = None
+        self.fetch = services.fetch
+        self.counts: dict[str, int] = {}
+
+    @property
+    def marks(self) -> Marks:
+        """Watermarks in the engine."""
+        return self.services.engine.marks
+
+    @property
+    def leases(self) -> Leases:
+        """Members that vanish with their node."""
+        return self.services.engine.leases
+
+    @property
+    def sets(self) -> Sets:
+        """Sets with expiry."""
+        return self.services.engine.sets
+
+    @property
+    def durable(self) -> Durable:
+        """Subscriptions that outlast connections."""
+        return self.services.durable
+
+    @property
+    def node(self) -> str:
+        """The name of this server process."""
+        return self.services.node
+
+    def connections(
+        self, user_id: str | None = None, *, limit: int | None = None
+    ) -> Sequence[ConnectionInfo]:
+        """Return the connections of this node, or a user's."""
+        now = self.clock.monotonic()
+        register = self.services.register
+        found = register.all() if user_id is None else register.of(user_id)
+        return [_describe(each, now) for each in found[:limit]]
+
+    def count_connections(self, user_id: str | None = None) -> int:
+        """Return how many there are."""
+        register = self.services.register
+        return len(register) if user_id is None else len(register.of(user_id))
+
+    def devices(self, pov_id: str, user_id: str) -> Sequence[str]:
+        """Return on which devices a user is subscribed to a PoV on this node."""
+        name, mine = pov_topic(pov_id), self.services.register.of(user_id)
+        return sorted({connection.device for connection in mine if name in connection.topics})
+
+    def topic(self, pov_id: str) -> str:
+        """Return the engine's name for a PoV."""
+        return pov_topic(pov_id)
+
+    def inbox(self, user_id: str) -> str:
+        """Return the engine's name for a user's inbox."""
+        return user_topic(user_id)
+
+    def options(self, kind: type[O]) -> O:
+        """Return `[plugins.NAME]` as the class that the plugin declared with `options=`."""
+        options = self.services.options[self.name]
+        if not isinstance(options, kind):
+            raise TypeError(f"the plugin {self.name!r} did not declare options={kind.__name__}")
+        return options
+
+    def broadcast(self, pov_id: str, message: Message, *, listeners: bool = False) -> None:
+        """Send to the PoV's subscribers on all nodes, or to those who listen to the plugin."""
+        name = self.channel(pov_id) if listeners else pov_topic(pov_id)
+        self.services.hub.broadcast(name, encode(message))
+
+    def channel(self, pov_id: str, plugin: str | None = None) -> str:
+        """Return the engine's name for what the plugin, or another, keeps of a PoV."""
+        return channel_topic(plugin or self.name, pov_id)
+
+    def send_user(self, user_id: str, message: Message) -> None:
+        """Send to every connection of a user on all nodes."""
+        self.services.register.send_user(user_id, encode(message))
+
+    async def publish(self, activity: NewActivity, *, user_id: str | None = None) -> Published:
+        """Publish in the plugin's own name."""
+        name = f"plugin:{self.name}"
+        publisher = Publisher(name, user_id or name, "main")
+        return await self.services.publishing.publish_one(activity, publisher)
+
+    async def notify(
+        self, user_id: str, notification: NewNotification, *, sender: Identity | None = None
+    ) -> Published:
+        """Put a notification into a user's inbox."""
+        name = f"plugin:{self.name}" if sender is None else f"{sender.kind}:{sender.user_id}"
+        return await self.services.inboxes.notify(user_id, notification, name)
+
+    async def digest(self, pov_id: str, after: int) -> Digest:
+        """Count what happened on a PoV after an offset."""
+        return await make_digest(self.services.engine.log, pov_topic(pov_id), after)
+
+    async def history(
+        self,
+        pov_id: str,
+        *,
+        after: int = 0,
+        limit: int = 100,
+        reverse: bool = False,
+        only: Only | None = None,
+        max_bytes: int | None = None,
+    ) -> HistoryPage:
+        """Read up to `limit` activities."""
+        limit = min(limit, MAX_HISTORY)
+        page = await self.services.engine.log.read(pov_topic(pov_id), after, limit, reverse=reverse)
+        activities: list[tuple[int, Activity]] = []
+        read, size = 0, 0
+        for entry in page.entries:
+            read += 1
+            # To look at the head alone costs a fraction of decoding all of it.
+            if only and not only.wants(read_head(entry.body)):
+                continue
+            activity = _activity.decode(entry.body)
+            activities.append(
+                (entry.offset, msgspec.structs.replace(activity, at=rfc3339(entry.at)))
+            )
+            size += len(entry.body)
+            if max_bytes is not None and size >= max_bytes:
+                break
+        following = page.next(read, limit, reverse=reverse)
+        return HistoryPage(activities, *page.top, following, size)
+
+    def announce(self, event: Event) -> None:
+        """Tell the plugins of this node that hear it."""
+        if type(event) not in self._announces:
+            raise TypeError(f"the plugin {self.name!r} does not announce {type(event).__name__}")
+        self.tell_plugins(event)
+
+    def count(self, name: str, value: int = 1) -> None:
+        """Add to a counter of the metrics."""
+        if name not in self.counts:
+            if not _COUNTER.fullmatch(name):
+                raise ValueError(f"a counter's name must look like 'calls_failed', not {name!r}")
+            if len(self.counts) >= MAX_COUNTERS:
+                name = "other"
+        self.counts[name] = self.counts.get(name, 0) + value
+
+    def disconnect(
+        self,
+        *,
+        user_id: str | None = None,
+        connection_id: str | None = None,
+        code: CloseCode = CloseCode.DISCONNECTED,
+    ) -> None:
+        """Close the matching connections on all nodes."""
+        self.services.register.disconnect(user_id=user_id, connection_id=connection_id, code=code)
+
+    async def revoke(
+        self,
+        *,
+        token_id: str | None = None,
+        user_id: str | None = None,
+        before: float | None = None,
+    ) -> None:
+        """Refuse a token, a user's, or all that were issued before an instant."""
+        if token_id is None and user_id is None and before is None:
+            raise ValueError("revoke needs a token_id, a user_id or an instant")
+        if token_id is None and before is None:
+            before = self.clock.time()
+        await self.services.revoke(Revocation(token_id, user_id, before))
+
+    def verify(self, token: str) -> Identity:
+        """Verify a socket token."""
+        return self.services.tokens.verify(token, SOCKET)
+
+    def regrant(self, connection_id: str, identity: Identity) -> Sequence[str]:
+        """Give a connection of this node a newer token of the same user."""
+        connection = self.services.register.get(connection_id)
+        if connection is None:
+            raise NotFound("There is no such connection")
+        old = connection.identity
+        if identity.user_id != old.user_id:
+            raise TokenError("The token is another user's")
+        if _is_older(identity, old):
+            raise TokenError("The token is older than the one in use")
+        connection.identity = identity
+        clock = self.services.clock
+        connection.expires_at = clock.monotonic() + identity.expires_at - clock.time()
+        self.services.renewed(connection)
+        lost = [
+            pov_id
+            for pov_id in (
+                topic.wire_id for topic in connection.topics.values() if topic.is_subscription
+            )
+            if not may_subscribe(identity.grants, pov_id)
+            or topic_name(identity.grants, pov_id) not in connection.topics
+        ]
+        for pov_id in lost:
+            self.services.leave(connection, topic_name(old.grants, pov_id))
+        if not identity.grants.may("collaborate"):
+            self.services.leave_channels(connection)
+        return lost
+
+
+def _describe(connection: Connection, now: float) -> ConnectionInfo:
+    received, sent = connection.transport.traffic
+    return ConnectionInfo(
+        connection_id=connection.id,
+        user_id=connection.identity.user_id,
+        device=connection.device,
+        povs=[topic.wire_id for topic in connection.topics.values() if topic.is_subscription],
+        remote_ip=connection.remote_ip,
+        age_s=round(now - connection.opened_at, 1),
+        received_bytes=received,
+        sent_bytes=sent,
+        unsent_bytes=connection.transport.unsent_bytes,
+        token_expires_at=rfc3339(connection.identity.expires_at),
+    )
+
+
+def _is_older(identity: Identity, than: Identity) -> bool:
+    """Compare two tokens: by their expiry only if one does not say when it was issued."""
+    if identity.issued_at is not None and than.issued_at is not None:
+        return identity.issued_at < than.issued_at
+    return identity.expires_at < than.expires_at
+
+
+def may_subscribe(grants: Grants, pov_id: str) -> bool:
+    """Tell whether a PoV, or with `*` the team feed, may be subscribed to."""
+    if not grants.may("subscribe"):
+        return False
+    return grants.sees_all if pov_id == TEAM_FEED else grants.sees(pov_id)
+
+
+def topic_name(grants: Grants, pov_id: str) -> str:
+    """Return the topic that a client means by a PoV's id or `*`."""
+    return team_topic(grants.team_id) if pov_id == TEAM_FEED else pov_topic(pov_id)

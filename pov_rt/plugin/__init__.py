@@ -1,0 +1,118 @@
+"""All that a plugin may import.
+
+A plugin is one Python file with a `Plugin` object called `plugin`. It declares message classes and
+registers functions for them; docs/plugins.md walks through an example. `Context` is what a handler
+gets beside its message, `Host` what everything else gets.
+"""
+
+from __future__ import annotations
+
+from msgspec import UNSET, UnsetType
+
+from pov_rt.activities.digest import Digest
+from pov_rt.activities.publishing import Published
+from pov_rt.auth.grants import Grants
+from pov_rt.auth.tokens import Identity
+from pov_rt.delivery.filters import Only, Place, Since
+from pov_rt.engine.base import Leases, Marks, Position, Sets
+from pov_rt.plugin.calls import Endpoint, Outbox, Receiver, SignedCalls
+from pov_rt.plugin.declare import Plugin
+from pov_rt.plugin.interfaces import (
+    ConnectionInfo,
+    Context,
+    Guarantee,
+    HistoryPage,
+    Host,
+    Request,
+    Response,
+    Subscribed,
+)
+from pov_rt.plugin.lookup import Lookup
+from pov_rt.plugin.roster import Diff, Roster
+from pov_rt.protocol.errors import (
+    ClientError,
+    CloseCode,
+    EpochChanged,
+    Forbidden,
+    InvalidMessage,
+    LimitExceeded,
+    NotFound,
+    Rejected,
+    TokenError,
+    Unavailable,
+)
+from pov_rt.protocol.messages import (
+    MAX_ID_CHARS,
+    Activity,
+    Event,
+    Joined,
+    Left,
+    Length,
+    Message,
+    NewActivity,
+    NewNotification,
+    Offset,
+    Part,
+    PovId,
+    Range,
+    UserId,
+)
+from pov_rt.runtime.clock import Clock, rfc3339
+
+__all__ = [
+    "MAX_ID_CHARS",
+    "UNSET",
+    "Activity",
+    "ClientError",
+    "Clock",
+    "CloseCode",
+    "ConnectionInfo",
+    "Context",
+    "Diff",
+    "Digest",
+    "Endpoint",
+    "EpochChanged",
+    "Event",
+    "Forbidden",
+    "Grants",
+    "Guarantee",
+    "HistoryPage",
+    "Host",
+    "Identity",
+    "InvalidMessage",
+    "Joined",
+    "Leases",
+    "Left",
+    "Length",
+    "LimitExceeded",
+    "Lookup",
+    "Marks",
+    "Message",
+    "NewActivity",
+    "NewNotification",
+    "NotFound",
+    "Offset",
+    "Only",
+    "Outbox",
+    "Part",
+    "Place",
+    "Plugin",
+    "Position",
+    "PovId",
+    "Published",
+    "Range",
+    "Receiver",
+    "Rejected",
+    "Request",
+    "Response",
+    "Roster",
+    "Sets",
+    "SignedCalls",
+    "Since",
+    "Subscribed",
+    "TokenError",
+    "Unavailable",
+    "UnsetType",
+    "UserId",
+    "rfc3339",
+]

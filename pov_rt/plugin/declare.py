@@ -1,0 +1,287 @@
+"""What a plugin declares: message types, hooks, timers, routes, each with where it stands."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic
+
+import msgspec
+from typing_extensions import TypeVar
+
+from pov_rt.activities.publishing import Published
+from pov_rt.plugin.interfaces import (
+    Context,
+    Host,
+    Request,
+)
+from pov_rt.protocol.messages import (
+    Activity,
+    Event,
+    Message,
+)
+
+S = TypeVar("S", default=None)
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+R = TypeVar("R", bound=Message | Awaitable[Message | None] | None)
+B = TypeVar("B", bound=msgspec.Struct | Awaitable[msgspec.Struct | None] | None)
+E = TypeVar("E", bound=Event)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where something was declared, for errors and the documentation."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+def source_of(function: Callable[..., Any]) -> Source:
+    """Return where a function was defined."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return Source(code.co_filename, code.co_firstlineno) if code else Source("?", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerSpec:
+    """A message type's handler, as declared."""
+
+    message: type[Message]
+    function: Callable[..., Any]
+    grant: str | None
+    rate: str | None
+    unordered: bool
+    pipelined: bool | Callable[[Any], bool]
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSpec:
+    """An HTTP route, as declared; `path` is below /api."""
+
+    method: str
+    path: str
+    function: Callable[..., Any]
+    grant: str
+    service: bool
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class TimerSpec:
+    """Something to do every few seconds, as declared."""
+
+    seconds: float
+    function: Callable[..., Any]
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerSpec:
+    """What hears an event, as declared."""
+
+    event: type[Event]
+    function: Callable[..., Any]
+    source: Source
+
+
+HOOKS: Mapping[str, tuple[int, bool]] = {
+    "connected": (1, False),
+    "disconnected": (1, False),
+    "subscribed": (2, False),
+    "unsubscribed": (2, False),
+    "published": (3, False),
+    "expired": (3, False),
+    "before_publish": (2, True),
+    "before_subscribe": (2, True),
+}
+"""Each hook's number of arguments and whether it may be `async`."""
+
+
+class OnMessage(Generic[M, S]):
+    """What `Plugin.on` returns: a decorator that knows the message's and the state's type."""
+
+    def __init__(self, register: Callable[[Callable[..., Any]], None]) -> None:
+        self._register = register
+
+    def __call__(self, handler: Callable[[M, Context[S]], R]) -> Callable[[M, Context[S]], R]:
+        """Register the handler and return it unchanged, so that tests can call it."""
+        self._register(handler)
+        return handler
+
+
+class OnRequest(Generic[S]):
+    """What `Plugin.http` returns."""
+
+    def __init__(self, register: Callable[[Callable[..., Any]], None]) -> None:
+        self._register = register
+
+    def __call__(self, handler: Callable[[Request[S]], B]) -> Callable[[Request[S]], B]:
+        """Register the handler and return it unchanged."""
+        self._register(handler)
+        return handler
+
+
+@dataclass(eq=False)
+class Plugin(Generic[S]):
+    """A named set of message types, hooks, timers and HTTP routes: `plugin = Plugin("poll")`.
+
+    `options` is the class of `[plugins.NAME]` in the settings; while the option that `needs` names
+    is empty, the plugin is off, as with `enabled = false`. `pushes` are the messages it sends
+    that are no handler's answer, for the documentation; `announces` are the events that others can
+    hear. The declarations are read once, when
+    the server starts; adding to them later has no effect.
+    """
+
+    name: str
+    options: type[msgspec.Struct] | None = None
+    needs: str | None = None
+    pushes: Sequence[type[Message]] = ()
+    announces: Sequence[type[Event]] = ()
+    handlers: list[HandlerSpec] = field(default_factory=list, init=False, repr=False)
+    hooks: list[tuple[str, Callable[..., Any], Source]] = field(
+        default_factory=list, init=False, repr=False
+    )
+    listeners: list[ListenerSpec] = field(default_factory=list, init=False, repr=False)
+    timers: list[TimerSpec] = field(default_factory=list, init=False, repr=False)
+    routes: list[RouteSpec] = field(default_factory=list, init=False, repr=False)
+    lifespans: list[Callable[[Host], AsyncIterator[Any]]] = field(
+        default_factory=list, init=False, repr=False
+    )
+
+    def on(
+        self,
+        message: type[M],
+        *,
+        grant: str | None = None,
+        rate: str | None = None,
+        unordered: bool = False,
+        pipelined: bool | Callable[[M], bool] = False,
+    ) -> OnMessage[M, S]:
+        """Handle a message type: `(message, context) -> reply or None`, plain or `async`.
+
+        `grant` must be in the token's `can`. `rate` (`5/s`) is per connection. A plain function
+        runs at once; an `async` one in the connection's order, unless `unordered`. One that is
+        `pipelined` (each message, or those for which it returns True) begins when the last one of
+        those first waits, and is answered after it: what has to be in order comes before its first
+        `await`. While a plugin has a `before_publish` hook nothing is. Every field of type `PovId`
+        is checked against the token before the handler is called.
+        """
+
+        def register(function: Callable[..., Any]) -> None:
+            self.handlers.append(
+                HandlerSpec(
+                    message, function, grant, rate, unordered, pipelined, source_of(function)
+                )
+            )
+
+        return OnMessage(register)
+
+    def lifespan(
+        self, function: Callable[[Host[Any]], AsyncIterator[S]]
+    ) -> Callable[[Host[Any]], AsyncIterator[S]]:
+        """Run at start-up to its one `yield`, which gives the state; the rest at shut-down."""
+        self.lifespans.append(function)
+        return function
+
+    def connected(self, function: Callable[[Context[S]], None]) -> Callable[[Context[S]], None]:
+        """Call after a connection was opened."""
+        return self._hook("connected", function)
+
+    def disconnected(self, function: Callable[[Context[S]], None]) -> Callable[[Context[S]], None]:
+        """Call after a connection was closed, for whatever reason; it can't be sent to any more."""
+        return self._hook("disconnected", function)
+
+    def subscribed(
+        self, function: Callable[[str, Context[S]], None]
+    ) -> Callable[[str, Context[S]], None]:
+        """Call with the PoV's id after a connection subscribed."""
+        return self._hook("subscribed", function)
+
+    def unsubscribed(
+        self, function: Callable[[str, Context[S]], None]
+    ) -> Callable[[str, Context[S]], None]:
+        """Call with the PoV's id after a connection unsubscribed or was closed."""
+        return self._hook("unsubscribed", function)
+
+    def published(
+        self, function: Callable[[Activity, Published, Host[S]], None]
+    ) -> Callable[[Activity, Published, Host[S]], None]:
+        """Call after an activity became durable, on the node that published it; not for retries."""
+        return self._hook("published", function)
+
+    def expired(
+        self, function: Callable[[str, str, Host[S]], None]
+    ) -> Callable[[str, str, Host[S]], None]:
+        """Call with the PoV and the member after one of the plugin's leases has ended.
+
+        Those of `host.leases` under `host.channel(pov_id)`, on one node for each: when the time
+        given with `leave` is over, or when the node that held it is gone.
+        """
+        return self._hook("expired", function)
+
+    def before_publish(
+        self, function: Callable[[Activity, Host[S]], Activity | Awaitable[Activity | None] | None]
+    ) -> Callable[[Activity, Host[S]], Activity | Awaitable[Activity | None] | None]:
+        """Call before an activity is stored: return a changed one, None to keep it, or raise.
+
+        A `ClientError` refuses the activity with that error. Its id and PoV can't be changed.
+        """
+        return self._hook("before_publish", function)
+
+    def before_subscribe(
+        self, function: Callable[[str, Context[S]], Awaitable[None] | None]
+    ) -> Callable[[str, Context[S]], Awaitable[None] | None]:
+        """Call with the PoV's id (`*`: the team feed) before a connection subscribes, or raise.
+
+        The token covers the PoV. A `ClientError` refuses the subscription with that error.
+        """
+        return self._hook("before_subscribe", function)
+
+    def hears(
+        self, event: type[E]
+    ) -> Callable[[Callable[[E, Host[S]], None]], Callable[[E, Host[S]], None]]:
+        """Call with each event of the kind that another plugin announces on this node, at once.
+
+        Nothing is heard from a plugin that is off.
+        """
+
+        def register(function: Callable[[E, Host[S]], None]) -> Callable[[E, Host[S]], None]:
+            self.listeners.append(ListenerSpec(event, function, source_of(function)))
+            return function
+
+        return register
+
+    def every(self, seconds: float) -> Callable[[Callable[[Host[S]], T]], Callable[[Host[S]], T]]:
+        """Call every so many seconds, never two at once; a failure is logged and it goes on."""
+
+        def register(function: Callable[[Host[S]], T]) -> Callable[[Host[S]], T]:
+            self.timers.append(TimerSpec(seconds, function, source_of(function)))
+            return function
+
+        return register
+
+    def http(self, method: str, path: str, *, grant: str, service: bool = False) -> OnRequest[S]:
+        """Serve `/api` + path, such as `/povs/{pov_id}/presence`, to tokens with the grant.
+
+        With `service` only to service tokens: no user's own will do, whatever it grants.
+        A parameter called `pov_id` is checked against the token. The handler returns a struct (200)
+        or None (204), or raises a `ClientError`.
+        """
+
+        def register(function: Callable[..., Any]) -> None:
+            self.routes.append(
+                RouteSpec(method, path, function, grant, service, source_of(function))
+            )
+
+        return OnRequest(register)
+
+    def _hook(self, name: str, function: F) -> F:
+        self.hooks.append((name, function, source_of(function)))
+        return function

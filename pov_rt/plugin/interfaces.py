@@ -1,0 +1,405 @@
+"""What the server offers to plugins: the interfaces `Host`, `Context` and `Request`.
+
+`hosting` implements them; plugins get them through `pov_rt.plugin`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from typing_extensions import TypeVar
+
+from pov_rt.activities.digest import Digest
+from pov_rt.activities.durable import Durable
+from pov_rt.activities.publishing import Published
+from pov_rt.auth.grants import Grants
+from pov_rt.auth.tokens import Identity
+from pov_rt.delivery.filters import Only, Since
+from pov_rt.engine.base import Leases, Marks, Position, Sets
+from pov_rt.protocol.errors import CloseCode
+from pov_rt.protocol.messages import Activity, Event, Message, NewActivity, NewNotification
+from pov_rt.runtime.clock import Clock
+
+S_co = TypeVar("S_co", default=None, covariant=True)
+O = TypeVar("O", bound=msgspec.Struct)  # noqa: E741  (options)
+
+
+class Guarantee(msgspec.Struct, frozen=True, rename="camel"):
+    """What is promised of an acknowledged activity, and for how long.
+
+    `survives` is `process`, `disk` or `primary`. It can be recovered while the PoV has had fewer
+    than `entries` newer ones, and for `seconds`.
+    """
+
+    survives: str
+    entries: int
+    seconds: float
+
+
+class Subscribed(msgspec.Struct, frozen=True):
+    """The log's state at the instant of the subscription; everything after `offset` is pushed.
+
+    With `recovered` True everything after the position asked for is pushed before that; with False
+    nothing is, and `missed` says how many activities lie between (None: nobody knows).
+    """
+
+    pov_id: str
+    epoch: str
+    offset: int
+    oldest_offset: int
+    guarantee: Guarantee
+    recovered: bool | None = None
+    missed: int | None = None
+
+
+class ConnectionInfo(msgspec.Struct, frozen=True, rename="camel"):
+    """A connection of this node. Times are RFC 3339 or seconds, bytes since the handshake."""
+
+    connection_id: str
+    user_id: str
+    device: str
+    povs: Sequence[str]
+    remote_ip: str
+    age_s: float
+    received_bytes: int
+    sent_bytes: int
+    unsent_bytes: int
+    token_expires_at: str
+
+
+class HistoryPage(msgspec.Struct, frozen=True):
+    """Activities with their offsets, the log's state then, and from where to go on (None: over)."""
+
+    activities: Sequence[tuple[int, Activity]]
+    epoch: str
+    offset: int
+    oldest_offset: int
+    next: int | None = None
+    size: int = 0
+
+
+class Response(msgspec.Struct, frozen=True):
+    """What another server answered."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Fetch(Protocol):
+    """Makes HTTP requests."""
+
+    async def __call__(
+        self,
+        url: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        timeout_s: float = 5.0,
+    ) -> Response:
+        """Make a request; any status is an answer. Raises `Unavailable` if there was none."""
+
+
+class Host(Protocol[S_co]):
+    """The server, as a plugin sees it outside of a message. One per plugin."""
+
+    @property
+    def name(self) -> str:
+        """The plugin's name."""
+
+    @property
+    def state(self) -> S_co:
+        """What the plugin's lifespan yielded (None without one). Not there before the yield."""
+
+    @property
+    def clock(self) -> Clock:
+        """The time; take it from here and tests can move it."""
+
+    @property
+    def marks(self) -> Marks:
+        """Watermarks in the engine. Topics: `topic(pov_id)`."""
+
+    @property
+    def leases(self) -> Leases:
+        """Members that vanish with their node."""
+
+    @property
+    def sets(self) -> Sets:
+        """Sets with expiry. Start names with the plugin's own."""
+
+    @property
+    def durable(self) -> Durable:
+        """Subscriptions that outlast connections."""
+
+    @property
+    def node(self) -> str:
+        """The name of this server process, another one each time it starts."""
+
+    def connections(
+        self, user_id: str | None = None, *, limit: int | None = None
+    ) -> Sequence[ConnectionInfo]:
+        """Return the connections of this node, or a user's, the oldest first; at most `limit`."""
+
+    def count_connections(self, user_id: str | None = None) -> int:
+        """Return how many connections this node has, or a user has on it."""
+
+    def devices(self, pov_id: str, user_id: str) -> Sequence[str]:
+        """Return on which devices a user is subscribed to a PoV on this node, each once, sorted."""
+
+    def topic(self, pov_id: str) -> str:
+        """Return the engine's name for a PoV."""
+
+    def inbox(self, user_id: str) -> str:
+        """Return the engine's name for a user's inbox."""
+
+    def options(self, kind: type[O]) -> O:
+        """Return `[plugins.NAME]` as the class that the plugin declared with `options=`."""
+
+    def broadcast(self, pov_id: str, message: Message, *, listeners: bool = False) -> None:
+        """Send to the PoV's subscribers on all nodes: at most once, unstored, encoded now.
+
+        With `listeners` to those connections only that asked this plugin for it (`Context.listen`).
+        """
+
+    def channel(self, pov_id: str, plugin: str | None = None) -> str:
+        """Return the engine's name for what this plugin, or another, keeps of a PoV, as leases."""
+
+    def send_user(self, user_id: str, message: Message) -> None:
+        """Send to every connection of a user on all nodes: at most once, unstored."""
+
+    async def publish(self, activity: NewActivity, *, user_id: str | None = None) -> Published:
+        """Publish in the plugin's own name; returns when the activity is durable.
+
+        `user_id` is used when the activity names none. Raises `InvalidActivity`, `IdConflict`,
+        `Unavailable`, or what a `before_publish` hook raised.
+        """
+
+    async def notify(
+        self, user_id: str, notification: NewNotification, *, sender: Identity | None = None
+    ) -> Published:
+        """Put a notification into a user's inbox; returns when it is durable.
+
+        It reaches the user's connections on all nodes, and each device that is away when it comes
+        back. Ids are remembered per `sender` (without one: per plugin), so that a retry is no
+        second one. Raises `InvalidActivity`, `TooLarge`, `IdConflict`, `Unavailable`.
+        """
+
+    async def digest(self, pov_id: str, after: int) -> Digest:
+        """Count what happened on a PoV after an offset, the newest 10,000 at most."""
+
+    async def history(
+        self,
+        pov_id: str,
+        *,
+        after: int = 0,
+        limit: int = 100,
+        reverse: bool = False,
+        only: Only | None = None,
+        max_bytes: int | None = None,
+    ) -> HistoryPage:
+        """Read up to `limit` (1,000) activities after an offset; `reverse`: before it (0: newest).
+
+        What `only` leaves out is counted. With `max_bytes` the page ends once it has as many.
+        """
+
+    @property
+    def fetch(self) -> Fetch:
+        """HTTP requests out: `answer = await host.fetch(url)`."""
+
+    def announce(self, event: Event) -> None:
+        """Tell the plugins of this node that hear it, now; what fails in one of them is logged.
+
+        Raises TypeError for an event that is none of those the plugin `announces`.
+        """
+
+    def count(self, name: str, value: int = 1) -> None:
+        """Add to a counter of this plugin's: `pov_rt_plugin_total{plugin, name}` in the metrics.
+
+        The 33rd name and those after it are counted as `other`. Raises ValueError for a name that
+        is not like `calls_failed`.
+        """
+
+    def disconnect(
+        self,
+        *,
+        user_id: str | None = None,
+        connection_id: str | None = None,
+        code: CloseCode = CloseCode.DISCONNECTED,
+    ) -> None:
+        """Close the matching connections on all nodes; one of the two ids is needed."""
+
+    async def revoke(
+        self,
+        *,
+        token_id: str | None = None,
+        user_id: str | None = None,
+        before: float | None = None,
+    ) -> None:
+        """Refuse tokens on all nodes, after restarts too, and close the connections with one.
+
+        One by its id (`jti`), or those of a user, or without a user of everybody, that were issued
+        before an instant (seconds since 1970; for a user now, if none is given). None undoes one
+        before. `Unavailable`: it is in force, but only until the nodes restart.
+        """
+
+    def verify(self, token: str) -> Identity:
+        """Verify a socket token. Raises `TokenError` or a subclass."""
+
+    def regrant(self, connection_id: str, identity: Identity) -> Sequence[str]:
+        """Give a connection of this node a newer token of the same user.
+
+        Returns the PoVs it may be subscribed to no longer, and so is not. Raises `TokenError` for
+        another user or a token issued earlier (where one does not say: with an earlier expiry),
+        `NotFound` for an unknown connection.
+        """
+
+
+class Context(Protocol[S_co]):
+    """One connection, as a handler sees it. Valid during the call and after it."""
+
+    @property
+    def state(self) -> S_co:
+        """What the plugin's lifespan yielded."""
+
+    @property
+    def host(self) -> Host[S_co]:
+        """The server."""
+
+    @property
+    def user(self) -> Identity:
+        """Who is connected, from the token."""
+
+    @property
+    def grants(self) -> Grants:
+        """What the token allows now."""
+
+    @property
+    def device(self) -> str:
+        """The user's device, as the client named it (`default` if it did not)."""
+
+    @property
+    def connection_id(self) -> str:
+        """The connection's id, unique over all nodes."""
+
+    @property
+    def subprotocol(self) -> bool:
+        """Whether the client speaks `pov-rt.v1`, and so knows more than the first messages."""
+
+    @property
+    def remote_ip(self) -> str:
+        """The client's address."""
+
+    @property
+    def user_agent(self) -> str:
+        """The client's User-Agent header, cut at 200 characters."""
+
+    def subscribed(self, pov_id: str) -> bool:
+        """Tell whether this connection is subscribed to the PoV."""
+
+    async def subscribe(
+        self, pov_id: str, since: Since | None = None, only: Only | None = None
+    ) -> Subscribed:
+        """Subscribe this connection; activities follow the handler's reply.
+
+        With `since`, those after that position come first, or the last so many. What `only` leaves
+        out is not sent; without it a second subscription ends the filter of the first. `*` is the
+        team feed. Raises `Forbidden`, `LimitExceeded`, `InvalidMessage` (the id), `Unavailable`.
+        """
+
+    async def cursor(self, pov_id: str) -> Position | None:
+        """Return up to where this device acknowledged the PoV; None if it never did.
+
+        Raises `LimitExceeded` if the user has too many devices.
+        """
+
+    async def acknowledge(self, position: Position, pov_id: str | None = None) -> Position:
+        """Move this device's cursor on the PoV, or on the user's inbox; return where it is.
+
+        It never goes back within an epoch. Raises as `cursor`.
+        """
+
+    def topic(self, pov_id: str) -> str:
+        """Return the engine's name for a PoV, or with `*` for the feed of the user's team."""
+
+    def delivered(
+        self, offset: int, pov_id: str | None = None, epoch: str | UnsetType = UNSET
+    ) -> Position:
+        """Return the position of an offset of a PoV, or of the user's inbox.
+
+        Raises `Forbidden` if this connection does not get that, `EpochChanged` if `epoch` is
+        another, and `InvalidMessage` if the connection was not sent as much.
+        """
+
+    def follow_inbox(self) -> None:
+        """Deliver the user's notifications, beginning with those this device has not had."""
+
+    def unsubscribe(self, pov_id: str) -> bool:
+        """Unsubscribe; return whether it was subscribed. Nothing of the PoV follows the reply."""
+
+    async def listen(self, pov_id: str) -> None:
+        """Have this connection get what the plugin broadcasts to listeners, from now on.
+
+        Until it unsubscribes from the PoV, or a newer token does not grant `collaborate`. What is
+        broadcast before the handler's reply comes before it. Raises `Forbidden` without that grant
+        or without a subscription, `Unavailable`.
+        """
+
+    def send(self, message: Message) -> None:
+        """Send to this connection, before the reply."""
+
+    def broadcast(self, pov_id: str, message: Message) -> None:
+        """As `Host.broadcast`; a subscribed caller gets it too, before the reply."""
+
+    async def publish(
+        self,
+        activity: NewActivity,
+        *,
+        instead: Callable[[Published], Message] | None = None,
+    ) -> Published:
+        """Publish in the connected user's name.
+
+        A subscribed publisher gets its activity like everybody else. With `instead` it gets, in the
+        activity's place in the stream, the message that this makes; it is the answer to the
+        handler's message, and the handler's own result then is not sent. What it raises, this
+        raises, though the activity is published; the publisher then gets that, too.
+
+        Raises `Forbidden` without the grant `publish` or once the token has expired, and what
+        `Host.publish` raises.
+        """
+
+
+class Request(Protocol[S_co]):
+    """An HTTP request to a plugin's route, already authenticated and authorised."""
+
+    @property
+    def state(self) -> S_co:
+        """What the plugin's lifespan yielded."""
+
+    @property
+    def host(self) -> Host[S_co]:
+        """The server."""
+
+    @property
+    def user(self) -> Identity:
+        """Whose token it is."""
+
+    @property
+    def path(self) -> Mapping[str, str]:
+        """The path's parameters, decoded: `{"pov_id": ...}`."""
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The query's parameters; of a repeated one the last."""
+
+    def body(self, kind: type[O]) -> O:
+        """Decode the JSON body. Raises `InvalidRequest` with the field at fault."""
+
+    def check_pov(self, pov_id: str | None) -> None:
+        """Raise `Forbidden` unless the token covers a PoV that the body names.
+
+        Without one it must cover every PoV. A `{pov_id}` in the path is checked already.
+        """

@@ -1,0 +1,164 @@
+"""Members of PoVs that all nodes see, told of in diffs: what presence is made of."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from pov_rt.plugin.interfaces import Host
+from pov_rt.runtime import containment
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+MAX_NAMED = 500
+"""Members that an answer names unless told otherwise."""
+LATE_S = 5.0
+"""Longer than it takes from a lease's end until a node hears of it."""
+TURN = 256
+"""Members that are looked at before others have a turn: with memory as the engine, 1 ms."""
+
+Key = tuple[str, str]
+"""A PoV and a member."""
+
+
+@dataclass(slots=True)
+class Diff(Generic[T]):
+    """What became of a PoV's members since the last one; the `left` by name."""
+
+    joined: list[T] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    changed: list[T] = field(default_factory=list)
+
+
+class Roster(Generic[T]):
+    """The members of each PoV, each with a struct that describes it. Owner: a plugin's lifespan.
+
+    `describe` is asked with the PoV, the member and the last description for a new one; None: the
+    member is not on this node. Whoever is on none for `grace_s`, and has no node that lives, has
+    left. The members are the plugin's leases, so it can have one roster and no other leases.
+    """
+
+    def __init__(
+        self,
+        host: Host[Any],
+        kind: type[T],
+        describe: Callable[[str, str, T | None], T | None],
+        *,
+        grace_s: float,
+    ) -> None:
+        self._host = host
+        self._decode = msgspec.json.Decoder(kind).decode
+        self._describe = describe
+        self._grace_s = grace_s
+        self._told: dict[Key, T] = {}
+        self._leaving: dict[Key, float] = {}  # until when, the first to go first
+        self._touched: dict[Key, dict[str, Any]] = {}
+        self._expired: set[Key] = set()
+        self._diffs: dict[str, Diff[T]] = {}
+        self._left_untold: set[Key] = set()
+        self._in_doubt: set[Key] = set()  # the engine may have done what it failed to answer
+        self._lock = asyncio.Lock()
+
+    def touch(self, pov_id: str, member: str, **fields: Any) -> None:
+        """Take note that something about a member may have changed, these fields for sure."""
+        self._touched.setdefault((pov_id, member), {}).update(fields)
+
+    def expire(self, pov_id: str, member: str) -> None:
+        """Take note that a lease has ended: for `@plugin.expired`."""
+        self._expired.add((pov_id, member))
+        self.touch(pov_id, member)
+
+    async def members(self, pov_id: str, limit: int = MAX_NAMED) -> tuple[list[T], int]:
+        """Return up to `limit` members of a PoV, on all nodes, and how many more there are."""
+        found = await self._host.leases.members(self._host.channel(pov_id))
+        return [self._decode(lease.body) for lease in found[:limit]], max(0, len(found) - limit)
+
+    async def look(self) -> Mapping[str, Diff[T]]:
+        """Ask about all that were touched; return what changed, by PoV.
+
+        Who came back before it was told that they left has only changed. A member that cannot be
+        described is passed over until it is touched again. Raises `Unavailable`; the next call
+        then goes on where this one failed.
+        """
+        async with self._lock:
+            long_ago = self._host.clock.monotonic() - LATE_S
+            while self._leaving and self._leaving[key := next(iter(self._leaving))] < long_ago:
+                self._forget(key)  # another node may have told of it, or taken it over
+            # By a call that failed. Back by now, they would be in the diff's `joined` and `left`.
+            self._left_untold = {
+                (pov_id, member) for pov_id, diff in self._diffs.items() for member in diff.left
+            }
+            for number, key in enumerate(list(self._touched), 1):
+                if number % TURN == 0:
+                    await asyncio.sleep(0)
+                fields = self._touched.pop(key)
+                try:
+                    await self._look_at(key, fields)
+                except BaseException:
+                    self._in_doubt.add(key)
+                    self._touched[key] = fields | self._touched.get(key, {})
+                    raise
+            diffs, self._diffs = self._diffs, {}
+            return diffs
+
+    async def _look_at(self, key: Key, fields: dict[str, Any]) -> None:
+        pov_id, member = key
+        channel, leases = self._host.channel(pov_id), self._host.leases
+        known = self._told.get(key)
+        body = b""
+        try:
+            now = self._describe(pov_id, member, known)
+            if now is not None:
+                now = msgspec.structs.replace(now, **fields) if fields else now
+                body = msgspec.json.encode(now)
+        except BaseException as error:
+            failure = containment.contain(error)
+            log.exception("a member could not be described", exc_info=failure)
+            return
+        if now is not None:
+            is_new = await leases.put(channel, member, body)
+            was_told = key in self._expired
+            # An answer in between may have lacked them, though nobody was told that they left.
+            was_over = key in self._in_doubt or self._is_over(key)
+            self._in_doubt.discard(key)
+            self._told[key] = now
+            self._leaving.pop(key, None)
+            if key in self._left_untold:
+                self._diff(pov_id).left.remove(member)
+                self._diff(pov_id).changed.append(now)
+            elif is_new and not was_told:
+                self._diff(pov_id).joined.append(now)
+            elif is_new or was_over or now != known:
+                self._diff(pov_id).changed.append(now)
+        elif key in self._expired:
+            self._diff(pov_id).left.append(member)
+            self._forget(key)
+        elif not self._is_over(key):  # or they would be back for those who were answered without
+            # Before the lease's own time begins, so that it is over here no later than there.
+            until = self._host.clock.monotonic() + self._grace_s
+            is_unseen = known is None and key not in self._in_doubt
+            if is_unseen or not await leases.leave(channel, member, self._grace_s):
+                self._forget(key)  # came and went before anybody was told, or is on another node
+            else:
+                self._leaving.pop(key, None)
+                self._leaving[key] = until
+        self._expired.discard(key)
+
+    def _is_over(self, key: Key) -> bool:
+        return self._leaving.get(key, math.inf) <= self._host.clock.monotonic()
+
+    def _diff(self, pov_id: str) -> Diff[T]:
+        return self._diffs.setdefault(pov_id, Diff())
+
+    def _forget(self, key: Key) -> None:
+        self._told.pop(key, None)
+        self._leaving.pop(key, None)
+        self._in_doubt.discard(key)

@@ -1,0 +1,1 @@
+"""What is said, and how it is written: errors, messages, bodies, topics. No I/O."""

@@ -1,0 +1,1 @@
+"""Plugins are found, checked, frozen and described."""

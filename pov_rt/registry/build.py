@@ -1,0 +1,345 @@
+"""The plugins of one server: checked, frozen, and ready for dispatch.
+
+Everything that can be wrong with a plugin's declarations is found here, before the server listens.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+import msgspec
+from msgspec import inspect as shape
+
+from pov_rt.config.settings import SettingsError
+from pov_rt.plugin.declare import HOOKS, HandlerSpec, Plugin, RouteSpec, Source, source_of
+from pov_rt.protocol.messages import CORE_PUSHES, Event, Message
+from pov_rt.protocol.topics import pov_topic, team_topic, user_topic
+from pov_rt.registry.discovery import Found, PluginError, discover
+from pov_rt.registry.pov_ids import FindIds, find_ids
+from pov_rt.runtime.limits import Rate, parse_rate
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
+TAG = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*\Z")
+ROUTE = re.compile(r"(/([a-z0-9_-]+|\{[a-z][a-z0-9_]*\}))+\Z")
+TAKEN = tuple(topic("").rstrip("/") for topic in (pov_topic, team_topic, user_topic))
+"""A plugin of such a name would have its channels where inboxes, PoVs and feeds are."""
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Handler:
+    """A message type, ready to be dispatched to."""
+
+    plugin: Plugin[Any]
+    spec: HandlerSpec
+    tag: str
+    is_async: bool
+    rate: Rate | None
+    find_povs: FindIds | None
+    replies: tuple[type[Message], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A plugin's HTTP route; `answer` is the struct it returns, for the documentation."""
+
+    plugin: Plugin[Any]
+    spec: RouteSpec
+    is_async: bool
+    answer: type[msgspec.Struct] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """What all plugins of a server declare. Immutable.
+
+    Nothing of those in `idle` counts: what they need is not set.
+    """
+
+    found: tuple[Found, ...]
+    idle: tuple[Found, ...]
+    handlers: Mapping[type[Message], Handler]
+    routes: tuple[Route, ...]
+    options: Mapping[str, msgspec.Struct | None]
+    decoder: msgspec.json.Decoder[Message]
+
+    @property
+    def asks_before_publish(self) -> bool:
+        """Whether a plugin changes or refuses what is published, for which it may wait."""
+        hooks = (name for found in self.found for name, _, _ in found.plugin.hooks)
+        return "before_publish" in hooks
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """Every message type that a client may send."""
+        return frozenset(handler.tag for handler in self.handlers.values())
+
+    @property
+    def pushes(self) -> tuple[type[Message], ...]:
+        """Every message that is sent without being asked for: the server's and the plugins'."""
+        own = (push for found in self.found for push in found.plugin.pushes)
+        return tuple(dict.fromkeys([*CORE_PUSHES, *own]))
+
+
+def build_registry(
+    plugin_settings: Mapping[str, Mapping[str, Any]],
+    plugins_dir: Path | Sequence[Path] | None = None,
+) -> Registry:
+    """Find, check and freeze the plugins, less those that `[plugins.NAME]` leaves off.
+
+    Raises `PluginError` (a plugin is wrong) or `SettingsError` (its settings are).
+    """
+    found = tuple(discover(plugins_dir))
+    by_name = _by_name(found)
+    if unknown := sorted(set(plugin_settings) - set(by_name)):
+        raise SettingsError(
+            f"plugins.{unknown[0]}: there is no plugin of that name; "
+            f"there are {', '.join(sorted(by_name))}"
+        )
+    options: dict[str, msgspec.Struct | None] = {}
+    enabled: list[Found] = []
+    idle: list[Found] = []
+    for each in found:
+        given = plugin_settings.get(each.plugin.name, {})
+        if given.get("enabled", True):
+            mine = options[each.plugin.name] = _options(each.plugin, given)
+            (enabled if _has_what_it_needs(each, mine) else idle).append(each)
+    handlers: dict[type[Message], Handler] = {}
+    tags: dict[str, Source] = {}
+    routes: dict[tuple[str, str], Route] = {}
+    for each in enabled:
+        for spec in each.plugin.handlers:
+            handler = check_handler(each.plugin, spec)
+            if handler.tag in tags:
+                raise PluginError(
+                    spec.source,
+                    f"the type {handler.tag!r} is already handled at {tags[handler.tag]}",
+                )
+            tags[handler.tag] = spec.source
+            handlers[spec.message] = handler
+        for route_spec in each.plugin.routes:
+            route = check_route(each.plugin, route_spec)
+            key = (route_spec.method, re.sub(r"\{.*?\}", "{}", route_spec.path))
+            if key in routes:
+                raise PluginError(
+                    route_spec.source,
+                    f"{route_spec.method} {route_spec.path} is already served at "
+                    f"{routes[key].spec.source}",
+                )
+            routes[key] = route
+        check_hooks(each.plugin)
+    for each in enabled:
+        check_events(each.plugin, by_name)
+    return Registry(
+        found=tuple(enabled),
+        idle=tuple(idle),
+        handlers=handlers,
+        routes=tuple(routes.values()),
+        options=options,
+        decoder=msgspec.json.Decoder(Union[tuple(handlers)] if handlers else Message),  # noqa: UP007  (built at run time)
+    )
+
+
+def _by_name(found: Iterable[Found]) -> dict[str, Found]:
+    by_name: dict[str, Found] = {}
+    for each in found:
+        source = Source(each.module.__file__ or "?", 1)
+        if not NAME.match(each.plugin.name):
+            raise PluginError(
+                source, f"the plugin's name {each.plugin.name!r} is not {NAME.pattern}"
+            )
+        if each.plugin.name in TAKEN:
+            raise PluginError(source, f"the plugin name {each.plugin.name!r} is the server's own")
+        if (other := by_name.get(each.plugin.name)) is not None:
+            raise PluginError(
+                source, f"the plugin name {each.plugin.name!r} is taken by {other.module.__file__}"
+            )
+        by_name[each.plugin.name] = each
+    return by_name
+
+
+def check_handler(plugin: Plugin[Any], spec: HandlerSpec) -> Handler:
+    """Check one `@plugin.on`; raises `PluginError`."""
+    wrong = _blame(spec.source, f"@plugin.on({getattr(spec.message, '__name__', spec.message)})")
+    tag = _tag(spec.message, wrong)
+    _check_arguments(spec.function, ("message", "context"), wrong)
+    hints = _hints(spec.function)
+    first = next(iter(inspect.signature(spec.function).parameters))
+    if hints.get(first, spec.message) is not spec.message:
+        raise wrong(f"the handler's first argument is declared as {hints[first].__name__}")
+    try:
+        rate = parse_rate(spec.rate) if spec.rate is not None else None
+        msgspec.json.Decoder(spec.message)
+        find_povs = find_ids(shape.type_info(spec.message))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise wrong(str(error)) from error
+    replies = tuple(
+        kind
+        for kind in _union(hints.get("return"))
+        if isinstance(kind, type) and issubclass(kind, Message)
+    )
+    for reply in replies:
+        _tag(reply, wrong)
+    is_async = inspect.iscoroutinefunction(spec.function)
+    if spec.pipelined and (spec.unordered or not is_async):
+        raise wrong("only an `async` handler can be pipelined, and not an unordered one")
+    return Handler(plugin, spec, tag, is_async, rate, find_povs, replies)
+
+
+def check_route(plugin: Plugin[Any], spec: RouteSpec) -> Route:
+    """Check one `@plugin.http`; raises `PluginError`."""
+    wrong = _blame(spec.source, f"@plugin.http({spec.method!r}, {spec.path!r})")
+    if spec.method not in METHODS:
+        raise wrong(f"the method must be one of {', '.join(METHODS)}")
+    if not ROUTE.match(spec.path):
+        raise wrong("the path must look like '/povs/{pov_id}/tally'")
+    _check_arguments(spec.function, ("request",), wrong)
+    answers = [
+        kind
+        for kind in _union(_hints(spec.function).get("return"))
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    ]
+    is_async = inspect.iscoroutinefunction(spec.function)
+    return Route(plugin, spec, is_async, answers[0] if answers else None)
+
+
+def check_hooks(plugin: Plugin[Any]) -> None:
+    """Check the lifespan, the timers and the hooks of a plugin; raises `PluginError`."""
+    for lifespan in plugin.lifespans:
+        wrong = _blame(source_of(lifespan), "@plugin.lifespan")
+        if not inspect.isasyncgenfunction(lifespan):
+            raise wrong("must be `async def` with one `yield`")
+        if len(plugin.lifespans) > 1:
+            raise wrong("a plugin has only one")
+        _check_arguments(lifespan, ("host",), wrong)
+    for name, function, source in plugin.hooks:
+        wrong = _blame(source, f"@plugin.{name}")
+        arguments, may_be_async = HOOKS[name]
+        _check_arguments(function, ("_",) * arguments, wrong)
+        if inspect.iscoroutinefunction(function) and not may_be_async:
+            raise wrong("must be a plain function; it is called for every connection at once")
+    for timer in plugin.timers:
+        wrong = _blame(timer.source, "@plugin.every")
+        if timer.seconds <= 0:
+            raise wrong("the seconds must be above 0")
+        _check_arguments(timer.function, ("host",), wrong)
+
+
+def check_events(plugin: Plugin[Any], by_name: Mapping[str, Found]) -> None:
+    """Check what a plugin announces, and what it hears against what others announce."""
+    for event in plugin.announces:
+        wrong = _blame(Source(inspect.getfile(event), 1), f"announces {event.__name__}")
+        if _event_tag(event, wrong).partition(".")[0] != plugin.name:
+            raise wrong(f"the tag must begin with '{plugin.name}.'")
+    for spec in plugin.listeners:
+        wrong = _blame(spec.source, f"@plugin.hears({getattr(spec.event, '__name__', spec.event)})")
+        tag = _event_tag(spec.event, wrong)
+        _check_arguments(spec.function, ("event", "host"), wrong)
+        if inspect.iscoroutinefunction(spec.function):
+            raise wrong("must be a plain function; the plugin that announces does not wait")
+        other = by_name.get(tag.partition(".")[0])
+        announced = other.plugin.announces if other is not None else ()
+        said = next((each for each in announced if each.__struct_config__.tag == tag), None)
+        if said is None:
+            raise wrong(f"no plugin announces {tag!r}")
+        known = _hints(said)
+        for name, kind in _hints(spec.event).items():
+            if known.get(name) != kind:
+                raise wrong(f"{tag!r} has no field {name!r} of that type")
+
+
+def _event_tag(event: Any, wrong: Callable[[str], PluginError]) -> str:
+    if not (isinstance(event, type) and issubclass(event, Event)):
+        raise wrong("this is no subclass of Event")
+    tag = event.__struct_config__.tag
+    if not isinstance(tag, str) or "." not in tag or not TAG.match(tag):
+        raise wrong(f'{event.__name__} needs a tag like Event, tag="poll.closed"')
+    return tag
+
+
+def _blame(source: Source, what: str) -> Callable[[str], PluginError]:
+    return lambda problem: PluginError(source, f"{what}: {problem}")
+
+
+def _tag(message: type[Message], wrong: Callable[[str], PluginError]) -> str:
+    """Return the wire type, refusing what msgspec would take in silence."""
+    if not (isinstance(message, type) and issubclass(message, Message)):
+        raise wrong("the first argument must be a subclass of Message")
+    tag = message.__struct_config__.tag
+    if tag == message.__name__:
+        # Without `tag=` msgspec uses the class's name.
+        raise wrong(
+            f'{message.__name__} has no tag; write class {message.__name__}(Message, tag="...")'
+        )
+    if not isinstance(tag, str) or not TAG.match(tag) or len(tag) > 64:
+        raise wrong(f"the tag {tag!r} must look like 'poll.vote' and have at most 64 characters")
+    for base in message.__mro__[1:]:
+        if base is not Message and issubclass(base, Message) and base.__struct_config__.tag == tag:
+            raise wrong(
+                f"{message.__name__} inherits the tag {tag!r} of {base.__name__}; give it its own"
+            )
+    if any(tag == push.__struct_config__.tag and message is not push for push in CORE_PUSHES):
+        raise wrong(f"the type {tag!r} belongs to the server")
+    return tag
+
+
+def _check_arguments(
+    function: Callable[..., Any], names: tuple[str, ...], wrong: Callable[[str], PluginError]
+) -> None:
+    try:
+        inspect.signature(function).bind(*names)
+    except TypeError as error:
+        wanted = ", ".join(name for name in names if name != "_") or f"{len(names)} arguments"
+        raise wrong(f"the function must take ({wanted}): {error}") from error
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function)
+    except NameError:
+        # A name imported only for type checkers. The checks that need it are then left to those.
+        return {}
+
+
+def _union(hint: Any) -> Iterable[Any]:
+    """Yield the members of a union; of `Awaitable[X]` those of X."""
+    if get_origin(hint) in (Union, UnionType):
+        for each in get_args(hint):
+            yield from _union(each)
+    elif hint is not None:
+        yield hint
+
+
+def _has_what_it_needs(found: Found, options: msgspec.Struct | None) -> bool:
+    needs = found.plugin.needs
+    if needs is None:
+        return True
+    if options is None or needs not in options.__struct_fields__:
+        source = Source(found.module.__file__ or "?", 1)
+        raise PluginError(source, f"the plugin needs {needs!r}, which is none of its options")
+    return bool(getattr(options, needs))
+
+
+def _options(plugin: Plugin[Any], given: Mapping[str, Any]) -> msgspec.Struct | None:
+    table = {name: value for name, value in given.items() if name != "enabled"}
+    if plugin.options is None:
+        if table:
+            raise SettingsError(f"plugins.{plugin.name}.{min(table)}: this plugin has no options")
+        return None
+    names = {field.encode_name for field in msgspec.structs.fields(plugin.options)}
+    if unknown := sorted(set(table) - names):
+        raise SettingsError(
+            f"plugins.{plugin.name}.{unknown[0]}: no such option; "
+            f"there are {', '.join(sorted(names))}"
+        )
+    try:
+        return msgspec.convert(table, plugin.options, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"plugins.{plugin.name}: {error}") from error

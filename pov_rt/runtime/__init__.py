@@ -1,0 +1,1 @@
+"""asyncio and the process: clocks, limits, logs, deadlines. No domain."""

@@ -1,0 +1,283 @@
+"""What the log looks like: JSON lines for machines, coloured text on a terminal; never a token.
+
+Lines are escaped and redacted as a whole, after formatting. So it does not matter by which part of
+a record a client's words or a token came in: the ones cannot break a line, the other does not show.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Literal, TextIO
+
+import msgspec
+
+from pov_rt.runtime.clock import Clock, SystemClock, rfc3339
+from pov_rt.runtime.limits import Bucket, Rate
+
+MAX_CHARS = 16 * 1024
+"""Of a message, field or traceback; the middle of a longer one is left out. journald cuts a line at
+48 KiB (LineMax= in journald.conf), and half a JSON line is none."""
+
+Style = Literal["auto", "json", "text"]
+"""`auto` is text on a terminal and JSON elsewhere."""
+
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
+_COLOURS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
+
+# C0 and C1 controls, line and paragraph separators, marks and overrides of text direction, the
+# byte order mark, lone surrogates.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+
+_JWT = re.compile(r"eyJ[A-Za-z0-9_-]+(?:(?:\.|%2[Ee])[A-Za-z0-9_-]*){1,2}")
+_LABELS = ("token=", "bearer", "authorization")
+_LABELLED = re.compile(
+    r"""(
+        token= |
+        bearer\. |
+        bearer\s+(?=\S{8}) |  # not "bearer token"
+        authorization["'\\]*\s*[:=,]\s*["'\\]*(?:[a-z]+\s+)?  # header, repr and JSON
+    )
+    [^\x00-\x20"'\\;,&<>(){}\[\]]+""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_SECRET_FIELDS = ("token", "authorization", "cookie", "secret", "password")
+REDACTED = "[token]"
+MALFORMED = logging.getLogger("tornado.general")
+"""Where Tornado logs what is no HTTP, which anybody can send."""
+
+_context: ContextVar[Mapping[str, object]] = ContextVar("log_context", default=MappingProxyType({}))
+
+
+def configure(
+    style: Style, level: str, *, stream: TextIO, environ: Mapping[str, str] = os.environ
+) -> None:
+    """Send all logging of the process to the stream; may be called again with other settings."""
+    terminal = stream.isatty()
+    journal = _is_journal(stream, environ)
+    formatter: LineFormatter
+    if style == "text" or (style == "auto" and terminal):
+        colours = terminal and not environ.get("NO_COLOR")
+        formatter = TextFormatter(priorities=journal, colours=colours)
+    else:
+        formatter = JsonFormatter(priorities=journal)
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    if not any(isinstance(each, Few) for each in MALFORMED.filters):
+        MALFORMED.addFilter(Few())
+
+
+@contextmanager
+def log_context(**fields: object) -> Iterator[None]:
+    """Add the fields to each line logged inside, also by tasks that are started there."""
+    token = _context.set({**_context.get(), **fields})
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+def redact(text: str) -> str:
+    """Return the text with `[token]` in place of all that looks like a token."""
+    if "eyJ" in text:
+        text = _JWT.sub(REDACTED, text)
+    lower = text.lower()
+    if any(label in lower for label in _LABELS):
+        text = _LABELLED.sub(rf"\1{REDACTED}", text)
+    return text
+
+
+class LineFormatter(logging.Formatter):
+    """What both formats share. `priorities`: start each line with its own, as sd-daemon(3) says."""
+
+    def __init__(self, *, priorities: bool) -> None:
+        super().__init__()
+        self._priorities = priorities
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's line or lines."""
+        text = redact(self.render(record))
+        if not self._priorities:
+            return text
+        prefix = f"<{_PRIORITIES.get(record.levelname, 6)}>"
+        return prefix + text.replace("\n", f"\n{prefix}")
+
+    def render(self, record: logging.LogRecord) -> str:
+        """Return the text, not yet redacted."""
+        raise NotImplementedError
+
+    def trace(self, record: logging.LogRecord) -> str:
+        """Return the record's traceback and stack, or an empty string."""
+        parts = [record.stack_info] if record.stack_info else []
+        if record.exc_info and record.exc_info[0] is not None:
+            parts.insert(0, self.formatException(record.exc_info))
+        return _clip("\n".join(parts))
+
+
+class JsonFormatter(LineFormatter):
+    """One JSON object a line."""
+
+    def render(self, record: logging.LogRecord) -> str:
+        """Return the object: time, level, logger, message, the record's fields, exception."""
+        fields: dict[str, object] = {
+            "time": rfc3339(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": _message(record),
+        }
+        for key, value in _extra_fields(record):
+            fields.setdefault(key, value)
+        if trace := self.trace(record):
+            fields["exception"] = trace
+        try:
+            line = msgspec.json.encode(fields).decode()
+        except UnicodeEncodeError:  # a lone surrogate, which UTF-8 cannot hold
+            return json.dumps(fields)
+        return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+
+
+class TextFormatter(LineFormatter):
+    """For people: a line, and below it the traceback, indented."""
+
+    def __init__(self, *, priorities: bool, colours: bool) -> None:
+        super().__init__(priorities=priorities)
+        self._colours = colours
+
+    def render(self, record: logging.LogRecord) -> str:
+        """Return `14:07:03.125 warning pov_rt.delivery.hub: message key=value`."""
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        level = self._paint(f"{record.levelname.lower():<7}", _COLOURS.get(record.levelname, "0"))
+        origin = self._paint(f"{record.name}:", "2")
+        line = f"{clock}.{int(record.msecs):03d} {level} {origin} {_escape(_message(record))}"
+        for key, value in _extra_fields(record):
+            line += f" {self._paint(f'{key}=', '2')}{_quote(value)}"
+        # The bar tells a traceback's lines, which hold others' words, from lines of the log.
+        return "".join(
+            [line, *(f"\n  | {_escape(part)}" for part in self.trace(record).splitlines())]
+        )
+
+    def _paint(self, text: str, colour: str) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if self._colours else text
+
+
+class Throttle:
+    """Logs at most `per_s` lines a second, for what a crowd of clients can cause.
+
+    The next line that gets through says how many were left out, as `suppressed`.
+    """
+
+    def __init__(
+        self,
+        logger: logging.Logger,
+        per_s: float = 1.0,
+        clock: Clock | None = None,
+        *,
+        burst: float = 1.0,
+    ) -> None:
+        self._logger = logger
+        self._clock = clock or SystemClock()
+        self._rate = Rate(per_s, burst=max(burst, per_s))
+        self._bucket = Bucket(self._rate, self._clock.monotonic())
+        self._suppressed = 0
+
+    def log(self, level: int, message: str, *args: object, **fields: object) -> None:
+        """Log the message with its fields, or count it."""
+        left_out = self.left_out()
+        if left_out is not None:
+            more = {"suppressed": left_out} if left_out else {}
+            self._logger.log(level, message, *args, extra=fields | more)
+
+    def left_out(self) -> int | None:
+        """Return how many lines were left out before this one; None: it is left out, too."""
+        if self._bucket.take(self._rate, self._clock.monotonic()):
+            self._suppressed += 1
+            return None
+        left_out, self._suppressed = self._suppressed, 0
+        return left_out
+
+
+class Few(logging.Filter):
+    """Lets a logger's lines below WARNING pass once a second."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        super().__init__()
+        self._throttle = Throttle(MALFORMED, clock=clock)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the line passes."""
+        if record.levelno >= logging.WARNING:
+            return True
+        left_out = self._throttle.left_out()
+        if left_out:
+            record.suppressed = left_out
+        return left_out is not None
+
+
+def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Tell whether the stream is the one that systemd connected to the journal.
+
+    The variable alone does not say so: children with other outputs inherit it (systemd.exec(5)).
+    """
+    try:
+        status = os.fstat(stream.fileno())
+    except OSError:  # io.UnsupportedOperation is one: a stream in memory
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return _clip(record.getMessage())
+    except Exception:  # logging would print the arguments to stderr, tokens and all
+        return _clip(f"{record.msg!r} with wrong arguments {record.args!r}")
+
+
+def _extra_fields(record: logging.LogRecord) -> Iterator[tuple[str, str | int | float | None]]:
+    """Yield the context's fields and those of `extra=`, as scalars."""
+    fields = {**_context.get(), **record.__dict__}
+    for key, value in fields.items():
+        if key in _STANDARD:
+            continue
+        if _is_secret(key):
+            yield key, REDACTED
+        elif value is None or type(value) in (bool, int, float):
+            yield key, value
+        else:
+            yield key, _clip(str(value))
+
+
+@lru_cache(256)
+def _is_secret(key: str) -> bool:
+    return key.lower().endswith(_SECRET_FIELDS)
+
+
+def _clip(text: str) -> str:
+    if len(text) > MAX_CHARS:
+        text = redact(text)  # before a cut leaves half a token, which nothing recognises
+    if len(text) <= MAX_CHARS:
+        return text
+    half = MAX_CHARS // 2
+    return f"{text[:half]} [...] {text[-half:]}"
+
+
+def _escape(text: str) -> str:
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _quote(value: object) -> str:
+    text = _escape(str(value))
+    return text if re.fullmatch(r"[^\s\"=]+", text) else json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,1 @@
+"""One node: wired together, opened, drained, stopped."""

@@ -1,0 +1,1 @@
+"""The bytes of one client; no message is known here."""

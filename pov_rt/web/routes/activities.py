@@ -1,0 +1,158 @@
+"""Activities over HTTP: services publish them, and everyone entitled reads pages of history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from pov_rt.activities.publishing import Published, may_publish, publisher_of
+from pov_rt.auth.tokens import Identity
+from pov_rt.delivery.entries import ActivityEncoder
+from pov_rt.dispatch.host import MAX_HISTORY
+from pov_rt.dispatch.request import fault_of
+from pov_rt.protocol.bodies import BatchAnswer, PageState, Place, PublishedActivity
+from pov_rt.protocol.encoding import DECODE_ERRORS, encode
+from pov_rt.protocol.errors import ClientError, Forbidden, InvalidActivity, InvalidRequest, TooLarge
+from pov_rt.protocol.messages import NewActivity, check_id
+from pov_rt.protocol.topics import pov_topic
+from pov_rt.web.http import API_KINDS, SERVICE, Handler, parse_query
+
+MAX_BYTES = 1024 * 1024
+"""Of activities in a page, save for the last one of them: the largest there may be fill 16 MB."""
+
+_decode_one = msgspec.json.Decoder(PublishedActivity).decode
+_split = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def read_activity(raw: bytes | msgspec.Raw, identity: Identity) -> NewActivity | ClientError:
+    """Decode one activity of a publisher, or say what is wrong with it."""
+    try:
+        activity = _decode_one(raw)
+        may_publish(identity, activity)
+    except ClientError as error:
+        return error
+    except DECODE_ERRORS:
+        return _diagnose(raw)
+    return activity
+
+
+def _diagnose(raw: bytes | msgspec.Raw) -> ClientError:
+    try:
+        value = msgspec.json.decode(raw)
+    except DECODE_ERRORS:
+        return InvalidActivity("This is not JSON")
+    fault = fault_of(PublishedActivity, value)
+    return InvalidActivity(fault.message, field=fault.field)
+
+
+def split_batch(body: bytes, *, lines: bool) -> Sequence[bytes | msgspec.Raw] | None:
+    """Return the items of a JSON array or of NDJSON; None for a single object.
+
+    Raises `InvalidRequest`.
+    """
+    if lines:
+        return [line for line in body.split(b"\n") if line.strip()]
+    if not body.lstrip().startswith(b"["):
+        return None
+    try:
+        return _split(body)
+    except DECODE_ERRORS as error:
+        raise InvalidRequest("The body is not a JSON array") from error
+
+
+class ActivitiesHandler(Handler):
+    """`POST /api/activities`."""
+
+    async def post(self) -> None:
+        """Publish one activity (201, or 200 if it was there already) or a batch (200, results)."""
+        identity = self.authenticate(SERVICE)
+        if not identity.grants.may("publish"):
+            raise Forbidden("The token does not grant 'publish'")
+        limits = self.server.settings.limits
+        body = self.request.body
+        if self.request.headers.get("Content-Encoding", "identity") != "identity":
+            raise InvalidRequest("Send the body as it is, without Content-Encoding")
+        kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        items = split_batch(body, lines=kind in ("application/x-ndjson", "application/ndjson"))
+        if items is not None and len(items) > limits.publish_batch:
+            raise TooLarge(f"A batch has at most {limits.publish_batch} activities")
+        batch = [read_activity(raw, identity) for raw in ([body] if items is None else items)]
+        publisher = publisher_of(identity, is_service=True)
+        results = await self.server.publishing.publish(batch, publisher, decoded=True)
+        if items is not None:
+            self.answer(BatchAnswer(results=[_result(i, each) for i, each in enumerate(results)]))
+            return
+        (result,) = results
+        if isinstance(result, ClientError):
+            raise result
+        self.answer(_place(result), 200 if result.duplicate else 201)
+
+
+def _place(done: Published, duplicate: bool | UnsetType = UNSET) -> Place:
+    return Place(
+        id=done.id,
+        pov_id=done.pov_id,
+        offset=done.offset,
+        epoch=done.epoch,
+        duplicate=duplicate,
+    )
+
+
+def _result(index: int, result: Published | ClientError) -> Place | dict[str, Any]:
+    if isinstance(result, Published):
+        # One alone says it with its status.
+        return _place(result, result.duplicate or UNSET)
+    fields = result.as_fields()
+    error = {"code": fields.pop("code"), "message": result.message, **fields, "index": index}
+    return {"error": error}
+
+
+class HistoryHandler(Handler):
+    """`GET /api/povs/{povId}/activities?after=0&limit=100`, or `?before=0` for the newest first."""
+
+    CORS_METHODS = "GET"
+
+    async def get(self, pov_id: str) -> None:
+        """Answer a page with the log's state."""
+        identity = self.authenticate(API_KINDS)
+        check_id(pov_id, "povId")
+        if not identity.grants.may("subscribe") or not identity.grants.sees(pov_id):
+            raise Forbidden("The token does not cover this PoV", field="povId")
+        query = dict(parse_query(self.request.query))
+        if unknown := sorted(set(query) - {"after", "before", "limit"}):
+            raise InvalidRequest(f"There is no parameter '{unknown[0]}'", field=unknown[0])
+        if "after" in query and "before" in query:
+            raise InvalidRequest("Send after or before, not both", field="before")
+        limit = _number(query, "limit", 100, 1, MAX_HISTORY)
+        start = _number(query, "before" if "before" in query else "after", 0, 0, 2**53 - 1)
+        reverse = "before" in query
+        page = await self.server.engine.log.read(pov_topic(pov_id), start, limit, reverse=reverse)
+        encoder = ActivityEncoder()
+        items: list[bytes] = []
+        size = 0
+        for entry in page.entries:
+            items.append(encoder.item(entry))
+            size += len(items[-1])
+            if size >= MAX_BYTES:
+                break
+        following = page.next(len(items), limit, reverse=reverse)
+        head = PageState(
+            pov_id=pov_id,
+            epoch=page.top.epoch,
+            offset=page.top.offset,
+            oldest_offset=page.top.oldest,
+            next=UNSET if following is None else following,
+        )
+        self.answer_bytes(b'%b,"activities":[%b]}' % (encode(head)[:-1], b",".join(items)))
+
+
+def _number(query: dict[str, str], name: str, default: int, least: int, most: int) -> int:
+    text = query.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or not least <= int(text[:20]) <= most:
+        raise InvalidRequest(f"{name} must be a number from {least} to {most}", field=name)
+    return int(text)

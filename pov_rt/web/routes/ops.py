@@ -1,0 +1,153 @@
+"""For operators, on a port of its own: is it alive, is it ready, how is it doing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from pov_rt.server.server import Server
+from pov_rt.version import VERSION
+from pov_rt.web.http import Handler
+
+LAG_TICK_S = 0.25
+LAG_MEMORY_S = 30.0
+
+
+class LoopLag:
+    """How late the event loop does what is due. Owner: the web server, from `start` to `stop`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._worst = self._worst_before = 0.0
+        self._since = self._due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def worst_s(self) -> float:
+        """The longest delay of the last 30 to 60 seconds, in which somebody will have asked."""
+        return max(self._worst, self._worst_before)
+
+    def start(self) -> None:
+        """Begin to look, four times a second."""
+        self._since = self._loop.time()
+        self._wait()
+
+    def stop(self) -> None:
+        """Stop looking."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _wait(self) -> None:
+        self._due = self._loop.time() + LAG_TICK_S
+        self._timer = self._loop.call_at(self._due, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        self._worst = max(self._worst, now - self._due)
+        if now - self._since >= LAG_MEMORY_S:
+            self._worst_before, self._worst, self._since = self._worst, 0.0, now
+        self._wait()
+
+
+class ServerCollector(Collector):
+    """Reads a server's own counters when asked, so that counting costs the hot path nothing."""
+
+    def __init__(
+        self,
+        server: Server,
+        *,
+        blocks: Callable[[], int],
+        lag_s: Callable[[], float],
+        refused: Mapping[str, int],
+    ) -> None:
+        self._server = server
+        self._blocks = blocks
+        self._lag_s = lag_s
+        self._refused = refused
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield every metric."""
+        server = self._server
+        yield GaugeMetricFamily("pov_rt_ready", "1 if clients are welcome", self._ready())
+        info = GaugeMetricFamily("pov_rt_build_info", "The version", labels=["version", "node"])
+        info.add_metric([VERSION, server.node], 1)
+        yield info
+        yield GaugeMetricFamily("pov_rt_connections", "Open sockets", len(server.register))
+        yield GaugeMetricFamily(
+            "pov_rt_subscriptions", "Subscriptions of all sockets", server.subscriptions
+        )
+        yield GaugeMetricFamily("pov_rt_topics", "Topics followed", server.hub.topics)
+        yield GaugeMetricFamily(
+            "pov_rt_loop_lag_seconds", "Longest delay of the loop in the last minute", self._lag_s()
+        )
+        for name, text, value in (
+            ("connections_opened", "Sockets opened", server.opened),
+            ("activities_published", "Activities published", server.publishing.published),
+            ("messages_delivered", "Messages handed to sockets", server.hub.delivered),
+            ("loop_blocked", "Times the event loop was found blocked", self._blocks()),
+        ):
+            yield CounterMetricFamily(f"pov_rt_{name}", text, value)
+        yield _by_label(
+            "pov_rt_messages", "Messages handled", "type", server.dispatcher.counts.items()
+        )
+        yield _by_label(
+            "pov_rt_http_refused", "Requests answered with an error", "code", self._refused.items()
+        )
+        yield _by_label(
+            "pov_rt_errors", "Errors answered", "code", server.dispatcher.errors.items()
+        )
+        yield _by_label("pov_rt_closes", "Sockets closed", "reason", server.closes.items())
+        plugins = CounterMetricFamily(
+            "pov_rt_plugin", "What plugins count", labels=["plugin", "name"]
+        )
+        for host in server.plugins.hosts.values():
+            for name, count in host.counts.items():
+                plugins.add_metric([host.name, name], count)
+        yield plugins
+
+    def _ready(self) -> int:
+        return int(self._server.not_ready() is None)
+
+
+def _by_label(
+    name: str, text: str, label: str, values: Iterable[tuple[str, int]]
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for value, count in values:
+        family.add_metric([value], count)
+    return family
+
+
+class HealthHandler(Handler):
+    """`GET /healthz`: the loop runs."""
+
+    def get(self) -> None:
+        """Answer 200."""
+        self.answer({"status": "ok"})
+
+
+class ReadyHandler(Handler):
+    """`GET /readyz`: clients are welcome (200), or why not (503)."""
+
+    def get(self) -> None:
+        """Answer the state."""
+        reason = self.server.not_ready()
+        if reason is None:
+            self.answer({"status": "ready"})
+        else:
+            self.answer({"status": "not ready", "reason": reason}, 503)
+
+
+class MetricsHandler(Handler):
+    """`GET /metrics` in Prometheus' text format."""
+
+    metrics: CollectorRegistry
+
+    def get(self) -> None:
+        """Answer all metrics."""
+        self.set_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+        self.finish(generate_latest(self.metrics))

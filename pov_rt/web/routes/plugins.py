@@ -1,0 +1,62 @@
+"""The HTTP routes of plugins, below /api."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from pov_rt.dispatch.request import PluginRequest
+from pov_rt.protocol.errors import Forbidden, MethodNotAllowed, NotFound
+from pov_rt.protocol.messages import check_id
+from pov_rt.registry.build import Registry, Route
+from pov_rt.runtime import containment
+from pov_rt.web.http import API_KINDS, SERVICE, Handler, parse_query
+
+
+def plugin_paths(registry: Registry) -> dict[str, dict[str, Route]]:
+    """Return the routes by path pattern and method."""
+    paths: dict[str, dict[str, Route]] = {}
+    for route in registry.routes:
+        pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", route.spec.path)
+        paths.setdefault(f"/api{pattern}", {})[route.spec.method] = route
+    return paths
+
+
+class PluginHandler(Handler):
+    """One path with a plugin behind each of its methods."""
+
+    CORS_METHODS = "GET, POST, PUT, PATCH, DELETE"
+
+    routes: dict[str, Route]
+
+    async def get(self, **path: str) -> None:
+        """Hand the request to the plugin."""
+        route = self.routes.get(self.request.method or "")
+        if route is None:
+            raise MethodNotAllowed
+        identity = self.authenticate(SERVICE if route.spec.service else API_KINDS)
+        if not identity.grants.may(route.spec.grant):
+            raise Forbidden(f"The token does not grant '{route.spec.grant}'")
+        pov_id = path.get("pov_id")
+        if pov_id is not None:
+            check_id(pov_id, "povId")
+            if not identity.grants.sees(pov_id):
+                raise Forbidden("The token does not cover this PoV", field="povId")
+        host = self.server.plugins.hosts.get(route.plugin.name)
+        if host is None:
+            raise NotFound
+        query = dict(parse_query(self.request.query))
+        request = PluginRequest(host, identity, path, query, self.request.body)
+        deadline_s = self.server.settings.limits.handler_deadline_s
+        result = await containment.call(route.spec.function, request, deadline_s=deadline_s)
+        if result is None:
+            self.set_status(204)
+        elif isinstance(result, msgspec.Struct):
+            self.answer(result)
+        else:
+            raise TypeError(
+                f"{route.spec.source}: the handler returned {type(result).__name__}, no struct"
+            )
+
+    post = put = patch = delete = get
