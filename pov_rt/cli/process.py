@@ -28,7 +28,7 @@ GC_THRESHOLDS = (100_000, 50, 100)
 CPU for each handshake (Python's own thresholds: 5 us) and nothing for a publication (1 us); its
 longest pause is 13 ms either way. Measured with `gc.callbacks` around 8,000 handshakes, 6,000 more
 that were closed at once, and 6,000 publications. Nothing on the way of either leaves a cycle behind
-(tests/web/test_garbage.py), so that little waits for the collector."""
+(tests/test_garbage.py), so that little waits for the collector."""
 
 
 class Process:

@@ -10,7 +10,7 @@ from pov_rt.config.settings import LimitSettings, Settings
 from pov_rt.testing import Connect, RunningServer, make_settings
 from tests.fuzz.answers import Answers, Failure
 from tests.fuzz.fuzzer import Tally, run
-from tests.web.test_wire import wait_until
+from tests.transport.test_wire import wait_until
 
 UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
 

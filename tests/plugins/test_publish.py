@@ -9,7 +9,7 @@ import pytest
 
 from pov_rt.config.settings import EngineSettings, LimitSettings, Settings
 from pov_rt.testing import Client, Connect, RunningServer, make_settings
-from tests.plugins.test_history_plugin import publish
+from tests.plugins.test_history import publish
 from tests.plugins.test_presence import join
 
 

@@ -14,7 +14,7 @@ from pov_rt.auth.grants import Kind
 from pov_rt.config.settings import AuthSettings, LimitSettings, Settings
 from pov_rt.protocol.errors import TokenError
 from pov_rt.testing import SECRET, Client, Connect, RunningServer, make_settings
-from tests.plugins.test_history_plugin import publish
+from tests.plugins.test_history import publish
 
 
 @pytest.fixture

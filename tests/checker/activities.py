@@ -1,0 +1,77 @@
+"""What is published: by whom, on what, and how what is received is compared with it."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+from zlib import crc32
+
+import msgspec
+
+from tests.checker.records import History
+
+MAIN, QUIET = "main", "quiet"
+POVS = {
+    MAIN: [f"pov-{number}" for number in range(12)],
+    QUIET: [f"quiet-{number}" for number in range(3)],
+}
+"""By team. The feed of the quiet one is slow enough for its readers to recover after any fault."""
+PAD_CHARS = 200
+LARGE_CHARS = 8000
+"""One in a hundred is large, so that sockets fill up."""
+
+
+class Activity(msgspec.Struct, rename="camel"):
+    """An activity as it is sent; what is received has its time as well."""
+
+    id: str
+    type: str
+    action: str
+    pov_id: str
+    user_id: str
+    details: dict[str, Any]
+
+
+class Push(msgspec.Struct, rename="camel"):
+    """What a subscriber is sent."""
+
+    data: msgspec.Raw
+    offset: int
+    feed: str = ""
+
+
+encode = msgspec.json.Encoder().encode
+decode_push = msgspec.json.Decoder(Push).decode
+decode_activity = msgspec.json.Decoder(Activity).decode
+
+
+def checksum(activity: Activity) -> int:
+    """Return a checksum of what was published."""
+    return crc32(encode(activity))
+
+
+class Source:
+    """Makes one producer's activities."""
+
+    def __init__(self, history: History, name: str, team: str, random: Random) -> None:
+        self.made = 0
+        self._history = history
+        self._name = name
+        self._team = team
+        self._random = random
+
+    def make(self) -> Activity:
+        """Return the next activity, which is noted as sent."""
+        random = self._random
+        self.made += 1
+        size = LARGE_CHARS if random.random() < 0.01 else random.randrange(PAD_CHARS)
+        activity = Activity(
+            f"{self._name}-{self.made}",
+            random.choice(("task", "phase", "comment")),
+            random.choice(("created", "completed")),
+            random.choice(POVS[self._team]),
+            self._name,
+            {"number": self.made, "text": "é" + "x" * size},
+        )
+        self._history.send(activity.id, activity.pov_id, self._team, checksum(activity))
+        return activity

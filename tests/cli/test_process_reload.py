@@ -1,0 +1,73 @@
+"""SIGHUP: what a process takes over, and what it says of the rest."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.test_main import COMMAND, SECRET, environment
+
+
+class Serving:
+    """A server as a process, with its settings and its log."""
+
+    def __init__(self, process: subprocess.Popen[str], file: Path, secret: Path) -> None:
+        assert process.stderr is not None
+        self._process = process
+        self._lines = process.stderr
+        self.file = file
+        self.secret = secret
+
+    def line(self) -> dict[str, Any]:
+        """Return the log's next line."""
+        found: dict[str, Any] = json.loads(self._lines.readline())
+        return found
+
+    def reload(self) -> str:
+        """Send SIGHUP; return what the log says first."""
+        self._process.send_signal(signal.SIGHUP)
+        return str(self.line()["message"])
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Serving]:
+    file, secret = tmp_path / "pov-rt.toml", tmp_path / "secret"
+    secret.write_text(SECRET)
+    secret.chmod(0o600)
+    file.write_text(
+        f'[auth]\nsecret_files = ["{secret}"]\n[server]\nport = 0\nadmin_port = 0\n[log]\n'
+    )
+    with subprocess.Popen(
+        [*COMMAND, "serve", "--config", str(file)],
+        env=environment(tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            serving = Serving(process, file, secret)
+            assert "listens on 127.0.0.1:" in serving.line()["message"]
+            yield serving
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+
+
+def test_a_reload_says_what_it_took_over_and_applies_nothing_else(serving: Serving) -> None:
+    assert serving.reload() == "reloaded: nothing changed"
+    serving.secret.write_text(f"another {SECRET}")
+    assert serving.reload() == "reloaded: keys"
+    serving.file.write_text(serving.file.read_text() + 'format = "text"\n')
+    assert serving.reload() == "reloaded: nothing changed"
+    assert serving.line()["message"] == "needs a restart: log.format", "and it is JSON still"
+    serving.file.write_text(serving.file.read_text() + 'level = "debug"\n')
+    assert serving.reload() == "reloaded: log.level"
+    assert serving.line()["message"] == "needs a restart: log.format"
+    serving.secret.write_text("short")
+    assert serving.reload().startswith("nothing was reloaded: the secret in ")

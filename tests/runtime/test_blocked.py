@@ -1,0 +1,55 @@
+"""Who is blamed for a blocked loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from pov_rt.runtime.blocked import BlockWatch
+from pov_rt.testing import RunningServer, make_settings
+
+BLOCKING = """
+import time
+from pov_rt.plugin import Context, Message, Plugin
+
+plugin = Plugin("sleepy")
+
+class Sleep(Message, tag="sleepy.sleep"):
+    pass
+
+@plugin.on(Sleep)
+def sleep(message: Sleep, context: Context) -> None:
+    time.sleep(0.7)
+"""
+
+
+def test_a_stop_at_the_worst_instant_is_not_missed() -> None:
+    class StoppedMeanwhile(threading.Event):
+        def clear(self) -> None:
+            watch._stop.set()
+            self.set()
+            super().clear()
+
+    loop = asyncio.new_event_loop()  # it never runs, so nothing else wakes the thread
+    watch = BlockWatch(loop, 0.001, ())
+    watch._alive = StoppedMeanwhile()
+    watch.start()
+    watch._thread.join(5)
+    loop.close()
+    assert not watch._thread.is_alive()
+
+
+def test_the_line_that_blocks_the_loop_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "sleepy.py").write_text(BLOCKING)
+    with RunningServer(make_settings(), tmp_path) as server:
+        ana = server.connect("ana")
+        ana.send({"type": "sleepy.sleep"})
+        ana.request({"type": "ping"})
+    lines = [r.getMessage() for r in caplog.records if "is blocked" in r.getMessage()]
+    assert len(lines) == 1
+    assert f"{tmp_path / 'sleepy.py'}:12 in sleep" in lines[0]

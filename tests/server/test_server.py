@@ -1,0 +1,346 @@
+"""A node as a whole: draining, other nodes' words, keys from afar, Unix sockets, reload."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec.structs import replace
+
+from pov_rt.auth.grants import Kind
+from pov_rt.auth.revocations import Revocation, Revocations
+from pov_rt.config.settings import (
+    AuthSettings,
+    EngineSettings,
+    LimitSettings,
+    ServerSettings,
+    Settings,
+    SettingsError,
+)
+from pov_rt.plugin.interfaces import Response
+from pov_rt.protocol.errors import CloseCode, TokenError, Unavailable
+from pov_rt.protocol.topics import NODES
+from pov_rt.registry.build import build_registry
+from pov_rt.runtime.clock import ManualClock, SystemClock
+from pov_rt.server.server import TURN_PARTINGS, Server
+from pov_rt.testing import SECRET, RunningServer, make_settings
+from pov_rt.web.app import WebServer
+from tests.transport.test_wire import publish, raw_client, text, wait_until
+from tests.transports import Recorder
+
+REGISTRY = build_registry({})
+
+
+class Issuer:
+    """Serves a JWK Set, as `fetch`."""
+
+    def __init__(self) -> None:
+        self.key = Ed25519PrivateKey.generate()
+        self.status = 200
+        self.asked = 0
+
+    async def __call__(
+        self,
+        url: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        timeout_s: float = 5.0,
+    ) -> Response:
+        self.asked += 1
+        algorithm = jwt.get_algorithm_by_name("EdDSA")
+        key = {**json.loads(algorithm.to_jwk(self.key.public_key())), "kid": str(self.asked)}
+        return Response(self.status, {}, json.dumps({"keys": [key]}).encode())
+
+    def token(self, clock: ManualClock, kid: str) -> str:
+        claims = {"userId": "ana", "exp": clock.time() + 60}
+        return jwt.encode(claims, self.key, "EdDSA", headers={"kid": kid})
+
+
+async def asked(issuer: Issuer, times: int) -> None:
+    """Wait until the keys were fetched so often, and taken over."""
+    while issuer.asked < times:  # noqa: ASYNC110  (the fetch is started by a task of the server)
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+def test_keys_are_fetched_at_start_and_when_a_token_names_another() -> None:
+    async def run() -> None:
+        issuer, clock = Issuer(), ManualClock()
+        auth = AuthSettings(jwks_url="https://issuer.example/keys")
+        server = Server(
+            Settings(auth=auth, engine=EngineSettings(url="memory://")),
+            REGISTRY,
+            fetch=issuer,
+            clock=clock,
+        )
+        assert server.not_ready() == "starting"
+        await server.start()
+        assert server.not_ready() is None
+        accept = frozenset({Kind.SOCKET})
+        assert server.tokens.verify(issuer.token(clock, "1"), accept).user_id == "ana"
+        clock.advance(31)
+        issuer.key = Ed25519PrivateKey.generate()
+        with pytest.raises(TokenError):
+            server.tokens.verify(issuer.token(clock, "2"), accept)
+        await asked(issuer, 2)
+        assert server.tokens.verify(issuer.token(clock, "2"), accept).user_id == "ana"
+        clock.advance(31)
+        issuer.status = 500
+        with pytest.raises(TokenError):
+            server.tokens.verify(issuer.token(clock, "3"), accept)
+        await asked(issuer, 3)
+        assert server.tokens.verify(issuer.token(clock, "2"), accept).user_id == "ana"
+        await server.stop()
+        assert server.not_ready() is not None
+
+    asyncio.run(run())
+
+
+def connect(server: Server, user: str, *, v1: bool = True) -> tuple[Any, Recorder]:
+    can = ("subscribe", "publish", "collaborate")
+    token = server.tokens.issue(Kind.SOCKET, user, ttl_s=60, can=can)
+    identity = server.tokens.verify(token, frozenset({Kind.SOCKET}))
+    recorder = Recorder()
+    connection = server.open(recorder, identity, device="d", remote_ip="::1", user_agent="", v1=v1)
+    return connection, recorder
+
+
+async def nothing(url: str, **_: Any) -> Response:
+    raise Unavailable
+
+
+def test_what_another_node_says_is_carried_out(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        server = Server(make_settings(), REGISTRY, fetch=nothing, clock=ManualClock())
+        await server.start()
+        follower: Any = server.engine.log.follower  # type: ignore[attr-defined]
+        (ana, to_ana), (_, to_ben) = connect(server, "ana"), connect(server, "ben")
+        _, to_plain = connect(server, "ana", v1=False)
+        follower.signal(NODES, b'{"user":"ana","message":"{\\"type\\":\\"hello\\"}"}', "")
+        assert to_ana.messages[-1] == {"type": "hello"}
+        assert to_plain.messages == []
+        follower.signal(NODES, json.dumps({"connection": ana.id, "close": "DISCONNECTED"}), "")
+        assert to_ana.closed_with is not None
+        assert to_ana.messages[-1]["code"] == 4500
+        assert to_ben.closed_with is None
+        follower.signal(NODES, b'{"user":7}', "")
+        assert "another node said something unknown" in caplog.text
+        follower.uncertain(NODES)
+        follower.signal("pov/none", b"{}", "")
+        with pytest.raises(ValueError, match="needs a user_id or"):
+            server.register.disconnect(user_id=None, connection_id=None, code=None)  # type: ignore[arg-type]
+        await server.stop()
+
+    asyncio.run(run())
+
+
+def test_those_who_are_cut_off_together_are_let_go_in_turns_and_may_come_back_at_once() -> None:
+    async def run() -> None:
+        server = Server(make_settings(), REGISTRY, fetch=nothing, clock=ManualClock())
+        await server.start()
+        many = 3 * TURN_PARTINGS
+        gone = [connect(server, f"user-{n}")[0] for n in range(many)]
+        for connection in gone:
+            connection.lost("cut off")
+        assert len(server.register) == 0, "they count no more"
+        await asyncio.sleep(0)
+        assert sum(server.closes.values()) == TURN_PARTINGS
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert sum(server.closes.values()) == many
+        connect(server, "last")[0].lost("cut off")
+        await server.stop()
+        assert sum(server.closes.values()) == many + 1, "nobody is left at the end"
+
+    asyncio.run(run())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110  (a task of the server changes it)
+        await asyncio.sleep(0)
+
+
+def test_a_revocation_is_in_force_though_the_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise Unavailable
+
+    async def run() -> None:
+        server = Server(make_settings(), REGISTRY, fetch=nothing, clock=ManualClock())
+        await server.start()
+        _, to_ana = connect(server, "ana")
+        monkeypatch.setattr(server.engine.sets, "add", refuse)
+        with pytest.raises(Unavailable):
+            await server.revoke(Revocation(user_id="ana"))
+        assert to_ana.closed_with is CloseCode.TOKEN
+        await server.stop()
+
+    asyncio.run(run())
+
+
+def test_revocations_that_were_not_heard_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pov_rt.server.follower.RETRY_S", 0.0)
+
+    async def run() -> None:
+        clock = ManualClock()
+        server = Server(make_settings(), REGISTRY, fetch=nothing, clock=clock)
+        await server.start()
+        (_, to_ana), (_, to_ben) = connect(server, "ana"), connect(server, "ben")
+        other = Revocations(server.engine.sets, clock, 60.0)
+        await other.store(Revocation(user_id="ana", before=clock.time() + 1))
+        follower: Any = server.engine.log.follower  # type: ignore[attr-defined]
+        members, asked = server.engine.sets.members, 0
+
+        async def fail_once(name: str) -> Mapping[str, bytes]:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                raise Unavailable
+            return await members(name)
+
+        monkeypatch.setattr(server.engine.sets, "members", fail_once)
+        follower.uncertain(NODES)
+        follower.uncertain(NODES)
+        await until(lambda: to_ana.closed_with is CloseCode.TOKEN)
+        assert to_ben.closed_with is None
+        assert asked == 2
+        await other.store(Revocation(user_id="ben", before=clock.time() + 1))
+        follower.uncertain(NODES)
+        await until(lambda: to_ben.closed_with is CloseCode.TOKEN)
+        await server.stop()
+
+    asyncio.run(run())
+
+
+def test_revocations_are_swept(server: RunningServer) -> None:
+    def sweep() -> int:
+        node = server.web.server
+        node.revocations.add(Revocation(token_id="t"))
+        node.clock = ManualClock(node.clock.monotonic() + 40 * 86400.0)
+        try:
+            node.sweep()
+        finally:
+            node.clock = SystemClock()
+        return len(node.revocations)
+
+    assert server.call(sweep) == 0
+
+
+def test_many_connections_are_closed_in_waves() -> None:
+    async def run() -> None:
+        settings = make_settings(server=ServerSettings(drain_s=0.2))
+        server = Server(settings, REGISTRY, fetch=nothing, clock=ManualClock())
+        await server.start()
+        recorders = [connect(server, f"u-{number}")[1] for number in range(120)]
+        draining = asyncio.create_task(server.drain())
+        await asyncio.sleep(0)
+        closed = sum(each.closed_with is not None for each in recorders)
+        assert closed == 40
+        await draining
+        assert all(each.closed_with is not None for each in recorders)
+        identity = server.register.all()[0].identity
+        with pytest.raises(Unavailable):
+            server.admit(identity, "d")
+        await server.stop()
+
+    asyncio.run(run())
+
+
+def test_it_serves_on_a_unix_socket_and_takes_it_away(tmp_path: Path) -> None:
+    path = tmp_path / "rt.sock"
+    settings = make_settings(server=ServerSettings(unix=str(path), admin_port=0, drain_s=0.1))
+    with RunningServer(settings, None) as server:
+        assert server.web.port == 0
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(
+                b"GET /nowhere HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.1.1.1, 10.0.0.9\r\n\r\n"
+            )
+            assert client.recv(4096).startswith(b"HTTP/1.1 404")
+    assert not path.exists()
+
+
+def test_an_address_that_is_taken_is_named() -> None:
+    async def run() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            settings = make_settings(server=ServerSettings(port=port, admin_port=0))
+            web = WebServer(settings, REGISTRY)
+            with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1:{port}"):
+                await web.start()
+            await web.stop()
+
+    asyncio.run(run())
+
+
+def test_it_listens_on_the_sockets_it_is_given() -> None:
+    async def run() -> None:
+        given = socket.create_server(("127.0.0.1", 0))
+        given.setblocking(False)
+        with given:
+            web = WebServer(make_settings(), REGISTRY)
+            await web.start([given])
+            assert web.port == given.getsockname()[1]
+            await web.stop()
+            assert given.fileno() >= 0, "it is not ours to close"
+
+    asyncio.run(run())
+
+
+def test_a_new_secret_is_taken_over_and_the_old_one_stays_for_a_while(
+    server: RunningServer,
+) -> None:
+    old = server.token("ana")
+    settings = replace(server.web.settings.auth, secrets=["n" * 32, SECRET])
+    server.call(lambda: server.web.server.reload(settings))
+    accept = frozenset({Kind.SOCKET})
+    for token in (old, server.token("ana")):
+        assert server.call(lambda t=token: server.web.server.tokens.verify(t, accept)).user_id  # type: ignore[misc]
+    with pytest.raises(SettingsError):
+        server.call(lambda: server.web.server.reload(replace(settings, secrets=["short"])))
+
+
+class TestSlowForLong:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(
+            limits=LimitSettings(queue_slow_bytes=20_000, queue_slow_s=0.3, details_bytes=16_384)
+        )
+
+    def test_a_client_that_is_behind_for_too_long_is_closed(
+        self, server: RunningServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        with raw_client(server, receive_buffer=4096) as slow:
+            slow.send(text('{"type":"subscribe","povId":"acme"}'))
+            assert b"subscribed" in slow.receive()[1]
+            while not server.call(lambda: _unsent(server) > 20_000):
+                publish(server, 15_000, 5)
+            wait_until(server, lambda: len(server.web.server.register) == 0)
+        assert "bytes unsent for 0.3 s" in caplog.text
+
+    def test_one_that_catches_up_in_time_stays(self, server: RunningServer) -> None:
+        with raw_client(server, receive_buffer=4096) as client:
+            client.send(text('{"type":"subscribe","povId":"acme"}'))
+            client.receive()
+            count = 0
+            while not server.call(lambda: _unsent(server) > 20_000):
+                publish(server, 15_000, 5)
+                count += 5
+            for offset in range(1, count + 1):
+                assert json.loads(client.receive()[1])["offset"] == offset
+            client.send(text('{"type":"ping"}'))
+            assert client.receive()[1] == b'{"type":"pong"}'
+
+
+def _unsent(server: RunningServer) -> int:
+    return sum(each.transport.unsent_bytes for each in server.web.server.register.all())

@@ -1,0 +1,166 @@
+"""What operators see: metrics with the names that the docs give, and the loop's lag."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tornado.httpclient import HTTPClient, HTTPResponse
+
+from pov_rt.testing import Connect, RunningServer
+from pov_rt.web.routes.ops import LAG_MEMORY_S, LAG_TICK_S, LoopLag
+from tests.test_docs import DOCS, table
+from tests.web.routes.test_activities import call
+from tests.web.test_handshake import exchange, request
+
+FAILING = '''"""A plugin whose route fails."""
+from pov_rt.plugin import Message, Plugin, Request
+
+plugin = Plugin("failing")
+
+class Never(Message, tag="never"):
+    """Never sent."""
+
+@plugin.http("GET", "/failing", grant="subscribe")
+def fail(request: Request) -> Never:
+    """Fail."""
+    raise RuntimeError("it fails")
+'''
+
+
+def admin(server: RunningServer, path: str) -> HTTPResponse:
+    client = HTTPClient()
+    try:
+        url = f"http://127.0.0.1:{server.web.admin_port}{path}"
+        return client.fetch(url, raise_error=False)
+    finally:
+        client.close()
+
+
+def metrics(server: RunningServer) -> dict[str, float]:
+    """Return the samples by name and labels."""
+    text = admin(server, "/metrics").body.decode()
+    lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
+
+
+def test_metrics_have_the_names_and_labels_of_the_docs(
+    server: RunningServer, connect: Connect
+) -> None:
+    client = connect()
+    client.request({"type": "ping"})
+    client.request({"type": "subscribe", "povId": ""})
+    request(server, "/ws/")
+    client.socket.close()
+    documented = {
+        name.strip("`"): set(re.findall(r"`(\w+)`", labels))
+        for name, labels, _ in table(DOCS["operations"], "Metrics")
+    }
+    text = admin(server, "/metrics").body.decode()
+    assert set(re.findall(r"^# HELP (\S+)", text, re.M)) == set(documented)
+    labels: dict[str, set[str]] = {name: set() for name in documented}
+    for name, label in re.findall(r"(\w+?)(?:_created)?\{(.*?)\} ", text):
+        labels[name] |= set(re.findall(r'(\w+)="', label))
+    for name, found in labels.items():
+        assert found in (documented[name], set()), name
+
+
+def test_refused_requests_are_counted_by_code(server: RunningServer) -> None:
+    request(server, "/ws/")
+    request(server, "/ws/?token=x")
+    request(server, "/elsewhere")
+    call(server, "/nowhere")
+    exchange(server, b"nonsense\r\n\r\n")
+    seen = metrics(server)
+    for code, count in (("token_invalid", 2), ("invalid_request", 2), ("not_found", 1)):
+        assert seen[f'pov_rt_http_refused_total{{code="{code}"}}'] == count
+
+
+def test_a_loop_that_was_blocked_shows_it(server: RunningServer) -> None:
+    assert metrics(server)["pov_rt_loop_lag_seconds"] >= 0
+    block_s = LAG_TICK_S + 0.1
+    server.call(lambda: time.sleep(block_s))
+    # At least one look was due while it was blocked, and before its last tenth of a second.
+    assert metrics(server)["pov_rt_loop_lag_seconds"] >= 0.09
+
+
+class ManualLoop:
+    """A loop whose time is set, and which calls when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.calls: list[Any] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, callback: Any) -> asyncio.TimerHandle:
+        loop: Any = self
+        self.calls.append(callback)
+        return asyncio.TimerHandle(when, callback, (), loop)
+
+    def get_debug(self) -> bool:
+        return False
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        self.calls.clear()
+
+    def run(self, late_s: float = 0.0) -> None:
+        self.now += LAG_TICK_S + late_s
+        self.calls.pop()()
+
+
+def test_the_longest_lag_is_kept_until_somebody_will_have_asked() -> None:
+    loop = ManualLoop()
+    lag = LoopLag(loop)  # type: ignore[arg-type]
+    lag.start()
+    loop.run()
+    assert lag.worst_s == 0
+    loop.run(late_s=3.0)
+    loop.run(late_s=0.5)
+    assert lag.worst_s == 3.0
+    end = loop.now + LAG_MEMORY_S
+    while loop.now < end:
+        loop.run()
+        assert lag.worst_s == 3.0
+    for _ in range(int(LAG_MEMORY_S / LAG_TICK_S) + 1):
+        loop.run()
+    assert lag.worst_s == 0
+    lag.stop()
+    assert loop.calls == []
+
+
+class TestFailing:
+    @pytest.fixture
+    def plugins_dir(self, tmp_path: Path) -> Path:
+        (tmp_path / "failing.py").write_text(FAILING)
+        return tmp_path
+
+    def test_neither_a_failure_nor_the_metrics_show_a_token(
+        self,
+        server: RunningServer,
+        caplog: pytest.LogCaptureFixture,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        token = server.token()
+        answer = call(server, f"/api/failing?token={token}", token=token)
+        assert answer.code == 500
+        assert b"it fails" not in answer.body
+        (incident,) = server.incidents
+        assert incident.exc_info is not None
+        assert vars(incident)["incident"] in answer.body.decode()
+        server.incidents.clear()
+        request(server, f"/ws/?token={token}x")
+        shown = admin(server, "/metrics").body.decode()
+        assert 'pov_rt_http_refused_total{code="internal"} 1.0' in shown
+        records = [record.getMessage() + str(record.__dict__) for record in caplog.records]
+        seen = "\n".join([shown, answer.body.decode(), caplog.text, *capfd.readouterr(), *records])
+        assert "it fails" in seen
+        for part in token.split("."):
+            assert part not in seen
