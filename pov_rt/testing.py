@@ -27,7 +27,7 @@ from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.messages import Message
 from pov_rt.registry.build import build_registry
 from pov_rt.registry.discovery import list_files
-from pov_rt.runtime.loop import DirectLoop
+from pov_rt.transport.loop import DirectLoop
 from pov_rt.web.app import WebServer
 
 if TYPE_CHECKING:

@@ -214,7 +214,8 @@ class TestSince:
                     most,
                     server.call(
                         lambda: max(
-                            each.transport.unsent_bytes for each in server.web.server.register.all()
+                            each.transport.unsent_bytes
+                            for each in server.web.server.directory.all()
                         )
                     ),
                 )
@@ -271,7 +272,7 @@ class TestCursor:
             client = connect("ana", device=device)
             assert subscribe(client, since="cursor")["type"] == "subscribed"
             client.socket.close()
-        while server.call(lambda: len(server.web.server.register)):
+        while server.call(lambda: len(server.web.server.directory)):
             pass
         late = connect("ana", device="d")
         answer = subscribe(late, since="cursor")
@@ -348,7 +349,7 @@ class TestAFailingSubscribe:
             yield
 
     def check_nothing_follows(self, server: RunningServer, ana: Client) -> None:
-        (connection,) = (each for each in server.web.server.register.all() if each.v1)
+        (connection,) = (each for each in server.web.server.directory.all() if each.v1)
         assert "pov/acme" not in server.call(lambda: list(connection.topics))
         publish(server, 1)
         assert ana.request({"type": "ping"})["type"] == "pong"
@@ -386,7 +387,7 @@ class TestAFailingSubscribe:
         else:
             answer = subscribe(ana, **fields)
         assert answer["code"] == "unavailable"
-        while server.call(lambda: len(server.web.server.register)) > 1:
+        while server.call(lambda: len(server.web.server.directory)) > 1:
             pass
         self.check_nothing_follows(server, ana)
 
@@ -437,7 +438,7 @@ def notify(
 class TestInbox:
     def wait_for_inbox(self, server: RunningServer, count: int) -> None:
         def followers() -> int:
-            register = server.web.server.register
+            register = server.web.server.directory
             return sum("user/ana" in each.topics for each in register.all())
 
         while server.call(followers) < count:
@@ -485,7 +486,7 @@ class TestInbox:
         assert offsets(phone, 3, "notification") == [1, 2, 3]
         phone.request({"type": "ack", "inbox": True, "offset": 1})
         phone.socket.close()
-        host = server.web.server.plugins.hosts["inbox"]
+        host = server.web.server.hooks.hosts["inbox"]
         marks = host.marks
         get = marks.get
 
@@ -574,11 +575,11 @@ class TestInbox:
         plain = connect("ana", v1=False)
         notify(server)
         assert plain.request({"type": "ping"})["type"] == "pong"
-        assert not server.call(lambda: server.web.server.register.all()[0].topics)
+        assert not server.call(lambda: server.web.server.directory.all()[0].topics)
 
 
 def fill_inbox(server: RunningServer, count: int) -> None:
-    host = server.web.server.plugins.hosts["inbox"]
+    host = server.web.server.hooks.hosts["inbox"]
 
     async def work() -> None:
         # Together: a disk commits them in few transactions.

@@ -7,15 +7,17 @@ from typing import Any
 
 from pov_rt.auth.grants import Grants, Kind
 from pov_rt.auth.tokens import Identity
-from pov_rt.connections.connection import Connection
+from pov_rt.connections.connection import Connection, Deliveries
 from pov_rt.protocol.errors import CloseCode
 from pov_rt.runtime.clock import ManualClock
 from pov_rt.runtime.limits import Bucket, Rate
-from pov_rt.transport.frames import Opcode
+from pov_rt.transport.frames import TEXT_FRAMING, Opcode
 
 
 class Recorder:
     """Takes frames apart and keeps their messages."""
+
+    framing = TEXT_FRAMING
 
     def __init__(self) -> None:
         self.sends: list[bytes] = []
@@ -67,16 +69,32 @@ class Recorder:
     async def drained(self) -> None:
         return
 
-    def close(self, code: CloseCode, last: bytes = b"") -> None:
-        if last:
-            self.send(last)
+    def close(self, code: CloseCode, body: bytes = b"") -> None:
+        if body:
+            self.send(self.framing.frame(body))
         self.closed_with = self.closed_with or code
 
     def abort(self) -> None:
         self.close(CloseCode.INTERNAL)
 
 
+class Nothing:
+    """Deliveries of which none ever waits."""
+
+    unsettled = False
+
+    def settle(self, connection: Connection) -> None: ...
+
+
 class Nobody:
+    """An owner of connections that does nothing."""
+
+    def __init__(self, deliveries: Deliveries | None = None) -> None:
+        self.deliveries = deliveries or Nothing()
+
+    def come_back_after_s(self) -> float:
+        return 1.0
+
     def receive(self, connection: Connection, payload: bytes, is_text: bool) -> None: ...
 
     def lagging(self, connection: Connection) -> None: ...
@@ -84,12 +102,20 @@ class Nobody:
     def closed(self, connection: Connection, reason: str) -> None: ...
 
 
-def connection(name: str, user: str, clock: ManualClock, *, v1: bool = True) -> Connection:
+def connection(
+    name: str,
+    user: str,
+    clock: ManualClock,
+    *,
+    v1: bool = True,
+    deliveries: Deliveries | None = None,
+) -> Connection:
     identity = Identity(
         user, None, None, Kind.SOCKET, Grants(None, frozenset()), clock.time() + 100, None, None
     )
-    made = Connection(
-        Nobody(),
+    return Connection(
+        Nobody(deliveries),
+        Recorder(),
         name,
         identity,
         device=name,
@@ -100,8 +126,6 @@ def connection(name: str, user: str, clock: ManualClock, *, v1: bool = True) -> 
         expires_at=clock.monotonic() + 100,
         bucket=Bucket(Rate(1, 1), 0),
     )
-    made.transport = Recorder()
-    return made
 
 
 def recorder(made: Connection) -> Recorder:

@@ -7,10 +7,10 @@ from msgspec import UNSET
 from pov_rt.activities.publishing import Published, Publishing
 from pov_rt.connections.connection import Connection
 from pov_rt.delivery.hub import Hub
-from pov_rt.delivery.replay import Unread
+from pov_rt.delivery.replay import AfterMarks
 from pov_rt.engine.base import Conflict, Engine, NewEntry
 from pov_rt.protocol.encoding import encode
-from pov_rt.protocol.errors import IdConflict, InvalidActivity, Unavailable
+from pov_rt.protocol.errors import CloseCode, IdConflict, InvalidActivity, Unavailable
 from pov_rt.protocol.messages import NewNotification, Notification, check_id
 from pov_rt.protocol.topics import user_topic
 from pov_rt.runtime.clock import Clock
@@ -61,7 +61,7 @@ class Inboxes:
 
     def follow(self, connection: Connection) -> None:
         """Deliver the user's notifications to a connection, first those its device has not had."""
-        self._hub.spawn(self._follow(connection))
+        self._hub.tasks.spawn(self._follow(connection))
 
     async def _follow(self, connection: Connection) -> None:
         user_id = connection.identity.user_id
@@ -74,9 +74,9 @@ class Inboxes:
             # Joined once the marks are known, and by place: what comes while they are read counts
             # as unread. A number of entries would be counted back from a newer top, and skip some
             # that the next acknowledgement covers.
-            unread = Unread([mark for mark in found if mark is not None])
+            unread = AfterMarks([mark for mark in found if mark is not None])
             await self._hub.join(connection, name, unread)
         except Unavailable:
-            self._hub.close_with_gap(connection)
+            connection.close(CloseCode.GAP)
             return
         self._hub.start(connection, name)

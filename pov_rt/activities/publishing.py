@@ -59,7 +59,7 @@ class Publisher(NamedTuple):
     origin: str = ""
 
 
-class Outcome:
+class InFlight:
     """How many publications of a handler are under way, so that a timeout can say so."""
 
     __slots__ = ("open",)
@@ -72,11 +72,11 @@ class Outcome:
         self.open -= 1
 
 
-outcome: ContextVar[Outcome | None] = ContextVar("outcome", default=None)
+in_flight: ContextVar[InFlight | None] = ContextVar("in_flight", default=None)
 """That of the handler that runs; tasks it starts share it."""
 
 
-class Hooks(Protocol):
+class PublishHooks(Protocol):
     """What the plugins want to know of publications."""
 
     @property
@@ -90,7 +90,7 @@ class Hooks(Protocol):
 class Publishing:
     """Publishes activities. Owner: the server, which sets `hooks` before the first one."""
 
-    hooks: Hooks
+    hooks: PublishHooks
 
     def __init__(self, engine: Engine, limits: LimitSettings, clock: Clock) -> None:
         self._log = engine.log
@@ -122,7 +122,7 @@ class Publishing:
             return task.result()
         self._tasks.add(task)
         task.add_done_callback(self._forget)
-        if (mine := outcome.get()) is not None:
+        if (mine := in_flight.get()) is not None:
             mine.open += 1
             task.add_done_callback(mine.close)
         return await asyncio.shield(task)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -68,15 +68,24 @@ class Claims(msgspec.Struct, rename="camel", omit_defaults=True):
 _CLAIMS = msgspec.json.Decoder(Claims)
 
 
-def _never(identity: Identity) -> bool:
-    return False
+class Void(Protocol):
+    """Which tokens are void though they are good: `Revocations`."""
+
+    def covers(self, identity: Identity) -> bool:
+        """Tell whether a token is void."""
 
 
 class Tokens:
-    """Verifies and issues tokens. `revoked` is asked about each good one, remembered or not."""
+    """Verifies and issues tokens. `void` is asked about each good one, remembered or not."""
 
-    def __init__(self, settings: AuthSettings, keyring: Keyring, clock: Clock) -> None:
-        self.revoked: Callable[[Identity], bool] = _never
+    def __init__(
+        self,
+        settings: AuthSettings,
+        keyring: Keyring,
+        clock: Clock,
+        void: Void | None = None,
+    ) -> None:
+        self._void = void
         self._settings = settings
         self._keyring = keyring
         self._keys_version = keyring.version
@@ -102,7 +111,7 @@ class Tokens:
             self._verified.pop(key, None)
             known = self._check(token, accept)
             self._remember(key, known)
-        if self.revoked(known[0]):
+        if self._void is not None and self._void.covers(known[0]):
             raise TokenRevoked
         return known[0]
 

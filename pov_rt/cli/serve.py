@@ -90,7 +90,7 @@ def run(file: Path | None, flags: Mapping[str, Any], watch: Watch) -> list[Path]
     Raises `SettingsError` or `PluginError` for what a change of the files can mend.
     """
     from pov_rt.cli.process import Process
-    from pov_rt.runtime.loop import DirectLoop
+    from pov_rt.transport.loop import DirectLoop
 
     loaded = config.load(file=file, flags=flags)
     config.check(loaded)

@@ -1,19 +1,34 @@
 """One client: a socket with its identity, and what the server remembers of it.
 
-This module knows no Tornado and no socket; `Transport` says what it needs of one.
+This module knows no Tornado, no socket and no topic; `Transport`, `Followed` and `ConnectionOwner`
+say what it needs of them. What leaves by `send`, `reply` and `close` comes after what was delivered
+before, by construction: nobody else has to think of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pov_rt.auth.tokens import Identity
+from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import CloseCode
-from pov_rt.protocol.messages import Message
+from pov_rt.protocol.messages import Closing, Message
 from pov_rt.runtime.limits import Bucket
-from pov_rt.transport.frames import text_frame
+
+
+class Framing(Protocol):
+    """How a transport writes messages. One object for all transports of a kind, so that what they
+    are sent is made once for all of them; pieces may be joined.
+    """  # noqa: D205  (one sentence that does not fit a line)
+
+    def frame(self, body: bytes) -> bytes:
+        """Return one message as it is sent."""
+
+    def join(self, bodies: Sequence[bytes]) -> bytes:
+        """Return several messages, in one piece."""
 
 
 class Transport(Protocol):
@@ -23,11 +38,15 @@ class Transport(Protocol):
     peer is normal, and the hub iterates over its members while it sends.
     """
 
+    @property
+    def framing(self) -> Framing:
+        """How messages become what `send` takes."""
+
     def send(self, data: bytes) -> None:
-        """Take ready frames, in order; bytes that do not fit the socket wait here."""
+        """Take framed messages, in order; bytes that do not fit the socket wait here."""
 
     def send_soon(self, data: bytes) -> None:
-        """Take ready frames that leave with what else this turn of the loop brings, in order."""
+        """As `send`, but they leave with what else this turn of the loop brings, in order."""
 
     @property
     def unsent_bytes(self) -> int:
@@ -44,13 +63,13 @@ class Transport(Protocol):
         """Tell whether any byte arrived since the last call."""
 
     def pause_reads(self, paused: bool) -> None:
-        """Stop or go on reading, so that a full inbox holds the peer back."""
+        """Stop or go on reading, so that a client with too many waiting messages is held back."""
 
     async def drained(self) -> None:
         """Wait until little is unsent, or the socket is gone."""
 
-    def close(self, code: CloseCode, last: bytes = b"") -> None:
-        """Send `last`, then a close frame; end the socket after the peer's answer, within 1 s.
+    def close(self, code: CloseCode, body: bytes = b"") -> None:
+        """Send a last message, then a close frame; end the socket after the answer, within 1 s.
 
         Of what waits for the client much is dropped, so that it sees why before it is cut off.
         """
@@ -64,6 +83,7 @@ class Followed(Protocol):
 
     name: str
     kind: str
+    """The first part of the name: `pov`, `team`, `user`, or a plugin's."""
 
     @property
     def is_subscription(self) -> bool:
@@ -77,28 +97,46 @@ class Followed(Protocol):
         """Send a connection now what waits for it."""
 
 
-class Receiver(Protocol):
-    """Who handles a connection's messages and its end."""
+class Deliveries(Protocol):
+    """What waits for the end of the turn: the hub, as connections see it."""
+
+    unsettled: bool
+    """Whether anything waits, for anybody."""
+
+    def settle(self, connection: Connection) -> None:
+        """Send a connection now what waits for it."""
+
+
+class ConnectionOwner(Protocol):
+    """Who opened a connection, and handles its messages and its end."""
+
+    @property
+    def deliveries(self) -> Deliveries:
+        """Where what is published to the connection may be waiting."""
 
     def receive(self, connection: Connection, payload: bytes, is_text: bool) -> None:
         """Handle one whole message."""
 
     def lagging(self, connection: Connection) -> None:
-        """Learn that a client reads more slowly than it is sent to."""
+        """Send less to a client that reads more slowly than it is sent to."""
 
     def closed(self, connection: Connection, reason: str) -> None:
-        """Learn that the socket is gone. Called once."""
+        """Release what a connection had; its socket is gone. Called once."""
+
+    def come_back_after_s(self) -> float:
+        """Return when the next client that is closed may come back, each at another instant."""
 
 
 class Connection:
-    """A socket with its identity. Owner: the server, from `opened` to `closed`.
+    """A socket with its identity. Owner: a `ConnectionOwner`, from its opening to `closed`.
 
-    It is slotted and holds None where nothing is needed yet: at 10,000 idle connections each
-    attribute that is not there saves half a megabyte.
+    It is slotted, and holds None where nothing is needed yet, for there are many idle ones. The
+    constructor says whose each slot is: nobody else writes it.
     """
 
     __slots__ = (
         "__weakref__",
+        "_deliveries",
         "bucket",
         "buckets",
         "close_reason",
@@ -107,11 +145,10 @@ class Connection:
         "expires_at",
         "id",
         "identity",
-        "inbox",
         "opened_at",
+        "owner",
         "pinged",
         "plain",
-        "receiver",
         "rejected",
         "remembered",
         "remote_ip",
@@ -121,15 +158,15 @@ class Connection:
         "turn",
         "user_agent",
         "v1",
+        "waiting",
         "warned",
         "worker",
     )
 
-    transport: Transport
-
     def __init__(
         self,
-        receiver: Receiver,
+        owner: ConnectionOwner,
+        transport: Transport,
         connection_id: str,
         identity: Identity,
         *,
@@ -141,47 +178,86 @@ class Connection:
         expires_at: float,
         bucket: Bucket,
     ) -> None:
-        self.receiver = receiver
+        # What it is, from the handshake on.
+        self.owner = owner
+        self.transport = transport
+        self._deliveries = owner.deliveries
         self.id = connection_id
-        self.identity = identity
         self.device = device
         self.remote_ip = remote_ip
         self.user_agent = user_agent
         self.v1 = v1
-        # A client that knows only the first block of the contract must not be sent more than that
-        # until it has asked for something outside of it.
-        self.plain = not v1
         self.opened_at = opened_at
+        # Whose it is, and until when (monotonic). A newer token replaces both (`host.regrant`).
+        self.identity = identity
         self.expires_at = expires_at
+        # The hub's: what it is subscribed to, by topic; and whether it is to be sent the first
+        # block of the contract alone, as long as it has asked for nothing outside of it.
+        self.topics: dict[str, Followed] = {}
+        self.plain = not v1
+        # The dispatcher's: what it may still send, of all messages and of each type that has a rate
+        # (None: none was sent yet), and how many of its messages were refused of late.
         self.bucket = bucket
         self.buckets: dict[type[Message], Bucket] | None = None
-        self.topics: dict[str, Followed] = {}
-        self.inbox: deque[Any] | None = None
+        self.rejected = 0
+        # The execution's: the messages and answers that wait for their turn, the task that works
+        # them off, the tasks beside it, and the answer before that of the next pipelined handler.
+        self.waiting: deque[Any] | None = None
         self.worker: asyncio.Task[None] | None = None
         self.tasks: set[asyncio.Task[None]] | None = None
         self.turn: asyncio.Future[None] | None = None
-        self.rejected = 0
+        # The context's: whether its device is entered among the user's.
         self.remembered = False
+        # The deadlines': whether a ping is on its way, and whether it was told that its token ends.
         self.pinged = False
         self.warned = False
+        # Its own: whether its socket is gone, and why it is being closed from here.
         self.closed = False
         self.close_reason: str | None = None
 
     def receive(self, payload: bytes, is_text: bool) -> None:
         """Take one whole message from the transport (text is valid UTF-8)."""
-        self.receiver.receive(self, payload, is_text)
+        self.owner.receive(self, payload, is_text)
 
     def send(self, body: bytes) -> None:
-        """Send one encoded message."""
-        self.transport.send(text_frame(body))
+        """Send one encoded message, after what was delivered before."""
+        if self._deliveries.unsettled:
+            self._deliveries.settle(self)
+        transport = self.transport
+        transport.send(transport.framing.frame(body))
+
+    def reply(self, body: bytes) -> None:
+        """Send an answer: as `send`, together with the other answers of this turn."""
+        if self._deliveries.unsettled:
+            self._deliveries.settle(self)
+        transport = self.transport
+        transport.send_soon(transport.framing.frame(body))
+
+    def close(self, code: CloseCode) -> None:
+        """Close it, after what was delivered before, and tell its client why.
+
+        Nothing happens if it is closing already.
+        """
+        if self.closed or self.close_reason is not None:
+            return
+        self.close_reason = code.reason
+        self._deliveries.settle(self)
+        if not self.v1:
+            self.transport.close(code)
+            return
+        closing = Closing(code=code.code, reason=code.reason)
+        if code.reconnect:
+            after = round(self.owner.come_back_after_s(), 3)
+            closing = Closing(code=code.code, reason=code.reason, retry_after=after)
+        self.transport.close(code, encode(closing))
 
     def lagging(self) -> None:
-        """Learn from the transport that much is unsent."""
+        """Tell the owner that much is unsent; for the transport."""
         if not self.closed:
-            self.receiver.lagging(self)
+            self.owner.lagging(self)
 
     def lost(self, reason: str) -> None:
-        """Learn from the transport that the socket is gone; `reason` is what the log will say."""
+        """End it: the socket is gone, for a reason that the log will say; for the transport."""
         if not self.closed:
             self.closed = True
-            self.receiver.closed(self, self.close_reason or reason)
+            self.owner.closed(self, self.close_reason or reason)

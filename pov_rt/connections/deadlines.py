@@ -5,8 +5,6 @@ One sweep a second looks only at what is due: deadlines lie in buckets of a seco
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pov_rt.config.settings import AuthSettings, PingSettings
 from pov_rt.connections.connection import Connection
 from pov_rt.protocol.encoding import encode
@@ -54,7 +52,7 @@ class Wheel:
         return due
 
 
-class Health:
+class Deadlines:
     """The deadlines of all connections. Owner: the server."""
 
     def __init__(
@@ -62,12 +60,10 @@ class Health:
         pings: PingSettings,
         auth: AuthSettings,
         clock: Clock,
-        close: Callable[[Connection, CloseCode], None],
     ) -> None:
         self._pings = pings
         self._auth = auth
         self._clock = clock
-        self._close = close
         self._silence = Wheel()
         self._tokens = Wheel()
 
@@ -113,12 +109,12 @@ class Health:
         elif heard:
             self._await_ping(connection, min(self._pings.timeout_s, self._pings.interval_s / 2))
         else:
-            self._close(connection, CloseCode.PING_TIMEOUT)
+            connection.close(CloseCode.PING_TIMEOUT)
 
     def _check_token(self, connection: Connection, now: float) -> None:
         end = connection.expires_at + self._auth.grace_s
         if now >= end:
-            self._close(connection, CloseCode.TOKEN)
+            connection.close(CloseCode.TOKEN)
             return
         if not connection.warned:
             connection.warned = True

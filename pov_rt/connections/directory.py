@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import msgspec
 
-from pov_rt.auth.revocations import Revocation
+from pov_rt.auth.revocations import Revocation, Revocations
 from pov_rt.auth.tokens import Identity
 from pov_rt.config.settings import LimitSettings
 from pov_rt.connections.connection import Connection
@@ -32,23 +32,13 @@ class Command(msgspec.Struct, omit_defaults=True):
 _decode = msgspec.json.Decoder(Command).decode
 
 
-class Register:
-    """The connections of one node. Owner: the server."""
+class Directory:
+    """The connections of one node, and the tokens that none may have. Owner: the server."""
 
-    def __init__(
-        self,
-        signals: Signals,
-        limits: LimitSettings,
-        *,
-        settle: Callable[[Connection], None],
-        close: Callable[[Connection, CloseCode], None],
-        revoke: Callable[[Revocation], None],
-    ) -> None:
+    def __init__(self, signals: Signals, revocations: Revocations, limits: LimitSettings) -> None:
         self._signals = signals
+        self._revocations = revocations
         self._limits = limits
-        self._settle = settle
-        self._close = close
-        self._revoke = revoke
         self._by_id: dict[str, Connection] = {}
         self._by_user: dict[str, dict[str, Connection]] = {}
 
@@ -99,9 +89,19 @@ class Register:
         """Send one encoded message to every connection of a user, on all nodes."""
         self._tell_all(Command(user=user_id, message=body.decode()))
 
-    def revoke(self, revocation: Revocation) -> None:
-        """Refuse tokens, and close the connections that have one, on all nodes."""
+    async def revoke(self, revocation: Revocation) -> None:
+        """Refuse tokens on all nodes, after restarts too, and close the connections with one.
+
+        Raises `Unavailable` if it could not be stored: it is in force, but not after restarts.
+        """
+        # Not the other way round: while the disk is full, a stolen token would stay good.
         self._tell_all(Command(revoke=revocation))
+        await self._revocations.store(revocation)
+
+    async def reread_revocations(self) -> None:
+        """Enforce what is stored: other nodes may have told of it unheard. Raises `Unavailable`."""
+        await self._revocations.load()
+        self._close_revoked()
 
     def disconnect(
         self, *, user_id: str | None, connection_id: str | None, code: CloseCode
@@ -126,13 +126,18 @@ class Register:
 
     def _carry_out(self, command: Command) -> None:
         if command.revoke is not None:
-            self._revoke(command.revoke)
+            self._revocations.add(command.revoke)
+            self._close_revoked()
         for connection in list(self._matching(command)):
             if command.message is not None and not connection.plain:
-                self._settle(connection)
                 connection.send(command.message.encode())
             if command.close is not None:
-                self._close(connection, CloseCode[command.close])
+                connection.close(CloseCode[command.close])
+
+    def _close_revoked(self) -> None:
+        for connection in self.all():
+            if self._revocations.covers(connection.identity):
+                connection.close(CloseCode.TOKEN)
 
     def _matching(self, command: Command) -> Iterable[Connection]:
         if command.connection is not None:

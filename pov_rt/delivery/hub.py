@@ -1,27 +1,46 @@
 """Who on this node gets what: topics, their subscribers, and the engine's news for them.
 
-A publication costs what its subscribers cost: it touches its topic's groups and nothing else.
-Replies and deliveries of one socket leave in program order (`settle`).
+How it works. A topic is followed from its first subscriber until a while after its last. A
+publication costs what its subscribers cost: it touches its topic's groups and nothing else.
+
+A subscriber is in one of four states, and is sent every entry once, in order, without a gap:
+
+    joining      It is sent nothing, for the answer to its request comes first. Then `start` makes
+                 it live, if it misses nothing, or catching up. In `catching_up`, not started.
+    catching up  It is sent what it missed, at its pace (`replay`), until its place is the topic's
+                 offset: then it is live. In `catching_up`, started.
+    live         It is sent what is published, at the end of the turn. In `groups`.
+    held         It was live and reads slowly, or a turn had too much for it: catching up anew.
+
+`leave`, or the end of the connection, ends each; to join again while it is subscribed makes it
+joining from where it asks for. A subscriber that would have a gap is closed with 4004, to come
+back.
+
+The turn. What is published in a turn of the event loop waits in its topic (`pending`) and leaves at
+the turn's end (`flush`), joined. Who is sent anything else before that is sent first what waits for
+it (`settle`): connections do so by themselves, so that all of one socket leaves in program order.
+
+The log. The engine tells of entries once they are durable, per topic in order. While a topic's
+state is being read, what is told is only remembered (`seen`); where something may have been missed,
+the topic is compared with its log (`uncertain`), and a hole closes its subscribers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from pov_rt.connections.connection import Connection
 from pov_rt.delivery.filters import Only, Since
-from pov_rt.delivery.pieces import Outbox, Shares, send_share
-from pov_rt.delivery.replay import PAGE, Joined, Replay, Unread, contiguous, recover
-from pov_rt.delivery.topic import TURN_SENDS, Pending, Topic, choose
+from pov_rt.delivery.pieces import Shares, Spread, send_share
+from pov_rt.delivery.replay import PAGE, AfterMarks, Replay, Start, contiguous, recover
+from pov_rt.delivery.topic import Pending, Topic, choose
 from pov_rt.engine.base import Engine, Entry, Position, Top
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import CloseCode, Unavailable
-from pov_rt.runtime import containment
+from pov_rt.runtime import containment, turns
 from pov_rt.runtime.clock import Clock
-from pov_rt.transport.frames import text_frame
 
 log = logging.getLogger(__name__)
 
@@ -31,35 +50,29 @@ LINGER_S = 15.0
 those who come back after a reload or a broken network."""
 POSITION_S = 5.0
 """How often those with a filter are told the offset that they have reached."""
-TURN_BYTES = 256 * 1024
-"""What a topic may hand to each of its subscribers in one turn. More is replayed to them at the
-pace of each: no client could read a publisher's 4 MiB before it counted as slow."""
 
 
 class Hub:
-    """The subscriptions of this node; the engine's follower. Owner: the server.
+    """The subscriptions of this node; the engine's follower. Owner: the server."""
 
-    `close` is how it ends connections that would have a gap.
-    """
-
-    def __init__(
-        self, engine: Engine, close: Callable[[Connection, CloseCode], None], clock: Clock
-    ) -> None:
+    def __init__(self, engine: Engine, clock: Clock) -> None:
         self._engine = engine
-        self._close = close
         self._topics: dict[str, Topic] = {}
         self._closing: dict[str, asyncio.Task[None]] = {}
         self._dirty: list[Topic] = []
-        self._outbox = Outbox()
+        self._spread = Spread()
         self.unsettled = False
         """Whether anything waits for the end of the turn."""
         self._idle: dict[str, Topic] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.replay = Replay(lambda: self._engine.log, clock, close=close, spawn=self._spawn)
+        self.tasks = containment.Tasks(log, "following a topic")
+        """What joins topics; it ends with the hub."""
+        self.replay = Replay(engine, clock, self.tasks)
         self._positions_at = 0.0
         self._stand_ins: dict[str, tuple[Connection, Callable[[int], bytes]]] = {}
         self.delivered = 0
         """Messages handed to sockets since the start."""
+        self.subscriptions = 0
+        """Subscriptions of all connections: inboxes and plugins' channels do not count."""
 
     @property
     def topics(self) -> int:
@@ -70,9 +83,9 @@ class Hub:
         self,
         connection: Connection,
         name: str,
-        since: Since | Unread | None = None,
+        since: Since | AfterMarks | None = None,
         only: Only | None = None,
-    ) -> Joined:
+    ) -> Start:
         """Register a connection on a topic and return the position from which it will be served.
 
         Nothing is delivered to it before `start`, and never what `only` leaves out. Joining again
@@ -81,8 +94,8 @@ class Hub:
         """
         topic = self._topics.get(name)
         if topic is None:
-            topic = self._topics[name] = Topic(name, self._outbox)
-            topic.opening = self._spawn(self._open(topic))
+            topic = self._topics[name] = Topic(name, self._spread)
+            topic.opening = self.tasks.spawn(self._open(topic))
         topic.users += 1
         try:
             if topic.opening is not None:
@@ -102,6 +115,7 @@ class Hub:
             self.settle(connection)
         else:
             connection.topics[name] = topic
+            self.subscriptions += topic.is_subscription
             topic.set_filter(connection, only)
             topic.hold(connection, joined.start)
         return joined
@@ -132,6 +146,7 @@ class Hub:
         if connection.topics.pop(name, None) is None:
             return False
         topic = self._topics[name]
+        self.subscriptions -= topic.is_subscription
         topic.remove(connection)
         self._release(topic)
         return True
@@ -176,14 +191,14 @@ class Hub:
         known = self._topics.get(topic)
         if known is not None and known.opening is None and not known.repairing:
             known.repairing = True
-            self._spawn(self._repair(known))
+            self.tasks.spawn(self._repair(known))
 
     # The end of a turn, and of time:
 
     def settle(self, connection: Connection) -> None:
         """Send a connection what waits for it, so that what follows comes after."""
-        if self._outbox:
-            self._outbox.settle(connection)
+        if self._spread:
+            self._spread.settle(connection)
         mine, dirty = connection.topics, self._dirty
         # Whichever are fewer: neither a busy node nor a busy client makes each reply dear.
         if len(dirty) <= len(mine):
@@ -200,29 +215,29 @@ class Hub:
         take several turns, one after the other; what comes for these meanwhile waits, joined.
         """
         self.unsettled = False
-        few, many, self._dirty = choose(self._dirty, TURN_SENDS, is_free=not self._outbox)
-        left = TURN_SENDS - sum(topic.users for topic in few)
+        few, many, self._dirty = choose(self._dirty, turns.SENDS, is_free=not self._spread)
+        left = turns.SENDS - sum(topic.users for topic in few)
         try:
             self._flush_few(few)
             if many:
                 shares: Shares = {}
                 for topic in many:
                     self.delivered += topic.flush(shares)
-                self._outbox.fill(shares)
-            self._outbox.drain(max(left, TURN_SENDS // 4, 1))
+                self._spread.fill(shares)
+            self._spread.drain(max(left, turns.SENDS // 4, 1))
         finally:
-            if self._dirty or self._outbox:
+            if self._dirty or self._spread:
                 self._flush_soon()
 
     def _flush_few(self, topics: Sequence[Topic]) -> None:
-        if len(topics) == 1 and not self._outbox:
+        if len(topics) == 1 and not self._spread:
             self.delivered += topics[0].flush()
             return
         shares: Shares = {}
         for topic in topics:
             self.delivered += topic.flush(shares)
         for connection, share in shares.items():
-            self._outbox.settle(connection)
+            self._spread.settle(connection)
             send_share(connection, share)
 
     def _flush_soon(self) -> None:
@@ -239,7 +254,7 @@ class Hub:
             elif now - topic.idle_since >= LINGER_S:
                 del self._idle[name], self._topics[name]
                 self.replay.drop(topic)
-                self._closing[name] = self._spawn(self._unwatch(name))
+                self._closing[name] = self.tasks.spawn(self._unwatch(name))
         self.replay.sweep(now)
         if now - self._positions_at >= POSITION_S:
             self._positions_at = now
@@ -251,7 +266,7 @@ class Hub:
         """Send what waits and end every task."""
         while self.unsettled:
             self.flush()
-        await containment.end(self._tasks, "topics")
+        await self.tasks.end()
 
     def expect(self, origin: str, connection: Connection, answer: Callable[[int], bytes]) -> None:
         """Have the entry of this origin replaced for its publisher by the answer to it.
@@ -266,14 +281,6 @@ class Hub:
         """Expect it no more; return whether it was replaced."""
         return self._stand_ins.pop(origin, None) is None
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something that joins topics; it ends with the hub."""
-        self._spawn(work)
-
-    def close_with_gap(self, connection: Connection) -> None:
-        """End a connection that would miss something; its client comes back and recovers."""
-        self._close(connection, CloseCode.GAP)
-
     # Inside:
 
     def _joined(self, connection: Connection) -> list[Topic]:
@@ -282,53 +289,51 @@ class Hub:
     def _tell_position(self, topic: Topic) -> None:
         """Tell those with a filter how far they are, for they cannot see it."""
         topic.positioned = topic.offset
-        body = {"type": "position", "povId": topic.wire_id, "offset": topic.offset}
-        frame = text_frame(encode(body))
+        body = encode({"type": "position", "povId": topic.wire_id, "offset": topic.offset})
         for connection in topic.only or ():
             if connection not in topic.catching_up:
-                topic.settle(connection)
-                connection.transport.send(frame)
+                connection.send(body)
 
     def _deliver_signal(self, name: str, body: bytes, spare: Connection | None) -> None:
         topic = self._topics.get(name)
         if topic is not None and topic.has_listeners:
-            self._add(topic, Pending(text_frame(body), None, spare))
+            self._add(topic, Pending(body, None, spare))
 
     def _take(self, topic: Topic, entries: Sequence[Entry]) -> None:
         if not entries:
             return
         is_live = any(topic.groups.values())
         if is_live or topic.ring is not None:
-            frames = [self.replay.frame(topic, entry) for entry in entries]
+            bodies = [self.replay.message(topic, entry) for entry in entries]
             if topic.ring is not None:
-                topic.ring.add(frames)
+                topic.ring.add(bodies)
             if is_live:
-                topic.pending_bytes += sum(map(len, frames))
-                if topic.pending_bytes > TURN_BYTES:
+                topic.pending_bytes += sum(map(len, bodies))
+                if topic.pending_bytes > turns.SENT_BYTES:
                     self._hold_all(topic, entries[-1].offset)
                     return
-                for frame, entry in zip(frames, entries, strict=True):
+                for body, entry in zip(bodies, entries, strict=True):
                     if entry.origin in self._stand_ins:
-                        self._add(topic, self._stand_in(topic, entry, frame))
-                    elif frame:
-                        self._add(topic, Pending(frame, entry.body))
+                        self._add(topic, self._stand_in(topic, entry, body))
+                    elif body:
+                        self._add(topic, Pending(body, entry.body))
         topic.offset = entries[-1].offset
 
-    def _stand_in(self, topic: Topic, entry: Entry, frame: bytes) -> Pending:
+    def _stand_in(self, topic: Topic, entry: Entry, body: bytes) -> Pending:
         """Replace an entry by its publisher's answer, for the publisher, if it gets it live."""
         connection, answer = self._stand_ins[entry.origin]
         # Not in the team feed, which has the entry at another offset.
         if topic.kind != "pov" or connection not in topic.group(connection):
-            return Pending(frame, entry.body)
+            return Pending(body, entry.body)
         try:
-            instead = text_frame(answer(entry.offset))
+            instead = answer(entry.offset)
         except BaseException as error:
             # A plugin's, in the engine's delivery: raised here, it would leave all publishers of
             # the commit without an answer. Its own publisher is told by who expects the entry.
             containment.contain(error)
-            return Pending(frame, entry.body)
+            return Pending(body, entry.body)
         del self._stand_ins[entry.origin]
-        return Pending(frame, entry.body, connection, instead)
+        return Pending(body, entry.body, connection, instead)
 
     def _hold_all(self, topic: Topic, offset: int) -> None:
         """Replay the entries up to `offset` to all subscribers, each at its pace."""
@@ -395,22 +400,10 @@ class Hub:
         log.warning("the log of a topic has a gap", extra={"topic": topic.name})
         for connection in members:
             topic.settle(connection)
-            self._close(connection, CloseCode.GAP)
+            connection.close(CloseCode.GAP)
 
     def _release(self, topic: Topic) -> None:
         topic.users -= 1
         if topic.users == 0 and self._topics.get(topic.name) is topic:
             topic.idle_since = None
             self._idle[topic.name] = topic
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            # A caller that waits for the task gets the same error; this line is for the others.
-            log.warning("following a topic failed", exc_info=error)

@@ -1,21 +1,21 @@
-"""A fan-out in pieces."""
+"""A fan-out in pieces: joined for one socket, and for many sockets spread over several turns."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from pov_rt.connections.connection import Connection
+from pov_rt.connections.connection import Connection, Framing
 
 JOIN_BYTES = 64 * 1024
-"""Frames are joined up to this size, so that one send is never a slow client's whole allowance."""
+"""Messages are joined up to this size: one send is never a slow client's whole allowance."""
 
 
 Shares = dict[Connection, tuple[bytes, ...]]
-"""What each connection is to be sent, perhaps of several topics: pieces that many may share."""
+"""What each connection is to be sent, perhaps of several topics: framed pieces that many share."""
 
 
-class Outbox:
+class Spread:
     """What many connections are to be sent, some of them in each turn. Owner: the hub.
 
     To send to a thousand takes 10 ms, for which everybody else would wait.
@@ -38,10 +38,10 @@ class Outbox:
         if share is not None:
             send_share(connection, share)
 
-    def drain(self, most: int) -> None:
-        """Send their shares to the next so many connections."""
+    def drain(self, budget: int) -> None:
+        """Send their shares to the next connections, up to `budget` of them."""
         pop = self._shares.pop
-        for connection in islice(self._queue, most):
+        for connection in islice(self._queue, budget):
             share = pop(connection, None)
             if share is not None:
                 if len(share) == 1:  # as `send_share` does, whose call is 3 % of a delivery
@@ -54,22 +54,22 @@ class Outbox:
 
 def send_share(connection: Connection, share: tuple[bytes, ...]) -> None:
     """Send what a connection is to be sent, in as few pieces as fit."""
-    for data in share if len(share) == 1 else chunks(share):
+    for data in share if len(share) == 1 else map(b"".join, divide(share)):
         connection.transport.send(data)
 
 
-def chunks(frames: Sequence[bytes]) -> Iterator[bytes]:
-    """Join frames into pieces of about `JOIN_BYTES`."""
-    return map(b"".join, pieces(frames))
+def join(framing: Framing, bodies: Sequence[bytes]) -> Iterator[bytes]:
+    """Frame messages, joined into pieces of about `JOIN_BYTES`."""
+    return map(framing.join, divide(bodies))
 
 
-def pieces(frames: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """Divide frames into what is joined."""
+def divide(bodies: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Divide messages into what is joined."""
     start, size = 0, 0
-    for index, frame in enumerate(frames):
-        size += len(frame)
+    for index, body in enumerate(bodies):
+        size += len(body)
         if size > JOIN_BYTES and index > start:
-            yield frames[start:index]
-            start, size = index, len(frame)
-    if start < len(frames):
-        yield frames[start:]
+            yield bodies[start:index]
+            start, size = index, len(body)
+    if start < len(bodies):
+        yield bodies[start:]

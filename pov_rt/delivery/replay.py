@@ -1,26 +1,42 @@
-"""What a subscriber missed, sent before anything live: from a ring of recent frames, or the log.
+"""What a subscriber missed, sent before anything live: from a ring of recent messages, or the log.
 
-A topic has a ring from the first client that missed something until a minute after the last one:
-when everybody reconnects at once, the log is read once for a topic and not once for each of them.
+How it works. A subscriber has a place, the offset up to which it was sent everything (`Progress`).
+It is brought up to date by a task of its own, step by step: read what follows its place, send it,
+move the place on, wait until little of it is unsent. As it goes at the client's pace, much to
+replay is no slow client. What is published meanwhile only moves the topic's offset. The step that
+finds the place at that offset, with no `await` in between, makes the subscriber live.
+
+What ends it instead: the place cannot be followed without a hole (another epoch, or retention took
+entries), or the log cannot be read. Then the connection is closed, to come back and recover: never
+is anything left out in silence. A place that was replaced (the client subscribed once more, left,
+or was taken back for being slow) ends the task that was busy with it.
+
+Where it is read. From a ring, which a topic has from the first client that missed something until a
+minute after the last one: when everybody reconnects at once, the log is read once for a topic and
+not once for each of them. From the log itself where the ring does not reach, for inboxes, whose
+entries expire, and for those with filters, which look into the entries.
+
+All that want to go on at once share a turn's sends (`Slots`), and rings are loaded a few at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from pov_rt.connections.connection import Connection
 from pov_rt.delivery.entries import ActivityEncoder, has_expired
 from pov_rt.delivery.filters import Only, Since, read_head
-from pov_rt.delivery.pieces import pieces
-from pov_rt.delivery.ring import RING_ENTRIES, Progress, Ring
-from pov_rt.delivery.topic import TURN_SENDS, Topic
-from pov_rt.engine.base import Entry, Log, Position, Top
+from pov_rt.delivery.pieces import divide
+from pov_rt.delivery.ring import RING_ENTRIES, Ring
+from pov_rt.delivery.topic import Progress, Topic
+from pov_rt.engine.base import Engine, Entry, Position, Top
 from pov_rt.protocol.errors import CloseCode, Unavailable
+from pov_rt.runtime import turns
 from pov_rt.runtime.clock import Clock
-from pov_rt.transport.frames import text_frame
+from pov_rt.runtime.containment import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +51,7 @@ LOADS = 4
 1,000 under way a turn of the loop took up to 0.25 s."""
 
 
-class Joined(NamedTuple):
+class Start(NamedTuple):
     """A subscription as it begins: `start` is the offset after which it gets everything.
 
     `recovered` is None where nothing was asked for. `missed` is how many entries lie between the
@@ -48,64 +64,52 @@ class Joined(NamedTuple):
     missed: int | None = None
 
 
-class Unread(NamedTuple):
+class AfterMarks(NamedTuple):
     """Everything that is kept after the furthest of these places, however much that is."""
 
     places: Sequence[Position]
 
 
-def recover(top: Top, since: Since | Unread | None) -> Joined:
+def recover(top: Top, since: Since | AfterMarks | None) -> Start:
     """Decide from where a subscriber is served: never from somewhere in between."""
     if since is None:
-        return Joined(top, top.offset)
-    if isinstance(since, Unread):
+        return Start(top, top.offset)
+    if isinstance(since, AfterMarks):
         read = max((each.offset for each in since.places if each.epoch == top.epoch), default=0)
         # A place may be ahead of what this node has taken over: then that comes once more.
         start = min(max(read, top.oldest - 1), top.offset)
-        return Joined(top, start, recovered=start <= read, missed=max(start - read, 0))
+        return Start(top, start, recovered=start <= read, missed=max(start - read, 0))
     if isinstance(since, int):
         start = max(top.offset - min(since, MAX_REPLAY), top.oldest - 1)
-        return Joined(top, start, recovered=True, missed=0)
+        return Start(top, start, recovered=True, missed=0)
     if since.epoch != top.epoch or since.offset > top.offset:
-        return Joined(top, top.offset, recovered=False)
+        return Start(top, top.offset, recovered=False)
     missed = top.offset - since.offset
     if since.offset < top.oldest - 1 or missed > MAX_REPLAY:
-        return Joined(top, top.offset, recovered=False, missed=missed)
-    return Joined(top, since.offset, recovered=True, missed=0)
+        return Start(top, top.offset, recovered=False, missed=missed)
+    return Start(top, since.offset, recovered=True, missed=0)
 
 
 class Replay:
-    """Brings subscribers of all topics up to date. Owner: the hub.
+    """Brings subscribers of all topics up to date. Owner: the hub, which ends the tasks."""
 
-    `close` is how it ends connections that would have a gap, `spawn` how it starts tasks.
-    """
-
-    def __init__(
-        self,
-        read_log: Callable[[], Log],
-        clock: Clock,
-        *,
-        close: Callable[[Connection, CloseCode], None],
-        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
-    ) -> None:
-        self._log = read_log
+    def __init__(self, engine: Engine, clock: Clock, tasks: Tasks) -> None:
+        self._engine = engine
         self._encoder = ActivityEncoder()
         self._clock = clock
-        self._close = close
-        self._spawn = spawn
+        self._tasks = tasks
         self._rings: dict[Topic, None] = {}  # the longest unused first
         self._swept_at = 0.0
         self._loads = asyncio.Semaphore(LOADS)
-        self._slots = asyncio.Semaphore(TURN_SENDS)
-        self._used = 0
+        self._slots = turns.Slots(turns.SENDS)
         self.reads = 0
         """Pages read from the log since the start."""
 
-    def frame(self, topic: Topic, entry: Entry) -> bytes:
-        """Return an entry as it is sent; empty for a notification that has expired."""
+    def message(self, topic: Topic, entry: Entry) -> bytes:
+        """Return an entry as a message; empty for a notification that has expired."""
         if topic.kind == "user" and has_expired(entry.body, self._clock.time()):
             return b""
-        return text_frame(self._encoder.message(entry, topic.kind))
+        return self._encoder.message(entry, topic.kind)
 
     def start(self, topic: Topic, connection: Connection) -> None:
         """Begin to bring a connection up to date; without effect if that is under way."""
@@ -116,17 +120,17 @@ class Replay:
             topic.go_live(connection)
         else:
             progress.started = True
-            self._spawn(self._catch_up(topic, connection, progress))
+            self._tasks.spawn(self._catch_up(topic, connection, progress))
 
     def hold(self, topic: Topic, connection: Connection) -> None:
         """Take a live connection back to where the topic is, until it has read what waits."""
         topic.hold(connection, topic.offset)
         progress = topic.catching_up[connection]
         progress.started = True
-        self._spawn(self._catch_up(topic, connection, progress))
+        self._tasks.spawn(self._catch_up(topic, connection, progress))
 
     def sweep(self, now: float) -> None:
-        """Let go of rings that nobody used for a while, and of the longest unused of too many."""
+        """Release rings that nobody used for a while, and the longest unused of too many."""
         idle = now - self._swept_at >= RING_IDLE_S
         if idle:
             self._swept_at = now
@@ -140,7 +144,7 @@ class Replay:
                 ring.used = False
 
     def drop(self, topic: Topic) -> None:
-        """Let go of a topic's ring."""
+        """Release a topic's ring."""
         topic.ring = None
         self._rings.pop(topic, None)
 
@@ -160,42 +164,30 @@ class Replay:
                     topic.go_live(connection)
                     return
                 only = topic.filter_of(connection)
-                frames = await self._frames(topic, progress.offset, only)
+                bodies = await self._bodies(topic, progress.offset, only)
                 if not is_wanted():
                     return
-                if frames is None:
-                    self._close(connection, CloseCode.GAP)
+                if bodies is None:
+                    connection.close(CloseCode.GAP)
                     return
                 # Drained after each piece: a page of large activities is more than may wait.
-                for piece in pieces(frames):
-                    await self._take_slot()
+                for piece in divide(bodies):
+                    await self._slots.take()
                     if not is_wanted():
                         return
-                    if data := b"".join(piece):
-                        connection.transport.send(data)
+                    if sent := [body for body in piece if body]:
+                        connection.transport.send(connection.transport.framing.join(sent))
                     # Before the wait, during which the client may acknowledge it.
                     progress.offset += len(piece)
                     await connection.transport.drained()
         except Unavailable:
-            self._close(connection, CloseCode.GAP)
+            connection.close(CloseCode.GAP)
         except Exception:  # a bug; its client must not wait for the rest for ever
             log.exception("a replay failed", extra={"topic": topic.name})
-            self._close(connection, CloseCode.GAP)
+            connection.close(CloseCode.GAP)
 
-    async def _take_slot(self) -> None:
-        """Wait for one of the sends of a turn; after a large batch thousands want one at once."""
-        await self._slots.acquire()
-        if not self._used:
-            asyncio.get_running_loop().call_soon(self._end_turn)
-        self._used += 1
-
-    def _end_turn(self) -> None:
-        used, self._used = self._used, 0
-        for _ in range(used):
-            self._slots.release()
-
-    async def _frames(self, topic: Topic, after: int, only: Only | None) -> Sequence[bytes] | None:
-        """Return some frames after an offset, one for each entry; None if there is a hole.
+    async def _bodies(self, topic: Topic, after: int, only: Only | None) -> Sequence[bytes] | None:
+        """Return some messages after an offset, one for each entry; None if there is a hole.
 
         One is empty for an entry that is not sent: the count has to be right before anything else.
         """
@@ -205,13 +197,13 @@ class Replay:
             if found:
                 return found
         self.reads += 1
-        page = await self._log().read(topic.name, after, PAGE)
+        page = await self._engine.log.read(topic.name, after, PAGE)
         # What the topic has not taken over yet (it is being repaired) will come live.
         entries = [entry for entry in page.entries if entry.offset <= topic.offset]
         if page.top.epoch != topic.epoch or not contiguous(after, entries):
             return None
         return [
-            self.frame(topic, entry) if only is None or only.wants(read_head(entry.body)) else b""
+            self.message(topic, entry) if only is None or only.wants(read_head(entry.body)) else b""
             for entry in entries
         ]
 
@@ -219,8 +211,8 @@ class Replay:
         ring = topic.ring
         if ring is None:
             ring = topic.ring = Ring(topic.offset + 1)
-            ring.loading = self._spawn(self._load(topic, ring))
-        # Used: to the end of those that are let go.
+            ring.loading = self._tasks.spawn(self._load(topic, ring))
+        # Used: to the end of those that are released.
         self._rings.pop(topic, None)
         self._rings[topic] = None
         ring.used = True
@@ -234,10 +226,12 @@ class Replay:
         try:
             async with self._loads:
                 self.reads += 1
-                page = await self._log().read(topic.name, ring.first, RING_ENTRIES, reverse=True)
+                page = await self._engine.log.read(
+                    topic.name, ring.first, RING_ENTRIES, reverse=True
+                )
             entries = page.entries[::-1]
             if page.top.epoch == topic.epoch and contiguous(ring.first - 1 - len(entries), entries):
-                ring.fill([self.frame(topic, entry) for entry in entries])
+                ring.fill([self.message(topic, entry) for entry in entries])
         except Unavailable:
             self.drop(topic)  # the log itself will say so to those who wait
         finally:

@@ -1,9 +1,9 @@
 """One topic's subscribers on this node, and what waits to be sent to them.
 
-What one turn of the event loop publishes is joined once per group and leaves in one send per
-connection. A connection that must get its share earlier (`settle`) or not all of it (`spare`), or
-has been there for a part of it only, is remembered as special until the end of the turn; the others
-are sent to in a tight loop. What goes to many leaves over several turns (`Outbox`).
+What one turn of the event loop publishes is framed and joined once per group, and leaves in one
+send per connection. Some connections are special until the end of the turn: one that got its share
+of what waits already (`settle`), one that is spared a message, one that has joined meanwhile. The
+others are sent to in a tight loop. What goes to many leaves over several turns (`Spread`).
 """
 
 from __future__ import annotations
@@ -12,45 +12,57 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-from pov_rt.connections.connection import Connection
+from pov_rt.connections.connection import Connection, Framing
 from pov_rt.delivery.filters import Only, read_head
-from pov_rt.delivery.pieces import Outbox, Shares, chunks
-from pov_rt.delivery.ring import Progress, Ring
+from pov_rt.delivery.pieces import Shares, Spread, join
+from pov_rt.delivery.ring import Ring
 from pov_rt.protocol.topics import wire_id
-
-TURN_SENDS = 128
-"""To how many connections one turn of the loop sends, in about 1 ms; to as many each of those with
-few subscribers, those with many, and those who catch up."""
 
 Send = Callable[[bytes], None]
 
 
 class Pending(NamedTuple):
-    """A frame that waits for the end of the turn; `spare` is the connection not to send it to.
+    """A message that waits for the end of the turn; `spare` is the connection not to send it to.
 
-    That one gets `instead` in its place. `body` is the stored activity, for filters to look at;
-    None makes it a signal.
+    That one gets `instead` in its place. `stored` is the activity in it as the log has it, for
+    filters to look at; None makes it a signal.
     """
 
-    frame: bytes
-    body: bytes | None
+    body: bytes
+    stored: bytes | None
     spare: Connection | None = None
     instead: bytes = b""
 
 
-GroupKey = tuple[bool, Only | None]
-"""What its members have in common: whether they know the first block of the contract alone, and so
-get no signals, and what they want."""
+class GroupKey(NamedTuple):
+    """What the members of a group have in common, so that they are sent the same bytes.
+
+    How their transports write messages; whether they know the first block of the contract alone,
+    and so get no signals; and what they want.
+    """
+
+    framing: Framing
+    plain: bool
+    only: Only | None
+
+
+class Progress:
+    """Up to which offset a connection that is not live has everything.
+
+    `started` once somebody brings it up to date; before that it has not been answered yet.
+    """
+
+    __slots__ = ("offset", "started")
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+        self.started = False
 
 
 class Topic:
     """A topic with subscribers on this node. Owner: the hub.
 
-    `kind` is the first part of its name. `offset` is the newest entry that was taken over from the
-    engine, `seen` the newest that was told while none could be taken over. `catching_up` has the
-    connections that are not live. `ring` has its newest frames while somebody missed some. `only`
-    has the filters, None without any; `positioned` is the offset that their subscribers were told.
-    `outbox` has what was flushed and may not have been sent yet.
+    The constructor says who else writes a slot; the subscribers are changed by its methods alone.
     """
 
     __slots__ = (
@@ -63,7 +75,6 @@ class Topic:
         "offset",
         "only",
         "opening",
-        "outbox",
         "pending",
         "pending_bytes",
         "positioned",
@@ -71,29 +82,40 @@ class Topic:
         "ring",
         "seen",
         "special",
+        "spread",
         "users",
     )
 
-    def __init__(self, name: str, outbox: Outbox) -> None:
-        self.outbox = outbox
+    def __init__(self, name: str, spread: Spread) -> None:
         self.name = name
         self.kind = name.partition("/")[0]
+        # The hub's: which log it is and the newest entry that was taken over from the engine; the
+        # newest that the engine told of while none could be taken over, because the log's state was
+        # being read for the first time (`opening`) or once more (`repairing`).
         self.epoch = ""
         self.offset = 0
         self.seen = 0
         self.opening: asyncio.Task[None] | None = None
         self.repairing = False
-        # The values are the transports' bound send methods.
+        # How many connections have joined or are about to, and since when it is none.
+        self.users = 0
+        self.idle_since: float | None = None
+        # The subscribers: those who are live, by what they have in common (the values are their
+        # transports' bound send methods), and those who are not. `only` has the filters, None
+        # without any; `positioned` is the offset that those with one were told last.
         self.groups: dict[GroupKey, dict[Connection, Send]] = {}
+        self.catching_up: dict[Connection, Progress] = {}
         self.only: dict[Connection, Only] | None = None
         self.positioned = 0
-        self.catching_up: dict[Connection, Progress] = {}
-        self.ring: Ring | None = None
+        # What waits for the end of the turn, the bytes of its entries (not of its signals), and
+        # from which of it on the special connections are to be sent. `spread` has what was flushed
+        # and has not been sent yet, of all topics.
         self.pending: list[Pending] = []
         self.pending_bytes = 0
         self.special: dict[Connection, int] = {}
-        self.users = 0
-        self.idle_since: float | None = None
+        self.spread = spread
+        # The replay's: its newest messages, while somebody missed some.
+        self.ring: Ring | None = None
 
     @property
     def is_subscription(self) -> bool:
@@ -118,11 +140,15 @@ class Topic:
     @property
     def has_listeners(self) -> bool:
         """Whether anybody gets signals."""
-        return any(group for (plain, _), group in self.groups.items() if not plain)
+        return any(group for key, group in self.groups.items() if not key.plain)
+
+    def key_of(self, connection: Connection) -> GroupKey:
+        """Return what a connection has in common with others."""
+        return GroupKey(connection.transport.framing, connection.plain, self.filter_of(connection))
 
     def group(self, connection: Connection) -> dict[Connection, Send]:
         """Return the group that the connection belongs to."""
-        key = connection.plain, self.filter_of(connection)
+        key = self.key_of(connection)
         group = self.groups.get(key)
         if group is None:
             group = self.groups[key] = {}
@@ -149,12 +175,12 @@ class Topic:
 
     def leave_group(self, connection: Connection) -> Send | None:
         """Take a connection out of its group; return its send method if it was there."""
-        key = connection.plain, self.filter_of(connection)
+        key = self.key_of(connection)
         group = self.groups.get(key)
         if group is None:
             return None
         send = group.pop(connection, None)
-        if not group and key[1] is not None:
+        if not group and key.only is not None:
             del self.groups[key]  # there may be as many filters as subscribers
         return send
 
@@ -190,8 +216,8 @@ class Topic:
 
     def settle(self, connection: Connection) -> None:
         """Send a connection now what waits for it."""
-        if self.outbox:
-            self.outbox.settle(connection)
+        if self.spread:
+            self.spread.settle(connection)
         if self.pending and connection in self.group(connection):
             self._send_share(connection, self.pending[self.special.get(connection, 0) :])
             self.special[connection] = len(self.pending)
@@ -209,7 +235,9 @@ class Topic:
         sent = 0
         for key, group in self.groups.items():
             if group:
-                sent += self._send_group(group, _select(pending, key), special, shares)
+                bodies = _select(pending, key)
+                self._send_group(group, tuple(join(key.framing, bodies)), special, shares)
+                sent += len(bodies) * len(group)
         for connection, start in special.items():
             self._send_share(connection, pending[start:], shares)
         return sent
@@ -217,60 +245,58 @@ class Topic:
     def _send_group(
         self,
         group: dict[Connection, Send],
-        frames: Sequence[bytes],
+        pieces: tuple[bytes, ...],
         special: Collection[Connection],
         shares: Shares | None,
-    ) -> int:
-        ready = tuple(chunks(frames))
+    ) -> None:
         if shares is not None:
             if special or shares:
                 for connection in group:
                     if connection not in special:
-                        shares[connection] = shares.get(connection, ()) + ready
+                        shares[connection] = shares.get(connection, ()) + pieces
             else:
-                shares.update(dict.fromkeys(group, ready))
+                shares.update(dict.fromkeys(group, pieces))
         elif special:
             for connection, send in group.items():
                 if connection not in special:
-                    for data in ready:
+                    for data in pieces:
                         send(data)
         else:
-            for data in ready:
+            for data in pieces:
                 for send in group.values():
                     send(data)
-        return len(frames) * len(group)
 
     def _send_share(
         self, connection: Connection, pending: Sequence[Pending], shares: Shares | None = None
     ) -> None:
-        send = self.group(connection).get(connection)
+        key = self.key_of(connection)
+        send = self.groups.get(key, {}).get(connection)
         if send is None:
             return
-        key = connection.plain, self.filter_of(connection)
-        mine: list[bytes] = []
+        bodies: list[bytes] = []
         for item in pending:
             if item.spare is connection:
-                mine += [item.instead] if item.instead else []
+                bodies += [item.instead] if item.instead else []
             else:
-                mine += _select([item], key)
+                bodies += _select([item], key)
         if shares is not None:
-            shares[connection] = shares.get(connection, ()) + tuple(chunks(mine))
+            shares[connection] = shares.get(connection, ()) + tuple(join(key.framing, bodies))
             return
-        for data in chunks(mine):
+        for data in join(key.framing, bodies):
             send(data)
 
 
 def _select(waiting: Sequence[Pending], key: GroupKey) -> list[bytes]:
-    """Return the frames that are for a group."""
-    plain, only = key
+    """Return the messages that are for a group."""
+    _, plain, only = key
     if only is None:
         if plain:
-            return [item.frame for item in waiting if item.body is not None]
-        return [item.frame for item in waiting]
+            return [item.body for item in waiting if item.stored is not None]
+        return [item.body for item in waiting]
     return [
-        item.frame
+        item.body
         for item in waiting
-        if (not plain if item.body is None else only.wants(read_head(item.body)))
+        if (not plain if item.stored is None else only.wants(read_head(item.stored)))
     ]
 
 

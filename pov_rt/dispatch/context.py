@@ -1,4 +1,4 @@
-"""A connection as handlers see it: what implements `context.Context`."""
+"""A connection as handlers see it: what implements `interfaces.Context`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from pov_rt.runtime.containment import contain
 
 
 class ConnectionContext:
-    """One connection during one message, as a handler sees it; implements `context.Context`."""
+    """One connection during one message, as a handler sees it; implements `interfaces.Context`."""
 
     __slots__ = ("_connection", "answered", "host", "joining", "request_id", "starting")
 
@@ -101,8 +101,8 @@ class ConnectionContext:
             except InvalidActivity as error:
                 raise InvalidMessage(field="povId", detail=error.message) from None
         self._check_subscribe(pov_id)
-        if self.host.ask_before_subscribe is not None:
-            await self.host.ask_before_subscribe(pov_id, connection)
+        if self.host.plugins.asks_before_subscribe:
+            await self.host.plugins.ask_before_subscribe(pov_id, connection)
             self._check_subscribe(pov_id)  # another token may have come meanwhile
         name = topic_name(self.grants, pov_id)
         # A handler may subscribe to several at a time: what is on its way counts, too.
@@ -130,7 +130,7 @@ class ConnectionContext:
             self.starting = []
         self.starting.append(name)
         if is_new and not connection.closed:
-            services.subscribed(pov_id, connection)
+            self.host.plugins.tell("subscribed", pov_id, connection=connection)
         return Subscribed(
             pov_id,
             joined.top.epoch,
@@ -197,7 +197,7 @@ class ConnectionContext:
 
     def unsubscribe(self, pov_id: str) -> bool:
         """Unsubscribe; return whether it was subscribed."""
-        return self.host.services.leave(self._connection, topic_name(self.grants, pov_id))
+        return self.host.leave(self._connection, topic_name(self.grants, pov_id))
 
     async def listen(self, pov_id: str) -> None:
         """Have this connection get what the plugin broadcasts to listeners."""
@@ -222,7 +222,6 @@ class ConnectionContext:
     def send(self, message: Message) -> None:
         """Send to this connection, before the reply."""
         if not self._connection.closed:
-            self.host.services.hub.settle(self._connection)
             self._connection.send(encode(message))
 
     def broadcast(self, pov_id: str, message: Message) -> None:

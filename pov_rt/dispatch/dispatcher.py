@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import msgspec
 from msgspec import UNSET
@@ -10,7 +10,8 @@ from msgspec import UNSET
 from pov_rt.config.settings import LimitSettings
 from pov_rt.connections.connection import Connection
 from pov_rt.delivery.hub import Hub
-from pov_rt.dispatch.execution import Execution, HandlerContext
+from pov_rt.dispatch.execution import Execution
+from pov_rt.dispatch.host import PluginHost
 from pov_rt.protocol.encoding import DECODE_ERRORS, RequestIdValue
 from pov_rt.protocol.errors import (
     ClientError,
@@ -41,9 +42,7 @@ class Dispatcher:
         limits: LimitSettings,
         clock: Clock,
         hub: Hub,
-        *,
-        make_context: Callable[[str, Connection], HandlerContext],
-        close: Callable[[Connection, CloseCode], None],
+        hosts: Mapping[str, PluginHost],
     ) -> None:
         self._registry = registry
         self._handlers = registry.handlers
@@ -54,9 +53,8 @@ class Dispatcher:
         self._hub = hub
         # Hooks that wait could let one publication of a connection get ahead of another.
         pipelines = not registry.asks_before_publish
-        self._execution = Execution(limits, clock, hub, make_context, pipelines=pipelines)
+        self._execution = Execution(limits, clock, hub, hosts, pipelines=pipelines)
         self._run, self._refuse = self._execution.run, self._execution.refuse
-        self._close = close
         self._by_tag = {handler.tag: handler for handler in registry.handlers.values()}
         # What anybody may send at any time, such as pings: there is nothing to admit.
         self._free = frozenset(
@@ -142,7 +140,7 @@ class Dispatcher:
     def _flooded(self, connection: Connection, payload: bytes, wait: float) -> None:
         connection.rejected += 1
         if connection.rejected > self._limits.rejected_messages:
-            self._close(connection, CloseCode.FLOODING)
+            connection.close(CloseCode.FLOODING)
             return
         _, request_id = self._diagnose(payload, is_text=True)
         self._refuse(connection, RateLimited(retry_after_s=wait), request_id)

@@ -1,11 +1,26 @@
 """Runs handlers: plain ones at once, `async` ones in their connection's order, none for ever.
 
 The one error boundary: whatever a handler raises costs its caller one answer and nobody else
-anything. An `async` handler runs in the connection's worker, a task that exists only while there is
-work, and whose first step runs at once. What arrives meanwhile waits in the connection's inbox,
-answers to bad messages included, so that nothing overtakes (save types declared `unordered`).
-Handlers that are `pipelined` overlap, each in a task of its own that answers after the one before;
-the last of these is then the worker.
+anything.
+
+The order of replies. A connection's answers leave in the order of its messages, those to bad
+messages included, save for types declared `unordered`:
+
+- Nothing runs: a plain handler is called and answered at once; an `async` one begins at once, in a
+  task that becomes the connection's worker if it has to wait.
+- A worker runs: what comes waits in line (`connection.waiting`). The worker works the line off,
+  then it ends. A connection with nothing to do has neither.
+- `pipelined` handlers overlap, each in a task of its own. Each is answered after the one before it
+  (`Order`), and the last of them is the worker: what comes behind waits for it.
+- `unordered` handlers never wait and are never waited for.
+
+An answer comes behind what was delivered to the connection before (`connection.send` and `reply`
+see to that), and before what its own subscriptions bring (`context.starting`).
+
+Bounds. In one turn of the loop few `async` handlers of a connection begin, few run beside each
+other, and few messages wait in line; past each of these the socket is read no more until there is
+room. A handler that exceeds its deadline is cancelled and answered `timeout`. One that refuses to
+be cancelled is abandoned: it keeps its task, and the connection goes on without it.
 """
 
 from __future__ import annotations
@@ -14,31 +29,32 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
-from pov_rt.activities.publishing import Outcome, outcome
+from pov_rt.activities.publishing import InFlight, in_flight
 from pov_rt.config.settings import LimitSettings
 from pov_rt.connections.connection import Connection
 from pov_rt.delivery.hub import Hub
+from pov_rt.dispatch.context import ConnectionContext
+from pov_rt.dispatch.host import PluginHost
 from pov_rt.protocol.encoding import RequestIdValue, encode_error, encode_reply
 from pov_rt.protocol.errors import ClientError, HandlerTimeout, Internal
 from pov_rt.protocol.messages import Message
 from pov_rt.registry.build import Handler
-from pov_rt.runtime import containment
+from pov_rt.runtime import containment, turns
 from pov_rt.runtime.clock import Clock
 from pov_rt.runtime.eager import start
-from pov_rt.transport.frames import text_frame
 
 log = logging.getLogger(__name__)
 
-TURN_HANDLERS = 4
-"""`async` handlers of a connection that begin in one turn of the loop; then it is read no more.
-Others have their turn, and what is published is sent before more is taken."""
 
-Item = bytes | tuple[Handler, Message]
-"""What waits in an inbox: an answer, or a message for its handler."""
+class Waiting(NamedTuple):
+    """A message that waits in line for its handler."""
+
+    handler: Handler
+    message: Message
 
 
 class Order:
@@ -57,19 +73,6 @@ class Order:
             self.answered.set_result(None)
 
 
-class HandlerContext(Protocol):
-    """What is handed to a handler."""
-
-    starting: list[str] | None
-    """Topics that were subscribed to; what they have for the client follows the answer."""
-
-    answered: bool
-    """Whether the answer was sent already, in the stream of what the message published."""
-
-    request_id: RequestIdValue
-    """The message's id, for such an answer."""
-
-
 class Execution:
     """Runs the handlers of all connections of a server. Owner: the dispatcher."""
 
@@ -78,14 +81,14 @@ class Execution:
         limits: LimitSettings,
         clock: Clock,
         hub: Hub,
-        make_context: Callable[[str, Connection], HandlerContext],
+        hosts: Mapping[str, PluginHost],
         *,
         pipelines: bool,
     ) -> None:
         self._limits = limits
         self._clock = clock
         self._hub = hub
-        self._make_context = make_context
+        self._hosts = hosts
         self._pipelines = pipelines
         self._tasks: set[asyncio.Task[None]] = set()
         self._begun: dict[Connection, int] = {}
@@ -102,9 +105,9 @@ class Execution:
         if handler.is_async:
             self._start_async(connection, handler, message)
         elif connection.worker is None or handler.spec.unordered:
-            self._finish(connection, self._call(connection, handler, message))
+            self._answer(connection, handler, message)
         else:
-            self._enqueue(connection, (handler, message))
+            self._enqueue(connection, Waiting(handler, message))
 
     def refuse(
         self, connection: Connection, error: ClientError, request_id: RequestIdValue
@@ -112,33 +115,36 @@ class Execution:
         """Answer an error in turn: behind what the worker still has to do."""
         body = self._error(error, request_id)
         if connection.worker is None:
-            self._finish(connection, body)
+            connection.send(body)
         else:
             self._enqueue(connection, body)
 
     # One handler:
 
-    def _call(self, connection: Connection, handler: Handler, message: Message) -> bytes | None:
-        """Call a plain handler; return the encoded answer."""
-        context = self._make_context(handler.plugin.name, connection)
+    def _answer(self, connection: Connection, handler: Handler, message: Message) -> None:
+        """Call a plain handler and send its answer."""
+        context = ConnectionContext(self._hosts[handler.plugin.name], connection)
         try:
             result = handler.spec.function(message, context)
             if isinstance(result, Message):
-                return encode_reply(result, message.id)
-            self._refuse_result(handler, result)
+                body = encode_reply(result, message.id)
+            elif result is None:
+                return
+            else:
+                self._refuse_result(handler, result)
         except BaseException as error:
-            return self._failure(connection, handler, message.id, error)
-        return None
+            body = self._failure(connection, handler, message.id, error)
+        connection.send(body)
 
     async def _call_async(
         self, connection: Connection, handler: Handler, message: Message, order: Order | None = None
     ) -> None:
         """Call an `async` handler and send its answer, unless it was abandoned meanwhile."""
-        context = self._make_context(handler.plugin.name, connection)
+        context = ConnectionContext(self._hosts[handler.plugin.name], connection)
         context.request_id = message.id
         body: bytes | None = None
-        publications = Outcome()
-        outcome.set(publications)
+        publications = InFlight()
+        in_flight.set(publications)
         task = cast("asyncio.Task[None]", asyncio.current_task())
         try:
             result = await containment.call(
@@ -150,7 +156,7 @@ class Execution:
             )
             if isinstance(result, Message):
                 body = encode_reply(result, message.id)
-            else:
+            elif result is not None:
                 self._refuse_result(handler, result)
         except HandlerTimeout as late:
             if publications.open:
@@ -166,10 +172,8 @@ class Execution:
             await order.before
         if task not in self._tasks:
             return
-        if self._hub.unsettled:
-            self._hub.settle(connection)
         if body is not None and not context.answered:
-            connection.transport.send_soon(text_frame(body))
+            connection.reply(body)
         for topic in context.starting or ():
             self._hub.start(connection, topic)
 
@@ -194,18 +198,15 @@ class Execution:
         if order is not None:
             order.end()
         body = self._error(HandlerTimeout(), message.id)
-        if connection.worker is not task:
-            self._finish(connection, body)
-            return
-        connection.worker = None
-        self._finish(connection, body)
-        if connection.inbox and not connection.closed:
+        was_worker = connection.worker is task
+        if was_worker:
+            connection.worker = None
+        connection.reply(body)
+        if was_worker and connection.waiting and not connection.closed:
             start(self._work(connection))
 
-    def _refuse_result(self, handler: Handler, result: Any) -> None:
-        """Raise TypeError for a handler's result that is no message, unless it is None."""
-        if result is None:
-            return
+    def _refuse_result(self, handler: Handler, result: Any) -> NoReturn:
+        """Raise TypeError for a handler's result that is no message."""
         if inspect.iscoroutine(result):
             result.close()
         raise TypeError(
@@ -243,25 +244,18 @@ class Execution:
 
     # Order:
 
-    def _finish(self, connection: Connection, body: bytes | None) -> None:
-        """Send the deliveries of this turn, then the reply."""
-        if self._hub.unsettled:
-            self._hub.settle(connection)
-        if body is not None:
-            connection.transport.send(text_frame(body))
-
     def _start_async(self, connection: Connection, handler: Handler, message: Message) -> None:
         self._count_turn(connection)
         if len(connection.tasks or ()) < self._limits.inbox_messages:
             if handler.spec.unordered:
                 start(self._call_beside(connection, handler, message, None))
                 return
-            if self._overlaps(handler, message) and not connection.inbox:
+            if self._overlaps(handler, message) and not connection.waiting:
                 before = connection.turn
                 if connection.worker is None or (before is not None and not before.done()):
                     start(self._call_in_line(connection, handler, message, Order(before)))
                     return
-        self._enqueue(connection, (handler, message))
+        self._enqueue(connection, Waiting(handler, message))
         if connection.worker is None:
             start(self._work(connection))
 
@@ -269,19 +263,19 @@ class Execution:
         if not self._begun:
             asyncio.get_running_loop().call_soon(self._end_turn)
         begun = self._begun[connection] = self._begun.get(connection, 0) + 1
-        if begun == TURN_HANDLERS:
+        if begun == turns.HANDLERS:
             connection.transport.pause_reads(True)
 
     def _end_turn(self) -> None:
         begun, self._begun = self._begun, {}
         for connection, count in begun.items():
-            if count >= TURN_HANDLERS:
+            if count >= turns.HANDLERS:
                 self._read_on(connection)
 
     def _read_on(self, connection: Connection) -> None:
-        """Read a connection again, unless its inbox is full or its turn is over."""
-        is_full = len(connection.inbox or ()) >= self._limits.inbox_messages
-        if not is_full and self._begun.get(connection, 0) < TURN_HANDLERS:
+        """Read a connection again, unless too much waits or its turn is over."""
+        is_full = len(connection.waiting or ()) >= self._limits.inbox_messages
+        if not is_full and self._begun.get(connection, 0) < turns.HANDLERS:
             connection.transport.pause_reads(False)
 
     async def _call_beside(
@@ -334,35 +328,40 @@ class Execution:
         while True:
             order = Order(order.answered if order is not None else None)
             start(self._call_next(connection, handler, message, order))
-            inbox = connection.inbox
+            waiting = connection.waiting
             is_full = len(connection.tasks or ()) >= self._limits.inbox_messages
-            if not inbox or isinstance(inbox[0], bytes) or is_full or not self._overlaps(*inbox[0]):
+            if (
+                not waiting
+                or isinstance(waiting[0], bytes)
+                or is_full
+                or not self._overlaps(*waiting[0])
+            ):
                 break
-            handler, message = inbox.popleft()
+            handler, message = waiting.popleft()
         await order.answered
 
-    def _enqueue(self, connection: Connection, item: Item) -> None:
-        if connection.inbox is None:
-            connection.inbox = deque()
-        connection.inbox.append(item)
-        if len(connection.inbox) >= self._limits.inbox_messages:
+    def _enqueue(self, connection: Connection, item: Waiting | bytes) -> None:
+        if connection.waiting is None:
+            connection.waiting = deque()
+        connection.waiting.append(item)
+        if len(connection.waiting) >= self._limits.inbox_messages:
             connection.transport.pause_reads(True)
 
     async def _work(self, connection: Connection) -> None:
-        """Handle a connection's inbox in order, then end; end at once if it was abandoned."""
+        """Work off what waits in line, then end; end at once if it was abandoned."""
         task = connection.worker = self._enter()
         try:
-            while connection.worker is task and connection.inbox and not connection.closed:
-                item = connection.inbox.popleft()
+            while connection.worker is task and connection.waiting and not connection.closed:
+                item = connection.waiting.popleft()
                 if isinstance(item, bytes):
-                    self._finish(connection, item)
+                    connection.reply(item)
                 elif self._overlaps(*item):
                     await self._call_several(connection, *item)
                 elif item[0].is_async:
                     await self._call_async(connection, *item)
                 else:
-                    self._finish(connection, self._call(connection, *item))
-                if len(connection.inbox or ()) <= self._limits.inbox_messages // 2:
+                    self._answer(connection, *item)
+                if len(connection.waiting or ()) <= self._limits.inbox_messages // 2:
                     self._read_on(connection)
         finally:
             self._tasks.discard(task)
@@ -370,7 +369,7 @@ class Execution:
 
     def _leave(self, connection: Connection, task: asyncio.Task[None]) -> None:
         if connection.worker is task:
-            connection.worker = connection.inbox = connection.turn = None
+            connection.worker = connection.waiting = connection.turn = None
             self._read_on(connection)
 
     def _enter(self) -> asyncio.Task[None]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -18,7 +18,8 @@ from pov_rt.auth.revocations import Revocation
 from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.config.settings import LimitSettings
 from pov_rt.connections.connection import Connection
-from pov_rt.connections.directory import Register
+from pov_rt.connections.deadlines import Deadlines
+from pov_rt.connections.directory import Directory
 from pov_rt.delivery.filters import Only, read_head
 from pov_rt.delivery.hub import Hub
 from pov_rt.engine.base import Engine, Leases, Marks, Sets
@@ -53,7 +54,8 @@ class Services:
 
     engine: Engine
     hub: Hub
-    register: Register
+    directory: Directory
+    deadlines: Deadlines
     publishing: Publishing
     inboxes: Inboxes
     durable: Durable
@@ -66,22 +68,6 @@ class Services:
     guarantee: Guarantee
     mark_age_s: float
     seen: Seen
-    subscribed: Callable[[str, Connection], None]
-    unsubscribed: Callable[[str, Connection], None]
-    renewed: Callable[[Connection], None]
-    revoke: Callable[[Revocation], Awaitable[None]]
-
-    def leave(self, connection: Connection, name: str) -> bool:
-        """End a subscription, with the plugins' channels on its PoV; return whether it was there.
-
-        Nothing else would end those before the connection does.
-        """
-        if not self.hub.leave(connection, name):
-            return False
-        pov_id = wire_id(name)
-        self.leave_channels(connection, pov_id)
-        self.unsubscribed(pov_id, connection)
-        return True
 
     def leave_channels(self, connection: Connection, pov_id: str | None = None) -> None:
         """End what plugins broadcast to listeners, on one PoV or on all."""
@@ -90,21 +76,36 @@ class Services:
                 self.hub.leave(connection, topic.name)
 
 
+class Calls(Protocol):
+    """What a host has called in other plugins: `Hooks`."""
+
+    asks_before_subscribe: bool
+    """Whether any plugin has a `before_subscribe` hook."""
+
+    def tell(self, hook: str, *arguments: Any, connection: Connection) -> None:
+        """Call the hooks of this name with the arguments and the connection."""
+
+    def announce(self, event: Event) -> None:
+        """Call those who hear an event."""
+
+    async def ask_before_subscribe(self, pov_id: str, connection: Connection) -> None:
+        """Call the `before_subscribe` hooks; raise what one refuses with, or `Internal`."""
+
+
 class PluginHost:
-    """The server, as one plugin sees it; implements `context.Host`."""
+    """The server, as one plugin sees it; implements `interfaces.Host`."""
 
     state: Any
 
-    ask_before_subscribe: Callable[[str, Connection], Awaitable[None]] | None = None
-    """Asks the `before_subscribe` hooks of all plugins; None if there are none."""
-
-    tell_plugins: Callable[[Event], None]
-    """Calls those who hear an event."""
-
     def __init__(
-        self, name: str, services: Services, announces: Sequence[type[Event]] = ()
+        self,
+        name: str,
+        services: Services,
+        plugins: Calls,
+        announces: Sequence[type[Event]] = (),
     ) -> None:
         self.name = name
+        self.plugins = plugins
         self._announces = frozenset(announces)
         self.services = services
         self.clock = services.clock
@@ -142,18 +143,18 @@ class PluginHost:
     ) -> Sequence[ConnectionInfo]:
         """Return the connections of this node, or a user's."""
         now = self.clock.monotonic()
-        register = self.services.register
-        found = register.all() if user_id is None else register.of(user_id)
+        directory = self.services.directory
+        found = directory.all() if user_id is None else directory.of(user_id)
         return [_describe(each, now) for each in found[:limit]]
 
     def count_connections(self, user_id: str | None = None) -> int:
         """Return how many there are."""
-        register = self.services.register
-        return len(register) if user_id is None else len(register.of(user_id))
+        directory = self.services.directory
+        return len(directory) if user_id is None else len(directory.of(user_id))
 
     def devices(self, pov_id: str, user_id: str) -> Sequence[str]:
         """Return on which devices a user is subscribed to a PoV on this node."""
-        name, mine = pov_topic(pov_id), self.services.register.of(user_id)
+        name, mine = pov_topic(pov_id), self.services.directory.of(user_id)
         return sorted({connection.device for connection in mine if name in connection.topics})
 
     def topic(self, pov_id: str) -> str:
@@ -182,7 +183,7 @@ class PluginHost:
 
     def send_user(self, user_id: str, message: Message) -> None:
         """Send to every connection of a user on all nodes."""
-        self.services.register.send_user(user_id, encode(message))
+        self.services.directory.send_user(user_id, encode(message))
 
     async def publish(self, activity: NewActivity, *, user_id: str | None = None) -> Published:
         """Publish in the plugin's own name."""
@@ -235,7 +236,7 @@ class PluginHost:
         """Tell the plugins of this node that hear it."""
         if type(event) not in self._announces:
             raise TypeError(f"the plugin {self.name!r} does not announce {type(event).__name__}")
-        self.tell_plugins(event)
+        self.plugins.announce(event)
 
     def count(self, name: str, value: int = 1) -> None:
         """Add to a counter of the metrics."""
@@ -254,7 +255,7 @@ class PluginHost:
         code: CloseCode = CloseCode.DISCONNECTED,
     ) -> None:
         """Close the matching connections on all nodes."""
-        self.services.register.disconnect(user_id=user_id, connection_id=connection_id, code=code)
+        self.services.directory.disconnect(user_id=user_id, connection_id=connection_id, code=code)
 
     async def revoke(
         self,
@@ -268,7 +269,7 @@ class PluginHost:
             raise ValueError("revoke needs a token_id, a user_id or an instant")
         if token_id is None and before is None:
             before = self.clock.time()
-        await self.services.revoke(Revocation(token_id, user_id, before))
+        await self.services.directory.revoke(Revocation(token_id, user_id, before))
 
     def verify(self, token: str) -> Identity:
         """Verify a socket token."""
@@ -276,7 +277,7 @@ class PluginHost:
 
     def regrant(self, connection_id: str, identity: Identity) -> Sequence[str]:
         """Give a connection of this node a newer token of the same user."""
-        connection = self.services.register.get(connection_id)
+        connection = self.services.directory.get(connection_id)
         if connection is None:
             raise NotFound("There is no such connection")
         old = connection.identity
@@ -287,7 +288,7 @@ class PluginHost:
         connection.identity = identity
         clock = self.services.clock
         connection.expires_at = clock.monotonic() + identity.expires_at - clock.time()
-        self.services.renewed(connection)
+        self.services.deadlines.renew(connection)
         lost = [
             pov_id
             for pov_id in (
@@ -297,10 +298,22 @@ class PluginHost:
             or topic_name(identity.grants, pov_id) not in connection.topics
         ]
         for pov_id in lost:
-            self.services.leave(connection, topic_name(old.grants, pov_id))
+            self.leave(connection, topic_name(old.grants, pov_id))
         if not identity.grants.may("collaborate"):
             self.services.leave_channels(connection)
         return lost
+
+    def leave(self, connection: Connection, name: str) -> bool:
+        """End a subscription, with the plugins' channels on its PoV; return whether it was there.
+
+        Nothing else would end those before the connection does.
+        """
+        if not self.services.hub.leave(connection, name):
+            return False
+        pov_id = wire_id(name)
+        self.services.leave_channels(connection, pov_id)
+        self.plugins.tell("unsubscribed", pov_id, connection=connection)
+        return True
 
 
 def _describe(connection: Connection, now: float) -> ConnectionInfo:

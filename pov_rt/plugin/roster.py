@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from pov_rt.plugin.interfaces import Host
-from pov_rt.runtime import containment
+from pov_rt.runtime import containment, turns
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +22,6 @@ MAX_NAMED = 500
 """Members that an answer names unless told otherwise."""
 LATE_S = 5.0
 """Longer than it takes from a lease's end until a node hears of it."""
-TURN = 256
-"""Members that are looked at before others have a turn: with memory as the engine, 1 ms."""
 
 Key = tuple[str, str]
 """A PoV and a member."""
@@ -97,7 +95,7 @@ class Roster(Generic[T]):
                 (pov_id, member) for pov_id, diff in self._diffs.items() for member in diff.left
             }
             for number, key in enumerate(list(self._touched), 1):
-                if number % TURN == 0:
+                if number % turns.MEMBERS == 0:
                     await asyncio.sleep(0)
                 fields = self._touched.pop(key)
                 try:

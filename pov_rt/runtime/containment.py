@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 import os
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any
@@ -201,6 +201,32 @@ async def end(tasks: Collection[asyncio.Task[Any]], what: str) -> bool:
             log.error("%d tasks of %s do not end although they are cancelled", len(left), what)
             return False
     return True
+
+
+class Tasks:
+    """Tasks that end with their owner; one that fails is logged as `what` failing."""
+
+    def __init__(self, logger: logging.Logger, what: str) -> None:
+        self._log = logger
+        self._what = what
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    async def end(self) -> None:
+        """Cancel what still runs, and wait for it, but not for ever."""
+        await end(self._tasks, self._what)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A caller that waits for the task gets the same error; this line is for the others.
+            self._log.warning("%s failed", self._what, exc_info=error)
 
 
 async def end_all() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
-from pov_rt.connections.directory import Register
+from pov_rt.connections.directory import Directory
 from pov_rt.delivery.hub import Hub
 from pov_rt.engine.base import Entry
 from pov_rt.protocol.errors import Unavailable
@@ -18,15 +18,14 @@ RETRY_S = 1.0
 
 
 class NodeFollower:
-    """Gives the hub what concerns topics, and the register what nodes tell each other.
+    """Gives the hub what concerns topics, and the directory what nodes tell each other.
 
-    What nodes may have said unheard is gone, save the revocations: `reread` enforces those stored.
+    What nodes may have said unheard is gone, save the revocations: those are stored, and read.
     """
 
-    def __init__(self, hub: Hub, register: Register, reread: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, hub: Hub, directory: Directory) -> None:
         self._hub = hub
-        self._register = register
-        self._reread = reread
+        self._directory = directory
         self._uncertain = self._rereading = False
 
     def entries(self, topic: str, epoch: str, entries: Sequence[Entry]) -> None:
@@ -36,7 +35,7 @@ class NodeFollower:
     def signal(self, topic: str, body: bytes, origin: str) -> None:
         """Deliver a signal, or do what another node says."""
         if topic == NODES:
-            self._register.hear(body)
+            self._directory.hear(body)
         else:
             self._hub.signal(topic, body, origin)
 
@@ -48,14 +47,14 @@ class NodeFollower:
         self._uncertain = True
         if not self._rereading:
             self._rereading = True
-            self._hub.spawn(self._look_up())
+            self._hub.tasks.spawn(self._look_up())
 
     async def _look_up(self) -> None:
         try:
             while self._uncertain:
                 self._uncertain = False
                 try:
-                    await self._reread()
+                    await self._directory.reread_revocations()
                 except Unavailable as error:
                     log.warning("cannot read the revocations: %s", error)
                     self._uncertain = True

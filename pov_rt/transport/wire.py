@@ -19,6 +19,7 @@ from pov_rt.transport.bounds import Bounds, Peer
 from pov_rt.transport.frames import (
     EMPTY_CLOSE,
     EMPTY_PING,
+    TEXT_FRAMING,
     FrameParser,
     Opcode,
     close_frame,
@@ -43,6 +44,8 @@ class Wire:
     references to shared frames, within `bounds`. While much waits, nothing is read: who asks
     without reading the answers is held back, and only who does that for long is closed.
     """
+
+    framing = TEXT_FRAMING
 
     __slots__ = (
         "_backlog",
@@ -169,13 +172,15 @@ class Wire:
             # Shielded: several topics may wait, and one that is cancelled must not end the others.
             await asyncio.shield(self._drained)
 
-    def close(self, code: CloseCode, last: bytes = b"") -> None:
-        """Send `last` and a close frame; end the socket after the peer's answer, within 1 s."""
+    def close(self, code: CloseCode, body: bytes = b"") -> None:
+        """Send a last message and a close frame; end the socket after the answer, within 1 s."""
         if not self._closing:
             self._uncork()
         if self._closing:  # what was held back may have been too much for it
             return
-        data = last + close_frame(code.code, code.reason)
+        data = close_frame(code.code, code.reason)
+        if body:
+            data = self.framing.frame(body) + data
         if self._queue is None:
             self._write(data)
         else:

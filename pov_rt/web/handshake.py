@@ -18,7 +18,7 @@ from pov_rt.connections.connection import Connection
 from pov_rt.protocol.errors import ClientError, CloseCode, InvalidRequest, TokenError
 from pov_rt.protocol.messages import check_id
 from pov_rt.transport.bounds import Bounds
-from pov_rt.transport.frames import binary_frame, text_frame
+from pov_rt.transport.frames import TEXT_FRAMING, binary_frame
 from pov_rt.transport.wire import Wire
 from pov_rt.web.hosts import one_header
 from pov_rt.web.http import Handler, bearer, parse_query
@@ -136,9 +136,9 @@ class SocketHandler(Handler, WebSocketHandler):
             self.server.admit(identity, self.device)
         except ClientError as error:
             code = CloseCode.TOKEN if isinstance(error, TokenError) else CloseCode.OVERLOADED
-            self.server.turn_away(self.wire, self.identity, code, **client)
+            self.server.arrivals.turn_away(self.wire, self.identity, code, **client)
             return
-        connection = self.server.open(self.wire, identity, **client)
+        connection = self.server.arrivals.open(self.wire, identity, **client)
         self.wire.start(connection, received)
 
     def refuse(self, error: ClientError) -> None:
@@ -214,7 +214,7 @@ class EchoConnection(Connection):
 
     def receive(self, payload: bytes, is_text: bool) -> None:
         """Send it back."""
-        self.transport.send(text_frame(payload) if is_text else binary_frame(payload))
+        self.transport.send(TEXT_FRAMING.frame(payload) if is_text else binary_frame(payload))
 
 
 class EchoHandler(SocketHandler):

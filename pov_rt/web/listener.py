@@ -19,6 +19,7 @@ from tornado.iostream import IOStream
 
 from pov_rt.protocol.encoding import http_error
 from pov_rt.protocol.errors import InvalidRequest
+from pov_rt.runtime import turns
 from pov_rt.runtime.logs import Throttle
 
 log = logging.getLogger(__name__)
@@ -27,11 +28,6 @@ RESERVE = 64
 """Descriptors for everything that is no client: log, engine, listeners, requests out."""
 ADMIN_CONNECTIONS = 24
 """Connections to the admin port, out of the reserve."""
-ACCEPTS_AT_ONCE = 64
-"""How many are served in one turn of the loop, which takes 10 ms with so many. With 16 a handshake
-takes 13 % more CPU, for the processor does the same thing over and over; beside 10,000 who come
-back at once a message then takes 35 ms, with 64 it takes 55 (median).
-"""
 UNSENT_BYTES = 128 * 1024
 """What the kernel holds of one client's unsent bytes (TCP_NOTSENT_LOWAT)."""
 MUCH_BYTES = 32 * 1024
@@ -193,7 +189,7 @@ class Listener:
             self._loop.add_reader(sock.fileno(), self._accept, sock)
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(ACCEPTS_AT_ONCE):
+        for _ in range(turns.ACCEPTS):
             busy = self._busy()
             if busy >= self._capacity:
                 self._pause(f"{busy} sockets are open, which is all there is room for")

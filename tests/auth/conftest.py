@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pov_rt.auth.keys import Keyring
-from pov_rt.auth.tokens import Tokens
+from pov_rt.auth.tokens import Tokens, Void
 from pov_rt.config.settings import AuthSettings
 from pov_rt.runtime.clock import ManualClock
 from tests.auth.apps import NOW, SECRET
@@ -21,9 +21,9 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def make(clock: ManualClock) -> Callable[..., Tokens]:
-    def make(**settings: Any) -> Tokens:
+    def make(void: Void | None = None, **settings: Any) -> Tokens:
         auth = AuthSettings(**{"secrets": [SECRET]} | settings)
-        return Tokens(auth, Keyring(auth, clock), clock)
+        return Tokens(auth, Keyring(auth, clock), clock, void)
 
     return make
 

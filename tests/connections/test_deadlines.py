@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pov_rt.config.settings import AuthSettings, PingSettings
-from pov_rt.connections.deadlines import Health, Wheel
+from pov_rt.connections.deadlines import Deadlines, Wheel
 from pov_rt.protocol.errors import CloseCode
 from pov_rt.runtime.clock import ManualClock
 from tests.transports import connection, recorder
@@ -25,22 +25,17 @@ def test_a_wheel_gives_each_once_in_its_second_and_forgets_the_removed() -> None
     assert (wheel.take_due(2000), len(wheel)) == ([], 0)
 
 
-def test_health_pings_warns_and_closes_on_time() -> None:
-    clock, closed = ManualClock(1000), []
-    health = Health(
-        PingSettings(),
-        AuthSettings(warning_s=60, grace_s=25),
-        clock,
-        lambda each, code: closed.append(code),
-    )
+def test_deadlines_pings_warns_and_closes_on_time() -> None:
+    clock = ManualClock(1000)
+    deadlines = Deadlines(PingSettings(), AuthSettings(warning_s=60, grace_s=25), clock)
     plain, v1 = connection("p", "u", clock, v1=False), connection("v", "u", clock)
     for each in (plain, v1):
         recorder(each).is_heard = True
-        health.add(each)
+        deadlines.add(each)
     pinged_at = warned_at = None
-    while not closed and clock.now < 1200:
+    while not recorder(v1).closed_with and clock.now < 1200:
         clock.advance(1)
-        health.sweep(clock.monotonic())
+        deadlines.sweep(clock.monotonic())
         if recorder(v1).pings and pinged_at is None:
             pinged_at = clock.now - 1000
         if recorder(v1).messages and warned_at is None:
@@ -49,18 +44,18 @@ def test_health_pings_warns_and_closes_on_time() -> None:
     assert 25 <= (pinged_at or 0) <= 27
     assert 40 <= (warned_at or 0) <= 42
     assert 125 <= clock.now - 1000 <= 127
-    assert closed == [CloseCode.TOKEN, CloseCode.TOKEN]
+    assert {recorder(each).closed_with for each in (plain, v1)} == {CloseCode.TOKEN}
     assert recorder(plain).messages == [], "a plain client is told nothing it does not know"
 
 
 def test_a_silent_client_is_closed_ten_seconds_after_its_ping() -> None:
-    clock, closed = ManualClock(1000), []
-    health = Health(PingSettings(), AuthSettings(), clock, lambda _, code: closed.append(code))
+    clock = ManualClock(1000)
+    deadlines = Deadlines(PingSettings(), AuthSettings(), clock)
     silent = connection("s", "u", clock)
-    health.add(silent)
-    while not closed:
+    deadlines.add(silent)
+    while not recorder(silent).closed_with:
         clock.advance(1)
-        health.sweep(clock.monotonic())
-    assert closed == [CloseCode.PING_TIMEOUT]
+        deadlines.sweep(clock.monotonic())
+    assert recorder(silent).closed_with is CloseCode.PING_TIMEOUT
     assert 35 <= clock.now - 1000 <= 38
-    health.remove(silent)
+    deadlines.remove(silent)

@@ -4,41 +4,42 @@ from __future__ import annotations
 
 import pytest
 
-from pov_rt.config.settings import LimitSettings
-from pov_rt.connections.directory import Register
-from pov_rt.engine.memory import MemorySignals
+from pov_rt.auth.revocations import Revocations
+from pov_rt.config.settings import EngineSettings, LimitSettings
+from pov_rt.connections.directory import Directory
+from pov_rt.engine.memory import MemoryEngine
 from pov_rt.protocol.errors import CloseCode, LimitExceeded
 from pov_rt.runtime.clock import ManualClock
 from tests.transports import connection, recorder
 
 
 def test_connections_are_found_by_id_and_user_and_bounded() -> None:
-    clock, closed = ManualClock(), []
-    register = Register(
-        MemorySignals(),
+    clock, engine = ManualClock(), MemoryEngine(EngineSettings(), ManualClock(), "node")
+    directory = Directory(
+        engine.signals,
+        Revocations(engine.sets, clock, 60.0),
         LimitSettings(connections_per_user=3, devices_per_user=2),
-        settle=lambda _: None,
-        close=lambda each, code: closed.append((each.id, code)),
-        revoke=lambda _: None,
     )
     one, two = connection("1", "ana", clock), connection("2", "ana", clock)
-    register.add(one)
-    register.check_room(one.identity, "2")
-    register.add(two)
-    register.check_room(one.identity, "1")
+    directory.add(one)
+    directory.check_room(one.identity, "2")
+    directory.add(two)
+    directory.check_room(one.identity, "1")
     with pytest.raises(LimitExceeded, match="2 devices"):
-        register.check_room(one.identity, "3")
-    register.add(connection("3", "ana", clock))
+        directory.check_room(one.identity, "3")
+    three = connection("3", "ana", clock)
+    directory.add(three)
     with pytest.raises(LimitExceeded, match="3 connections"):
-        register.check_room(one.identity, "1")
-    assert (register.get("1"), register.get("9"), len(register)) == (one, None, 3)
-    register.send_user("ana", b'{"type":"x"}')
+        directory.check_room(one.identity, "1")
+    assert (directory.get("1"), directory.get("9"), len(directory)) == (one, None, 3)
+    directory.send_user("ana", b'{"type":"x"}')
     assert recorder(two).messages == [{"type": "x"}]
-    register.remove(one)
-    register.remove(one)
-    register.disconnect(user_id="ana", connection_id="1", code=CloseCode.TOKEN)
-    assert closed == []
-    register.disconnect(user_id="ben", connection_id="2", code=CloseCode.TOKEN)
-    assert closed == []
-    register.disconnect(user_id="ana", connection_id=None, code=CloseCode.TOKEN)
-    assert closed == [("2", CloseCode.TOKEN), ("3", CloseCode.TOKEN)]
+    directory.remove(one)
+    directory.remove(one)
+    directory.disconnect(user_id="ana", connection_id="1", code=CloseCode.TOKEN)
+    assert [recorder(each).closed_with for each in (one, two)] == [None, None]
+    directory.disconnect(user_id="ben", connection_id="2", code=CloseCode.TOKEN)
+    assert recorder(two).closed_with is None
+    directory.disconnect(user_id="ana", connection_id=None, code=CloseCode.TOKEN)
+    closed = [recorder(each).closed_with for each in (one, two, three)]
+    assert closed == [None, CloseCode.TOKEN, CloseCode.TOKEN]

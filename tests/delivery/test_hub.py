@@ -5,23 +5,20 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
-from typing import Any, cast
 
 import pytest
 
-from pov_rt.auth.grants import Grants, Kind
-from pov_rt.auth.tokens import Identity
 from pov_rt.config.settings import EngineSettings
 from pov_rt.connections.connection import Connection
-from pov_rt.delivery import hub
 from pov_rt.delivery.hub import LINGER_S, Hub
 from pov_rt.engine.base import Appended, Conflict, Entry, NewEntry, Page, Position, Top
 from pov_rt.engine.memory import MemoryEngine, MemoryLog
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import CloseCode, Unavailable
 from pov_rt.protocol.messages import Activity
+from pov_rt.runtime import turns
 from pov_rt.runtime.clock import ManualClock
-from pov_rt.runtime.limits import Bucket, Rate
+from tests import transports
 from tests.transports import Recorder
 
 TOPIC = "pov/acme"
@@ -67,30 +64,14 @@ class Bench:
         clock = ManualClock()
         self.engine = MemoryEngine(EngineSettings(), clock, "node")
         self.log = self.engine.log = SlowLog(self.chance, clock)
-        self.hub = Hub(
-            self.engine, lambda connection, code: connection.transport.close(code), clock
-        )
+        self.clock = clock
+        self.hub = Hub(self.engine, clock)
         self.published = 0
 
     def connect(self, *, plain: bool = True) -> tuple[Connection, Recorder]:
-        identity = Identity(
-            "ana", None, None, Kind.SOCKET, Grants(None, frozenset()), 2e9, None, None
-        )
-        connection = Connection(
-            cast(Any, None),  # the hub has no use for a receiver
-            f"c-{self.chance.random()}",
-            identity,
-            device="default",
-            remote_ip="",
-            user_agent="",
-            v1=not plain,
-            opened_at=0,
-            expires_at=0,
-            bucket=Bucket(Rate(1, 1), 0),
-        )
-        recorder = Recorder()
-        connection.transport = recorder
-        return connection, recorder
+        name = f"c-{self.chance.random()}"
+        made = transports.connection(name, "ana", self.clock, v1=not plain, deliveries=self.hub)
+        return made, transports.recorder(made)
 
     async def publish(self, count: int = 1) -> None:
         batch = []
@@ -125,7 +106,7 @@ def offsets(recorder: Recorder) -> list[int]:
 def test_whatever_happens_meanwhile_nothing_is_missed_doubled_or_out_of_order(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "TURN_SENDS", (1, 3, 256)[seed % 3])
+    monkeypatch.setattr(turns, "SENDS", (1, 3, 256)[seed % 3])
 
     async def run() -> None:
         bench = Bench(seed)
@@ -194,7 +175,7 @@ def test_a_turns_frames_leave_in_one_send_for_each_subscriber() -> None:
 def test_what_goes_to_many_takes_turns_and_nobody_waits_for_all_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(hub, "TURN_SENDS", 2)
+    monkeypatch.setattr(turns, "SENDS", 2)
 
     async def run() -> None:
         bench = Bench()
@@ -238,7 +219,7 @@ def test_what_goes_to_many_takes_turns_and_nobody_waits_for_all_of_it(
 
 
 def test_what_waits_for_its_turn_is_sent_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "TURN_SENDS", 1)
+    monkeypatch.setattr(turns, "SENDS", 1)
 
     async def run() -> None:
         bench = Bench()

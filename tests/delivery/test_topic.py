@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
 from pov_rt.connections.connection import Connection
-from pov_rt.delivery.pieces import JOIN_BYTES, Outbox, chunks
-from pov_rt.delivery.ring import Progress
-from pov_rt.delivery.topic import Pending, Topic, choose
+from pov_rt.delivery.pieces import JOIN_BYTES, Spread, join
+from pov_rt.delivery.topic import Pending, Progress, Topic, choose
 from pov_rt.runtime.clock import ManualClock
-from pov_rt.transport.frames import text_frame
-from tests.transports import connection, recorder
+from pov_rt.transport.frames import TEXT_FRAMING
+from tests.transports import Recorder, connection, recorder
 
 
 def subscribed(topic: Topic, name: str, *, v1: bool = True) -> Connection:
@@ -22,7 +23,7 @@ def subscribed(topic: Topic, name: str, *, v1: bool = True) -> Connection:
 
 def add(topic: Topic, n: int, *, signal: bool = False, spare: Connection | None = None) -> None:
     body = json.dumps({"type": "x", "n": n}).encode()
-    topic.pending.append(Pending(text_frame(body), None if signal else ACTIVITY, spare))
+    topic.pending.append(Pending(body, None if signal else ACTIVITY, spare))
 
 
 ACTIVITY = b'{"type":"t","action":"a","userId":"u"}'
@@ -33,7 +34,7 @@ def got(made: Connection) -> list[int]:
 
 
 def test_a_turns_frames_leave_in_one_send() -> None:
-    topic = Topic("pov/a", Outbox())
+    topic = Topic("pov/a", Spread())
     members = [subscribed(topic, str(n)) for n in range(3)]
     for n in range(10):
         add(topic, n)
@@ -44,7 +45,7 @@ def test_a_turns_frames_leave_in_one_send() -> None:
 
 
 def test_a_plain_client_gets_no_signals_and_the_spared_one_not_its_own() -> None:
-    topic = Topic("pov/a", Outbox())
+    topic = Topic("pov/a", Spread())
     plain, sender = subscribed(topic, "p", v1=False), subscribed(topic, "s")
     add(topic, 1, signal=True)
     add(topic, 2)
@@ -56,7 +57,7 @@ def test_a_plain_client_gets_no_signals_and_the_spared_one_not_its_own() -> None
 
 
 def test_one_that_was_settled_gets_the_rest_later_and_nothing_twice() -> None:
-    topic = Topic("pov/a", Outbox())
+    topic = Topic("pov/a", Spread())
     early, other, gone = (subscribed(topic, name) for name in "eog")
     add(topic, 1)
     topic.settle(early)
@@ -75,7 +76,7 @@ def test_one_that_was_settled_gets_the_rest_later_and_nothing_twice() -> None:
 
 
 def test_the_newest_few_do_not_wait_for_all_the_others_nor_these_for_ever() -> None:
-    topics = [Topic(f"pov/{n}", Outbox()) for n in range(12)]
+    topics = [Topic(f"pov/{n}", Spread()) for n in range(12)]
     for topic in topics:
         topic.users = 1
     few, many, later = choose(topics, 4, is_free=True)
@@ -91,9 +92,41 @@ def test_the_newest_few_do_not_wait_for_all_the_others_nor_these_for_ever() -> N
     assert choose([], 4, is_free=True) == ([], [], [])
 
 
-def test_pieces_are_bounded_and_a_larger_frame_goes_alone() -> None:
-    frames = [bytes(size) for size in (1, JOIN_BYTES, JOIN_BYTES + 1, 10, 20)]
-    pieces = list(chunks(frames))
-    assert [len(piece) for piece in pieces] == [1, JOIN_BYTES, JOIN_BYTES + 1, 30]
-    assert b"".join(pieces) == b"".join(frames)
-    assert list(chunks([])) == []
+def test_pieces_are_bounded_and_a_larger_message_goes_alone() -> None:
+    bodies = [b"x" * size for size in (1, JOIN_BYTES, JOIN_BYTES + 1, 10, 20)]
+    pieces = list(join(TEXT_FRAMING, bodies))
+    framed = [TEXT_FRAMING.frame(body) for body in bodies]
+    assert pieces == [framed[0], framed[1], framed[2], framed[3] + framed[4]]
+    assert list(join(TEXT_FRAMING, [])) == []
+
+
+class Lines:
+    """Another framing: each message on a line of its own."""
+
+    def frame(self, body: bytes) -> bytes:
+        return body + b"\n"
+
+    def join(self, bodies: Sequence[bytes]) -> bytes:
+        return b"".join(map(self.frame, bodies))
+
+
+class LineRecorder(Recorder):
+    framing: Any = Lines()
+
+
+def test_transports_of_two_kinds_get_the_same_messages_each_in_its_own_framing() -> None:
+    topic = Topic("pov/a", Spread())
+    frames = subscribed(topic, "f")
+    lines, early = (connection(name, name, ManualClock()) for name in "le")
+    for each in (lines, early):
+        each.transport = LineRecorder()
+        topic.catching_up[each] = Progress(topic.offset)
+        topic.go_live(each)
+    add(topic, 1)
+    topic.settle(early)
+    add(topic, 2)
+    assert topic.flush() == 6
+    assert got(frames) == [1, 2]
+    one, two = b'{"type": "x", "n": 1}\n', b'{"type": "x", "n": 2}\n'
+    assert recorder(lines).sends == [one + two], "joined as well"
+    assert recorder(early).sends == [one, two]

@@ -12,10 +12,10 @@ import pytest
 
 from pov_rt.config.settings import LimitSettings
 from pov_rt.connections.connection import Connection
-from pov_rt.dispatch.execution import TURN_HANDLERS
 from pov_rt.protocol.errors import CloseCode
 from pov_rt.registry.build import build_registry
 from pov_rt.runtime.clock import ManualClock
+from pov_rt.runtime.turns import HANDLERS
 from pov_rt.server.server import Server
 from pov_rt.testing import make_settings
 from tests.server.test_server import connect, nothing
@@ -111,7 +111,7 @@ def run(folder: Path, test: Test, **limits: Any) -> None:
         connection, recorder = connect(server, "ana")
         recorder.sends.clear()
         try:
-            await test(server, connection, recorder, server.plugins.hosts["gate"].state)
+            await test(server, connection, recorder, server.hooks.hosts["gate"].state)
         finally:
             await server.stop()
 
@@ -120,7 +120,7 @@ def run(folder: Path, test: Test, **limits: Any) -> None:
 
 def send(server: Server, connection: Connection, kind: str, n: int = 0) -> None:
     body = json.dumps({"type": kind, "n": n, "id": n}).encode()
-    server.receive(connection, body, True)
+    server.dispatcher.receive(connection, body, True)
 
 
 async def turns(count: int = 20) -> None:
@@ -143,7 +143,7 @@ def test_nothing_overtakes_a_waiting_handler_but_what_is_unordered(folder: Path)
         await turns()
         assert [each["id"] for each in out.messages] == [1, 5, 2, 3, 4]
         assert connection.worker is None
-        assert connection.inbox is None
+        assert connection.waiting is None
 
     run(folder, test)
 
@@ -171,7 +171,7 @@ def test_pipelined_handlers_overlap_and_answer_in_order(folder: Path) -> None:
         await turns(60)
         assert said() == [1, 2, 3, 4, "odd", 6, 7, 10, -12, 12, 13]
         assert connection.worker is None
-        assert connection.inbox is None
+        assert connection.waiting is None
         assert connection.turn is None
         assert not connection.tasks
         send(server, connection, "gate.pass", 2)
@@ -246,16 +246,16 @@ def test_a_connection_that_sends_much_at_once_waits_for_the_next_turn(folder: Pa
         server: Server, connection: Connection, out: Recorder, gate: asyncio.Event
     ) -> None:
         paused = []
-        for n in range(TURN_HANDLERS):
+        for n in range(HANDLERS):
             paused.append(out.paused)
             send(server, connection, "gate.pass", 3 * n)
         paused.append(out.paused)
-        assert len(out.messages) == 2 * TURN_HANDLERS, "each was over at once"
+        assert len(out.messages) == 2 * HANDLERS, "each was over at once"
         await turns(2)
         paused.append(out.paused)
         send(server, connection, "gate.pass", 3)
         paused.append(out.paused)
-        assert paused == [False] * TURN_HANDLERS + [True, False, False]
+        assert paused == [False] * HANDLERS + [True, False, False]
 
     run(folder, test)
 
@@ -271,7 +271,7 @@ def test_a_plugin_that_is_asked_before_publishing_keeps_one_publication_behind_t
         for n in range(6):
             data = {"type": "t", "action": "a", "povId": "acme", "details": {"n": n}}
             body = json.dumps({"type": "publish", "id": n, "data": data}).encode()
-            server.receive(connection, body, True)
+            server.dispatcher.receive(connection, body, True)
         await turns(200)
         assert [each["id"] for each in out.messages] == list(range(6))
         assert [each.get("offset", each) for each in out.messages] == list(range(1, 7))

@@ -260,7 +260,7 @@ def test_a_newer_token_takes_over_and_takes_away(server: RunningServer) -> None:
     assert ana.request({"type": "subscribe", "povId": "other"})["code"] == "forbidden"
     assert ask(ana, "regrant", text=older)["code"] == "token_invalid"
     assert ask(ana, "regrant", text=server.token("ben"))["code"] == "token_invalid"
-    assert server.call(lambda: server.web.server.subscriptions) == 1
+    assert server.call(lambda: server.web.server.hub.subscriptions) == 1
 
 
 def test_fetch_answers_and_a_dead_address_is_unavailable(server: RunningServer) -> None:
@@ -389,7 +389,7 @@ def test_a_client_that_leaves_while_its_handlers_wait_leaves_nothing_behind(
     ana.request({"type": "ping"})
     ana.socket.close()
     ben = server.connect("ben")
-    while server.call(lambda: len(server.web.server.register)) > 1:
+    while server.call(lambda: len(server.web.server.directory)) > 1:
         ben.request({"type": "ping"})
     assert ask(ben, "send")["text"] == "then"
 

@@ -10,14 +10,15 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from pov_rt.dispatch import hooks as plugin_runtime
-from pov_rt.dispatch.hooks import TURN, PluginRuntime, _stop_order
+from pov_rt.dispatch import hooks
+from pov_rt.dispatch.hooks import Hooks, _stop_order
 from pov_rt.engine.memory import LEASE_S, MemoryLeases
 from pov_rt.plugin import Host, Plugin
 from pov_rt.protocol.messages import Event, Message
 from pov_rt.registry.build import Registry
 from pov_rt.registry.discovery import Found
 from pov_rt.runtime.clock import ManualClock
+from pov_rt.runtime.turns import LEASES
 
 
 def registry(*plugins: Plugin[Any]) -> Registry:
@@ -34,12 +35,12 @@ class Stage:
         services = SimpleNamespace(
             clock=self.clock, fetch=None, engine=SimpleNamespace(leases=self.leases)
         )
-        self.runtime = PluginRuntime(registry(*plugins), cast("Any", services))
+        self.runtime = Hooks(registry(*plugins), cast("Any", services))
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Awaitable[None]], None]:
-    monkeypatch.setattr(plugin_runtime, "EXPIRE_S", 0)
+    monkeypatch.setattr(hooks, "EXPIRE_S", 0)
     return lambda test: asyncio.run(cast("Any", test))
 
 
@@ -108,7 +109,7 @@ def test_a_crowd_whose_leases_end_is_told_of_in_turns_and_in_full(
 
     async def test() -> None:
         stage = Stage(plugin)
-        people = [f"u{number}" for number in range(10 * TURN)]
+        people = [f"u{number}" for number in range(10 * LEASES)]
         for member in people:
             await stage.leases.put("mine/acme", member, b"")
             await stage.leases.leave("mine/acme", member, 0)
@@ -116,7 +117,7 @@ def test_a_crowd_whose_leases_end_is_told_of_in_turns_and_in_full(
         told = 0
         while len(ended) < len(people):
             await asyncio.sleep(0)
-            assert len(ended) - told <= TURN
+            assert len(ended) - told <= LEASES
             told = len(ended)
         assert ended == people
         await stage.runtime.stop()
@@ -136,15 +137,15 @@ def test_what_is_still_to_be_told_at_the_end_is_told(
 
     async def test() -> None:
         stage = Stage(plugin)
-        for number in range(2 * TURN):
+        for number in range(2 * LEASES):
             await stage.leases.put("mine/acme", f"u{number}", b"")
             await stage.leases.leave("mine/acme", f"u{number}", 0)
         await stage.runtime.start()
         while not ended:  # noqa: ASYNC110  (stops it between two turns)
             await asyncio.sleep(0)
-        assert len(ended) == TURN
+        assert len(ended) == LEASES
         await stage.runtime.stop()
-        assert len(ended) == 2 * TURN
+        assert len(ended) == 2 * LEASES
 
     run(test())
 

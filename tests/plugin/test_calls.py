@@ -57,10 +57,10 @@ def test_a_plugin_of_ones_own_tells_of_its_own_things(tmp_path: Path) -> None:
                 assert call.json["node"] == server.web.server.node
                 found += [each["povId"] for each in call.json["events"]]
             assert found == ["acme", "third"]
-            counts = server.web.server.plugins.hosts["tasks"].counts
+            counts = server.web.server.hooks.hosts["tasks"].counts
             while server.call(lambda: counts.get("events_sent")) != 2:
                 pass
-            server.run(server.web.server.plugins.stop)
+            server.run(server.web.server.hooks.stop)
             assert counts == {"events_queued": 2, "events_sent": 2, "events_dropped": 1}
             assert receiver.calls.empty()
 

@@ -11,9 +11,10 @@ import pytest
 
 from pov_rt.engine.memory import MemoryLeases
 from pov_rt.plugin import Diff, Host, Part, Roster
-from pov_rt.plugin.roster import LATE_S, TURN
+from pov_rt.plugin.roster import LATE_S
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.clock import ManualClock
+from pov_rt.runtime.turns import MEMBERS
 
 GRACE_S = 10.0
 
@@ -233,7 +234,7 @@ async def test_a_crowd_leaves_others_their_turns(
     clock: ManualClock, node: Callable[[], Node]
 ) -> None:
     one = node()
-    people = [f"u{number}" for number in range(10 * TURN)]
+    people = [f"u{number}" for number in range(10 * MEMBERS)]
     one.tabs = dict.fromkeys(people, 1)
     for name in people:
         one.roster.touch("acme", name)

@@ -43,7 +43,7 @@ def run(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
 
 
 def counts(server: RunningServer) -> dict[str, int]:
-    return server.call(lambda: dict(server.web.server.plugins.hosts["authoriser"].counts))
+    return server.call(lambda: dict(server.web.server.hooks.hosts["authoriser"].counts))
 
 
 def subscribe(client: Client, pov: str = "acme") -> str:
@@ -107,7 +107,7 @@ def test_the_same_question_is_asked_once_though_the_first_asker_leaves(
     receiver.next()
     assert second.request({"type": "ping"})["type"] == "pong"
     first.socket.close()
-    while server.call(lambda: len(server.web.server.register)) > 1:
+    while server.call(lambda: len(server.web.server.directory)) > 1:
         pass
     receiver.open.set()
     assert second.receive()["type"] == "subscribed"
@@ -153,7 +153,7 @@ def test_several_povs_are_asked_about_at_the_same_time_and_answered_in_order(
     assert [each["povId"] for each in answer["results"]] == [*povs, povs[3]]
     assert not any("code" in each for each in answer["results"])
     assert receiver.calls.empty()
-    assert server.call(lambda: server.web.server.subscriptions) == len(povs)
+    assert server.call(lambda: server.web.server.hub.subscriptions) == len(povs)
 
 
 def test_one_that_does_not_answer_is_not_waited_for_at_each_pov(
@@ -196,11 +196,11 @@ def test_the_end_lets_go_of_what_is_being_asked(run: Run, receiver: Receiver) ->
     ana.send({"type": "subscribe", "povId": "acme"})
     receiver.next()
     ana.socket.close()
-    while server.call(lambda: len(server.web.server.register)):
+    while server.call(lambda: len(server.web.server.directory)):
         pass
-    answers = server.web.server.plugins.hosts["authoriser"].state
+    answers = server.web.server.hooks.hosts["authoriser"].state
     assert server.call(lambda: len(answers._asking)) == 1
-    server.run(server.web.server.plugins.stop)
+    server.run(server.web.server.hooks.stop)
     assert not answers._asking
 
 
@@ -209,9 +209,9 @@ def test_the_end_lets_go_of_what_is_being_asked(run: Run, receiver: Receiver) ->
 
 def test_without_a_url_nobody_is_asked_at_any_subscription() -> None:
     with RunningServer(make_settings(), None) as server:
-        plugins = server.web.server.plugins
+        plugins = server.web.server.hooks
         assert "authoriser" not in plugins.hosts
-        assert plugins.hosts["subscribe"].ask_before_subscribe is None
+        assert not plugins.asks_before_subscribe
         (hooks,) = [
             found.plugin.hooks
             for found in plugins._registry.idle
@@ -229,7 +229,7 @@ def test_the_secret_is_in_no_log_and_not_shown(
     server = run()
     ana = server.connect("ana")
     assert [subscribe(ana) for _ in range(2)] == ["unavailable", "subscribed"]
-    server.run(server.web.server.plugins.stop)
+    server.run(server.web.server.hooks.stop)
     assert SECRET not in caplog.text
     for name in ("webhooks", "authoriser"):
         file = tmp_path / "pov-rt.toml"

@@ -151,7 +151,7 @@ def happen(server: RunningServer, client: Client, how: str) -> None:
     elif how == "unsubscribe":
         client.request({"type": "unsubscribe", "povId": "acme"})
     else:
-        connections = server.call(server.web.server.register.all)
+        connections = server.call(server.web.server.directory.all)
         (mine,) = [each for each in connections if each.id == client.connection_id]
         povs: Any = ["other"] if how == "lose" else "*"
         token = server.token(mine.identity.user_id, ttl_s=7200, povs=povs)
@@ -246,9 +246,9 @@ def test_at_the_end_of_a_node_its_users_begin_to_leave(settings: Settings) -> No
         ana = join(server.connect("ana"))
         ask(ana)
         ana.socket.close()
-        while server.call(lambda: len(server.web.server.register)):
+        while server.call(lambda: len(server.web.server.directory)):
             pass
-        server.run(server.web.server.plugins.stop)
+        server.run(server.web.server.hooks.stop)
         leases = server.web.server.engine.leases
         (lease,) = server.run(lambda: leases.members("presence/acme"))
         assert lease.leaving_at is not None

@@ -88,11 +88,11 @@ def test_without_an_instant_of_issue_the_expiry_tells_which_is_newer(
     server: RunningServer, connect: Connect
 ) -> None:
     def regrant(ttl_s: float) -> None:
-        connection = server.web.server.register.get(ana.connection_id)
+        connection = server.web.server.directory.get(ana.connection_id)
         assert connection is not None
         identity = replace(connection.identity, issued_at=None)
         given = replace(identity, expires_at=identity.expires_at + ttl_s)
-        server.web.server.plugins.hosts["refresh"].regrant(ana.connection_id, given)
+        server.web.server.hooks.hosts["refresh"].regrant(ana.connection_id, given)
 
     ana = connect("ana", ttl_s=60)
     server.call(lambda: regrant(1.0))
@@ -114,7 +114,7 @@ def test_a_grant_that_is_gone_ends_what_it_allowed(server: RunningServer, connec
 
 
 def topics_of(server: RunningServer, client: Client) -> list[str]:
-    connection = server.web.server.register.get(client.connection_id)
+    connection = server.web.server.directory.get(client.connection_id)
     assert connection is not None
     return sorted(connection.topics)
 
@@ -161,7 +161,7 @@ def test_a_subscription_that_is_on_its_way_needs_the_new_token_too(
         assert refreshed["lost"] == ([message["povId"]] if again else [])
     assert ana.receive()["code"] == "forbidden"
     assert server.call(lambda: topics_of(server, ana)) == ["user/ana"]
-    assert server.call(lambda: server.web.server.subscriptions) == 0
+    assert server.call(lambda: server.web.server.hub.subscriptions) == 0
     publish(server, 1)
     assert ana.request({"type": "ping"})["type"] == "pong"
     assert not ana._early

@@ -96,14 +96,14 @@ def test_everybodys_older_tokens_end(server: RunningServer) -> None:
 def test_an_earlier_instant_undoes_nothing(server: RunningServer, user_id: str | None) -> None:
     old, node = server.token("ana"), server.web.server
     for before in (4e9, 1e9):
-        server.run(partial(node.revoke, Revocation(user_id=user_id, before=before)))
+        server.run(partial(node.directory.revoke, Revocation(user_id=user_id, before=before)))
         assert code_of(server, old) == "token_revoked"
 
 
 def test_another_nodes_word_is_enough(server: RunningServer, connect: Connect) -> None:
     ana = connect("ana")
     body = encode(Command(revoke=Revocation(user_id="ana", before=4e9)))
-    server.call(lambda: server.web.server.register.hear(body))
+    server.call(lambda: server.web.server.directory.hear(body))
     assert closed_with(ana) == CloseCode.TOKEN.code
 
 

@@ -75,7 +75,7 @@ def test_one_of_several_is_refused_in_its_place(server: RunningServer) -> None:
     assert answer["results"][1]["message"] == "ana may not"
     assert subscribe(ana, povId="closed")["code"] == "forbidden"
     assert subscribe(ana, povId="slow")["code"] == "timeout"
-    assert server.call(lambda: server.web.server.subscriptions) == 2
+    assert server.call(lambda: server.web.server.hub.subscriptions) == 2
 
 
 def test_when_one_takes_too_long_none_of_the_others_stands_without_an_answer(
@@ -84,7 +84,7 @@ def test_when_one_takes_too_long_none_of_the_others_stands_without_an_answer(
     ana = server.connect("ana")
     subscribe(ana, povId="before")
     assert subscribe(ana, povIds=["open", "before", "slow", "*"])["code"] == "timeout"
-    assert server.call(lambda: server.web.server.subscriptions) == 1
+    assert server.call(lambda: server.web.server.hub.subscriptions) == 1
     assert "povIds" in subscribe(ana, povIds=["open", "*"])
 
 
@@ -112,7 +112,7 @@ def test_counters_are_bounded_in_names(server: RunningServer) -> None:
 
 
 def test_a_counter_has_a_plain_name(server: RunningServer) -> None:
-    host = server.web.server.plugins.hosts["guard"]
+    host = server.web.server.hooks.hosts["guard"]
     for name in ("", "Calls", "a b", "é", "x" * 65):
         with pytest.raises(ValueError, match="must look like"):
             host.count(name)
@@ -127,7 +127,7 @@ def test_several_at_a_time_do_not_get_past_the_limit_and_no_name_counts_twice(
     assert [each["povId"] for each in answer["results"]] == povs
     refused = {each["povId"] for each in answer["results"] if "code" in each}
     assert {each["code"] for each in answer["results"] if "code" in each} == {"limit_exceeded"}
-    assert len(set(povs) - refused) == server.call(lambda: server.web.server.subscriptions) == 5
+    assert len(set(povs) - refused) == server.call(lambda: server.web.server.hub.subscriptions) == 5
 
 
 def test_what_was_missed_follows_the_answer_though_some_had_to_wait(server: RunningServer) -> None:

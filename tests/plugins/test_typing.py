@@ -90,7 +90,7 @@ def test_a_crowd_is_named_in_part(server: RunningServer, connect: Connect) -> No
 @pytest.fixture
 def tick_now(server: RunningServer) -> Callable[[], None]:
     """Have nothing happen by itself, so that a test says what falls into the same tick."""
-    plugins = server.web.server.plugins
+    plugins = server.web.server.hooks
     server.run(lambda: containment.end(plugins._timers, "timers"))
     return lambda: server.run(lambda: tick(plugins.hosts["typing"]))
 
@@ -142,7 +142,7 @@ def test_a_tab_that_closes_does_not_end_what_another_tab_types(
 def test_who_is_typing_is_told_again_and_that_nobody_is_is_not(
     server: RunningServer, connect: Connect, tick_now: Callable[[], None]
 ) -> None:
-    host = server.web.server.plugins.hosts["typing"]
+    host = server.web.server.hooks.hosts["typing"]
     ana, ben = join(connect("ana")), join(connect("ben"))
     say_now(ana)
     tick_now()

@@ -44,7 +44,7 @@ def run(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
 
 
 def counts(server: RunningServer) -> dict[str, int]:
-    return server.call(lambda: dict(server.web.server.plugins.hosts["webhooks"].counts))
+    return server.call(lambda: dict(server.web.server.hooks.hosts["webhooks"].counts))
 
 
 def wait_for(server: RunningServer, name: str, least: int = 1) -> None:
@@ -227,7 +227,7 @@ def test_a_receiver_that_is_gone_is_told_no_more(
     wait_for(server, "events_dropped")
     join(server.connect("ben"))
     wait_for(server, "events_dropped", 2)
-    server.run(server.web.server.plugins.stop)
+    server.run(server.web.server.hooks.stop)
     assert receiver.calls.empty()
     assert "gone (410)" in caplog.text
 
@@ -242,7 +242,7 @@ def test_the_shut_down_tells_what_waits_and_not_that_its_own_users_leave(
     ben = join(server.connect("ben"))
     wait_for(server, "events_queued", 2)
     ben.socket.close()
-    server.run(server.web.server.plugins.stop)
+    server.run(server.web.server.hooks.stop)
     assert receiver.collect(2) == ["joined ana", "joined ben"]
     assert receiver.calls.empty()
 
@@ -251,8 +251,8 @@ def test_who_leaves_within_the_last_moment_is_told_of(run: Run, receiver: Receiv
     server = run(grace_s=30)
 
     async def stop() -> None:
-        server.web.server.plugins.hosts["presence"].state.expire("acme", "ana")
-        await server.web.server.plugins.stop()
+        server.web.server.hooks.hosts["presence"].state.expire("acme", "ana")
+        await server.web.server.hooks.stop()
 
     server.run(stop)
     assert receiver.collect(1) == ["left ana"]
@@ -271,7 +271,7 @@ def test_the_shut_down_takes_up_a_call_under_way_and_waits_only_so_long(
     first = receiver.next()
     join(server.connect("ben"))
     wait_for(server, "events_queued", 2)
-    server.run(server.web.server.plugins.stop)
+    server.run(server.web.server.hooks.stop)
     assert receiver.next().json["id"] == first.json["id"]
     assert "2 events are dropped: their receiver does not answer" in caplog.text
     assert counts(server)["events_dropped"] == 2
@@ -279,7 +279,7 @@ def test_the_shut_down_takes_up_a_call_under_way_and_waits_only_so_long(
 
 def test_without_a_url_there_is_no_plugin() -> None:
     with RunningServer(make_settings(), None) as server:
-        assert "webhooks" not in server.web.server.plugins.hosts
+        assert "webhooks" not in server.web.server.hooks.hosts
 
 
 def test_the_secret_may_come_from_a_file(run: Run, receiver: Receiver, tmp_path: Path) -> None:

@@ -29,8 +29,9 @@ from pov_rt.plugin.interfaces import Response
 from pov_rt.protocol.errors import CloseCode, TokenError, Unavailable
 from pov_rt.protocol.topics import NODES
 from pov_rt.registry.build import build_registry
+from pov_rt.runtime import turns
 from pov_rt.runtime.clock import ManualClock, SystemClock
-from pov_rt.server.server import TURN_PARTINGS, Server
+from pov_rt.server.server import Server
 from pov_rt.testing import SECRET, RunningServer, make_settings
 from pov_rt.web.app import WebServer
 from tests.transport.test_wire import publish, raw_client, text, wait_until
@@ -111,7 +112,9 @@ def connect(server: Server, user: str, *, v1: bool = True) -> tuple[Any, Recorde
     token = server.tokens.issue(Kind.SOCKET, user, ttl_s=60, can=can)
     identity = server.tokens.verify(token, frozenset({Kind.SOCKET}))
     recorder = Recorder()
-    connection = server.open(recorder, identity, device="d", remote_ip="::1", user_agent="", v1=v1)
+    connection = server.arrivals.open(
+        recorder, identity, device="d", remote_ip="::1", user_agent="", v1=v1
+    )
     return connection, recorder
 
 
@@ -138,7 +141,7 @@ def test_what_another_node_says_is_carried_out(caplog: pytest.LogCaptureFixture)
         follower.uncertain(NODES)
         follower.signal("pov/none", b"{}", "")
         with pytest.raises(ValueError, match="needs a user_id or"):
-            server.register.disconnect(user_id=None, connection_id=None, code=None)  # type: ignore[arg-type]
+            server.directory.disconnect(user_id=None, connection_id=None, code=None)  # type: ignore[arg-type]
         await server.stop()
 
     asyncio.run(run())
@@ -148,19 +151,19 @@ def test_those_who_are_cut_off_together_are_let_go_in_turns_and_may_come_back_at
     async def run() -> None:
         server = Server(make_settings(), REGISTRY, fetch=nothing, clock=ManualClock())
         await server.start()
-        many = 3 * TURN_PARTINGS
+        many = 3 * turns.DISCONNECTS
         gone = [connect(server, f"user-{n}")[0] for n in range(many)]
         for connection in gone:
             connection.lost("cut off")
-        assert len(server.register) == 0, "they count no more"
+        assert len(server.directory) == 0, "they count no more"
         await asyncio.sleep(0)
-        assert sum(server.closes.values()) == TURN_PARTINGS
+        assert sum(server.arrivals.closes.values()) == turns.DISCONNECTS
         for _ in range(3):
             await asyncio.sleep(0)
-        assert sum(server.closes.values()) == many
+        assert sum(server.arrivals.closes.values()) == many
         connect(server, "last")[0].lost("cut off")
         await server.stop()
-        assert sum(server.closes.values()) == many + 1, "nobody is left at the end"
+        assert sum(server.arrivals.closes.values()) == many + 1, "nobody is left at the end"
 
     asyncio.run(run())
 
@@ -180,7 +183,7 @@ def test_a_revocation_is_in_force_though_the_disk_is_full(monkeypatch: pytest.Mo
         _, to_ana = connect(server, "ana")
         monkeypatch.setattr(server.engine.sets, "add", refuse)
         with pytest.raises(Unavailable):
-            await server.revoke(Revocation(user_id="ana"))
+            await server.directory.revoke(Revocation(user_id="ana"))
         assert to_ana.closed_with is CloseCode.TOKEN
         await server.stop()
 
@@ -247,7 +250,7 @@ def test_many_connections_are_closed_in_waves() -> None:
         assert closed == 40
         await draining
         assert all(each.closed_with is not None for each in recorders)
-        identity = server.register.all()[0].identity
+        identity = server.directory.all()[0].identity
         with pytest.raises(Unavailable):
             server.admit(identity, "d")
         await server.stop()
@@ -325,7 +328,7 @@ class TestSlowForLong:
             assert b"subscribed" in slow.receive()[1]
             while not server.call(lambda: _unsent(server) > 20_000):
                 publish(server, 15_000, 5)
-            wait_until(server, lambda: len(server.web.server.register) == 0)
+            wait_until(server, lambda: len(server.web.server.directory) == 0)
         assert "bytes unsent for 0.3 s" in caplog.text
 
     def test_one_that_catches_up_in_time_stays(self, server: RunningServer) -> None:
@@ -343,4 +346,4 @@ class TestSlowForLong:
 
 
 def _unsent(server: RunningServer) -> int:
-    return sum(each.transport.unsent_bytes for each in server.web.server.register.all())
+    return sum(each.transport.unsent_bytes for each in server.web.server.directory.all())

@@ -12,6 +12,7 @@ from websockets.frames import Opcode as Theirs
 
 from pov_rt.protocol.errors import CloseCode
 from pov_rt.transport.frames import (
+    TEXT_FRAMING,
     FrameParser,
     Opcode,
     binary_frame,
@@ -19,7 +20,6 @@ from pov_rt.transport.frames import (
     masked_frame,
     ping_frame,
     pong_frame,
-    text_frame,
 )
 
 LIMIT = 70_000
@@ -49,7 +49,7 @@ def test_a_message_of_any_size_arrives(size: int, opcode: int) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_what_we_send_is_what_another_library_sends(size: int) -> None:
     payload = b"x" * size
-    assert text_frame(payload) == Frame(Theirs.TEXT, payload).serialize(mask=False)
+    assert TEXT_FRAMING.frame(payload) == Frame(Theirs.TEXT, payload).serialize(mask=False)
     assert binary_frame(payload) == Frame(Theirs.BINARY, payload).serialize(mask=False)
     if size <= 125:
         assert ping_frame(payload) == Frame(Theirs.PING, payload).serialize(mask=False)

@@ -184,8 +184,8 @@ class TestSlowClients:
                 for _ in range(6):
                     assert ana.receive()["type"] == "activity"
             assert 256 * 1024 < most < 512 * 1024, "what it does not read is not piled up"
-            wait_until(server, lambda: len(server.web.server.register) == 1)
-            assert server.call(lambda: server.web.server.closes)["slow consumer"] == 1
+            wait_until(server, lambda: len(server.web.server.directory) == 1)
+            assert server.call(lambda: server.web.server.arrivals.closes)["slow consumer"] == 1
             # What reached it are whole frames, in order; then it is told why.
             offsets = []
             while (frame := slow.receive())[0] == Opcode.TEXT:
@@ -208,14 +208,14 @@ class TestSlowClients:
             hub = server.web.server.hub
 
             def promote_and_send() -> None:
-                (connection,) = server.web.server.register.all()
+                (connection,) = server.web.server.directory.all()
                 hub.promote(connection)
                 for _ in range(bound // len(body) + 60):
                     hub.broadcast("pov/acme", body)
 
             server.call(promote_and_send)
-            wait_until(server, lambda: len(server.web.server.register) == 0)
-            assert server.call(lambda: server.web.server.closes)["slow consumer"] == 1
+            wait_until(server, lambda: len(server.web.server.directory) == 0)
+            assert server.call(lambda: server.web.server.arrivals.closes)["slow consumer"] == 1
             assert slow.closed_with() == CloseCode.SLOW_CONSUMER.code
 
     def test_one_that_reads_slowly_gets_everything_in_order_and_stays(
@@ -261,11 +261,11 @@ def test_a_client_that_vanished_is_one_line_in_the_log(
         client.receive()
         client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     publish(server, 10, 500)
-    wait_until(server, lambda: len(server.web.server.register) == 0)
+    wait_until(server, lambda: len(server.web.server.directory) == 0)
     assert [r.getMessage().partition(":")[0] for r in caplog.records if r.levelno > 10] == [
         "connection closed"
     ]
-    assert server.call(lambda: server.web.server.subscriptions) == 0
+    assert server.call(lambda: server.web.server.hub.subscriptions) == 0
 
 
 def wait_until(server: RunningServer, condition: Any) -> None:
@@ -320,7 +320,7 @@ class TestExpiry:
 
 
 def expired(server: RunningServer) -> bool:
-    (connection,) = server.web.server.register.all()
+    (connection,) = server.web.server.directory.all()
     return server.web.server.clock.monotonic() > connection.expires_at
 
 
@@ -491,8 +491,8 @@ def test_a_peer_that_never_answers_a_close_is_gone_after_a_second(server: Runnin
 
 
 def close_all(server: RunningServer, code: CloseCode) -> None:
-    for connection in server.web.server.register.all():
-        server.web.server.close(connection, code)
+    for connection in server.web.server.directory.all():
+        connection.close(code)
 
 
 def test_a_close_reaches_a_client_for_which_much_waits(server: RunningServer) -> None:
@@ -531,13 +531,13 @@ class TestPausedSockets:
             for _ in range(3):
                 assert client.receive()[0] == Opcode.PING
                 client.send(masked_frame(Opcode.PONG, b""))
-            assert server.call(lambda: len(server.web.server.register)) == 1
+            assert server.call(lambda: len(server.web.server.directory)) == 1
 
     def test_a_frozen_one_is_dropped(self, server: RunningServer) -> None:
         with raw_client(server) as client:
             self.fill(server, client)
-            wait_until(server, lambda: len(server.web.server.register) == 0)
-            assert server.call(lambda: server.web.server.closes)["ping timeout"] == 1
+            wait_until(server, lambda: len(server.web.server.directory) == 0)
+            assert server.call(lambda: server.web.server.arrivals.closes)["ping timeout"] == 1
 
     @pytest.mark.parametrize("reset", [False, True])
     def test_one_that_hung_up_is_dropped(self, server: RunningServer, reset: bool) -> None:

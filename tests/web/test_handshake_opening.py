@@ -35,7 +35,7 @@ class Changing:
         self._error = error
         node: Any = server.web.server
         if error is None:
-            node.tokens.revoked = self.is_revoked
+            node.revocations.covers = self.is_revoked
         else:
             node.admit = self.admit
 
@@ -81,13 +81,13 @@ def test_a_client_is_told_and_its_end_is_one_line_of_the_log(
     assert ended.value.rcvd is not None
     assert (ended.value.rcvd.code, ended.value.rcvd.reason) == (code, reason)
     wait_until(server, lambda: not server.web._wires)
-    (line,) = (record for record in caplog.records if record.name == "pov_rt.server.server")
+    (line,) = (record for record in caplog.records if record.name == "pov_rt.server.arrivals")
     fields = vars(line)
     assert line.getMessage() == f"{ENDED}{reason}"
     assert (fields["user"], fields["device"], fields["ip"]) == ("ana", "default", "127.0.0.1")
     assert fields["sent"] > 0
     node = server.web.server
-    assert (len(node.register), node.closes) == (0, {reason: 1})
+    assert (len(node.directory), node.arrivals.closes) == (0, {reason: 1})
 
 
 class Passing:
@@ -98,7 +98,8 @@ class Passing:
         self._later_s = 0.0
         tokens: Any = server.web.server.tokens
         tokens._clock = self
-        tokens.revoked = self.is_revoked
+        revocations: Any = server.web.server.revocations
+        revocations.covers = self.is_revoked
 
     def time(self) -> float:
         """Return the time."""

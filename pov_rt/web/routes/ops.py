@@ -76,16 +76,16 @@ class ServerCollector(Collector):
         info = GaugeMetricFamily("pov_rt_build_info", "The version", labels=["version", "node"])
         info.add_metric([VERSION, server.node], 1)
         yield info
-        yield GaugeMetricFamily("pov_rt_connections", "Open sockets", len(server.register))
+        yield GaugeMetricFamily("pov_rt_connections", "Open sockets", len(server.directory))
         yield GaugeMetricFamily(
-            "pov_rt_subscriptions", "Subscriptions of all sockets", server.subscriptions
+            "pov_rt_subscriptions", "Subscriptions of all sockets", server.hub.subscriptions
         )
         yield GaugeMetricFamily("pov_rt_topics", "Topics followed", server.hub.topics)
         yield GaugeMetricFamily(
             "pov_rt_loop_lag_seconds", "Longest delay of the loop in the last minute", self._lag_s()
         )
         for name, text, value in (
-            ("connections_opened", "Sockets opened", server.opened),
+            ("connections_opened", "Sockets opened", server.arrivals.opened),
             ("activities_published", "Activities published", server.publishing.published),
             ("messages_delivered", "Messages handed to sockets", server.hub.delivered),
             ("loop_blocked", "Times the event loop was found blocked", self._blocks()),
@@ -100,11 +100,11 @@ class ServerCollector(Collector):
         yield _by_label(
             "pov_rt_errors", "Errors answered", "code", server.dispatcher.errors.items()
         )
-        yield _by_label("pov_rt_closes", "Sockets closed", "reason", server.closes.items())
+        yield _by_label("pov_rt_closes", "Sockets closed", "reason", server.arrivals.closes.items())
         plugins = CounterMetricFamily(
             "pov_rt_plugin", "What plugins count", labels=["plugin", "name"]
         )
-        for host in server.plugins.hosts.values():
+        for host in server.hooks.hosts.values():
             for name, count in host.counts.items():
                 plugins.add_metric([host.name, name], count)
         yield plugins

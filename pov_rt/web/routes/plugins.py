@@ -43,7 +43,7 @@ class PluginHandler(Handler):
             check_id(pov_id, "povId")
             if not identity.grants.sees(pov_id):
                 raise Forbidden("The token does not cover this PoV", field="povId")
-        host = self.server.plugins.hosts.get(route.plugin.name)
+        host = self.server.hooks.hosts.get(route.plugin.name)
         if host is None:
             raise NotFound
         query = dict(parse_query(self.request.query))

@@ -46,7 +46,7 @@ class TestUnderDev:
         assert not re.search(rb"https?://", page.body), "nothing comes from elsewhere"
         data = json.loads(get(server, "/dev/console.json").body)
         assert SECRET not in json.dumps(data)
-        verify = server.web.server.plugins.hosts["ping"].verify
+        verify = server.web.server.hooks.hosts["ping"].verify
         assert server.call(lambda: verify(data["token"])).user_id == "dev"
         assert "receive.subscribe" in data["schema"]["operations"]
 

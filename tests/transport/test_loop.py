@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from pov_rt.config.settings import LimitSettings
-from pov_rt.runtime.loop import DirectLoop
 from pov_rt.transport.bounds import bounds_of
 from pov_rt.transport.frames import Opcode, masked_frame
+from pov_rt.transport.loop import DirectLoop
 from pov_rt.transport.wire import Wire
 
 

@@ -1,0 +1,87 @@
+"""How much of a turn of the event loop each kind of work gets.
+
+What would keep the loop for long, and so everybody waiting, is cut into turns. docs/architecture.md
+has this table in words, and a test compares them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+SENDS = 128
+"""Connections that are sent to: each of those of topics with few subscribers, of those of topics
+with many, and of those that catch up."""
+SENT_BYTES = 256 * 1024
+"""What a topic may hand to each of its subscribers. More is replayed to them, each at its pace: no
+client could read a publisher's 4 MiB before it counted as slow."""
+HANDLERS = 4
+"""`async` handlers of a connection that begin; then it is read no more. Others have their turn, and
+what is published is sent before more is taken."""
+DISCONNECTS = 32
+"""Connections that have ended and are released."""
+LEASES = 256
+"""Leases whose end is told."""
+MEMBERS = 256
+"""Members of rosters that are looked at."""
+ACCEPTS = 64
+"""Connections that a listener accepts; this alone takes up to 10 ms. With fewer each handshake
+costs more, for the processor does the same thing over and over."""
+
+ItemT = TypeVar("ItemT")
+
+
+class Backlog(Generic[ItemT]):
+    """Work on items, up to `budget` of them in each turn. Owner: who adds to it.
+
+    What `work` raises ends neither the rest nor the loop: it is the loop's exception handler's.
+    """
+
+    def __init__(self, budget: int, work: Callable[[ItemT], None]) -> None:
+        self._budget = budget
+        self._work = work
+        self._items: deque[ItemT] = deque()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, item: ItemT) -> None:
+        """Work on an item in the next turn, or when those before it are done."""
+        if not self._items:
+            asyncio.get_running_loop().call_soon(self._turn)
+        self._items.append(item)
+
+    def finish(self) -> None:
+        """Work on all that is left, now."""
+        while self._items:
+            self._work(self._items.popleft())
+
+    def _turn(self) -> None:
+        try:
+            for _ in range(min(self._budget, len(self._items))):
+                self._work(self._items.popleft())
+        finally:
+            if self._items:
+                asyncio.get_running_loop().call_soon(self._turn)
+
+
+class Slots:
+    """Lets up to `budget` tasks go on in each turn; the others wait, in order. Owner: its user."""
+
+    def __init__(self, budget: int) -> None:
+        self._free = asyncio.Semaphore(budget)
+        self._used = 0
+
+    async def take(self) -> None:
+        """Wait for a slot of this turn or a later one."""
+        await self._free.acquire()
+        if not self._used:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        self._used += 1
+
+    def _end_turn(self) -> None:
+        used, self._used = self._used, 0
+        for _ in range(used):
+            self._free.release()

@@ -1,0 +1,171 @@
+"""Connections from the handshake to their end: opened and greeted, released when they are gone."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+from pov_rt.auth.tokens import Identity
+from pov_rt.connections.connection import Connection, Transport
+from pov_rt.connections.deadlines import Deadlines
+from pov_rt.connections.directory import Directory
+from pov_rt.delivery.hub import Hub
+from pov_rt.dispatch.dispatcher import Dispatcher
+from pov_rt.dispatch.hooks import Hooks
+from pov_rt.protocol.encoding import encode
+from pov_rt.protocol.errors import CloseCode
+from pov_rt.protocol.messages import Welcome
+from pov_rt.runtime import turns
+from pov_rt.runtime.clock import Clock, rfc3339
+from pov_rt.version import VERSION
+
+log = logging.getLogger(__name__)
+
+COME_BACK_S = 5.0
+"""Clients are asked to come back within this time, each at an instant of its own."""
+
+
+class Arrivals:
+    """The owner of all connections of a node. Owner: the server.
+
+    `ping_interval_s` is what clients are told.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        deadlines: Deadlines,
+        hub: Hub,
+        hooks: Hooks,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        *,
+        ping_interval_s: float,
+    ) -> None:
+        self._directory = directory
+        self._deadlines = deadlines
+        self._hub = hub
+        self._hooks = hooks
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._ping_interval_s = ping_interval_s
+        self._ended = turns.Backlog(turns.DISCONNECTS, self._release)
+        self.deliveries = hub
+        self.receive = dispatcher.receive
+        self.opened = 0
+        """Connections opened since the start."""
+        self.closes: dict[str, int] = {}
+        """Connections closed since the start, by the sort of reason."""
+
+    def open(
+        self, transport: Transport, identity: Identity, *, v1: bool, device: str, **client: Any
+    ) -> Connection:
+        """Enter a new connection and greet it.
+
+        `client` is what `Connection` wants to know of it: `remote_ip` and `user_agent`; and
+        `kind`, its class.
+        """
+        connection = self._make_connection(transport, identity, v1=v1, device=device, **client)
+        self._directory.add(connection)
+        self._deadlines.add(connection)
+        if v1:
+            connection.send(
+                encode(
+                    Welcome(
+                        connection_id=connection.id,
+                        user_id=identity.user_id,
+                        device=device,
+                        expires_at=rfc3339(identity.expires_at),
+                        ping_interval=self._ping_interval_s,
+                        version=VERSION,
+                    )
+                )
+            )
+        self._hooks.tell("connected", connection=connection)
+        return connection
+
+    def turn_away(
+        self, transport: Transport, identity: Identity, code: CloseCode, **client: Any
+    ) -> None:
+        """Close a socket that may no longer be opened, as one that was; `client` as for `open`."""
+        connection = self._make_connection(transport, identity, **client)
+        connection.close(code)
+        self._log_end(connection, code.reason)
+
+    def lagging(self, connection: Connection) -> None:
+        """Let a slow client catch up at its pace; the `ConnectionOwner`'s part."""
+        self._hub.hold(connection)
+
+    def closed(self, connection: Connection, reason: str) -> None:
+        """Release a connection whose socket is ending; the `ConnectionOwner`'s part.
+
+        When thousands end at once, a few are released in each turn of the loop: each takes a while,
+        for all of which everybody else would wait.
+        """
+        # At once: it must not count against its user who comes back.
+        self._directory.remove(connection)
+        self._ended.add((connection, reason))
+
+    def come_back_after_s(self) -> float:
+        """Return when a client may come back; the `ConnectionOwner`'s part."""
+        return 0.5 + self._clock.random() * COME_BACK_S
+
+    def stop(self) -> None:
+        """Drop every socket that is left, and release all connections."""
+        for connection in self._directory.all():
+            connection.transport.abort()
+        self._ended.finish()
+
+    def _release(self, ended: tuple[Connection, str]) -> None:
+        connection, reason = ended
+        self._deadlines.remove(connection)
+        for topic in list(connection.topics.values()):
+            self._hub.leave(connection, topic.name)
+            if topic.is_subscription:
+                self._hooks.tell("unsubscribed", topic.wire_id, connection=connection)
+        for task in (connection.worker, *(connection.tasks or ())):
+            if task is not None:
+                task.cancel()
+        self._hooks.tell("disconnected", connection=connection)
+        self._log_end(connection, reason)
+
+    def _make_connection(
+        self,
+        transport: Transport,
+        identity: Identity,
+        *,
+        kind: type[Connection] = Connection,
+        **client: Any,
+    ) -> Connection:
+        now = self._clock.monotonic()
+        self.opened += 1
+        return kind(
+            self,
+            transport,
+            self._clock.new_id(),
+            identity,
+            opened_at=now,
+            expires_at=now + identity.expires_at - self._clock.time(),
+            bucket=self._dispatcher.new_bucket(),
+            **client,
+        )
+
+    def _log_end(self, connection: Connection, reason: str) -> None:
+        received, sent = connection.transport.traffic
+        # Without what varies, for each sort becomes a series of the metrics.
+        sort = re.split(r"[,:]| with \d", reason, maxsplit=1)[0]
+        self.closes[sort] = self.closes.get(sort, 0) + 1
+        log.info(
+            "connection closed: %s",
+            reason,
+            extra={
+                "user": connection.identity.user_id,
+                "device": connection.device,
+                "connection": connection.id,
+                "ip": connection.remote_ip,
+                "received": received,
+                "sent": sent,
+                "age_s": round(self._clock.monotonic() - connection.opened_at, 1),
+            },
+        )

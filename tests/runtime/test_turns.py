@@ -1,0 +1,99 @@
+"""Budgets of a turn: what is too much for one goes on in the next, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from pov_rt.runtime import turns
+from pov_rt.runtime.turns import Backlog, Slots
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_backlog_is_worked_off_in_turns_and_in_order() -> None:
+    async def run() -> None:
+        done: list[int] = []
+        backlog = Backlog(3, done.append)
+        for number in range(7):
+            backlog.add(number)
+        assert done == [], "not within the turn of who adds"
+        seen = []
+        while len(done) < 7:
+            await asyncio.sleep(0)
+            seen.append(len(done))
+        assert seen == [3, 6, 7]
+        backlog.add(7)
+        backlog.finish()
+        assert done == list(range(8))
+        await asyncio.sleep(0)
+        assert len(backlog) == 0
+
+    asyncio.run(run())
+
+
+def test_what_fails_stops_neither_the_others_nor_the_loop() -> None:
+    async def run() -> None:
+        done: list[int] = []
+        errors: list[object] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))
+
+        def work(number: int) -> None:
+            if number == 1:
+                raise ValueError("one")
+            done.append(number)
+
+        backlog = Backlog(10, work)
+        for number in range(4):
+            backlog.add(number)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert done == [0, 2, 3]
+        assert [type(error) for error in errors] == [ValueError]
+
+    asyncio.run(run())
+
+
+def test_slots_let_as_many_go_on_in_each_turn() -> None:
+    async def run() -> None:
+        slots, gone = Slots(2), 0
+
+        async def go() -> None:
+            nonlocal gone
+            await slots.take()
+            gone += 1
+
+        tasks = [asyncio.create_task(go()) for _ in range(6)]
+        before = 0
+        while gone < 6:
+            await asyncio.sleep(0)
+            assert gone - before <= 2
+            before = gone
+        await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
+def test_the_documentation_says_how_much_of_a_turn_each_gets() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    rows = dict(re.findall(r"^\| `turns\.(\w+)` \| ([\d,]+(?: KiB)?) \|", page, re.M))
+    here = {
+        name: f"{value // 1024} KiB" if name.endswith("BYTES") else f"{value:,}"
+        for name, value in vars(turns).items()
+        if isinstance(value, int)
+    }
+    assert rows == here
+
+
+@pytest.mark.parametrize("name", [name for name in vars(turns) if name.isupper()])
+def test_every_budget_is_somebodys(name: str) -> None:
+    users = [
+        path
+        for path in (ROOT / "pov_rt").glob("**/*.py")
+        if path.name != "turns.py" and f"turns.{name}" in path.read_text()
+    ]
+    assert users
