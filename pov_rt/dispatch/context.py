@@ -48,52 +48,42 @@ class ConnectionContext:
 
     @property
     def state(self) -> Any:
-        """What the plugin's lifespan yielded."""
         return self.host.state
 
     @property
     def user(self) -> Identity:
-        """Who is connected."""
         return self._connection.identity
 
     @property
     def grants(self) -> Grants:
-        """What the token allows now."""
         return self._connection.identity.grants
 
     @property
     def device(self) -> str:
-        """The user's device."""
         return self._connection.device
 
     @property
     def connection_id(self) -> str:
-        """The connection's id."""
         return self._connection.id
 
     @property
     def subprotocol(self) -> bool:
-        """Whether the client speaks `pov-rt.v1`."""
         return self._connection.v1
 
     @property
     def remote_ip(self) -> str:
-        """The client's address."""
         return self._connection.remote_ip
 
     @property
     def user_agent(self) -> str:
-        """The client's User-Agent header."""
         return self._connection.user_agent
 
     def subscribed(self, pov_id: str) -> bool:
-        """Tell whether this connection is subscribed to the PoV."""
         return topic_name(self.grants, pov_id) in self._connection.topics
 
     async def subscribe(
         self, pov_id: str, since: Since | None = None, only: Only | None = None
     ) -> Subscribed:
-        """Subscribe this connection."""
         services, connection = self.host.services, self._connection
         if pov_id != TEAM_FEED:
             try:
@@ -146,26 +136,22 @@ class ConnectionContext:
             raise _not_covered()
 
     async def cursor(self, pov_id: str) -> Position | None:
-        """Return up to where this device acknowledged the PoV; None if it never did."""
         with suppress(Unavailable):  # a full disk can be read; the next use enters the device
             await self._remember_device()
         return await self.host.marks.get(self.topic(pov_id), self.user.user_id, acked(self.device))
 
     async def acknowledge(self, position: Position, pov_id: str | None = None) -> Position:
-        """Move this device's cursor on the PoV, or on the user's inbox; return where it is."""
         await self._remember_device()
         user_id = self.user.user_id
         topic = self.host.inbox(user_id) if pov_id is None else self.topic(pov_id)
         return await self.host.marks.advance(topic, user_id, acked(self.device), position)
 
     def topic(self, pov_id: str) -> str:
-        """Return the engine's name for a PoV, or for the feed of the user's team."""
         return topic_name(self.grants, pov_id)
 
     def delivered(
         self, offset: int, pov_id: str | None = None, epoch: str | UnsetType = UNSET
     ) -> Position:
-        """Return the position of an offset that this connection was sent."""
         name = self.host.inbox(self.user.user_id) if pov_id is None else self.topic(pov_id)
         sent = self.host.services.hub.delivered_to(self._connection, name)
         if sent is None:
@@ -179,7 +165,6 @@ class ConnectionContext:
         return Position(sent.epoch, offset)
 
     def follow_inbox(self) -> None:
-        """Deliver the user's notifications from now on."""
         self.host.services.inboxes.follow(self._connection)
 
     async def _remember_device(self) -> None:
@@ -196,11 +181,9 @@ class ConnectionContext:
         connection.remembered = True
 
     def unsubscribe(self, pov_id: str) -> bool:
-        """Unsubscribe; return whether it was subscribed."""
         return self.host.leave(self._connection, topic_name(self.grants, pov_id))
 
     async def listen(self, pov_id: str) -> None:
-        """Have this connection get what the plugin broadcasts to listeners."""
         hub, name = self.host.services.hub, self.host.channel(pov_id)
         self._check_listen(pov_id)
         if name in self._connection.topics:
@@ -220,12 +203,10 @@ class ConnectionContext:
             raise Forbidden("Subscribe first", field="povId")
 
     def send(self, message: Message) -> None:
-        """Send to this connection, before the reply."""
         if not self._connection.closed:
             self._connection.send(encode(message))
 
     def broadcast(self, pov_id: str, message: Message) -> None:
-        """Send to the PoV's subscribers on all nodes."""
         self.host.broadcast(pov_id, message)
 
     async def publish(
@@ -234,7 +215,6 @@ class ConnectionContext:
         *,
         instead: Callable[[Published], Message] | None = None,
     ) -> Published:
-        """Publish in the connected user's name."""
         services, connection = self.host.services, self._connection
         if services.clock.monotonic() >= connection.expires_at:
             raise TokenExpired

@@ -115,78 +115,63 @@ class PluginHost:
 
     @property
     def marks(self) -> Marks:
-        """Watermarks in the engine."""
         return self.services.engine.marks
 
     @property
     def leases(self) -> Leases:
-        """Members that vanish with their node."""
         return self.services.engine.leases
 
     @property
     def sets(self) -> Sets:
-        """Sets with expiry."""
         return self.services.engine.sets
 
     @property
     def durable(self) -> Durable:
-        """Subscriptions that outlast connections."""
         return self.services.durable
 
     @property
     def node(self) -> str:
-        """The name of this server process."""
         return self.services.node
 
     def connections(
         self, user_id: str | None = None, *, limit: int | None = None
     ) -> Sequence[ConnectionInfo]:
-        """Return the connections of this node, or a user's."""
         now = self.clock.monotonic()
         directory = self.services.directory
         found = directory.all() if user_id is None else directory.of(user_id)
         return [_describe(each, now) for each in found[:limit]]
 
     def count_connections(self, user_id: str | None = None) -> int:
-        """Return how many there are."""
         directory = self.services.directory
         return len(directory) if user_id is None else len(directory.of(user_id))
 
     def devices(self, pov_id: str, user_id: str) -> Sequence[str]:
-        """Return on which devices a user is subscribed to a PoV on this node."""
         name, mine = pov_topic(pov_id), self.services.directory.of(user_id)
         return sorted({connection.device for connection in mine if name in connection.topics})
 
     def topic(self, pov_id: str) -> str:
-        """Return the engine's name for a PoV."""
         return pov_topic(pov_id)
 
     def inbox(self, user_id: str) -> str:
-        """Return the engine's name for a user's inbox."""
         return user_topic(user_id)
 
     def options(self, kind: type[O]) -> O:
-        """Return `[plugins.NAME]` as the class that the plugin declared with `options=`."""
         options = self.services.options[self.name]
         if not isinstance(options, kind):
             raise TypeError(f"the plugin {self.name!r} did not declare options={kind.__name__}")
         return options
 
     def broadcast(self, pov_id: str, message: Message, *, listeners: bool = False) -> None:
-        """Send to the PoV's subscribers on all nodes, or to those who listen to the plugin."""
         name = self.channel(pov_id) if listeners else pov_topic(pov_id)
         self.services.hub.broadcast(name, encode(message))
 
     def channel(self, pov_id: str, plugin: str | None = None) -> str:
-        """Return the engine's name for what the plugin, or another, keeps of a PoV."""
         return channel_topic(plugin or self.name, pov_id)
 
     def send_user(self, user_id: str, message: Message) -> None:
-        """Send to every connection of a user on all nodes."""
         self.services.directory.send_user(user_id, encode(message))
 
     async def publish(self, activity: NewActivity, *, user_id: str | None = None) -> Published:
-        """Publish in the plugin's own name."""
         name = f"plugin:{self.name}"
         publisher = Publisher(name, user_id or name, "main")
         return await self.services.publishing.publish_one(activity, publisher)
@@ -194,12 +179,10 @@ class PluginHost:
     async def notify(
         self, user_id: str, notification: NewNotification, *, sender: Identity | None = None
     ) -> Published:
-        """Put a notification into a user's inbox."""
         name = f"plugin:{self.name}" if sender is None else f"{sender.kind}:{sender.user_id}"
         return await self.services.inboxes.notify(user_id, notification, name)
 
     async def digest(self, pov_id: str, after: int) -> Digest:
-        """Count what happened on a PoV after an offset."""
         return await make_digest(self.services.engine.log, pov_topic(pov_id), after)
 
     async def history(
@@ -212,7 +195,6 @@ class PluginHost:
         only: Only | None = None,
         max_bytes: int | None = None,
     ) -> HistoryPage:
-        """Read up to `limit` activities."""
         limit = min(limit, MAX_HISTORY)
         page = await self.services.engine.log.read(pov_topic(pov_id), after, limit, reverse=reverse)
         activities: list[tuple[int, Activity]] = []
@@ -233,13 +215,11 @@ class PluginHost:
         return HistoryPage(activities, *page.top, following, size)
 
     def announce(self, event: Event) -> None:
-        """Tell the plugins of this node that hear it."""
         if type(event) not in self._announces:
             raise TypeError(f"the plugin {self.name!r} does not announce {type(event).__name__}")
         self.plugins.announce(event)
 
     def count(self, name: str, value: int = 1) -> None:
-        """Add to a counter of the metrics."""
         if name not in self.counts:
             if not _COUNTER.fullmatch(name):
                 raise ValueError(f"a counter's name must look like 'calls_failed', not {name!r}")
@@ -254,7 +234,6 @@ class PluginHost:
         connection_id: str | None = None,
         code: CloseCode = CloseCode.DISCONNECTED,
     ) -> None:
-        """Close the matching connections on all nodes."""
         self.services.directory.disconnect(user_id=user_id, connection_id=connection_id, code=code)
 
     async def revoke(
@@ -264,7 +243,6 @@ class PluginHost:
         user_id: str | None = None,
         before: float | None = None,
     ) -> None:
-        """Refuse a token, a user's, or all that were issued before an instant."""
         if token_id is None and user_id is None and before is None:
             raise ValueError("revoke needs a token_id, a user_id or an instant")
         if token_id is None and before is None:
@@ -272,11 +250,9 @@ class PluginHost:
         await self.services.directory.revoke(Revocation(token_id, user_id, before))
 
     def verify(self, token: str) -> Identity:
-        """Verify a socket token."""
         return self.services.tokens.verify(token, SOCKET)
 
     def regrant(self, connection_id: str, identity: Identity) -> Sequence[str]:
-        """Give a connection of this node a newer token of the same user."""
         connection = self.services.directory.get(connection_id)
         if connection is None:
             raise NotFound("There is no such connection")

@@ -35,15 +35,12 @@ class PluginRequest:
 
     @property
     def state(self) -> Any:
-        """What the plugin's lifespan yielded."""
         return self.host.state
 
     def body(self, kind: type[S]) -> S:
-        """Decode the JSON body."""
         return decode_body(self._content, kind)
 
     def check_pov(self, pov_id: str | None) -> None:
-        """Raise `Forbidden` unless the token covers a PoV, or for None every PoV."""
         grants = self.user.grants
         if not (grants.sees_all if pov_id is None else grants.sees(pov_id)):
             raise Forbidden("The token does not cover this PoV", field="povId")

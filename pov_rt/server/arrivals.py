@@ -94,7 +94,6 @@ class Arrivals:
         self._log_end(connection, code.reason)
 
     def lagging(self, connection: Connection) -> None:
-        """Let a slow client catch up at its pace; the `ConnectionOwner`'s part."""
         self._hub.hold(connection)
 
     def closed(self, connection: Connection, reason: str) -> None:
@@ -108,7 +107,6 @@ class Arrivals:
         self._ended.add((connection, reason))
 
     def come_back_after_s(self) -> float:
-        """Return when a client may come back; the `ConnectionOwner`'s part."""
         return 0.5 + self._clock.random() * COME_BACK_S
 
     def stop(self) -> None:

@@ -114,12 +114,10 @@ class Wire:
 
     @property
     def unsent_bytes(self) -> int:
-        """Bytes that wait for the peer to read."""
         return 0 if self._queue is None else self._queue.size
 
     @property
     def traffic(self) -> tuple[int, int]:
-        """Bytes received and sent since the handshake."""
         return self._bytes_in, self._bytes_out
 
     def send(self, data: bytes) -> None:
@@ -143,7 +141,6 @@ class Wire:
         self.send(data)
 
     def ping(self) -> None:
-        """Send a ping frame."""
         self.send(EMPTY_PING)
 
     def heard(self) -> bool:
@@ -161,11 +158,9 @@ class Wire:
         return self._unread != before
 
     def pause_reads(self, paused: bool) -> None:
-        """Stop or go on reading."""
         self._pause(INBOX, paused)
 
     async def drained(self) -> None:
-        """Wait until little is unsent, or the socket is ending."""
         if self.unsent_bytes > self._bounds.slow_bytes // 2 and not self._closing:
             if self._drained is None:
                 self._drained = self._loop.create_future()
@@ -192,7 +187,6 @@ class Wire:
         self._end(code.reason)
 
     def abort(self) -> None:
-        """Drop the socket now, unsent bytes included."""
         self._drop("aborted")
 
     def _pause(self, why: int, paused: bool) -> None:
