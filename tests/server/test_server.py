@@ -29,7 +29,6 @@ from pov_rt.plugin.interfaces import Response
 from pov_rt.protocol.errors import CloseCode, TokenError, Unavailable
 from pov_rt.protocol.topics import NODES
 from pov_rt.registry.build import build_registry
-from pov_rt.runtime import turns
 from pov_rt.runtime.clock import ManualClock, SystemClock
 from pov_rt.server.server import Server
 from pov_rt.testing import SECRET, RunningServer, make_settings
@@ -143,27 +142,6 @@ def test_what_another_node_says_is_carried_out(caplog: pytest.LogCaptureFixture)
         with pytest.raises(ValueError, match="needs a user_id or"):
             server.directory.disconnect(user_id=None, connection_id=None, code=None)  # type: ignore[arg-type]
         await server.stop()
-
-    asyncio.run(run())
-
-
-def test_those_who_are_cut_off_together_are_let_go_in_turns_and_may_come_back_at_once() -> None:
-    async def run() -> None:
-        server = Server(make_settings(), REGISTRY, fetch=nothing, clock=ManualClock())
-        await server.start()
-        many = 3 * turns.DISCONNECTS
-        gone = [connect(server, f"user-{n}")[0] for n in range(many)]
-        for connection in gone:
-            connection.lost("cut off")
-        assert len(server.directory) == 0, "they count no more"
-        await asyncio.sleep(0)
-        assert sum(server.arrivals.closes.values()) == turns.DISCONNECTS
-        for _ in range(3):
-            await asyncio.sleep(0)
-        assert sum(server.arrivals.closes.values()) == many
-        connect(server, "last")[0].lost("cut off")
-        await server.stop()
-        assert sum(server.arrivals.closes.values()) == many + 1, "nobody is left at the end"
 
     asyncio.run(run())
 
