@@ -22,7 +22,7 @@ from tornado.web import Application, RequestHandler
 
 from pov_rt.auth.grants import Kind
 from pov_rt.testing import RunningServer
-from tests.cli.test_main import SECRET, environment
+from tests.processes import SECRET, environment
 
 ROOT = Path(__file__).parent.parent
 SNIPPETS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.S)

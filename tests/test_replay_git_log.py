@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from tests.cli.test_main import Served, serve
+from tests.processes import Served, serve
 
 ROOT = Path(__file__).parent.parent
 ODD = [

@@ -15,7 +15,7 @@ import pytest
 
 from pov_rt.auth.grants import Kind
 from pov_rt.testing import RunningServer
-from tests.cli.test_main import COMMAND, SECRET, environment, run, serve
+from tests.processes import COMMAND, SECRET, environment, run, serve
 
 ONE = '{"type":"task","action":"done","povId":"demo"}\n'
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from websockets.sync.client import connect
 
-from tests.cli.test_main import COMMAND, SECRET, Served, environment
+from tests.processes import COMMAND, SECRET, Served, environment
 
 
 def free_port() -> int:

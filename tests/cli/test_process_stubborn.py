@@ -13,7 +13,7 @@ from pov_rt.auth.keys import Keyring
 from pov_rt.auth.tokens import Tokens
 from pov_rt.config.settings import AuthSettings
 from pov_rt.runtime.clock import SystemClock
-from tests.cli.test_main import COMMAND, SECRET, environment
+from tests.processes import COMMAND, SECRET, environment
 
 PLUGIN = """
 import asyncio

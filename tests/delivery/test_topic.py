@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from pov_rt.connections.connection import Connection
-from pov_rt.delivery.pieces import JOIN_BYTES, Spread, join
+from pov_rt.delivery.pieces import Spread
 from pov_rt.delivery.topic import Pending, Progress, Topic, choose
 from pov_rt.runtime.clock import ManualClock
-from pov_rt.transport.frames import TEXT_FRAMING
 from tests.transports import Recorder, connection, recorder
 
 
@@ -90,14 +89,6 @@ def test_the_newest_few_do_not_wait_for_all_the_others_nor_these_for_ever() -> N
     assert many == [big]
     assert {*few, *many, *later} == {*topics}
     assert choose([], 4, is_free=True) == ([], [], [])
-
-
-def test_pieces_are_bounded_and_a_larger_message_goes_alone() -> None:
-    bodies = [b"x" * size for size in (1, JOIN_BYTES, JOIN_BYTES + 1, 10, 20)]
-    pieces = list(join(TEXT_FRAMING, bodies))
-    framed = [TEXT_FRAMING.frame(body) for body in bodies]
-    assert pieces == [framed[0], framed[1], framed[2], framed[3] + framed[4]]
-    assert list(join(TEXT_FRAMING, [])) == []
 
 
 class Lines:

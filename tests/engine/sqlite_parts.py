@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
+import subprocess
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import NewEntry
@@ -126,3 +130,25 @@ def check_bodies(connection: sqlite3.Connection) -> None:
     )
     for statement in missing:
         assert connection.execute(statement).fetchall() == [(0,)]
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
+    """Mount a disk of that size, such as `1m`; yield what mounts it anew with other options."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root with CAP_SYS_ADMIN")
+
+    def remount(options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
+
+    try:
+        yield remount
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def fill_disk(path: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        path.write_bytes(b"x" * 1_000_000)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +17,11 @@ from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Appended, Conflict, Engine, Entry, NewEntry, Position, Top
 from pov_rt.engine.memory import MemoryEngine
 from pov_rt.engine.sqlite import SqliteEngine
-from pov_rt.engine.sqlite import tails as tails_module
 from pov_rt.engine.sqlite import writer as writer_module
-from pov_rt.engine.sqlite.schema import APPLICATION_ID, MIGRATIONS, open_writer
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.clock import ManualClock
 from pov_rt.suites import EngineSuite, Recorder
-from tests.engine.sqlite_parts import (
-    COUNTS,
-    WAIT_S,
-    check_bodies,
-    content,
-    entries,
-    held,
-    offsets,
-    opened,
-    rows,
-    tidied,
-)
+from tests.engine.sqlite_parts import WAIT_S, content, entries, held, offsets, opened, tidied
 
 A, B, FEED = "pov/a", "pov/b", "team/main"
 
@@ -166,19 +150,6 @@ def test_append_returns_and_followers_hear_only_after_the_commit(path: Path) -> 
     asyncio.run(work())
 
 
-def test_a_batch_that_ends_half_way_is_told_as_far_as_it_went(path: Path) -> None:
-    async def work() -> None:
-        async with opened(path, max_topics=1) as (engine, told):
-            await engine.watch(A)
-            await engine.log.append(entries(A, 1))
-            with pytest.raises(Unavailable, match="max_topics"):
-                await engine.log.append([*entries(A, 2, start=1), *entries(B, 1)])
-            await engine.log.append(entries(A, 1, start=3))
-            assert told.offsets(A) == await offsets(engine, A) == [1, 2, 3, 4]
-
-    asyncio.run(work())
-
-
 def test_a_cancelled_append_is_written_and_told_as_any_other(path: Path) -> None:
     async def work() -> None:
         async with opened(path) as (engine, told):
@@ -284,75 +255,6 @@ def test_the_top_of_a_topic_appended_to_while_it_came_to_be_watched_is_read_once
             assert told.offsets(A) == [1, 2]
             assert (await count_reads(engine, A, 1))[1:] == (2, 1)
             assert (await count_reads(engine, A, 0))[1:] == (2, 1)
-
-    asyncio.run(work())
-
-
-# Groups:
-
-
-def test_retries_within_a_group_and_among_new_entries_keep_their_offsets(path: Path) -> None:
-    async def work() -> None:
-        async with opened(path) as (engine, told):
-            await engine.watch(A)
-            await engine.log.append(entries(A, 500))
-            with held(engine) as writer:
-                tasks = [asyncio.create_task(engine.log.append(entries(B, 1)))]
-                await asyncio.wait_for(writer.reached.wait(), WAIT_S)
-                # These three are one group: 500 old ones among 1,000, a copy of all, a conflict.
-                for batch in (entries(A, 1000), entries(A, 1000), entries(A, 1, b"x", start=999)):
-                    tasks.append(asyncio.create_task(engine.log.append(batch)))
-                await asyncio.sleep(0)
-            _, mixed, again, (conflict,) = await asyncio.gather(*tasks)
-            assert [each.offset for each in mixed] == list(range(1, 1001))
-            assert [isinstance(each, Appended) and each.duplicate for each in mixed] == [
-                number < 500 for number in range(1000)
-            ]
-            assert again == [Appended(engine.epoch, n, duplicate=True) for n in range(1, 1001)]
-            assert conflict == Conflict(engine.epoch, 1000)
-            assert told.offsets(A) == await offsets(engine, A) == list(range(1, 1001))
-
-    asyncio.run(work())
-
-
-def test_more_than_a_group_holds_is_written_in_order(path: Path) -> None:
-    async def work() -> None:
-        size = writer_module.GROUP_BYTES
-        async with opened(path) as (engine, told):
-            await engine.watch(A)
-            (large,) = await engine.log.append(entries(A, 1, b"x" * (size + 1)))
-            assert large.offset == 1
-            tasks = [
-                asyncio.create_task(engine.log.append(entries(A, 1, b"y" * (size // 5), start=n)))
-                for n in range(1, 20)
-            ]
-            done = await asyncio.gather(*tasks)
-            assert [each[0].offset for each in done] == list(range(2, 21))
-            assert told.offsets(A) == list(range(1, 21))
-
-    asyncio.run(work())
-
-
-def test_more_topics_than_are_cached_lose_no_offset(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tails_module, "CACHED_TOPICS", 3)
-    topics = [f"pov/{number}" for number in range(10)]
-
-    async def work() -> None:
-        async with opened(path, max_entries=20) as (engine, told):
-            for topic in (*topics, FEED):
-                await engine.watch(topic)
-            for turn in range(30):
-                batch = [NewEntry(topic, "p", f"{turn}", b"{}", FEED) for topic in topics * 2]
-                done = await engine.log.append(batch)
-                assert [each.offset for each in done] == [turn + 1] * 20
-            for topic in topics:
-                assert told.offsets(topic) == list(range(1, 31))
-                assert await offsets(engine, topic) == list(range(11, 31))
-            assert told.offsets(FEED) == list(range(1, 301))
-            await tidied(engine, 2)  # one step is for so many topics
-            assert {count for (count,) in rows(path, COUNTS)} == {20}
 
     asyncio.run(work())
 
@@ -509,64 +411,6 @@ class Pair:
             said.append(await engine.sets.members("s"))
             await engine.sets.add("s", user, topic.encode(), expires_at)
         assert said[:3] == said[3:]
-
-
-# Older files:
-
-
-def test_a_file_of_the_first_schema_is_brought_up_to_date(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(MIGRATIONS[0])
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute("PRAGMA user_version = 1")
-        connection.execute("INSERT INTO meta VALUES ('epoch', 'e')")
-        connection.executemany("INSERT INTO topics VALUES (?, ?)", [(1, A), (2, FEED), (3, B)])
-        connection.executemany(
-            "INSERT INTO entries VALUES (?, ?, ?, ?, ?)",
-            [
-                *((1, n, 1e9 + n, b"", b"a%d" % n) for n in range(3, 8)),
-                *((2, n, 1e9 + n, b"o", b"a%d" % n) for n in range(1, 5)),
-                (3, 9, 0.0, b"", b""),
-            ],
-        )
-        connection.executemany(
-            "INSERT INTO keys VALUES (1, ?, ?, 7, 1e9)",
-            [(b"p\n7", 7), ("user:zoë\nä 1".encode(), 5)],
-        )
-        connection.commit()
-    with closing(open_writer(path)) as connection:
-        check_bodies(connection)
-        assert connection.execute("SELECT count(*), max(id) FROM bodies").fetchall() == [(9, 9)]
-    before, after = [record.getMessage() for record in caplog.records]
-    assert before.startswith(f"bringing {path} with 10 rows from schema 1 to 3; ")
-    assert after.startswith(f"{path} is up to date: 10 rows, ")
-
-    async def work() -> None:
-        async with opened(path, ManualClock(1e9 + 9), max_entries=4) as (engine, _):
-            assert engine.epoch == "e"
-            page = await engine.log.read(A, 0, 9)
-            assert page.top == ("e", 7, 4)
-            assert page.entries == [Entry(n, b"a%d" % n, 1e9 + n, "") for n in range(4, 8)]
-            assert await offsets(engine, FEED) == [1, 2, 3, 4]
-            assert (await engine.log.top(B))[1:] == (9, 10)
-            new = [
-                NewEntry(A, "p", "7", b"other"),
-                NewEntry(A, "user:zoë", "ä 1", b"other"),
-                NewEntry(B, "p", "1", b"b", FEED),
-            ]
-            done = await engine.log.append(new)
-            assert done == [Conflict("e", 7), Conflict("e", 5), Appended("e", 10)]
-            assert await offsets(engine, FEED) == [2, 3, 4, 5]
-            await tidied(engine)
-            # B's emptied one leaves when the one behind it does.
-            assert rows(path, "SELECT count(*) FROM entries") == [(4 + 4 + 2,)]
-
-    asyncio.run(work())
-    with closing(sqlite3.connect(path)) as connection:
-        check_bodies(connection)
 
 
 @pytest.mark.parametrize("seed", range(12))

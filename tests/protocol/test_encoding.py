@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
-from pov_rt.delivery.entries import ActivityEncoder
-from pov_rt.engine.base import Entry
 from pov_rt.protocol.encoding import encode_error, encode_reply, http_error, with_id
 from pov_rt.protocol.errors import InvalidMessage, RateLimited
 from pov_rt.protocol.messages import Closing
@@ -37,31 +33,3 @@ def test_an_http_error_says_when_to_come_back() -> None:
             "retryAfter": 1.235,
         }
     }
-
-
-@pytest.mark.parametrize(
-    ("kind", "name", "tail"),
-    [
-        ("pov", b"activity", b"}"),
-        ("team", b"activity", b',"feed":"*"}'),
-        ("user", b"notification", b"}"),
-    ],
-)
-def test_a_push_is_its_stored_bytes_with_time_and_offset(
-    kind: str, name: bytes, tail: bytes
-) -> None:
-    encoder = ActivityEncoder()
-    entry = Entry(3, '{"id":"é"}'.encode(), 0.25)
-    data = '{"id":"é","at":"1970-01-01T00:00:00.250Z"}'.encode()
-    assert encoder.message(entry, kind) == (
-        b'{"type":"' + name + b'","data":' + data + b',"offset":3' + tail
-    )
-    assert encoder.item(entry._replace(offset=4)) == b'{"data":' + data + b',"offset":4}'
-    assert b"1970-01-01T00:00:01" in encoder.item(entry._replace(at=1.0)), "no stale time"
-
-
-def test_a_wait_is_rounded_up_so_that_nobody_comes_back_too_early() -> None:
-    for wait_s, said in ((1.23401, 1.235), (0.00001, 0.001), (2.0, 2.0)):
-        assert (
-            json.loads(http_error(RateLimited(retry_after_s=wait_s)))["error"]["retryAfter"] == said
-        )

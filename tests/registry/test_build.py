@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -110,33 +109,6 @@ def test_options_are_typed_and_unknown_ones_named(tmp_path: Path) -> None:
 def test_a_plugin_can_be_turned_off(tmp_path: Path) -> None:
     registry = build(tmp_path, "@plugin.on(Do)\ndef do(m, c): ...\n", mine={"enabled": False})
     assert "mine.do" not in registry.tags
-
-
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PluginError, match="the plugins folder does not exist"):
-        build_registry({}, tmp_path / "none")
-
-
-def test_packages_bring_plugins_by_entry_point(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "their_plugin.py").write_text(HEAD)
-    info = tmp_path / "theirs-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[pov_rt.plugins]\nmine = their_plugin:plugin\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    try:
-        registry = build_registry({})
-    finally:
-        sys.modules.pop("their_plugin", None)
-    assert ("mine", "package theirs") in [(f.plugin.name, f.origin) for f in registry.found]
-
-
-def test_files_of_tests_are_no_plugins(tmp_path: Path) -> None:
-    for name in ("test_mine.py", "conftest.py", "_private.py"):
-        (tmp_path / name).write_text("1 / 0")
-    assert "mine" not in [found.plugin.name for found in build(tmp_path, "").found[:-1]]
 
 
 NEEDY = """class Options(msgspec.Struct):

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import socket
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import jwt
@@ -16,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace
 
 from pov_rt.auth.grants import Kind
-from pov_rt.auth.revocations import Revocation, Revocations
+from pov_rt.auth.revocations import Revocation
 from pov_rt.config.settings import (
     AuthSettings,
     EngineSettings,
@@ -27,12 +25,10 @@ from pov_rt.config.settings import (
 )
 from pov_rt.plugin.interfaces import Response
 from pov_rt.protocol.errors import CloseCode, TokenError, Unavailable
-from pov_rt.protocol.topics import NODES
 from pov_rt.registry.build import build_registry
 from pov_rt.runtime.clock import ManualClock, SystemClock
 from pov_rt.server.server import Server
 from pov_rt.testing import SECRET, RunningServer, make_settings
-from pov_rt.web.app import WebServer
 from tests.transport.test_wire import publish, raw_client, text, wait_until
 from tests.transports import Recorder
 
@@ -121,36 +117,6 @@ async def nothing(url: str, **_: Any) -> Response:
     raise Unavailable
 
 
-def test_what_another_node_says_is_carried_out(caplog: pytest.LogCaptureFixture) -> None:
-    async def run() -> None:
-        server = Server(make_settings(), REGISTRY, fetch=nothing, clock=ManualClock())
-        await server.start()
-        follower: Any = server.engine.log.follower  # type: ignore[attr-defined]
-        (ana, to_ana), (_, to_ben) = connect(server, "ana"), connect(server, "ben")
-        _, to_plain = connect(server, "ana", v1=False)
-        follower.signal(NODES, b'{"user":"ana","message":"{\\"type\\":\\"hello\\"}"}', "")
-        assert to_ana.messages[-1] == {"type": "hello"}
-        assert to_plain.messages == []
-        follower.signal(NODES, json.dumps({"connection": ana.id, "close": "DISCONNECTED"}), "")
-        assert to_ana.closed_with is not None
-        assert to_ana.messages[-1]["code"] == 4500
-        assert to_ben.closed_with is None
-        follower.signal(NODES, b'{"user":7}', "")
-        assert "another node said something unknown" in caplog.text
-        follower.uncertain(NODES)
-        follower.signal("pov/none", b"{}", "")
-        with pytest.raises(ValueError, match="needs a user_id or"):
-            server.directory.disconnect(user_id=None, connection_id=None, code=None)  # type: ignore[arg-type]
-        await server.stop()
-
-    asyncio.run(run())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110  (a task of the server changes it)
-        await asyncio.sleep(0)
-
-
 def test_a_revocation_is_in_force_though_the_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     async def refuse(*_: Any, **__: Any) -> None:
         raise Unavailable
@@ -163,40 +129,6 @@ def test_a_revocation_is_in_force_though_the_disk_is_full(monkeypatch: pytest.Mo
         with pytest.raises(Unavailable):
             await server.directory.revoke(Revocation(user_id="ana"))
         assert to_ana.closed_with is CloseCode.TOKEN
-        await server.stop()
-
-    asyncio.run(run())
-
-
-def test_revocations_that_were_not_heard_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pov_rt.server.follower.RETRY_S", 0.0)
-
-    async def run() -> None:
-        clock = ManualClock()
-        server = Server(make_settings(), REGISTRY, fetch=nothing, clock=clock)
-        await server.start()
-        (_, to_ana), (_, to_ben) = connect(server, "ana"), connect(server, "ben")
-        other = Revocations(server.engine.sets, clock, 60.0)
-        await other.store(Revocation(user_id="ana", before=clock.time() + 1))
-        follower: Any = server.engine.log.follower  # type: ignore[attr-defined]
-        members, asked = server.engine.sets.members, 0
-
-        async def fail_once(name: str) -> Mapping[str, bytes]:
-            nonlocal asked
-            asked += 1
-            if asked == 1:
-                raise Unavailable
-            return await members(name)
-
-        monkeypatch.setattr(server.engine.sets, "members", fail_once)
-        follower.uncertain(NODES)
-        follower.uncertain(NODES)
-        await until(lambda: to_ana.closed_with is CloseCode.TOKEN)
-        assert to_ben.closed_with is None
-        assert asked == 2
-        await other.store(Revocation(user_id="ben", before=clock.time() + 1))
-        follower.uncertain(NODES)
-        await until(lambda: to_ben.closed_with is CloseCode.TOKEN)
         await server.stop()
 
     asyncio.run(run())
@@ -232,47 +164,6 @@ def test_many_connections_are_closed_in_waves() -> None:
         with pytest.raises(Unavailable):
             server.admit(identity, "d")
         await server.stop()
-
-    asyncio.run(run())
-
-
-def test_it_serves_on_a_unix_socket_and_takes_it_away(tmp_path: Path) -> None:
-    path = tmp_path / "rt.sock"
-    settings = make_settings(server=ServerSettings(unix=str(path), admin_port=0, drain_s=0.1))
-    with RunningServer(settings, None) as server:
-        assert server.web.port == 0
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(path))
-            client.sendall(
-                b"GET /nowhere HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.1.1.1, 10.0.0.9\r\n\r\n"
-            )
-            assert client.recv(4096).startswith(b"HTTP/1.1 404")
-    assert not path.exists()
-
-
-def test_an_address_that_is_taken_is_named() -> None:
-    async def run() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
-            settings = make_settings(server=ServerSettings(port=port, admin_port=0))
-            web = WebServer(settings, REGISTRY)
-            with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1:{port}"):
-                await web.start()
-            await web.stop()
-
-    asyncio.run(run())
-
-
-def test_it_listens_on_the_sockets_it_is_given() -> None:
-    async def run() -> None:
-        given = socket.create_server(("127.0.0.1", 0))
-        given.setblocking(False)
-        with given:
-            web = WebServer(make_settings(), REGISTRY)
-            await web.start([given])
-            assert web.port == given.getsockname()[1]
-            await web.stop()
-            assert given.fileno() >= 0, "it is not ours to close"
 
     asyncio.run(run())
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pov_rt.config.settings import EngineSettings
-from pov_rt.engine.base import Appended, NewEntry, Position
+from pov_rt.engine.base import Appended, NewEntry
 from pov_rt.engine.sqlite import SqliteEngine
 from pov_rt.engine.sqlite import retention as retention_module
 from pov_rt.engine.sqlite import tails as tails_module
@@ -510,21 +510,3 @@ def test_ids_are_remembered_for_their_time_and_looked_through_only_when_one_may_
         clock.advance(window_s + 1)
         store.tidy()
         assert looked == before + 1
-
-
-def test_marks_that_nobody_uses_and_members_that_expired_leave_the_file(path: Path) -> None:
-    async def work() -> None:
-        clock = ManualClock()
-        async with opened(path, clock, mark_age_s=10.0) as (engine, _):
-            for user in ("ana", "ben"):
-                await engine.marks.advance(A, user, "read", Position("e", 1))
-                await engine.sets.add("s", user, expires_at=clock.time() + 5)
-            clock.advance(8)
-            await engine.marks.advance(A, "ben", "read", Position("e", 1))
-            clock.advance(8)
-            await engine.sets.add("s", "eve")
-            await tidied(engine)
-            assert rows(path, "SELECT user FROM marks") == [("ben",)]
-            assert rows(path, "SELECT member FROM members") == [("eve",)]
-
-    asyncio.run(work())

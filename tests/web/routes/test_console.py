@@ -18,7 +18,7 @@ from pov_rt.config.settings import Settings
 from pov_rt.registry.build import build_registry
 from pov_rt.registry.scaffold import PLUGIN
 from pov_rt.testing import SECRET, RunningServer, make_settings
-from tests.cli.test_main import run, serve
+from tests.processes import run, serve
 
 ASKED = build_registry({}).tags - {"pong"} | {"anton.say", "berta.say"}
 

@@ -15,7 +15,7 @@ from tornado.httpclient import HTTPClient, HTTPResponse
 from pov_rt.testing import Connect, RunningServer
 from pov_rt.web.routes.ops import LAG_MEMORY_S, LAG_TICK_S, LoopLag
 from tests.test_docs import DOCS, table
-from tests.web.routes.test_activities import call
+from tests.web.routes.test_activities import ONE, call, post
 from tests.web.test_handshake import exchange, request
 
 FAILING = '''"""A plugin whose route fails."""
@@ -164,3 +164,24 @@ class TestFailing:
         assert "it fails" in seen
         for part in token.split("."):
             assert part not in seen
+
+
+def test_admin_answers_health_and_metrics(server: RunningServer, connect: Connect) -> None:
+    connect().request({"type": "subscribe", "povId": "acme"})
+    post(server, ONE)
+
+    assert admin(server, "/healthz").code == 200
+    assert admin(server, "/readyz").code == 200
+    text = admin(server, "/metrics").body.decode()
+    for line in (
+        "pov_rt_ready 1.0",
+        "pov_rt_connections 1.0",
+        "pov_rt_subscriptions 1.0",
+        "pov_rt_activities_published_total 1.0",
+        "pov_rt_messages_delivered_total 1.0",
+        'pov_rt_messages_total{type="subscribe"} 1.0',
+    ):
+        assert line in text, text
+    server.run(server.web.server.drain)
+    answer = admin(server, "/readyz")
+    assert (answer.code, b"draining" in answer.body) == (503, True)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sqlite3
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,128 +14,10 @@ import pytest
 from pov_rt.engine.base import Appended, NewEntry, Position
 from pov_rt.engine.sqlite import SqliteEngine
 from pov_rt.engine.sqlite import writer as writer_module
-from pov_rt.engine.sqlite.schema import APPLICATION_ID, MIGRATIONS
 from pov_rt.protocol.errors import Unavailable
-from tests.engine.sqlite_parts import WAIT_S, entries, offsets, opened, rows
+from tests.engine.sqlite_parts import WAIT_S, entries, offsets, opened, rows, small_disk
 
 A = "pov/a"
-
-
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
-    """Mount a disk of that size, such as `1m`; yield what mounts it anew with other options."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk needs root with CAP_SYS_ADMIN")
-
-    def remount(options: str) -> None:
-        subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
-
-    try:
-        yield remount
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
-def refusal(path: Path) -> str:
-    """Return why the file cannot be opened."""
-
-    async def work() -> None:
-        async with opened(path):
-            pass
-
-    with pytest.raises(Unavailable) as error:
-        asyncio.run(work())
-    text = str(error.value)
-    assert "\n" not in text
-    assert str(path.parent) in text
-    # What was refused lets go of its lock; the file would be refused for the same reason again.
-    with pytest.raises(Unavailable) as error:
-        asyncio.run(work())
-    assert str(error.value) == text
-    return text
-
-
-# Starting:
-
-
-def test_a_newer_schema_is_refused_and_left_as_it_is(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript("".join(MIGRATIONS))
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
-    before = path.read_bytes()
-    assert "was written by a newer pov-rt" in refusal(path)
-    assert path.read_bytes() == before
-
-
-def test_another_programs_database_is_refused_and_left_as_it_is(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TABLE theirs (x)")
-    before = path.read_bytes()
-    assert refusal(path).endswith("is a database of another program")
-    assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize("content", [b"hello", b"\0" * 5000, os.urandom(9000)])
-def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(
-    path: Path, content: bytes
-) -> None:
-    path.write_bytes(content)
-    assert refusal(path).endswith("is no database")
-    assert path.read_bytes() == content
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    assert "cannot use" in refusal(tmp_path / "file" / "pov-rt.db")
-
-
-def test_a_database_that_is_a_folder_is_refused(path: Path) -> None:
-    path.mkdir()
-    assert "cannot be opened" in refusal(path)
-
-
-def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
-    folder = tmp_path / "data"
-    if os.geteuid() == 0:  # whom permissions do not stop
-        with small_disk(folder, "1m") as remount:
-            remount("ro")
-            assert "Read-only file system" in refusal(folder / "pov-rt.db")
-    else:
-        folder.mkdir(mode=0o500)
-        assert "Permission denied" in refusal(folder / "pov-rt.db")
-
-
-def test_a_database_that_became_read_only_is_named(path: Path) -> None:
-    folder = path.parent / "data"
-
-    async def work() -> None:
-        async with opened(folder / "pov-rt.db"):
-            pass
-
-    with small_disk(folder, "1m") as remount:
-        asyncio.run(work())
-        (folder / "pov-rt.db.lock").unlink()
-        (folder / "pov-rt.db.lock").symlink_to(path.parent / "lock")  # else that is named
-        remount("ro")
-        assert "is its folder there, and writable?" in refusal(folder / "pov-rt.db")
-
-
-def test_a_disk_that_is_full_at_the_start_is_named(tmp_path: Path) -> None:
-    folder = tmp_path / "data"
-    with small_disk(folder, "64k"):
-        fill(folder / "other")
-        assert "no room left" in refusal(folder / "pov-rt.db")
-
-
-def fill(path: Path) -> None:
-    with pytest.raises(OSError, match="No space left"):
-        path.write_bytes(b"x" * 1_000_000)
-
-
-# Running:
 
 
 class Publisher:

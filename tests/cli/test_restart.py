@@ -1,0 +1,120 @@
+"""Under --dev a process starts anew when a file changes, and waits if it cannot."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
+
+from tests.processes import COMMAND, Served, environment, serve
+
+PLUGIN = '''"""A plugin that is being written."""
+from pov_rt.plugin import Context, Message, Plugin
+
+plugin = Plugin("draft")
+
+class Ask(Message, tag="draft.ask"):
+    """Ask."""
+
+class Answer(Message, tag="draft.answer"):
+    """Answer."""
+    version: int
+
+@plugin.on(Ask)
+def ask(message: Ask, context: Context) -> Answer:
+    """Answer."""
+    return Answer(version=1)
+'''
+
+
+def test_a_changed_plugin_restarts_the_server_and_clients_come_back(tmp_path: Path) -> None:
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    draft = folder / "draft.py"
+    draft.write_text(PLUGIN)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    with serve(tmp_path, "--port", port, "--plugins-dir", str(folder)) as served:
+        assert served.process.stderr is not None
+        log = iter(served.process.stderr.readline, "")
+
+        def until(words: str) -> str:
+            return next(line for line in log if words in line)
+
+        def version(served: Served) -> int:
+            with connect(f"{served.socket_url}?token={served.token}", proxy=None) as client:
+                client.send('{"type":"draft.ask"}')
+                answer: int = json.loads(client.recv(timeout=10))["version"]
+                return answer
+
+        assert version(served) == 1
+        protocols = [Subprotocol("pov-rt.v1"), Subprotocol(f"bearer.{served.token}")]
+        with connect(served.socket_url, subprotocols=protocols, proxy=None) as client:
+            assert '"welcome"' in client.recv(timeout=10)
+            # A typo is named, and costs nobody anything.
+            draft.write_text(PLUGIN.replace("Answer(version=1)", "Answer(version=1"))
+            assert "draft.py:16: syntax error" in until("goes on as it was")
+            client.send('{"type":"draft.ask"}')
+            assert json.loads(client.recv(timeout=10))["version"] == 1
+            # What is only found on loading is named, and waited for.
+            draft.write_text(PLUGIN.replace("Answer(version=1)", "Answer(version=2)") + "nothing\n")
+            assert json.loads(client.recv(timeout=20))["reason"] == "restarting"
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(timeout=20)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 4000
+        assert "draft.py:17: NameError" in until("NameError")
+        until("Waiting for a change")
+        draft.write_text(PLUGIN.replace("version=1", "version=2"))
+        until("started anew: draft.py")
+        assert version(served) == 2
+        # A new file is a change, too.
+        text = PLUGIN.replace("draft", "second")
+        (folder / "second.py").write_text(text)
+        until("started anew: second.py")
+        with connect(f"{served.socket_url}?token={served.token}", proxy=None) as client:
+            client.send('{"type":"second.ask"}')
+            assert json.loads(client.recv(timeout=10))["type"] == "second.answer"
+        assert "Traceback" not in served.stop()
+
+
+BROKEN = "import pov_rt.cli.main as m, pov_rt.cli.serve as s; s.build_registry = None; m.main()"
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong", "words"),
+    [
+        (COMMAND, "[server]\nprot = 1\n", "server.prot"),
+        ([sys.executable, "-c", BROKEN], "", "TypeError: 'NoneType' object is not callable"),
+    ],
+)
+def test_what_stops_the_start_is_waited_for_under_dev(
+    tmp_path: Path, command: list[str], wrong: str, words: str
+) -> None:
+    file = tmp_path / "pov-rt.toml"
+    file.write_text(wrong)
+    flags = ["--dev", "--port", "0", "--admin-port", "0", "--config", str(file)]
+    with subprocess.Popen(
+        [*command, "serve", *flags], env=environment(tmp_path), stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        waiting = "Waiting for a change; Ctrl-C ends this.\n"
+        try:
+            assert words in "".join(iter(process.stderr.readline, waiting))
+            file.write_text("[server]\n")
+            if wrong:
+                assert "started anew: pov-rt.toml" in process.stderr.readline()
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(20) == 0
+            else:  # it has been started anew, which does not mend this
+                assert words in "".join(iter(process.stderr.readline, waiting))
+        finally:
+            process.kill()

@@ -1,0 +1,98 @@
+"""A device goes on where it acknowledged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pov_rt.config.settings import Settings
+from pov_rt.engine.sqlite import SqliteEngine
+from pov_rt.testing import Connect, RunningServer
+from tests.clients import ENGINES, offsets, publish, settings_of, span, subscribe
+
+
+@pytest.fixture(params=ENGINES)
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    return settings_of(request.param, tmp_path)
+
+
+class TestCursor:
+    def test_a_device_goes_on_where_it_acknowledged(
+        self, server: RunningServer, connect: Connect
+    ) -> None:
+        phone = connect("ana", device="phone")
+        assert subscribe(phone, since="cursor")["recovered"] is False, "it has no cursor yet"
+        publish(server, 5)
+        assert offsets(phone, 5) == span(1, 5)
+        acked = phone.request({"type": "ack", "povId": "acme", "offset": 3})
+        assert (acked["type"], acked["offset"]) == ("acked", 3)
+        assert phone.request({"type": "ack", "povId": "acme", "offset": 2})["offset"] == 3
+        phone.socket.close()
+        again = connect("ana", device="phone")
+        assert subscribe(again, since="cursor")["recovered"] is True
+        assert offsets(again, 2) == [4, 5]
+        other = connect("ana", device="laptop")
+        assert subscribe(other, since="cursor")["recovered"] is False
+
+    @pytest.mark.parametrize(
+        ("ack", "code", "field"),
+        [
+            ({"povId": "acme", "offset": 3}, "invalid_message", "offset"),
+            ({"povId": "acme", "offset": -1}, "invalid_message", "offset"),
+            ({"povId": "acme", "offset": 1.5}, "invalid_message", "offset"),
+            ({"povId": "acme"}, "invalid_message", "offset"),
+            ({"povId": "acme", "offset": 1, "epoch": "another"}, "epoch_changed", "epoch"),
+            ({"povId": "other", "offset": 1}, "forbidden", "povId"),
+            ({"offset": 1}, "invalid_message", "povId"),
+            ({"inbox": True, "offset": 1}, "invalid_message", "offset"),
+        ],
+    )
+    def test_what_cannot_be_acknowledged_is_refused(
+        self, server: RunningServer, connect: Connect, ack: dict[str, Any], code: str, field: str
+    ) -> None:
+        ana = connect()
+        subscribe(ana)
+        publish(server, 2)
+        assert offsets(ana, 2) == [1, 2]
+        answer = ana.request({"type": "ack", **ack})
+        assert (answer.get("code"), answer.get("field")) == (code, field)
+
+    def test_a_user_has_so_many_devices_and_no_more(
+        self, server: RunningServer, connect: Connect
+    ) -> None:
+        for device in ("a", "b", "c"):
+            client = connect("ana", device=device)
+            assert subscribe(client, since="cursor")["type"] == "subscribed"
+            client.socket.close()
+        while server.call(lambda: len(server.web.server.directory)):
+            pass
+        late = connect("ana", device="d")
+        answer = subscribe(late, since="cursor")
+        assert (answer["code"], answer["field"]) == ("limit_exceeded", "device")
+        assert subscribe(late)["type"] == "subscribed", "without a cursor nothing is kept of it"
+
+    def test_a_device_goes_on_while_nothing_can_be_written(
+        self, server: RunningServer, connect: Connect
+    ) -> None:
+        engine = server.web.server.engine
+        if not isinstance(engine, SqliteEngine):
+            return  # only a disk can be full
+        phone = connect("ana", device="phone")
+        assert subscribe(phone, durable=True)["type"] == "subscribed"
+        publish(server, 5)
+        assert offsets(phone, 5) == span(1, 5)
+        assert phone.request({"type": "ack", "povId": "acme", "offset": 3})["type"] == "acked"
+        phone.socket.close()
+        engine._connections[0].execute("PRAGMA query_only = 1")
+        again = connect("ana", device="phone")
+        assert subscribe(again, since="cursor")["recovered"] is True
+        assert offsets(again, 2) == [4, 5]
+        answer = again.request({"type": "ack", "povId": "acme", "offset": 4})
+        assert answer["code"] == "unavailable"
+        (result,) = again.request({"type": "resume"})["results"]
+        assert result["recovered"] is True
+        assert offsets(again, 2) == [4, 5], "what was not resent yet cannot be acknowledged"
+        engine._connections[0].execute("PRAGMA query_only = 0")
+        assert again.request({"type": "ack", "povId": "acme", "offset": 4})["type"] == "acked"

@@ -1,0 +1,111 @@
+"""An app's access token becomes a socket token, for pages of allowed origins alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pov_rt.auth.grants import Kind
+from pov_rt.config.settings import Settings
+from pov_rt.testing import SECRET, RunningServer, make_settings
+from tests.auth.apps import app_token
+from tests.web.routes.test_activities import call
+
+
+class TestTokenEndpoint:
+    def test_an_access_token_becomes_a_socket_token(self, server: RunningServer) -> None:
+        access = server.token("ana", Kind.ACCESS, ttl_s=600, povs=["acme"], email="a@x.example")
+        for headers in (
+            {"Cookie": f"x=y; accessToken={access}"},
+            {"Authorization": f"Bearer {access}"},
+        ):
+            answer = call(server, "/api/auth/ws-token", **headers)
+            assert answer.code == 200
+            assert answer.headers["Cache-Control"] == "no-store"
+            token = json.loads(answer.body)["token"]
+            identity = server.web.server.tokens.verify(token, frozenset({Kind.SOCKET}))
+            assert (identity.user_id, identity.email) == ("ana", "a@x.example")
+            assert identity.grants.povs == frozenset({"acme"})
+            assert identity.expires_at <= server.web.server.clock.time() + 600
+
+    @pytest.mark.parametrize("cookie", ["", "accessToken=", "accessToken=x", "other=x", "x" * 9000])
+    def test_anything_else_is_401(self, server: RunningServer, cookie: str) -> None:
+        answer = call(server, "/api/auth/ws-token", Cookie=cookie)
+        assert (answer.code, answer.headers["Cache-Control"]) == (401, "no-store")
+
+    def test_a_socket_or_service_token_is_never_exchanged(self, server: RunningServer) -> None:
+        for kind in (Kind.SOCKET, Kind.SERVICE):
+            token = server.token(kind=kind)
+            assert call(server, "/api/auth/ws-token", token=token).code == 401
+
+    def test_other_methods_are_refused(self, server: RunningServer) -> None:
+        assert call(server, "/api/auth/ws-token", method="POST", body=b"").code == 405
+
+    def test_an_expired_access_token_is_401_and_says_so(self, server: RunningServer) -> None:
+        expired = app_token(SECRET, exp=1_000_000_000)
+        for headers in (
+            {"Authorization": f"Bearer {expired}"},
+            {"Cookie": f"accessToken={expired}"},
+        ):
+            answer = call(server, "/api/auth/ws-token", **headers)
+            assert answer.code == 401
+            assert json.loads(answer.body)["error"]["code"] == "token_expired"
+            assert answer.headers["Cache-Control"] == "no-store"
+
+    def test_the_cookie_counts_beside_another_schemes_credentials(
+        self, server: RunningServer
+    ) -> None:
+        cookie = f"accessToken={server.token('ana', Kind.ACCESS)}"
+        for other in ("Basic YTpi", "Digest username=x", "basic", ""):
+            answer = call(server, "/api/auth/ws-token", Cookie=cookie, Authorization=other)
+            assert answer.code == 200, other
+        for wrong in ("Bearer", "Bearer ", "bearer x", "Bearer  x"):
+            answer = call(server, "/api/auth/ws-token", Cookie=cookie, Authorization=wrong)
+            assert answer.code == 401, wrong
+
+    def test_a_page_of_another_site_cannot_post(self, server: RunningServer) -> None:
+        for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+            answer = call(server, "/api/auth/ws-token", method="POST", body=b"", **headers)
+            assert answer.code == 403
+
+    def test_the_method_of_a_header_does_not_count(self, server: RunningServer) -> None:
+        cookie = f"accessToken={server.token('ana', Kind.ACCESS)}"
+        override = {"Cookie": cookie, "X-HTTP-Method-Override": "GET"}
+        answer = call(server, "/api/auth/ws-token", method="POST", body=b"", **override)
+        assert answer.code == 405
+
+    def test_a_flood_of_one_address_is_429(self, server: RunningServer) -> None:
+        answers = [call(server, "/api/auth/ws-token") for _ in range(80)]
+        assert {answer.code for answer in answers} == {401, 429}
+        refused = next(answer for answer in answers if answer.code == 429)
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert json.loads(refused.body)["error"]["retryAfter"] > 0
+
+
+class TestPages:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        settings = make_settings()
+        settings.server.allowed_origins.append("https://app.example")
+        return settings
+
+    def test_pages_of_allowed_origins_may_read_with_credentials(
+        self, server: RunningServer
+    ) -> None:
+        origin = "https://app.example"
+        for method in ("GET", "OPTIONS"):
+            answer = call(server, "/api/auth/ws-token", method=method, Origin=origin)
+            assert answer.headers["Access-Control-Allow-Origin"] == origin
+            assert answer.headers["Access-Control-Allow-Credentials"] == "true"
+            assert answer.code == (401 if method == "GET" else 204)
+
+    def test_other_pages_may_not(self, server: RunningServer) -> None:
+        answer = call(server, "/api/auth/ws-token", Origin="https://evil.example")
+        assert answer.code == 403
+        assert "Access-Control-Allow-Origin" not in answer.headers
+        for method in ("GET", "OPTIONS"):
+            without = call(server, "/api/auth/ws-token", method=method)
+            assert not any("Access-Control-Allow-Origin" in line for line in without.headers)
+        preflight = call(server, "/api/activities", method="OPTIONS", Origin="https://app.example")
+        assert preflight.code == 405
