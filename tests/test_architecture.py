@@ -18,6 +18,11 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "pov_rt"
 PLUGINS = sorted((ROOT / "plugins").glob("*.py"))
 FILES = [path for path in sorted(PACKAGE.glob("**/*.py")) if "plugins" not in path.parts]
+TESTS = [
+    path
+    for room in sorted({path.relative_to(PACKAGE).parts[0] for path in FILES} | {"plugins"})
+    for path in sorted(ROOT.glob(f"tests/{room}/**/test_*.py"))
+]
 
 ROOMS = tuple(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/architecture.md").read_text(), re.M))
 """From the top down: a file imports from its own room and those below."""
@@ -39,6 +44,24 @@ ONLY_IN = {
     "websockets": ("pov_rt/testing.py", "pov_rt/client/"),
 }
 
+
+UNTESTED_BY_NAME = {
+    "plugins/ping.py": "tests/test_contract.py has its bytes",
+    "plugins/unsubscribe.py": "tests/test_contract.py has its bytes",
+    "pov_rt/cli/options.py": "the commands use every option of it",
+    "pov_rt/dispatch/context.py": "tests/dispatch/test_hooks.py has a plugin that uses all of it",
+    "pov_rt/dispatch/host.py": "tests/dispatch/test_hooks.py has a plugin that uses all of it",
+    "pov_rt/dispatch/request.py": "tests/web/routes/test_plugins.py reads path, query and body",
+    "pov_rt/engine/base.py": "declarations; pov_rt/suites.py tests every engine by them",
+    "pov_rt/engine/sqlite/backups.py": "tests/cli/test_db.py, for only the commands use it",
+    "pov_rt/engine/sqlite/pages.py": "EngineSuite reads pages in every way",
+    "pov_rt/engine/sqlite/stats.py": "tests/cli/test_db.py, for only the command uses it",
+    "pov_rt/plugin/interfaces.py": "declarations",
+    "pov_rt/protocol/bodies.py": "declarations",
+    "pov_rt/transport/bounds.py": "declarations",
+    "pov_rt/version.py": "a constant",
+}
+"""Why a module has no test file of its name. Every other one has, in the folder of its room."""
 
 NO_CODE = frozenset(
     getattr(tokenize, name)
@@ -90,6 +113,20 @@ def code_lines(path: Path) -> int:
             if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
                 lines -= {*range(child.lineno, (child.end_lineno or 0) + 1)}
     return len(lines)
+
+
+def has_code(path: Path) -> bool:
+    """Tell whether a package's own page does more than gather names; any other file does."""
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    body = ast.parse(path.read_text()).body
+    return path.name != "__init__.py" or any(isinstance(node, kinds) for node in body)
+
+
+def place_of_tests(path: Path) -> Path:
+    """Return where the tests of a module are: `pov_rt` has no folder there, its rooms have."""
+    place = path.parent if path.name == "__init__.py" else path
+    place = place.relative_to(PACKAGE if place.is_relative_to(PACKAGE) else ROOT)
+    return ROOT / "tests" / place.parent / f"test_{place.stem}.py"
 
 
 def test_every_room_stands_in_the_documentation() -> None:
@@ -149,6 +186,31 @@ def test_a_file_stays_small(path: Path) -> None:
 @pytest.mark.parametrize("path", PLUGINS, ids=name_of)
 def test_a_plugin_needs_few_lines_or_the_api_lacks_something(path: Path) -> None:
     assert code_lines(path) <= PLUGIN_CODE
+
+
+@pytest.mark.parametrize("path", [*FILES, *PLUGINS], ids=name_of)
+def test_a_module_has_tests_of_its_name_or_a_reason(path: Path) -> None:
+    if has_code(path) and path.name != "__main__.py":
+        found = place_of_tests(path)
+        assert found.exists() or name_of(path) in UNTESTED_BY_NAME, f"no {name_of(found)}"
+
+
+@pytest.mark.parametrize("path", TESTS, ids=name_of)
+def test_tests_are_where_what_they_test_is(path: Path) -> None:
+    folder = path.parent.relative_to(ROOT / "tests")
+    stems = {file.stem for file in (PACKAGE / folder).iterdir()}
+    # A second file about one module says after its name what of it.
+    parts = path.stem.split("_")[1:]
+    named = {"_".join(parts[:count]) for count in range(1, len(parts) + 1)}
+    assert stems & named, f"{folder} has none of {named}"
+
+
+@pytest.mark.parametrize("name", UNTESTED_BY_NAME)
+def test_a_reason_is_needed_and_names_what_is_there(name: str) -> None:
+    assert (ROOT / name).exists()
+    assert not place_of_tests(ROOT / name).exists(), "it has tests, so strike the reason"
+    for file in re.findall(r"[\w/]+\.py", UNTESTED_BY_NAME[name]):
+        assert (ROOT / file).exists()
 
 
 def test_the_private_parts_of_tornado_that_are_used_are_known() -> None:

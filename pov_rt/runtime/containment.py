@@ -77,7 +77,8 @@ async def call(
             except StopIteration as end:
                 return end.value
     except BaseException as error:
-        raise contain(error) from error.__cause__
+        contained = contain(error)
+        raise contained from contained.__cause__
     return await _bounded(rest, deadline_s, stuck)
 
 
@@ -90,9 +91,11 @@ async def _bounded(
     except asyncio.CancelledError as error:
         if entry.has_expired and not is_cancelled(but=1):
             raise HandlerTimeout from None
-        raise contain(error) from error.__cause__
+        contained = contain(error)
+        raise contained from contained.__cause__
     except BaseException as error:
-        raise contain(error) from error.__cause__
+        contained = contain(error)
+        raise contained from contained.__cause__
     finally:
         entry.end()
 

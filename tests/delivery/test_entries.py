@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pov_rt.delivery.entries import ActivityEncoder
+from pov_rt.delivery.entries import ActivityEncoder, has_expired
 from pov_rt.engine.base import Entry
 
 
@@ -27,3 +27,18 @@ def test_a_push_is_its_stored_bytes_with_time_and_offset(
     )
     assert encoder.item(entry._replace(offset=4)) == b'{"data":' + data + b',"offset":4}'
     assert b"1970-01-01T00:00:01" in encoder.item(entry._replace(at=1.0)), "no stale time"
+
+
+@pytest.mark.parametrize(
+    ("body", "expired"),
+    [
+        (b'{"id":"1"}', False),
+        (b'{"id":"1","expiresAt":"1970-01-01T00:01:40Z"}', True),
+        (b'{"id":"1","expiresAt":"1970-01-01T01:01:40+01:00"}', True),
+        (b'{"id":"1","expiresAt":"1970-01-01T00:01:40.001Z"}', False),
+        # A publisher's own field of that name is no business of ours.
+        (b'{"id":"1","details":{"expiresAt":"1970-01-01T00:00:00Z"}}', False),
+    ],
+)
+def test_a_notification_expires_at_its_own_instant(body: bytes, expired: bool) -> None:
+    assert has_expired(body, 100.0) is expired

@@ -21,7 +21,7 @@ import asyncio
 from collections.abc import AsyncIterator
 import msgspec
 from pov_rt.plugin import (
-    Activity, Context, Host, Message, NewActivity, Part, Plugin, PovId, Published, Rejected, Request
+    Activity, Context, Host, Message, NewActivity, Plugin, PovId, Published, Rejected, Request
 )
 
 class Options(msgspec.Struct):
@@ -85,21 +85,6 @@ async def tick(host):
     if "tick" not in host.state:
         host.state.append("tick")
         raise RuntimeError("the timer goes on")
-
-class Tally(Part):
-    pov_id: str
-    count: int
-
-class Given(Part):
-    count: int
-
-@plugin.http("GET", "/povs/{pov_id}/tally", grant="subscribe")
-def tally(request: Request[Events]) -> Tally:
-    return Tally(pov_id=request.path["pov_id"], count=len(request.query))
-
-@plugin.http("POST", "/tally", grant="publish")
-async def add(request: Request[Events]) -> None:
-    request.state.append(f"given {request.body(Given).count}")
 
 @plugin.http("GET", "/broken", grant="subscribe")
 async def broken(request: Request[Events]) -> None:
@@ -392,29 +377,3 @@ def test_a_client_that_leaves_while_its_handlers_wait_leaves_nothing_behind(
     while server.call(lambda: len(server.web.server.directory)) > 1:
         ben.request({"type": "ping"})
     assert ask(ben, "send")["text"] == "then"
-
-
-def test_routes_are_checked_and_answered(server: RunningServer) -> None:
-    def call(path: str, token: str | None, **options: Any) -> tuple[int, Any]:
-        client = HTTPClient()
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        try:
-            url = f"http://{server.address}/api{path}"
-            answer = client.fetch(url, headers=headers, raise_error=False, **options)
-        finally:
-            client.close()
-        return answer.code, json.loads(answer.body) if answer.body else None
-
-    token = server.token("ana", povs=["acme"], can=["subscribe", "publish"])
-    assert call("/povs/acme/tally?a=1&b=", token) == (200, {"povId": "acme", "count": 2})
-    assert call("/povs/other/tally", token)[0] == 403
-    assert call("/povs/acme/tally", None)[0] == 401
-    assert call("/povs/acme/tally", server.token(can=["publish"]))[0] == 403
-    assert call("/povs/acme/tally", token, method="POST", body="")[0] == 405
-    assert call("/tally", token, method="POST", body='{"count":3}') == (204, None)
-    code, answer = call("/tally", token, method="POST", body='{"count":"x"}')
-    assert (code, answer["error"]["field"]) == (400, "count")
-    assert call("/tally", token, method="POST", body="{")[0] == 400
-    code, answer = call("/broken", token)
-    assert (code, answer["error"]["code"]) == (500, "internal")
-    assert answer["error"]["incident"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from pov_rt.protocol.encoding import http_error
-from pov_rt.protocol.errors import RateLimited
+from pov_rt.protocol.errors import ERRORS, CloseCode, RateLimited, Rejected
 
 
 def test_a_wait_is_rounded_up_so_that_nobody_comes_back_too_early() -> None:
@@ -13,3 +13,34 @@ def test_a_wait_is_rounded_up_so_that_nobody_comes_back_too_early() -> None:
         assert (
             json.loads(http_error(RateLimited(retry_after_s=wait_s)))["error"]["retryAfter"] == said
         )
+
+
+def test_every_reason_fits_a_close_frame() -> None:
+    for each in CloseCode:
+        assert len(each.reason.encode()) <= 123, "RFC 6455, section 5.5: 125 with the code"
+        assert each.reason.isascii()
+
+
+def test_a_client_comes_back_after_what_may_be_better_next_time() -> None:
+    final = {each.name for each in CloseCode if not each.reconnect}
+    assert final == {
+        *("NORMAL", "PROTOCOL_ERROR", "INVALID_UTF8", "TOO_BIG", "DISCONNECTED", "FLOODING"),
+    }
+
+
+def test_an_errors_own_fields_come_after_the_contracts() -> None:
+    error = Rejected("poll_closed", "The poll is closed", field="povId", closedAt=7)
+    assert list(error.as_fields().items()) == [
+        ("code", "poll_closed"),
+        ("field", "povId"),
+        ("closedAt", 7),
+    ]
+    assert str(error) == "The poll is closed"
+
+
+def test_every_error_is_an_http_error_of_the_right_kind() -> None:
+    for error in ERRORS:
+        assert 400 <= error.status < 600
+        assert error.message[0].isupper()
+    mine = {error.code for error in ERRORS if error.status < 500}
+    assert {"unavailable", "timeout", "internal"}.isdisjoint(mine), "those are not the client's"

@@ -1,10 +1,9 @@
-"""Rates, buckets, and memories that do not grow."""
+"""Rates, and buckets that do not grow in number."""
 
 from __future__ import annotations
 
 import pytest
 
-from pov_rt.protocol.messages import Seen
 from pov_rt.runtime.limits import Bucket, KeyedBuckets, Rate, parse_rate
 
 
@@ -22,11 +21,7 @@ def test_a_bucket_lets_a_burst_through_and_then_the_rate() -> None:
     assert bucket.take(rate, 0.5) == pytest.approx(0.5)
 
 
-def test_keyed_buckets_and_seen_ids_do_not_grow_without_end() -> None:
+def test_keyed_buckets_do_not_grow_without_end() -> None:
     buckets = KeyedBuckets(Rate(1, 1), capacity=4)
     assert [buckets.take(str(n), 0.0) for n in range(50)] == [0.0] * 50
     assert buckets.take("49", 0.0) == 1.0
-    seen = Seen(capacity=2)
-    for n in range(10):
-        seen.check(str(n), "povId")
-    seen.check("9", "povId")

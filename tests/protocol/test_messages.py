@@ -1,0 +1,53 @@
+"""Which ids are good ones, and that looking at each only once remembers no more than it may."""
+
+from __future__ import annotations
+
+import pytest
+
+from pov_rt.protocol.errors import InvalidActivity
+from pov_rt.protocol.messages import Seen, check_id
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "x" * 128, "a b", "**", "Zoë 🦄", "عربي", "e\u0301", "\u2028", "\u202e", "/"]
+)
+def test_any_script_makes_a_good_id(text: str) -> None:
+    check_id(text, "povId")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "1 to 128 characters"),
+        ("é" * 129, "1 to 128 characters"),
+        ("*", "reserved"),
+        ("a\nb", r"U\+000A"),
+        ("\x7f", r"U\+007F"),
+        ("é\x85", r"U\+0085"),
+        ("a\ud800", r"U\+D800"),
+    ],
+)
+def test_what_breaks_lines_or_encoders_is_refused_by_name(text: str, words: str) -> None:
+    with pytest.raises(InvalidActivity, match=f"^povId .*{words}") as raised:
+        check_id(text, "povId")
+    assert raised.value.field == "povId"
+
+
+def test_a_good_text_is_looked_at_once_and_a_bad_one_each_time() -> None:
+    looked = []
+
+    def check(text: str, field: str) -> None:
+        looked.append(text)
+        check_id(text, field)
+
+    seen = Seen(check, capacity=2)
+    for _ in range(3):
+        seen.check("good", "povId")
+        with pytest.raises(InvalidActivity):
+            seen.check("*", "povId")
+    assert looked == ["good", "*", "*", "*"]
+    for n in range(10):
+        seen.check(str(n), "povId")
+    seen.check("9", "povId")
+    seen.check("good", "povId")
+    assert looked[4:] == [*map(str, range(10)), "good"], "of many it forgets some"

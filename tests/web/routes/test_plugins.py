@@ -1,0 +1,71 @@
+"""Routes of plugins: who may call them, and what is answered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tornado.httpclient import HTTPClient
+
+from pov_rt.testing import RunningServer
+
+PLUGIN = '''
+"""A plugin with routes."""
+from pov_rt.plugin import Part, Plugin, Request
+
+plugin = Plugin("tally")
+
+class Tally(Part):
+    pov_id: str
+    count: int
+
+class Given(Part):
+    count: int
+
+@plugin.http("GET", "/povs/{pov_id}/tally", grant="subscribe")
+def tally(request: Request) -> Tally:
+    return Tally(pov_id=request.path["pov_id"], count=len(request.query))
+
+@plugin.http("POST", "/tally", grant="publish")
+async def add(request: Request) -> None:
+    request.body(Given)
+
+@plugin.http("GET", "/broken", grant="subscribe")
+async def broken(request: Request) -> None:
+    raise RuntimeError("broken")
+'''
+
+
+@pytest.fixture
+def plugins_dir(tmp_path: Path) -> Path:
+    (tmp_path / "tally.py").write_text(PLUGIN)
+    return tmp_path
+
+
+def test_routes_are_checked_and_answered(server: RunningServer) -> None:
+    def call(path: str, token: str | None, **options: Any) -> tuple[int, Any]:
+        client = HTTPClient()
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            url = f"http://{server.address}/api{path}"
+            answer = client.fetch(url, headers=headers, raise_error=False, **options)
+        finally:
+            client.close()
+        return answer.code, json.loads(answer.body) if answer.body else None
+
+    token = server.token("ana", povs=["acme"], can=["subscribe", "publish"])
+    assert call("/povs/acme/tally?a=1&b=", token) == (200, {"povId": "acme", "count": 2})
+    assert call("/povs/other/tally", token)[0] == 403
+    assert call("/povs/acme/tally", None)[0] == 401
+    assert call("/povs/acme/tally", server.token(can=["publish"]))[0] == 403
+    assert call("/povs/acme/tally", token, method="POST", body="")[0] == 405
+    assert call("/tally", token, method="POST", body='{"count":3}') == (204, None)
+    code, answer = call("/tally", token, method="POST", body='{"count":"x"}')
+    assert (code, answer["error"]["field"]) == (400, "count")
+    assert call("/tally", token, method="POST", body="{")[0] == 400
+    code, answer = call("/broken", token)
+    assert (code, answer["error"]["code"]) == (500, "internal")
+    assert answer["error"]["incident"]
+    server.incidents.clear()
