@@ -1,16 +1,13 @@
 """Acknowledgements: how far a device has come, on a PoV or in its user's inbox."""
 
-from typing import Annotated
-
 from pov_rt.plugin import (
-    MAX_ID_CHARS,
     UNSET,
     Context,
     InvalidMessage,
-    Length,
     Message,
     Offset,
     Plugin,
+    PovOrFeed,
     UnsetType,
 )
 
@@ -24,7 +21,7 @@ class Ack(Message, tag="ack"):
     """
 
     offset: Offset
-    pov_id: Annotated[str, Length(1, MAX_ID_CHARS)] | UnsetType = UNSET
+    pov_id: PovOrFeed | UnsetType = UNSET
     inbox: bool = False
     epoch: str | UnsetType = UNSET
 

@@ -1,6 +1,6 @@
 """For services: who is connected, and an end to a user's connections."""
 
-from pov_rt.plugin import ConnectionInfo, InvalidMessage, Part, Plugin, Request
+from pov_rt.plugin import ConnectionInfo, Part, Plugin, Request, check_id
 
 plugin = Plugin("connections")
 
@@ -20,18 +20,11 @@ class Connections(Part):
 def connections(request: Request) -> Connections:
     """List the connections of this node, or with `?userId=` a user's, `?limit=` at most."""
     host, user_id = request.host, request.query.get("userId")
-    named = host.connections(user_id, limit=read_limit(request.query.get("limit")))
+    if user_id is not None:
+        check_id(user_id, "userId")
+    named = host.connections(user_id, limit=request.number("limit", MAX_NAMED, 1, MAX_NAMED))
     more = host.count_connections(user_id) - len(named)
     return Connections(node=host.node, connections=list(named), more=more)
-
-
-def read_limit(text: str | None) -> int:
-    """Read a number from 1 to 1,000, which it is by default. Raises `InvalidMessage`."""
-    if text is None:
-        return MAX_NAMED
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:10]) <= MAX_NAMED:
-        raise InvalidMessage(f"limit must be a number from 1 to {MAX_NAMED}", field="limit")
-    return int(text[:10])
 
 
 @plugin.http("POST", "/users/{user_id}/disconnect", grant="operate", service=True)

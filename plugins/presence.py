@@ -8,7 +8,6 @@ import msgspec
 from pov_rt.plugin import (
     UNSET,
     Context,
-    Forbidden,
     Host,
     Joined,
     Left,
@@ -118,8 +117,7 @@ async def tick(host: Host[Roster[User]]) -> None:
 async def presence(message: Presence, context: Context[Roster[User]]) -> Present:
     """Answer who is there; what changes from here on is told."""
     pov_id = message.pov_id
-    if not context.subscribed(pov_id):
-        raise Forbidden("Subscribe first", field="povId")
+    context.require_subscribed(pov_id)
     if message.state is not UNSET:
         context.state.touch(pov_id, context.user.user_id, state=message.state)
     await tick(context.host)  # the answer has what happened so far, oneself included

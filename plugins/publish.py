@@ -1,6 +1,6 @@
 """Publishing over the socket, for those whose token grants it."""
 
-from pov_rt.plugin import Context, Message, NewActivity, Plugin
+from pov_rt.plugin import ClientError, Context, Message, NewActivity, Plugin
 from pov_rt.plugin import Published as Place
 
 plugin = Plugin("publish")
@@ -36,7 +36,11 @@ def is_answered_in_turn(message: Publish) -> bool:
 @plugin.on(Publish, grant="publish", pipelined=is_answered_in_turn)
 async def publish(message: Publish, context: Context) -> Published:
     """Publish and answer with the place in the log."""
-    return answer(await context.publish(message.data, instead=None if message.echo else answer))
+    try:
+        done = await context.publish(message.data, instead=None if message.echo else answer)
+    except ClientError as error:  # which names a field of the activity
+        raise error.within("data") from error.__cause__
+    return answer(done)
 
 
 def answer(done: Place) -> Published:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 from pov_rt.plugin import (
+    MAX_SAFE_INTEGER,
     UNSET,
     Context,
     Host,
@@ -109,10 +110,7 @@ async def readers(request: Request[Unread]) -> Readers:
     """Answer who has read `?offset=` of the PoV; without it, its newest activity."""
     pov_id, host = request.path["pov_id"], request.host
     page = await host.history(pov_id, limit=1, reverse=True)
-    wanted = request.query.get("offset", str(page.offset))
-    if not wanted.isascii() or not wanted.isdigit() or len(wanted) > 16:
-        raise InvalidMessage(f"offset must be a number, and is {wanted[:20]!r}", field="offset")
-    offset = int(wanted)
+    offset = request.number("offset", page.offset, 0, MAX_SAFE_INTEGER)
     marks = await host.marks.all(host.topic(pov_id), "read")
     users = [
         user for user, mark in marks.items() if mark.epoch == page.epoch and mark.offset >= offset

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import msgspec
 
-from pov_rt.plugin import UNSET, InvalidMessage, Length, Part, Plugin, Request, UnsetType, UserId
+from pov_rt.plugin import UNSET, InvalidRequest, Length, Part, Plugin, Request, UnsetType, UserId
 
 plugin = Plugin("revoke")
 
@@ -24,11 +24,11 @@ async def revoke(request: Request) -> None:
     which = request.body(Revoke)
     if which.token_id is not UNSET:
         if which.user_id is not UNSET or which.issued_before is not UNSET:
-            raise InvalidMessage("Send tokenId alone", field="tokenId")
+            raise InvalidRequest("Send tokenId alone", field="tokenId")
         await request.host.revoke(token_id=which.token_id)
         return
     if which.user_id is UNSET and which.issued_before is UNSET:
-        raise InvalidMessage("Send tokenId, userId or issuedBefore", field="userId")
+        raise InvalidRequest("Send tokenId, userId or issuedBefore", field="userId")
     await request.host.revoke(
         user_id=None if which.user_id is UNSET else which.user_id,
         before=None if which.issued_before is UNSET else which.issued_before.timestamp(),

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from pov_rt.plugin import (
-    MAX_ID_CHARS,
     UNSET,
     ClientError,
     Context,
@@ -21,11 +20,11 @@ from pov_rt.plugin import (
     Place,
     Plugin,
     Position,
+    PovOrFeed,
+    UncheckedId,
     UnsetType,
 )
 
-# No PovId: `*` is one, and a bad id must not refuse the others. The context checks them.
-Name = Annotated[str, Length(1, MAX_ID_CHARS)]
 From = Literal["cursor"] | Place | UnsetType
 Wanted = tuple[str, Any, Only | None]
 
@@ -38,8 +37,8 @@ class Subscribe(Message, tag="subscribe"):
     `durable` remembers the subscription, with its filter.
     """
 
-    pov_id: Name | UnsetType = UNSET
-    pov_ids: Annotated[list[Name], Length(1, 200)] | UnsetType = UNSET
+    pov_id: PovOrFeed | UnsetType = UNSET
+    pov_ids: Annotated[list[UncheckedId], Length(1, 200)] | UnsetType = UNSET
     since: From = UNSET
     positions: dict[str, Place] | UnsetType = UNSET
     only: Only | UnsetType = UNSET

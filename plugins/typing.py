@@ -6,7 +6,6 @@ from typing import Annotated
 from pov_rt.plugin import (
     UNSET,
     Context,
-    Forbidden,
     Host,
     Length,
     Message,
@@ -76,8 +75,7 @@ async def desk(host: Host) -> AsyncIterator[Desk]:
 async def typing(message: Typing, context: Context[Desk]) -> None:
     """Take note; the next tick tells of it."""
     pov_id, user_id, host = message.pov_id, context.user.user_id, context.host
-    if not context.subscribed(pov_id):
-        raise Forbidden("Subscribe first", field="povId")
+    context.require_subscribed(pov_id)
     if message.active:
         where = b"" if message.where is UNSET else message.where.encode()
         await host.leases.put(host.channel(pov_id), user_id, where)

@@ -1,8 +1,6 @@
 """The end of a subscription: nothing of the PoV follows the answer."""
 
-from typing import Annotated
-
-from pov_rt.plugin import MAX_ID_CHARS, Context, Length, Message, Plugin
+from pov_rt.plugin import Context, Message, Plugin, PovOrFeed
 
 plugin = Plugin("unsubscribe")
 
@@ -14,7 +12,7 @@ class Unsubscribe(Message, tag="unsubscribe"):
     """
 
     # No PovId: whoever lost the right to see a PoV must still be able to leave it.
-    pov_id: Annotated[str, Length(1, MAX_ID_CHARS)]
+    pov_id: PovOrFeed
     durable: bool = False
 
 

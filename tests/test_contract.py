@@ -208,7 +208,7 @@ def test_several_povs_get_one_answer_with_a_result_each(connect: Connect) -> Non
     answer = ana.request({"type": "subscribe", "povIds": ["a", "b", "secret", "x\ny"]})
     assert answer["povIds"] == ["a", "b", "secret", "x\ny"]
     codes = [each.get("code") for each in answer["results"]]
-    assert codes == [None, None, "forbidden", "invalid_message"]
+    assert codes == [None, None, "forbidden", "invalid_id"]
     assert [each["povId"] for each in answer["results"]] == answer["povIds"]
     assert answer["results"][0]["offset"] == 0
 

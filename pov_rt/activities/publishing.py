@@ -20,9 +20,7 @@ from pov_rt.engine.base import Conflict, Engine, NewEntry
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import (
     ClientError,
-    Forbidden,
     IdConflict,
-    Internal,
     TooLarge,
 )
 from pov_rt.protocol.messages import (
@@ -96,7 +94,7 @@ class Publishing:
         self._log = engine.log
         self._limits = limits
         self._clock = clock
-        self._ids = Seen()
+        self._ids = Seen(check_id)
         self._types = Seen(partial(check_name, allowed=limits.types))
         self._actions = Seen(partial(check_name, allowed=limits.actions))
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -173,7 +171,9 @@ class Publishing:
                 results[index] = error
                 continue
             except Exception as error:  # a hook's fault, which is no reason to refuse the others
-                results[index] = self._failure(error)
+                results[index] = containment.internal(
+                    self._clock, log, "a before_publish hook failed", error=error
+                )
                 continue
             stored.append((index, activity))
             entries.append(
@@ -200,11 +200,6 @@ class Publishing:
                 self.hooks.published(activity, done)
         return [result for result in results if result is not None]
 
-    def _failure(self, error: Exception) -> Internal:
-        incident = self._clock.new_id()[-12:]
-        log.error("a before_publish hook failed", exc_info=error, extra={"incident": incident})
-        return Internal(incident=incident)
-
     def _complete(self, new: NewActivity, publisher: Publisher) -> Activity:
         return Activity(
             id=self._clock.new_id() if new.id is UNSET else new.id,
@@ -216,7 +211,7 @@ class Publishing:
         )
 
     def check_notification(self, new: NewNotification) -> None:
-        """Raise `InvalidActivity` or `TooLarge` naming the field at fault."""
+        """Raise `InvalidId`, `InvalidActivity` or `TooLarge` naming the field at fault."""
         if new.id is not UNSET:
             check_id(new.id, "id")
         if new.pov_id is not UNSET:
@@ -229,7 +224,7 @@ class Publishing:
             self._check_size(new.details)
 
     def _check(self, activity: Activity, *, decoded: bool = False) -> bytes:
-        """Return the encoded activity; raise `InvalidActivity` or `TooLarge` naming the field.
+        """Return the encoded activity; raise as `check_notification` does.
 
         The lengths are checked again: a plugin's activity was never decoded.
         """
@@ -266,12 +261,6 @@ def publisher_of(identity: Identity, *, is_service: bool, origin: str = "") -> P
     return Publisher(
         f"{kind}:{identity.user_id}", identity.user_id, identity.grants.team_id, origin
     )
-
-
-def may_publish(identity: Identity, activity: NewActivity) -> None:
-    """Raise `Forbidden` unless the token covers the activity's PoV."""
-    if not identity.grants.sees(activity.pov_id):
-        raise Forbidden("The token does not cover this PoV", field="povId")
 
 
 async def apply_hooks(

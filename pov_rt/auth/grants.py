@@ -1,9 +1,17 @@
-"""What a token allows: which PoVs, which actions, which team."""
+"""What a token allows: which PoVs, which actions, which team.
+
+The one judge: whoever must know whether a token allows something asks here. `may` and `sees` are
+questions, `require` raises what the client is told.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+from pov_rt.protocol.errors import Forbidden
+from pov_rt.protocol.messages import check_id
+from pov_rt.protocol.topics import TEAM_FEED, pov_topic, team_topic
 
 
 class Kind(StrEnum):
@@ -39,6 +47,48 @@ class Grants:
     def may(self, grant: str) -> bool:
         """Tell whether this action is allowed."""
         return grant in self.can
+
+    def may_subscribe(self, pov_id: str) -> bool:
+        """Tell whether a PoV, or with `*` the team feed, may be subscribed to."""
+        covered = self.sees_all if pov_id == TEAM_FEED else self.sees(pov_id)
+        return covered and self.may("subscribe")
+
+    def topic(self, pov_id: str) -> str:
+        """Return the topic that the token's bearer means by a PoV's id, or by `*`."""
+        return team_topic(self.team_id) if pov_id == TEAM_FEED else pov_topic(pov_id)
+
+    def require(self, grant: str) -> None:
+        """Raise `Forbidden` unless this action is allowed."""
+        if grant not in self.can:
+            raise Forbidden(f"The token does not grant '{grant}'")
+
+    def require_pov(self, pov_id: str, field: str = "povId") -> None:
+        """Raise `InvalidId` for what is no PoV's id, and `Forbidden` unless it may be seen.
+
+        Those that the token lists were checked with it.
+        """
+        if self.povs is not None and pov_id in self.povs:
+            return
+        check_id(pov_id, field)
+        if self.povs is not None:
+            raise _not_covered(field)
+
+    def require_every_pov(self, field: str = "povId") -> None:
+        """Raise `Forbidden` unless every PoV may be seen."""
+        if self.povs is not None:
+            raise _not_covered(field)
+
+    def require_subscribe(self, pov_id: str, field: str = "povId") -> None:
+        """Raise as `require_pov` unless a PoV, or with `*` the team feed, may be subscribed to."""
+        if pov_id == TEAM_FEED:
+            self.require_every_pov(field)
+        else:
+            self.require_pov(pov_id, field)
+        self.require("subscribe")
+
+
+def _not_covered(field: str) -> Forbidden:
+    return Forbidden("The token does not cover this PoV", field=field)
 
 
 _MEMBER = frozenset({"subscribe", "collaborate"})

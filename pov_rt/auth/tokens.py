@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from pov_rt.auth.grants import DEFAULT_CAN, DEFAULT_TEAM, Grants, Kind
 from pov_rt.auth.keys import MAX_TOKEN_BYTES, Keyring
 from pov_rt.config.settings import AuthSettings
-from pov_rt.protocol.errors import InvalidActivity, TokenError, TokenExpired, TokenRevoked, TooLarge
+from pov_rt.protocol.errors import InvalidId, TokenError, TokenExpired, TokenRevoked, TooLarge
 from pov_rt.protocol.messages import check_id
 from pov_rt.runtime.clock import Clock
 
@@ -129,7 +129,7 @@ class Tokens:
     ) -> str:
         """Return a token signed with the newest secret; what is None is left out of it.
 
-        Raises `InvalidActivity` for a bad id, `TooLarge` for more PoVs than a token can hold,
+        Raises `InvalidId` for a bad id, `TooLarge` for more PoVs than a token can hold,
         ValueError for a lifetime without end, `SettingsError` if there is no secret.
         """
         expires_at = self._clock.time() + ttl_s
@@ -193,7 +193,7 @@ class Tokens:
             claims = _CLAIMS.decode(payload.decode())
             self._check_claims(claims)
             kind = self._kind(claims.aud, accept)
-        except (ValueError, RecursionError, InvalidActivity) as error:
+        except (ValueError, RecursionError, InvalidId) as error:
             raise TokenError from error
         if claims.exp <= self._clock.time():
             raise TokenExpired
@@ -269,7 +269,7 @@ def _check_ids(claims: Claims) -> None:
     check_id(claims.user_id, "userId")
     check_id(claims.team_id, "teamId")
     if isinstance(claims.povs, list):
-        for pov_id in claims.povs:
-            check_id(pov_id, "povs")
+        for index, pov_id in enumerate(claims.povs):
+            check_id(pov_id, f"povs[{index}]")
     elif claims.povs not in (UNSET, "*"):
         raise ValueError("povs is neither a list nor '*'")

@@ -10,26 +10,24 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from pov_rt.activities.inbox import acked
-from pov_rt.activities.publishing import Published, may_publish, publisher_of
+from pov_rt.activities.publishing import Published, publisher_of
 from pov_rt.auth.grants import Grants
 from pov_rt.auth.tokens import Identity
 from pov_rt.connections.connection import Connection
 from pov_rt.delivery.filters import Only, Since
-from pov_rt.dispatch.host import PluginHost, may_subscribe, topic_name
+from pov_rt.dispatch.host import PluginHost
 from pov_rt.engine.base import Position
 from pov_rt.plugin.interfaces import Subscribed
 from pov_rt.protocol.encoding import RequestIdValue, encode, encode_reply
 from pov_rt.protocol.errors import (
     EpochChanged,
     Forbidden,
-    InvalidActivity,
     InvalidMessage,
     LimitExceeded,
     TokenExpired,
     Unavailable,
 )
 from pov_rt.protocol.messages import Message, NewActivity
-from pov_rt.protocol.topics import TEAM_FEED
 from pov_rt.runtime.containment import contain
 
 
@@ -79,22 +77,21 @@ class ConnectionContext:
         return self._connection.user_agent
 
     def subscribed(self, pov_id: str) -> bool:
-        return topic_name(self.grants, pov_id) in self._connection.topics
+        return self.grants.topic(pov_id) in self._connection.topics
+
+    def require_subscribed(self, pov_id: str, field: str = "povId") -> None:
+        if not self.subscribed(pov_id):
+            raise Forbidden("Subscribe first", field=field)
 
     async def subscribe(
         self, pov_id: str, since: Since | None = None, only: Only | None = None
     ) -> Subscribed:
         services, connection = self.host.services, self._connection
-        if pov_id != TEAM_FEED:
-            try:
-                services.seen.check(pov_id, "povId")
-            except InvalidActivity as error:
-                raise InvalidMessage(field="povId", detail=error.message) from None
-        self._check_subscribe(pov_id)
+        self.grants.require_subscribe(pov_id)
         if self.host.plugins.asks_before_subscribe:
             await self.host.plugins.ask_before_subscribe(pov_id, connection)
-            self._check_subscribe(pov_id)  # another token may have come meanwhile
-        name = topic_name(self.grants, pov_id)
+            self.grants.require_subscribe(pov_id)  # another token may have come meanwhile
+        name = self.grants.topic(pov_id)
         # A handler may subscribe to several at a time: what is on its way counts, too.
         if self.joining is None:
             self.joining = set()
@@ -112,10 +109,10 @@ class ConnectionContext:
         finally:
             if is_new:
                 self.joining.discard(name)
-        if topic_name(self.grants, pov_id) != name or not may_subscribe(self.grants, pov_id):
+        if self.grants.topic(pov_id) != name or not self.grants.may_subscribe(pov_id):
             # The token was replaced meanwhile, by one that did not see this subscription to end it.
             services.hub.leave(connection, name)
-            raise _not_covered()
+            raise Forbidden("The token was replaced meanwhile", field="povId")
         if self.starting is None:
             self.starting = []
         self.starting.append(name)
@@ -131,10 +128,6 @@ class ConnectionContext:
             joined.missed,
         )
 
-    def _check_subscribe(self, pov_id: str) -> None:
-        if not may_subscribe(self.grants, pov_id):
-            raise _not_covered()
-
     async def cursor(self, pov_id: str) -> Position | None:
         with suppress(Unavailable):  # a full disk can be read; the next use enters the device
             await self._remember_device()
@@ -147,15 +140,17 @@ class ConnectionContext:
         return await self.host.marks.advance(topic, user_id, acked(self.device), position)
 
     def topic(self, pov_id: str) -> str:
-        return topic_name(self.grants, pov_id)
+        return self.grants.topic(pov_id)
 
     def delivered(
         self, offset: int, pov_id: str | None = None, epoch: str | UnsetType = UNSET
     ) -> Position:
+        if pov_id is not None:
+            self.require_subscribed(pov_id)
         name = self.host.inbox(self.user.user_id) if pov_id is None else self.topic(pov_id)
         sent = self.host.services.hub.delivered_to(self._connection, name)
         if sent is None:
-            raise Forbidden("Subscribe first", field="povId")
+            raise Forbidden("This connection does not get notifications", field="inbox")
         if epoch is not UNSET and epoch != sent.epoch:
             raise EpochChanged(field="epoch")
         if offset > sent.offset:
@@ -181,7 +176,7 @@ class ConnectionContext:
         connection.remembered = True
 
     def unsubscribe(self, pov_id: str) -> bool:
-        return self.host.leave(self._connection, topic_name(self.grants, pov_id))
+        return self.host.leave(self._connection, self.topic(pov_id))
 
     async def listen(self, pov_id: str) -> None:
         hub, name = self.host.services.hub, self.host.channel(pov_id)
@@ -197,10 +192,8 @@ class ConnectionContext:
         hub.start(self._connection, name)
 
     def _check_listen(self, pov_id: str) -> None:
-        if not self.grants.may("collaborate"):
-            raise Forbidden("The token does not grant 'collaborate'")
-        if not self.subscribed(pov_id):
-            raise Forbidden("Subscribe first", field="povId")
+        self.grants.require("collaborate")
+        self.require_subscribed(pov_id)
 
     def send(self, message: Message) -> None:
         if not self._connection.closed:
@@ -218,9 +211,8 @@ class ConnectionContext:
         services, connection = self.host.services, self._connection
         if services.clock.monotonic() >= connection.expires_at:
             raise TokenExpired
-        if not self.grants.may("publish"):
-            raise Forbidden("The token does not grant 'publish'")
-        may_publish(self.user, activity)
+        self.grants.require("publish")
+        self.grants.require_pov(activity.pov_id)
         own = msgspec.structs.replace(activity, user_id=self.user.user_id)
         if instead is None or self.answered:  # a message has one answer
             publisher = publisher_of(self.user, is_service=False, origin=connection.id)
@@ -267,7 +259,3 @@ class ConnectionContext:
         if not isinstance(message, Message):
             raise TypeError(f"`instead` returned {type(message).__name__}; it must be a Message")
         return encode_reply(message, self.request_id)
-
-
-def _not_covered() -> Forbidden:
-    return Forbidden("The token does not cover this PoV", field="povId")

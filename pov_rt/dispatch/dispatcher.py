@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import msgspec
 from msgspec import UNSET
 
 from pov_rt.config.settings import LimitSettings
@@ -12,20 +11,19 @@ from pov_rt.connections.connection import Connection
 from pov_rt.delivery.hub import Hub
 from pov_rt.dispatch.execution import Execution
 from pov_rt.dispatch.host import PluginHost
-from pov_rt.protocol.encoding import DECODE_ERRORS, RequestIdValue
+from pov_rt.protocol.encoding import DECODE_ERRORS, RequestIdValue, decode_anyway
 from pov_rt.protocol.errors import (
     ClientError,
     CloseCode,
-    Forbidden,
-    InvalidActivity,
     InvalidMessage,
     RateLimited,
     TokenExpired,
     UnknownType,
 )
 from pov_rt.protocol.faults import find_fault
-from pov_rt.protocol.messages import Message, RequestId, Seen
+from pov_rt.protocol.messages import Message, RequestId
 from pov_rt.registry.build import Handler, Registry
+from pov_rt.registry.pov_ids import find_bad_id
 from pov_rt.runtime.clock import Clock
 from pov_rt.runtime.limits import Bucket, Rate, parse_rate
 
@@ -60,10 +58,9 @@ class Dispatcher:
         self._free = frozenset(
             handler
             for handler in registry.handlers.values()
-            if (handler.find_povs, handler.spec.grant, handler.rate) == (None, None, None)
+            if (handler.check_ids, handler.spec.grant, handler.rate) == (None, None, None)
             and handler.tag in FIRST_BLOCK
         )
-        self._seen = Seen()
         self.counts = dict.fromkeys(self._by_tag, 0)
         """Messages handled, by type."""
         self.errors = self._execution.errors
@@ -107,19 +104,12 @@ class Dispatcher:
         self, connection: Connection, handler: Handler, message: Message, now: float
     ) -> None:
         """Raise unless this connection may send this message now."""
-        if handler.find_povs is not None:
-            grants = connection.identity.grants
-            for pov_id in handler.find_povs(message):
-                try:
-                    self._seen.check(pov_id, "povId")
-                except InvalidActivity as error:
-                    raise InvalidMessage(field="povId", detail=error.message) from None
-                if not grants.sees(pov_id):
-                    raise Forbidden("The token does not cover this PoV", field="povId")
+        grants = connection.identity.grants
+        if handler.check_ids is not None:
+            handler.check_ids(message, grants.require_pov)
         grant = handler.spec.grant
         if grant is not None:
-            if not connection.identity.grants.may(grant):
-                raise Forbidden(f"The token does not grant '{grant}'")
+            grants.require(grant)
             if grant == "publish" and now >= connection.expires_at:
                 raise TokenExpired
         if handler.rate is not None:
@@ -153,7 +143,7 @@ class Dispatcher:
         if not is_text:
             return InvalidMessage(detail="Messages are text frames"), UNSET
         try:
-            value = msgspec.json.decode(payload)
+            value = decode_anyway(payload)
         except DECODE_ERRORS:
             return InvalidMessage(detail="This is not JSON"), UNSET
         if not isinstance(value, dict):
@@ -167,4 +157,6 @@ class Dispatcher:
         handler = self._by_tag.get(tag)
         if handler is None:
             return UnknownType(), request_id
-        return InvalidMessage(field=find_fault(handler.spec.message, value) or None), request_id
+        kind = handler.spec.message
+        fault = InvalidMessage(field=find_fault(kind, value) or None)
+        return find_bad_id(kind, value) or fault, request_id

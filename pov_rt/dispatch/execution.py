@@ -40,7 +40,7 @@ from pov_rt.delivery.hub import Hub
 from pov_rt.dispatch.context import ConnectionContext
 from pov_rt.dispatch.host import PluginHost
 from pov_rt.protocol.encoding import RequestIdValue, encode_error, encode_reply
-from pov_rt.protocol.errors import ClientError, HandlerTimeout, Internal
+from pov_rt.protocol.errors import ClientError, HandlerTimeout
 from pov_rt.protocol.messages import Message
 from pov_rt.registry.build import Handler
 from pov_rt.runtime import containment, turns
@@ -225,18 +225,16 @@ class Execution:
         contained = containment.contain(error)
         if isinstance(contained, ClientError):
             return self._error(contained, request_id)
-        incident = self._clock.new_id()[-12:]
-        log.error(
+        failure = containment.internal(
+            self._clock,
+            log,
             "a handler failed",
-            exc_info=contained,
-            extra={
-                "incident": incident,
-                "type": handler.tag,
-                "plugin": handler.plugin.name,
-                "user": connection.identity.user_id,
-            },
+            error=contained,
+            type=handler.tag,
+            plugin=handler.plugin.name,
+            user=connection.identity.user_id,
         )
-        return self._error(Internal(incident=incident), request_id)
+        return self._error(failure, request_id)
 
     def _error(self, error: ClientError, request_id: RequestIdValue) -> bytes:
         self.errors[error.code] = self.errors.get(error.code, 0) + 1

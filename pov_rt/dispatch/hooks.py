@@ -21,7 +21,7 @@ from pov_rt.dispatch.context import ConnectionContext
 from pov_rt.dispatch.host import PluginHost, Services
 from pov_rt.engine.base import Lease
 from pov_rt.plugin.declare import ListenerSpec, TimerSpec, source_of
-from pov_rt.protocol.errors import ClientError, Internal
+from pov_rt.protocol.errors import ClientError
 from pov_rt.protocol.messages import Activity, Event
 from pov_rt.registry.build import Registry
 from pov_rt.registry.discovery import PluginError
@@ -187,13 +187,14 @@ class Hooks:
             except ClientError:
                 raise
             except Exception as error:  # who cannot be asked has not allowed it
-                incident = self._services.clock.new_id()[-12:]
-                log.exception(
+                raise containment.internal(
+                    self._services.clock,
+                    log,
                     "a before_subscribe hook failed at %s",
                     source_of(function),
-                    extra={"incident": incident, "plugin": host.name},
-                )
-                raise Internal(incident=incident) from error
+                    error=error,
+                    plugin=host.name,
+                ) from error
 
     async def _ask_before(self, activity: Activity) -> Activity:
         return await apply_hooks(activity, self._before)

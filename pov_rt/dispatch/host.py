@@ -13,7 +13,7 @@ from pov_rt.activities.digest import Digest, make_digest
 from pov_rt.activities.durable import Durable
 from pov_rt.activities.inbox import Inboxes
 from pov_rt.activities.publishing import Published, Publisher, Publishing
-from pov_rt.auth.grants import Grants, Kind
+from pov_rt.auth.grants import Kind
 from pov_rt.auth.revocations import Revocation
 from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.config.settings import LimitSettings
@@ -26,15 +26,8 @@ from pov_rt.engine.base import Engine, Leases, Marks, Sets
 from pov_rt.plugin.interfaces import ConnectionInfo, Fetch, Guarantee, HistoryPage
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import CloseCode, NotFound, TokenError
-from pov_rt.protocol.messages import Activity, Event, Message, NewActivity, NewNotification, Seen
-from pov_rt.protocol.topics import (
-    TEAM_FEED,
-    channel_topic,
-    pov_topic,
-    team_topic,
-    user_topic,
-    wire_id,
-)
+from pov_rt.protocol.messages import Activity, Event, Message, NewActivity, NewNotification
+from pov_rt.protocol.topics import channel_topic, pov_topic, user_topic, wire_id
 from pov_rt.runtime.clock import Clock, rfc3339
 
 O = TypeVar("O", bound=msgspec.Struct)  # noqa: E741  (options)
@@ -67,7 +60,6 @@ class Services:
     node: str
     guarantee: Guarantee
     mark_age_s: float
-    seen: Seen
 
     def leave_channels(self, connection: Connection, pov_id: str | None = None) -> None:
         """End what plugins broadcast to listeners, on one PoV or on all."""
@@ -270,11 +262,11 @@ class PluginHost:
             for pov_id in (
                 topic.wire_id for topic in connection.topics.values() if topic.is_subscription
             )
-            if not may_subscribe(identity.grants, pov_id)
-            or topic_name(identity.grants, pov_id) not in connection.topics
+            if not identity.grants.may_subscribe(pov_id)
+            or identity.grants.topic(pov_id) not in connection.topics
         ]
         for pov_id in lost:
-            self.leave(connection, topic_name(old.grants, pov_id))
+            self.leave(connection, old.grants.topic(pov_id))
         if not identity.grants.may("collaborate"):
             self.services.leave_channels(connection)
         return lost
@@ -313,15 +305,3 @@ def _is_older(identity: Identity, than: Identity) -> bool:
     if identity.issued_at is not None and than.issued_at is not None:
         return identity.issued_at < than.issued_at
     return identity.expires_at < than.expires_at
-
-
-def may_subscribe(grants: Grants, pov_id: str) -> bool:
-    """Tell whether a PoV, or with `*` the team feed, may be subscribed to."""
-    if not grants.may("subscribe"):
-        return False
-    return grants.sees_all if pov_id == TEAM_FEED else grants.sees(pov_id)
-
-
-def topic_name(grants: Grants, pov_id: str) -> str:
-    """Return the topic that a client means by a PoV's id or `*`."""
-    return team_topic(grants.team_id) if pov_id == TEAM_FEED else pov_topic(pov_id)

@@ -9,11 +9,16 @@ import msgspec
 
 from pov_rt.auth.tokens import Identity
 from pov_rt.dispatch.host import PluginHost
-from pov_rt.protocol.encoding import DECODE_ERRORS
-from pov_rt.protocol.errors import Forbidden, InvalidRequest
+from pov_rt.protocol.encoding import DECODE_ERRORS, decode_anyway
+from pov_rt.protocol.errors import ClientError, InvalidRequest
 from pov_rt.protocol.faults import find_fault
+from pov_rt.protocol.messages import check_id
+from pov_rt.registry.pov_ids import check_of, find_bad_id
 
 S = TypeVar("S", bound=msgspec.Struct)
+
+MAX_DIGITS = 16
+"""Of a number within 2^53."""
 
 
 class PluginRequest:
@@ -41,26 +46,46 @@ class PluginRequest:
         return decode_body(self._content, kind)
 
     def check_pov(self, pov_id: str | None) -> None:
-        grants = self.user.grants
-        if not (grants.sees_all if pov_id is None else grants.sees(pov_id)):
-            raise Forbidden("The token does not cover this PoV", field="povId")
+        if pov_id is None:
+            self.user.grants.require_every_pov()
+        else:
+            self.user.grants.require_pov(pov_id)
+
+    def number(self, name: str, default: int, least: int, most: int) -> int:
+        return read_number(self.query, name, default, least, most)
+
+
+def read_number(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    """Read a parameter of a query that is a number. Raises `InvalidRequest` naming it."""
+    text = query.get(name)
+    if text is None:
+        return default
+    is_number = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
+    if not is_number or not least <= int(text) <= most:
+        raise InvalidRequest(f"{name} must be a number from {least} to {most}", field=name)
+    return int(text)
 
 
 def decode_body(content: bytes, kind: type[S]) -> S:
-    """Decode a JSON object. Raises `InvalidRequest` naming the field at fault."""
+    """Decode a JSON object. Raises `InvalidRequest` or `InvalidId` naming the field at fault."""
     try:
-        return msgspec.json.decode(content, type=kind)
+        body = msgspec.json.decode(content, type=kind)
     except DECODE_ERRORS:
-        pass
+        raise fault_of(kind, content) from None
+    check = check_of(kind)
+    if check is not None:
+        check(body, check_id)
+    return body
+
+
+def fault_of(kind: type[msgspec.Struct], content: bytes | msgspec.Raw) -> ClientError:
+    """Say what is wrong with JSON that does not decode to a struct."""
     try:
-        value = msgspec.json.decode(content)
-    except DECODE_ERRORS as error:
-        raise InvalidRequest("The body is not JSON") from error
-    raise fault_of(kind, value)
-
-
-def fault_of(kind: type[msgspec.Struct], value: Any) -> InvalidRequest:
-    """Say what is wrong with a decoded value that does not fit a struct."""
+        value = decode_anyway(content)
+    except DECODE_ERRORS:
+        return InvalidRequest("This is not JSON")
+    if (bad_id := find_bad_id(kind, value)) is not None:
+        return bad_id
     path = find_fault(kind, value)
     if not path:
         return InvalidRequest("This is not a JSON object")

@@ -34,7 +34,9 @@ from pov_rt.protocol.errors import (
     CloseCode,
     EpochChanged,
     Forbidden,
+    InvalidId,
     InvalidMessage,
+    InvalidRequest,
     LimitExceeded,
     NotFound,
     Rejected,
@@ -43,7 +45,9 @@ from pov_rt.protocol.errors import (
 )
 from pov_rt.protocol.messages import (
     MAX_ID_CHARS,
+    MAX_SAFE_INTEGER,
     Activity,
+    ActivityId,
     Event,
     Joined,
     Left,
@@ -54,15 +58,20 @@ from pov_rt.protocol.messages import (
     Offset,
     Part,
     PovId,
+    PovOrFeed,
     Range,
+    UncheckedId,
     UserId,
+    check_id,
 )
 from pov_rt.runtime.clock import Clock, rfc3339
 
 __all__ = [
     "MAX_ID_CHARS",
+    "MAX_SAFE_INTEGER",
     "UNSET",
     "Activity",
+    "ActivityId",
     "ClientError",
     "Clock",
     "CloseCode",
@@ -79,7 +88,9 @@ __all__ = [
     "HistoryPage",
     "Host",
     "Identity",
+    "InvalidId",
     "InvalidMessage",
+    "InvalidRequest",
     "Joined",
     "Leases",
     "Left",
@@ -99,6 +110,7 @@ __all__ = [
     "Plugin",
     "Position",
     "PovId",
+    "PovOrFeed",
     "Published",
     "Range",
     "Receiver",
@@ -112,7 +124,9 @@ __all__ = [
     "Subscribed",
     "TokenError",
     "Unavailable",
+    "UncheckedId",
     "UnsetType",
     "UserId",
+    "check_id",
     "rfc3339",
 ]

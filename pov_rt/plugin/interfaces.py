@@ -174,8 +174,8 @@ class Host(Protocol[S_co]):
     async def publish(self, activity: NewActivity, *, user_id: str | None = None) -> Published:
         """Publish in the plugin's own name; returns when the activity is durable.
 
-        `user_id` is used when the activity names none. Raises `InvalidActivity`, `IdConflict`,
-        `Unavailable`, or what a `before_publish` hook raised.
+        `user_id` is used when the activity names none. Raises `InvalidId`, `InvalidActivity`,
+        `TooLarge`, `IdConflict`, `Unavailable`, or what a `before_publish` hook raised.
         """
 
     async def notify(
@@ -185,7 +185,7 @@ class Host(Protocol[S_co]):
 
         It reaches the user's connections on all nodes, and each device that is away when it comes
         back. Ids are remembered per `sender` (without one: per plugin), so that a retry is no
-        second one. Raises `InvalidActivity`, `TooLarge`, `IdConflict`, `Unavailable`.
+        second one. Raises `InvalidId`, `InvalidActivity`, `TooLarge`, `IdConflict`, `Unavailable`.
         """
 
     async def digest(self, pov_id: str, after: int) -> Digest:
@@ -300,6 +300,9 @@ class Context(Protocol[S_co]):
     def subscribed(self, pov_id: str) -> bool:
         """Tell whether this connection is subscribed to the PoV."""
 
+    def require_subscribed(self, pov_id: str, field: str = "povId") -> None:
+        """Raise `Forbidden` naming the field unless this connection is subscribed to the PoV."""
+
     async def subscribe(
         self, pov_id: str, since: Since | None = None, only: Only | None = None
     ) -> Subscribed:
@@ -307,7 +310,7 @@ class Context(Protocol[S_co]):
 
         With `since`, those after that position come first, or the last so many. What `only` leaves
         out is not sent; without it a second subscription ends the filter of the first. `*` is the
-        team feed. Raises `Forbidden`, `LimitExceeded`, `InvalidMessage` (the id), `Unavailable`.
+        team feed. Raises `InvalidId`, `Forbidden`, `LimitExceeded`, `Unavailable`.
         """
 
     async def cursor(self, pov_id: str) -> Position | None:
@@ -330,7 +333,7 @@ class Context(Protocol[S_co]):
     ) -> Position:
         """Return the position of an offset of a PoV, or of the user's inbox.
 
-        Raises `Forbidden` if this connection does not get that, `EpochChanged` if `epoch` is
+        Raises `Forbidden` if this connection is not sent that, `EpochChanged` if `epoch` is
         another, and `InvalidMessage` if the connection was not sent as much.
         """
 
@@ -389,14 +392,26 @@ class Request(Protocol[S_co]):
 
     @property
     def path(self) -> Mapping[str, str]:
-        """The path's parameters, decoded: `{"pov_id": ...}`."""
+        """The path's parameters, decoded: `{"pov_id": ...}`.
+
+        `pov_id` and `user_id` are good ids, and the token covers the PoV.
+        """
 
     @property
     def query(self) -> Mapping[str, str]:
         """The query's parameters; of a repeated one the last."""
 
     def body(self, kind: type[O]) -> O:
-        """Decode the JSON body. Raises `InvalidRequest` with the field at fault."""
+        """Decode the JSON body; its ids are good ones.
+
+        Raises `InvalidRequest` or `InvalidId` with the field at fault.
+        """
+
+    def number(self, name: str, default: int, least: int, most: int) -> int:
+        """Read a number of the query, of at most 16 digits; `default` where it is not given.
+
+        Raises `InvalidRequest` with its name as the field.
+        """
 
     def check_pov(self, pov_id: str | None) -> None:
         """Raise `Forbidden` unless the token covers a PoV that the body names.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from pov_rt.protocol.errors import ClientError
+from pov_rt.protocol.errors import ClientError, InvalidId, InvalidMessage
 from pov_rt.protocol.messages import Message
 
 RequestIdValue = int | str | UnsetType
@@ -17,6 +19,39 @@ encode = _encoder.encode
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding hostile bytes can raise; only the first is msgspec's own."""
+
+
+def decode_anyway(body: bytes | msgspec.Raw) -> Any:
+    """Decode JSON of which one wants to know what is wrong with it.
+
+    Half characters are taken, too (an escape for a lone surrogate): to the decoder of messages they
+    are no JSON, so that it could not say where they are. Raises one of `DECODE_ERRORS`.
+    """
+    try:
+        return msgspec.json.decode(body)
+    except DECODE_ERRORS as error:
+        try:
+            return json.loads(
+                bytes(body).decode(),
+                object_pairs_hook=_object,
+                parse_float=_float,
+                parse_constant=_float,
+            )
+        except (ValueError, RecursionError):
+            raise error from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    for name, _ in pairs:
+        name.encode()  # one with half a character could not be named in the answer
+    return dict(pairs)
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no number of JSON")
+    return number
 
 
 def with_id(body: bytes, request_id: RequestIdValue) -> bytes:
@@ -35,8 +70,13 @@ def encode_reply(reply: Message, request_id: RequestIdValue) -> bytes:
 
 
 def encode_error(error: ClientError, request_id: RequestIdValue = UNSET) -> bytes:
-    """Encode an error message; the contract's two fields come first."""
+    """Encode an error message; the contract's two fields come first.
+
+    A bad id is a wrong field, for which the contract has the words.
+    """
     fields: dict[str, Any] = {"type": "error", "message": error.message, **error.as_fields()}
+    if isinstance(error, InvalidId):
+        fields |= {"message": InvalidMessage.message, "detail": error.message}
     return with_id(encode(fields), request_id)
 
 

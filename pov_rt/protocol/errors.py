@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from enum import Enum
-from typing import Any
+from typing import Any, Self
 
 
 class ClientError(Exception):
@@ -49,6 +49,17 @@ class ClientError(Exception):
         fields.update(self.extra)
         return fields
 
+    def within(self, path: str) -> Self:
+        """Return the same error for who sent the value at fault at `path` of something larger.
+
+        A new object: a plugin may raise the same one again elsewhere.
+        """
+        moved = type(self).__new__(type(self), *self.args)
+        moved.__dict__.update(self.__dict__)
+        if self.field is not None:
+            moved.field = f"{path}.{self.field}"
+        return moved
+
 
 class InvalidMessage(ClientError):
     """The frame is not JSON, not an object, or has a missing or wrong field."""
@@ -73,6 +84,17 @@ class InvalidActivity(ClientError):
 
     code = "invalid_activity"
     message = "Invalid activity"
+
+
+class InvalidId(ClientError):
+    """An id is empty, too long or reserved, or has a character that no id may have.
+
+    The same at every door. Over the socket its message is `InvalidMessage`'s, as the contract has
+    it for every wrong field, and what is wrong is the `detail`.
+    """
+
+    code = "invalid_id"
+    message = "Invalid id"
 
 
 class TokenError(ClientError):
@@ -203,6 +225,7 @@ ERRORS: tuple[type[ClientError], ...] = (
     UnknownType,
     InvalidRequest,
     InvalidActivity,
+    InvalidId,
     TokenError,
     TokenExpired,
     TokenRevoked,

@@ -12,13 +12,15 @@ import msgspec
 def find_fault(kind: Any, value: Any) -> str | None:
     """Return the path of the first field of `value` that does not fit the type, or None if all do.
 
-    `value` is what JSON or TOML decodes to. Paths look like `data.povId` or `povIds[2]`; "" is the
+    Nor does half a character fit (a lone surrogate), anywhere. `value` is what JSON or TOML decodes
+    to. Paths look like `data.povId` or `povIds[2]`; "" is the
     value itself. The first fault in the order of the declaration wins; a key that a struct refuses
     to know comes before all.
     """
     try:
         msgspec.convert(value, kind, str_keys=True)
-    except (msgspec.ValidationError, RecursionError):
+        msgspec.json.encode(value)
+    except (msgspec.ValidationError, UnicodeEncodeError, RecursionError):
         return _inside(kind, value)
     return None
 

@@ -15,14 +15,13 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 import msgspec
-from msgspec import inspect as shape
 
 from pov_rt.config.settings import SettingsError
 from pov_rt.plugin.declare import HOOKS, HandlerSpec, Plugin, RouteSpec, Source, source_of
 from pov_rt.protocol.messages import CORE_PUSHES, Event, Message
 from pov_rt.protocol.topics import pov_topic, team_topic, user_topic
 from pov_rt.registry.discovery import Found, PluginError, discover
-from pov_rt.registry.pov_ids import FindIds, find_ids
+from pov_rt.registry.pov_ids import CheckIds, check_of
 from pov_rt.runtime.limits import Rate, parse_rate
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
@@ -42,7 +41,7 @@ class Handler:
     tag: str
     is_async: bool
     rate: Rate | None
-    find_povs: FindIds | None
+    check_ids: CheckIds | None
     replies: tuple[type[Message], ...]
 
 
@@ -177,7 +176,7 @@ def check_handler(plugin: Plugin[Any], spec: HandlerSpec) -> Handler:
     try:
         rate = parse_rate(spec.rate) if spec.rate is not None else None
         msgspec.json.Decoder(spec.message)
-        find_povs = find_ids(shape.type_info(spec.message))
+        check_ids = check_of(spec.message)
     except (ValueError, TypeError, RecursionError) as error:
         raise wrong(str(error)) from error
     replies = tuple(
@@ -190,7 +189,7 @@ def check_handler(plugin: Plugin[Any], spec: HandlerSpec) -> Handler:
     is_async = inspect.iscoroutinefunction(spec.function)
     if spec.pipelined and (spec.unordered or not is_async):
         raise wrong("only an `async` handler can be pipelined, and not an unordered one")
-    return Handler(plugin, spec, tag, is_async, rate, find_povs, replies)
+    return Handler(plugin, spec, tag, is_async, rate, check_ids, replies)
 
 
 def check_route(plugin: Plugin[Any], spec: RouteSpec) -> Route:

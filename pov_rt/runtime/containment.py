@@ -12,7 +12,8 @@ from itertools import takewhile
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from pov_rt.protocol.errors import HandlerTimeout
+from pov_rt.protocol.errors import HandlerTimeout, Internal
+from pov_rt.runtime.clock import Clock
 from pov_rt.runtime.eager import Begun
 
 log = logging.getLogger(__name__)
@@ -177,6 +178,24 @@ def _watch(deadline_s: float) -> _Watch:
     if found is None:
         found = watches[deadline_s] = _Watch(deadline_s)
     return found
+
+
+def internal(
+    clock: Clock,
+    logger: logging.Logger,
+    message: str,
+    *arguments: object,
+    error: BaseException | None,
+    **fields: object,
+) -> Internal:
+    """Log a failure, with its traceback, as a new incident; return what the caller is told of it.
+
+    `fields` go to the log alone.
+    """
+    incident = clock.new_id()[-12:]
+    extra = {"incident": incident, **fields}
+    logger.error(message, *arguments, exc_info=error, extra=extra)
+    return Internal(incident=incident)
 
 
 @contextmanager

@@ -24,7 +24,6 @@ from pov_rt.engine.base import Engine
 from pov_rt.engine.open import open_engine
 from pov_rt.plugin.interfaces import Fetch, Guarantee
 from pov_rt.protocol.errors import CloseCode, Unavailable
-from pov_rt.protocol.messages import Seen
 from pov_rt.protocol.topics import NODES
 from pov_rt.registry.build import Registry
 from pov_rt.runtime.clock import Clock, SystemClock
@@ -85,7 +84,6 @@ class Server:
                     settings.engine.max_age_s,
                 ),
                 mark_age_s=settings.engine.mark_age_s,
-                seen=Seen(),
             ),
         )
         # Plugins publish, and are asked about what is published: one of the two comes first.

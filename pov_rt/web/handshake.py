@@ -199,11 +199,9 @@ class SocketHandler(Handler, WebSocketHandler):
         given = [value for name, value in query if name == "device"]
         if not given:
             return "default"
-        if len(given) > 1 or not 1 <= len(given[0]) <= MAX_DEVICE_CHARS:
-            raise InvalidRequest(
-                f"device is one name of 1 to {MAX_DEVICE_CHARS} characters", field="device"
-            )
-        check_id(given[0], "device")
+        if len(given) > 1:
+            raise InvalidRequest("There is more than one device", field="device")
+        check_id(given[0], "device", longest=MAX_DEVICE_CHARS)
         return given[0]
 
 

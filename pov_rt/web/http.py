@@ -27,6 +27,7 @@ from pov_rt.protocol.errors import (
     Unavailable,
 )
 from pov_rt.runtime.clock import Clock
+from pov_rt.runtime.containment import internal
 from pov_rt.runtime.logs import Throttle
 from pov_rt.server.server import Server
 from pov_rt.web.hosts import Door, check_host, client_ip, one_header, origin_allowed
@@ -98,6 +99,8 @@ class Handler(RequestHandler):
     """What the client was told is wrong."""
     reason = ""
     """Why, for the log."""
+    failure: Internal | None = None
+    """What was our fault."""
 
     def initialize(self, server: Server, **more: Any) -> None:
         """Take the node, and what the route adds, from the routing table."""
@@ -209,7 +212,7 @@ class Handler(RequestHandler):
             self.set_status(status_code)
             self.refuse(_Other(status_code))
         else:
-            self.refuse(Internal(incident=getattr(self, "incident", "")))
+            self.refuse(self.failure or Internal())
 
     def log_exception(
         self,
@@ -220,13 +223,8 @@ class Handler(RequestHandler):
         """Log what is our fault, without the request's repr, which has the token in it."""
         if isinstance(value, ClientError | HTTPError):
             return
-        self.incident = self.server.clock.new_id()[-12:]
-        log.error(
-            "%s failed",
-            self._request_summary(),
-            exc_info=value,
-            extra={"incident": self.incident},
-        )
+        summary = self._request_summary()
+        self.failure = internal(self.server.clock, log, "%s failed", summary, error=value)
 
     def _methods(self) -> list[str]:
         if self.routes is not None:

@@ -19,6 +19,7 @@ from pov_rt.protocol.errors import (
     IdConflict,
     Internal,
     InvalidActivity,
+    InvalidId,
     TooLarge,
 )
 from pov_rt.protocol.messages import Activity, NewActivity
@@ -91,7 +92,7 @@ def test_a_batch_keeps_its_order_and_each_its_own_fate() -> None:
             Forbidden,
             Published,
             IdConflict,
-            InvalidActivity,
+            InvalidId,
             Published,
         ]
         first, again, other = (each for each in results if isinstance(each, Published))
@@ -129,9 +130,9 @@ def test_what_is_absent_comes_from_the_publisher() -> None:
         ({"action": "x" * 65}, "action", InvalidActivity),
         ({"action": ""}, "action", InvalidActivity),
         ({"type": "other"}, "type", InvalidActivity),
-        ({"user_id": "a\nb"}, "userId", InvalidActivity),
-        ({"user_id": "x" * 129}, "userId", InvalidActivity),
-        ({"pov_id": "\ud800"}, "povId", InvalidActivity),
+        ({"user_id": "a\nb"}, "userId", InvalidId),
+        ({"user_id": "x" * 129}, "userId", InvalidId),
+        ({"pov_id": "\ud800"}, "povId", InvalidId),
         ({"details": {"a": [1, {"b": 1e999}]}}, "details.a[1].b", InvalidActivity),
         ({"details": {"a": 2**53}}, "details.a", InvalidActivity),
         ({"details": {"a": "\udfff"}}, "details.a", InvalidActivity),

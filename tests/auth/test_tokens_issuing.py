@@ -9,7 +9,7 @@ from pov_rt.auth.grants import Grants
 from pov_rt.auth.keys import MAX_TOKEN_BYTES, Keyring
 from pov_rt.auth.tokens import SOCKET_AUDIENCE, Identity, Kind, Tokens
 from pov_rt.config.settings import AuthSettings, RoleSettings, SettingsError
-from pov_rt.protocol.errors import InvalidActivity, TokenError, TooLarge
+from pov_rt.protocol.errors import InvalidId, TokenError, TooLarge
 from pov_rt.runtime.clock import ManualClock
 from tests.auth.apps import ACCESS, ANY, NOW, SERVICE, SOCKET, Claims, app_token, outcome
 
@@ -53,11 +53,11 @@ def test_an_issued_token_holds_nothing_that_was_not_asked_for(tokens: Tokens) ->
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ({"user_id": ""}, InvalidActivity),
-        ({"user_id": "a\nb"}, InvalidActivity),
-        ({"povs": ["*"]}, InvalidActivity),
+        ({"user_id": ""}, InvalidId),
+        ({"user_id": "a\nb"}, InvalidId),
+        ({"povs": ["*"]}, InvalidId),
         ({"povs": "pov-1"}, ValueError),
-        ({"team_id": "*"}, InvalidActivity),
+        ({"team_id": "*"}, InvalidId),
         ({"ttl_s": 0}, ValueError),
         ({"ttl_s": -1}, ValueError),
         ({"ttl_s": float("nan")}, ValueError),

@@ -118,7 +118,7 @@ def test_tail_says_why_it_ends(tmp_path: Path) -> None:
         given = ["--url", served.url, "--data", data]
         refused = run(tmp_path, "tail", "a\nb", *given)
         assert refused.returncode == 1
-        assert re.search(r"refuses: .*U\+000A.* \(invalid_message povId\)", refused.stderr)
+        assert re.search(r"refuses: .*U\+000A.* \(invalid_id povId\)", refused.stderr)
         with start(tmp_path, "tail", "demo", *given) as tail:
             assert tail.stderr is not None
             assert tail.stderr.readline().startswith("following demo")

@@ -219,7 +219,7 @@ class TestPages:
         assert self.ask(server, "x") == (401, "token_invalid")
         token = server.token("ana")
         assert self.ask(server, token) == (426, "upgrade_required")
-        assert self.ask(server, token, "?device=") == (400, "invalid_request")
+        assert self.ask(server, token, "?device=") == (400, "invalid_id")
         server.connect("ana")
         assert self.ask(server, token) == (429, "limit_exceeded")
         server.web.server.draining = True

@@ -8,15 +8,21 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from pov_rt.activities.publishing import Published, may_publish, publisher_of
+from pov_rt.activities.publishing import Published, publisher_of
 from pov_rt.auth.tokens import Identity
 from pov_rt.delivery.entries import ActivityEncoder
 from pov_rt.dispatch.host import MAX_HISTORY
-from pov_rt.dispatch.request import fault_of
+from pov_rt.dispatch.request import fault_of, read_number
 from pov_rt.protocol.bodies import BatchAnswer, PageState, Place, PublishedActivity
 from pov_rt.protocol.encoding import DECODE_ERRORS, encode
-from pov_rt.protocol.errors import ClientError, Forbidden, InvalidActivity, InvalidRequest, TooLarge
-from pov_rt.protocol.messages import NewActivity, check_id
+from pov_rt.protocol.errors import (
+    ClientError,
+    InvalidActivity,
+    InvalidId,
+    InvalidRequest,
+    TooLarge,
+)
+from pov_rt.protocol.messages import MAX_SAFE_INTEGER, NewActivity
 from pov_rt.protocol.topics import pov_topic
 from pov_rt.web.http import API_KINDS, SERVICE, Handler, parse_query
 
@@ -31,7 +37,7 @@ def read_activity(raw: bytes | msgspec.Raw, identity: Identity) -> NewActivity |
     """Decode one activity of a publisher, or say what is wrong with it."""
     try:
         activity = _decode_one(raw)
-        may_publish(identity, activity)
+        identity.grants.require_pov(activity.pov_id)
     except ClientError as error:
         return error
     except DECODE_ERRORS:
@@ -40,11 +46,9 @@ def read_activity(raw: bytes | msgspec.Raw, identity: Identity) -> NewActivity |
 
 
 def _diagnose(raw: bytes | msgspec.Raw) -> ClientError:
-    try:
-        value = msgspec.json.decode(raw)
-    except DECODE_ERRORS:
-        return InvalidActivity("This is not JSON")
-    fault = fault_of(PublishedActivity, value)
+    fault = fault_of(PublishedActivity, raw)
+    if isinstance(fault, InvalidId):
+        return fault
     return InvalidActivity(fault.message, field=fault.field)
 
 
@@ -69,8 +73,7 @@ class ActivitiesHandler(Handler):
     async def post(self) -> None:
         """Publish one activity (201, or 200 if it was there already) or a batch (200, results)."""
         identity = self.authenticate(SERVICE)
-        if not identity.grants.may("publish"):
-            raise Forbidden("The token does not grant 'publish'")
+        identity.grants.require("publish")
         limits = self.server.settings.limits
         body = self.request.body
         if self.request.headers.get("Content-Encoding", "identity") != "identity":
@@ -118,17 +121,16 @@ class HistoryHandler(Handler):
     async def get(self, pov_id: str) -> None:
         """Answer a page with the log's state."""
         identity = self.authenticate(API_KINDS)
-        check_id(pov_id, "povId")
-        if not identity.grants.may("subscribe") or not identity.grants.sees(pov_id):
-            raise Forbidden("The token does not cover this PoV", field="povId")
+        identity.grants.require("subscribe")
+        identity.grants.require_pov(pov_id)
         query = dict(parse_query(self.request.query))
         if unknown := sorted(set(query) - {"after", "before", "limit"}):
             raise InvalidRequest(f"There is no parameter '{unknown[0]}'", field=unknown[0])
         if "after" in query and "before" in query:
             raise InvalidRequest("Send after or before, not both", field="before")
-        limit = _number(query, "limit", 100, 1, MAX_HISTORY)
-        start = _number(query, "before" if "before" in query else "after", 0, 0, 2**53 - 1)
+        limit = read_number(query, "limit", 100, 1, MAX_HISTORY)
         reverse = "before" in query
+        start = read_number(query, "before" if reverse else "after", 0, 0, MAX_SAFE_INTEGER)
         page = await self.server.engine.log.read(pov_topic(pov_id), start, limit, reverse=reverse)
         encoder = ActivityEncoder()
         items: list[bytes] = []
@@ -147,12 +149,3 @@ class HistoryHandler(Handler):
             next=UNSET if following is None else following,
         )
         self.answer_bytes(b'%b,"activities":[%b]}' % (encode(head)[:-1], b",".join(items)))
-
-
-def _number(query: dict[str, str], name: str, default: int, least: int, most: int) -> int:
-    text = query.get(name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit() or not least <= int(text[:20]) <= most:
-        raise InvalidRequest(f"{name} must be a number from {least} to {most}", field=name)
-    return int(text)

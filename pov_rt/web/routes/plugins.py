@@ -7,7 +7,7 @@ import re
 import msgspec
 
 from pov_rt.dispatch.request import PluginRequest
-from pov_rt.protocol.errors import Forbidden, MethodNotAllowed, NotFound
+from pov_rt.protocol.errors import MethodNotAllowed, NotFound
 from pov_rt.protocol.messages import check_id
 from pov_rt.registry.build import Registry, Route
 from pov_rt.runtime import containment
@@ -36,13 +36,11 @@ class PluginHandler(Handler):
         if route is None:
             raise MethodNotAllowed
         identity = self.authenticate(SERVICE if route.spec.service else API_KINDS)
-        if not identity.grants.may(route.spec.grant):
-            raise Forbidden(f"The token does not grant '{route.spec.grant}'")
-        pov_id = path.get("pov_id")
-        if pov_id is not None:
-            check_id(pov_id, "povId")
-            if not identity.grants.sees(pov_id):
-                raise Forbidden("The token does not cover this PoV", field="povId")
+        identity.grants.require(route.spec.grant)
+        if "pov_id" in path:
+            identity.grants.require_pov(path["pov_id"])
+        if "user_id" in path:
+            check_id(path["user_id"], "userId")
         host = self.server.hooks.hosts.get(route.plugin.name)
         if host is None:
             raise NotFound
