@@ -45,11 +45,11 @@ class PluginRequest:
     def body(self, kind: type[S]) -> S:
         return decode_body(self._content, kind)
 
-    def check_pov(self, pov_id: str | None) -> None:
+    def check_pov(self, pov_id: str | None, field: str = "povId") -> None:
         if pov_id is None:
-            self.user.grants.require_every_pov()
+            self.user.grants.require_every_pov(field)
         else:
-            self.user.grants.require_pov(pov_id)
+            self.user.grants.require_pov(pov_id, field)
 
     def number(self, name: str, default: int, least: int, most: int) -> int:
         return read_number(self.query, name, default, least, most)

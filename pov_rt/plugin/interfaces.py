@@ -413,8 +413,8 @@ class Request(Protocol[S_co]):
         Raises `InvalidRequest` with its name as the field.
         """
 
-    def check_pov(self, pov_id: str | None) -> None:
-        """Raise `Forbidden` unless the token covers a PoV that the body names.
+    def check_pov(self, pov_id: str | None, field: str = "povId") -> None:
+        """Raise `Forbidden` unless the token covers a PoV that the body names, in this field.
 
         Without one it must cover every PoV. A `{pov_id}` in the path is checked already.
         """

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import json
 
-from pov_rt.protocol.encoding import http_error
-from pov_rt.protocol.errors import ERRORS, CloseCode, RateLimited, Rejected
+from pov_rt.protocol.encoding import encode_error, http_error
+from pov_rt.protocol.errors import (
+    ERRORS,
+    ClientError,
+    CloseCode,
+    Forbidden,
+    InvalidId,
+    RateLimited,
+    Rejected,
+)
 
 
 def test_a_wait_is_rounded_up_so_that_nobody_comes_back_too_early() -> None:
@@ -44,3 +52,24 @@ def test_every_error_is_an_http_error_of_the_right_kind() -> None:
         assert error.message[0].isupper()
     mine = {error.code for error in ERRORS if error.status < 500}
     assert {"unavailable", "timeout", "internal"}.isdisjoint(mine), "those are not the client's"
+
+
+def test_an_error_within_something_larger_has_a_longer_path_and_is_another_object() -> None:
+    closed = Rejected("poll_closed", "The poll is closed", field="details.poll", poll=7)
+    moved = closed.within("data")
+    assert moved.as_fields() == {"code": "poll_closed", "field": "data.details.poll", "poll": 7}
+    assert (type(moved), moved.message, str(moved)) == (Rejected, closed.message, str(closed))
+    assert closed.field == "details.poll"
+    assert Forbidden().within("data").field is None
+    assert isinstance(moved, ClientError)
+
+
+def test_a_bad_id_has_the_words_of_the_contract_over_a_socket_alone() -> None:
+    bad = InvalidId("povId may not contain U+0007", field="povId")
+    assert encode_error(bad) == (
+        b'{"type":"error","message":"Invalid message format","code":"invalid_id","field":"povId",'
+        b'"detail":"povId may not contain U+0007"}'
+    )
+    assert http_error(bad) == (
+        b'{"error":{"code":"invalid_id","message":"povId may not contain U+0007","field":"povId"}}'
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pov_rt.protocol.errors import InvalidActivity
+from pov_rt.protocol.errors import InvalidId
 from pov_rt.protocol.messages import Seen, check_id
 
 
@@ -28,7 +28,7 @@ def test_any_script_makes_a_good_id(text: str) -> None:
     ],
 )
 def test_what_breaks_lines_or_encoders_is_refused_by_name(text: str, words: str) -> None:
-    with pytest.raises(InvalidActivity, match=f"^povId .*{words}") as raised:
+    with pytest.raises(InvalidId, match=f"^povId .*{words}") as raised:
         check_id(text, "povId")
     assert raised.value.field == "povId"
 
@@ -43,7 +43,7 @@ def test_a_good_text_is_looked_at_once_and_a_bad_one_each_time() -> None:
     seen = Seen(check, capacity=2)
     for _ in range(3):
         seen.check("good", "povId")
-        with pytest.raises(InvalidActivity):
+        with pytest.raises(InvalidId):
             seen.check("*", "povId")
     assert looked == ["good", "*", "*", "*"]
     for n in range(10):

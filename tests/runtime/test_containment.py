@@ -11,7 +11,8 @@ import pytest
 
 from pov_rt.protocol.errors import HandlerTimeout, Rejected
 from pov_rt.runtime import containment
-from pov_rt.runtime.containment import PluginExit, call, contain, end, logged
+from pov_rt.runtime.clock import SystemClock
+from pov_rt.runtime.containment import PluginExit, call, contain, end, internal, logged
 
 log = logging.getLogger("tests.containment")
 
@@ -159,3 +160,20 @@ def test_tasks_are_ended_and_one_that_refuses_is_waited_for_no_longer(
         await bad
 
     asyncio.run(work())
+
+
+def test_an_incident_is_in_the_log_and_its_number_in_the_answer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    error, clock, log = KeyError("x"), SystemClock(), logging.getLogger("tests.containment")
+    told = [
+        internal(clock, log, "%s failed", "it", error=error, plugin="poll").as_fields()
+        for _ in range(2)
+    ]
+    incidents = [record.__dict__["incident"] for record in caplog.records]
+    assert told == [{"code": "internal", "incident": incident} for incident in incidents]
+    assert len({*incidents}) == 2
+    for record in caplog.records:
+        assert (record.getMessage(), record.__dict__["plugin"]) == ("it failed", "poll")
+        assert record.exc_info is not None
+        assert record.exc_info[1] is error

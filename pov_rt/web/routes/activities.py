@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from pov_rt.delivery.entries import ActivityEncoder
 from pov_rt.dispatch.host import MAX_HISTORY
 from pov_rt.dispatch.request import fault_of, read_number
 from pov_rt.protocol.bodies import BatchAnswer, PageState, Place, PublishedActivity
-from pov_rt.protocol.encoding import DECODE_ERRORS, encode
+from pov_rt.protocol.encoding import DECODE_ERRORS, decode_anyway, encode
 from pov_rt.protocol.errors import (
     ClientError,
     InvalidActivity,
@@ -64,7 +65,13 @@ def split_batch(body: bytes, *, lines: bool) -> Sequence[bytes | msgspec.Raw] | 
     try:
         return _split(body)
     except DECODE_ERRORS as error:
-        raise InvalidRequest("The body is not a JSON array") from error
+        refusal = InvalidRequest("The body is not a JSON array")
+        try:
+            items = decode_anyway(body)
+        except DECODE_ERRORS:
+            raise refusal from error
+        # Half a character in one of them, which must not refuse the others.
+        return [json.dumps(item).encode() for item in items]
 
 
 class ActivitiesHandler(Handler):
