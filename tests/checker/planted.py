@@ -9,17 +9,19 @@ import sys
 import time
 from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 from pov_rt.cli.main import main
 from pov_rt.delivery.hub import Hub
 from pov_rt.delivery.topic import Pending, Topic
-from pov_rt.engine.sqlite.writer import Job, Writer
+from pov_rt.engine.sqlite.jobs import Job
+from pov_rt.engine.sqlite.writer import Writer
 
 
 def acknowledge_early(seconds: float) -> None:
     """Acknowledge, and commit so much later."""
 
-    def commit(writer: Writer, group: Sequence[Job]) -> None:
+    def commit(writer: Writer, group: Sequence[Job[Any]]) -> None:
         writer._connection.execute("BEGIN IMMEDIATE")
         results = writer._store.apply(group)
         writer._loop.call_soon_threadsafe(writer._deliver, group, results)

@@ -9,112 +9,29 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar, cast
 
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Appended, Conflict, Entry, Follower, NewEntry, Page, Top
 from pov_rt.engine.memory import MemoryLeases, MemorySignals
-from pov_rt.engine.sqlite import state
-from pov_rt.engine.sqlite.log import LogStore, Outcome
+from pov_rt.engine.sqlite.jobs import Append, Change, Operation, Outcome, ResultT
+from pov_rt.engine.sqlite.log import LogStore
 from pov_rt.engine.sqlite.pages import read_page
 from pov_rt.engine.sqlite.schema import (
     FileLock,
-    begin,
     explain,
     open_reader,
     open_writer,
     read_epoch,
 )
-from pov_rt.engine.sqlite.state import Operation, SqliteMarks, SqliteSets
-from pov_rt.engine.sqlite.writer import Job, Writer
+from pov_rt.engine.sqlite.state import SqliteMarks, SqliteSets
+from pov_rt.engine.sqlite.writer import Writer
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.clock import Clock
 
-T = TypeVar("T")
-
 READERS = 2
-ENTRY_BYTES = 400
-"""What an entry that waits costs beside its body: names, and the objects around them."""
-
-
-class _Append:
-    """A batch to append."""
-
-    def __init__(
-        self, batch: Sequence[NewEntry], tell: Callable[[Sequence[NewEntry], Outcome], None]
-    ) -> None:
-        self.batch = batch
-        self.future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self.size = sum(len(new.body) for new in batch) + ENTRY_BYTES * len(batch)
-        self._tell = tell
-
-    def finish(self, result: Outcome) -> None:
-        self._tell(self.batch, result)
-
-
-class _Operation:
-    """Anything else to write."""
-
-    def __init__(self, operation: Operation[Any]) -> None:
-        self.operation = operation
-        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.size = ENTRY_BYTES
-
-    def finish(self, result: Any) -> None:
-        """Take note of nothing."""
-
-
-class _Store:
-    """Writes a group of jobs; used by the writer's thread only."""
-
-    def __init__(
-        self, connection: sqlite3.Connection, log: LogStore, settings: EngineSettings, clock: Clock
-    ) -> None:
-        self._connection = connection
-        self._log = log
-        self._settings = settings
-        self._clock = clock
-
-    def apply(self, jobs: Sequence[Job]) -> list[Any]:
-        appends = [job for job in jobs if isinstance(job, _Append)]
-        if len(appends) < len(jobs):
-            begin(self._connection)
-        appended = iter(self._log.append([job.batch for job in appends]) if appends else ())
-        return [
-            next(appended) if isinstance(job, _Append) else self._run(cast(_Operation, job))
-            for job in jobs
-        ]
-
-    def forget(self) -> None:
-        self._log.forget()
-
-    @property
-    def is_untidy(self) -> bool:
-        return self._log.is_untidy
-
-    @property
-    def is_behind(self) -> bool:
-        return self._log.is_behind
-
-    def trim(self) -> float:
-        return self._log.trim()
-
-    def tidy(self) -> float:
-        pages = self._log.tidy()
-        state.tidy(self._connection, self._clock.time(), self._settings.mark_age_s)
-        return pages
-
-    def copy(self) -> None:
-        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-
-    def _run(self, job: _Operation) -> Any:
-        try:
-            return job.operation(self._connection)
-        except (Unavailable, UnicodeError) as error:
-            return error  # its caller's alone
 
 
 class _Known:
@@ -139,7 +56,7 @@ class SqliteLog:
 
     async def append(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:
         """Append a batch; see `base.Log`."""
-        outcome: Outcome = await self._engine.writer.write(_Append(batch, self._tell))
+        outcome = await self._engine.writer.write(Append(batch, self._tell))
         if outcome.error is not None:
             raise outcome.error
         return outcome.results
@@ -250,7 +167,7 @@ class SqliteEngine:
             connection = open_writer(self.path)
             self._connections.append(connection)
             self.epoch = read_epoch(connection)
-            log = LogStore(connection, self.settings, self.clock, self.epoch)
+            store = LogStore(connection, self.settings, self.clock, self.epoch)
         except sqlite3.Error as error:
             await self.close()
             raise Unavailable(explain(error, self.path)) from error
@@ -261,7 +178,7 @@ class SqliteEngine:
         self._readers = ThreadPoolExecutor(READERS, "sqlite-reader")
         self.writer = Writer(
             connection,
-            _Store(connection, log, self.settings, self.clock),
+            store,
             self.path,
             asyncio.get_running_loop(),
             self.settings.backlog_bytes,
@@ -296,12 +213,11 @@ class SqliteEngine:
         """Return what keeps the database from being written, None if nothing does."""
         return self.writer.fault if self._readers is not None else None
 
-    async def write(self, operation: Operation[T]) -> T:
+    async def write(self, operation: Operation[ResultT]) -> ResultT:
         """Run an operation in the writer's transaction."""
-        result: T = await self.writer.write(_Operation(operation))
-        return result
+        return await self.writer.write(Change(operation))
 
-    async def read(self, operation: Operation[T]) -> T:
+    async def read(self, operation: Operation[ResultT]) -> ResultT:
         """Run an operation on a reader's connection. Raises `Unavailable`."""
         if self._readers is None:
             raise Unavailable("The log is closed")
@@ -309,7 +225,7 @@ class SqliteEngine:
             self._readers, self._read, operation
         )
 
-    def _read(self, operation: Operation[T]) -> T:
+    def _read(self, operation: Operation[ResultT]) -> ResultT:
         try:
             connection: sqlite3.Connection | None = getattr(self._thread_local, "connection", None)
             if connection is None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any
 
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Appended, Conflict, NewEntry
+from pov_rt.engine.sqlite.jobs import Append, Change, Job, Outcome
 from pov_rt.engine.sqlite.packing import DROP_KEYS, FIND_KEYS, INSERT, Rows
 from pov_rt.engine.sqlite.retention import FUTURE_S, Key, Retention
 from pov_rt.engine.sqlite.schema import begin, commit
+from pov_rt.engine.sqlite.state import tidy_state
 from pov_rt.engine.sqlite.tails import Tail, Tails
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.clock import Clock
@@ -20,20 +22,8 @@ TIDY_APPENDED, TIDY_BYTES = 2000, 1024 * 1024
 """After so many entries, or bytes of them, it is looked for what has become too old."""
 
 
-class Outcome(NamedTuple):
-    """What became of a batch: of its entries, or of those before the one that `error` stopped.
-
-    `feed` has each entry's offset in its feed (0: it is in none), `at` is when all were appended.
-    """
-
-    results: list[Appended | Conflict]
-    feed: list[int]
-    at: float
-    error: Unavailable | None = None
-
-
 class LogStore:
-    """Appends to the logs and removes what is old. Used by the writer's thread only."""
+    """Writes jobs, and removes what is old. Used by the writer's thread only."""
 
     def __init__(
         self, connection: sqlite3.Connection, settings: EngineSettings, clock: Clock, epoch: str
@@ -48,6 +38,20 @@ class LogStore:
         self._last_at = 0.0
         self._appended = 0
         self._appended_bytes = 0
+
+    def apply(self, jobs: Sequence[Job[Any]]) -> list[Any]:
+        """Write a group in one transaction; return each job's result, or what refused it.
+
+        The transaction may be left open; nothing is acknowledged before it is committed.
+        """
+        batches = [job.batch for job in jobs if isinstance(job, Append)]
+        if len(batches) < len(jobs):
+            begin(self._connection)
+        outcomes = iter(self.append(batches))
+        return [
+            job.apply(self._connection) if isinstance(job, Change) else next(outcomes)
+            for job in jobs
+        ]
 
     def append(self, batches: Sequence[Sequence[NewEntry]]) -> list[Outcome]:
         """Append batches; return what became of each.
@@ -89,7 +93,7 @@ class LogStore:
         return self._tails.use(name)
 
     def forget(self) -> None:
-        """Forget what is remembered of the database."""
+        """Forget what is remembered of the database: a transaction was rolled back."""
         self._tails.forget()
         self._retention.forget()
 
@@ -105,7 +109,7 @@ class LogStore:
         return self._retention.is_behind
 
     def tidy(self) -> float:
-        """Remove some of what is too old or too much.
+        """Remove some of what is too old or too much, in a transaction of its own.
 
         Return how many pages that adds to the write-ahead log, more or less.
         """
@@ -116,6 +120,7 @@ class LogStore:
         retention.survey()
         pages = retention.drop_aged(appended, size) + retention.drop_surplus(size)
         pages += retention.drop_keys(appended)
+        tidy_state(self._connection, self._clock.time(), self._settings.mark_age_s)
         commit(self._connection)
         return pages
 
@@ -125,6 +130,10 @@ class LogStore:
         pages = self._retention.drop_surplus(self._appended_bytes)
         commit(self._connection)
         return pages
+
+    def copy(self) -> None:
+        """Copy the write-ahead log into the database, as far as nobody reads what is in it."""
+        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
 class Plan:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Mapping
+from typing import Protocol
 
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Position
+from pov_rt.engine.sqlite.jobs import Operation, ResultT
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.clock import Clock
-
-T = TypeVar("T")
-Operation = Callable[[sqlite3.Connection], T]
 
 TIDY_ROWS = 500
 
@@ -20,10 +18,10 @@ TIDY_ROWS = 500
 class Database(Protocol):
     """How the parts of the engine get at the database."""
 
-    def write(self, operation: Operation[T]) -> Awaitable[T]:
+    def write(self, operation: Operation[ResultT]) -> Awaitable[ResultT]:
         """Run an operation in the writer's transaction; its result comes when it is on disk."""
 
-    def read(self, operation: Operation[T]) -> Awaitable[T]:
+    def read(self, operation: Operation[ResultT]) -> Awaitable[ResultT]:
         """Run an operation on a reader's connection."""
 
 
@@ -160,7 +158,7 @@ class SqliteSets:
         return await self._database.read(operation)
 
 
-def tidy(connection: sqlite3.Connection, now: float, mark_age_s: float) -> None:
+def tidy_state(connection: sqlite3.Connection, now: float, mark_age_s: float) -> None:
     """Remove some expired members, and marks that nobody has used for long."""
     connection.execute(
         'DELETE FROM members WHERE ("set", member) IN '

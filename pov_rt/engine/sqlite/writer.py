@@ -16,8 +16,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from pov_rt.engine.sqlite.jobs import Job, ResultT
+from pov_rt.engine.sqlite.log import LogStore
 from pov_rt.engine.sqlite.schema import begin, commit, explain
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.logs import Throttle
@@ -44,50 +46,6 @@ COMMIT_PAGES, PAGE_BYTES = 8, 1024
 jobs. Every activity changes three tables, one of them twice: its key, its body, its two places."""
 
 
-class Job(Protocol):
-    """Something to be written. `future` is the loop's."""
-
-    future: asyncio.Future[Any]
-    size: int
-    """Bytes that it holds in memory while it waits."""
-
-    def finish(self, result: Any) -> None:
-        """Take over the result on the loop, before the future is done."""
-
-
-class Store(Protocol):
-    """What knows how to write jobs; called by the writer's thread only."""
-
-    def apply(self, jobs: Sequence[Job]) -> list[Any]:
-        """Write all, in one transaction; return each one's result, or the error it raises.
-
-        The transaction may be left open; nothing is acknowledged before it is committed.
-        """
-
-    def forget(self) -> None:
-        """Forget what is remembered of the database: the transaction was rolled back."""
-
-    @property
-    def is_untidy(self) -> bool:
-        """Whether it is time to tidy, for what was written or was found."""
-
-    def tidy(self) -> float:
-        """Remove some of what is too old, in transactions of its own.
-
-        Return how many pages that adds to the write-ahead log, more or less.
-        """
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether it is time to trim."""
-
-    def trim(self) -> float:
-        """Remove some of what is too much, in a transaction of its own; return what `tidy` does."""
-
-    def copy(self) -> None:
-        """Copy the write-ahead log into the database, as far as nobody reads what is in it."""
-
-
 class Writer:
     """The writer's thread with its queue. Owner: the engine, which closes it.
 
@@ -97,7 +55,7 @@ class Writer:
     def __init__(
         self,
         connection: sqlite3.Connection,
-        store: Store,
+        store: LogStore,
         path: Path,
         loop: asyncio.AbstractEventLoop,
         backlog_bytes: int,
@@ -113,15 +71,15 @@ class Writer:
         self._pages = 0.0
         self._tidied_at = 0.0
         self._chores = deque((self._copy, self._tidy, self._trim))
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._fresh: list[Job] = []
+        self._queue: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
+        self._fresh: list[Job[Any]] = []
         self._closed = False
         self._complaint = Throttle(log, per_s=0.1)
         self._relief = Throttle(log, per_s=0.1)
         self._thread = threading.Thread(target=self._work, name="sqlite-writer", daemon=True)
         self._thread.start()
 
-    async def write(self, job: Job) -> Any:
+    async def write(self, job: Job[ResultT]) -> ResultT:
         """Have a job written; return its result when that is on disk.
 
         Raises `Unavailable` when it cannot be written, or when too much waits already.
@@ -207,9 +165,9 @@ class Writer:
         self._attempt(self._store.trim)
         return True
 
-    def _take(self, wait_s: float) -> tuple[list[Job], bool]:
+    def _take(self, wait_s: float) -> tuple[list[Job[Any]], bool]:
         """Return what waits, up to a group's bounds, and whether that was the last."""
-        group: list[Job] = []
+        group: list[Job[Any]] = []
         size = 0
         try:
             job = self._queue.get(timeout=wait_s)
@@ -223,7 +181,7 @@ class Writer:
             return group, False
         return group, True
 
-    def _commit(self, group: Sequence[Job]) -> None:
+    def _commit(self, group: Sequence[Job[Any]]) -> None:
         try:
             results = self._store.apply(group)
             commit(self._connection)
@@ -295,7 +253,7 @@ class Writer:
 
     # The loop:
 
-    def _deliver(self, group: Sequence[Job], results: Sequence[Any]) -> None:
+    def _deliver(self, group: Sequence[Job[Any]], results: Sequence[Any]) -> None:
         said: list[Any] = []
         for job, result in zip(group, results, strict=True):
             self._waiting_bytes -= job.size

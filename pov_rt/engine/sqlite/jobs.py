@@ -1,0 +1,70 @@
+"""What the writer is given: batches to append, and any other operation on the database."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+from pov_rt.engine.base import Appended, Conflict, NewEntry
+from pov_rt.protocol.errors import Unavailable
+
+ResultT = TypeVar("ResultT")
+Operation = Callable[[sqlite3.Connection], ResultT]
+
+ENTRY_BYTES = 400
+"""What an entry that waits costs beside its body: names, and the objects around them."""
+
+
+class Outcome(NamedTuple):
+    """What became of a batch: of its entries, or of those before the one that `error` stopped.
+
+    `feed` has each entry's offset in its feed (0: it is in none), `at` is when all were appended.
+    """
+
+    results: list[Appended | Conflict]
+    feed: list[int]
+    at: float
+    error: Unavailable | None = None
+
+
+class Job(Generic[ResultT]):
+    """Something to be written. `size` is how many bytes it holds in memory while it waits."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
+
+    def finish(self, result: ResultT) -> None:
+        """Take over the result on the loop, before the future is done."""
+
+
+class Append(Job[Outcome]):
+    """A batch to append."""
+
+    def __init__(
+        self, batch: Sequence[NewEntry], tell: Callable[[Sequence[NewEntry], Outcome], None]
+    ) -> None:
+        super().__init__(sum(len(new.body) for new in batch) + ENTRY_BYTES * len(batch))
+        self.batch = batch
+        self._tell = tell
+
+    def finish(self, result: Outcome) -> None:
+        """Tell what is on disk now."""
+        self._tell(self.batch, result)
+
+
+class Change(Job[ResultT]):
+    """Any other operation. A refusal that it raises is its caller's alone."""
+
+    def __init__(self, operation: Operation[ResultT]) -> None:
+        super().__init__(ENTRY_BYTES)
+        self._operation = operation
+
+    def apply(self, connection: sqlite3.Connection) -> ResultT | Exception:
+        """Run the operation in the open transaction; return its result or its refusal."""
+        try:
+            return self._operation(connection)
+        except (Unavailable, UnicodeError) as error:
+            return error
