@@ -304,18 +304,25 @@ class MemoryLeases:
         return lease
 
 
+class _Member(NamedTuple):
+    """A set's member."""
+
+    body: bytes
+    expires_at: float | None
+
+
 class MemorySets:
     """Sets with expiry in memory; see `base.Sets`."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._sets: dict[str, dict[str, tuple[bytes, float | None]]] = {}
+        self._sets: dict[str, dict[str, _Member]] = {}
 
     async def add(
         self, name: str, member: str, body: bytes = b"", expires_at: float | None = None
     ) -> None:
         """Add or replace a member."""
-        self._sets.setdefault(name, {})[member] = (body, expires_at)
+        self._sets.setdefault(name, {})[member] = _Member(body, expires_at)
 
     async def remove(self, name: str, member: str) -> bool:
         """Remove a member."""
@@ -333,14 +340,14 @@ class MemorySets:
     async def members(self, name: str) -> Mapping[str, bytes]:
         """Return the members that have not expired."""
         self._drop_expired(name)
-        return {member: body for member, (body, _) in self._sets.get(name, {}).items()}
+        return {member: found.body for member, found in self._sets.get(name, {}).items()}
 
     def _drop_expired(self, name: str) -> None:
         now = self._clock.time()
         kept = {
-            member: value
-            for member, value in self._sets.get(name, {}).items()
-            if value[1] is None or value[1] > now
+            member: found
+            for member, found in self._sets.get(name, {}).items()
+            if found.expires_at is None or found.expires_at > now
         }
         if kept:
             self._sets[name] = kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic
+from typing import Any, Generic, NamedTuple
 
 import msgspec
 from typing_extensions import TypeVar
@@ -91,17 +91,31 @@ class ListenerSpec:
     source: Source
 
 
-HOOKS: Mapping[str, tuple[int, bool]] = {
-    "connected": (1, False),
-    "disconnected": (1, False),
-    "subscribed": (2, False),
-    "unsubscribed": (2, False),
-    "published": (3, False),
-    "expired": (3, False),
-    "before_publish": (2, True),
-    "before_subscribe": (2, True),
+class HookSpec(NamedTuple):
+    """A hook's function, as declared; `name` is one of `HOOKS`."""
+
+    name: str
+    function: Callable[..., Any]
+    source: Source
+
+
+class HookRule(NamedTuple):
+    """How many arguments a hook's function takes, and whether it may be `async`."""
+
+    arguments: int
+    may_be_async: bool = False
+
+
+HOOKS: Mapping[str, HookRule] = {
+    "connected": HookRule(1),
+    "disconnected": HookRule(1),
+    "subscribed": HookRule(2),
+    "unsubscribed": HookRule(2),
+    "published": HookRule(3),
+    "expired": HookRule(3),
+    "before_publish": HookRule(2, may_be_async=True),
+    "before_subscribe": HookRule(2, may_be_async=True),
 }
-"""Each hook's number of arguments and whether it may be `async`."""
 
 
 class OnMessage(Generic[M, S]):
@@ -145,9 +159,7 @@ class Plugin(Generic[S]):
     pushes: Sequence[type[Message]] = ()
     announces: Sequence[type[Event]] = ()
     handlers: list[HandlerSpec] = field(default_factory=list, init=False, repr=False)
-    hooks: list[tuple[str, Callable[..., Any], Source]] = field(
-        default_factory=list, init=False, repr=False
-    )
+    hooks: list[HookSpec] = field(default_factory=list, init=False, repr=False)
     listeners: list[ListenerSpec] = field(default_factory=list, init=False, repr=False)
     timers: list[TimerSpec] = field(default_factory=list, init=False, repr=False)
     routes: list[RouteSpec] = field(default_factory=list, init=False, repr=False)
@@ -283,5 +295,5 @@ class Plugin(Generic[S]):
         return OnRequest(register)
 
     def _hook(self, name: str, function: F) -> F:
-        self.hooks.append((name, function, source_of(function)))
+        self.hooks.append(HookSpec(name, function, source_of(function)))
         return function

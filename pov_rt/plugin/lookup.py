@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pov_rt.plugin.interfaces import Host
 from pov_rt.protocol.errors import Unavailable
@@ -14,6 +14,13 @@ A = TypeVar("A")
 
 WAIT_S = 4.0
 """How long an answer may take, with the wait for other questions; handlers have 5 s."""
+
+
+class _Known(NamedTuple, Generic[A]):
+    """An answer, and until when (`Clock.monotonic`) it is remembered."""
+
+    answer: A
+    until: float
 
 
 class Lookup(Generic[Q, A]):
@@ -37,7 +44,7 @@ class Lookup(Generic[Q, A]):
         self._ask = ask
         self._ttl_s = ttl_s
         self._capacity = capacity
-        self._answers: dict[Q, tuple[A, float]] = {}
+        self._answers: dict[Q, _Known[A]] = {}
         self._asking: dict[Q, asyncio.Task[A]] = {}
         self._slots = asyncio.Semaphore(at_once)
 
@@ -47,8 +54,8 @@ class Lookup(Generic[Q, A]):
         Raises what `ask` does, and `Unavailable` after 4 s.
         """
         known = self._answers.get(question)
-        if known is not None and self._clock.monotonic() < known[1]:
-            return known[0]
+        if known is not None and self._clock.monotonic() < known.until:
+            return known.answer
         task = self._asking.get(question)
         if task is None:
             task = self._asking[question] = asyncio.create_task(self._find(question))
@@ -75,7 +82,7 @@ class Lookup(Generic[Q, A]):
         self._answers.pop(question, None)
         if len(self._answers) >= self._capacity:
             del self._answers[next(iter(self._answers))]
-        self._answers[question] = (answer, self._clock.monotonic() + self._ttl_s)
+        self._answers[question] = _Known(answer, self._clock.monotonic() + self._ttl_s)
         return answer
 
     @staticmethod

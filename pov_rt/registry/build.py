@@ -72,8 +72,9 @@ class Registry:
     @property
     def asks_before_publish(self) -> bool:
         """Whether a plugin changes or refuses what is published, for which it may wait."""
-        hooks = (name for found in self.found for name, _, _ in found.plugin.hooks)
-        return "before_publish" in hooks
+        return any(
+            hook.name == "before_publish" for found in self.found for hook in found.plugin.hooks
+        )
 
     @property
     def tags(self) -> frozenset[str]:
@@ -218,11 +219,11 @@ def check_hooks(plugin: Plugin[Any]) -> None:
         if len(plugin.lifespans) > 1:
             raise wrong("a plugin has only one")
         _check_arguments(lifespan, ("host",), wrong)
-    for name, function, source in plugin.hooks:
-        wrong = _blame(source, f"@plugin.{name}")
-        arguments, may_be_async = HOOKS[name]
-        _check_arguments(function, ("_",) * arguments, wrong)
-        if inspect.iscoroutinefunction(function) and not may_be_async:
+    for hook in plugin.hooks:
+        wrong = _blame(hook.source, f"@plugin.{hook.name}")
+        rule = HOOKS[hook.name]
+        _check_arguments(hook.function, ("_",) * rule.arguments, wrong)
+        if inspect.iscoroutinefunction(hook.function) and not rule.may_be_async:
             raise wrong("must be a plain function; it is called for every connection at once")
     for timer in plugin.timers:
         wrong = _blame(timer.source, "@plugin.every")

@@ -18,7 +18,7 @@ from pov_rt.engine.base import Appended, Conflict, Entry, Follower, NewEntry, Pa
 from pov_rt.engine.memory import MemoryLeases, MemorySignals
 from pov_rt.engine.sqlite.jobs import Append, Change, Operation, Outcome, ResultT
 from pov_rt.engine.sqlite.log import LogStore
-from pov_rt.engine.sqlite.pages import read_page
+from pov_rt.engine.sqlite.pages import Kept, Span, read_page
 from pov_rt.engine.sqlite.schema import (
     FileLock,
     explain,
@@ -63,7 +63,11 @@ class SqliteLog:
 
     async def read(self, topic: str, after: int, limit: int, *, reverse: bool = False) -> Page:
         """Return up to `limit` entries; see `base.Log`."""
-        return await self._read(topic, after, limit, reverse)
+        engine = self._engine
+        not_before = engine.clock.time() - engine.settings.max_age_s
+        kept = Kept(engine.epoch, engine.settings.max_entries, not_before)
+        span = Span(after, limit, reverse)
+        return await engine.read(lambda connection: read_page(connection, topic, kept, span))
 
     async def top(self, topic: str) -> Top:
         """Return the state of a topic's log; that of a watched topic without asking the disk."""
@@ -74,7 +78,7 @@ class SqliteLog:
             too_old = engine.clock.time() - engine.settings.max_age_s
             if oldest > known.offset or known.oldest_at >= too_old:
                 return Top(engine.epoch, known.offset, oldest)
-        page = await self._read(topic, 0, 1, False)
+        page = await self.read(topic, 0, 1)
         if known is not None and self._watched.get(topic) is known:
             # So that the disk is not asked again until this one is too old, too. Without any entry,
             # the oldest one is the next; what came meanwhile is then known better here.
@@ -89,7 +93,7 @@ class SqliteLog:
         # First this, then the look at the disk: what is committed between is told of as well.
         self._watched[topic] = None
         try:
-            page = await self._read(topic, 0, 1, False)
+            page = await self.read(topic, 0, 1)
         except BaseException:
             self._watched.pop(topic, None)
             raise
@@ -102,14 +106,6 @@ class SqliteLog:
     def unwatch(self, topic: str) -> None:
         """Stop telling the follower."""
         self._watched.pop(topic, None)
-
-    async def _read(self, topic: str, after: int, limit: int, reverse: bool) -> Page:
-        engine = self._engine
-        not_before = engine.clock.time() - engine.settings.max_age_s
-        bounds = (engine.epoch, engine.settings.max_entries, not_before)
-        return await engine.read(
-            lambda connection: read_page(connection, topic, bounds, (after, limit, reverse))
-        )
 
     def _tell(self, batch: Sequence[NewEntry], outcome: Outcome) -> None:
         """Tell the follower what is on disk now: the batch, or its beginning."""

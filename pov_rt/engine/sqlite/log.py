@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pov_rt.config.settings import EngineSettings
@@ -84,8 +84,8 @@ class LogStore:
             plan.rows.execute(self._connection, INSERT, at)
         self._appended += number
         self._appended_bytes += plan.rows.size
-        for tail, top in plan.tails:
-            self._retention.count(tail, tail.top - top)
+        for tail in plan.tails.values():
+            self._retention.count(tail, tail.top - tail.before)
         return outcomes
 
     def tail(self, name: str) -> Tail:
@@ -144,7 +144,8 @@ class Plan:
         self._known = dict(known)
         self._at = at
         self.rows = Rows()
-        self._before: dict[str, tuple[Tail, int]] = {}
+        self.tails: dict[str, Tail] = {}
+        """The ends of the logs that are appended to."""
 
     def add(self, batch: Sequence[NewEntry]) -> Outcome:
         """Plan a batch; an `Unavailable` ends it, what stands before it is appended."""
@@ -157,15 +158,10 @@ class Plan:
             return Outcome(results, feed, self._at, error)
         return Outcome(results, feed, self._at)
 
-    @property
-    def tails(self) -> Iterable[tuple[Tail, int]]:
-        """The ends of the logs that were appended to, each with the offset that it had before."""
-        return self._before.values()
-
     def take_back(self) -> None:
         """Give the tails the offsets that they had before."""
-        for tail, top in self._before.values():
-            tail.top = top
+        for tail in self.tails.values():
+            tail.top = tail.before
 
     def _add(self, new: NewEntry, results: list[Appended | Conflict], feeds: list[int]) -> None:
         topic, publisher, key, body, feed, origin = new
@@ -188,14 +184,14 @@ class Plan:
             feed_tail.top = feed_offset = feed_tail.top + 1
             feed_id = feed_tail.id
         self._known[tail.id, name] = (offset, digest)
-        self.rows.add((tail.id, offset, feed_id, feed_offset), name, origin.encode(), body, digest)
+        self.rows.add(tail.id, offset, feed_id, feed_offset, name, origin.encode(), body, digest)
         results.append(Appended(self._store.epoch, offset))
         feeds.append(feed_offset)
 
     def _tail(self, topic: str) -> Tail:
-        # Its own first: the store may have let go of it meanwhile, and the database is behind.
-        if (mine := self._before.get(topic)) is not None:
-            return mine[0]
-        tail = self._store.tail(topic)
-        self._before[topic] = (tail, tail.top)
+        # Its own first: the store may have dropped it meanwhile, and the database is behind.
+        tail = self.tails.get(topic)
+        if tail is None:
+            tail = self.tails[topic] = self._store.tail(topic)
+            tail.before = tail.top
         return tail

@@ -106,15 +106,21 @@ class Rows:
 
     def add(
         self,
-        place: tuple[int, int, int, int],
+        topic: int,
+        offset: int,
+        feed: int,
+        feed_offset: int,
         key: bytes,
         origin: bytes,
         body: bytes,
         digest: int,
     ) -> None:
-        """Add an entry; `place` is its topic and offset, and its feed and the offset there."""
+        """Add an entry; `feed` 0: it is in none."""
         body_size, key_size, origin_size = len(body), len(key), len(origin)
-        self._rows.append(_ROW % (*place, self._size, body_size, key_size, origin_size, digest))
+        row = _ROW % (
+            topic, offset, feed, feed_offset, self._size, body_size, key_size, origin_size, digest,
+        )  # fmt: skip
+        self._rows.append(row)
         self._pieces += (body, key, origin)
         self._size += body_size + key_size + origin_size
 

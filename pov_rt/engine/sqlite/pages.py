@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import NamedTuple
 
 from pov_rt.engine.base import Entry, Page, Top
 
 
-def read_page(
-    connection: sqlite3.Connection,
-    topic: str,
-    bounds: tuple[str, int, float],
-    span: tuple[int, int, bool],
-) -> Page:
-    """Read a page and the log's state at one instant.
+class Kept(NamedTuple):
+    """What every topic keeps in this epoch: its newest `max_entries`, but none from before."""
 
-    `bounds` are the epoch, the number of entries that a topic keeps, and the instant before which
-    they are too old; `span` is `after`, `limit`, `reverse` of `Log.read` (limit 0: the state only).
-    """
-    epoch, max_entries, not_before = bounds
+    epoch: str
+    max_entries: int
+    not_before: float
+
+
+class Span(NamedTuple):
+    """Which entries are wanted, as in `Log.read`; `limit` 0: the log's state only."""
+
+    after: int
+    limit: int
+    reverse: bool
+
+
+def read_page(connection: sqlite3.Connection, topic: str, kept: Kept, span: Span) -> Page:
+    """Read a page and the log's state at one instant."""
     after, limit, reverse = span
     connection.execute("BEGIN")
     try:
         row = connection.execute("SELECT id FROM topics WHERE name = ?", (topic,)).fetchone()
         top = edge(connection, row[0], "max") if row else None
         if row is None or top is None:
-            return Page(Top(epoch, 0, 1), ())
+            return Page(Top(kept.epoch, 0, 1), ())
         (topic_id,) = row
-        kept = first_kept(connection, topic_id, not_before)
-        oldest = top + 1 if kept is None else max(kept, top - max_entries + 1)
-        state = Top(epoch, top, oldest)
+        first = first_kept(connection, topic_id, kept.not_before)
+        oldest = top + 1 if first is None else max(first, top - kept.max_entries + 1)
+        state = Top(kept.epoch, top, oldest)
         if not limit:
             return Page(state, ())
         if reverse:

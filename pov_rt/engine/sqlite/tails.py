@@ -12,14 +12,17 @@ CACHED_TOPICS = 50_000
 
 
 class Tail:
-    """The end of a topic's log: below `stored` there are no rows; `surplus` of them may go."""
+    """The end of a topic's log: below `stored` there are no rows; `surplus` of them may go.
 
-    __slots__ = ("id", "name", "stored", "surplus", "top")
+    `before` is what `top` was before the group that is being written.
+    """
+
+    __slots__ = ("before", "id", "name", "stored", "surplus", "top")
 
     def __init__(self, topic_id: int, name: str, top: int, stored: int) -> None:
         self.id = topic_id
         self.name = name
-        self.top = top
+        self.top = self.before = top
         self.stored = stored
         self.surplus = 0
 
