@@ -1,4 +1,4 @@
-"""`scripts/bench [SCENARIO ...]`: measures pov-rt beside its peers, and says which bars are met."""
+"""Measures pov-rt beside its peers, or beside another checkout, and says which bars are met."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import machine, report
+from bench import against, machine, report
 from bench.load import LoadError
 from bench.machine import LOAD_CORE
 from bench.run import Run
@@ -35,9 +35,21 @@ def main() -> int:
         default=Path("bench/results"),
         help="folder for the results and, meanwhile, for what the servers store: on a disk",
     )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="CHECKOUT",
+        help="compare with another checkout, which its own .venv has installed, and not with peers",
+    )
     given = parser.parse_args()
-    if unknown := sorted(set(given.scenarios) - set(SCENARIOS)):
-        parser.error(f"no scenario {unknown[0]!r}; there are: {', '.join(SCENARIOS)}")
+    known = SCENARIOS
+    if given.against:
+        if not against.python_of(given.against).exists():
+            parser.error(f"there is no {against.python_of(given.against)}")
+        known = against.scenarios(given.against)
+        given.out /= "against"
+    if unknown := sorted(set(given.scenarios) - set(known)):
+        parser.error(f"no scenario {unknown[0]!r}; there are: {', '.join(known)}")
     machine.check(SOCKETS // 10 if given.quick else SOCKETS)
     os.sched_setaffinity(0, {LOAD_CORE})
     facts = report.machine_facts()
@@ -45,12 +57,14 @@ def main() -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="running-", dir=given.out) as name:
         run = Run(
-            Path(name).resolve(), rounds=2 if given.quick else given.rounds, quick=given.quick
+            Path(name).resolve(),
+            rounds=min(2, given.rounds) if given.quick else given.rounds,
+            quick=given.quick,
         )
-        for scenario in given.scenarios or SCENARIOS:
+        for scenario in given.scenarios or known:
             print(f"{scenario} ...", file=sys.stderr, flush=True)
             try:
-                result = SCENARIOS[scenario](run)
+                result = known[scenario](run)
             except LoadError as error:
                 print(f"{scenario}: {error}; nothing of it counts", file=sys.stderr)
                 return 2

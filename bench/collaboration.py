@@ -10,13 +10,15 @@ from collections.abc import Callable, Sequence
 
 from bench.load import LoadError, text_frame
 from bench.machine import LOAD_CORE
-from bench.ours import OursBySocket
+from bench.ours import Ours, OursBySocket
 from bench.peers import encode, token
 from bench.report import Check, Result
 from bench.run import Flow, Run, delays_ms, flow, median_difference
 
 READERS, RATE = 100, 100.0
 SECONDS = 12.0
+PEOPLE = 10_000
+"""Who come and go within CROWD_S."""
 CROWD_S = 10.0
 """How long a crowd comes, or types; with its start and the last one's going the others' time."""
 MAX_CROWD_S = 12.0
@@ -43,11 +45,15 @@ def opening(topic: str, number: int) -> str:
     return (request + b"".join(frames)).hex()
 
 
+def visits(people: int) -> list[str]:
+    """Return what so many people send, ten on each PoV."""
+    return [opening(f"pov-{n % max(1, people // 10)}", n) for n in range(people)]
+
+
 def presence(run: Run) -> Result:
     """Come and go: ten thousand people on a thousand PoVs within ten seconds."""
-    people = run.scaled(10_000)
-    openings = [opening(f"pov-{n % max(1, people // 10)}", n) for n in range(people)]
-    return _beside(run, "presence", openings, f"{people:,} come and go in 10 s", ["come"])
+    people = run.scaled(PEOPLE)
+    return _beside(run, "presence", visits(people), f"{people:,} come and go in 10 s", ["come"])
 
 
 def typing(run: Run) -> Result:
@@ -72,19 +78,37 @@ def check_crowd(said: str, people: int, progress: Callable[[str], None]) -> None
 
 
 def _beside(run: Run, name: str, openings: Sequence[str], case: str, what: Sequence[str]) -> Result:
-    """Measure subscribers of another PoV alone and beside a crowd."""
     result = Result(name, "delay of subscribers of another PoV", plots=("p99_ms",))
-    alone: list[Flow] = []
-    beside: list[Flow] = []
-    for index in range(run.rounds):
-        run.progress(f"pair {index + 1} of {run.rounds}")
-        # A server of its own for each pair: the people of the one before are not forgotten at once.
-        with OursWithoutGrace(run.folder) as peer:
+    alone, beside = zip(
+        *beside_crowd(run, (OursWithoutGrace,), openings, what)[OursWithoutGrace], strict=True
+    )
+    for what_beside, flows in (("nobody", alone), (case, beside)):
+        result.add(
+            f"beside {what_beside}",
+            OursBySocket.name,
+            **delays_ms(each.delays for each in flows),
+            **{"server_%": statistics.median(each.server_percent for each in flows)},
+        )
+    more = median_difference(
+        [each.delays.p99 / 1000 for each in beside], [each.delays.p99 / 1000 for each in alone]
+    )
+    result.checks.append(Check("p99 of the others, more by", more, 5, 2, unit="ms"))
+    return result
+
+
+def beside_crowd(
+    run: Run, kinds: Sequence[type[Ours]], openings: Sequence[str], what: Sequence[str]
+) -> dict[type[Ours], list[tuple[Flow, Flow]]]:
+    """Measure subscribers of another PoV alone and beside a crowd."""
+    found: dict[type[Ours], list[tuple[Flow, Flow]]] = {kind: [] for kind in kinds}
+    for kind in run.in_rounds(kinds):
+        # A server of its own each time: the people of the one before are not forgotten at once.
+        with kind(run.folder) as peer:
             with run.clients(peer, READERS, ["acme"], publishers=1) as load:
                 load.open()
                 flow(peer, load, READERS, 200, RATE)  # warm
                 number = int(RATE * SECONDS)
-                alone.append(flow(peer, load, READERS, number, RATE))
+                alone = flow(peer, load, READERS, number, RATE)
                 # Nice: the crowd must not keep the core from those who measure.
                 command = ["nice", "-n", "19", "taskset", "-c", str(LOAD_CORE)]
                 command += [sys.executable, "-m", "bench.crowd"]
@@ -100,18 +124,8 @@ def _beside(run: Run, name: str, openings: Sequence[str], case: str, what: Seque
                     crowd.stdin.close()
                     if what[0] == "typing":
                         crowd.stdout.readline()
-                    beside.append(flow(peer, load, READERS, number, RATE))
+                    beside = flow(peer, load, READERS, number, RATE)
                     said = crowd.stdout.read()
                 check_crowd(said, len(openings), run.progress)
-    for what_beside, flows in (("nobody", alone), (case, beside)):
-        result.add(
-            f"beside {what_beside}",
-            OursBySocket.name,
-            **delays_ms(each.delays for each in flows),
-            **{"server_%": statistics.median(each.server_percent for each in flows)},
-        )
-    more = median_difference(
-        [each.delays.p99 / 1000 for each in beside], [each.delays.p99 / 1000 for each in alone]
-    )
-    result.checks.append(Check("p99 of the others, more by", more, 5, 2, unit="ms"))
-    return result
+        found[kind].append((alone, beside))
+    return found

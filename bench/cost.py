@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import NamedTuple
 
 from bench import machine, peers
 from bench.ours import Ours, OursBySocket
@@ -25,6 +26,8 @@ WITH_BARS: Sequence[Case] = (
     (peers.Nchan, 8),
     (peers.Nchan, 32),
 )
+IDLE = 10_000
+"""Connections that do nothing."""
 OTHERS: Sequence[Case] = (
     (NodeWs, 32),
     (peers.Broadcast, 1),
@@ -39,7 +42,7 @@ def fanout(run: Run) -> Result:
     result = Result("fanout", "server CPU per delivered message")
     cases = WITH_BARS if run.quick else (*WITH_BARS, *OTHERS)
     for subscribers in (500,) if run.quick else (500, 5000):
-        used = _fan_out(run, cases, subscribers)
+        used = fan_out(run, cases, subscribers)
 
         def ratio(case: Case, other: Case, used: dict[Case, list[float]] = used) -> float | str:
             return median_ratio(used[case], used[other]) if other in used else ""
@@ -71,7 +74,8 @@ def fanout(run: Run) -> Result:
     return result
 
 
-def _fan_out(run: Run, cases: Sequence[Case], subscribers: int) -> dict[Case, list[float]]:
+def fan_out(run: Run, cases: Sequence[Case], subscribers: int) -> dict[Case, list[float]]:
+    """Return microseconds per delivered message, of each round; a case is a server and a burst."""
     used: dict[Case, list[float]] = {case: [] for case in cases}
     with ExitStack() as stack:
         feeds: dict[type[Peer], Feed] = {}
@@ -81,13 +85,11 @@ def _fan_out(run: Run, cases: Sequence[Case], subscribers: int) -> dict[Case, li
             load.open()
             feeds[kind] = Feed(peer, load, "acme", subscribers)
             feeds[kind].publish(32, 1)  # warm
-        for number in range(run.rounds):
-            run.progress(f"{subscribers} subscribers, round {number + 1} of {run.rounds}")
-            for kind, burst in cases:
-                # About half a second of work for the slower ones.
-                publications = run.scaled(100 if burst == 1 else 320) * 500 // subscribers
-                publications = max(burst, publications // burst * burst)
-                used[kind, burst].append(feeds[kind].publish(publications, burst))
+        for kind, burst in run.in_rounds(cases, f"{subscribers} subscribers, "):
+            # About half a second of work for the slower ones.
+            publications = run.scaled(100 if burst == 1 else 320) * 500 // subscribers
+            publications = max(burst, publications // burst * burst)
+            used[kind, burst].append(feeds[kind].publish(publications, burst))
     return used
 
 
@@ -95,34 +97,39 @@ def topics(run: Run) -> Result:
     """Many PoVs with few subscribers: what a publication costs must not depend on the others."""
     result = Result("topics", "server CPU per publication")
     many = run.scaled(10_000)
-    used: dict[tuple[str, int], list[float]] = {}
+    cases = [(kind, number) for kind in (Ours, NodeWs) for number in (many, 100)]
+    used = per_publication(run, cases)
+    for (kind, number), values in used.items():
+        result.add(f"10 of {number} connections", kind.name, us=statistics.median(values))
+    ratio = median_ratio(used[Ours, many], used[Ours, 100])
+    result.checks.append(Check(f"10 of {many} against 10 of 100 connections", ratio, 1.2, 1.0))
+    return result
+
+
+def per_publication(run: Run, cases: Sequence[Case]) -> dict[Case, list[float]]:
+    """Return microseconds per publication to ten; a case is a server and its connections."""
+    used: dict[Case, list[float]] = {case: [] for case in cases}
     with ExitStack() as stack:
-        cases = []
-        for kind, number in ((Ours, many), (Ours, 100), (NodeWs, many), (NodeWs, 100)):
+        ready = {}
+        for kind, number in cases:
             peer: Peer = stack.enter_context(kind(run.folder / str(number)))
             names = [f"pov-{index}" for index in range(number // 10)]
             load = stack.enter_context(run.clients(peer, number, names))
             load.open()
-            cases.append((peer, load, number, names))
-        for round_number in range(run.rounds):
-            run.progress(f"round {round_number + 1} of {run.rounds}")
-            for peer, load, number, names in cases:
-                publications = run.scaled(1000 if peer.name == Ours.name else 200)
-                load.reset()
-                before = machine.cpu_s(peer.pids)
-                for index in range(publications):
-                    # Sequence numbers are per PoV, and a round visits each in turn.
-                    name = names[index % len(names)]
-                    seq = 1 + index // len(names)
-                    peer.publish([activity(name, seq, time.monotonic_ns())])
-                    load.expect(10 * (index + 1))
-                cost = 1e6 * (machine.cpu_s(peer.pids) - before) / publications
-                used.setdefault((peer.name, number), []).append(cost)
-    for (name, number), values in used.items():
-        result.add(f"10 of {number} connections", name, us=statistics.median(values))
-    ratio = median_ratio(used[Ours.name, many], used[Ours.name, 100])
-    result.checks.append(Check(f"10 of {many} against 10 of 100 connections", ratio, 1.2, 1.0))
-    return result
+            ready[kind, number] = peer, load, names
+        for case in run.in_rounds(cases):
+            peer, load, names = ready[case]
+            publications = run.scaled(1000 if isinstance(peer, Ours) else 200)
+            load.reset()
+            before = machine.cpu_s(peer.pids)
+            for index in range(publications):
+                # Sequence numbers are per PoV, and a round visits each in turn.
+                name = names[index % len(names)]
+                seq = 1 + index // len(names)
+                peer.publish([activity(name, seq, time.monotonic_ns())])
+                load.expect(10 * (index + 1))
+            used[case].append(1e6 * (machine.cpu_s(peer.pids) - before) / publications)
+    return used
 
 
 def inbound(run: Run) -> Result:
@@ -131,51 +138,44 @@ def inbound(run: Run) -> Result:
     kinds: list[type[Peer]] = [Ours, NodeWs]
     if not run.quick:
         kinds += [peers.Broadcast, peers.Picows, peers.SocketIo, StockTornado]
-    used: dict[str, list[float]] = {kind.name: [] for kind in kinds}
+    used = per_ping(run, kinds)
+    for kind, values in used.items():
+        result.add("100 clients in turn", kind.name, us=statistics.median(values))
+    ratio = median_ratio(used[Ours], used[NodeWs])
+    result.checks.append(Check("against node ws", ratio, 1.0, 0.8))
+    return result
+
+
+def per_ping(run: Run, kinds: Sequence[type[Peer]]) -> dict[type[Peer], list[float]]:
+    """Return microseconds per ping answered."""
+    used: dict[type[Peer], list[float]] = {kind: [] for kind in kinds}
     clients, pings = 100, run.scaled(300)
     with ExitStack() as stack:
-        loads = []
+        loads = {}
         for kind in kinds:
             peer = stack.enter_context(kind(run.folder))
             load = stack.enter_context(run.clients(peer, clients, ["acme"]))
             load.open()
             load.ask("echo 20")
-            loads.append((peer, load))
-        for number in range(run.rounds):
-            run.progress(f"round {number + 1} of {run.rounds}")
-            for peer, load in loads:
-                load.reset()
-                before = machine.cpu_s(peer.pids)
-                load.ask(f"echo {pings}")
-                used_s = machine.cpu_s(peer.pids) - before
-                load.expect(clients * pings)
-                used[peer.name].append(1e6 * used_s / (clients * pings))
-    for name, values in used.items():
-        result.add("100 clients in turn", name, us=statistics.median(values))
-    ratio = median_ratio(used[Ours.name], used[NodeWs.name])
-    result.checks.append(Check("against node ws", ratio, 1.0, 0.8))
-    return result
+            loads[kind] = peer, load
+        for kind in run.in_rounds(kinds):
+            peer, load = loads[kind]
+            load.reset()
+            before = machine.cpu_s(peer.pids)
+            load.ask(f"echo {pings}")
+            used_s = machine.cpu_s(peer.pids) - before
+            load.expect(clients * pings)
+            used[kind].append(1e6 * used_s / (clients * pings))
+    return used
 
 
 def connect(run: Run) -> Result:
     """Handshake, token and subscription; then everybody at once."""
     result = Result("connect", "server CPU per connection")
-    kinds = (Ours, StockTornado, NodeWs)
-    used: dict[str, list[float]] = {kind.name: [] for kind in kinds}
-    number = run.scaled(1000)
-    with ExitStack() as stack:
-        started: list[Peer] = [stack.enter_context(kind(run.folder)) for kind in kinds]
-        for index in range(run.rounds):
-            run.progress(f"round {index + 1} of {run.rounds}")
-            for peer in started:
-                with run.clients(peer, number, ["a", "b", "c"]) as load:
-                    before = machine.cpu_s(peer.pids)
-                    load.open()
-                    used[peer.name].append(1e6 * (machine.cpu_s(peer.pids) - before) / number)
-                    load.ask("close")
-    for name, values in used.items():
-        result.add("handshake, token, subscribe", name, us=statistics.median(values))
-    ratio = median_ratio(used[Ours.name], used[StockTornado.name])
+    used = per_connection(run, (Ours, StockTornado, NodeWs))
+    for kind, values in used.items():
+        result.add("handshake, token, subscribe", kind.name, us=statistics.median(values))
+    ratio = median_ratio(used[Ours], used[StockTornado])
     result.checks.append(Check("against stock Tornado", ratio, 0.7, 0.5))
     many = run.scaled(10_000)
     names = [f"pov-{index}" for index in range(many // 10)]
@@ -191,36 +191,65 @@ def connect(run: Run) -> Result:
     return result
 
 
+def per_connection(run: Run, kinds: Sequence[type[Peer]]) -> dict[type[Peer], list[float]]:
+    """Return microseconds per connection that is opened and subscribed."""
+    used: dict[type[Peer], list[float]] = {kind: [] for kind in kinds}
+    number = run.scaled(1000)
+    with ExitStack() as stack:
+        started = [stack.enter_context(kind(run.folder)) for kind in kinds]
+        for peer in run.in_rounds(started):
+            machine.rest(peer.pids)  # or it would still part from those of the round before
+            with run.clients(peer, number, ["a", "b", "c"]) as load:
+                before = machine.cpu_s(peer.pids)
+                load.open()
+                used[type(peer)].append(1e6 * (machine.cpu_s(peer.pids) - before) / number)
+                load.ask("close")
+    return used
+
+
 def idle(run: Run) -> Result:
     """Idle connections with pings: their memory and CPU."""
     result = Result("idle", "resident memory per connection")
-    number, seconds = run.scaled(10_000), 5 if run.quick else 55
-    kinds = (Ours, NodeWs, StockTornado)
-    memory: dict[str, list[float]] = {kind.name: [] for kind in kinds}
-    share: dict[str, float] = {}
-    for index in range(run.rounds):
-        for kind in kinds:
-            run.progress(f"{kind.name}: {number} connections, round {index + 1} of {run.rounds}")
-            with kind(run.folder) as peer:
-                # The CPU is an absolute figure and takes two intervals between pings: once.
-                wait_s = seconds if index == run.rounds - 1 else 0
-                kib, share[kind.name] = _idle(run, peer, number, wait_s)
-                memory[kind.name].append(kib)
-    for name, values in memory.items():
-        kib = statistics.median(values)
-        result.add(f"{number} subscribed, pings", name, KiB=kib, percent_of_a_core=share[name])
-    kib = statistics.median(memory[Ours.name])
-    ratio = median_ratio(memory[Ours.name], memory[NodeWs.name])
+    # The CPU is an absolute figure and takes two intervals between pings: once.
+    found = while_idle(run, (Ours, NodeWs, StockTornado), 5 if run.quick else 55, each_round=False)
+    memory = {kind: [each.kib for each in rounds] for kind, rounds in found.items()}
+    for kind, values in memory.items():
+        result.add(
+            f"{run.scaled(IDLE):,} subscribed, pings",
+            kind.name,
+            KiB=statistics.median(values),
+            percent_of_a_core=found[kind][-1].percent,
+        )
+    ratio = median_ratio(memory[Ours], memory[NodeWs])
     result.checks += [
-        Check("memory per connection", kib, 6, 4, unit="KiB"),
+        Check("memory per connection", statistics.median(memory[Ours]), 6, 4, unit="KiB"),
         Check("memory against node ws", ratio, 1.0, 0.6),
-        Check("CPU of idle with pings", share[Ours.name], 5, 2, unit="% of a core"),
+        Check("CPU of idle with pings", found[Ours][-1].percent, 5, 2, unit="% of a core"),
     ]
     return result
 
 
-def _idle(run: Run, peer: Peer, number: int, seconds: int) -> tuple[float, float]:
-    """Return KiB per connection, and the percentage of a core that they take while idle."""
+class Idle(NamedTuple):
+    """What connections take that do nothing: memory each, and of a core all together."""
+
+    kib: float
+    percent: float
+
+
+def while_idle(
+    run: Run, kinds: Sequence[type[Peer]], seconds: int, *, each_round: bool
+) -> dict[type[Peer], list[Idle]]:
+    """Return what idle connections take; the CPU in so many seconds, or only of the last round."""
+    found: dict[type[Peer], list[Idle]] = {kind: [] for kind in kinds}
+    for kind in run.in_rounds(kinds):
+        is_watched = each_round or len(found[kind]) == run.rounds - 1
+        with kind(run.folder) as peer:
+            found[kind].append(_idle(run, peer, seconds if is_watched else 0))
+    return found
+
+
+def _idle(run: Run, peer: Peer, seconds: int) -> Idle:
+    number = run.scaled(IDLE)
     names = [f"pov-{index}" for index in range(number // 10)]
     with run.clients(peer, 100, names) as warm:
         warm.open()
@@ -233,4 +262,4 @@ def _idle(run: Run, peer: Peer, number: int, seconds: int) -> tuple[float, float
         load.ask(f"wait 1 {seconds * 1000}")  # nothing comes but pings, which it answers
         _, (share,) = since()
         load.expect(0)
-    return kib, share
+    return Idle(kib, share)

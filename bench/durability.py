@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import count
+from typing import NamedTuple
 
 from bench import machine
 from bench.load import Client, Load, LoadError, Step
@@ -27,7 +28,11 @@ RATE = 30_000
 """Activities a second at which acknowledgements are timed: the bar for what is taken at most."""
 TIMED = 200
 """How many batches are timed in each round; the median of the rounds' p99 counts, as elsewhere."""
+LIVE_READERS, LIVE_PUBLISHERS, LIVE_S = 100, 100, 5000
 LIVE_RATE = 100
+"""Activities a second beside a storm."""
+MANY = 10_000
+"""How many clients are back at once."""
 MISSED = 50
 KNOWN = 10
 """How many activities of its PoV a client has seen before it missed some."""
@@ -97,68 +102,99 @@ def _disk(run: Run) -> str:
     return f"{kind}, a flush takes {1000 * flush:.2f} ms"
 
 
-def _throughput(run: Run, result: Result) -> None:
+class Posted(NamedTuple):
+    """What came of one round's requests."""
+
+    rate: float
+    ms: list[float]
+    server_us: float
+    """Per activity, its threads together."""
+
+
+POSTS = {
+    "most": (100, BATCH, PUBLISHERS, 0.0),
+    "single": (1000, 1, 1, 0.0),
+    "fixed": (TIMED, BATCH, PUBLISHERS, RATE / BATCH),
+}
+"""How many requests of how many activities, from how many publishers, how often a second."""
+
+
+def posted(run: Run, kinds: Sequence[type[Ours]]) -> dict[str, dict[type[Ours], list[Posted]]]:
+    """Return what came of each sort of posts."""
     topics = [f"pov-{index}" for index in range(100)]
     seqs = count()
-    fast: list[float] = []
-    single: list[float] = []
-    took: dict[str, list[list[float]]] = {"most": [], "fixed": [], "single": []}
-    with OursOnDisk(run.folder / "throughput") as ours:
-
-        def measure(what: str, number: int, size: int, publishers: int, per_s: float = 0) -> float:
+    found: dict[str, dict[type[Ours], list[Posted]]] = {
+        what: {kind: [] for kind in kinds} for what in POSTS
+    }
+    with ExitStack() as stack:
+        started = [stack.enter_context(kind(run.folder / "throughput")) for kind in kinds]
+        cases = [(what, ours) for what in POSTS for ours in started]
+        for what, ours in run.in_rounds(cases, "HTTP, "):
+            requests, size, publishers, per_s = POSTS[what]
+            number = run.scaled(requests)
             ready = batches(ours, number, size, topics, seqs)
+            before = machine.cpu_s(ours.pids)
             seconds, ms, answers = post(ours, ready, publishers, per_s)
+            used_us = 1e6 * (machine.cpu_s(ours.pids) - before)
             check_published(answers, number * size)
-            took[what].append(ms)
-            return number * size / seconds
+            total = number * size
+            found[what][type(ours)].append(Posted(total / seconds, ms, used_us / total))
+    return found
 
-        for index in range(run.rounds):
-            run.progress(f"HTTP, round {index + 1} of {run.rounds}")
-            fast.append(measure("most", run.scaled(100), BATCH, PUBLISHERS))
-            single.append(measure("single", run.scaled(1000), 1, 1))
-            measure("fixed", run.scaled(TIMED), BATCH, PUBLISHERS, RATE / BATCH)
-    for case, what, rate in (
-        (f"batches of {BATCH:,}, {PUBLISHERS} publishers", "most", statistics.median(fast)),
-        (f"batches of {BATCH:,}, {PUBLISHERS} publishers at a fixed rate", "fixed", RATE),
-        ("one by one: a commit per activity", "single", statistics.median(single)),
+
+def _throughput(run: Run, result: Result) -> None:
+    most, single, fixed = (each[OursOnDisk] for each in posted(run, (OursOnDisk,)).values())
+    rate = statistics.median(each.rate for each in most)
+    for case, found, per_second in (
+        (f"batches of {BATCH:,}, {PUBLISHERS} publishers", most, rate),
+        (f"batches of {BATCH:,}, {PUBLISHERS} publishers at a fixed rate", fixed, RATE),
+        (
+            "one by one: a commit per activity",
+            single,
+            statistics.median(each.rate for each in single),
+        ),
     ):
         p99, p50 = (
-            statistics.median(percentile(ms, part) for ms in took[what]) for part in (0.99, 0.5)
+            statistics.median(percentile(each.ms, part) for each in found) for part in (0.99, 0.5)
         )
-        result.add(case, ours.name, per_second=rate, p99_ms=p99, p50_ms=p50)
-    rate = statistics.median(fast)
-    acknowledged = statistics.median(percentile(ms, 0.99) for ms in took["fixed"])
+        result.add(case, OursOnDisk.name, per_second=per_second, p99_ms=p99, p50_ms=p50)
+    acknowledged = statistics.median(percentile(each.ms, 0.99) for each in fixed)
+    ratio = median_ratio([each.rate for each in most], [each.rate for each in single])
     what = f"acknowledgement p99 at {RATE:,}/s"
     result.checks += [
         Check("batches", rate, 30_000, 50_000, at_most=False, unit="activities/s"),
         Check(what, acknowledged, 50, 25, unit="ms"),
-        Check("against one by one", median_ratio(fast, single), 8, 16, at_most=False),
+        Check("against one by one", ratio, 8, 16, at_most=False),
     ]
 
 
 def _live(run: Run, result: Result) -> None:
-    """Fan-out at 5,000 a second: from publishers enough that no one waits for its own commit."""
-    readers, publishers, rate, seconds = 100, 100, 5000.0, 1.0 if run.quick else 2.0
-    flows: dict[str, list[Flow]] = {}
-    with ExitStack() as stack:
-        cases = []
-        for kind in (OursBySocket, OursOnDisk):
-            peer = stack.enter_context(kind(run.folder / "live"))
-            load = stack.enter_context(run.clients(peer, readers, ["acme"], publishers=publishers))
-            load.open()
-            flow(peer, load, readers, 1000, rate)  # warm
-            cases.append((peer, load))
-        for index in range(run.rounds):
-            run.progress(f"live at {rate:,.0f}/s, pair {index + 1} of {run.rounds}")
-            for peer, load in cases:
-                found = flow(peer, load, readers, int(rate * seconds), rate)
-                flows.setdefault(peer.name, []).append(found)
-    for name, found_all in flows.items():
-        case = f"live, {publishers} socket publishers to {readers} at a fixed rate"
-        result.add(case, name, per_second=rate, **medians(found_all))
+    flows = live(run, (OursBySocket, OursOnDisk))
+    for kind, found_all in flows.items():
+        case = f"live, {LIVE_PUBLISHERS} socket publishers to {LIVE_READERS} at a fixed rate"
+        result.add(case, kind.name, per_second=LIVE_S, **medians(found_all))
     memory, disk = ([each.delays.p99 / 1000 for each in found] for found in flows.values())
     more = median_difference(disk, memory)
     result.checks.append(Check("live p99, more than in memory by", more, 5, 1, unit="ms"))
+
+
+def live(run: Run, kinds: Sequence[type[Ours]]) -> dict[type[Ours], list[Flow]]:
+    """Fan out, from publishers enough that no one waits for its own commit."""
+    flows: dict[type[Ours], list[Flow]] = {kind: [] for kind in kinds}
+    seconds = 1.0 if run.quick else 2.0
+    with ExitStack() as stack:
+        cases = []
+        for kind in kinds:
+            peer = stack.enter_context(kind(run.folder / "live"))
+            load = stack.enter_context(
+                run.clients(peer, LIVE_READERS, ["acme"], publishers=LIVE_PUBLISHERS)
+            )
+            load.open()
+            flow(peer, load, LIVE_READERS, 1000, LIVE_S)  # warm
+            cases.append((peer, load))
+        for peer, load in run.in_rounds(cases, f"live at {LIVE_S:,}/s, "):
+            flows[type(peer)].append(flow(peer, load, LIVE_READERS, int(LIVE_S * seconds), LIVE_S))
+    return flows
 
 
 def recover(run: Run) -> Result:
@@ -169,52 +205,73 @@ def recover(run: Run) -> Result:
     return result
 
 
+class Storm(NamedTuple):
+    """What one storm did: how long until all had everything, and to those who are served live."""
+
+    seconds: float
+    before: Flow
+    beside: Flow
+
+
 def _storm(run: Run, result: Result) -> None:
-    """Everybody reconnects and recovers, while others are served live."""
-    many = run.scaled(10_000)
-    topics = [f"pov-{index}" for index in range(many // 10)]
+    storms = back_at_once(run, (OursOnDisk,))[OursOnDisk]
+    seconds = statistics.median(each.seconds for each in storms)
+    many = run.scaled(MANY)
+    case = f"{many} back at once, {MISSED} missed by each"
+    result.add(case, OursOnDisk.name, seconds=seconds)
+    for case, flows in (
+        ("without a storm", [each.before for each in storms]),
+        ("beside it", [each.beside for each in storms]),
+    ):
+        result.add(f"live, {LIVE_RATE}/s to 100, {case}", OursOnDisk.name, **medians(flows))
+    result.checks.append(Check(f"{many} recovered in", seconds, 20, 10, unit="s"))
+
+
+def back_at_once(run: Run, kinds: Sequence[type[Ours]]) -> dict[type[Ours], list[Storm]]:
+    """Let everybody reconnect and recover, while others are served live."""
+    storms: dict[type[Ours], list[Storm]] = {kind: [] for kind in kinds}
     with ExitStack() as stack:
-        ours = stack.enter_context(OursOnDisk(run.folder / "storm"))
-        number = len(topics) * (KNOWN + MISSED) // BATCH
-        _, _, answers = post(ours, batches(ours, number, BATCH, topics, count()), PUBLISHERS)
-        check_published(answers, number * BATCH)
-        epochs = {
-            each["povId"]: each["epoch"] for body in answers for each in json.loads(body)["results"]
-        }
-        clients = []
-        for index in range(many):
-            topic = topics[index % len(topics)]
-            clients.append(_recovering(ours, f"u-{index}", topic, epochs[topic]))
-        speech = ours.speech("none")
-        load = stack.enter_context(Load(ours.folder, ours.port, clients, speech, 0))
-        live_folder = ours.folder / "live"
-        live_folder.mkdir()
-        given = [ours.client(f"r-{index}", "live") for index in range(100)]
-        given.insert(0, ours.client("p", "none"))
-        live = stack.enter_context(Load(live_folder, ours.port, given, ours.speech("live"), 1))
-        live.open()
-        calm = [flow(ours, live, 100, LIVE_RATE * 2, LIVE_RATE) for _ in range(run.rounds)]
-        stormy: list[Flow] = []
-        took: list[float] = []
-        for index in range(run.rounds):
-            run.progress(f"storm of {many}, round {index + 1} of {run.rounds}")
+        cases = [_before_storm(run, kind, stack) for kind in kinds]
+        for ours, load, live in run.in_rounds(cases, f"storm of {run.scaled(MANY)}, "):
+            calm = flow(ours, live, 100, LIVE_RATE * 2, LIVE_RATE)
             load.ask("close")
             load.reset()
             live.reset()
             since = machine.busy(ours.pids, load.pids)
             live.publish(10**6, LIVE_RATE)
-            load.open(window=many)
-            load.expect(many * MISSED, timeout_s=120)
+            load.open(window=load.clients)
+            load.expect(load.clients * MISSED, timeout_s=120)
             seconds, (server, generator) = since()
-            live_number = live.stop()
-            live.expect(live_number * 100)
-            took.append(seconds)
-            stormy.append(Flow(live_number / seconds, server, generator, live.delays()))
-    seconds = statistics.median(took)
-    result.add(f"{many} back at once, {MISSED} missed by each", ours.name, seconds=seconds)
-    for case, flows in (("without a storm", calm), ("beside it", stormy)):
-        result.add(f"live, {LIVE_RATE}/s to 100, {case}", ours.name, **medians(flows))
-    result.checks.append(Check(f"{many} recovered in", seconds, 20, 10, unit="s"))
+            number = live.stop()
+            live.expect(number * 100)
+            stormy = Flow(number / seconds, server, generator, live.delays())
+            storms[type(ours)].append(Storm(seconds, calm, stormy))
+    return storms
+
+
+def _before_storm(run: Run, kind: type[Ours], stack: ExitStack) -> tuple[Ours, Load, Load]:
+    """Start a server that has what will be missed; return it, the many, and who is served live."""
+    many = run.scaled(MANY)
+    topics = [f"pov-{index}" for index in range(many // 10)]
+    ours = stack.enter_context(kind(run.folder / "storm"))
+    number = len(topics) * (KNOWN + MISSED) // BATCH
+    _, _, answers = post(ours, batches(ours, number, BATCH, topics, count()), PUBLISHERS)
+    check_published(answers, number * BATCH)
+    epochs = {
+        each["povId"]: each["epoch"] for body in answers for each in json.loads(body)["results"]
+    }
+    clients = []
+    for index in range(many):
+        topic = topics[index % len(topics)]
+        clients.append(_recovering(ours, f"u-{index}", topic, epochs[topic]))
+    load = stack.enter_context(Load(ours.folder, ours.port, clients, ours.speech("none"), 0))
+    live_folder = ours.folder / "live"
+    live_folder.mkdir()
+    given = [ours.client(f"r-{index}", "live") for index in range(100)]
+    given.insert(0, ours.client("p", "none"))
+    live = stack.enter_context(Load(live_folder, ours.port, given, ours.speech("live"), 1))
+    live.open()
+    return ours, load, live
 
 
 def _recovering(ours: Ours, user: str, topic: str, epoch: str) -> Client:

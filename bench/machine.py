@@ -15,6 +15,8 @@ SERVER_CORE, LOAD_CORE = 0, 1
 STOP_S = 15.0
 SPARE_FILES = 500
 """What a server keeps of its open files for other things than clients; pov-rt keeps 64."""
+QUIET_S, QUIET_SHARE = 0.05, 0.05
+"""A process that uses less than this share of a core for so long has nothing to do."""
 IN_MEMORY = ("tmpfs", "ramfs")
 
 
@@ -108,6 +110,14 @@ def busy(*groups: Sequence[int]) -> Callable[[], tuple[float, list[float]]]:
         return seconds, [100 * (b - a) / seconds for a, b in zip(before, after, strict=True)]
 
     return since
+
+
+def rest(pids: Sequence[int]) -> None:
+    """Wait until the processes are done with what they were given."""
+    used = -1.0
+    while (now := cpu_s(pids)) - used > QUIET_SHARE * QUIET_S:
+        used = now
+        time.sleep(QUIET_S)
 
 
 def filesystem(folder: Path) -> str:

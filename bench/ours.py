@@ -22,6 +22,7 @@ class Ours(HttpPublisher):
     acknowledgement = '{"type":"published"'
     engine = "memory://"
     settings = ""
+    python = sys.executable
 
     def command(self) -> list[str]:
         """Return what to run."""
@@ -32,7 +33,7 @@ class Ours(HttpPublisher):
             '[limits]\nmessage_rate = "1000000/s"\nconnections_per_user = 20000\n'
             f'[engine]\nurl = "{self.engine}"\n{self.settings}'
         )
-        return [sys.executable, "-m", "pov_rt.cli", "serve", "--config", str(config)]
+        return [self.python, "-m", "pov_rt.cli", "serve", "--config", str(config)]
 
     def client(self, user: str, topic: str) -> Client:
         """Return a client with its own token."""

@@ -66,6 +66,8 @@ class Peer:
     acknowledgement = ""
     growing = '"seq":'
     publishers = 1
+    checkout = HERE.parent
+    """The folder that it runs in."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / self.name.replace(" ", "-")
@@ -106,7 +108,9 @@ class Peer:
     def start(self) -> None:
         """Start it, and wait until it accepts connections."""
         self.port = free_port()
-        self._process = machine.spawn(self.command(), core=machine.SERVER_CORE, log=self.log)
+        self._process = machine.spawn(
+            self.command(), core=machine.SERVER_CORE, log=self.log, cwd=self.checkout
+        )
         deadline = time.monotonic() + START_S
         while True:
             try:

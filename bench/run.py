@@ -5,14 +5,17 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 from bench import machine
 from bench.load import Delays, Load
 from bench.peers import PAD, Peer, activity
+
+Case = TypeVar("Case")
 
 
 @dataclass
@@ -47,6 +50,15 @@ class Run:
             for index in range(number)
         ]
         return Load(peer.folder, peer.port, given, peer.speech(topics[0], pad), publishers)
+
+    def in_rounds(self, cases: Sequence[Case], what: str = "") -> Iterator[Case]:
+        """Yield all cases once a round; every second round goes through them backwards.
+
+        So what is compared is measured one after the other, and neither always comes first.
+        """
+        for index in range(self.rounds):
+            self.progress(f"{what}round {index + 1} of {self.rounds}")
+            yield from cases if index % 2 == 0 else reversed(cases)
 
     def progress(self, text: str) -> None:
         """Say on the terminal what is being done."""
