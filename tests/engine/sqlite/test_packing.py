@@ -29,7 +29,7 @@ def test_keys_bodies_and_places_arrive_as_they_were(
     rows, keys, bodies, entries = Rows(), [], [], []
     for offset, (key, origin, body, digest, has_feed) in enumerate(given_rows, 1):
         feed, feed_offset = (2, offset + 100) if has_feed else (0, 0)
-        rows.add((1, offset, feed, feed_offset), key, origin, body, digest)
+        rows.add(1, offset, feed, feed_offset, key, origin, body, digest)
         keys.append((1, key, offset, digest, 7.5))
         bodies.append((offset, 1, offset, feed, feed_offset, origin, body))
         entries.append((1, offset, 7.5, offset))
