@@ -382,6 +382,8 @@ class EngineSuite:
         async def test(engine: Engine, told: Recorder, _: ManualClock) -> None:
             assert engine.health() is None
             assert engine.guarantee in ("process", "disk", "primary")
+            await engine.log.append([NewEntry(A, "p", "1", b"{}")])
+            assert engine.waiting_bytes == 0
             await engine.watch(A)
             engine.signals.send(A, b"signal", "origin")
             await engine.close()

@@ -27,6 +27,7 @@ from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.messages import Message
 from pov_rt.registry.build import build_registry
 from pov_rt.registry.discovery import list_files
+from pov_rt.runtime.clock import Clock, SystemClock
 from pov_rt.transport.loop import DirectLoop
 from pov_rt.web.app import WebServer
 
@@ -50,7 +51,8 @@ class Client:
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
-        self._early: list[dict[str, Any]] = []
+        self.early: list[dict[str, Any]] = []
+        """What came before the answer to a request, and has not been received yet."""
         self._requests = 0
 
     def send(self, message: Message | Mapping[str, Any] | str | bytes) -> None:
@@ -62,8 +64,8 @@ class Client:
 
     def receive(self) -> dict[str, Any]:
         """Return the next message. Raises TimeoutError after 5 s."""
-        if self._early:
-            return self._early.pop(0)
+        if self.early:
+            return self.early.pop(0)
         found: dict[str, Any] = json.loads(self.socket.recv(timeout=WAIT_S))
         return found
 
@@ -77,16 +79,19 @@ class Client:
             answer: dict[str, Any] = json.loads(self.socket.recv(timeout=WAIT_S))
             if answer.get("id") == request_id:
                 return answer
-            self._early.append(answer)
+            self.early.append(answer)
 
 
 class RunningServer:
     """A real server in a thread of its own."""
 
-    def __init__(self, settings: Settings, plugins_dir: Plugins) -> None:
+    def __init__(
+        self, settings: Settings, plugins_dir: Plugins, clock: Clock | None = None
+    ) -> None:
         self.web: WebServer
         self._settings = settings
         self._plugins_dir = plugins_dir
+        self._clock = clock
         self._loop = DirectLoop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="pov-rt-server")
         self._sockets = ExitStack()
@@ -163,7 +168,7 @@ class RunningServer:
 
     async def _start(self) -> None:
         registry = build_registry(self._settings.plugins, self._plugins_dir)
-        self.web = WebServer(self._settings, registry)
+        self.web = WebServer(self._settings, registry, clock=self._clock or SystemClock())
         await self.web.start()
 
     def _end(self) -> None:

@@ -224,7 +224,7 @@ def test_the_private_parts_of_tornado_that_are_used_are_known() -> None:
     assert hasattr(WebSocketProtocol13, "accept_connection")
     assert _WebSocketParams().max_message_size > 0
     assert "_connections" in HTTPServer.initialize.__code__.co_names
-    assert "_read_buffer" in BaseIOStream._read_to_buffer.__code__.co_names
-    assert "_read_buffer_size" in BaseIOStream._read_to_buffer.__code__.co_names
+    assert "_read_buffer" in BaseIOStream._read_to_buffer.__code__.co_names  # noqa: SLF001
+    assert "_read_buffer_size" in BaseIOStream._read_to_buffer.__code__.co_names  # noqa: SLF001
     assert "_read_regex" in BaseIOStream.read_until_regex.__code__.co_names
     assert "_maybe_add_error_listener" in BaseIOStream.set_close_callback.__code__.co_names

@@ -57,7 +57,7 @@ def test_nothing_waits_for_the_collector(
         assert sock.recv(65536).startswith(b"HTTP/1.1 ")
 
     def is_quiet() -> bool:
-        return not server.web.http._connections
+        return server.web.http_connections == 0
 
     with ExitStack() as stack:  # what is made once, such as a regular expression
         ask(stack)

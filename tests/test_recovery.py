@@ -252,7 +252,7 @@ class TestAFailingSubscribe:
         assert "pov/acme" not in server.call(lambda: list(connection.topics))
         publish(server, 1)
         assert ana.request({"type": "ping"})["type"] == "pong"
-        assert not ana._early
+        assert not ana.early
 
     @pytest.mark.parametrize(
         ("failing", "fields"),
@@ -297,9 +297,9 @@ class TestAFailingSubscribe:
         if not isinstance(engine, SqliteEngine):
             return  # only a disk can be full
         ana = connect()
-        engine._connections[0].execute("PRAGMA query_only = 1")
+        engine.writer.connection.execute("PRAGMA query_only = 1")
         assert subscribe(ana, durable=True)["code"] == "unavailable"
-        engine._connections[0].execute("PRAGMA query_only = 0")
+        engine.writer.connection.execute("PRAGMA query_only = 0")
         self.check_nothing_follows(server, ana)
         assert ana.request({"type": "resume"})["results"] == []
         assert subscribe(ana, durable=True)["offset"] == 1

@@ -94,6 +94,11 @@ class Tokens:
         # Successes only: a flood of forged tokens must not push out the good ones.
         self._verified: dict[tuple[str, frozenset[Kind]], tuple[Identity, float]] = {}
 
+    @property
+    def remembered(self) -> int:
+        """How many verified tokens are remembered, of `auth.verified_cache`."""
+        return len(self._verified)
+
     def verify(self, token: str, accept: frozenset[Kind]) -> Identity:
         """Return whose token this is, if it is one of the accepted kinds.
 

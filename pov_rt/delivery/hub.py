@@ -79,6 +79,11 @@ class Hub:
         """How many topics are followed."""
         return len(self._topics)
 
+    @property
+    def expected(self) -> int:
+        """How many entries are to be replaced by answers to their publishers (`expect`)."""
+        return len(self._stand_ins)
+
     async def join(
         self,
         connection: Connection,

@@ -225,6 +225,10 @@ class Engine(Protocol):
     """What an acknowledged append survives: `process`, `disk` or `primary`."""
 
     @property
+    def waiting_bytes(self) -> int:
+        """What was accepted and is not acknowledged yet, of `engine.backlog_bytes`."""
+
+    @property
     def log(self) -> Log:
         """The topics' logs."""
 

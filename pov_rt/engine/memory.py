@@ -359,6 +359,7 @@ class MemoryEngine:
     """All parts in memory; `memory://`. Bounded by `EngineSettings`."""
 
     guarantee = "process"
+    waiting_bytes = 0
 
     def __init__(self, settings: EngineSettings, clock: Clock, node: str) -> None:
         self.log = MemoryLog(settings, clock)

@@ -48,6 +48,11 @@ class Lookup(Generic[Q, A]):
         self._asking: dict[Q, asyncio.Task[A]] = {}
         self._slots = asyncio.Semaphore(at_once)
 
+    @property
+    def asking(self) -> int:
+        """How many questions are being asked."""
+        return len(self._asking)
+
     async def get(self, question: Q) -> A:
         """Return the answer; who asks may go away meanwhile.
 

@@ -65,6 +65,11 @@ class Roster(Generic[T]):
         self._in_doubt: set[Key] = set()  # the engine may have done what it failed to answer
         self._lock = asyncio.Lock()
 
+    @property
+    def remembered(self) -> int:
+        """Of how many members this node knows, or was the last to know."""
+        return len(self._told.keys() | self._leaving.keys())
+
     def touch(self, pov_id: str, member: str, **fields: Any) -> None:
         """Take note that something about a member may have changed, these fields for sure."""
         self._touched.setdefault((pov_id, member), {}).update(fields)

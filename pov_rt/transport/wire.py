@@ -113,6 +113,11 @@ class Wire:
             self._loop.add_reader(self._fd, self._readable)
 
     @property
+    def paused(self) -> bool:
+        """Whether the peer is not read at the moment."""
+        return self._paused != 0
+
+    @property
     def unsent_bytes(self) -> int:
         return 0 if self._queue is None else self._queue.size
 

@@ -118,6 +118,26 @@ class WebServer:
         """The port of health and metrics."""
         return _port(self._listeners[1])
 
+    @property
+    def sockets(self) -> int:
+        """How many WebSockets are open, with those that are being closed."""
+        return len(self._wires)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What waits for all clients to read."""
+        return sum(wire.unsent_bytes for wire in self._wires)
+
+    @property
+    def paused(self) -> int:
+        """How many sockets are not read, until handlers have done what came."""
+        return sum(wire.paused for wire in self._wires)
+
+    @property
+    def http_connections(self) -> int:
+        """How many connections of clients are open for HTTP, with those that may become sockets."""
+        return len(self.http._connections)  # noqa: SLF001  (no public count)
+
     async def start(self, inherited: Sequence[socket.socket] = ()) -> None:
         """Start the node and listen, on the inherited sockets if there are any.
 
@@ -139,7 +159,7 @@ class WebServer:
                 self.http,
                 sockets,
                 capacity=capacity(self.settings.limits.connections),
-                busy=self._busy,
+                busy=lambda: self.sockets + self.http_connections,
                 complaint=complaint,
                 malformed=self._malformed,
             ),
@@ -214,6 +234,8 @@ class WebServer:
         metrics.register(
             ServerCollector(
                 self.server,
+                unsent_bytes=lambda: self.unsent_bytes,
+                paused=lambda: self.paused,
                 blocks=lambda: self._blocked.blocks,
                 lag_s=lambda: self._lag.worst_s,
                 refused=self._access_log.refused,
@@ -258,9 +280,6 @@ class WebServer:
             raise SettingsError(f"cannot listen on {where}: {error}") from error
         self._own_sockets.extend(sockets)
         return sockets
-
-    def _busy(self) -> int:
-        return len(self._wires) + len(self.http._connections)  # noqa: SLF001  (no public count)
 
     def _on_sweep(self) -> None:
         self.server.sweep()

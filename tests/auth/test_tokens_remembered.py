@@ -121,7 +121,7 @@ def test_no_more_tokens_are_remembered_than_allowed_and_the_newest_is(
     for number in range(20):
         token = app_token(jti=str(number))
         assert tokens.verify(token, SOCKET) is tokens.verify(token, SOCKET)
-        assert len(tokens._verified) <= capacity
+        assert tokens.remembered <= capacity
 
 
 def test_forged_tokens_push_no_good_one_out(make: Callable[..., Tokens]) -> None:

@@ -22,11 +22,11 @@ def acknowledge_early(seconds: float) -> None:
     """Acknowledge, and commit so much later."""
 
     def commit(writer: Writer, group: Sequence[Job[Any]]) -> None:
-        writer._connection.execute("BEGIN IMMEDIATE")
-        results = writer._store.apply(group)
+        writer.connection.execute("BEGIN IMMEDIATE")
+        results = writer.store.apply(group)
         writer._loop.call_soon_threadsafe(writer._deliver, group, results)
         time.sleep(seconds)
-        writer._connection.execute("COMMIT")
+        writer.connection.execute("COMMIT")
 
     setattr(Writer, "_commit", commit)  # noqa: B010  (mypy refuses the assignment)
 

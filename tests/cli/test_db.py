@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -184,10 +183,10 @@ def test_backup_replaces_nothing_and_leaves_nothing_half_done(
     assert (tmp_path / "mine").read_text() == "mine"
     assert "No such file or directory" in fail(folder, "backup", tmp_path / "none" / "backup.db")
 
-    def break_off(file: Path) -> None:
-        raise OSError(28, "No space left on device", str(file))
+    def break_off(file: int) -> None:
+        raise OSError(28, "No space left on device", os.readlink(f"/proc/self/fd/{file}"))
 
-    monkeypatch.setattr(backups, "_flush", break_off)
+    monkeypatch.setattr(os, "fsync", break_off)
     assert "No space left on device" in fail(folder, "backup", tmp_path / "backup.db")
     assert {file.name for file in tmp_path.iterdir()} == {"data", "mine"}
 
@@ -334,11 +333,11 @@ def test_a_restore_that_dies_half_way_leaves_the_old_database_or_the_new_one(
     fill(tmp_path / "backup.db", 3)
     left = iter(range(flushes))
 
-    def flush(file: Path) -> None:
+    def flush(file: int) -> None:
         next(left)  # raises StopIteration where the restore dies
 
     with monkeypatch.context() as patch:
-        patch.setattr(backups, "_flush", flush)
+        patch.setattr(os, "fsync", flush)
         assert isinstance(run(folder, "restore", tmp_path / "backup.db").exception, StopIteration)
     kept = folder / "pov-rt.db.before-restore"
     if flushes < 4:
@@ -377,16 +376,19 @@ def test_a_copy_that_is_spoilt_on_its_way_is_not_put_in_place(
 ) -> None:
     fill(path, 3)
     fill(tmp_path / "backup.db", 2000)
-    copy = backups._copy
+    copied = []
 
-    def spoil(source: sqlite3.Connection, target: Path, progress: Any) -> None:
-        copy(source, target, progress)
-        with open(target, "r+b") as file:
-            file.seek(4096 * 12)
-            file.write(b"\xff" * 4096 * 3)
+    def spoil(file: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{file}"))
+        if path.suffix == ".partial":
+            copied.append(path)
+            with open(path, "r+b") as target:
+                target.seek(4096 * 12)
+                target.write(b"\xff" * 4096 * 3)
 
-    monkeypatch.setattr(backups, "_copy", spoil)
+    monkeypatch.setattr(os, "fsync", spoil)
     assert "is damaged" in fail(folder, "restore", tmp_path / "backup.db")
+    assert len(copied) == 1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for the server's user")

@@ -54,7 +54,7 @@ def test_each_filter_lets_through_what_it_names(server: RunningServer, connect: 
     for (name, _), client in clients.items():
         assert offsets(client, len(wanted[name][1])) == wanted[name][1]
         assert client.request({"type": "ping"})["type"] == "pong"
-        assert not client._early
+        assert not client.early
 
 
 def test_what_was_missed_is_filtered_too_and_the_position_is_honest(
@@ -145,7 +145,7 @@ def test_whatever_is_asked_and_published_each_gets_exactly_its_own(
         ]
         assert offsets(client, len(expected)) == expected
         assert client.request({"type": "ping"})["type"] == "pong"
-        assert not [each for each in client._early if each["type"] == "activity"]
+        assert not [each for each in client.early if each["type"] == "activity"]
 
 
 def test_the_work_of_a_filter_is_done_once_for_all_who_share_it(
@@ -156,7 +156,8 @@ def test_the_work_of_a_filter_is_done_once_for_all_who_share_it(
     publish(server, 1)
 
     def groups() -> int:
-        topic = server.web.server.hub._topics["pov/acme"]
+        connection, *_ = server.web.server.directory.all()
+        topic: Any = connection.topics["pov/acme"]
         return sum(bool(group) for group in topic.groups.values())
 
     assert server.call(groups) == 2

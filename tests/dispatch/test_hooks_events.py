@@ -100,7 +100,7 @@ def test_a_plugin_that_is_off_is_not_heard_and_does_not_hear(tmp_path: Path) -> 
         ana = server.connect("ana")
         ana.request({"type": "subscribe", "povId": "x"})
         assert ana.request({"type": "poll.close", "povId": "x"})["type"] == "poll.done"
-        assert not ana._early
+        assert not ana.early
 
 
 HEARS = "\n@plugin.hears(Closed)\ndef closed(event, host): ...\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from pov_rt.dispatch import hooks
-from pov_rt.dispatch.hooks import Hooks, _stop_order
+from pov_rt.dispatch.hooks import Hooks
 from pov_rt.engine.memory import LEASE_S, MemoryLeases
 from pov_rt.plugin import Host, Plugin
 from pov_rt.protocol.messages import Event, Message
@@ -158,16 +158,39 @@ class Begun(Event, tag="zoo.begun"):
     pass
 
 
+def ends(*, zoo_hears: bool = False, middle_hears: bool = False) -> list[str]:
+    """Return the order in which the lifespans of plugins end that are started by their names."""
+    ended: list[str] = []
+    plugins = {name: Plugin[None](name) for name in ("ant", "cat", "middle", "zoo")}
+
+    def add_lifespan(plugin: Plugin[None]) -> None:
+        @plugin.lifespan
+        async def life(host: Host) -> AsyncIterator[None]:
+            yield None
+            ended.append(plugin.name)
+
+    for plugin in plugins.values():
+        add_lifespan(plugin)
+    if zoo_hears:
+
+        @plugins["zoo"].hears(Said)
+        def hear(event: Said, host: Host) -> None: ...
+
+    if middle_hears:
+
+        @plugins["middle"].hears(Begun)
+        def answer(event: Begun, host: Host) -> None: ...
+
+    async def run() -> None:
+        stage = Stage(*plugins.values())
+        await stage.runtime.start()
+        await stage.runtime.stop()
+
+    asyncio.run(run())
+    return ended
+
+
 def test_who_hears_ends_after_who_announces() -> None:
-    ant, cat, middle, zoo = (Plugin[None](name) for name in ("ant", "cat", "middle", "zoo"))
-    assert _stop_order(registry(ant, cat, middle, zoo)) == ["zoo", "middle", "cat", "ant"]
-
-    @zoo.hears(Said)
-    def hear(event: Said, host: Host) -> None: ...
-
-    assert _stop_order(registry(ant, cat, middle, zoo)) == ["middle", "zoo", "cat", "ant"]
-
-    @middle.hears(Begun)
-    def answer(event: Begun, host: Host) -> None: ...
-
-    assert _stop_order(registry(ant, cat, middle, zoo)) == ["cat", "ant", "zoo", "middle"]
+    assert ends() == ["zoo", "middle", "cat", "ant"]
+    assert ends(zoo_hears=True) == ["middle", "zoo", "cat", "ant"]
+    assert ends(zoo_hears=True, middle_hears=True) == ["cat", "ant", "zoo", "middle"]

@@ -88,19 +88,19 @@ class Held:
 def held(engine: SqliteEngine) -> Iterator[Held]:
     """Hold the writer before its next commit, until the end at the latest."""
     writer: Any = engine.writer
-    connection = writer._connection
-    held = writer._connection = Held(connection)
+    connection = writer.connection
+    held = writer.connection = Held(connection)
     try:
         yield held
     finally:
         held.release()
-        writer._connection = connection
+        writer.connection = connection
 
 
 async def tidied(engine: SqliteEngine, times: int = 1) -> None:
     """Wait until the idle writer has looked after old entries so many times more."""
     loop, done = asyncio.get_running_loop(), asyncio.Semaphore(0)
-    store: Any = engine.writer._store
+    store: Any = engine.writer.store
     tidy = store.tidy
 
     def tell() -> None:

@@ -168,7 +168,7 @@ def test_a_cancelled_append_is_written_and_told_as_any_other(path: Path) -> None
             ]  # fmt: skip
             assert (await engine.log.append(entries(A, 1, start=99)))[0].offset == 11
             assert told.offsets(A) == await offsets(engine, A) == list(range(1, 12))
-            assert engine.writer._waiting_bytes == 0
+            assert engine.waiting_bytes == 0
 
     asyncio.run(work())
 

@@ -27,7 +27,7 @@ async def main(path, synchronous, batches):
     engine = SqliteEngine(Path(path), EngineSettings(), SystemClock(), "child")
     await engine.start(Recorder())
     if synchronous:
-        engine._connections[0].execute(f"PRAGMA synchronous = {synchronous}")
+        engine.writer.connection.execute(f"PRAGMA synchronous = {synchronous}")
     for number in range(int(batches)):
         await engine.log.append([NewEntry("pov/a", "p", f"{number}-{k}", b"{}") for k in range(50)])
         os.write(1, b"acknowledged\\n")

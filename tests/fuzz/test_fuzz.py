@@ -37,7 +37,7 @@ def test_nothing_a_client_sends_hurts_the_server_or_another_client(
     assert tally.statuses["400"] > 0
     assert tally.frames > 5000
     assert tally.answers > 2000
-    wait_until(server, lambda: len(server.web._wires) == 1)
+    wait_until(server, lambda: server.web.sockets == 1)
     assert server.call(lambda: len(server.web.server.directory)) == 1
     assert server.call(lambda: server.web.server.hub.subscriptions) == 1
     assert [r.getMessage() for r in caplog.records if r.exc_info or r.levelno >= 40] == []

@@ -152,8 +152,7 @@ async def test_another_node_tells_of_those_who_leave_and_nothing_is_kept_of_them
     assert names(await two.look()) == ([], ["ana"], [])
     clock.advance(LATE_S)
     assert names(await one.look()) == NOTHING
-    assert not one.roster._told
-    assert not one.roster._leaving
+    assert one.roster.remembered == 0
     assert names(await one.set("ana", 1)) == (["ana"], [], [])
 
 

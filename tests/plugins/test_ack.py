@@ -85,7 +85,7 @@ class TestCursor:
         assert offsets(phone, 5) == span(1, 5)
         assert phone.request({"type": "ack", "povId": "acme", "offset": 3})["type"] == "acked"
         phone.socket.close()
-        engine._connections[0].execute("PRAGMA query_only = 1")
+        engine.writer.connection.execute("PRAGMA query_only = 1")
         again = connect("ana", device="phone")
         assert subscribe(again, since="cursor")["recovered"] is True
         assert offsets(again, 2) == [4, 5]
@@ -94,5 +94,5 @@ class TestCursor:
         (result,) = again.request({"type": "resume"})["results"]
         assert result["recovered"] is True
         assert offsets(again, 2) == [4, 5], "what was not resent yet cannot be acknowledged"
-        engine._connections[0].execute("PRAGMA query_only = 0")
+        engine.writer.connection.execute("PRAGMA query_only = 0")
         assert again.request({"type": "ack", "povId": "acme", "offset": 4})["type"] == "acked"

@@ -199,9 +199,9 @@ def test_the_end_lets_go_of_what_is_being_asked(run: Run, receiver: Receiver) ->
     while server.call(lambda: len(server.web.server.directory)):
         pass
     answers = server.web.server.hooks.hosts["authoriser"].state
-    assert server.call(lambda: len(answers._asking)) == 1
+    assert server.call(lambda: answers.asking) == 1
     server.run(server.web.server.hooks.stop)
-    assert not answers._asking
+    assert answers.asking == 0
 
 
 # The settings:
@@ -214,7 +214,7 @@ def test_without_a_url_nobody_is_asked_at_any_subscription() -> None:
         assert not plugins.asks_before_subscribe
         (hooks,) = [
             found.plugin.hooks
-            for found in plugins._registry.idle
+            for found in server.web.server.registry.idle
             if found.plugin.name == "authoriser"
         ]
         assert [name for name, _, _ in hooks] == ["before_subscribe"]

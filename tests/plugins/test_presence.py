@@ -89,14 +89,14 @@ def test_only_those_who_asked_are_told_and_no_more_once_they_leave(
     assert [each["userId"] for each in diff(asked)["joined"]] == ["d"]
     for client in (silent, plain):
         assert client.request({"type": "ping"})["type"] == "pong"
-        assert not client._early
+        assert not client.early
     asked.request({"type": "unsubscribe", "povId": "acme"})
     newcomer.request({"type": "unsubscribe", "povId": "acme"})
     watcher = join(connect("e"))
     ask(watcher)
     while set(users(ask(watcher))) != {"b", "c", "e"}:
         pass
-    assert not asked._early
+    assert not asked.early
 
 
 def test_a_client_without_the_right_or_a_subscription_is_refused(connect: Connect) -> None:
@@ -131,7 +131,7 @@ class Watcher:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.users = {each["userId"]: each for each in ask(client)["users"]}
-        early, client._early = client._early, []
+        early, client.early = client.early, []
         for told in early:
             self.apply(told)
 
@@ -190,7 +190,7 @@ def test_a_snapshot_and_the_diffs_make_the_later_snapshot(
             watcher.apply(told)
             left |= set(told["left"])
         later = {each["userId"]: each for each in ask(watcher.client)["users"]}
-        for told in watcher.client._early:
+        for told in watcher.client.early:
             watcher.apply(told)
         assert watcher.users == later
 

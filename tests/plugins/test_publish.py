@@ -69,8 +69,8 @@ def test_the_answer_is_whole_and_a_retry_is_answered_as_ever(
     data = {"type": "t", "action": "a", "povId": "acme"}
     assert len(ana.request({"type": "publish", "data": data, "echo": False})["activityId"]) == 32
     assert ana.request({"type": "ping"})["type"] == "pong"
-    assert not ana._early
-    assert not server.call(lambda: server.web.server.hub._stand_ins)
+    assert not ana.early
+    assert server.call(lambda: server.web.server.hub.expected) == 0
 
 
 def test_one_that_is_not_subscribed_or_errs_is_answered_as_ever(
@@ -81,7 +81,7 @@ def test_one_that_is_not_subscribed_or_errs_is_answered_as_ever(
     bad = message(2, echo=False)
     bad["data"]["type"] = "no type"
     assert ana.request(bad)["code"] == "invalid_activity"
-    assert not server.call(lambda: server.web.server.hub._stand_ins)
+    assert server.call(lambda: server.web.server.hub.expected) == 0
 
 
 def test_with_an_echo_the_sender_gets_its_own_like_all_others(
@@ -157,9 +157,9 @@ class TestAnAnswerThatFails:
                 logged = [getattr(each, "incident", "") for each in server.incidents]
                 assert logged == incidents, "each is logged once"
             assert client.request({"type": "ping"})["type"] == "pong"
-            assert not client._early
+            assert not client.early
         server.incidents.clear()
-        assert not server.call(lambda: server.web.server.hub._stand_ins)
+        assert server.call(lambda: server.web.server.hub.expected) == 0
 
     def test_a_message_that_publishes_twice_has_one_answer(
         self, server: RunningServer, connect: Connect
@@ -168,7 +168,7 @@ class TestAnAnswerThatFails:
         ana.send({"type": "say", "id": 1, "how": "twice", "number": 1})
         assert seen(ana, 2) == [("said", 1), ("activity", 2)]
         assert ana.request({"type": "ping"})["type"] == "pong"
-        assert not ana._early
+        assert not ana.early
 
 
 def test_on_the_team_feed_alone_the_answer_has_the_offset_of_the_pov(

@@ -47,7 +47,7 @@ def test_subscribers_learn_who_has_read_what(server: RunningServer, connect: Con
     read(ben, 3)
     assert receipts(ben) == {"ben": 3}
     assert plain.request({"type": "ping"})["type"] == "pong"
-    assert not plain._early
+    assert not plain.early
 
 
 def test_the_users_other_devices_learn_it_wherever_they_are(
@@ -80,7 +80,7 @@ def test_what_was_read_already_is_nothing_to_tell(server: RunningServer, connect
     read(ben, 2)
     assert receipts(ben) == {"ben": 2}  # what ana repeated would have come with it
     assert laptop.request({"type": "ping"})["type"] == "pong"
-    assert not laptop._early
+    assert not laptop.early
 
 
 @pytest.mark.parametrize("seed", range(3))

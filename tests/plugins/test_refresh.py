@@ -164,7 +164,7 @@ def test_a_subscription_that_is_on_its_way_needs_the_new_token_too(
     assert server.call(lambda: server.web.server.hub.subscriptions) == 0
     publish(server, 1)
     assert ana.request({"type": "ping"})["type"] == "pong"
-    assert not ana._early
+    assert not ana.early
 
 
 @pytest.mark.parametrize("claims", [{"povs": ["other"]}, {"can": ["subscribe"]}])

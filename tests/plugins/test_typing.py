@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from pov_rt.plugins.typing import repeat, tick
+from pov_rt.plugins.typing import plugin, repeat, tick
 from pov_rt.protocol.errors import Unavailable
-from pov_rt.runtime import containment
 from pov_rt.testing import Client, Connect, RunningServer
 from tests.plugins.test_presence import join
 
@@ -39,7 +38,7 @@ def test_subscribers_are_told_who_types_where_and_when_it_ends(connect: Connect)
     ben.request({"type": "unsubscribe", "povId": "acme"})
     assert told(late) == {}
     assert plain.request({"type": "ping"})["type"] == "pong"
-    assert not plain._early
+    assert not plain.early
 
 
 def test_silence_ends_it(server: RunningServer, connect: Connect) -> None:
@@ -87,18 +86,24 @@ def test_a_crowd_is_named_in_part(server: RunningServer, connect: Connect) -> No
     assert (len(message["users"]), message["more"]) == (20, 6)
 
 
+@pytest.fixture(autouse=True)
+def stop_timers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the server of a test that ticks itself do nothing on its own."""
+    if "tick_now" in request.fixturenames:
+        monkeypatch.setattr(plugin, "timers", [])
+
+
 @pytest.fixture
 def tick_now(server: RunningServer) -> Callable[[], None]:
     """Have nothing happen by itself, so that a test says what falls into the same tick."""
     plugins = server.web.server.hooks
-    server.run(lambda: containment.end(plugins._timers, "timers"))
     return lambda: server.run(lambda: tick(plugins.hosts["typing"]))
 
 
 def quiet(*clients: Client) -> bool:
     """Tell whether nothing came before the answer to a ping."""
     return all(
-        client.request({"type": "ping"})["type"] == "pong" and not client._early
+        client.request({"type": "ping"})["type"] == "pong" and not client.early
         for client in clients
     )
 

@@ -26,20 +26,26 @@ def sleep(message: Sleep, context: Context) -> None:
 """
 
 
-def test_a_stop_at_the_worst_instant_is_not_missed() -> None:
+def test_a_stop_at_the_worst_instant_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = threading.Event()
+    stopping = threading.Thread(target=lambda: watch.stop(), daemon=True)
+
     class StoppedMeanwhile(threading.Event):
         def clear(self) -> None:
-            watch._stop.set()
-            self.set()
+            stopping.start()
+            begun.set()
+            self.wait(5)  # for the wake-up, which is then lost
             super().clear()
 
     loop = asyncio.new_event_loop()  # it never runs, so nothing else wakes the thread
-    watch = BlockWatch(loop, 0.001, ())
-    watch._alive = StoppedMeanwhile()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Event", StoppedMeanwhile)
+        watch = BlockWatch(loop, 0.001, ())
     watch.start()
-    watch._thread.join(5)
+    assert begun.wait(5)
+    stopping.join(5)
     loop.close()
-    assert not watch._thread.is_alive()
+    assert not stopping.is_alive()
 
 
 def test_the_line_that_blocks_the_loop_is_named(

@@ -235,7 +235,7 @@ class TestSlowClients:
 
 
 def unsent(server: RunningServer) -> int:
-    return sum(wire.unsent_bytes for wire in server.web._wires)
+    return server.web.unsent_bytes
 
 
 def test_a_batch_larger_than_a_queue_reaches_every_healthy_client(
@@ -384,8 +384,7 @@ class TestEcho:
         message = "x" * 50_000
         with raw_client(server, path="/ws/_echo", receive_buffer=4096) as client:
             sent = send_until_refused(client, text(message))
-            (wire,) = server.web._wires
-            assert server.call(lambda: wire.unsent_bytes) < 1024 * 1024
+            assert server.call(lambda: unsent(server)) < 1024 * 1024
             client.sock.settimeout(10)
             for _ in range(sent):
                 assert client.receive() == (Opcode.TEXT, message.encode())
@@ -421,8 +420,7 @@ class TestControlFrames:
     def test_a_hundred_thousand_pings_unread_are_little_memory(self, server: RunningServer) -> None:
         with raw_client(server, receive_buffer=4096) as client:
             count = send_until_refused(client, masked_frame(Opcode.PING, b"x" * 125) * 250) * 250
-            (wire,) = server.web._wires
-            assert server.call(lambda: wire.unsent_bytes) < 1024 * 1024
+            assert server.call(lambda: unsent(server)) < 1024 * 1024
             client.sock.settimeout(10)
             for _ in range(count):
                 assert client.receive() == (Opcode.PONG, b"x" * 125)
@@ -480,14 +478,14 @@ class TestHalfClose:
             assert client.receive() == (Opcode.TEXT, b"x" * 399_000)
             with pytest.raises(EOFError):
                 client.receive()
-        wait_until(server, lambda: not server.web._wires)
+        wait_until(server, lambda: server.web.sockets == 0)
 
 
 def test_a_peer_that_never_answers_a_close_is_gone_after_a_second(server: RunningServer) -> None:
     with raw_client(server) as client:
         server.call(lambda: close_all(server, CloseCode.RESTARTING))
         assert client.receive()[0] == Opcode.CLOSE
-        wait_until(server, lambda: not server.web._wires)
+        wait_until(server, lambda: server.web.sockets == 0)
 
 
 def close_all(server: RunningServer, code: CloseCode) -> None:
@@ -523,7 +521,7 @@ class TestPausedSockets:
 
     def fill(self, server: RunningServer, client: Raw) -> None:
         client.send(*[text('{"type":"stuck.wait"}')] * 4)
-        wait_until(server, lambda: any(wire._paused for wire in server.web._wires))
+        wait_until(server, lambda: server.web.paused == 1)
 
     def test_one_that_answers_pings_stays(self, server: RunningServer) -> None:
         with raw_client(server) as client:
@@ -546,7 +544,7 @@ class TestPausedSockets:
             if reset:
                 linger = struct.pack("ii", 1, 0)
                 client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        wait_until(server, lambda: not server.web._wires)
+        wait_until(server, lambda: server.web.sockets == 0)
 
 
 STUCK = """

@@ -13,7 +13,8 @@ from websockets.typing import Subprotocol
 
 from pov_rt.auth.tokens import Identity
 from pov_rt.protocol.errors import ClientError, LimitExceeded, Unavailable
-from pov_rt.testing import RunningServer
+from pov_rt.runtime.clock import SystemClock
+from pov_rt.testing import RunningServer, make_settings
 from tests.transport.test_wire import wait_until
 
 ENDED = "connection closed: "
@@ -80,7 +81,7 @@ def test_a_client_is_told_and_its_end_is_one_line_of_the_log(
             client.recv(timeout=5)
     assert ended.value.rcvd is not None
     assert (ended.value.rcvd.code, ended.value.rcvd.reason) == (code, reason)
-    wait_until(server, lambda: not server.web._wires)
+    wait_until(server, lambda: server.web.sockets == 0)
     (line,) = (record for record in caplog.records if record.name == "pov_rt.server.arrivals")
     fields = vars(line)
     assert line.getMessage() == f"{ENDED}{reason}"
@@ -90,20 +91,15 @@ def test_a_client_is_told_and_its_end_is_one_line_of_the_log(
     assert (len(node.directory), node.arrivals.closes) == (0, {reason: 1})
 
 
-class Passing:
-    """A server's clock on which 2,000 seconds pass between two looks at a token."""
+class Passing(SystemClock):
+    """A clock on which 2,000 seconds pass between two looks at a token."""
 
-    def __init__(self, server: RunningServer) -> None:
-        self._clock = server.web.server.clock
+    def __init__(self) -> None:
         self._later_s = 0.0
-        tokens: Any = server.web.server.tokens
-        tokens._clock = self
-        revocations: Any = server.web.server.revocations
-        revocations.covers = self.is_revoked
 
     def time(self) -> float:
         """Return the time."""
-        return self._clock.time() + self._later_s
+        return super().time() + self._later_s
 
     def is_revoked(self, identity: Identity) -> bool:
         """Let the time pass."""
@@ -112,15 +108,15 @@ class Passing:
 
 
 @pytest.mark.parametrize("v1", [True, False])
-def test_a_token_that_expires_between_the_two_closes_the_socket(
-    server: RunningServer, v1: bool
-) -> None:
-    token = server.token("ana", ttl_s=1000)
-    Passing(server)
-    with open_socket(server, token, v1=v1) as client:
-        if v1:
-            assert json.loads(client.recv(timeout=5))["type"] == "closing"
-        with pytest.raises(ConnectionClosed) as ended:
-            client.recv(timeout=5)
+def test_a_token_that_expires_between_the_two_closes_the_socket(v1: bool) -> None:
+    clock = Passing()
+    with RunningServer(make_settings(), None, clock) as server:
+        revocations: Any = server.web.server.revocations
+        revocations.covers = clock.is_revoked
+        with open_socket(server, server.token("ana", ttl_s=1000), v1=v1) as client:
+            if v1:
+                assert json.loads(client.recv(timeout=5))["type"] == "closing"
+            with pytest.raises(ConnectionClosed) as ended:
+                client.recv(timeout=5)
     assert ended.value.rcvd is not None
     assert ended.value.rcvd.code == 4001

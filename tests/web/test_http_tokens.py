@@ -11,10 +11,8 @@ from urllib.parse import quote_from_bytes
 import pytest
 
 from pov_rt.config.settings import AuthSettings, LimitSettings, Settings
-from pov_rt.registry.build import build_registry
 from pov_rt.runtime.clock import ManualClock
 from pov_rt.testing import RunningServer, make_settings
-from pov_rt.web.app import WebServer
 from tests.auth.test_tokens_hostile import HOSTILE, NESTED, NOW, SECRET, forge
 from tests.web.test_handshake import UPGRADE
 
@@ -23,20 +21,13 @@ MOST_BYTES = 12_000
 TOKENS = [token for name, token in HOSTILE if len(token) <= MOST_BYTES and name not in NESTED]
 
 
-class AtThatTime(RunningServer):
-    """A server whose clock stands where the table's tokens would be good."""
-
-    async def _start(self) -> None:
-        self.web = WebServer(self._settings, build_registry({}), clock=ManualClock(NOW))
-        await self.web.start()
-
-
 @pytest.fixture
 def server() -> Iterator[RunningServer]:
+    """A server whose clock stands where the table's tokens would be good."""
     settings: Settings = make_settings(
         auth=AuthSettings(secrets=[SECRET]), limits=LimitSettings(token_rate="100000/s")
     )
-    with AtThatTime(settings, None) as server:
+    with RunningServer(settings, None, ManualClock(NOW)) as server:
         yield server
 
 

@@ -205,6 +205,11 @@ class SqliteEngine:
         """Stop telling the follower."""
         self.log.unwatch(topic)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What waits to be written, or is being written."""
+        return self.writer.waiting_bytes if self._readers is not None else 0
+
     def health(self) -> str | None:
         """Return what keeps the database from being written, None if nothing does."""
         return self.writer.fault if self._readers is not None else None

@@ -61,12 +61,14 @@ class Writer:
         backlog_bytes: int,
     ) -> None:
         self.fault: str | None = None
-        self._connection = connection
-        self._store = store
+        # Neither is changed but by tests, which have the disk fail or see what is done.
+        self.connection = connection
+        self.store = store
+        self.waiting_bytes = 0
+        """What waits to be written, or is being written."""
         self._path = path
         self._loop = loop
         self._backlog_bytes = backlog_bytes
-        self._waiting_bytes = 0
         self._failed_bytes = 0
         self._pages = 0.0
         self._tidied_at = 0.0
@@ -86,9 +88,9 @@ class Writer:
         """
         if self._closed:
             raise Unavailable("The log is closed")
-        if self._waiting_bytes + job.size > self._backlog_bytes and self._waiting_bytes:
+        if self.waiting_bytes + job.size > self._backlog_bytes and self.waiting_bytes:
             raise Unavailable("The log is behind with writing; try again", retry_after_s=1.0)
-        self._waiting_bytes += job.size
+        self.waiting_bytes += job.size
         if not self._fresh:
             self._loop.call_soon(self._hand_over)
         self._fresh.append(job)
@@ -121,14 +123,14 @@ class Writer:
                 # A chore has taken some of that time, or all of it.
                 if (left_s := gathers_until - time.monotonic()) > 0:
                     time.sleep(left_s)
-                is_behind = self._store.is_behind or self._store.is_untidy
+                is_behind = self.store.is_behind or self.store.is_untidy
                 group, last = self._take(BEHIND_S if is_behind and self.fault is None else TIDY_S)
                 if group:
                     self._commit(group)
                     is_crowd = len(group) >= CROWD_JOBS
                     gathers_until = time.monotonic() + GATHER_S if is_crowd else 0.0
                 elif self.fault is not None:
-                    self._probe()
+                    self.probe()
                 if not last and self.fault is None:
                     self._do_a_chore()
             except Exception:  # a bug; the thread must not end, for all would wait for ever
@@ -148,21 +150,21 @@ class Writer:
         if self._pages < REST_PAGES or not self._queue.empty():
             return False
         self._pages = 0.0
-        self._attempt(self._store.copy)
+        self._attempt(self.store.copy)
         return True
 
     def _tidy(self) -> bool:
         now = time.monotonic()
-        if not self._store.is_untidy and now < self._tidied_at + TIDY_S:
+        if not self.store.is_untidy and now < self._tidied_at + TIDY_S:
             return False
         self._tidied_at = now
-        self._attempt(self._store.tidy)
+        self._attempt(self.store.tidy)
         return True
 
     def _trim(self) -> bool:
-        if not self._store.is_behind:
+        if not self.store.is_behind:
             return False
-        self._attempt(self._store.trim)
+        self._attempt(self.store.trim)
         return True
 
     def _take(self, wait_s: float) -> tuple[list[Job[Any]], bool]:
@@ -183,8 +185,8 @@ class Writer:
 
     def _commit(self, group: Sequence[Job[Any]]) -> None:
         try:
-            results = self._store.apply(group)
-            commit(self._connection)
+            results = self.store.apply(group)
+            commit(self.connection)
             self._pages += COMMIT_PAGES + sum(job.size for job in group) / PAGE_BYTES
         except Exception as error:
             self._roll_back()
@@ -204,18 +206,18 @@ class Writer:
             return explain(error, self._path).replace(str(self._path), "its file")
         return "an internal error"
 
-    def _probe(self) -> None:
+    def probe(self) -> None:
         """Find out whether the database can be written again.
 
         With as much as failed: a full disk has room for a little now and then.
         """
         try:
-            begin(self._connection)
-            self._connection.execute(
+            begin(self.connection)
+            self.connection.execute(
                 "INSERT OR REPLACE INTO meta VALUES ('probe', zeroblob(?))", (self._failed_bytes,)
             )
-            commit(self._connection)
-            self._connection.execute("DELETE FROM meta WHERE name = 'probe'")
+            commit(self.connection)
+            self.connection.execute("DELETE FROM meta WHERE name = 'probe'")
         except sqlite3.Error as error:
             self._roll_back()
             self._fail(error)
@@ -233,12 +235,12 @@ class Writer:
             self._fail(error)
 
     def _roll_back(self) -> None:
-        if self._connection.in_transaction:
+        if self.connection.in_transaction:
             try:
-                self._connection.execute("ROLLBACK")
+                self.connection.execute("ROLLBACK")
             except sqlite3.Error as error:  # SQLite has rolled back by itself
                 log.debug("no rollback: %s", error)
-        self._store.forget()
+        self.store.forget()
 
     def _fail(self, error: sqlite3.Error) -> None:
         fault = explain(error, self._path)
@@ -256,7 +258,7 @@ class Writer:
     def _deliver(self, group: Sequence[Job[Any]], results: Sequence[Any]) -> None:
         said: list[Any] = []
         for job, result in zip(group, results, strict=True):
-            self._waiting_bytes -= job.size
+            self.waiting_bytes -= job.size
             if not isinstance(result, Exception):
                 try:
                     job.finish(result)

@@ -60,11 +60,15 @@ class ServerCollector(Collector):
         self,
         server: Server,
         *,
+        unsent_bytes: Callable[[], int],
+        paused: Callable[[], int],
         blocks: Callable[[], int],
         lag_s: Callable[[], float],
         refused: Mapping[str, int],
     ) -> None:
         self._server = server
+        self._unsent_bytes = unsent_bytes
+        self._paused = paused
         self._blocks = blocks
         self._lag_s = lag_s
         self._refused = refused
@@ -80,7 +84,15 @@ class ServerCollector(Collector):
         yield GaugeMetricFamily(
             "pov_rt_subscriptions", "Subscriptions of all sockets", server.hub.subscriptions
         )
-        yield GaugeMetricFamily("pov_rt_topics", "Topics followed", server.hub.topics)
+        for name, text, value in (
+            ("topics", "Topics followed", server.hub.topics),
+            ("unsent_bytes", "What waits for clients to read", self._unsent_bytes()),
+            ("sockets_paused", "Sockets not read until handlers have done", self._paused()),
+            ("answers_expected", "Publications to be answered in the stream", server.hub.expected),
+            ("tokens_remembered", "Tokens not verified anew", server.tokens.remembered),
+            ("log_waiting_bytes", "What waits to be written", server.engine.waiting_bytes),
+        ):
+            yield GaugeMetricFamily(f"pov_rt_{name}", text, value)
         yield GaugeMetricFamily(
             "pov_rt_loop_lag_seconds", "Longest delay of the loop in the last minute", self._lag_s()
         )

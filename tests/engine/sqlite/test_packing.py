@@ -13,12 +13,13 @@ from pov_rt.engine.sqlite.schema import open_writer
 
 ODD = st.sampled_from((b"", b"\0", b"0" * 20, b"\n", b"'", "é\u2028".encode(), b"\xff\xfe"))
 BYTES = st.binary(max_size=40) | ODD
+KEYS = BYTES.map(lambda part: part + b"\n")  # as all have one between the id and who it is from
 NUMBERS = st.integers(0, 2**53 - 1)
 
 
 @given(
     st.lists(
-        st.tuples(BYTES, BYTES, BYTES, NUMBERS, st.booleans()),
+        st.tuples(KEYS, BYTES, BYTES, NUMBERS, st.booleans()),
         max_size=8,
         unique_by=lambda row: row[0],
     )

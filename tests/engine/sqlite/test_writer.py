@@ -107,7 +107,7 @@ def test_a_full_database_fails_publishers_honestly_and_recovers(
 
 
 def limit(engine: SqliteEngine, pages: int) -> None:
-    engine._connections[0].execute(f"PRAGMA max_page_count = {pages}")
+    engine.writer.connection.execute(f"PRAGMA max_page_count = {pages}")
 
 
 def test_a_restart_on_a_full_disk_serves_what_is_there(tmp_path: Path) -> None:
@@ -136,13 +136,13 @@ def test_room_for_a_little_is_not_taken_for_room(
         async with opened(path) as (engine, _):
             loop, probed = asyncio.get_running_loop(), asyncio.Semaphore(0)
             writer: Any = engine.writer
-            probe = writer._probe
+            probe = writer.probe
 
             def tell() -> None:
                 probe()
                 loop.call_soon_threadsafe(probed.release)
 
-            writer._probe = tell
+            writer.probe = tell
             with pytest.raises(Unavailable):
                 await engine.log.append(entries(A, 1, b"x" * 1_500_000))
             async with asyncio.timeout(WAIT_S):
@@ -193,7 +193,7 @@ def test_an_idle_writer_finds_out_that_there_is_room_again(
 
 def deny(engine: SqliteEngine, everything: bool) -> None:
     """Have each statement of the writer fail, as on a disk that has gone."""
-    connection = engine._connections[0]
+    connection = engine.writer.connection
     connection.set_authorizer((lambda *_: sqlite3.SQLITE_DENY) if everything else None)
 
 
@@ -234,8 +234,8 @@ def test_a_commit_that_fails_acknowledges_nothing(path: Path) -> None:
             await engine.watch(A)
             await engine.log.append(entries(A, 2))
             writer: Any = engine.writer
-            connection = writer._connection
-            writer._connection = Failing(connection)
+            connection = writer.connection
+            writer.connection = Failing(connection)
             tasks = [
                 # One of a new topic: its name is written apart, so that there is a commit to fail.
                 asyncio.create_task(engine.log.append(batch))
@@ -243,7 +243,7 @@ def test_a_commit_that_fails_acknowledges_nothing(path: Path) -> None:
             ]
             done = await asyncio.gather(*tasks, return_exceptions=True)
             assert [type(each) for each in done] == [Unavailable, Unavailable]
-            writer._connection = connection
+            writer.connection = connection
             assert told.offsets(A) == await offsets(engine, A) == [1, 2]
             (again,) = await engine.log.append(entries(A, 1, start=4))
             assert again == Appended(engine.epoch, 3)
@@ -288,7 +288,7 @@ def test_a_mistake_of_whoever_is_told_is_one_jobs_alone(
             done = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), WAIT_S)
             assert [type(each) for each in done] == [list, ValueError, list]
             assert told.offsets(A) == [1, 2]
-            assert engine.writer._waiting_bytes == 0
+            assert engine.waiting_bytes == 0
 
     asyncio.run(work())
     assert "what was written could not be taken over" in caplog.text

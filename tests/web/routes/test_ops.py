@@ -15,6 +15,7 @@ from tornado.httpclient import HTTPClient, HTTPResponse
 from pov_rt.testing import Connect, RunningServer
 from pov_rt.web.routes.ops import LAG_MEMORY_S, LAG_TICK_S, LoopLag
 from tests.test_docs import DOCS, table
+from tests.transport.test_wire import publish, raw_client, text
 from tests.web.routes.test_activities import ONE, call, post
 from tests.web.test_handshake import exchange, request
 
@@ -79,6 +80,18 @@ def test_refused_requests_are_counted_by_code(server: RunningServer) -> None:
     seen = metrics(server)
     for code, count in (("token_invalid", 2), ("invalid_request", 2), ("not_found", 1)):
         assert seen[f'pov_rt_http_refused_total{{code="{code}"}}'] == count
+
+
+def test_what_waits_for_clients_that_do_not_read_shows(server: RunningServer) -> None:
+    assert metrics(server)["pov_rt_unsent_bytes"] == 0
+    with raw_client(server, receive_buffer=4096) as slow:
+        slow.send(text('{"type":"subscribe","povId":"acme"}'))
+        slow.receive()
+        publish(server, 15_000, 16)
+        assert metrics(server)["pov_rt_unsent_bytes"] > 100_000
+        for _ in range(16):
+            slow.receive()
+        assert metrics(server)["pov_rt_unsent_bytes"] == 0
 
 
 def test_a_loop_that_was_blocked_shows_it(server: RunningServer) -> None:
