@@ -75,14 +75,15 @@ in_flight: ContextVar[InFlight | None] = ContextVar("in_flight", default=None)
 
 
 class PublishHooks(Protocol):
-    """What the plugins want to know of publications."""
+    """What the plugins want to know of publications; None if none of them does."""
 
     @property
     def before_publish(self) -> Callable[[Activity], Awaitable[Activity]] | None:
-        """Returns the activity as the plugins want it, or raises; None if none of them asks."""
+        """What returns the activity as the plugins want it, or raises."""
 
-    def published(self, activity: Activity, published: Published) -> None:
-        """Tell the plugins that an activity is durable."""
+    @property
+    def published(self) -> Callable[[Activity, Published], None] | None:
+        """What tells the plugins that an activity is durable."""
 
 
 class Publishing:
@@ -197,7 +198,8 @@ class Publishing:
             results[index] = done
             if not place.duplicate:
                 self.published += 1
-                self.hooks.published(activity, done)
+                if self.hooks.published is not None:
+                    self.hooks.published(activity, done)
         return [result for result in results if result is not None]
 
     def _complete(self, new: NewActivity, publisher: Publisher) -> Activity:

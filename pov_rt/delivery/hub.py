@@ -121,8 +121,7 @@ class Hub:
         else:
             connection.topics[name] = topic
             self.subscriptions += topic.is_subscription
-            topic.set_filter(connection, only)
-            topic.hold(connection, joined.start)
+            topic.enter(connection, joined.start, only)
         return joined
 
     def start(self, connection: Connection, name: str) -> None:
@@ -202,7 +201,7 @@ class Hub:
 
     def settle(self, connection: Connection) -> None:
         """Send a connection what waits for it, so that what follows comes after."""
-        if self._spread:
+        if self._spread.shares:
             self._spread.settle(connection)
         mine, dirty = connection.topics, self._dirty
         # Whichever are fewer: neither a busy node nor a busy client makes each reply dear.
@@ -220,7 +219,14 @@ class Hub:
         take several turns, one after the other; what comes for these meanwhile waits, joined.
         """
         self.unsettled = False
-        few, many, self._dirty = choose(self._dirty, turns.SENDS, is_free=not self._spread)
+        if len(self._dirty) == 1 and not self._spread.shares:
+            (topic,) = self._dirty
+            if topic.users <= turns.SENDS:  # which is nearly always all there is
+                self._dirty = []
+                self.delivered += topic.flush()
+                return
+        is_free = not self._spread.shares
+        few, many, self._dirty = choose(self._dirty, turns.SENDS, is_free=is_free)
         left = turns.SENDS - sum(topic.users for topic in few)
         try:
             self._flush_few(few)
@@ -231,13 +237,10 @@ class Hub:
                 self._spread.fill(shares)
             self._spread.drain(max(left, turns.SENDS // 4, 1))
         finally:
-            if self._dirty or self._spread:
+            if self._dirty or self._spread.shares:
                 self._flush_soon()
 
     def _flush_few(self, topics: Sequence[Topic]) -> None:
-        if len(topics) == 1 and not self._spread:
-            self.delivered += topics[0].flush()
-            return
         shares: Shares = {}
         for topic in topics:
             self.delivered += topic.flush(shares)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from pov_rt.connections.connection import Connection, Framing
@@ -22,25 +22,23 @@ class Spread:
     """
 
     def __init__(self) -> None:
-        self._shares: Shares = {}
+        self.shares: Shares = {}
+        """What is still to be sent; nobody else changes it."""
         self._queue: Iterator[Connection] = iter(())
-
-    def __len__(self) -> int:
-        return len(self._shares)
 
     def fill(self, shares: Shares) -> None:
         """Take what is to be sent. It must be empty, or what waits longest would not come first."""
-        self._shares, self._queue = shares, iter(list(shares))
+        self.shares, self._queue = shares, iter(list(shares))
 
     def settle(self, connection: Connection) -> None:
         """Send a connection its share now."""
-        share = self._shares.pop(connection, None)
+        share = self.shares.pop(connection, None)
         if share is not None:
             send_share(connection, share)
 
     def drain(self, budget: int) -> None:
         """Send their shares to the next connections, up to `budget` of them."""
-        pop = self._shares.pop
+        pop = self.shares.pop
         for connection in islice(self._queue, budget):
             share = pop(connection, None)
             if share is not None:
@@ -48,7 +46,7 @@ class Spread:
                     connection.transport.send(share[0])
                 else:
                     send_share(connection, share)
-        if not self._shares:
+        if not self.shares:
             self._queue = iter(())  # it would keep those who are gone
 
 
@@ -58,8 +56,10 @@ def send_share(connection: Connection, share: tuple[bytes, ...]) -> None:
         connection.transport.send(data)
 
 
-def join(framing: Framing, bodies: Sequence[bytes]) -> Iterator[bytes]:
+def join(framing: Framing, bodies: Sequence[bytes]) -> Iterable[bytes]:
     """Frame messages, joined into pieces of about `JOIN_BYTES`."""
+    if len(bodies) == 1:
+        return (framing.frame(bodies[0]),)
     return map(framing.join, divide(bodies))
 
 

@@ -184,6 +184,14 @@ class Topic:
             del self.groups[key]  # there may be as many filters as subscribers
         return send
 
+    def enter(self, connection: Connection, offset: int, only: Only | None) -> None:
+        """Take a new subscriber, which has everything up to `offset`; it gets nothing yet."""
+        if only is not None:
+            if self.only is None:
+                self.only = {}
+            self.only[connection] = only
+        self.catching_up[connection] = Progress(offset)
+
     def go_live(self, connection: Connection) -> None:
         """Deliver to a connection that has everything up to `offset`."""
         del self.catching_up[connection]
@@ -216,7 +224,7 @@ class Topic:
 
     def settle(self, connection: Connection) -> None:
         """Send a connection now what waits for it."""
-        if self.spread:
+        if self.spread.shares:
             self.spread.settle(connection)
         if self.pending and connection in self.group(connection):
             self._send_share(connection, self.pending[self.special.get(connection, 0) :])

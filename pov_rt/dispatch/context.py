@@ -91,7 +91,8 @@ class ConnectionContext:
         if self.host.plugins.asks_before_subscribe:
             await self.host.plugins.ask_before_subscribe(pov_id, connection)
             self.grants.require_subscribe(pov_id)  # another token may have come meanwhile
-        name = self.grants.topic(pov_id)
+        identity = connection.identity
+        name = identity.grants.topic(pov_id)
         # A handler may subscribe to several at a time: what is on its way counts, too.
         if self.joining is None:
             self.joining = set()
@@ -109,8 +110,10 @@ class ConnectionContext:
         finally:
             if is_new:
                 self.joining.discard(name)
-        if self.grants.topic(pov_id) != name or not self.grants.may_subscribe(pov_id):
-            # The token was replaced meanwhile, by one that did not see this subscription to end it.
+        if connection.identity is not identity and (
+            self.grants.topic(pov_id) != name or not self.grants.may_subscribe(pov_id)
+        ):
+            # Replaced meanwhile, by a token that did not see this subscription to end it.
             services.hub.leave(connection, name)
             raise Forbidden("The token was replaced meanwhile", field="povId")
         if self.starting is None:
@@ -209,13 +212,14 @@ class ConnectionContext:
         instead: Callable[[Published], Message] | None = None,
     ) -> Published:
         services, connection = self.host.services, self._connection
+        user = connection.identity
         if services.clock.monotonic() >= connection.expires_at:
             raise TokenExpired
-        self.grants.require("publish")
-        self.grants.require_pov(activity.pov_id)
-        own = msgspec.structs.replace(activity, user_id=self.user.user_id)
+        user.grants.require("publish")
+        user.grants.require_pov(activity.pov_id)
+        own = msgspec.structs.replace(activity, user_id=user.user_id)
         if instead is None or self.answered:  # a message has one answer
-            publisher = publisher_of(self.user, is_service=False, origin=connection.id)
+            publisher = publisher_of(user, is_service=False, origin=connection.id)
             return await services.publishing.publish_one(own, publisher)
         origin = f"{connection.id}/{services.clock.new_id()}"
         if own.id is UNSET:
@@ -223,7 +227,7 @@ class ConnectionContext:
         failures: list[Exception] = []
         services.hub.expect(origin, connection, self._answer_with(own, instead, failures))
         try:
-            publisher = publisher_of(self.user, is_service=False, origin=origin)
+            publisher = publisher_of(user, is_service=False, origin=origin)
             published = await services.publishing.publish_one(own, publisher)
         finally:
             self.answered = services.hub.withdraw(origin)

@@ -279,7 +279,7 @@ class Execution:
     async def _call_beside(
         self, connection: Connection, handler: Handler, message: Message, order: Order | None
     ) -> None:
-        """Call a handler while others are at work."""
+        """Call a handler while others are at work; the next of its order may then answer."""
         task = self._enter()
         if connection.tasks is None:
             connection.tasks = set()
@@ -290,6 +290,8 @@ class Execution:
         finally:
             beside.discard(task)
             self._tasks.discard(task)
+            if order is not None:
+                order.end()
 
     def _overlaps(self, handler: Handler, message: Message) -> bool:
         pipelined = handler.spec.pipelined
@@ -302,21 +304,13 @@ class Execution:
         task = connection.worker = cast("asyncio.Task[None]", asyncio.current_task())
         connection.turn = order.answered
         try:
-            await self._call_next(connection, handler, message, order)
+            await self._call_beside(connection, handler, message, order)
         except BaseException:
             self._leave(connection, task)
             raise
         if connection.worker is task:
             connection.turn = None
             await self._work(connection)
-
-    async def _call_next(
-        self, connection: Connection, handler: Handler, message: Message, order: Order
-    ) -> None:
-        try:
-            await self._call_beside(connection, handler, message, order)
-        finally:
-            order.end()
 
     async def _call_several(
         self, connection: Connection, handler: Handler, message: Message
@@ -325,7 +319,7 @@ class Execution:
         order: Order | None = None
         while True:
             order = Order(order.answered if order is not None else None)
-            start(self._call_next(connection, handler, message, order))
+            start(self._call_beside(connection, handler, message, order))
             waiting = connection.waiting
             is_full = len(connection.tasks or ()) >= self._limits.inbox_messages
             if (

@@ -9,13 +9,13 @@ import asyncio
 import inspect
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 
-from pov_rt.activities.publishing import Published, apply_hooks
+from pov_rt.activities.publishing import apply_hooks
 from pov_rt.connections.connection import Connection
 from pov_rt.dispatch.context import ConnectionContext
 from pov_rt.dispatch.host import PluginHost, Services
@@ -67,6 +67,8 @@ class Hooks:
             for host, function in self._hooks.get("before_publish", ())
         ]
         self.asks_before_subscribe = "before_subscribe" in self._hooks
+        self.before_publish = self._ask_before if self._before else None
+        self.published = partial(self.tell, "published") if "published" in self._hooks else None
         self._services = services
         self._lifespans: list[tuple[PluginHost, AsyncIterator[Any]]] = []
         self._timers: set[asyncio.Task[None]] = set()
@@ -167,15 +169,6 @@ class Hooks:
         name, lease = ended
         plugin, _, pov_id = name.partition("/")
         self.tell("expired", pov_id, lease.member, plugin=plugin)
-
-    @property
-    def before_publish(self) -> Callable[[Activity], Awaitable[Activity]] | None:
-        """What asks the `before_publish` hooks; None if there are none."""
-        return self._ask_before if self._before else None
-
-    def published(self, activity: Activity, published: Published) -> None:
-        """Call the `published` hooks."""
-        self.tell("published", activity, published)
 
     async def ask_before_subscribe(self, pov_id: str, connection: Connection) -> None:
         """Call the `before_subscribe` hooks; raise what one refuses with, or `Internal`."""

@@ -25,24 +25,22 @@ class Clock(Protocol):
         """Return an id nobody else has: 32 hexadecimal digits."""
 
 
+def new_id() -> str:
+    """Return 48 bits of the time in milliseconds and 80 random ones, as ULID has them, in hex.
+
+    What is made together stands together in an index: 1,000 activities of 100 PoVs change 650 pages
+    of the log's database, and with random ids 1,500. Takes 0.9 us, a random UUID 2.
+    """
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
 class SystemClock:
-    """The machine's clocks."""
+    """The machine's clocks. Without a function of its own for each, for every message asks."""
 
-    def monotonic(self) -> float:
-        """Return `time.monotonic()`."""
-        return time.monotonic()
-
-    def time(self) -> float:
-        """Return `time.time()`."""
-        return time.time()
-
-    def random(self) -> float:
-        """Return `random.random()`."""
-        return random.random()  # noqa: S311  (spreads pings, hides nothing)
-
-    def new_id(self) -> str:
-        """Return `new_id()`."""
-        return new_id()
+    monotonic = staticmethod(time.monotonic)
+    time = staticmethod(time.time)
+    random = staticmethod(random.random)  # spreads pings, hides nothing
+    new_id = staticmethod(new_id)
 
 
 class ManualClock:
@@ -72,15 +70,6 @@ class ManualClock:
         """Return 1, 2, 3, ... as 32 hexadecimal digits."""
         self._ids += 1
         return f"{self._ids:032x}"
-
-
-def new_id() -> str:
-    """Return 48 bits of the time in milliseconds and 80 random ones, as ULID has them, in hex.
-
-    What is made together stands together in an index: 1,000 activities of 100 PoVs change 650 pages
-    of the log's database, and with random ids 1,500. Takes 0.9 us, a random UUID 2.
-    """
-    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
 
 
 def rfc3339(seconds: float) -> str:

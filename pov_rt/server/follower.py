@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 
 from pov_rt.connections.directory import Directory
 from pov_rt.delivery.hub import Hub
-from pov_rt.engine.base import Entry
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.protocol.topics import NODES
 
@@ -26,11 +24,8 @@ class NodeFollower:
     def __init__(self, hub: Hub, directory: Directory) -> None:
         self._hub = hub
         self._directory = directory
+        self.entries = hub.entries
         self._uncertain = self._rereading = False
-
-    def entries(self, topic: str, epoch: str, entries: Sequence[Entry]) -> None:
-        """Take over entries."""
-        self._hub.entries(topic, epoch, entries)
 
     def signal(self, topic: str, body: bytes, origin: str) -> None:
         """Deliver a signal, or do what another node says."""

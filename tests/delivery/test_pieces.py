@@ -27,7 +27,7 @@ def test_however_they_are_settled_and_drained_each_gets_its_share_once() -> None
     spread.settle(made[5])
     spread.drain(2)  # one of these two has its share already, and still counts
     spread.drain(2)
-    assert len(spread) == 0
+    assert not spread.shares
     assert [recorder(each).messages for each in made] == [[{"n": n}] for n in range(6)]
     spread.drain(10)
     assert [len(recorder(each).sends) for each in made] == [1] * 6
