@@ -23,7 +23,7 @@ Positive = Annotated[float, Meta(gt=0, le=1e9)]
 NotNegative = Annotated[float, Meta(ge=0, le=1e9)]
 Count = Annotated[int, Meta(ge=1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
-Rate = str
+RateText = str
 """How often, such as `5/s`, `100/m`, `1/h`: what `parse_rate` reads."""
 
 
@@ -108,9 +108,9 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     """All sockets; 0: the open-file limit less 64."""
     connections_per_user: Count = 64
     devices_per_user: Count = 16
-    message_rate: Rate = "50/s"
+    message_rate: RateText = "50/s"
     """Messages of one connection, with a burst of twice that."""
-    control_rate: Rate = "200/s"
+    control_rate: RateText = "200/s"
     """Pings, pongs and small fragments of one connection, with a burst of five times that; past it
     the connection is closed."""
     rejected_messages: Count = 500
@@ -133,7 +133,7 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     types: list[str] | None = None
     """Activity types that may be published; none: any."""
     actions: list[str] | None = None
-    token_rate: Rate = "20/s"  # noqa: S105  (a rate, no secret)
+    token_rate: RateText = "20/s"  # noqa: S105  (a rate, no secret)
     """Token requests of one address."""
 
 

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
-import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import PeriodicCallback
 
-from pov_rt.config.settings import Settings, SettingsError
-from pov_rt.plugin.interfaces import Response
-from pov_rt.protocol.errors import InvalidRequest, Unavailable
+from pov_rt.config.settings import Settings
+from pov_rt.protocol.errors import InvalidRequest
 from pov_rt.registry.build import Registry
 from pov_rt.runtime.blocked import BlockWatch
 from pov_rt.runtime.limits import KeyedBuckets, parse_rate
@@ -26,8 +22,9 @@ from pov_rt.runtime.logs import Throttle
 from pov_rt.server.server import Server
 from pov_rt.transport.bounds import bounds_of
 from pov_rt.transport.wire import Wire
+from pov_rt.web.fetch import fetch
 from pov_rt.web.handshake import EchoHandler, SocketHandler
-from pov_rt.web.hosts import Door, is_loopback
+from pov_rt.web.hosts import HostRules
 from pov_rt.web.http import AccessLog
 from pov_rt.web.listener import ADMIN_CONNECTIONS, Listener, capacity
 from pov_rt.web.routes.activities import ActivitiesHandler, HistoryHandler
@@ -42,48 +39,15 @@ from pov_rt.web.routes.ops import (
 from pov_rt.web.routes.plugins import PluginHandler, plugin_paths
 from pov_rt.web.routes.token import TokenHandler
 from pov_rt.web.routing import MAX_BODY_BYTES, Site
+from pov_rt.web.sockets import OwnSockets, is_local, port_of
 
 log = logging.getLogger(__name__)
 
 SWEEP_MS = 1000
 MAX_HEADER_BYTES = 16 * 1024
-MAX_FETCHED_BYTES = 1024 * 1024
 BODY_S = 30.0
-BACKLOG = 4096
-"""Connections that the kernel keeps for us; it takes no more than net.core.somaxconn."""
 HANG_UP_S = 2.0
 """How long a drained node waits for its sockets to end."""
-
-
-async def fetch(
-    url: str,
-    *,
-    method: str = "GET",
-    headers: Mapping[str, str] | None = None,
-    body: bytes | None = None,
-    timeout_s: float = 5.0,
-) -> Response:
-    """Make an HTTP request, bounded in time and size; redirects are not followed."""
-    client = AsyncHTTPClient(force_instance=True, max_body_size=MAX_FETCHED_BYTES)
-    request = HTTPRequest(
-        url,
-        method=method,
-        headers=dict(headers or {}),
-        body=body,
-        request_timeout=timeout_s,
-        connect_timeout=timeout_s,
-        follow_redirects=False,
-        allow_nonstandard_methods=True,
-    )
-    try:
-        answer = await client.fetch(request, raise_error=False)
-    except (OSError, HTTPClientError, ValueError) as error:
-        raise Unavailable(f"no answer from {url.partition('?')[0]}: {error}") from error
-    finally:
-        client.close()
-    if answer.code == 599:
-        raise Unavailable(f"no answer from {url.partition('?')[0]}: {answer.error}")
-    return Response(answer.code, dict(answer.headers.get_all()), answer.body or b"")
 
 
 class WebServer:
@@ -95,10 +59,8 @@ class WebServer:
         self._wires: set[Wire] = set()
         self._hung_up = asyncio.Event()
         self._listeners: list[Listener] = []
-        self._own_sockets: list[socket.socket] = []
-        self._own_file: tuple[int, int] | None = None
-        """Device and inode of our Unix socket, which another server may have replaced since."""
-        self._door, self._operators_door = Door(), Door(for_operators=True)
+        self._own_sockets = OwnSockets()
+        self._host_rules, self._admin_host_rules = HostRules(), HostRules(for_operators=True)
         self._access_log = AccessLog(self.server.clock)
         self._sweep = PeriodicCallback(self._on_sweep, SWEEP_MS)
         files = [found.module.__file__ or "" for found in registry.found]
@@ -111,12 +73,12 @@ class WebServer:
     @property
     def port(self) -> int:
         """The port that clients connect to; 0 on a Unix socket."""
-        return _port(self._listeners[0])
+        return port_of(self._listeners[0].sockets[0])
 
     @property
     def admin_port(self) -> int:
         """The port of health and metrics."""
-        return _port(self._listeners[1])
+        return port_of(self._listeners[1].sockets[0])
 
     @property
     def sockets(self) -> int:
@@ -144,15 +106,16 @@ class WebServer:
         Raises `SettingsError` if an address cannot be had, else as `Server.start`.
         """
         settings = self.settings.server
-        sockets = list(inherited) or self._bind(settings.host, settings.port, settings.unix)
+        listen = self._own_sockets.listen
+        sockets = list(inherited) or listen(settings.host, settings.port, settings.unix)
         try:
-            admin = self._bind(settings.admin_host, settings.admin_port, None)
+            admin = listen(settings.admin_host, settings.admin_port)
             await self.server.start()
         except BaseException:
-            self._close_sockets()
+            self._own_sockets.close()
             raise
-        self._door.is_local = all(_is_local(sock) for sock in sockets)
-        self._operators_door.is_local = all(_is_local(sock) for sock in admin)
+        self._host_rules.is_local = all(map(is_local, sockets))
+        self._admin_host_rules.is_local = all(map(is_local, admin))
         complaint = Throttle(log)
         self._listeners = [
             Listener(
@@ -200,7 +163,7 @@ class WebServer:
         await self.server.stop()
         for wire in list(self._wires):
             wire.abort()
-        self._close_sockets()
+        self._own_sockets.close()
         if self._listeners:
             self._blocked.stop()
 
@@ -226,7 +189,7 @@ class WebServer:
             routes.append((r"/dev/console.json", ConsoleDataHandler))
         if self.settings.server.conformance_echo:
             routes.append((r"/ws/_echo", EchoHandler, wires))
-        return self._site(routes, self._door)
+        return self._site(routes, self._host_rules)
 
     def make_admin_app(self) -> Site:
         """Return the routes that operators use."""
@@ -247,15 +210,15 @@ class WebServer:
                 (r"/readyz", ReadyHandler),
                 (r"/metrics", MetricsHandler, {"metrics": metrics}),
             ],
-            self._operators_door,
+            self._admin_host_rules,
         )
 
-    def _site(self, routes: Sequence[tuple[Any, ...]], door: Door) -> Site:
+    def _site(self, routes: Sequence[tuple[Any, ...]], host_rules: HostRules) -> Site:
         return Site(
             routes,
             access_log=self._access_log,
             body_bytes=self.settings.limits.publish_bytes,
-            arguments={"server": self.server, "door": door},
+            arguments={"server": self.server, "host_rules": host_rules},
         )
 
     def _serve(self, site: Site) -> HTTPServer:
@@ -265,21 +228,6 @@ class WebServer:
             max_body_size=MAX_BODY_BYTES,
             body_timeout=BODY_S,
         )
-
-    def _bind(self, host: str, port: int, unix: str | None) -> list[socket.socket]:
-        try:
-            if unix is not None:
-                sockets = [_listen_unix(unix)]
-                self._own_file = _file_id(unix)
-            else:
-                family = socket.AF_INET6 if ":" in host else socket.AF_INET
-                sockets = [socket.create_server((host, port), family=family, backlog=BACKLOG)]
-                sockets[0].setblocking(False)
-        except (OSError, ValueError, OverflowError) as error:
-            where = unix if unix is not None else f"{host}:{port}"
-            raise SettingsError(f"cannot listen on {where}: {error}") from error
-        self._own_sockets.extend(sockets)
-        return sockets
 
     def _on_sweep(self) -> None:
         self.server.sweep()
@@ -303,65 +251,3 @@ class WebServer:
         if self._wires:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._hung_up.wait(), HANG_UP_S)
-
-    def _close_sockets(self) -> None:
-        for sock in self._own_sockets:
-            sock.close()
-        self._own_sockets.clear()
-        unix = self.settings.server.unix
-        if unix is not None and self._own_file is not None:
-            with suppress(OSError):
-                if _file_id(unix) == self._own_file:
-                    os.unlink(unix)
-        self._own_file = None
-
-
-def _port(listener: Listener) -> int:
-    name = listener.sockets[0].getsockname()
-    return int(name[1]) if isinstance(name, tuple) else 0
-
-
-def _is_local(sock: socket.socket) -> bool:
-    name = sock.getsockname()
-    return isinstance(name, tuple) and is_loopback(name[0])
-
-
-def _file_id(path: str) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
-
-
-def _listen_unix(path: str) -> socket.socket:
-    """Listen on a Unix socket that the group may write to; one that was left behind is replaced.
-
-    Not so one that somebody listens on (Tornado's `bind_unix_socket` would replace it): that server
-    would never hear of a client again.
-    """
-    with suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise OSError("there is a file of that name")
-        if _is_listened_on(path):
-            raise OSError("another server listens there")
-        os.unlink(path)
-    sock = socket.socket(socket.AF_UNIX)
-    try:
-        sock.setblocking(False)
-        sock.bind(path)
-        os.chmod(path, 0o660)
-        sock.listen(BACKLOG)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _is_listened_on(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except BlockingIOError:  # it is too busy to accept
-            return True
-        except ConnectionRefusedError:
-            return False
-    return True

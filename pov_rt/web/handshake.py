@@ -21,7 +21,7 @@ from pov_rt.transport.bounds import Bounds
 from pov_rt.transport.frames import TEXT_FRAMING, binary_frame
 from pov_rt.transport.wire import Wire
 from pov_rt.web.hosts import one_header
-from pov_rt.web.http import Handler, bearer, parse_query
+from pov_rt.web.http import JsonHandler, bearer, parse_query
 from pov_rt.web.listener import Stream
 
 SUBPROTOCOL = "pov-rt.v1"
@@ -61,7 +61,7 @@ class SocketProtocol(WebSocketProtocol13):
         handler.ui = None  # type: ignore[assignment]
 
 
-class SocketHandler(Handler, WebSocketHandler):
+class SocketHandler(JsonHandler, WebSocketHandler):
     """`GET /ws/...`."""
 
     CORS_METHODS = "GET"

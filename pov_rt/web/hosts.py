@@ -27,10 +27,11 @@ class HostUnknown(ClientError):
 
 
 @dataclass(slots=True)
-class Door:
-    """One of the ports. Owner: the web server, which learns where it leads when it listens.
+class HostRules:
+    """What decides which hosts a port answers for. Owner: the web server.
 
-    `for_operators` is the port of health and metrics. `is_local`: only this machine gets here.
+    `for_operators`: it is the port of health and metrics. `is_local`: only this machine gets here,
+    which is known once the port is listened on.
     """
 
     for_operators: bool = False
@@ -45,7 +46,7 @@ def one_header(request: HTTPServerRequest, name: str) -> str | None:
     return values[0] if values else None
 
 
-def check_host(request: HTTPServerRequest, settings: Settings, door: Door) -> str:
+def check_host(request: HTTPServerRequest, settings: Settings, rules: HostRules) -> str:
     """Return the Host header in lower case. Raises unless the server answers for that host.
 
     Without a list of hosts, a server that only this machine reaches, or one under development,
@@ -53,7 +54,7 @@ def check_host(request: HTTPServerRequest, settings: Settings, door: Door) -> st
     DNS, would be a page of the same host (DNS rebinding). A proxy in front keeps that out itself.
     """
     host = (one_header(request, "Host") or "").lower()
-    if not host and door.for_operators and request.version == "HTTP/1.0":
+    if not host and rules.for_operators and request.version == "HTTP/1.0":
         return host  # a load balancer's check, which no browser could make
     match = _HOST.fullmatch(host)
     if match is None:
@@ -61,9 +62,9 @@ def check_host(request: HTTPServerRequest, settings: Settings, door: Door) -> st
     name, listed = match[1], settings.server.allowed_hosts
     if name in listed:
         return host
-    if listed and not door.for_operators:
+    if listed and not rules.for_operators:
         raise HostUnknown from ValueError(f"{name} is not in server.allowed_hosts")
-    is_exposed = not door.is_local and not settings.dev
+    is_exposed = not rules.is_local and not settings.dev
     if not is_exposed and _has_owner(name) and not is_behind_proxy(request, settings.server):
         raise HostUnknown from ValueError(f"{name} is no local name; see server.allowed_hosts")
     return host

@@ -30,7 +30,7 @@ from pov_rt.runtime.clock import Clock
 from pov_rt.runtime.containment import internal
 from pov_rt.runtime.logs import Throttle
 from pov_rt.server.server import Server
-from pov_rt.web.hosts import Door, check_host, client_ip, one_header, origin_allowed
+from pov_rt.web.hosts import HostRules, check_host, client_ip, one_header, origin_allowed
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def parse_query(query: str) -> list[tuple[str, str]]:
     return pairs
 
 
-class Handler(RequestHandler):
+class JsonHandler(RequestHandler):
     """The base of all handlers. `server` is the node it belongs to."""
 
     CORS_METHODS = ""
@@ -84,7 +84,7 @@ class Handler(RequestHandler):
     TAKES_BODIES = True
 
     server: Server
-    door: Door
+    host_rules: HostRules
     host: str
     ip: str
     routes: Mapping[str, Any] | None = None
@@ -120,7 +120,7 @@ class Handler(RequestHandler):
         self.ip = client_ip(self.request, settings.server)
         if "Upgrade" in self.request.headers and not self.takes_upgrade():
             raise InvalidRequest("WebSockets are below /ws/")
-        self.host = check_host(self.request, settings, self.door)
+        self.host = check_host(self.request, settings, self.host_rules)
         origin = one_header(self.request, "Origin")
         if origin is not None:
             self._check_origin(origin)
@@ -255,7 +255,7 @@ class _Other(ClientError):
         self.status = status
 
 
-class Fallback(Handler):
+class Fallback(JsonHandler):
     """Answers what no route takes."""
 
     def prepare(self) -> None:
@@ -293,6 +293,6 @@ class AccessLog:
         self.refused[code] = self.refused.get(code, 0) + 1
 
 
-def _is_own(kind: type[Handler], method: str) -> bool:
+def _is_own(kind: type[JsonHandler], method: str) -> bool:
     """Tell whether this class of handlers answers the method."""
-    return getattr(kind, method) not in (getattr(RequestHandler, method), Handler.options)
+    return getattr(kind, method) not in (getattr(RequestHandler, method), JsonHandler.options)

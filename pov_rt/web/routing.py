@@ -12,7 +12,7 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine, R
 from tornado.web import Application, RequestHandler, _HandlerDelegate
 
 from pov_rt.protocol.errors import ClientError, InvalidRequest, TooLarge
-from pov_rt.web.http import AccessLog, Fallback, Handler
+from pov_rt.web.http import AccessLog, Fallback, JsonHandler
 
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
@@ -60,7 +60,7 @@ class Exchange(_HandlerDelegate):
     """A request and its answer, which may come before the body does."""
 
     application: Site
-    handler_class: type[Handler]
+    handler_class: type[JsonHandler]
     _is_early = False
     _end: asyncio.TimerHandle | None = None
 

@@ -25,7 +25,7 @@ from pov_rt.protocol.errors import (
 )
 from pov_rt.protocol.messages import MAX_SAFE_INTEGER, NewActivity
 from pov_rt.protocol.topics import pov_topic
-from pov_rt.web.http import API_KINDS, SERVICE, Handler, parse_query
+from pov_rt.web.http import API_KINDS, SERVICE, JsonHandler, parse_query
 
 MAX_BYTES = 1024 * 1024
 """Of activities in a page, save for the last one of them: the largest there may be fill 16 MB."""
@@ -74,7 +74,7 @@ def split_batch(body: bytes, *, lines: bool) -> Sequence[bytes | msgspec.Raw] | 
         return [json.dumps(item).encode() for item in items]
 
 
-class ActivitiesHandler(Handler):
+class ActivitiesHandler(JsonHandler):
     """`POST /api/activities`."""
 
     async def post(self) -> None:
@@ -120,7 +120,7 @@ def _result(index: int, result: Published | ClientError) -> Place | dict[str, An
     return {"error": error}
 
 
-class HistoryHandler(Handler):
+class HistoryHandler(JsonHandler):
     """`GET /api/povs/{povId}/activities?after=0&limit=100`, or `?before=0` for the newest first."""
 
     CORS_METHODS = "GET"

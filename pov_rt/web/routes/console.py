@@ -10,7 +10,7 @@ from pov_rt.protocol.errors import Forbidden
 from pov_rt.registry.schema import asyncapi
 from pov_rt.server.server import Server
 from pov_rt.version import VERSION
-from pov_rt.web.http import Handler
+from pov_rt.web.http import JsonHandler
 
 STATIC = Path(__file__).parents[1] / "static"
 TOKEN_S = 86400.0
@@ -25,7 +25,7 @@ def dev_tokens(server: Server) -> tuple[str, str]:
     return socket, issue(Kind.SERVICE, "dev-publisher", ttl_s=TOKEN_S)
 
 
-class ConsoleHandler(Handler):
+class ConsoleHandler(JsonHandler):
     """`GET /`: the page."""
 
     def get(self) -> None:
@@ -39,7 +39,7 @@ class ConsoleHandler(Handler):
         self.finish((STATIC / "console.html").read_bytes())
 
 
-class ConsoleDataHandler(Handler):
+class ConsoleDataHandler(JsonHandler):
     """`GET /dev/console.json`: tokens and the messages' schemas, for this machine's browsers."""
 
     def get(self) -> None:

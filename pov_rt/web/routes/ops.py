@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from pov_rt.server.server import Server
 from pov_rt.version import VERSION
-from pov_rt.web.http import Handler
+from pov_rt.web.http import JsonHandler
 
 LAG_TICK_S = 0.25
 LAG_MEMORY_S = 30.0
@@ -134,7 +134,7 @@ def _by_label(
     return family
 
 
-class HealthHandler(Handler):
+class HealthHandler(JsonHandler):
     """`GET /healthz`: the loop runs."""
 
     def get(self) -> None:
@@ -142,7 +142,7 @@ class HealthHandler(Handler):
         self.answer({"status": "ok"})
 
 
-class ReadyHandler(Handler):
+class ReadyHandler(JsonHandler):
     """`GET /readyz`: clients are welcome (200), or why not (503)."""
 
     def get(self) -> None:
@@ -154,7 +154,7 @@ class ReadyHandler(Handler):
             self.answer({"status": "not ready", "reason": reason}, 503)
 
 
-class MetricsHandler(Handler):
+class MetricsHandler(JsonHandler):
     """`GET /metrics` in Prometheus' text format."""
 
     metrics: CollectorRegistry

@@ -11,7 +11,7 @@ from pov_rt.protocol.errors import MethodNotAllowed, NotFound
 from pov_rt.protocol.messages import check_id
 from pov_rt.registry.build import Registry, Route
 from pov_rt.runtime import containment
-from pov_rt.web.http import API_KINDS, SERVICE, Handler, parse_query
+from pov_rt.web.http import API_KINDS, SERVICE, JsonHandler, parse_query
 
 
 def plugin_paths(registry: Registry) -> dict[str, dict[str, Route]]:
@@ -23,7 +23,7 @@ def plugin_paths(registry: Registry) -> dict[str, dict[str, Route]]:
     return paths
 
 
-class PluginHandler(Handler):
+class PluginHandler(JsonHandler):
     """One path with a plugin behind each of its methods."""
 
     CORS_METHODS = "GET, POST, PUT, PATCH, DELETE"

@@ -8,12 +8,12 @@ from pov_rt.auth.grants import Kind
 from pov_rt.protocol.bodies import SocketToken
 from pov_rt.protocol.errors import RateLimited, TokenError
 from pov_rt.runtime.limits import KeyedBuckets
-from pov_rt.web.http import Handler, bearer
+from pov_rt.web.http import JsonHandler, bearer
 
 ACCESS = frozenset({Kind.ACCESS})
 
 
-class TokenHandler(Handler):
+class TokenHandler(JsonHandler):
     """`GET /api/auth/ws-token`."""
 
     CORS_METHODS = "GET"

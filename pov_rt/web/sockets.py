@@ -1,0 +1,103 @@
+"""The sockets that a node listens on, and the file that a Unix socket is."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from contextlib import suppress
+
+from pov_rt.config.settings import SettingsError
+from pov_rt.web.hosts import is_loopback
+
+BACKLOG = 4096
+"""Connections that the kernel keeps for us; it takes no more than net.core.somaxconn."""
+
+
+class OwnSockets:
+    """The sockets that a node made, and did not inherit. Owner: the web server."""
+
+    def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
+        self._files: dict[str, tuple[int, int]] = {}
+        """Device and inode of our Unix sockets, which another server may have replaced since."""
+
+    def listen(self, host: str, port: int, unix: str | None = None) -> list[socket.socket]:
+        """Listen on an address, or on a Unix socket. Raises `SettingsError`."""
+        try:
+            if unix is not None:
+                sock = _listen_unix(unix)
+                self._files[unix] = _file_id(unix)
+            else:
+                family = socket.AF_INET6 if ":" in host else socket.AF_INET
+                sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
+                sock.setblocking(False)
+        except (OSError, ValueError, OverflowError) as error:
+            where = unix if unix is not None else f"{host}:{port}"
+            raise SettingsError(f"cannot listen on {where}: {error}") from error
+        self._sockets.append(sock)
+        return [sock]
+
+    def close(self) -> None:
+        """Close them, and remove the files that are still ours."""
+        for sock in self._sockets:
+            sock.close()
+        for path, own in self._files.items():
+            with suppress(OSError):
+                if _file_id(path) == own:
+                    os.unlink(path)
+        self._sockets.clear()
+        self._files.clear()
+
+
+def port_of(sock: socket.socket) -> int:
+    """Return the port; 0 of a Unix socket."""
+    name = sock.getsockname()
+    return int(name[1]) if isinstance(name, tuple) else 0
+
+
+def is_local(sock: socket.socket) -> bool:
+    """Tell whether only this machine gets here; before a Unix socket there is a proxy."""
+    name = sock.getsockname()
+    return isinstance(name, tuple) and is_loopback(name[0])
+
+
+def _file_id(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def _listen_unix(path: str) -> socket.socket:
+    """Listen on a Unix socket that the group may write to; one that was left behind is replaced.
+
+    Not so one that somebody listens on (Tornado's `bind_unix_socket` would replace it): that server
+    would never hear of a client again.
+    """
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise OSError("there is a file of that name")
+        if _is_listened_on(path):
+            raise OSError("another server listens there")
+        os.unlink(path)
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.setblocking(False)
+        sock.bind(path)
+        os.chmod(path, 0o660)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_listened_on(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except BlockingIOError:  # it is too busy to accept
+            return True
+        except ConnectionRefusedError:
+            return False
+    return True
