@@ -1,11 +1,26 @@
-"""What every test can use: our short names for the fixtures of `pov_rt.testing`."""
+"""What every test can use: our short names for the fixtures of `pov_rt.testing`.
+
+And what every test must do: end the programs that it started.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import pytest
 
 from pov_rt.config.settings import Settings
 from pov_rt.testing import Plugins, RunningServer, make_settings
+from tests.processes import end_children, has_children
+
+
+@pytest.fixture(autouse=True)
+def leave_no_process() -> Iterator[None]:
+    """End what a test has left running, so that no other test meets it; that is a failure."""
+    had_any = has_children()  # a module's own server
+    yield
+    if not had_any and has_children():
+        pytest.fail(f"left behind: {end_children()}")
 
 
 @pytest.fixture

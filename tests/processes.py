@@ -1,4 +1,7 @@
-"""The commands as processes, each with an environment and a folder of its own."""
+"""Programs that tests start: all of them begin and end here, so that none outlives its test.
+
+Of our commands each has an environment and a folder of its own.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 COMMAND = [sys.executable, "-m", "pov_rt.cli"]
 # The last one makes coverage measure the processes, too.
@@ -38,13 +42,72 @@ def run(
     )
 
 
+def launch(command: Sequence[str | Path], **options: Any) -> subprocess.Popen[Any]:
+    """Start a program, in a session of its own: what it starts ends with it. For `end`."""
+    return subprocess.Popen(command, start_new_session=True, **options)
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """Kill a program, if it runs, and what it started; wait for it and close its pipes."""
+    if process.returncode is None:  # else its number may be another's by now
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with suppress(BrokenPipeError):  # of what it was still to be given
+                pipe.close()
+
+
+@contextmanager
+def running(command: Sequence[str | Path], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Run a program in the block; however that ends, the program is gone after it."""
+    process = launch(command, text=True, **options)
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+def has_children() -> bool:
+    """Tell whether this process has children, dead ones that nobody waited for included."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def end_children() -> list[str]:
+    """Kill all children of this process; return what they were."""
+    ended = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            if int(parent) == os.getpid():
+                ended.append((folder / "cmdline").read_text().replace("\0", " ").strip())
+                os.kill(int(folder.name), signal.SIGKILL)
+                os.waitpid(int(folder.name), 0)
+    return ended
+
+
+def read_until(stream: IO[str] | None, words: str) -> str:
+    """Return a program's output up to the first line with the words. Raises EOFError."""
+    assert stream is not None
+    text = ""
+    for line in stream:
+        text += line
+        if words in line:
+            return text
+    raise EOFError(f"it ended without a line with {words!r}: {text}")
+
+
 class Served:
     """A development server as a process, with its folder as home and what it printed first."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
         self.process = process
-        self.text = "".join(iter(process.stdout.readline, f"{LAST_LINE}\n"))
+        self.text = read_until(process.stdout, LAST_LINE)
         self.url = self.text.split("listens on ")[1].split()[0]
         self.socket_url = self.url.replace("http", "ws") + "/ws/"
         (self.token,) = re.findall(r"^  (eyJ\S+)$", self.text, re.M)
@@ -62,15 +125,11 @@ def serve(
     tmp_path: Path, *flags: str, program: Sequence[str] = (*COMMAND, "serve", "--dev"), **more: str
 ) -> Iterator[Served]:
     """Run a development server on free ports, unless the flags say others."""
-    with subprocess.Popen(
+    with running(
         [*program, "--port", "0", "--admin-port", "0", *flags],
         env=environment(tmp_path) | {"PYTHONUNBUFFERED": "1"} | more,
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
     ) as process:
-        try:
-            yield Served(process)
-        finally:
-            process.kill()
+        yield Served(process)

@@ -22,7 +22,7 @@ from tornado.web import Application, RequestHandler
 
 from pov_rt.auth.grants import Kind
 from pov_rt.testing import RunningServer
-from tests.processes import SECRET, environment
+from tests.processes import SECRET, environment, running
 
 ROOT = Path(__file__).parent.parent
 SNIPPETS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
@@ -48,31 +48,27 @@ def test_a_page_follows_a_pov_and_an_app_publishes_to_it(server: RunningServer) 
         f"const accessToken = {json.dumps(server.token('ana', Kind.ACCESS))}\n"
         + text.replace("https://rt.example", f"http://{server.address}")
     )
-    with subprocess.Popen(
+    with running(
         ["node", "--input-type=module", "-e", script],
         cwd=ROOT / "tests/node",
         stdout=subprocess.PIPE,
-        text=True,
     ) as node:
         assert node.stdout is not None
         lines = iter(node.stdout.readline, "")
-        try:
-            next(line for line in lines if "'subscribed'" in line)
-            if shutil.which("curl"):
-                done = subprocess.run(
-                    [
-                        "bash",
-                        "-c",
-                        snippet("bash", "curl").replace(URL, f"http://{server.address}"),
-                    ],
-                    env={**os.environ, "TOKEN": server.token("my-app", Kind.SERVICE)},
-                    capture_output=True,
-                    check=True,
-                )
-                assert json.loads(done.stdout)["offset"] == 1
-                next(line for line in lines if "action: 'completed'" in line)
-        finally:
-            node.kill()
+        next(line for line in lines if "'subscribed'" in line)
+        if shutil.which("curl"):
+            done = subprocess.run(
+                [
+                    "bash",
+                    "-c",
+                    snippet("bash", "curl").replace(URL, f"http://{server.address}"),
+                ],
+                env={**os.environ, "TOKEN": server.token("my-app", Kind.SERVICE)},
+                capture_output=True,
+                check=True,
+            )
+            assert json.loads(done.stdout)["offset"] == 1
+            next(line for line in lines if "action: 'completed'" in line)
 
 
 def test_an_applications_requests_become_activities(server: RunningServer) -> None:
@@ -132,13 +128,12 @@ def test_what_authors_and_operators_type_works(word: str, tmp_path: Path) -> Non
         command = line.partition("#")[0].strip().replace("/etc/pov-rt/pov-rt.toml", str(config))
         if command.startswith("pip install"):
             continue
-        with subprocess.Popen(
+        with running(
             ["bash", "-c", f"exec {command}"],
             env=env,
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
         ) as process:
             assert process.stdout is not None
             if " serve" in command:

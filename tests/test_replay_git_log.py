@@ -8,12 +8,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from websockets.sync.client import connect
 
-from tests.processes import Served, serve
+from tests.processes import Served, running, serve
 
 ROOT = Path(__file__).parent.parent
 ODD = [
@@ -71,13 +72,13 @@ def check(served: Served, repository: Path, data: Path, pov: str) -> None:
     commits = git(repository, "log", "--reverse", "--format=%H").split()
     assert commits
     url = f"{served.socket_url}?token={served.token}"
-    tail = follow(
+    following = follow(
         *(sys.executable, "-m", "pov_rt.cli", "tail", pov, "--count", str(len(commits))),
         *("--url", served.url, "--data", str(data)),
     )
-    node = follow("node", "tests/node/follow.mjs", url, pov, str(len(commits)))
+    following_too = follow("node", "tests/node/follow.mjs", url, pov, str(len(commits)))
     where = ["--url", served.url, "--data", str(data), "--pov", pov]
-    with tail, node, connect(url, proxy=None) as plain:
+    with following as tail, following_too as node, connect(url, proxy=None) as plain:
         plain.send(json.dumps({"type": "subscribe", "povId": pov}))
         assert json.loads(plain.recv(timeout=10))["type"] == "subscribed"
         for client in (tail, node):
@@ -100,10 +101,8 @@ def check(served: Served, repository: Path, data: Path, pov: str) -> None:
         assert followed == [{**each["data"], "offset": each["offset"]} for each in received]
 
 
-def follow(*command: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def follow(*command: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    return running(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 @pytest.fixture

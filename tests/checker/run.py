@@ -23,7 +23,8 @@ from tests.checker.nemesis import WEIGHTS, Nemesis, Victim
 from tests.checker.producers import HttpProducer, Producer, SocketProducer
 from tests.checker.proxy import Proxy
 from tests.checker.records import History, Violation
-from tests.checker.servers import COMMAND, Disk, Server, ServerError
+from tests.checker.servers import Disk, Server, ServerError
+from tests.processes import COMMAND
 
 PROGRESS_S = 3.0
 PAGE = 1000

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from bench.peers import free_port
 from tests.checker.clients import SECRET
+from tests.processes import COMMAND, end, launch
 
 ROOT = Path(__file__).parents[2]
 START_S = 30.0
@@ -21,7 +21,6 @@ POLL_S = 0.005
 STOP_S = 20.0
 DISK_MB = 8192
 """More than a run fills; a tmpfs takes what is in it."""
-COMMAND = (sys.executable, "-m", "pov_rt.cli")
 
 
 class ServerError(Exception):
@@ -60,7 +59,7 @@ class Server:
         # A measurement of the tests' coverage is not to slow it down.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
         with self.log.open("ab") as file:
-            self._process = subprocess.Popen(
+            self._process = launch(
                 self._command, cwd=ROOT, env=environment, stdout=file, stderr=file
             )
 
@@ -82,8 +81,7 @@ class Server:
     def kill(self) -> None:
         """Kill it."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            end(self._process)
             self._process = None
 
     def stop(self) -> None:

@@ -8,6 +8,7 @@ import pty
 import re
 import signal
 import subprocess
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,20 +16,21 @@ import pytest
 
 from pov_rt.auth.grants import Kind
 from pov_rt.testing import RunningServer
-from tests.processes import COMMAND, SECRET, environment, run, serve
+from tests.processes import COMMAND, SECRET, environment, run, running, serve
 
 ONE = '{"type":"task","action":"done","povId":"demo"}\n'
 
 
-def start(tmp_path: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+def start(
+    tmp_path: Path, *arguments: str, **more: str
+) -> AbstractContextManager[subprocess.Popen[str]]:
+    return running(
         [*COMMAND, *arguments],
         env=environment(tmp_path) | more,
         cwd=tmp_path,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
     )
 
 
@@ -69,12 +71,11 @@ def test_on_a_terminal_a_line_is_for_people(
     ours, theirs = pty.openpty()
     token = server.token("ben")
     command = ["tail", "demo", "--count", "1", "--url", server.address, "--token", token]
-    with subprocess.Popen(
+    with running(
         [*COMMAND, *command],
         env=environment(tmp_path) | {"NO_COLOR": no_color, "TZ": "XYZ-5"},
         stdout=theirs,
         stderr=subprocess.PIPE,
-        text=True,
     ) as tail:
         os.close(theirs)
         assert tail.stderr is not None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from websockets.sync.client import connect
 
-from tests.processes import COMMAND, SECRET, Served, environment
+from tests.processes import COMMAND, SECRET, Served, environment, running
 
 
 def free_port() -> int:
@@ -37,29 +37,25 @@ def test_systemd_gives_the_port_and_hears_of_start_and_end(tmp_path: Path) -> No
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(path)
         manager.settimeout(20)
-        with subprocess.Popen(
+        with running(
             [program, "-l", f"127.0.0.1:{port}", *passed, *COMMAND, "serve"],
             env=variables,
             stderr=subprocess.PIPE,
-            text=True,
         ) as process:
-            try:
-                assert process.stderr is not None
-                assert "Listening" in process.stderr.readline()
-                # The one that starts it is served by it, and nobody was refused meanwhile.
-                with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
-                    client.sendall(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
-                    assert client.recv(4096).startswith(b"HTTP/1.1 404")
-                said = b""
-                while b"WATCHDOG=1" not in said:
-                    said = said + b"|" + manager.recv(1000)
-                assert f"|READY=1\nSTATUS=Listening on port {port}".encode() in said
-                process.send_signal(signal.SIGTERM)
-                while b"STOPPING=1" not in said:
-                    said = manager.recv(1000)
-                assert process.wait(20) == 0
-            finally:
-                process.kill()
+            assert process.stderr is not None
+            assert "Listening" in process.stderr.readline()
+            # The one that starts it is served by it, and nobody was refused meanwhile.
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+                client.sendall(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert client.recv(4096).startswith(b"HTTP/1.1 404")
+            said = b""
+            while b"WATCHDOG=1" not in said:
+                said = said + b"|" + manager.recv(1000)
+            assert f"|READY=1\nSTATUS=Listening on port {port}".encode() in said
+            process.send_signal(signal.SIGTERM)
+            while b"STOPPING=1" not in said:
+                said = manager.recv(1000)
+            assert process.wait(20) == 0
 
 
 def cpu_s(pid: int) -> float:
@@ -69,36 +65,32 @@ def cpu_s(pid: int) -> float:
 def test_more_clients_than_descriptors_cost_nobody_anything(tmp_path: Path) -> None:
     port = free_port()
     serve = [*COMMAND, "serve", "--dev", "--port", str(port), "--admin-port", "0"]
-    with subprocess.Popen(
+    with running(
         ["bash", "-c", 'ulimit -n 128; exec "$@"', "-", *serve],
         env=environment(tmp_path),
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
     ) as process:
-        try:
-            served = Served(process)
-            url = f"{served.socket_url}?token={served.token}"
-            with ExitStack() as stack:
-                client = stack.enter_context(connect(url, proxy=None))
-                for _ in range(150):
-                    stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
-                for _ in range(20):
-                    client.send('{"type":"ping"}')
-                    assert client.recv(timeout=10) == '{"type":"pong"}'
-                used_s, began = cpu_s(process.pid), time.monotonic()
-                with suppress(TimeoutError):
-                    client.recv(timeout=1)
-                # A stock accept loop would spin: 100 % of a core.
-                assert cpu_s(process.pid) - used_s < 0.3 * (time.monotonic() - began)
-            with connect(url, proxy=None) as again:
-                again.send('{"type":"ping"}')
-                assert again.recv(timeout=10) == '{"type":"pong"}'
-            process.send_signal(signal.SIGTERM)
-            _, log = process.communicate(timeout=20)
-        finally:
-            process.kill()
+        served = Served(process)
+        url = f"{served.socket_url}?token={served.token}"
+        with ExitStack() as stack:
+            client = stack.enter_context(connect(url, proxy=None))
+            for _ in range(150):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            for _ in range(20):
+                client.send('{"type":"ping"}')
+                assert client.recv(timeout=10) == '{"type":"pong"}'
+            used_s, began = cpu_s(process.pid), time.monotonic()
+            with suppress(TimeoutError):
+                client.recv(timeout=1)
+            # A stock accept loop would spin: 100 % of a core.
+            assert cpu_s(process.pid) - used_s < 0.3 * (time.monotonic() - began)
+        with connect(url, proxy=None) as again:
+            again.send('{"type":"ping"}')
+            assert again.recv(timeout=10) == '{"type":"pong"}'
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=20)
     assert process.returncode == 0
     lines = log.splitlines()
     assert 1 <= log.count("not accepting connections: 64 sockets are open") < 10
@@ -138,29 +130,25 @@ def test_a_plugin_that_blocks_for_ever_is_named_and_the_watchdog_goes_hungry(
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(path)
         manager.settimeout(20)
-        with subprocess.Popen(
+        with running(
             [*COMMAND, "serve", *flags],
             env=variables,
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
         ) as process:
-            try:
-                assert process.stderr is not None
-                served = Served(process)
-                while b"WATCHDOG=1" not in manager.recv(1000):
-                    pass
-                url = f"{served.socket_url}?token={served.token}"
-                with connect(url, proxy=None, close_timeout=0) as client:
-                    client.send('{"type":"block"}')
-                    blocked = next(text for text in process.stderr if "blocked" in text)
-                    assert "block.py:1" in blocked
-                # systemd restarts what has not fed its watchdog for WatchdogSec, here 0.2 s.
-                manager.setblocking(False)
-                with suppress(BlockingIOError):
-                    while True:
-                        manager.recv(1000)
-                assert select.select([manager], [], [], 0.6)[0] == []
-            finally:
-                process.kill()
+            assert process.stderr is not None
+            served = Served(process)
+            while b"WATCHDOG=1" not in manager.recv(1000):
+                pass
+            url = f"{served.socket_url}?token={served.token}"
+            with connect(url, proxy=None, close_timeout=0) as client:
+                client.send('{"type":"block"}')
+                blocked = next(text for text in process.stderr if "blocked" in text)
+                assert "block.py:1" in blocked
+            # systemd restarts what has not fed its watchdog for WatchdogSec, here 0.2 s.
+            manager.setblocking(False)
+            with suppress(BlockingIOError):
+                while True:
+                    manager.recv(1000)
+            assert select.select([manager], [], [], 0.6)[0] == []

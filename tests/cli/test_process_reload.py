@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes import COMMAND, SECRET, environment
+from tests.processes import COMMAND, SECRET, environment, running
 
 
 class Serving:
@@ -43,20 +43,16 @@ def serving(tmp_path: Path) -> Iterator[Serving]:
     file.write_text(
         f'[auth]\nsecret_files = ["{secret}"]\n[server]\nport = 0\nadmin_port = 0\n[log]\n'
     )
-    with subprocess.Popen(
+    with running(
         [*COMMAND, "serve", "--config", str(file)],
         env=environment(tmp_path),
         stderr=subprocess.PIPE,
-        text=True,
     ) as process:
-        try:
-            serving = Serving(process, file, secret)
-            assert "listens on 127.0.0.1:" in serving.line()["message"]
-            yield serving
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0
-        finally:
-            process.kill()
+        serving = Serving(process, file, secret)
+        assert "listens on 127.0.0.1:" in serving.line()["message"]
+        yield serving
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
 
 
 def test_a_reload_says_what_it_took_over_and_applies_nothing_else(serving: Serving) -> None:
@@ -76,30 +72,26 @@ def test_a_reload_says_what_it_took_over_and_applies_nothing_else(serving: Servi
 def test_sighup_takes_over_origins_and_says_what_needs_a_restart(tmp_path: Path) -> None:
     file = tmp_path / "pov-rt.toml"
     file.write_text(f'[auth]\nsecrets = ["{SECRET}"]\n[server]\nport = 0\nadmin_port = 0\n')
-    with subprocess.Popen(
+    with running(
         [*COMMAND, "serve", "--config", str(file)],
         env=environment(tmp_path),
         stderr=subprocess.PIPE,
-        text=True,
     ) as process:
         assert process.stderr is not None
         lines = (json.loads(line) for line in process.stderr)  # without a terminal all is JSON
-        try:
-            warning = next(lines)
-            assert (warning["level"], f"run: chmod o= {file}" in warning["message"]) == (
-                "warning",
-                True,
-            )
-            assert "listens on 127.0.0.1:" in next(lines)["message"]
-            text = file.read_text() + 'allowed_origins = ["https://app.example"]\ndrain_s = 3\n'
-            file.write_text(text)
-            process.send_signal(signal.SIGHUP)
-            assert "reloaded: server.allowed_origins" in next(lines)["message"]
-            assert "needs a restart: server.drain_s" in next(lines)["message"]
-            file.write_text("no toml")
-            process.send_signal(signal.SIGHUP)
-            assert "nothing was reloaded" in next(lines)["message"]
-            process.send_signal(signal.SIGINT)
-            assert process.wait(10) == 0
-        finally:
-            process.kill()
+        warning = next(lines)
+        assert (warning["level"], f"run: chmod o= {file}" in warning["message"]) == (
+            "warning",
+            True,
+        )
+        assert "listens on 127.0.0.1:" in next(lines)["message"]
+        text = file.read_text() + 'allowed_origins = ["https://app.example"]\ndrain_s = 3\n'
+        file.write_text(text)
+        process.send_signal(signal.SIGHUP)
+        assert "reloaded: server.allowed_origins" in next(lines)["message"]
+        assert "needs a restart: server.drain_s" in next(lines)["message"]
+        file.write_text("no toml")
+        process.send_signal(signal.SIGHUP)
+        assert "nothing was reloaded" in next(lines)["message"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0

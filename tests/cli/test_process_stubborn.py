@@ -13,7 +13,7 @@ from pov_rt.auth.keys import Keyring
 from pov_rt.auth.tokens import Tokens
 from pov_rt.config.settings import AuthSettings
 from pov_rt.runtime.clock import SystemClock
-from tests.processes import COMMAND, SECRET, environment
+from tests.processes import COMMAND, SECRET, environment, read_until, running
 
 PLUGIN = """
 import asyncio
@@ -47,27 +47,21 @@ def test_a_plugin_that_refuses_to_be_cancelled_does_not_keep_the_process(tmp_pat
     tokens = Tokens(settings, Keyring(settings, SystemClock()), SystemClock())
     token = tokens.issue(Kind.SOCKET, "ana", ttl_s=60)
     flags = ["--port", "0", "--admin-port", "0", "--plugins-dir", str(tmp_path)]
-    with subprocess.Popen(
+    with running(
         [*COMMAND, "serve", *flags, "--data", str(tmp_path / "data")],
         env={**environment(tmp_path), "POV_RT_AUTH__SECRETS": SECRET},
         cwd=tmp_path,
         stderr=subprocess.PIPE,
-        text=True,
     ) as process:
         assert process.stderr is not None
-        try:
-            line = process.stderr.readline()
-            while "listens on" not in line:
-                line = process.stderr.readline()
-            port = "".join(c for c in line.rpartition(":")[2] if c.isdigit())
-            with connect(f"ws://127.0.0.1:{port}/ws/?token={token}", proxy=None) as client:
-                client.send('{"type":"stubborn.go"}')
-                client.send('{"type":"ping"}')
-                assert client.recv(timeout=5) == '{"type":"pong"}'
-                process.send_signal(signal.SIGTERM)
-                rest = process.stderr.read()
-        finally:
-            process.kill()
-    assert process.returncode == 0
+        line = read_until(process.stderr, "listens on")
+        port = "".join(c for c in line.rpartition(":")[2] if c.isdigit())
+        with connect(f"ws://127.0.0.1:{port}/ws/?token={token}", proxy=None) as client:
+            client.send('{"type":"stubborn.go"}')
+            client.send('{"type":"ping"}')
+            assert client.recv(timeout=5) == '{"type":"pong"}'
+            process.send_signal(signal.SIGTERM)
+            rest = process.stderr.read()
+            assert process.wait(20) == 0
     assert "do not end although they are cancelled" in rest
     assert "Traceback" not in rest

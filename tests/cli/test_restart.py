@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from tests.processes import COMMAND, Served, environment, serve
+from tests.processes import COMMAND, Served, environment, read_until, running, serve
 
 PLUGIN = '''"""A plugin that is being written."""
 from pov_rt.plugin import Context, Message, Plugin
@@ -102,19 +102,16 @@ def test_what_stops_the_start_is_waited_for_under_dev(
     file = tmp_path / "pov-rt.toml"
     file.write_text(wrong)
     flags = ["--dev", "--port", "0", "--admin-port", "0", "--config", str(file)]
-    with subprocess.Popen(
-        [*command, "serve", *flags], env=environment(tmp_path), stderr=subprocess.PIPE, text=True
+    with running(
+        [*command, "serve", *flags], env=environment(tmp_path), stderr=subprocess.PIPE
     ) as process:
         assert process.stderr is not None
-        waiting = "Waiting for a change; Ctrl-C ends this.\n"
-        try:
-            assert words in "".join(iter(process.stderr.readline, waiting))
-            file.write_text("[server]\n")
-            if wrong:
-                assert "started anew: pov-rt.toml" in process.stderr.readline()
-                process.send_signal(signal.SIGTERM)
-                assert process.wait(20) == 0
-            else:  # it has been started anew, which does not mend this
-                assert words in "".join(iter(process.stderr.readline, waiting))
-        finally:
-            process.kill()
+        waiting = "Waiting for a change; Ctrl-C ends this."
+        assert words in read_until(process.stderr, waiting)
+        file.write_text("[server]\n")
+        if wrong:
+            assert "started anew: pov-rt.toml" in process.stderr.readline()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        else:  # it has been started anew, which does not mend this
+            assert words in read_until(process.stderr, waiting)

@@ -10,13 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from websockets.sync.client import connect
 
 from pov_rt.cli import welcome
-from tests.processes import SECRET, serve
+from tests.processes import SECRET, running, serve
 
 BARE = {"PATH": "/usr/bin:/bin"}
 
@@ -26,17 +27,15 @@ def commands(text: str) -> list[str]:
     return re.findall(r"^  (?!Console|Health|eyJ)(\S.*(?:\n    \S.*)*)", text, re.M)
 
 
-def paste(command: str) -> subprocess.Popen[str]:
+def paste(command: str) -> AbstractContextManager[subprocess.Popen[str]]:
     """Run it as the user of another shell does, in another folder."""
     kept = {name: os.environ[name] for name in ("COVERAGE_PROCESS_CONFIG",) if name in os.environ}
-    return subprocess.Popen(
+    return running(
         ["bash", "-c", command],
         env=BARE | kept,
         cwd="/",
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
     )
 
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pov_rt.config import load as config
 from pov_rt.config.load import Loaded, check, dev_secret, load, reloadable, show
 from pov_rt.config.settings import MIN_SECRET_BYTES, Settings, SettingsError
 from pov_rt.registry.build import build_registry
+from tests.processes import running
 
 SECRET = "s" * MIN_SECRET_BYTES
 
@@ -232,22 +234,19 @@ def test_processes_that_start_at_once_agree_on_the_dev_secret(tmp_path: Path) ->
         "settings = load(file=None, flags={'dev': True}, environ={}).settings\n"
         "sys.stdin.read(); print(dev_secret(settings).auth.secrets[0])"
     )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", script],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(Path(config.__file__).parent.parent)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.stdin = None
-    outputs = {process.communicate()[0] for process in processes}
+    command = [sys.executable, "-c", script]
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                running(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            )
+            for _ in range(3)
+        ]
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.stdin = None
+        outputs = {process.communicate(timeout=20)[0] for process in processes}
     assert outputs == {(tmp_path / ".dev" / "dev-secret").read_text()}
 
 

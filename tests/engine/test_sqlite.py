@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.clock import ManualClock
 from pov_rt.suites import EngineSuite, Recorder
 from tests.engine.sqlite_parts import WAIT_S, content, entries, held, offsets, opened, tidied
+from tests.processes import running
 
 A, B, FEED = "pov/a", "pov/b", "team/main"
 
@@ -103,14 +103,12 @@ def test_a_killed_process_loses_nothing_acknowledged_and_its_lock(path: Path) ->
 
     command = [sys.executable, "-c", CHILD, str(path)]
     for _kill in range(2):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        with running(command, stdout=subprocess.PIPE) as child:
             assert child.stdout is not None
-            try:
-                acknowledged = [child.stdout.readline() for _ in range(50)]
-                with pytest.raises(Unavailable, match=rf"in use by .* \(pid {child.pid}\)"):
-                    asyncio.run(read(refused=True))
-            finally:
-                child.send_signal(signal.SIGKILL)
+            acknowledged = [child.stdout.readline() for _ in range(50)]
+            with pytest.raises(Unavailable, match=rf"in use by .* \(pid {child.pid}\)"):
+                asyncio.run(read(refused=True))
+            child.kill()
             acknowledged += [line for line in child.stdout if line.endswith("\n")]
         bodies = asyncio.run(read(refused=False))
         # One more may have been written and not acknowledged.

@@ -18,7 +18,7 @@ from pov_rt.config.settings import Settings
 from pov_rt.registry.build import build_registry
 from pov_rt.registry.scaffold import PLUGIN
 from pov_rt.testing import SECRET, RunningServer, make_settings
-from tests.processes import run, serve
+from tests.processes import run, running, serve
 
 ASKED = build_registry({}).tags - {"pong"} | {"anton.say", "berta.say"}
 
@@ -74,11 +74,10 @@ def test_the_page_comes_back_after_a_restart_and_goes_on_where_it_was(tmp_path: 
         port = str(free.getsockname()[1])
     with (
         serve(tmp_path, "--port", port, "--plugins-dir", str(folder)) as served,
-        subprocess.Popen(
+        running(
             ["node", "tests/node/console.mjs", served.url],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
         ) as page,
     ):
         assert page.stdin is not None
@@ -99,22 +98,19 @@ def test_the_page_comes_back_after_a_restart_and_goes_on_where_it_was(tmp_path: 
             done = run(tmp_path, "publish", "--url", served.url, given=given)
             assert done.stderr == "1 published\n"
 
-        try:
-            forms = {text for _, text in itertools.islice(lines, len(ASKED))}
-            assert forms == ASKED
-            until("welcome")
-            submit("anton.say", povId="demo", text="hello")
-            assert until("anton.said")["text"] == "hello"
-            submit("subscribe")
-            assert until("subscribed")["offset"] == 0
-            publish(1)
-            assert until("activity")["offset"] == 1
-            (folder / "berta.py").unlink()
-            assert until("closed") == "4000 restarting"
-            until("welcome")
-            assert until("subscribed")["povId"] == "demo"
-            publish(2)
-            assert until("activity")["offset"] == 2
-        finally:
-            page.kill()
+        forms = {text for _, text in itertools.islice(lines, len(ASKED))}
+        assert forms == ASKED
+        until("welcome")
+        submit("anton.say", povId="demo", text="hello")
+        assert until("anton.said")["text"] == "hello"
+        submit("subscribe")
+        assert until("subscribed")["offset"] == 0
+        publish(1)
+        assert until("activity")["offset"] == 1
+        (folder / "berta.py").unlink()
+        assert until("closed") == "4000 restarting"
+        until("welcome")
+        assert until("subscribed")["povId"] == "demo"
+        publish(2)
+        assert until("activity")["offset"] == 2
         served.stop()
