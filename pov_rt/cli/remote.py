@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
+from http.client import responses
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET
-from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
+from tornado.httpclient import HTTPClientError
 from tornado.websocket import WebSocketError, websocket_connect
 
-from pov_rt.runtime.clock import new_id
+from pov_rt.runtime.clock import SystemClock, new_id
+from pov_rt.runtime.sender import Attempt, Batch, BatchSender
+from pov_rt.tracker.core import Answer, read_results
+from pov_rt.tracker.tornado import TornadoSender
+
+log = logging.getLogger(__name__)
+log.addHandler(logging.NullHandler())  # what a user is to read is printed
 
 BATCH = 500
 BATCH_BYTES = 1024 * 1024
@@ -27,8 +35,8 @@ CHUNK_BYTES = 64 * 1024
 CHUNKS_AHEAD = 4
 GATHER_S = 0.1
 """How long a line waits for others to travel with it."""
-ATTEMPTS = 6
-FIRST_RETRY_S = 0.25
+RETRY_S = 30.0
+"""How long a batch is tried again."""
 PASSING = frozenset({429, 500, 502, 503, 504})
 """Statuses that may be another one next time."""
 GOODBYE_S = 1.0
@@ -45,6 +53,13 @@ class Address(NamedTuple):
 
     http: str
     socket: str
+
+
+class Line(NamedTuple):
+    """A line of what is published, with its number."""
+
+    number: int
+    text: bytes
 
 
 class Tally(NamedTuple):
@@ -84,22 +99,27 @@ async def publish(url: str, token: str, descriptor: int) -> Tally:
     A line does not wait for the end of the file. What has no id gets one, so that nothing is there
     twice when a batch has to be sent again.
     """
-    address = parse_url(url).http
-    tally = Tally()
-    async for batch in _batches(descriptor):
-        body = b"\n".join(with_id(line) for _, line in batch)
-        results = await _post(address, token, body, is_first=tally == Tally())
-        published, duplicates, refused = tally
-        for (number, _), result in zip(batch, results, strict=True):
-            if error := result.get("error"):
-                refused += 1
-                print(f"line {number}: {error['message']} ({error['code']})", file=sys.stderr)
-            elif result.get("duplicate"):
-                duplicates += 1
-            else:
-                published += 1
-        tally = Tally(published, duplicates, refused)
-    return tally
+    loop = asyncio.get_running_loop()
+    sender, reader = _Publisher(parse_url(url).http, token), _Reader(descriptor)
+    number, due, rest, ended = 0, 0.0, b"", False
+    while not ended:
+        try:
+            async with asyncio.timeout_at(due if sender.queued else None):
+                chunk = await reader.read()
+        except TimeoutError:
+            await sender.deliver()
+            continue
+        ended = not chunk
+        *lines, rest = (rest + (chunk or b"\n")).split(b"\n")
+        if not sender.queued:
+            due = loop.time() + GATHER_S
+        for line in lines:
+            number += 1
+            if line.strip():
+                sender.put(Line(number, line))
+        if ended or sender.queued >= BATCH:
+            await sender.deliver()
+    return Tally(sender.sent - sender.duplicates, sender.duplicates, sender.rejected)
 
 
 class _Head(msgspec.Struct):
@@ -182,82 +202,60 @@ def _paint(text: str, colour: str) -> str:
     return f"\x1b[{colour}m{text}\x1b[0m"
 
 
-async def _post(address: str, token: str, body: bytes, *, is_first: bool) -> list[dict[str, Any]]:
-    """Send a batch, again while what stops it may pass; a server that never was there is none."""
-    request = HTTPRequest(
-        f"{address}/api/activities",
-        method="POST",
-        body=body,
-        headers={"Authorization": f"Bearer {token}", "Content-Type": "application/x-ndjson"},
-    )
-    for attempt in range(1, ATTEMPTS + 1):
-        is_last = attempt == ATTEMPTS
-        wait_s = FIRST_RETRY_S * 2**attempt
+class _Publisher(BatchSender[Line]):
+    """Publishes lines. Raises `RemoteError` for what will not pass, or not in time."""
+
+    capacity, batch_items, batch_bytes = sys.maxsize, BATCH, BATCH_BYTES
+    retry_s, retry_for_s = (0.5, 8.0), RETRY_S
+
+    def __init__(self, address: str, token: str) -> None:
+        super().__init__(SystemClock(), log)
+        self.duplicates = 0
+        self._address = address
+        self._token = token
+        self._http = TornadoSender(timeout_s=20.0)
+
+    def encode(self, lines: Sequence[Line]) -> bytes:
+        return b"\n".join(with_id(line.text) for line in lines)
+
+    async def attempt(self, batch: Batch[Line]) -> Attempt:
+        address = self._address
         try:
-            answer = await AsyncHTTPClient().fetch(request, raise_error=False)
-        except ValueError as error:
-            raise RemoteError(_explain(address, error)) from error
-        except (OSError, HTTPClientError) as error:
-            if is_last or (is_first and isinstance(error, ConnectionRefusedError)):
-                raise RemoteError(_explain(address, error)) from error
-        else:
-            if answer.code == 200:
-                return _read_results(address, answer)
-            if is_last or answer.code not in PASSING:
-                raise RemoteError(_refusal(address, answer))
-            after = answer.headers.get("Retry-After", "")
-            wait_s = float(after) if after.isdigit() else wait_s
-        await asyncio.sleep(wait_s)
-    raise AssertionError("the last attempt returns or raises")
+            answer = await self._http.post(f"{address}/api/activities", self._token, batch.body)
+        except (OSError, ValueError) as error:
+            why = _explain(address, error)
+            # A server that never was there is none.
+            was_there = self.sent + self.rejected > 0
+            if isinstance(error, ValueError if was_there else (ValueError, ConnectionRefusedError)):
+                raise RemoteError(why) from error
+            return Attempt("failed", why)
+        if answer.status in PASSING:
+            return Attempt("failed", _refusal(address, answer), answer.retry_after_s)
+        if answer.status != 200:
+            raise RemoteError(_refusal(address, answer))
+        results = read_results(answer, len(batch.items))
+        if results is None:
+            raise RemoteError(f"{address} is no pov-rt server: it answers something else")
+        refused = 0
+        for line, result in zip(batch.items, results, strict=True):
+            self.duplicates += result.duplicate
+            if refusal := result.error:
+                refused += 1
+                print(f"line {line.number}: {refusal.message} ({refusal.code})", file=sys.stderr)
+        return Attempt("done", rejected=refused)
+
+    def on_dropped(self, lines: Sequence[Line], why: str) -> None:
+        raise RemoteError(why)
 
 
-def _read_results(address: str, answer: HTTPResponse) -> list[dict[str, Any]]:
-    try:
-        results: list[dict[str, Any]] = json.loads(answer.body)["results"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise RemoteError(f"{address} is no pov-rt server: it answers something else") from error
-    return results
-
-
-def _refusal(address: str, answer: HTTPResponse) -> str:
-    if answer.code == 401:
+def _refusal(address: str, answer: Answer) -> str:
+    if answer.status == 401:
         return _explain(address, HTTPClientError(401))
     try:
         message = json.loads(answer.body)["error"]["message"]
     except (ValueError, KeyError, TypeError):
-        message = str(answer.error)
-    return f"{address} answers {answer.code}: {message}"
-
-
-async def _batches(descriptor: int) -> AsyncIterator[list[tuple[int, bytes]]]:
-    """Yield the lines that are not blank, with their numbers, `GATHER_S` after the first came."""
-    loop = asyncio.get_running_loop()
-    reader = _Reader(descriptor)
-    batch: list[tuple[int, bytes]] = []
-    size, number, due, rest, ended = 0, 0, 0.0, b"", False
-    while not ended:
-        try:
-            async with asyncio.timeout_at(due if batch else None):
-                chunk = await reader.read()
-        except TimeoutError:
-            yield batch
-            batch, size = [], 0
-            continue
-        ended = not chunk
-        *lines, rest = (rest + (chunk or b"\n")).split(b"\n")
-        for line in lines:
-            number += 1
-            if not line.strip():
-                continue
-            if not batch:
-                due = loop.time() + GATHER_S
-            batch.append((number, line))
-            size += len(line)
-            if len(batch) == BATCH or size >= BATCH_BYTES:
-                yield batch
-                batch, size = [], 0
-    if batch:
-        yield batch
+        message = responses.get(answer.status, "an error")
+    return f"{address} answers {answer.status}: {message}"
 
 
 class _Reader:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import logging
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -16,16 +14,13 @@ import msgspec
 from pov_rt.plugin.interfaces import Host
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.protocol.messages import Part, Range
-from pov_rt.runtime.clock import full_jitter
+from pov_rt.runtime.sender import Attempt, Batch, BatchSender
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 CALL_S = 5.0
-FIRST_RETRY_S, LAST_RETRY_S = 0.5, 30.0
-FLUSH_S = 3.0
-"""How long the shut-down waits for the last calls."""
 MIN_SECRET_BYTES = 32
 
 
@@ -106,90 +101,48 @@ class Call(Part, Generic[T]):
     events: Sequence[T]
 
 
-class Outbox(Generic[T]):
+class Outbox(BatchSender[T]):
     """Brings events to a receiver, in order and one call at a time. Owner: a plugin's lifespan.
 
-    What is not answered 2xx is tried again, save 410, after which nothing is sent any more. Of too
-    many events the oldest are dropped. It counts `events_queued`, `events_sent`, `events_dropped`
-    and `calls_failed`. Reads the secret as `SignedCalls` does.
+    Send with `deliver` in an `@plugin.every`; `close` it at the end of the lifespan. What is not
+    answered 2xx is tried again, save 410, after which nothing is sent any more. Of too many events
+    the oldest are dropped. It counts `events_queued`, `events_sent`, `events_dropped` and
+    `calls_failed`. Reads the secret as `SignedCalls` does.
     """
 
+    what, drops_oldest, flush_s = "events", True, 3.0
+
     def __init__(self, host: Host[Any], receiver: Receiver) -> None:
+        super().__init__(host.clock, logging.LoggerAdapter(log, {"plugin": host.name}))
+        self.capacity, self.batch_items = receiver.queue, receiver.batch
+        self.retry_for_s = receiver.retry_s
         self._host = host
-        self._receiver = receiver
         self._calls = SignedCalls(host, receiver)
-        self._queue: deque[T] = deque()
-        self._call: tuple[bytes, int, float] | None = None
-        """The body under way, how many events it has, until when it is tried again."""
-        self._failures = 0
-        self._is_dropping = self._is_closed = False
 
-    def put(self, event: T) -> None:
+    def put(self, event: T) -> bool:
         """Take an event; it waits for the next `deliver`."""
-        if self._is_closed:
-            self._host.count("events_dropped")
-            return
-        if len(self._queue) >= self._receiver.queue:
-            if not self._is_dropping:
-                self._log(logging.WARNING, "the oldest events are dropped: too many wait")
-                self._is_dropping = True
-            self._queue.popleft()
-            self._host.count("events_dropped")
-        self._queue.append(event)
-        self._host.count("events_queued")
+        if is_taken := super().put(event):
+            self._host.count("events_queued")
+        return is_taken
 
-    async def deliver(self) -> None:
-        """Send what waits: for `@plugin.every`. If it is cancelled, the next takes up its call."""
-        while self._call is not None or self._queue:
-            body, size, until = self._call = self._call or self._gather()
-            status = await self._calls.post(body)
-            if 200 <= status < 300:
-                if self._failures:
-                    self._log(logging.INFO, "the receiver of events answers again")
-                self._host.count("events_sent", size)
-                self._call, self._failures, self._is_dropping = None, 0, False
-                continue
-            self._host.count("calls_failed")
-            self._failures += 1
-            if self._failures == 1:
-                said = status or "nothing"
-                self._log(logging.WARNING, f"events wait: their receiver answered {said}")
-            if status == 410:
-                self._give_up("their receiver is gone (410); it is told no more")
-            elif self._host.clock.monotonic() >= until:
-                self._drop(size, "no call of theirs arrived in time")
-                self._call = None
-            else:
-                chance = self._host.clock.random()
-                await asyncio.sleep(
-                    full_jitter(self._failures, FIRST_RETRY_S, LAST_RETRY_S, chance)
-                )
+    def on_dropped(self, events: Sequence[T], why: str) -> None:
+        """Count them."""
+        super().on_dropped(events, why)
+        self._host.count("events_dropped", len(events))
 
-    async def close(self) -> None:
-        """Send what waits, but not for ever: for the end of the lifespan."""
-        try:
-            async with asyncio.timeout(FLUSH_S):
-                await self.deliver()
-        except TimeoutError:
-            self._give_up("their receiver does not answer before the end")
-        self._is_closed = True
+    def encode(self, events: Sequence[T]) -> bytes:
+        """Return the body of a call."""
+        return msgspec.json.encode(
+            Call(id=self._host.clock.new_id(), node=self._host.node, events=events)
+        )
 
-    def _gather(self) -> tuple[bytes, int, float]:
-        size = min(len(self._queue), self._receiver.batch)
-        events = [self._queue.popleft() for _ in range(size)]
-        call = Call(id=self._host.clock.new_id(), node=self._host.node, events=events)
-        until = self._host.clock.monotonic() + self._receiver.retry_s
-        return msgspec.json.encode(call), size, until
-
-    def _give_up(self, why: str) -> None:
-        self._drop(len(self._queue) + (self._call[1] if self._call else 0), why)
-        self._queue.clear()
-        self._call = None
-        self._is_closed = True
-
-    def _drop(self, size: int, why: str) -> None:
-        self._log(logging.ERROR, f"{size} events are dropped: {why}")
-        self._host.count("events_dropped", size)
-
-    def _log(self, level: int, text: str) -> None:
-        log.log(level, text, extra={"plugin": self._host.name})
+    async def attempt(self, batch: Batch[T]) -> Attempt:
+        """Make a call."""
+        status = await self._calls.post(batch.body)
+        if 200 <= status < 300:
+            self._host.count("events_sent", len(batch.items))
+            return Attempt("done")
+        self._host.count("calls_failed")
+        if status == 410:
+            return Attempt("over", "their receiver is gone (410); it is told no more")
+        return Attempt("failed", f"their receiver answered {status or 'nothing'}")

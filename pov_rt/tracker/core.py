@@ -6,12 +6,10 @@ in a bounded queue, what does not fit is counted and dropped.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 import random
 import re
-from collections import deque
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -21,14 +19,13 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from pov_rt.protocol.messages import NewActivity
-from pov_rt.runtime.clock import full_jitter, new_id
+from pov_rt.runtime.clock import SystemClock, new_id
+from pov_rt.runtime.sender import Attempt, Batch, BatchSender, Verdict
 
 log = logging.getLogger(__name__)
 
-BATCH = 500
 GATHER_S = 0.2
 """How long the first activity waits for others to travel with it."""
-FIRST_RETRY_S, LAST_RETRY_S = 0.5, 20.0
 
 EXCLUDED = (r"^/(healthz|readyz|health|metrics|static|favicon\.ico)(/|$)",)
 CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -175,12 +172,14 @@ class Refusal(msgspec.Struct):
     """Why an activity was refused."""
 
     code: str
+    message: str = ""
 
 
 class Result(msgspec.Struct):
     """What became of an activity."""
 
     error: Refusal | UnsetType = UNSET
+    duplicate: bool = False
 
 
 class BatchAnswer(msgspec.Struct):
@@ -197,6 +196,8 @@ def read_results(answer: Answer, count: int) -> list[Result] | None:
 
     Anything may stand at that address, such as a proxy's page, and answer 200.
     """
+    if answer.status == 400:  # the batch as a whole
+        return [Result(Refusal("400"))] * count
     if answer.status != 200:
         return None
     try:
@@ -206,115 +207,52 @@ def read_results(answer: Answer, count: int) -> list[Result] | None:
     return results if len(results) == count else None
 
 
-class Outbox:
+class Outbox(BatchSender[NewActivity]):
     """Brings activities to the server in the background. Owner: the tracker.
 
     Each has its id from the start, so that a retry is recognised and nothing arrives twice.
     """
 
+    what = "activities"
+    batch_bytes = 1024 * 1024
+    gather_s, retry_s = GATHER_S, (0.5, 20.0)
+
     def __init__(self, url: str, token: Token, sender: Sender, *, capacity: int = 10_000) -> None:
+        super().__init__(SystemClock(), log)
+        self.capacity = capacity
         self._url = f"{url.rstrip('/')}/api/activities"
         self._token = token
         self._sender = sender
-        self._capacity = capacity
-        self._queue: deque[NewActivity] = deque()
-        self._task: asyncio.Task[None] | None = None
-        self._hurry = asyncio.Event()
-        self._closed = False
-        self.sent = 0
-        self.dropped = 0
-        self.rejected = 0
 
-    @property
-    def queued(self) -> int:
-        """Activities that wait to be sent."""
-        return len(self._queue)
-
-    def put(self, activity: NewActivity) -> None:
-        """Take an activity; the newest is dropped when the queue is full."""
-        if self._closed or len(self._queue) >= self._capacity:
-            if self.dropped == 0:
-                log.warning("activities are dropped: the queue of %d is full", self._capacity)
-            self.dropped += 1
-            return
+    def put(self, activity: NewActivity) -> bool:
+        """Take an activity, and give it an id if it has none."""
         if activity.id is UNSET:
             activity = msgspec.structs.replace(activity, id=new_id())
-        self._queue.append(activity)
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._drain())
+        return super().put(activity)
 
-    async def flush(self, timeout_s: float = 5.0) -> bool:
-        """Send what waits; return whether all of it is gone."""
-        self._hurry.set()
+    def encode(self, activities: Sequence[NewActivity]) -> bytes:
+        """Return them as JSON lines."""
+        return b"\n".join(map(msgspec.json.encode, activities))
+
+    async def attempt(self, batch: Batch[NewActivity]) -> Attempt:
+        """Post them, with the token of the moment."""
         try:
-            if self._task is not None:
-                await asyncio.wait([self._task], timeout=timeout_s)
-        finally:
-            self._hurry.clear()  # what comes later may gather again
-        return not self._queue
-
-    async def close(self, timeout_s: float = 5.0) -> None:
-        """Flush, then stop; what is left is counted as dropped."""
-        self._closed = True
-        await self.flush(timeout_s)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        self.dropped += len(self._queue)
-        self._queue.clear()
-
-    async def _drain(self) -> None:
-        await self._pause(GATHER_S)
-        size, failures = BATCH, 0
-        while self._queue:
-            batch = [self._queue[index] for index in range(min(size, len(self._queue)))]
-            try:
-                token = self._token if isinstance(self._token, str) else self._token()
-                if inspect.isawaitable(token):
-                    token = await token
-                answer = await self._sender.post(
-                    self._url, token, b"\n".join(msgspec.json.encode(each) for each in batch)
-                )
-            except Exception as error:  # the token's callable is the application's: anything
-                answer = Answer(0, None, repr(error).encode())
-            if (results := read_results(answer, len(batch))) is not None:
-                failures, size = 0, BATCH
-                self._count(results)
-            elif answer.status == 413 and size > 1:
-                size = max(1, len(batch) // 2)
-                continue
-            elif answer.status in (400, 413):
-                log.warning("the server refuses %d activities (%d)", len(batch), answer.status)
-                self.rejected += len(batch)
-            else:
-                failures += 1
-                if failures == 1:
-                    log.warning("activities wait: no success at %s (%s)", self._url, _why(answer))
-                wait_s = full_jitter(failures, FIRST_RETRY_S, LAST_RETRY_S, random.random())  # noqa: S311
-                self._hurry.clear()
-                await self._pause(answer.retry_after_s or wait_s)
-                continue
-            for _ in batch:
-                self._queue.popleft()
-
-    def _count(self, results: list[Result]) -> None:
-        refused = [result.error.code for result in results if result.error is not UNSET]
-        self.sent += len(results) - len(refused)
-        self.rejected += len(refused)
+            token = self._token if isinstance(self._token, str) else self._token()
+            if inspect.isawaitable(token):
+                token = await token
+            answer = await self._sender.post(self._url, token, batch.body)
+        except Exception as error:  # the token's callable is the application's: anything
+            answer = Answer(0, None, repr(error).encode())
+        results = read_results(answer, len(batch.items))
+        if results is None:
+            why = f"no success at {self._url} ({_why(answer)})"
+            verdict: Verdict = "too large" if answer.status == 413 else "failed"
+            return Attempt(verdict, why, answer.retry_after_s)
+        refused = [each.error.code for each in results if each.error]
         if refused:
-            log.warning(
-                "the server refuses %d activities: %s",
-                len(refused),
-                ", ".join(sorted(set(refused))),
-            )
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait, but not while somebody waits for us."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._hurry.wait()
-        except TimeoutError:
-            pass
+            codes = ", ".join(sorted(set(refused)))
+            log.warning("the server refuses %d activities: %s", len(refused), codes)
+        return Attempt("done", rejected=len(refused))
 
 
 def _why(answer: Answer) -> str:

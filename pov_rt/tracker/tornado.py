@@ -21,8 +21,6 @@ from pov_rt.tracker.core import Answer, Chooser, Outbox, Token, Track
 
 log = logging.getLogger(__name__)
 
-TIMEOUT_S = 10.0
-
 Actor = Callable[[RequestHandler], str | None]
 
 
@@ -41,7 +39,10 @@ def current_user(handler: RequestHandler) -> str | None:
 
 
 class TornadoSender:
-    """Posts with Tornado's own client."""
+    """Posts with Tornado's own client; each call takes `timeout_s` at most."""
+
+    def __init__(self, timeout_s: float = 10.0) -> None:
+        self._timeout_s = timeout_s
 
     async def post(self, url: str, token: str, body: bytes) -> Answer:
         """Return the answer, whatever its status. Raises OSError if there was none."""
@@ -50,8 +51,8 @@ class TornadoSender:
             method="POST",
             body=body,
             headers={"Authorization": f"Bearer {token}", "Content-Type": "application/x-ndjson"},
-            request_timeout=TIMEOUT_S,
-            connect_timeout=TIMEOUT_S,
+            request_timeout=self._timeout_s,
+            connect_timeout=self._timeout_s,
         )
         try:
             answer = await AsyncHTTPClient().fetch(request, raise_error=False)

@@ -29,7 +29,7 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture
 def run(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Start a server with these options, where nobody has a long grace and retries come soon."""
-    monkeypatch.setattr(outgoing, "FIRST_RETRY_S", 0.02)
+    monkeypatch.setattr(outgoing.Outbox, "retry_s", (0.02, 30.0))
     with ExitStack() as running:
 
         def start(
@@ -201,7 +201,7 @@ def test_past_the_bound_the_oldest_are_dropped_and_clients_wait_for_nothing(
     assert counts(server)["events_dropped"] == 15
     receiver.open.set()
     assert receiver.collect(5) == [f"joined user{number}" for number in range(15, 20)]
-    assert caplog.text.count("the oldest events are dropped") == 1
+    assert caplog.text.count("events are dropped: the queue of 5 is full") == 1
 
 
 def test_a_call_that_never_succeeds_holds_up_the_others_for_so_long(
@@ -264,7 +264,7 @@ def test_the_shut_down_takes_up_a_call_under_way_and_waits_only_so_long(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(outgoing, "FLUSH_S", 0.3)
+    monkeypatch.setattr(outgoing.Outbox, "flush_s", 0.3)
     receiver.open.clear()
     server = run()
     join(server.connect("ana"))

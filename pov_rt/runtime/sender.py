@@ -1,0 +1,193 @@
+"""Sends items to another server in batches, each until it is taken."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+from pov_rt.runtime.clock import Clock, full_jitter
+
+ItemT = TypeVar("ItemT")
+Verdict = Literal["done", "failed", "too large", "over"]
+
+
+class Attempt(NamedTuple):
+    """How an attempt to send a batch ended.
+
+    - `done`: the receiver took it, save `rejected` of its items, which it never will.
+    - `failed`: it is tried again, after `retry_after_s` if the receiver asked for that.
+    - `too large`: it is tried in halves; a single item is dropped.
+    - `over`: the receiver takes nothing any more. All that waits is dropped.
+    """
+
+    verdict: Verdict
+    why: str = ""
+    retry_after_s: float | None = None
+    rejected: int = 0
+
+
+class Batch(NamedTuple, Generic[ItemT]):
+    """Items that travel together. What fails after `until` (`Clock.monotonic`) is dropped."""
+
+    items: Sequence[ItemT]
+    body: bytes
+    until: float
+
+
+class BatchSender(ABC, Generic[ItemT]):
+    """Brings items to a receiver. A subclass says how to send a batch once, and sets the bounds.
+
+    - Order: batches leave in the order of `put`, one attempt at a time. One that fails holds up
+      those behind it, for `retry_for_s` at most; then it is dropped.
+    - Retries: the same items with the same body, so that the receiver can tell. The wait is what
+      the receiver asked for, or a random part of a limit that doubles with each failure in a row,
+      between the two of `retry_s`.
+    - Memory: beside the batch under way at most `capacity` items wait. Of more the newest are
+      dropped, or with `drops_oldest` the oldest. A batch has at most `batch_items`, and a body of
+      at most `batch_bytes` unless it is of one item.
+    - Time: `put` never waits; `flush` and `close` take `flush_s` unless they are told otherwise.
+    - Counts: each item is in one of `queued`, `sent`, `rejected` (by the receiver), `dropped`.
+
+    With `gather_s` it sends by itself, so long after an item came that others can travel with it;
+    without, only in `deliver`, `flush` and `close`. Used on one event loop. Owner: whoever made it,
+    and closes it.
+    """
+
+    what = "items"
+    """What the log calls them."""
+    capacity, drops_oldest = 10_000, False
+    batch_items, batch_bytes = 500, math.inf
+    retry_s, retry_for_s = (0.5, 30.0), math.inf
+    gather_s: float | None = None
+    flush_s = 5.0
+
+    def __init__(self, clock: Clock, log: logging.Logger | logging.LoggerAdapter[Any]) -> None:
+        self.sent = self.rejected = self.dropped = 0
+        self._clock = clock
+        self._log = log
+        self._queue: deque[ItemT] = deque()
+        self._batch: Batch[ItemT] | None = None
+        self._failures = 0
+        self._said = self._closed = ""  # why something was dropped, why nothing is taken any more
+        self._turn = asyncio.Lock()
+        self._hurry = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @abstractmethod
+    def encode(self, items: Sequence[ItemT]) -> bytes:
+        """Return the body of a batch. Must not raise: `put` is where to refuse an item."""
+
+    @abstractmethod
+    async def attempt(self, batch: Batch[ItemT]) -> Attempt:
+        """Send a batch, once. What it raises ends `deliver`, which keeps the batch."""
+
+    @property
+    def queued(self) -> int:
+        """Items that wait, or are under way."""
+        return len(self._queue) + (len(self._batch.items) if self._batch else 0)
+
+    def put(self, item: ItemT) -> bool:
+        """Take an item, without waiting; return whether it was taken."""
+        is_full = len(self._queue) >= self.capacity
+        is_taken = not self._closed and (self.drops_oldest or not is_full)
+        if is_full or not is_taken:
+            why = self._closed or f"the queue of {self.capacity} is full; more are only counted"
+            self.on_dropped([self._queue.popleft() if is_taken else item], why)
+        if is_taken:
+            self._queue.append(item)
+            if self.gather_s is not None:
+                self._start()
+        return is_taken
+
+    async def deliver(self) -> None:
+        """Send all that waits. If this is cancelled, the next call tries its batch at once."""
+        async with self._turn:
+            while self._batch or self._queue:
+                batch = self._batch = self._batch or self._take(self.batch_items)
+                attempt = await self.attempt(batch)
+                if attempt.verdict == "done":
+                    self._batch, self._failures, self._said = None, 0, ""
+                    self.sent += len(batch.items) - attempt.rejected
+                    self.rejected += attempt.rejected
+                elif attempt.verdict == "too large" and len(batch.items) > 1:
+                    self._queue.extendleft(reversed(batch.items))
+                    self._batch = self._take(len(batch.items) // 2)
+                elif attempt.verdict == "over":
+                    self._closed = attempt.why
+                    self._drop_all(attempt.why)
+                elif attempt.verdict == "failed" and self._clock.monotonic() < batch.until:
+                    if not self._failures:
+                        self._log.warning("%s wait: %s", self.what, attempt.why)
+                    self._failures += 1
+                    wait_s = full_jitter(self._failures, *self.retry_s, self._clock.random())
+                    await self._pause(attempt.retry_after_s or wait_s)
+                else:
+                    self._batch = None
+                    self.on_dropped(batch.items, attempt.why)
+
+    async def flush(self, timeout_s: float | None = None) -> bool:
+        """Send what waits, without gathering or waiting for the next retry; return whether all is.
+
+        What is not sent in time is still sent later.
+        """
+        if self.queued:
+            task = self._start()
+            self._hurry.set()
+            await asyncio.wait([task], timeout=timeout_s or self.flush_s)
+        return not self.queued
+
+    async def close(self, timeout_s: float | None = None) -> None:
+        """Flush, and drop what is left; nothing is taken any more."""
+        self._closed = "it is closed"
+        try:
+            await self.flush(timeout_s)
+        finally:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.wait([self._task])
+            self._drop_all("their receiver does not answer before the end")
+
+    def on_dropped(self, items: Sequence[ItemT], why: str) -> None:
+        """Count items that are dropped. It is logged, for each reason once until a success."""
+        self.dropped += len(items)
+        if why != self._said:
+            self._said = why
+            self._log.error("%d %s are dropped: %s", len(items), self.what, why)
+
+    def _start(self) -> asyncio.Task[None]:
+        if self._task is None or self._task.done():
+            self._hurry.clear()
+            self._task = asyncio.get_running_loop().create_task(self._run())
+        return self._task
+
+    async def _run(self) -> None:
+        await self._pause(self.gather_s or 0.0)
+        await self.deliver()
+
+    def _take(self, number: int) -> Batch[ItemT]:
+        items = [self._queue.popleft() for _ in range(min(number, len(self._queue)))]
+        body = self.encode(items)
+        if len(body) > self.batch_bytes and len(items) > 1:
+            self._queue.extendleft(reversed(items))
+            return self._take(len(items) // 2)
+        return Batch(items, body, self._clock.monotonic() + self.retry_for_s)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not while `flush` does."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
+        self._hurry.clear()
+
+    def _drop_all(self, why: str) -> None:
+        left = [*(self._batch.items if self._batch else ()), *self._queue]
+        self._batch = None
+        self._queue.clear()
+        if left:
+            self.on_dropped(left, why)
