@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.machine import LOAD_CORE
-from pov_rt.transport.frames import Opcode, masked_frame
+from pov_rt.transport.frames import Opcode
+from tests.frames import masked_frame
 
 SOURCE = Path(__file__).parent / "load.c"
 NUMBER, INSTANT = "\x01", "\x02"

@@ -15,7 +15,7 @@ from pov_rt.config.settings import SettingsError
 from pov_rt.protocol.errors import ClientError
 from pov_rt.registry.discovery import PluginError
 
-F = TypeVar("F", bound=Callable[..., Any])
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def plain_errors() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
-def settings_options(function: F) -> F:
+def settings_options(function: FunctionT) -> FunctionT:
     """Add the options that say where the settings come from."""
     for option in (
         click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file."),

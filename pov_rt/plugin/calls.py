@@ -18,7 +18,7 @@ from pov_rt.runtime.sender import Attempt, Batch, BatchSender
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T", bound=msgspec.Struct)
+EventT = TypeVar("EventT", bound=msgspec.Struct)
 
 CALL_S = 5.0
 MIN_SECRET_BYTES = 32
@@ -93,15 +93,15 @@ class Receiver(Endpoint, frozen=True, forbid_unknown_fields=True):
     retry_s: Annotated[float, Range(0, 86400)] = 3600.0
 
 
-class Call(Part, Generic[T]):
+class Call(Part, Generic[EventT]):
     """The body of a call; a retry has the same `id` and the same events."""
 
     id: str
     node: str
-    events: Sequence[T]
+    events: Sequence[EventT]
 
 
-class Outbox(BatchSender[T]):
+class Outbox(BatchSender[EventT]):
     """Brings events to a receiver, in order and one call at a time. Owner: a plugin's lifespan.
 
     Send with `deliver` in an `@plugin.every`; `close` it at the end of the lifespan. What is not
@@ -119,24 +119,24 @@ class Outbox(BatchSender[T]):
         self._host = host
         self._calls = SignedCalls(host, receiver)
 
-    def put(self, event: T) -> bool:
+    def put(self, event: EventT) -> bool:
         """Take an event; it waits for the next `deliver`."""
         if is_taken := super().put(event):
             self._host.count("events_queued")
         return is_taken
 
-    def on_dropped(self, events: Sequence[T], why: str) -> None:
+    def on_dropped(self, events: Sequence[EventT], why: str) -> None:
         """Count them."""
         super().on_dropped(events, why)
         self._host.count("events_dropped", len(events))
 
-    def encode(self, events: Sequence[T]) -> bytes:
+    def encode(self, events: Sequence[EventT]) -> bytes:
         """Return the body of a call."""
         return msgspec.json.encode(
             Call(id=self._host.clock.new_id(), node=self._host.node, events=events)
         )
 
-    async def attempt(self, batch: Batch[T]) -> Attempt:
+    async def attempt(self, batch: Batch[EventT]) -> Attempt:
         """Make a call."""
         status = await self._calls.post(batch.body)
         if 200 <= status < 300:

@@ -11,24 +11,24 @@ import msgspec
 from typing_extensions import TypeVar
 
 from pov_rt.activities.publishing import Published
-from pov_rt.plugin.interfaces import (
-    Context,
-    Host,
-    Request,
-)
-from pov_rt.protocol.messages import (
-    Activity,
-    Event,
-    Message,
-)
+from pov_rt.plugin.interfaces import Context, Host, Request
+from pov_rt.protocol.messages import Activity, Event, Message
 
-S = TypeVar("S", default=None)
-M = TypeVar("M", bound=Message)
-T = TypeVar("T")
-R = TypeVar("R", bound=Message | Awaitable[Message | None] | None)
-B = TypeVar("B", bound=msgspec.Struct | Awaitable[msgspec.Struct | None] | None)
-E = TypeVar("E", bound=Event)
-F = TypeVar("F", bound=Callable[..., Any])
+StateT = TypeVar("StateT", default=None)
+MessageT = TypeVar("MessageT", bound=Message)
+ResultT = TypeVar("ResultT")
+ReplyT = TypeVar("ReplyT", bound=Message | Awaitable[Message | None] | None)
+BodyT = TypeVar("BodyT", bound=msgspec.Struct | Awaitable[msgspec.Struct | None] | None)
+EventT = TypeVar("EventT", bound=Event)
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+ConnectionHook = Callable[[Context[StateT]], None]
+PovHook = Callable[[str, Context[StateT]], None]
+BeforeSubscribe = Callable[[str, Context[StateT]], Awaitable[None] | None]
+BeforePublish = Callable[[Activity, Host[StateT]], Activity | Awaitable[Activity | None] | None]
+PublishedHook = Callable[[Activity, Published, Host[StateT]], None]
+ExpiredHook = Callable[[str, str, Host[StateT]], None]
+Listener = Callable[[EventT, Host[StateT]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,32 +118,36 @@ HOOKS: Mapping[str, HookRule] = {
 }
 
 
-class OnMessage(Generic[M, S]):
+class OnMessage(Generic[MessageT, StateT]):
     """What `Plugin.on` returns: a decorator that knows the message's and the state's type."""
 
     def __init__(self, register: Callable[[Callable[..., Any]], None]) -> None:
         self._register = register
 
-    def __call__(self, handler: Callable[[M, Context[S]], R]) -> Callable[[M, Context[S]], R]:
+    def __call__(
+        self, handler: Callable[[MessageT, Context[StateT]], ReplyT]
+    ) -> Callable[[MessageT, Context[StateT]], ReplyT]:
         """Register the handler and return it unchanged, so that tests can call it."""
         self._register(handler)
         return handler
 
 
-class OnRequest(Generic[S]):
+class OnRequest(Generic[StateT]):
     """What `Plugin.http` returns."""
 
     def __init__(self, register: Callable[[Callable[..., Any]], None]) -> None:
         self._register = register
 
-    def __call__(self, handler: Callable[[Request[S]], B]) -> Callable[[Request[S]], B]:
+    def __call__(
+        self, handler: Callable[[Request[StateT]], BodyT]
+    ) -> Callable[[Request[StateT]], BodyT]:
         """Register the handler and return it unchanged."""
         self._register(handler)
         return handler
 
 
 @dataclass(eq=False)
-class Plugin(Generic[S]):
+class Plugin(Generic[StateT]):
     """A named set of message types, hooks, timers and HTTP routes: `plugin = Plugin("poll")`.
 
     `options` is the class of `[plugins.NAME]` in the settings; while the option that `needs` names
@@ -169,13 +173,13 @@ class Plugin(Generic[S]):
 
     def on(
         self,
-        message: type[M],
+        message: type[MessageT],
         *,
         grant: str | None = None,
         rate: str | None = None,
         unordered: bool = False,
-        pipelined: bool | Callable[[M], bool] = False,
-    ) -> OnMessage[M, S]:
+        pipelined: bool | Callable[[MessageT], bool] = False,
+    ) -> OnMessage[MessageT, StateT]:
         """Handle a message type: `(message, context) -> reply or None`, plain or `async`.
 
         `grant` must be in the token's `can`. `rate` (`5/s`) is per connection. A plain function
@@ -196,41 +200,33 @@ class Plugin(Generic[S]):
         return OnMessage(register)
 
     def lifespan(
-        self, function: Callable[[Host[Any]], AsyncIterator[S]]
-    ) -> Callable[[Host[Any]], AsyncIterator[S]]:
+        self, function: Callable[[Host[Any]], AsyncIterator[StateT]]
+    ) -> Callable[[Host[Any]], AsyncIterator[StateT]]:
         """Run at start-up to its one `yield`, which gives the state; the rest at shut-down."""
         self.lifespans.append(function)
         return function
 
-    def connected(self, function: Callable[[Context[S]], None]) -> Callable[[Context[S]], None]:
+    def connected(self, function: ConnectionHook[StateT]) -> ConnectionHook[StateT]:
         """Call after a connection was opened."""
         return self._hook("connected", function)
 
-    def disconnected(self, function: Callable[[Context[S]], None]) -> Callable[[Context[S]], None]:
+    def disconnected(self, function: ConnectionHook[StateT]) -> ConnectionHook[StateT]:
         """Call after a connection was closed, for whatever reason; it can't be sent to any more."""
         return self._hook("disconnected", function)
 
-    def subscribed(
-        self, function: Callable[[str, Context[S]], None]
-    ) -> Callable[[str, Context[S]], None]:
+    def subscribed(self, function: PovHook[StateT]) -> PovHook[StateT]:
         """Call with the PoV's id after a connection subscribed."""
         return self._hook("subscribed", function)
 
-    def unsubscribed(
-        self, function: Callable[[str, Context[S]], None]
-    ) -> Callable[[str, Context[S]], None]:
+    def unsubscribed(self, function: PovHook[StateT]) -> PovHook[StateT]:
         """Call with the PoV's id after a connection unsubscribed or was closed."""
         return self._hook("unsubscribed", function)
 
-    def published(
-        self, function: Callable[[Activity, Published, Host[S]], None]
-    ) -> Callable[[Activity, Published, Host[S]], None]:
+    def published(self, function: PublishedHook[StateT]) -> PublishedHook[StateT]:
         """Call after an activity became durable, on the node that published it; not for retries."""
         return self._hook("published", function)
 
-    def expired(
-        self, function: Callable[[str, str, Host[S]], None]
-    ) -> Callable[[str, str, Host[S]], None]:
+    def expired(self, function: ExpiredHook[StateT]) -> ExpiredHook[StateT]:
         """Call with the PoV and the member after one of the plugin's leases has ended.
 
         Those of `host.leases` under `host.channel(pov_id)`, on one node for each: when the time
@@ -238,18 +234,14 @@ class Plugin(Generic[S]):
         """
         return self._hook("expired", function)
 
-    def before_publish(
-        self, function: Callable[[Activity, Host[S]], Activity | Awaitable[Activity | None] | None]
-    ) -> Callable[[Activity, Host[S]], Activity | Awaitable[Activity | None] | None]:
+    def before_publish(self, function: BeforePublish[StateT]) -> BeforePublish[StateT]:
         """Call before an activity is stored: return a changed one, None to keep it, or raise.
 
         A `ClientError` refuses the activity with that error. Its id and PoV can't be changed.
         """
         return self._hook("before_publish", function)
 
-    def before_subscribe(
-        self, function: Callable[[str, Context[S]], Awaitable[None] | None]
-    ) -> Callable[[str, Context[S]], Awaitable[None] | None]:
+    def before_subscribe(self, function: BeforeSubscribe[StateT]) -> BeforeSubscribe[StateT]:
         """Call with the PoV's id (`*`: the team feed) before a connection subscribes, or raise.
 
         The token covers the PoV. A `ClientError` refuses the subscription with that error.
@@ -257,29 +249,35 @@ class Plugin(Generic[S]):
         return self._hook("before_subscribe", function)
 
     def hears(
-        self, event: type[E]
-    ) -> Callable[[Callable[[E, Host[S]], None]], Callable[[E, Host[S]], None]]:
+        self, event: type[EventT]
+    ) -> Callable[[Listener[EventT, StateT]], Listener[EventT, StateT]]:
         """Call with each event of the kind that another plugin announces on this node, at once.
 
         Nothing is heard from a plugin that is off.
         """
 
-        def register(function: Callable[[E, Host[S]], None]) -> Callable[[E, Host[S]], None]:
+        def register(function: Listener[EventT, StateT]) -> Listener[EventT, StateT]:
             self.listeners.append(ListenerSpec(event, function, source_of(function)))
             return function
 
         return register
 
-    def every(self, seconds: float) -> Callable[[Callable[[Host[S]], T]], Callable[[Host[S]], T]]:
+    def every(
+        self, seconds: float
+    ) -> Callable[[Callable[[Host[StateT]], ResultT]], Callable[[Host[StateT]], ResultT]]:
         """Call every so many seconds, never two at once; a failure is logged and it goes on."""
 
-        def register(function: Callable[[Host[S]], T]) -> Callable[[Host[S]], T]:
+        def register(
+            function: Callable[[Host[StateT]], ResultT],
+        ) -> Callable[[Host[StateT]], ResultT]:
             self.timers.append(TimerSpec(seconds, function, source_of(function)))
             return function
 
         return register
 
-    def http(self, method: str, path: str, *, grant: str, service: bool = False) -> OnRequest[S]:
+    def http(
+        self, method: str, path: str, *, grant: str, service: bool = False
+    ) -> OnRequest[StateT]:
         """Serve `/api` + path, such as `/povs/{pov_id}/presence`, to tokens with the grant.
 
         With `service` only to service tokens: no user's own will do, whatever it grants.
@@ -294,6 +292,6 @@ class Plugin(Generic[S]):
 
         return OnRequest(register)
 
-    def _hook(self, name: str, function: F) -> F:
+    def _hook(self, name: str, function: FunctionT) -> FunctionT:
         self.hooks.append(HookSpec(name, function, source_of(function)))
         return function

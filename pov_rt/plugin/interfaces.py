@@ -24,7 +24,7 @@ from pov_rt.protocol.messages import Activity, Event, Message, NewActivity, NewN
 from pov_rt.runtime.clock import Clock
 
 S_co = TypeVar("S_co", default=None, covariant=True)
-O = TypeVar("O", bound=msgspec.Struct)  # noqa: E741  (options)
+StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 
 class Guarantee(msgspec.Struct, frozen=True, rename="camel"):
@@ -156,7 +156,7 @@ class Host(Protocol[S_co]):
     def inbox(self, user_id: str) -> str:
         """Return the engine's name for a user's inbox."""
 
-    def options(self, kind: type[O]) -> O:
+    def options(self, kind: type[StructT]) -> StructT:
         """Return `[plugins.NAME]` as the class that the plugin declared with `options=`."""
 
     def broadcast(self, pov_id: str, message: Message, *, listeners: bool = False) -> None:
@@ -401,7 +401,7 @@ class Request(Protocol[S_co]):
     def query(self) -> Mapping[str, str]:
         """The query's parameters; of a repeated one the last."""
 
-    def body(self, kind: type[O]) -> O:
+    def body(self, kind: type[StructT]) -> StructT:
         """Decode the JSON body; its ids are good ones.
 
         Raises `InvalidRequest` or `InvalidId` with the field at fault.

@@ -9,21 +9,21 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from pov_rt.plugin.interfaces import Host
 from pov_rt.protocol.errors import Unavailable
 
-Q = TypeVar("Q", bound=Hashable)
-A = TypeVar("A")
+QuestionT = TypeVar("QuestionT", bound=Hashable)
+AnswerT = TypeVar("AnswerT")
 
 WAIT_S = 4.0
 """How long an answer may take, with the wait for other questions; handlers have 5 s."""
 
 
-class _Known(NamedTuple, Generic[A]):
+class _Known(NamedTuple, Generic[AnswerT]):
     """An answer, and until when (`Clock.monotonic`) it is remembered."""
 
-    answer: A
+    answer: AnswerT
     until: float
 
 
-class Lookup(Generic[Q, A]):
+class Lookup(Generic[QuestionT, AnswerT]):
     """Asks, and remembers what was answered for `ttl_s`. Owner: a plugin's lifespan.
 
     `ask` raises if there is no answer, which is not remembered. At most `at_once` questions are
@@ -34,7 +34,7 @@ class Lookup(Generic[Q, A]):
     def __init__(
         self,
         host: Host[Any],
-        ask: Callable[[Q], Awaitable[A]],
+        ask: Callable[[QuestionT], Awaitable[AnswerT]],
         *,
         ttl_s: float,
         capacity: int = 10_000,
@@ -44,8 +44,8 @@ class Lookup(Generic[Q, A]):
         self._ask = ask
         self._ttl_s = ttl_s
         self._capacity = capacity
-        self._answers: dict[Q, _Known[A]] = {}
-        self._asking: dict[Q, asyncio.Task[A]] = {}
+        self._answers: dict[QuestionT, _Known[AnswerT]] = {}
+        self._asking: dict[QuestionT, asyncio.Task[AnswerT]] = {}
         self._slots = asyncio.Semaphore(at_once)
 
     @property
@@ -53,7 +53,7 @@ class Lookup(Generic[Q, A]):
         """How many questions are being asked."""
         return len(self._asking)
 
-    async def get(self, question: Q) -> A:
+    async def get(self, question: QuestionT) -> AnswerT:
         """Return the answer; who asks may go away meanwhile.
 
         Raises what `ask` does, and `Unavailable` after 4 s.
@@ -78,7 +78,7 @@ class Lookup(Generic[Q, A]):
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
 
-    async def _find(self, question: Q) -> A:
+    async def _find(self, question: QuestionT) -> AnswerT:
         try:
             async with self._slots:
                 answer = await self._ask(question)
@@ -91,7 +91,7 @@ class Lookup(Generic[Q, A]):
         return answer
 
     @staticmethod
-    def _forget_failure(task: asyncio.Task[A]) -> None:
+    def _forget_failure(task: asyncio.Task[AnswerT]) -> None:
         # Else asyncio complains of a failure that nobody waited for any more.
         if not task.cancelled():
             task.exception()

@@ -16,7 +16,7 @@ from pov_rt.runtime import containment, turns
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T", bound=msgspec.Struct)
+MemberT = TypeVar("MemberT", bound=msgspec.Struct)
 
 MAX_NAMED = 500
 """Members that an answer names unless told otherwise."""
@@ -28,15 +28,15 @@ Key = tuple[str, str]
 
 
 @dataclass(slots=True)
-class Diff(Generic[T]):
+class Diff(Generic[MemberT]):
     """What became of a PoV's members since the last one; the `left` by name."""
 
-    joined: list[T] = field(default_factory=list)
+    joined: list[MemberT] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
-    changed: list[T] = field(default_factory=list)
+    changed: list[MemberT] = field(default_factory=list)
 
 
-class Roster(Generic[T]):
+class Roster(Generic[MemberT]):
     """The members of each PoV, each with a struct that describes it. Owner: a plugin's lifespan.
 
     `describe` is asked with the PoV, the member and the last description for a new one; None: the
@@ -47,8 +47,8 @@ class Roster(Generic[T]):
     def __init__(
         self,
         host: Host[Any],
-        kind: type[T],
-        describe: Callable[[str, str, T | None], T | None],
+        kind: type[MemberT],
+        describe: Callable[[str, str, MemberT | None], MemberT | None],
         *,
         grace_s: float,
     ) -> None:
@@ -56,11 +56,11 @@ class Roster(Generic[T]):
         self._decode = msgspec.json.Decoder(kind).decode
         self._describe = describe
         self._grace_s = grace_s
-        self._told: dict[Key, T] = {}
+        self._told: dict[Key, MemberT] = {}
         self._leaving: dict[Key, float] = {}  # until when, the first to go first
         self._touched: dict[Key, dict[str, Any]] = {}
         self._expired: set[Key] = set()
-        self._diffs: dict[str, Diff[T]] = {}
+        self._diffs: dict[str, Diff[MemberT]] = {}
         self._left_untold: set[Key] = set()
         self._in_doubt: set[Key] = set()  # the engine may have done what it failed to answer
         self._lock = asyncio.Lock()
@@ -79,12 +79,12 @@ class Roster(Generic[T]):
         self._expired.add((pov_id, member))
         self.touch(pov_id, member)
 
-    async def members(self, pov_id: str, limit: int = MAX_NAMED) -> tuple[list[T], int]:
+    async def members(self, pov_id: str, limit: int = MAX_NAMED) -> tuple[list[MemberT], int]:
         """Return up to `limit` members of a PoV, on all nodes, and how many more there are."""
         found = await self._host.leases.members(self._host.channel(pov_id))
         return [self._decode(lease.body) for lease in found[:limit]], max(0, len(found) - limit)
 
-    async def look(self) -> Mapping[str, Diff[T]]:
+    async def look(self) -> Mapping[str, Diff[MemberT]]:
         """Ask about all that were touched; return what changed, by PoV.
 
         Who came back before it was told that they left has only changed. A member that cannot be
@@ -158,7 +158,7 @@ class Roster(Generic[T]):
     def _is_over(self, key: Key) -> bool:
         return self._leaving.get(key, math.inf) <= self._host.clock.monotonic()
 
-    def _diff(self, pov_id: str) -> Diff[T]:
+    def _diff(self, pov_id: str) -> Diff[MemberT]:
         return self._diffs.setdefault(pov_id, Diff())
 
     def _forget(self, key: Key) -> None:

@@ -21,7 +21,6 @@ MAX_SAFE_INTEGER = 2**53 - 1
 
 MAX_ID_CHARS = 128
 MAX_NAME_CHARS = 64
-MAX_DETAILS_BYTES = 16 * 1024
 
 
 def _id(sort: str) -> Meta:

@@ -12,15 +12,15 @@ from collections.abc import Coroutine
 from contextvars import copy_context
 from typing import Any, TypeVar
 
-T = TypeVar("T")
+ResultT = TypeVar("ResultT")
 
 _NOTHING: Any = object()
 
 
-class Begun(Coroutine[Any, Any, T]):
+class Begun(Coroutine[Any, Any, ResultT]):
     """A coroutine that was run until it waits for `awaited`."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T], awaited: Any = _NOTHING) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, ResultT], awaited: Any = _NOTHING) -> None:
         self.awaited = awaited
         self.has_ended = False
         """Its result is known already; whoever goes on finds the end."""
@@ -47,10 +47,10 @@ class Begun(Coroutine[Any, Any, T]):
         """End it."""
         self._coroutine.close()
 
-    def __await__(self) -> Begun[T]:
+    def __await__(self) -> Begun[ResultT]:
         return self
 
-    def __iter__(self) -> Begun[T]:
+    def __iter__(self) -> Begun[ResultT]:
         return self
 
     def __next__(self) -> Any:
@@ -68,14 +68,14 @@ def _mark(awaited: Any, handed_over: bool) -> None:
 
 if sys.version_info >= (3, 12):
 
-    def start(work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+    def start(work: Coroutine[Any, Any, ResultT]) -> asyncio.Future[ResultT]:
         """Run a coroutine until it waits; return a task that goes on, or its result."""
         return asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
 
 else:
     from asyncio.tasks import _enter_task, _leave_task
 
-    def start(work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+    def start(work: Coroutine[Any, Any, ResultT]) -> asyncio.Future[ResultT]:
         """Run a coroutine until it waits; return a task that goes on, or its result.
 
         During that first step, too, the task is the current one: what the coroutine makes, such as
@@ -83,7 +83,7 @@ else:
         """
         loop, context, outer = asyncio.get_running_loop(), copy_context(), asyncio.current_task()
         rest = Begun(work)
-        task: asyncio.Task[T] = asyncio.Task(rest, loop=loop, context=context)
+        task: asyncio.Task[ResultT] = asyncio.Task(rest, loop=loop, context=context)
         if outer is not None:
             _leave_task(loop, outer)
         _enter_task(loop, task)

@@ -12,10 +12,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import lru_cache
-from types import MappingProxyType
 from typing import Literal, TextIO
 
 import msgspec
@@ -57,8 +54,6 @@ REDACTED = "[token]"
 MALFORMED = logging.getLogger("tornado.general")
 """Where Tornado logs what is no HTTP, which anybody can send."""
 
-_context: ContextVar[Mapping[str, object]] = ContextVar("log_context", default=MappingProxyType({}))
-
 
 def configure(
     style: Style, level: str, *, stream: TextIO, environ: Mapping[str, str] = os.environ
@@ -79,16 +74,6 @@ def configure(
     root.setLevel(level.upper())
     if not any(isinstance(each, Few) for each in MALFORMED.filters):
         MALFORMED.addFilter(Few())
-
-
-@contextmanager
-def log_context(**fields: object) -> Iterator[None]:
-    """Add the fields to each line logged inside, also by tasks that are started there."""
-    token = _context.set({**_context.get(), **fields})
-    try:
-        yield
-    finally:
-        _context.reset(token)
 
 
 def redact(text: str) -> str:
@@ -247,9 +232,8 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _extra_fields(record: logging.LogRecord) -> Iterator[tuple[str, str | int | float | None]]:
-    """Yield the context's fields and those of `extra=`, as scalars."""
-    fields = {**_context.get(), **record.__dict__}
-    for key, value in fields.items():
+    """Yield the fields of `extra=`, as scalars."""
+    for key, value in record.__dict__.items():
         if key in _STANDARD:
             continue
         if _is_secret(key):

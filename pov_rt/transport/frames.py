@@ -292,13 +292,13 @@ def _check_close(payload: bytes) -> None:
         payload[2:].decode()
 
 
-def _header(first: int, length: int, mask_bit: int = 0) -> bytes:
-    """Return the bytes before the mask or payload; the length is encoded as short as can be."""
+def _header(first: int, length: int) -> bytes:
+    """Return the bytes before the payload; the length is encoded as short as can be."""
     if length < LENGTH_16:
-        return bytes((first, mask_bit | length))
+        return bytes((first, length))
     if length < 1 << 16:
-        return bytes((first, mask_bit | LENGTH_16)) + length.to_bytes(2)
-    return bytes((first, mask_bit | LENGTH_64)) + length.to_bytes(8)
+        return bytes((first, LENGTH_16)) + length.to_bytes(2)
+    return bytes((first, LENGTH_64)) + length.to_bytes(8)
 
 
 # Nearly every message is as short: looking its header up costs a fifth of making it.
@@ -364,11 +364,3 @@ def _control_frame(opcode: int, payload: bytes) -> bytes:
 
 EMPTY_CLOSE: Final = _header(FIN | Opcode.CLOSE, 0)
 EMPTY_PING: Final = ping_frame()
-
-
-def masked_frame(
-    opcode: int, payload: bytes, *, fin: bool = True, mask: bytes = b"\x37\xfa\x21\x3d"
-) -> bytes:
-    """Return a frame as a client sends it, legal or not: for clients in tests."""
-    first = (FIN if fin else 0) | opcode
-    return _header(first, len(payload), MASKED) + mask + xor_mask(mask, payload)

@@ -14,7 +14,8 @@ from typing import Any
 
 import jwt
 
-from pov_rt.transport.frames import Opcode, masked_frame
+from pov_rt.transport.frames import Opcode
+from tests.frames import masked_frame
 
 SECRET = "the secret of the delivery checker, no secret"
 PATIENCE_S = 10.0

@@ -12,7 +12,8 @@ from enum import Enum, auto
 from itertools import accumulate
 from typing import NamedTuple
 
-from pov_rt.transport.frames import Opcode, masked_frame
+from pov_rt.transport.frames import Opcode
+from tests.frames import masked_frame
 
 MESSAGES = (
     '{"type":"ping"}',

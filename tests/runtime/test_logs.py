@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import logging
@@ -26,7 +25,6 @@ from pov_rt.runtime.logs import (
     LineFormatter,
     Throttle,
     configure,
-    log_context,
     redact,
 )
 
@@ -204,8 +202,7 @@ def test_a_token_is_never_logged_wherever_it_comes_from(
     log.info("fields", extra={"access_token": "opaque", "cookie": f"accessToken={TOKEN}"})
     log.info("%d wrong arguments", TOKEN)
     log.info("bytes %r", TOKEN.encode())
-    with log_context(seen=[TOKEN]):
-        log.info("context")
+    log.info("values", extra={"seen": [TOKEN]})
     try:
         fail(f"{{'Authorization': 'Bearer opaque', 'Cookie': 'a={TOKEN}'}}")
     except ValueError:
@@ -251,28 +248,6 @@ def test_a_huge_message_loses_its_middle(stream: io.StringIO) -> None:
     log.info("%s", "a" * MAX_CHARS + "b" * MAX_CHARS)
     message = only_line(stream)["message"]
     assert message == "a" * (MAX_CHARS // 2) + " [...] " + "b" * (MAX_CHARS // 2)
-
-
-def test_the_context_is_in_each_line_inside_and_in_tasks_started_there(
-    stream: io.StringIO,
-) -> None:
-    use(stream)
-
-    async def work() -> None:
-        log.info("task")
-
-    async def main() -> None:
-        with log_context(user="alice"):
-            with log_context(pov="p-1"):
-                task = asyncio.create_task(work())
-            log.info("inside", extra={"user": "bob"})
-        log.info("outside")
-        await task
-
-    asyncio.run(main())
-    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
-    seen = {line["message"]: (line.get("user"), line.get("pov")) for line in lines}
-    assert seen == {"inside": ("bob", None), "outside": (None, None), "task": ("alice", "p-1")}
 
 
 def test_a_throttle_lets_a_line_a_second_through_and_counts_the_others(

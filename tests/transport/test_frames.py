@@ -17,10 +17,10 @@ from pov_rt.transport.frames import (
     Opcode,
     binary_frame,
     close_frame,
-    masked_frame,
     ping_frame,
     pong_frame,
 )
+from tests.frames import masked_frame
 
 LIMIT = 70_000
 SIZES = (0, 1, 3, 4, 125, 126, 127, 65_535, 65_536, LIMIT)

@@ -12,9 +12,10 @@ import pytest
 
 from pov_rt.config.settings import LimitSettings
 from pov_rt.transport.bounds import bounds_of
-from pov_rt.transport.frames import Opcode, masked_frame
+from pov_rt.transport.frames import Opcode
 from pov_rt.transport.loop import DirectLoop
 from pov_rt.transport.wire import Wire
+from tests.frames import masked_frame
 
 
 @pytest.fixture

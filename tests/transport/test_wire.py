@@ -26,7 +26,8 @@ from pov_rt.config.settings import (
 from pov_rt.protocol.errors import CloseCode
 from pov_rt.protocol.messages import NewActivity
 from pov_rt.testing import SECRET, Connect, RunningServer, make_settings
-from pov_rt.transport.frames import Opcode, masked_frame
+from pov_rt.transport.frames import Opcode
+from tests.frames import masked_frame
 
 PUBLISHER = Publisher("service:app", "app", "main")
 

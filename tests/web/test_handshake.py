@@ -346,7 +346,8 @@ class TestWithFewConnections:
 
 
 def test_bytes_sent_behind_the_request_are_the_first_frames(server: RunningServer) -> None:
-    from pov_rt.transport.frames import Opcode, masked_frame
+    from pov_rt.transport.frames import Opcode
+    from tests.frames import masked_frame
 
     head = "\r\n".join(
         [f"GET /ws/?token={server.token()} HTTP/1.1", *(f"{k}: {v}" for k, v in UPGRADE.items())]
