@@ -74,7 +74,7 @@ class _TopicLog:
 
 
 class MemoryLog:
-    """The logs of all topics. They share an epoch: they can only be lost together."""
+    """The logs of all topics; see `base.Log`. They share an epoch: they are only lost together."""
 
     def __init__(self, settings: EngineSettings, clock: Clock) -> None:
         self.epoch = clock.new_id()[-12:]
@@ -87,7 +87,6 @@ class MemoryLog:
         self._keys: dict[tuple[str, str, str], _Seen] = {}
 
     async def append(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:
-        """Append a batch; see `base.Log`."""
         now = self._clock.time()
         self._forget_keys(now)
         results: list[Appended | Conflict] = []
@@ -105,7 +104,6 @@ class MemoryLog:
         return results
 
     async def read(self, topic: str, after: int, limit: int, *, reverse: bool = False) -> Page:
-        """Return up to `limit` entries; see `base.Log`."""
         log = self._topics.get(topic)
         if log is None:
             return Page(Top(self.epoch, 0, 1), ())
@@ -122,7 +120,6 @@ class MemoryLog:
         return Page(Top(self.epoch, log.offset, log.oldest), found)
 
     async def top(self, topic: str) -> Top:
-        """Return the state of a topic's log."""
         log = self._topics.get(topic)
         if log is None:
             return Top(self.epoch, 0, 1)
@@ -193,7 +190,6 @@ class MemoryMarks:
         self._marks: dict[tuple[str, str], dict[str, Position]] = {}
 
     async def advance(self, topic: str, user: str, name: str, position: Position) -> Position:
-        """Move the mark forward; return where it is."""
         old = self._marks.get((topic, name), {}).get(user)
         if old is None:
             if self._count >= self._max_marks:
@@ -207,15 +203,12 @@ class MemoryMarks:
         return marks[user]
 
     async def get(self, topic: str, user: str, name: str) -> Position | None:
-        """Return one mark."""
         return self._marks.get((topic, name), {}).get(user)
 
     async def all(self, topic: str, name: str) -> Mapping[str, Position]:
-        """Return every user's mark."""
         return dict(self._marks.get((topic, name), {}))
 
     async def drop(self, topic: str, user: str, name: str) -> None:
-        """Forget one mark."""
         marks = self._marks.get((topic, name), {})
         if marks.pop(user, None) is not None:
             self._count -= 1
@@ -237,7 +230,6 @@ class MemoryLeases:
         self._leaving: dict[tuple[str, str], Lease] = {}
 
     async def put(self, topic: str, member: str, body: bytes) -> bool:
-        """Enter or update a member."""
         members = self._members.setdefault(topic, {})
         is_new = member not in members
         members[member] = Lease(member, body, self._node)
@@ -245,7 +237,6 @@ class MemoryLeases:
         return is_new
 
     async def leave(self, topic: str, member: str, after_s: float) -> bool:
-        """Mark a member as leaving."""
         lease = self._members.get(topic, {}).get(member)
         if lease is None:
             return False
@@ -254,11 +245,9 @@ class MemoryLeases:
         return True
 
     async def remove(self, topic: str, member: str) -> bool:
-        """Remove a member at once."""
         return self._take(topic, member) is not None
 
     async def members(self, topic: str) -> Sequence[Lease]:
-        """Return the members that have not expired."""
         members = self._members.get(topic, {}).values()
         if self._is_gone():
             return []
@@ -266,7 +255,6 @@ class MemoryLeases:
         return [each for each in members if each.leaving_at is None or each.leaving_at > now]
 
     async def expire(self) -> Sequence[tuple[str, Lease]]:
-        """Remove and return expired members."""
         now = self._clock.time()
         if self._is_gone():
             gone = [
@@ -287,7 +275,6 @@ class MemoryLeases:
         return gone
 
     async def renew(self) -> None:
-        """Renew the node's lease."""
         self._renewed_at = self._clock.monotonic()
 
     def _is_gone(self) -> bool:
@@ -321,11 +308,9 @@ class MemorySets:
     async def add(
         self, name: str, member: str, body: bytes = b"", expires_at: float | None = None
     ) -> None:
-        """Add or replace a member."""
         self._sets.setdefault(name, {})[member] = _Member(body, expires_at)
 
     async def remove(self, name: str, member: str) -> bool:
-        """Remove a member."""
         self._drop_expired(name)
         members = self._sets.get(name, {})
         found = members.pop(member, None) is not None
@@ -334,11 +319,9 @@ class MemorySets:
         return found
 
     async def get(self, name: str, member: str) -> bytes | None:
-        """Return a member's value."""
         return (await self.members(name)).get(member)
 
     async def members(self, name: str) -> Mapping[str, bytes]:
-        """Return the members that have not expired."""
         self._drop_expired(name)
         return {member: found.body for member, found in self._sets.get(name, {}).items()}
 
@@ -369,20 +352,16 @@ class MemoryEngine:
         self.sets = MemorySets(clock)
 
     async def start(self, follower: Follower) -> None:
-        """Tell this follower from now on."""
         self.log.follower = follower
 
     async def close(self) -> None:
-        """Let go of the follower."""
         self.log.follower = None
 
     async def watch(self, topic: str) -> Top:
-        """Tell the follower of the topic's entries."""
         self.log.watched.add(topic)
         return await self.log.top(topic)
 
     async def unwatch(self, topic: str) -> None:
-        """Stop telling the follower."""
         self.log.watched.discard(topic)
 
     def health(self) -> str | None:

@@ -55,11 +55,9 @@ class ManualClock:
         self.now += seconds
 
     def monotonic(self) -> float:
-        """Return the current instant."""
         return self.now
 
     def time(self) -> float:
-        """Return the current instant."""
         return self.now
 
     def random(self) -> float:

@@ -55,14 +55,12 @@ class SqliteLog:
         self._watched: dict[str, _Known | None] = {}
 
     async def append(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:
-        """Append a batch; see `base.Log`."""
         outcome = await self._engine.writer.write(Append(batch, self._tell))
         if outcome.error is not None:
             raise outcome.error
         return outcome.results
 
     async def read(self, topic: str, after: int, limit: int, *, reverse: bool = False) -> Page:
-        """Return up to `limit` entries; see `base.Log`."""
         engine = self._engine
         not_before = engine.clock.time() - engine.settings.max_age_s
         kept = Kept(engine.epoch, engine.settings.max_entries, not_before)
@@ -89,7 +87,6 @@ class SqliteLog:
         return page.top
 
     async def watch(self, topic: str) -> Top:
-        """Tell the follower from now on; return what is there already."""
         # First this, then the look at the disk: what is committed between is told of as well.
         self._watched[topic] = None
         try:
@@ -104,7 +101,6 @@ class SqliteLog:
         return page.top
 
     def unwatch(self, topic: str) -> None:
-        """Stop telling the follower."""
         self._watched.pop(topic, None)
 
     def _tell(self, batch: Sequence[NewEntry], outcome: Outcome) -> None:
@@ -157,7 +153,6 @@ class SqliteEngine:
         self._readers: ThreadPoolExecutor | None = None
 
     async def start(self, follower: Follower) -> None:
-        """Open the database; see `base.Engine`."""
         self._lock = FileLock(self.path)
         try:
             connection = open_writer(self.path)
@@ -181,7 +176,6 @@ class SqliteEngine:
         )
 
     async def close(self) -> None:
-        """Write what waits and close the file; see `base.Engine`."""
         readers = self._readers
         if readers is not None:
             # Cancelled here, it leaves all open for a second call to close.
@@ -198,11 +192,9 @@ class SqliteEngine:
             self._lock = None
 
     async def watch(self, topic: str) -> Top:
-        """Tell the follower of the topic's entries."""
         return await self.log.watch(topic)
 
     async def unwatch(self, topic: str) -> None:
-        """Stop telling the follower."""
         self.log.unwatch(topic)
 
     @property
@@ -211,15 +203,12 @@ class SqliteEngine:
         return self.writer.waiting_bytes if self._readers is not None else 0
 
     def health(self) -> str | None:
-        """Return what keeps the database from being written, None if nothing does."""
         return self.writer.fault if self._readers is not None else None
 
     async def write(self, operation: Operation[ResultT]) -> ResultT:
-        """Run an operation in the writer's transaction."""
         return await self.writer.write(Change(operation))
 
     async def read(self, operation: Operation[ResultT]) -> ResultT:
-        """Run an operation on a reader's connection. Raises `Unavailable`."""
         if self._readers is None:
             raise Unavailable("The log is closed")
         return await asyncio.get_running_loop().run_in_executor(

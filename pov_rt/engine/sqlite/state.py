@@ -22,7 +22,7 @@ class Database(Protocol):
         """Run an operation in the writer's transaction; its result comes when it is on disk."""
 
     def read(self, operation: Operation[ResultT]) -> Awaitable[ResultT]:
-        """Run an operation on a reader's connection."""
+        """Run an operation on a reader's connection. Raises `Unavailable`."""
 
 
 class SqliteMarks:
@@ -35,8 +35,6 @@ class SqliteMarks:
         self._count: int | None = None
 
     async def advance(self, topic: str, user: str, name: str, position: Position) -> Position:
-        """Move the mark forward; return where it is."""
-
         def operation(connection: sqlite3.Connection) -> Position:
             key = (topic, name, user)
             old = _mark(connection, topic, user, name)
@@ -55,12 +53,9 @@ class SqliteMarks:
         return await self._database.write(operation)
 
     async def get(self, topic: str, user: str, name: str) -> Position | None:
-        """Return one mark."""
         return await self._database.read(lambda connection: _mark(connection, topic, user, name))
 
     async def all(self, topic: str, name: str) -> Mapping[str, Position]:
-        """Return every user's mark."""
-
         def operation(connection: sqlite3.Connection) -> Mapping[str, Position]:
             rows = connection.execute(
                 'SELECT user, epoch, "offset" FROM marks WHERE topic = ? AND name = ?',
@@ -71,8 +66,6 @@ class SqliteMarks:
         return await self._database.read(operation)
 
     async def drop(self, topic: str, user: str, name: str) -> None:
-        """Forget one mark."""
-
         def operation(connection: sqlite3.Connection) -> None:
             connection.execute(
                 "DELETE FROM marks WHERE topic = ? AND name = ? AND user = ?", (topic, name, user)
@@ -105,8 +98,6 @@ class SqliteSets:
     async def add(
         self, name: str, member: str, body: bytes = b"", expires_at: float | None = None
     ) -> None:
-        """Add or replace a member."""
-
         def operation(connection: sqlite3.Connection) -> None:
             connection.execute(
                 "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?)",
@@ -116,7 +107,6 @@ class SqliteSets:
         await self._database.write(operation)
 
     async def remove(self, name: str, member: str) -> bool:
-        """Remove a member."""
         now = self._clock.time()
 
         def operation(connection: sqlite3.Connection) -> bool:
@@ -129,7 +119,6 @@ class SqliteSets:
         return await self._database.write(operation)
 
     async def get(self, name: str, member: str) -> bytes | None:
-        """Return a member's value."""
         now = self._clock.time()
 
         def operation(connection: sqlite3.Connection) -> bytes | None:
@@ -143,7 +132,6 @@ class SqliteSets:
         return await self._database.read(operation)
 
     async def members(self, name: str) -> Mapping[str, bytes]:
-        """Return the members that have not expired."""
         now = self._clock.time()
 
         def operation(connection: sqlite3.Connection) -> Mapping[str, bytes]:
