@@ -24,11 +24,10 @@ from pov_rt.web.app import WebServer
 log = logging.getLogger(__name__)
 
 GC_THRESHOLDS = (100_000, 50, 100)
-"""For a process of many objects that live long: with 8,000 open sockets the collector takes 2 us of
-CPU for each handshake (Python's own thresholds: 5 us) and nothing for a publication (1 us); its
-longest pause is 13 ms either way. Measured with `gc.callbacks` around 8,000 handshakes, 6,000 more
-that were closed at once, and 6,000 publications. Nothing on the way of either leaves a cycle behind
-(tests/test_garbage.py), so that little waits for the collector."""
+"""For a process of many objects that live long: with Python's own thresholds the collector takes
+more CPU for each handshake and publication, and its longest pause is no shorter
+(docs/measurements.md, collector). Nothing on the way of either leaves a cycle behind
+(tests/test_garbage.py), so that little waits for it."""
 
 
 class Process:

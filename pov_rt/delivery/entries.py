@@ -29,7 +29,8 @@ class ActivityEncoder:
     """Completes stored activities: adds `at`, which the log keeps beside the body.
 
     A stored body has no time in it, so that a retry has the same bytes as the first attempt and is
-    recognised. Formatting a time costs 1 us, so the last one is kept: a batch shares its instant.
+    recognised. To format a time is a good part of it (docs/measurements.md, times), so the last one
+    is kept: a batch shares its instant.
     """
 
     __slots__ = ("_at", "_text")

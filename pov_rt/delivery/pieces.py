@@ -18,7 +18,8 @@ Shares = dict[Connection, tuple[bytes, ...]]
 class Spread:
     """What many connections are to be sent, some of them in each turn. Owner: the hub.
 
-    To send to a thousand takes 10 ms, for which everybody else would wait.
+    To send to a thousand takes a while, for which everybody else would wait (docs/measurements.md,
+    fan-outs).
     """
 
     def __init__(self) -> None:
@@ -42,7 +43,7 @@ class Spread:
         for connection in islice(self._queue, budget):
             share = pop(connection, None)
             if share is not None:
-                if len(share) == 1:  # as `send_share` does, whose call is 3 % of a delivery
+                if len(share) == 1:  # as `send_share` does, without its call
                     connection.transport.send(share[0])
                 else:
                     send_share(connection, share)

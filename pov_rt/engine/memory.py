@@ -28,7 +28,8 @@ from pov_rt.runtime.clock import Clock
 LEASE_S = 30.0
 """A node that has not renewed for this long is gone: three missed renewals of 10 s."""
 MAX_EXPIRED = 512
-"""Members that expire in one call: more than 1 ms of a crowd would keep others waiting."""
+"""Members that expire in one call: a whole crowd would keep others waiting (docs/measurements.md,
+leases)."""
 COMPACT_AT = 1024
 """Trimmed entries are let go in runs of at least so many: an append then costs the same at any size
 of the log."""
@@ -38,7 +39,7 @@ class _Seen(NamedTuple):
     """What became of a key. The body is kept as its hash: it may be gone from the log.
 
     Python's own hash of bytes (SipHash, 64 bits, keyed anew in each process) is as good here as a
-    digest, for all of it dies with the process, and is eight times as fast.
+    digest, for all of it dies with the process, and is faster (docs/measurements.md, hashes).
     """
 
     offset: int

@@ -28,8 +28,8 @@ class Clock(Protocol):
 def new_id() -> str:
     """Return 48 bits of the time in milliseconds and 80 random ones, as ULID has them, in hex.
 
-    What is made together stands together in an index: 1,000 activities of 100 PoVs change 650 pages
-    of the log's database, and with random ids 1,500. Takes 0.9 us, a random UUID 2.
+    What is made together stands together in an index, so that it changes fewer pages of the log's
+    database than with random ids (docs/measurements.md, ids).
     """
     return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
 

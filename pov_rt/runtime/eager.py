@@ -1,7 +1,8 @@
 """Tasks whose first step runs at once, as Python 3.12 has them.
 
 Most handlers never wait. One that runs at once is answered in the turn of the loop in which its
-message came, and not in the next, which beside 1,000 handshakes a second is a millisecond later.
+message came, and not in the next, which on a busy node is later (docs/measurements.md, first
+steps).
 """
 
 from __future__ import annotations

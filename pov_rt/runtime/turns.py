@@ -27,8 +27,9 @@ LEASES = 256
 MEMBERS = 256
 """Members of rosters that are looked at."""
 ACCEPTS = 64
-"""Connections that a listener accepts; this alone takes up to 10 ms. With fewer each handshake
-costs more, for the processor does the same thing over and over."""
+"""Connections that a listener accepts. With fewer a handshake takes more CPU, for the processor
+does the same thing over and over; with more everybody else waits longer for the next turn
+(docs/measurements.md, accepts)."""
 
 ItemT = TypeVar("ItemT")
 

@@ -79,7 +79,8 @@ class Wire:
         ended: Callable[[Wire], None],
     ) -> None:
         self._socket = sock
-        # The loop is given the number: for a socket object it formats a repr, 8 % of a handshake.
+        # The loop is given the number: for a socket object it formats a repr, which every handshake
+        # would pay for (docs/measurements.md, handshakes).
         self._fd = sock.fileno()
         self._bounds = bounds
         self._loop = loop

@@ -47,7 +47,8 @@ class SocketProtocol(WebSocketProtocol13):
     async def accept_connection(self, handler: WebSocketHandler) -> None:
         """Answer 101, call `open`, and let the handler go."""
         handler = cast(SocketHandler, handler)
-        # One ready piece: with set_header and finish the handshake takes 428 us and not 255.
+        # One ready piece: with set_header and finish a handshake takes much more CPU
+        # (docs/measurements.md, handshakes).
         response = handler.switching_protocols(self.compute_accept_value(handler.key))
         stream = cast(Stream, handler.detach())
         if stream.closed():  # the client was gone before its answer was ready
@@ -56,7 +57,7 @@ class SocketProtocol(WebSocketProtocol13):
         handler.wire = Wire(sock, handler.bounds, asyncio.get_running_loop(), handler.ended)
         handler.wire.send(response)
         handler.open(received)
-        # What refers to each other would wait for the collector, 9 KB a connection.
+        # What refers to each other would wait for the collector (docs/measurements.md, handshakes).
         handler.ws_connection = None
         handler.ui = None  # type: ignore[assignment]
 
@@ -81,7 +82,8 @@ class SocketHandler(JsonHandler, WebSocketHandler):
     def clear(self) -> None:
         """Make headers, but not when the constructor calls it: a 101 needs none.
 
-        It makes a handshake 5 % cheaper. An error is answered after another call.
+        Making them costs time (docs/measurements.md, handshakes). An error is answered after
+        another call.
         """
         if hasattr(self, "server"):
             super().clear()

@@ -32,8 +32,8 @@ UNSENT_BYTES = 128 * 1024
 """What the kernel holds of one client's unsent bytes (TCP_NOTSENT_LOWAT)."""
 MUCH_BYTES = 32 * 1024
 """From so many bytes in one read the rest of the request is waited for, and the kernel must not
-delay its acknowledgements: the window may be full. Of 200 batches of 250 KB from the same machine,
-whose segments have 64 KiB, 2 to 5 came 40 ms later for that.
+delay its acknowledgements: the window may be full, and the sender would wait for them
+(docs/measurements.md, large requests).
 """
 UNREAD_S = 30.0
 """How long a client may read nothing of an answer, which waits in memory: a page may have 1 MiB."""
@@ -126,7 +126,7 @@ class Stream(IOStream):
     def _maybe_add_error_listener(self) -> None:
         """Don't have the loop watch for a hang-up while a request is handled: nobody asks for it.
 
-        With that, and two calls more to end it, a handshake costs 6 % more.
+        To begin and end that would cost every handshake (docs/measurements.md, handshakes).
         """
 
 
@@ -162,8 +162,8 @@ class Listener:
         """Hang up on those who take too long to ask; to be called about once a second.
 
         Tornado has one limit for both the wait for a request and its arrival; with ten seconds for
-        both, every client that reuses its connection would find it closed. Its timer for each also
-        took 3 % of a handshake.
+        both, every client that reuses its connection would find it closed. Its timer for each would
+        also cost every handshake (docs/measurements.md, handshakes).
         """
         now = self._loop.time()
         for connection in list(self._http._connections):  # noqa: SLF001  (no public list)
@@ -204,7 +204,8 @@ class Listener:
                 self._pause(str(error.strerror))
                 return
             if sock.family != socket.AF_UNIX:
-                # Without it a second small write waits 44 ms for the first one's acknowledgement.
+                # Without it a second small write waits for the acknowledgement of the first one
+                # (docs/measurements.md, small writes).
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 # The kernel would take up to 4 MiB for a client that does not read, on top of the
                 # bytes we bound.
