@@ -24,7 +24,8 @@ TESTS = [
     for path in sorted(ROOT.glob(f"tests/{room}/**/test_*.py"))
 ]
 
-ROOMS = tuple(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/architecture.md").read_text(), re.M))
+PAGE = (ROOT / "docs/architecture.md").read_text()
+ROOMS = tuple(re.findall(r"^\| `(\w+)` \|", PAGE, re.M))
 """From the top down: a file imports from its own room and those below."""
 
 MOST_FILES = 9
@@ -132,6 +133,19 @@ def place_of_tests(path: Path) -> Path:
 def test_every_room_stands_in_the_documentation() -> None:
     here = {room_of(path) for path in FILES} - {"__init__"}
     assert sorted(ROOMS) == sorted(here), "one row a room in docs/architecture.md"
+
+
+def test_every_file_stands_in_the_documentation_below_its_folder() -> None:
+    listed = PAGE.split("## Every file")[1].split("\n## ")[0]
+    parts = re.split(r"\*\*([\w/]+)\*\*", listed)
+    named = {
+        f"{folder}/{name}"
+        for folder, text in zip(parts[1::2], parts[2::2], strict=True)
+        for name in re.findall(r"`(\w+)`", text)
+    }
+    files = {path.relative_to(PACKAGE).with_suffix("") for path in FILES}
+    inside = {str(path) for path in files if len(path.parts) > 1 and not path.stem.startswith("__")}
+    assert inside <= named, "say in docs/architecture.md what each file is for"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
