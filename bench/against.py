@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple, TypeVar
 
 from bench.collaboration import PEOPLE, OursWithoutGrace, beside_crowd, visits
@@ -67,7 +69,16 @@ def scenarios(checkout: Path) -> dict[str, Callable[[Run], Result]]:
 
 def _compare(measure: Callable[[Run, Both], Iterator[Pairs]], both: Both, run: Run) -> Result:
     result = Result(measure.__name__, "this checkout / the other one", plots=("ratio",))
-    for case, server, other, this, is_rate, is_noisy in measure(run, both):
+    rounds = []
+    for index in range(run.rounds):
+        # Servers of their own in each round: two processes of the same code differ by some percent.
+        with TemporaryDirectory(dir=run.folder) as folder:
+            once = replace(run, folder=Path(folder), rounds=1, first=index)
+            rounds.append(list(measure(once, both)))
+    for same in zip(*rounds, strict=True):
+        case, server, *_, is_rate, is_noisy = same[0]
+        other = [each for pairs in same for each in pairs.other]
+        this = [each for pairs in same for each in pairs.this]
         ratios = [a / b for a, b in zip(this, other, strict=True)]
         ratio = statistics.median(ratios)
         bar = 1 / (1 + WORSE) if is_rate else 1 + WORSE

@@ -25,6 +25,8 @@ class Run:
     folder: Path
     rounds: int
     quick: bool
+    first: int = 0
+    """The number of the first round."""
 
     def scaled(self, number: int) -> int:
         """Return the work to do, a tenth of it when it has to be quick."""
@@ -56,8 +58,8 @@ class Run:
 
         So what is compared is measured one after the other, and neither always comes first.
         """
-        for index in range(self.rounds):
-            self.progress(f"{what}round {index + 1} of {self.rounds}")
+        for index in range(self.first, self.first + self.rounds):
+            self.progress(f"{what}round {index + 1}")
             yield from cases if index % 2 == 0 else reversed(cases)
 
     def progress(self, text: str) -> None:
