@@ -22,4 +22,4 @@ def ping(message: Ping, context: Context) -> Pong:
 
 @plugin.on(Pong, unordered=True)
 def pong(message: Pong, context: Context) -> None:
-    """Take note; any byte counts as alive."""
+    """Answer nothing; any byte counts as alive."""

@@ -90,14 +90,14 @@ async def roster(host: Host[Roster[User]]) -> AsyncIterator[Roster[User]]:
 @plugin.subscribed
 @plugin.unsubscribed
 def touch(pov_id: str, context: Context[Roster[User]]) -> None:
-    """Take note that a connection came or went; the next tick tells of it."""
+    """Look at a user whose connection came or went; the next tick tells of it."""
     if pov_id != "*":
         context.state.touch(pov_id, context.user.user_id)
 
 
 @plugin.expired
 def expired(pov_id: str, user_id: str, host: Host[Roster[User]]) -> None:
-    """Take note that a user's time is over."""
+    """Look at a user whose time is over."""
     host.state.expire(pov_id, user_id)
 
 

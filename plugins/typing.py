@@ -47,7 +47,7 @@ class Typists(Message, tag="typing"):
     more: int
 
 
-class Desk:
+class Updates:
     """PoVs to look at, users who stopped, and what each PoV was told; None: it is told anew."""
 
     def __init__(self) -> None:
@@ -61,19 +61,19 @@ class Desk:
         self.told.update(dict.fromkeys(pov_ids))
 
 
-plugin = Plugin[Desk]("typing", pushes=[Typists])
+plugin = Plugin[Updates]("typing", pushes=[Typists])
 
 
 @plugin.lifespan
-async def desk(host: Host) -> AsyncIterator[Desk]:
+async def updates(host: Host) -> AsyncIterator[Updates]:
     """Begin with nobody."""
-    yield Desk()
+    yield Updates()
 
 
 # Unordered: what a user types is not held up by what the user does.
 @plugin.on(Typing, grant="collaborate", rate="4/s", unordered=True)
-async def typing(message: Typing, context: Context[Desk]) -> None:
-    """Take note; the next tick tells of it."""
+async def typing(message: Typing, context: Context[Updates]) -> None:
+    """Mark the user as typing or not; the next tick tells of it."""
     pov_id, user_id, host = message.pov_id, context.user.user_id, context.host
     context.require_subscribed(pov_id)
     if message.active:
@@ -86,33 +86,33 @@ async def typing(message: Typing, context: Context[Desk]) -> None:
 
 
 @plugin.subscribed
-def came(pov_id: str, context: Context[Desk]) -> None:
+def came(pov_id: str, context: Context[Updates]) -> None:
     """Tell a newcomer too who is typing."""
     if pov_id in context.state.told:
         context.state.tell_anew(pov_id)
 
 
 @plugin.unsubscribed
-def went(pov_id: str, context: Context[Desk]) -> None:
-    """Take note that a user has left, and so stopped."""
+def went(pov_id: str, context: Context[Updates]) -> None:
+    """Mark a user as stopped who has left."""
     if pov_id in context.state.told or pov_id in context.state.changed:
         context.state.stopped.add((pov_id, context.user.user_id))
 
 
 @plugin.expired
-def fell_silent(pov_id: str, user_id: str, host: Host[Desk]) -> None:
-    """Take note that a user's time is over; another node may have told of them."""
+def fell_silent(pov_id: str, user_id: str, host: Host[Updates]) -> None:
+    """Tell anew of a PoV on which a user's time is over; another node may have told of them."""
     host.state.tell_anew(pov_id)
 
 
 @plugin.every(REPEAT_S)
-def repeat(host: Host[Desk]) -> None:
+def repeat(host: Host[Updates]) -> None:
     """Tell again who is typing."""
     host.state.tell_anew(*host.state.told)
 
 
 @plugin.every(TICK_S)
-async def tick(host: Host[Desk]) -> None:
+async def tick(host: Host[Updates]) -> None:
     """Tell each PoV on which somebody began or stopped."""
     mine, stopped, changed = host.state, host.state.stopped, host.state.changed
     mine.stopped, mine.changed = set(), set()

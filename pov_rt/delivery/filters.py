@@ -16,11 +16,11 @@ Users = Annotated[frozenset[UserId], Length(1, 50)]
 
 
 Since = Position | int
-"""From where a subscriber wants everything: a position, or the last so many entries."""
+"""From where a subscriber wants everything: a position, or a number of the last entries."""
 
 
 class Place(Part):
-    """A position (`epoch` and `offset`) after which everything is wanted, or the `last` so many."""
+    """A position (`epoch` and `offset`) after which everything is wanted, or how many of the `last` entries."""
 
     epoch: Annotated[str, Length(1, 64)] | UnsetType = UNSET
     offset: Offset | UnsetType = UNSET
