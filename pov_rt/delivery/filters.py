@@ -20,7 +20,7 @@ Since = Position | int
 
 
 class Place(Part):
-    """A position (`epoch` and `offset`) after which everything is wanted, or how many of the `last` entries."""
+    """After which position (`epoch`, `offset`), or how many of the `last` entries, is wanted."""
 
     epoch: Annotated[str, Length(1, 64)] | UnsetType = UNSET
     offset: Offset | UnsetType = UNSET
