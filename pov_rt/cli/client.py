@@ -140,7 +140,7 @@ def own_token(bearer: str | None, kind: Kind, file: Path | None, data: str | Non
 @click.argument("pov")
 @URL
 @TOKEN
-@click.option("--count", type=int, help="Stop after this many activities.")
+@click.option("--count", type=int, help="Stop after this number of activities.")
 def tail(
     file: Path | None,
     data: str | None,

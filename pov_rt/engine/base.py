@@ -99,7 +99,7 @@ class Follower(Protocol):
         """Take a signal that another node sent (a node's own signals do not come back to it)."""
 
     def uncertain(self, topic: str) -> None:
-        """Learn that entries or an epoch may have been missed: compare with `Log.top`."""
+        """Compare with `Log.top`: entries, or a new epoch, may have been missed."""
 
 
 class Log(Protocol):
@@ -252,7 +252,7 @@ class Engine(Protocol):
         """Connect, open, recover. Raises `Unavailable` with a reason that names what to mend."""
 
     async def close(self) -> None:
-        """Finish what was accepted, then let go of everything. Calling it twice is fine."""
+        """Finish what was accepted, then release everything. May be called twice."""
 
     async def watch(self, topic: str) -> Top:
         """Tell the follower of the topic's entries and signals from now on.

@@ -28,18 +28,18 @@ from pov_rt.runtime.clock import Clock
 LEASE_S = 30.0
 """A node that has not renewed for this long is gone: three missed renewals of 10 s."""
 MAX_EXPIRED = 512
-"""Members that expire in one call: a whole crowd would keep others waiting (docs/measurements.md,
-leases)."""
+"""Members that one call of `expire` returns: a whole crowd would hold up the loop
+(docs/measurements.md, leases)."""
 COMPACT_AT = 1024
-"""Trimmed entries are let go in runs of at least so many: an append then costs the same at any size
-of the log."""
+"""Trimmed entries are released in runs of at least this many, so that an append costs the same at
+any size of the log."""
 
 
 class _Seen(NamedTuple):
     """What became of a key. The body is kept as its hash: it may be gone from the log.
 
-    Python's own hash of bytes (SipHash, 64 bits, keyed anew in each process) is as good here as a
-    digest, for all of it dies with the process, and is faster (docs/measurements.md, hashes).
+    Python's own hash of bytes (SipHash, 64 bits, keyed anew in each process) will do, for all of it
+    dies with the process. A digest takes longer (docs/measurements.md, hashes).
     """
 
     offset: int
@@ -48,7 +48,7 @@ class _Seen(NamedTuple):
 
 
 class _TopicLog:
-    """One topic's entries: `entries[head:]` are kept, the others wait to be let go."""
+    """One topic's entries: `entries[head:]` are kept, the others wait to be released."""
 
     __slots__ = ("entries", "head", "offset")
 
@@ -63,7 +63,7 @@ class _TopicLog:
         return self.offset - (len(self.entries) - self.head) + 1
 
     def trim(self, max_entries: int, not_before: float) -> None:
-        """Let go of what is too many or too old."""
+        """Release what is too many or too old."""
         entries = self.entries
         head = max(self.head, len(entries) - max_entries)
         while head < len(entries) and entries[head].at < not_before:

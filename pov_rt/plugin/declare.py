@@ -153,8 +153,8 @@ class Plugin(Generic[StateT]):
     `options` is the class of `[plugins.NAME]` in the settings; while the option that `needs` names
     is empty, the plugin is off, as with `enabled = false`. `pushes` are the messages it sends
     that are no handler's answer, for the documentation; `announces` are the events that others can
-    hear. The declarations are read once, when
-    the server starts; adding to them later has no effect.
+    hear. The declarations are read once, when the server starts; adding to them later has no
+    effect.
     """
 
     name: str
@@ -182,12 +182,17 @@ class Plugin(Generic[StateT]):
     ) -> OnMessage[MessageT, StateT]:
         """Handle a message type: `(message, context) -> reply or None`, plain or `async`.
 
-        `grant` must be in the token's `can`. `rate` (`5/s`) is per connection. A plain function
-        runs at once; an `async` one in the connection's order, unless `unordered`. One that is
-        `pipelined` (each message, or those for which it returns True) begins when the last one of
-        those first waits, and is answered after it: what has to be in order comes before its first
-        `await`. While a plugin has a `before_publish` hook nothing is. Every field of type `PovId`
-        is checked against the token before the handler is called.
+        `grant` must be in the token's `can`. `rate` (`5/s`) is per connection. Every field of type
+        `PovId` is checked against the token before the handler is called.
+
+        The messages of a connection are handled one after the other, in the order they came. Two
+        options change that:
+
+        - `unordered`: the handler begins at once, whatever the connection's other handlers do.
+        - `pipelined` (for all messages, or those for which the function returns True): the next
+          pipelined message begins as soon as this handler waits for the first time. So whatever has
+          to happen in order belongs before the first `await`. Answers stay in order. It has no
+          effect while any plugin has a `before_publish` hook.
         """
 
         def register(function: Callable[..., Any]) -> None:
@@ -265,7 +270,7 @@ class Plugin(Generic[StateT]):
     def every(
         self, seconds: float
     ) -> Callable[[Callable[[Host[StateT]], ResultT]], Callable[[Host[StateT]], ResultT]]:
-        """Call every so many seconds, never two at once; a failure is logged and it goes on."""
+        """Call every `seconds`, never two at once; a failure is logged and it goes on."""
 
         def register(
             function: Callable[[Host[StateT]], ResultT],

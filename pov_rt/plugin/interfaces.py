@@ -71,7 +71,12 @@ class ConnectionInfo(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class HistoryPage(msgspec.Struct, frozen=True):
-    """Activities with their offsets, the log's state then, and from where to go on (None: over)."""
+    """Activities with their offsets, and the log's state when they were read.
+
+    `next` is from where to read on; None: there is nothing more. `size` is how many bytes of stored
+    activities the page has: who fills an answer from several pages takes it off the `max_bytes` of
+    the next one.
+    """
 
     activities: Sequence[tuple[int, Activity]]
     epoch: str
@@ -203,7 +208,8 @@ class Host(Protocol[S_co]):
     ) -> HistoryPage:
         """Read up to `limit` (1,000) activities after an offset; `reverse`: before it (0: newest).
 
-        What `only` leaves out is counted. With `max_bytes` the page ends once it has as many.
+        What `only` leaves out counts towards `limit`. With `max_bytes` the page ends with the
+        activity that reaches them.
         """
 
     @property
@@ -308,9 +314,11 @@ class Context(Protocol[S_co]):
     ) -> Subscribed:
         """Subscribe this connection; activities follow the handler's reply.
 
-        With `since`, those after that position come first, or the last so many. What `only` leaves
-        out is not sent; without it a second subscription ends the filter of the first. `*` is the
-        team feed. Raises `InvalidId`, `Forbidden`, `LimitExceeded`, `Unavailable`.
+        With `since`, those after that position, or that number of the newest, come first. What
+        `only` leaves out is not sent; without it a second subscription ends the filter of the
+        first. `*` is the team feed.
+
+        Raises `InvalidId`, `Forbidden`, `LimitExceeded`, `Unavailable`.
         """
 
     async def cursor(self, pov_id: str) -> Position | None:

@@ -27,8 +27,8 @@ class Lookup(Generic[QuestionT, AnswerT]):
     """Asks, and remembers what was answered for `ttl_s`. Owner: a plugin's lifespan.
 
     `ask` raises if there is no answer, which is not remembered. At most `at_once` questions are
-    asked at a time, and each is, however many want to know. Of more than `capacity` answers the
-    oldest are forgotten.
+    asked at a time; who asks what is being asked already waits for that answer. Of more than
+    `capacity` answers the oldest are forgotten.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Lookup(Generic[QuestionT, AnswerT]):
             raise Unavailable from None
 
     async def close(self) -> None:
-        """Let go of what is still being asked."""
+        """Cancel what is still being asked."""
         asking = list(self._asking.values())
         for task in asking:
             task.cancel()

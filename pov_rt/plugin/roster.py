@@ -39,9 +39,10 @@ class Diff(Generic[MemberT]):
 class Roster(Generic[MemberT]):
     """The members of each PoV, each with a struct that describes it. Owner: a plugin's lifespan.
 
-    `describe` is asked with the PoV, the member and the last description for a new one; None: the
-    member is not on this node. Whoever is on none for `grace_s`, and has no node that lives, has
-    left. The members are the plugin's leases, so it can have one roster and no other leases.
+    `describe(pov_id, member, last)` returns a member's description, made from the last one if there
+    is any; None if the member is not on this node. A member has left when it was on no node for
+    `grace_s`, or when its node has died. The members are kept as the plugin's leases: a plugin has
+    one roster at most, and no other leases beside it.
     """
 
     def __init__(
@@ -71,11 +72,11 @@ class Roster(Generic[MemberT]):
         return len(self._told.keys() | self._leaving.keys())
 
     def touch(self, pov_id: str, member: str, **fields: Any) -> None:
-        """Take note that something about a member may have changed, these fields for sure."""
+        """Have the next `look` ask about a member; `fields` are what is known to have changed."""
         self._touched.setdefault((pov_id, member), {}).update(fields)
 
     def expire(self, pov_id: str, member: str) -> None:
-        """Take note that a lease has ended: for `@plugin.expired`."""
+        """Have the next `look` count a lease as ended; to be called by `@plugin.expired`."""
         self._expired.add((pov_id, member))
         self.touch(pov_id, member)
 
@@ -95,7 +96,7 @@ class Roster(Generic[MemberT]):
             long_ago = self._host.clock.monotonic() - LATE_S
             while self._leaving and self._leaving[key := next(iter(self._leaving))] < long_ago:
                 self._forget(key)  # another node may have told of it, or taken it over
-            # By a call that failed. Back by now, they would be in the diff's `joined` and `left`.
+            # In the diff of a call that failed: nobody was told, so who is back has only changed.
             self._left_untold = {
                 (pov_id, member) for pov_id, diff in self._diffs.items() for member in diff.left
             }

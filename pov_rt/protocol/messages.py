@@ -275,10 +275,10 @@ def check_id(text: str, field: str, *, longest: int = MAX_ID_CHARS) -> None:
 
 
 class Seen:
-    """Remembers texts found good, so that the hot path checks each only once.
+    """Remembers texts that passed a check, which takes longer than to find them in a set.
 
-    To find one in a set takes a fraction of checking it (docs/measurements.md, known ids). `check`
-    raises what is wrong with a text, naming the field.
+    `check` raises what is wrong with a text, naming the field. Beyond `capacity` texts all are
+    forgotten, and checked again (docs/measurements.md, known ids).
     """
 
     def __init__(self, check: Callable[[str, str], None], capacity: int = 50_000) -> None:

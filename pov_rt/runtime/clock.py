@@ -77,7 +77,7 @@ def rfc3339(seconds: float) -> str:
 
 
 def full_jitter(failures: int, first_s: float, last_s: float, chance: float) -> float:
-    """Return how many seconds to wait after this many failures, for a chance in [0, 1).
+    """Return how many seconds to wait after a number of failures, for a chance in [0, 1).
 
     A random part of a limit that doubles from `first_s` to `last_s` ("full jitter", AWS, 2015).
     """

@@ -46,7 +46,7 @@ def contain(error: BaseException) -> Exception:
 
 
 def is_cancelled(*, but: int = 0) -> bool:
-    """Tell whether somebody cancelled the current task, more often than so many times."""
+    """Tell whether somebody cancelled the current task, more than `but` times."""
     try:
         task = asyncio.current_task()
     except RuntimeError:  # no loop
@@ -65,7 +65,7 @@ async def call(
     Raises `HandlerTimeout` after `deadline_s` seconds, else what the function raised, contained.
     `stuck` is called if it goes on for `STUCK_S` more although it was cancelled.
 
-    It is watched from when it first waits, which most never do.
+    The deadline begins when the function first waits; most never do, and need no timer.
     """
     try:
         result = function(*arguments)
@@ -123,8 +123,7 @@ class _Entry:
 class _Watch:
     """The calls of a loop with the same deadline, the oldest first: one timer does for all.
 
-    asyncio has one for each, which every publication would pay for (docs/measurements.md,
-    deadlines).
+    asyncio would have two for each call (docs/measurements.md, deadlines).
     """
 
     def __init__(self, deadline_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Bounds in time and number: token buckets for rates, and memories that cannot grow without end."""
+"""Rates: how often something may happen, for one and by key."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class Bucket:
 
 
 class KeyedBuckets:
-    """Buckets by key (an address, say), at most `capacity` of them.
+    """Token buckets by key, such as an address; at most `capacity` of them.
 
-    When full, the oldest half is forgotten: a flood of keys costs at most a fresh burst each.
+    When full, the oldest half is forgotten, and those keys begin with a full bucket again.
     """
 
     def __init__(self, rate: Rate, capacity: int = 10_000) -> None:

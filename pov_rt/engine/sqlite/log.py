@@ -19,7 +19,7 @@ from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.clock import Clock
 
 TIDY_APPENDED, TIDY_BYTES = 2000, 1024 * 1024
-"""After so many entries, or bytes of them, it is looked for what has become too old."""
+"""Appended entries, or bytes of them, after which `tidy` is due."""
 
 
 class LogStore:
@@ -99,13 +99,13 @@ class LogStore:
 
     @property
     def is_untidy(self) -> bool:
-        """Whether so much was appended, or is too old, that it is time to tidy."""
+        """Whether enough was appended, or is too old, that `tidy` is due."""
         is_much = self._appended >= TIDY_APPENDED or self._appended_bytes >= TIDY_BYTES
         return is_much or self._retention.is_aged
 
     @property
     def is_behind(self) -> bool:
-        """Whether so much is too much that it is time to trim."""
+        """Whether there are enough rows too many that `trim` is due."""
         return self._retention.is_behind
 
     def tidy(self) -> float:

@@ -1,12 +1,10 @@
-"""A batch of rows as two values that SQLite takes apart by itself, and the statements that do it.
+"""A batch of rows as two values, and the statements that take them apart and insert them.
 
-One statement does it all. A statement is executed without the interpreter's lock, and has to have
-it back when it ends; beside a busy loop that takes up to a switch interval, 5 ms. With a statement
-for each table and two for the transaction a small commit took 0.65 ms without any other thread, and
-takes 0.53 this way. Each row travels as decimal numbers of fixed width, all rows in one value
-(`:rows`), their texts and bodies in another (`:pieces`). `executemany` would give the lock up and
-wait to have it back for every row: beside a busy loop it wrote 27k activities/s, this 42k (two
-cores, batches of 1,000, a switch interval of 0.5 ms), and the loop is held up less.
+A statement runs without the interpreter's lock and takes it back when it ends, which beside a busy
+loop can take a switch interval (5 ms). `executemany` takes it back for every row, a statement for
+each table several times a batch. So one statement inserts a whole batch into all tables: the rows'
+numbers are in one value (`:rows`), as decimals of fixed width, their texts and bodies in another
+(`:pieces`), and SQL takes both apart (docs/measurements.md, one statement).
 """
 
 from __future__ import annotations
@@ -46,7 +44,7 @@ _ROWS = (
     "WITH RECURSIVE row(i) AS "
     f"(SELECT 0 UNION ALL SELECT i + {_WIDTH} FROM row WHERE i < length(:rows) - {_WIDTH}) "
 )
-# A number costs 0.15 us to read, so the largest piece, which is read twice, comes first.
+# The more numbers it takes to find a piece, the slower. So the body, which is read twice, is first.
 _BODY = _piece(size="body_size")
 _KEY = _piece("body_size", size="key_size")
 _ORIGIN = (

@@ -15,28 +15,30 @@ from pov_rt.engine.sqlite.tails import Tail, Tails
 from pov_rt.runtime.clock import Clock
 
 STEP_ROWS, MOST_ROWS = 500, 20_000
-"""How many rows a step removes, if there are so many, or how many bodies that are too old: at
-least, and at most. 500 rows take 2 ms with the commit, 500 bodies with two places each about 5."""
+"""Bounds of a step's budget of rows, or of bodies that are too old. A publication that comes
+meanwhile waits for the whole step (docs/measurements.md, retention)."""
 STEP_BYTES = 512 * 1024
-"""How much of bodies a step removes, or as much as came: what leaves is overwritten."""
+"""A step's budget of bytes of bodies, or somewhat more than came. What is removed is overwritten,
+which costs as much as to write it."""
 SAMPLE = 20
-"""How many of a topic's bodies are measured to reckon with the others."""
+"""How many of a topic's bodies are measured, to estimate the size of the others."""
 SLACK = 40
-"""A topic's rows leave when they are a fortieth more than it keeps, but not above `MOST_SLACK`:
-those of a topic are beside each other, and leave together at half the cost."""
+"""A topic may have 1/40 more rows than `max_entries`, `MOST_SLACK` at most, before any are removed:
+they lie beside each other, and many at once cost less each (docs/measurements.md, retention)."""
 MOST_SLACK = 250
 SPANS = 100
-"""Of how many topics a step removes rows: so many, or one for each ten rows that came. Where more
-have something to remove, each has more of it when its turn comes."""
+"""A step's budget of topics, or a tenth of the rows that came. The more topics wait, the more rows
+each loses when its turn comes."""
 STEP_KEYS, MOST_KEYS = 2000, 20_000
-"""How many ids a step looks at, in 0.6 us each."""
+"""Bounds of a step's budget of ids (docs/measurements.md, retention)."""
 SURVEYED = 500
-"""How many topics a step looks at, after a start: 1 to 2 ms."""
+"""A step's budget of topics whose rows are counted, after a start."""
 FUTURE_S = 3600.0
-"""An entry so far ahead of the clock was dated by a wrong one, unless the clock is wrong now. It
-leaves when one behind it does, and never for its own instant."""
+"""An entry further ahead of the clock than this has a wrong date, or the clock is wrong now. Its
+date does not count: it is removed with the first entry behind it that is too old."""
 ROWS_PER_PAGE, PAGE_BYTES = 10, 4096
-"""What is removed adds to the write-ahead log: a page for each so many rows and bytes of bodies."""
+"""Estimate of what removing adds to the write-ahead log: a page for each `ROWS_PER_PAGE` rows, and
+for each `PAGE_BYTES` of bodies."""
 
 _SURVEY = """
     SELECT id, name,
@@ -44,7 +46,7 @@ _SURVEY = """
         (SELECT max("offset") FROM entries WHERE entries.topic = topics.id)
     FROM topics WHERE id > ? ORDER BY id LIMIT ?
 """
-"""A statement for all topics: each statement waits for the interpreter's lock when it ends."""
+"""One statement for many topics: at the end of each the interpreter's lock has to be taken back."""
 
 _SPAN = 'topic = :topic AND "offset" >= :first AND "offset" < :before'
 DROP_BODIES = f"""
@@ -135,7 +137,7 @@ class Retention:
 
     @property
     def is_behind(self) -> bool:
-        """Whether so many rows are too many that a step is worth it."""
+        """Whether enough rows may go that a step is worth it."""
         return self._surplus >= STEP_ROWS
 
     def forget(self) -> None:
@@ -144,7 +146,7 @@ class Retention:
         self._next_topic = 0
 
     def count(self, tail: Tail, came: int = 0) -> None:
-        """Take note of how many of a topic's rows may go now, after so many came."""
+        """Count how many of a topic's rows may go, after `came` more were appended."""
         self._came += came
         surplus = tail.top - self._settings.max_entries + 1 - tail.stored
         if surplus < self._slack:
@@ -158,9 +160,9 @@ class Retention:
             overdue.pop(tail.name, None)
 
     def survey(self) -> None:
-        """Look at the next few topics, until all were seen once, for what is too much in them.
+        """Count which rows of the next few topics may go, until each was counted once.
 
-        After that it is known from what is appended.
+        From then on `count` keeps that up to date.
         """
         if self._next_topic is None:
             return
@@ -171,7 +173,7 @@ class Retention:
         self._next_topic = rows[-1][0] if len(rows) == SURVEYED else None
 
     def drop_surplus(self, appended_bytes: int) -> float:
-        """Remove some of what is too much: all of a topic, then that of the next.
+        """Remove rows of which there are too many, topic after topic, within a step's budget.
 
         Return how many pages that adds to the write-ahead log, more or less.
         """
@@ -206,10 +208,10 @@ class Retention:
         return max(1.0, size or 0.0)
 
     def drop_aged(self, appended: int, appended_bytes: int) -> float:
-        """Remove some of what is too old, after so much was appended.
+        """Remove what is too old, within a step's budget, which grows with what was appended.
 
-        Return how many pages that adds to the write-ahead log, more or less. The tails are told
-        nothing: below `stored` there is nothing in any case.
+        Return how many pages that adds to the write-ahead log, more or less. The tails stay as they
+        are: they say that there is nothing below `stored`, which remains true.
         """
         now = self._clock.time()
         not_before = now - self._settings.max_age_s
@@ -237,13 +239,13 @@ class Retention:
         return _pages(sum(removed), size)
 
     def drop_keys(self, appended: int) -> float:
-        """Forget ids whose time is over, looking at the next few in turn.
+        """Remove those of the next few ids that are older than `id_window_s`.
 
         Return how many pages that adds to the write-ahead log, more or less.
 
-        Twice as many are looked at as were appended, so that they cannot pile up. An index on their
-        age would find them at once, and cost each append a fifth more. After a round it is known
-        when the next one can find anything.
+        A step looks at twice as many as were appended, so that old ones cannot pile up. An index on
+        their age would find them at once, but slow down each append (docs/measurements.md,
+        retention). After a round over all, the oldest that is left says when the next is due.
         """
         not_before = self._clock.time() - self._settings.id_window_s
         if not_before <= self._no_key_before:
@@ -268,7 +270,7 @@ class Retention:
             self._round = self._round._replace(oldest=min(self._round.oldest, oldest))
         self._next_key = last or FIRST_KEY
         if last is None:
-            # What was appended behind the round's back is younger than its beginning.
+            # What was appended where the round had passed already is younger than its beginning.
             self._no_key_before = min(self._round)
         return _pages(dropped, 0)
 

@@ -50,10 +50,10 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX members_by_expiry ON members (expires_at) WHERE expires_at IS NOT NULL;
     """,
-    # Each body once, in the order of the commits, and not with every log that it is in: a batch of
-    # 1,000 activities of 100 PoVs and their feed changed 920 pages, and changes 600. A body knows
-    # its places, so that it goes with the last of them; `entries.body` is 0 for an emptied one.
-    # What is there gets a body for each place, as it had; in the order of its time.
+    # Each body once, in the order of the commits, and not with every log that it is in: a batch
+    # changes fewer pages (docs/measurements.md, pages). A body knows its places, so that it goes
+    # with the last of them; `entries.body` is 0 for an emptied one. What is there gets a body for
+    # each place, as it had; in the order of its time.
     """
     ALTER TABLE entries RENAME TO whole_entries;
     CREATE TABLE bodies (
@@ -75,8 +75,8 @@ MIGRATIONS = (
     DROP TABLE whole_entries;
     """,
     # The name of a key is the id and then the publisher, no longer the other way round. Where ids
-    # count up, those that come together are beside each other, whoever they are from: at 5,000 a
-    # second from 100 publishers a commit changes half as many pages.
+    # count up, those that come together are beside each other, whoever they are from, and a commit
+    # changes fewer pages (docs/measurements.md, pages).
     """
     ALTER TABLE keys RENAME TO old_keys;
     CREATE TABLE keys (
@@ -94,8 +94,9 @@ MIGRATIONS = (
 """The statements that lead from each version of the schema to the next."""
 
 WAL_PAGES = 4000
-"""When the write-ahead log has so many pages (16 MB), a commit copies it into the database, if the
-writer did not come to it before. With 16,000, single commits take 300 ms."""
+"""Size of the write-ahead log (16 MB) at which SQLite copies it into the database within a commit,
+if the writer had no time to before. The larger, the longer that commit takes (docs/measurements.md,
+commits)."""
 CACHE_KIB = 32 * 1024
 
 

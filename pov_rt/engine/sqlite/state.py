@@ -76,7 +76,8 @@ class SqliteMarks:
     def _make_room(self, connection: sqlite3.Connection) -> None:
         """Count one more. Raises `Unavailable`.
 
-        Marks that were dropped are found out only at the bound: counting a million takes 30 ms.
+        Marks that were dropped are noticed only at the bound, where all are counted anew: for many
+        that takes long (docs/measurements.md, marks).
         """
         most = self._settings.max_marks
         if self._count is None or self._count >= most:

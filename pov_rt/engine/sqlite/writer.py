@@ -28,22 +28,21 @@ log = logging.getLogger(__name__)
 
 GROUP_BYTES = 2 * 1024 * 1024
 GROUP_JOBS = 2000
-"""What is committed at once; more would make the first ones of a group wait for the last."""
+"""Bounds of a group, which is committed at once. In a larger one the first jobs would wait for the
+last."""
 CROWD_JOBS, GATHER_S = 4, 0.002
-"""After a group of so many jobs the next ones are given this time to come together. Each commit and
-the deliveries after it cost a millisecond, whatever is in it: at 5,000 publications/s this takes
-the CPU from 98 to 88 %, and the median of their way to subscribers from 6 ms to 4.
-"""
+"""After a group of `CROWD_JOBS` or more the next jobs are gathered for this long, because a commit,
+with the deliveries after it, has a fixed cost (docs/measurements.md, commits)."""
 TIDY_S = 0.5
-"""How often it is looked for old entries, if not for what was written; and after a failed disk."""
+"""How often at least old entries are looked for, and how often a failed disk is tried again."""
 BEHIND_S = 0.02
-"""How often an idle writer removes some of what may go, while there is more."""
+"""How often an idle writer takes a step of retention while there is more to remove."""
 REST_PAGES = 2000
-"""The write-ahead log is copied into the database when it has about so many pages (8 MB) and no job
-waits. SQLite would do it within a commit, which is then acknowledged 10 to 15 ms later."""
+"""Size of the write-ahead log (8 MB) at which it is copied into the database, once no job waits.
+SQLite would do so within a commit, which is then late (docs/measurements.md, commits)."""
 COMMIT_PAGES, PAGE_BYTES = 8, 1024
-"""What a commit adds to the log, more or less: so many pages, and one for each so many bytes of the
-jobs. Every activity changes three tables, one of them twice: its key, its body, its two places."""
+"""Estimate of what a commit adds to the write-ahead log: `COMMIT_PAGES`, and a page for each
+`PAGE_BYTES` of its jobs. An activity changes the tables of ids, bodies and places."""
 
 
 class Writer:
@@ -105,10 +104,10 @@ class Writer:
         await self._loop.run_in_executor(executor, self._thread.join)
 
     def _hand_over(self) -> None:
-        """Give the thread what a turn of the loop has brought, so that it is committed together.
+        """Queue the jobs of one turn of the loop together.
 
-        One at a time it would take the first while the next is read: at 5,000 publications/s it
-        committed 7 at a time, and they arrived after 30 ms instead of 7.
+        Queued one by one, the first would be committed alone while the loop reads the next: many
+        small commits, each of which the jobs behind it wait for (docs/measurements.md, commits).
         """
         for job in self._fresh:
             self._queue.put(job)
@@ -137,10 +136,7 @@ class Writer:
                 log.exception("the log's writer failed")
 
     def _do_a_chore(self) -> None:
-        """Do one of the other things that are to be done, in turn.
-
-        Not two at once: somebody may come meanwhile, and wait.
-        """
+        """Do the next chore that is due, and no second one: a job that comes meanwhile waits."""
         for chore in tuple(self._chores):
             self._chores.rotate(-1)
             if chore():
@@ -209,7 +205,7 @@ class Writer:
     def probe(self) -> None:
         """Find out whether the database can be written again.
 
-        With as much as failed: a full disk has room for a little now and then.
+        Writes as many bytes as the group that failed: a full disk may have room for fewer.
         """
         try:
             begin(self.connection)
@@ -262,7 +258,7 @@ class Writer:
             if not isinstance(result, Exception):
                 try:
                     job.finish(result)
-                except Exception as error:  # a bug, which the others must not wait for ever for
+                except Exception as error:  # a bug: the others must have their answers
                     log.exception("what was written could not be taken over")
                     said.append(error)
                     continue
