@@ -12,8 +12,8 @@ from pov_rt.plugin import (
     Outbox,
     Part,
     Plugin,
-    Receiver,
     UnsetType,
+    WebhookOptions,
     rfc3339,
 )
 
@@ -23,7 +23,7 @@ TICK_S = 0.2
 Name = Literal["joined", "left", "subscribed", "unsubscribed", "connected", "disconnected"]
 
 
-class Options(Receiver, frozen=True, forbid_unknown_fields=True):
+class Options(WebhookOptions, frozen=True, forbid_unknown_fields=True):
     """Where it tells of which `events`."""
 
     events: frozenset[Name] = frozenset({"joined", "left"})

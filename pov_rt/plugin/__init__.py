@@ -15,7 +15,7 @@ from pov_rt.auth.grants import Grants
 from pov_rt.auth.tokens import Identity
 from pov_rt.delivery.filters import Only, Place, Since
 from pov_rt.engine.base import Leases, Marks, Position, Sets
-from pov_rt.plugin.calls import Endpoint, Outbox, Receiver, SignedCalls
+from pov_rt.plugin.calls import Endpoint, Outbox, SignedCalls, WebhookOptions
 from pov_rt.plugin.declare import Plugin
 from pov_rt.plugin.interfaces import (
     ConnectionInfo,
@@ -113,7 +113,6 @@ __all__ = [
     "PovOrFeed",
     "Published",
     "Range",
-    "Receiver",
     "Rejected",
     "Request",
     "Response",
@@ -127,6 +126,7 @@ __all__ = [
     "UncheckedId",
     "UnsetType",
     "UserId",
+    "WebhookOptions",
     "check_id",
     "rfc3339",
 ]

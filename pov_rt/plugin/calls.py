@@ -82,7 +82,7 @@ class SignedCalls:
         return answer.status
 
 
-class Receiver(Endpoint, frozen=True, forbid_unknown_fields=True):
+class WebhookOptions(Endpoint, frozen=True, forbid_unknown_fields=True):
     """Options of a plugin with an outbox. A call has up to `batch` events; `queue` may wait.
 
     It is tried again for `retry_s`.
@@ -112,7 +112,7 @@ class Outbox(BatchSender[EventT]):
 
     what, drops_oldest, flush_s = "events", True, 3.0
 
-    def __init__(self, host: Host[Any], receiver: Receiver) -> None:
+    def __init__(self, host: Host[Any], receiver: WebhookOptions) -> None:
         super().__init__(host.clock, logging.LoggerAdapter(log, {"plugin": host.name}))
         self.capacity, self.batch_items = receiver.queue, receiver.batch
         self.retry_for_s = receiver.retry_s

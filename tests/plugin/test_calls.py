@@ -12,9 +12,9 @@ from tests.receivers import SECRET, is_signed, receive
 
 PLUGIN = """
 from collections.abc import AsyncIterator
-from pov_rt.plugin import Activity, Host, Outbox, Part, Plugin, Published, Receiver
+from pov_rt.plugin import Activity, Host, Outbox, Part, Plugin, Published, WebhookOptions
 
-class Options(Receiver, frozen=True):
+class Options(WebhookOptions, frozen=True):
     only: str = ""
 
 class Task(Part):
