@@ -207,7 +207,7 @@ def read_results(answer: Answer, count: int) -> list[Result] | None:
     return results if len(results) == count else None
 
 
-class Outbox(BatchSender[NewActivity]):
+class ActivitySender(BatchSender[NewActivity]):
     """Brings activities to the server in the background. Owner: the tracker.
 
     Each has its id from the start, so that a retry is recognised and nothing arrives twice.

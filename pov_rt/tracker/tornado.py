@@ -17,7 +17,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.web import Application, RequestHandler
 
 from pov_rt.runtime.logs import Throttle
-from pov_rt.tracker.core import Answer, Chooser, Outbox, Token, Track
+from pov_rt.tracker.core import ActivitySender, Answer, Chooser, Token, Track
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class ActivityTracker:
         capacity: int = 10_000,
         **options: Any,
     ) -> None:
-        self.outbox = Outbox(url, token, TornadoSender(), capacity=capacity)
+        self.outbox = ActivitySender(url, token, TornadoSender(), capacity=capacity)
         self._chooser = Chooser(rules, **options)
         self._actor = actor
         self._complaint = Throttle(log)

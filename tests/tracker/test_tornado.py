@@ -16,7 +16,7 @@ from tornado.web import Application, HTTPError, RequestHandler
 from pov_rt.auth.grants import Kind
 from pov_rt.testing import RunningServer
 from pov_rt.tracker import Facts, NewActivity, Track
-from pov_rt.tracker.core import Answer, Outbox
+from pov_rt.tracker.core import ActivitySender, Answer
 from pov_rt.tracker.tornado import ActivityTracker
 
 RULES = [
@@ -241,14 +241,14 @@ def ok(items: list[Any], *errors: str) -> Answer:
 ONE = NewActivity(type="t", action="a", pov_id="p")
 
 
-def outbox_after(receiver: Receiver, count: int, **options: Any) -> Outbox:
+def outbox_after(receiver: Receiver, count: int, **options: Any) -> ActivitySender:
     tokens = iter(f"token-{number}" for number in range(100))
 
     async def token() -> str:
         return next(tokens)
 
-    async def run() -> Outbox:
-        outbox = Outbox("http://x/", token, receiver, **options)
+    async def run() -> ActivitySender:
+        outbox = ActivitySender("http://x/", token, receiver, **options)
         for _ in range(count):
             outbox.put(ONE)
         while not await outbox.flush(0.05):
@@ -284,7 +284,7 @@ def test_after_a_flush_many_travel_together_again() -> None:
     receiver = Receiver()
 
     async def run() -> None:
-        outbox = Outbox("http://x/", "token", receiver)
+        outbox = ActivitySender("http://x/", "token", receiver)
         outbox.put(ONE)
         assert await outbox.flush()
         outbox.put(ONE)
@@ -323,8 +323,8 @@ def test_many_travel_together() -> None:
 
 
 def test_what_cannot_be_sent_before_the_end_is_counted() -> None:
-    async def run() -> Outbox:
-        outbox = Outbox("http://x", "t", Receiver(*[OSError("away")] * 100))
+    async def run() -> ActivitySender:
+        outbox = ActivitySender("http://x", "t", Receiver(*[OSError("away")] * 100))
         outbox.put(ONE)
         await outbox.close(0.05)
         outbox.put(ONE)
