@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -62,332 +62,295 @@ def new(
     return NewEntry(topic, publisher, key, body, feed)
 
 
-Test = Callable[[Engine, Recorder, ManualClock], Coroutine[Any, Any, None]]
+def on_engine(
+    **settings: Any,
+) -> Callable[[Callable[[EngineSuite], Awaitable[None]]], Callable[[EngineSuite], None]]:
+    """Run a test of a suite on a fresh engine with these settings, and close that in the end."""
+
+    def decorate(test: Callable[[EngineSuite], Awaitable[None]]) -> Callable[[EngineSuite], None]:
+        async def work(suite: EngineSuite) -> None:
+            suite.clock, suite.told = ManualClock(), Recorder()
+            suite.engine = suite.make(suite.clock, **settings)
+            await suite.engine.start(suite.told)
+            try:
+                await test(suite)
+            finally:
+                await suite.engine.close()
+
+        return wraps(test)(lambda suite: asyncio.run(work(suite)))
+
+    return decorate
 
 
 class EngineSuite:
     """What every engine must do. Each test has a fresh engine and a clock that stands still."""
 
+    engine: Engine
+    clock: ManualClock
+    told: Recorder
+
     def make(self, clock: ManualClock, **settings: Any) -> Engine:
         """Return a new engine, not started; `settings` are those of `EngineSettings`."""
         raise NotImplementedError
 
-    @asynccontextmanager
-    async def opened(self, **settings: Any) -> AsyncIterator[tuple[Engine, Recorder, ManualClock]]:
-        """Start a fresh engine; close it in the end."""
-        clock, recorder = ManualClock(), Recorder()
-        engine = self.make(clock, **settings)
-        await engine.start(recorder)
-        try:
-            yield engine, recorder, clock
-        finally:
-            await engine.close()
-
-    def run(self, test: Test, **settings: Any) -> None:
-        """Run a test on a fresh engine."""
-
-        async def work() -> None:
-            async with self.opened(**settings) as parts:
-                await test(*parts)
-
-        asyncio.run(work())
-
     # Log:
 
-    def test_offsets_start_at_1_and_are_contiguous_per_topic(self) -> None:
-        async def test(engine: Engine, _: Recorder, __: ManualClock) -> None:
-            done = await engine.log.append([new(A, "1"), new(B, "1"), new(A, "2")])
-            assert [each.offset for each in done] == [1, 1, 2]
-            assert [each.offset for each in await engine.log.append([new(A, "3")])] == [3]
+    @on_engine()
+    async def test_offsets_start_at_1_and_are_contiguous_per_topic(self) -> None:
+        done = await self.engine.log.append([new(A, "1"), new(B, "1"), new(A, "2")])
+        assert [each.offset for each in done] == [1, 1, 2]
+        assert [each.offset for each in await self.engine.log.append([new(A, "3")])] == [3]
 
-        self.run(test)
+    @on_engine()
+    async def test_an_unknown_topic_has_an_epoch_that_stays(self) -> None:
+        top = await self.engine.log.top(A)
+        assert (top.offset, top.oldest, bool(top.epoch)) == (0, 1, True)
+        assert await self.engine.log.top(A) == top
+        assert (await self.engine.log.append([new(A, "1")]))[0].epoch == top.epoch
+        page = await self.engine.log.read(A, 0, 10)
+        assert (page.top.epoch, page.top.offset, page.top.oldest) == (top.epoch, 1, 1)
 
-    def test_an_unknown_topic_has_an_epoch_that_stays(self) -> None:
-        async def test(engine: Engine, _: Recorder, __: ManualClock) -> None:
-            top = await engine.log.top(A)
-            assert (top.offset, top.oldest, bool(top.epoch)) == (0, 1, True)
-            assert await engine.log.top(A) == top
-            assert (await engine.log.append([new(A, "1")]))[0].epoch == top.epoch
-            page = await engine.log.read(A, 0, 10)
-            assert (page.top.epoch, page.top.offset, page.top.oldest) == (top.epoch, 1, 1)
+    @on_engine()
+    async def test_a_retry_answers_the_first_offset_and_reaches_nobody(self) -> None:
+        await self.engine.watch(A)
+        first, again = await self.engine.log.append([new(A, "1"), new(A, "1")])
+        (later,) = await self.engine.log.append([new(A, "1")])
+        assert first == Appended(first.epoch, 1)
+        assert again == later == Appended(first.epoch, 1, duplicate=True)
+        assert self.told.offsets(A) == [1]
 
-        self.run(test)
+    @on_engine()
+    async def test_a_key_belongs_to_its_publisher_and_topic(self) -> None:
+        done = await self.engine.log.append(
+            [new(A, "1"), new(A, "1", publisher="q"), new(B, "1"), new(A, "1", b"other")]
+        )
+        assert [each.offset for each in done] == [1, 2, 1, 1]
+        assert isinstance(done[3], Conflict)
+        assert not any(isinstance(each, Conflict) for each in done[:3])
+        assert (await self.engine.log.top(A)).offset == 2
 
-    def test_a_retry_answers_the_first_offset_and_reaches_nobody(self) -> None:
-        async def test(engine: Engine, told: Recorder, _: ManualClock) -> None:
-            await engine.watch(A)
-            first, again = await engine.log.append([new(A, "1"), new(A, "1")])
-            (later,) = await engine.log.append([new(A, "1")])
-            assert first == Appended(first.epoch, 1)
-            assert again == later == Appended(first.epoch, 1, duplicate=True)
-            assert told.offsets(A) == [1]
+    @on_engine(max_entries=2, max_age_s=1.0, id_window_s=100.0)
+    async def test_keys_are_remembered_for_the_window_whatever_the_retention(self) -> None:
+        await self.engine.log.append([new(A, str(n)) for n in range(10)])
+        self.clock.advance(99)
+        (again,) = await self.engine.log.append([new(A, "0")])
+        assert again == Appended(again.epoch, 1, duplicate=True)
+        self.clock.advance(2)
+        (anew,) = await self.engine.log.append([new(A, "0", b"changed")])
+        assert anew == Appended(anew.epoch, 11)
 
-        self.run(test)
+    @on_engine()
+    async def test_a_follower_is_told_before_append_returns_in_order_and_only_if_watching(
+        self,
+    ) -> None:
+        await self.engine.log.append([new(A, "0")])
+        top = await self.engine.watch(A)
+        assert top.offset == 1
+        (first, *_rest) = await self.engine.log.append(
+            [new(A, str(n), b"%d" % n) for n in range(1, 50)] + [new(B, "1")]
+        )
+        assert self.told.told == [(A, first.epoch, n + 1, b"%d" % n) for n in range(1, 50)]
+        await self.engine.unwatch(A)
+        await self.engine.log.append([new(A, "last")])
+        assert self.told.offsets(A) == list(range(2, 51))
 
-    def test_a_key_belongs_to_its_publisher_and_topic(self) -> None:
-        async def test(engine: Engine, _: Recorder, __: ManualClock) -> None:
-            done = await engine.log.append(
-                [new(A, "1"), new(A, "1", publisher="q"), new(B, "1"), new(A, "1", b"other")]
-            )
-            assert [each.offset for each in done] == [1, 2, 1, 1]
-            assert isinstance(done[3], Conflict)
-            assert not any(isinstance(each, Conflict) for each in done[:3])
-            assert (await engine.log.top(A)).offset == 2
+    @on_engine()
+    async def test_a_feed_gets_the_same_bodies_in_the_same_step(self) -> None:
+        await self.engine.watch(FEED)
+        batch = [new(A, "1", b"a", FEED), new(B, "1", b"b", FEED), new(A, "1", b"a", FEED)]
+        await self.engine.log.append(batch)
+        page = await self.engine.log.read(FEED, 0, 10)
+        assert [(each.offset, each.body) for each in page.entries] == [(1, b"a"), (2, b"b")]
+        assert self.told.offsets(FEED) == [1, 2]
 
-        self.run(test)
+    @on_engine()
+    async def test_reading_both_ways_is_bounded_and_exclusive(self) -> None:
+        await self.engine.log.append([new(A, str(n), b"%d" % n) for n in range(1, 8)])
 
-    def test_keys_are_remembered_for_the_window_whatever_the_retention(self) -> None:
-        async def test(engine: Engine, _: Recorder, clock: ManualClock) -> None:
-            await engine.log.append([new(A, str(n)) for n in range(10)])
-            clock.advance(99)
-            (again,) = await engine.log.append([new(A, "0")])
-            assert again == Appended(again.epoch, 1, duplicate=True)
-            clock.advance(2)
-            (anew,) = await engine.log.append([new(A, "0", b"changed")])
-            assert anew == Appended(anew.epoch, 11)
+        async def read(after: int, limit: int, *, reverse: bool = False) -> list[int]:
+            page = await self.engine.log.read(A, after, limit, reverse=reverse)
+            assert page.top.offset == 7
+            assert all(each.body == b"%d" % each.offset for each in page.entries)
+            return [each.offset for each in page.entries]
 
-        self.run(test, max_entries=2, max_age_s=1.0, id_window_s=100.0)
+        assert await read(0, 3) == [1, 2, 3]
+        assert await read(5, 10) == [6, 7]
+        assert await read(7, 10) == await read(99, 10) == []
+        assert await read(0, 3, reverse=True) == [7, 6, 5]
+        assert await read(3, 10, reverse=True) == [2, 1]
+        assert await read(1, 10, reverse=True) == []
+        assert await read(99, 2, reverse=True) == [7, 6]
+        assert (await self.engine.log.read("pov/none", 0, 10)).entries in ((), [])
 
-    def test_a_follower_is_told_before_append_returns_in_order_and_only_if_watching(self) -> None:
-        async def test(engine: Engine, told: Recorder, _: ManualClock) -> None:
-            await engine.log.append([new(A, "0")])
-            top = await engine.watch(A)
-            assert top.offset == 1
-            (first, *_rest) = await engine.log.append(
-                [new(A, str(n), b"%d" % n) for n in range(1, 50)] + [new(B, "1")]
-            )
-            assert told.told == [(A, first.epoch, n + 1, b"%d" % n) for n in range(1, 50)]
-            await engine.unwatch(A)
-            await engine.log.append([new(A, "last")])
-            assert told.offsets(A) == list(range(2, 51))
+    @on_engine(max_entries=100)
+    async def test_retention_by_number_leaves_the_newest(self) -> None:
+        for start in range(0, 5000, 500):
+            await self.engine.log.append([new(A, str(n)) for n in range(start, start + 500)])
+        page = await self.engine.log.read(A, 0, 10_000)
+        assert [each.offset for each in page.entries] == list(range(4901, 5001))
+        assert (page.top.offset, page.top.oldest) == (5000, 4901)
+        page = await self.engine.log.read(A, 4990, 3)
+        assert [each.offset for each in page.entries] == [4991, 4992, 4993]
+        page = await self.engine.log.read(A, 4903, 10, reverse=True)
+        assert [each.offset for each in page.entries] == [4902, 4901]
 
-        self.run(test)
+    @on_engine(max_age_s=10.0)
+    async def test_retention_by_age_may_leave_nothing_but_the_offset(self) -> None:
+        await self.engine.log.append([new(A, "1"), new(A, "2")])
+        self.clock.advance(6)
+        await self.engine.log.append([new(A, "3")])
+        self.clock.advance(6)
+        assert [e.offset for e in (await self.engine.log.read(A, 0, 9)).entries] == [3]
+        self.clock.advance(6)
+        top = await self.engine.log.top(A)
+        assert (top.offset, top.oldest) == (3, 4)
+        assert [e.offset for e in await self.engine.log.append([new(A, "4")])] == [4]
 
-    def test_a_feed_gets_the_same_bodies_in_the_same_step(self) -> None:
-        async def test(engine: Engine, told: Recorder, _: ManualClock) -> None:
-            await engine.watch(FEED)
-            batch = [new(A, "1", b"a", FEED), new(B, "1", b"b", FEED), new(A, "1", b"a", FEED)]
-            await engine.log.append(batch)
-            page = await engine.log.read(FEED, 0, 10)
-            assert [(each.offset, each.body) for each in page.entries] == [(1, b"a"), (2, b"b")]
-            assert told.offsets(FEED) == [1, 2]
+    @on_engine()
+    async def test_an_entry_has_its_instant_origin_and_bytes(self) -> None:
+        for topic in ODD:
+            for number, body in enumerate(BODIES):
+                entry = NewEntry(topic, "pub:é", f"k{number}", body, "", "origin")
+                await self.engine.log.append([entry])
+            page = await self.engine.log.read(topic, 0, 10)
+            assert tuple(each.body for each in page.entries) == BODIES
+            assert {(each.at, each.origin) for each in page.entries} == {
+                (self.clock.time(), "origin")
+            }
+        assert (await self.engine.log.top("pov/b")).offset == 0
 
-        self.run(test)
+    @on_engine()
+    async def test_many_appenders_share_one_order(self) -> None:
+        chance = random.Random(7)  # noqa: S311  (a seeded test)
+        await self.engine.watch(A)
 
-    def test_reading_both_ways_is_bounded_and_exclusive(self) -> None:
-        async def test(engine: Engine, _: Recorder, __: ManualClock) -> None:
-            await engine.log.append([new(A, str(n), b"%d" % n) for n in range(1, 8)])
+        async def append(publisher: int) -> None:
+            for n in range(20):
+                await self.engine.log.append(
+                    [
+                        new(A, f"{n}-{k}", b"%d" % publisher, publisher=str(publisher))
+                        for k in range(chance.randrange(1, 4))
+                    ]
+                )
+                await asyncio.sleep(0)
 
-            async def read(after: int, limit: int, *, reverse: bool = False) -> list[int]:
-                page = await engine.log.read(A, after, limit, reverse=reverse)
-                assert page.top.offset == 7
-                assert all(each.body == b"%d" % each.offset for each in page.entries)
-                return [each.offset for each in page.entries]
+        await asyncio.gather(*(append(number) for number in range(8)))
+        entries = (await self.engine.log.read(A, 0, 10_000)).entries
+        assert [each.offset for each in entries] == list(range(1, len(entries) + 1))
+        assert [(o, body) for _, _, o, body in self.told.told] == [
+            (each.offset, each.body) for each in entries
+        ]
 
-            assert await read(0, 3) == [1, 2, 3]
-            assert await read(5, 10) == [6, 7]
-            assert await read(7, 10) == await read(99, 10) == []
-            assert await read(0, 3, reverse=True) == [7, 6, 5]
-            assert await read(3, 10, reverse=True) == [2, 1]
-            assert await read(1, 10, reverse=True) == []
-            assert await read(99, 2, reverse=True) == [7, 6]
-            assert (await engine.log.read("pov/none", 0, 10)).entries in ((), [])
+    @on_engine()
+    async def test_a_cancelled_append_leaves_the_log_whole(self) -> None:
+        for number in range(30):
+            task = asyncio.create_task(self.engine.log.append([new(A, str(number))]))
+            for _turn in range(number % 3):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await self.engine.log.append([new(A, str(number)) for number in range(30)])
+        entries = (await self.engine.log.read(A, 0, 100)).entries
+        assert [each.offset for each in entries] == list(range(1, 31))
 
-        self.run(test)
-
-    def test_retention_by_number_leaves_the_newest(self) -> None:
-        async def test(engine: Engine, _: Recorder, __: ManualClock) -> None:
-            for start in range(0, 5000, 500):
-                await engine.log.append([new(A, str(n)) for n in range(start, start + 500)])
-            page = await engine.log.read(A, 0, 10_000)
-            assert [each.offset for each in page.entries] == list(range(4901, 5001))
-            assert (page.top.offset, page.top.oldest) == (5000, 4901)
-            page = await engine.log.read(A, 4990, 3)
-            assert [each.offset for each in page.entries] == [4991, 4992, 4993]
-            page = await engine.log.read(A, 4903, 10, reverse=True)
-            assert [each.offset for each in page.entries] == [4902, 4901]
-
-        self.run(test, max_entries=100)
-
-    def test_retention_by_age_may_leave_nothing_but_the_offset(self) -> None:
-        async def test(engine: Engine, _: Recorder, clock: ManualClock) -> None:
-            await engine.log.append([new(A, "1"), new(A, "2")])
-            clock.advance(6)
-            await engine.log.append([new(A, "3")])
-            clock.advance(6)
-            assert [e.offset for e in (await engine.log.read(A, 0, 9)).entries] == [3]
-            clock.advance(6)
-            top = await engine.log.top(A)
-            assert (top.offset, top.oldest) == (3, 4)
-            assert [e.offset for e in await engine.log.append([new(A, "4")])] == [4]
-
-        self.run(test, max_age_s=10.0)
-
-    def test_an_entry_has_its_instant_origin_and_bytes(self) -> None:
-        async def test(engine: Engine, _: Recorder, clock: ManualClock) -> None:
-            for topic in ODD:
-                for number, body in enumerate(BODIES):
-                    entry = NewEntry(topic, "pub:é", f"k{number}", body, "", "origin")
-                    await engine.log.append([entry])
-                page = await engine.log.read(topic, 0, 10)
-                assert tuple(each.body for each in page.entries) == BODIES
-                assert {(each.at, each.origin) for each in page.entries} == {
-                    (clock.time(), "origin")
-                }
-            assert (await engine.log.top("pov/b")).offset == 0
-
-        self.run(test)
-
-    def test_many_appenders_share_one_order(self) -> None:
-        async def test(engine: Engine, told: Recorder, _: ManualClock) -> None:
-            chance = random.Random(7)  # noqa: S311  (a seeded test)
-            await engine.watch(A)
-
-            async def append(publisher: int) -> None:
-                for n in range(20):
-                    await engine.log.append(
-                        [
-                            new(A, f"{n}-{k}", b"%d" % publisher, publisher=str(publisher))
-                            for k in range(chance.randrange(1, 4))
-                        ]
-                    )
-                    await asyncio.sleep(0)
-
-            await asyncio.gather(*(append(number) for number in range(8)))
-            entries = (await engine.log.read(A, 0, 10_000)).entries
-            assert [each.offset for each in entries] == list(range(1, len(entries) + 1))
-            assert [(o, body) for _, _, o, body in told.told] == [
-                (each.offset, each.body) for each in entries
-            ]
-
-        self.run(test)
-
-    def test_a_cancelled_append_leaves_the_log_whole(self) -> None:
-        async def test(engine: Engine, _: Recorder, __: ManualClock) -> None:
-            for number in range(30):
-                task = asyncio.create_task(engine.log.append([new(A, str(number))]))
-                for _turn in range(number % 3):
-                    await asyncio.sleep(0)
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-            await engine.log.append([new(A, str(number)) for number in range(30)])
-            entries = (await engine.log.read(A, 0, 100)).entries
-            assert [each.offset for each in entries] == list(range(1, 31))
-
-        self.run(test)
-
-    def test_topics_are_bounded(self) -> None:
-        async def test(engine: Engine, _: Recorder, __: ManualClock) -> None:
-            await engine.log.append([new(f"pov/{n}", "1") for n in range(3)])
-            with pytest.raises(Unavailable, match="max_topics"):
-                await engine.log.append([new("pov/0", "2"), new("pov/4", "1")])
-            assert (await engine.log.append([new("pov/0", "3")]))[0].offset in (2, 3)
-
-        self.run(test, max_topics=3)
+    @on_engine(max_topics=3)
+    async def test_topics_are_bounded(self) -> None:
+        await self.engine.log.append([new(f"pov/{n}", "1") for n in range(3)])
+        with pytest.raises(Unavailable, match="max_topics"):
+            await self.engine.log.append([new("pov/0", "2"), new("pov/4", "1")])
+        assert (await self.engine.log.append([new("pov/0", "3")]))[0].offset in (2, 3)
 
     # Marks, leases, sets:
 
-    def test_marks_only_move_forward_in_an_epoch(self) -> None:
-        async def test(engine: Engine, _: Recorder, __: ManualClock) -> None:
-            marks = engine.marks
-            assert await marks.get(A, "ana", "read") is None
-            assert await marks.advance(A, "ana", "read", Position("e", 5)) == ("e", 5)
-            assert await marks.advance(A, "ana", "read", Position("e", 3)) == ("e", 5)
-            assert await marks.advance(A, "ana", "read", Position("f", 1)) == ("f", 1)
-            await marks.advance(A, "ben", "read", Position("f", 2))
-            await marks.advance(A, "ana", "acked", Position("f", 9))
-            await marks.advance(B, "ana", "read", Position("f", 8))
-            assert await marks.all(A, "read") == {"ana": ("f", 1), "ben": ("f", 2)}
-            await marks.drop(A, "ana", "read")
-            await marks.drop(A, "nobody", "read")
-            assert await marks.all(A, "read") == {"ben": ("f", 2)}
-            await marks.drop(A, "ben", "read")
-            assert await marks.all(A, "read") == {}
-            assert await marks.get(A, "ana", "acked") == ("f", 9)
+    @on_engine()
+    async def test_marks_only_move_forward_in_an_epoch(self) -> None:
+        marks = self.engine.marks
+        assert await marks.get(A, "ana", "read") is None
+        assert await marks.advance(A, "ana", "read", Position("e", 5)) == ("e", 5)
+        assert await marks.advance(A, "ana", "read", Position("e", 3)) == ("e", 5)
+        assert await marks.advance(A, "ana", "read", Position("f", 1)) == ("f", 1)
+        await marks.advance(A, "ben", "read", Position("f", 2))
+        await marks.advance(A, "ana", "acked", Position("f", 9))
+        await marks.advance(B, "ana", "read", Position("f", 8))
+        assert await marks.all(A, "read") == {"ana": ("f", 1), "ben": ("f", 2)}
+        await marks.drop(A, "ana", "read")
+        await marks.drop(A, "nobody", "read")
+        assert await marks.all(A, "read") == {"ben": ("f", 2)}
+        await marks.drop(A, "ben", "read")
+        assert await marks.all(A, "read") == {}
+        assert await marks.get(A, "ana", "acked") == ("f", 9)
 
-        self.run(test)
+    @on_engine(max_marks=2)
+    async def test_marks_are_bounded(self) -> None:
+        for user in ("ana", "ben"):
+            await self.engine.marks.advance(A, user, "read", Position("e", 1))
+        with pytest.raises(Unavailable, match="max_marks"):
+            await self.engine.marks.advance(A, "eve", "read", Position("e", 1))
+        assert await self.engine.marks.advance(A, "ben", "read", Position("e", 2)) == ("e", 2)
+        await self.engine.marks.drop(A, "ana", "read")
+        await self.engine.marks.advance(A, "eve", "read", Position("e", 1))
+        assert set(await self.engine.marks.all(A, "read")) == {"ben", "eve"}
 
-    def test_marks_are_bounded(self) -> None:
-        async def test(engine: Engine, _: Recorder, __: ManualClock) -> None:
-            for user in ("ana", "ben"):
-                await engine.marks.advance(A, user, "read", Position("e", 1))
-            with pytest.raises(Unavailable, match="max_marks"):
-                await engine.marks.advance(A, "eve", "read", Position("e", 1))
-            assert await engine.marks.advance(A, "ben", "read", Position("e", 2)) == ("e", 2)
-            await engine.marks.drop(A, "ana", "read")
-            await engine.marks.advance(A, "eve", "read", Position("e", 1))
-            assert set(await engine.marks.all(A, "read")) == {"ben", "eve"}
+    @on_engine()
+    async def test_leases_come_leave_and_return(self) -> None:
+        leases = self.engine.leases
+        assert await leases.put(A, "ana", b"1")
+        assert not await leases.put(A, "ana", b"2")
+        await leases.put(A, "ben", b"3")
+        assert await leases.leave(A, "ana", 5.0)
+        assert not await leases.leave(A, "nobody", 5.0)
+        members = {each.member: each for each in await leases.members(A)}
+        assert (members["ana"].body, members["ben"].leaving_at) == (b"2", None)
+        assert members["ana"].leaving_at == self.clock.time() + 5
+        await leases.put(A, "ana", b"4")  # it came back
+        self.clock.advance(6)
+        await leases.renew()
+        assert await leases.expire() == []
+        await leases.leave(A, "ana", 1.0)
+        self.clock.advance(1)
+        assert [each.member for each in await leases.members(A)] == ["ben"]
+        assert [(topic, each.member) for topic, each in await leases.expire()] == [(A, "ana")]
+        assert await leases.expire() == []
+        assert await leases.remove(A, "ben")
+        assert not await leases.remove(A, "ben")
+        assert list(await leases.members(A)) == []
 
-        self.run(test, max_marks=2)
+    @on_engine()
+    async def test_members_of_a_node_that_does_not_renew_expire_once(self) -> None:
+        await self.engine.leases.put(A, "ana", b"")
+        self.clock.advance(3600)
+        assert list(await self.engine.leases.members(A)) == []
+        assert [each.member for _, each in await self.engine.leases.expire()] == ["ana"]
+        assert await self.engine.leases.expire() == []
 
-    def test_leases_come_leave_and_return(self) -> None:
-        async def test(engine: Engine, _: Recorder, clock: ManualClock) -> None:
-            leases = engine.leases
-            assert await leases.put(A, "ana", b"1")
-            assert not await leases.put(A, "ana", b"2")
-            await leases.put(A, "ben", b"3")
-            assert await leases.leave(A, "ana", 5.0)
-            assert not await leases.leave(A, "nobody", 5.0)
-            members = {each.member: each for each in await leases.members(A)}
-            assert (members["ana"].body, members["ben"].leaving_at) == (b"2", None)
-            assert members["ana"].leaving_at == clock.time() + 5
-            await leases.put(A, "ana", b"4")  # it came back
-            clock.advance(6)
-            await leases.renew()
-            assert await leases.expire() == []
-            await leases.leave(A, "ana", 1.0)
-            clock.advance(1)
-            assert [each.member for each in await leases.members(A)] == ["ben"]
-            assert [(topic, each.member) for topic, each in await leases.expire()] == [(A, "ana")]
-            assert await leases.expire() == []
-            assert await leases.remove(A, "ben")
-            assert not await leases.remove(A, "ben")
-            assert list(await leases.members(A)) == []
-
-        self.run(test)
-
-    def test_members_of_a_node_that_does_not_renew_expire_once(self) -> None:
-        async def test(engine: Engine, _: Recorder, clock: ManualClock) -> None:
-            await engine.leases.put(A, "ana", b"")
-            clock.advance(3600)
-            assert list(await engine.leases.members(A)) == []
-            assert [each.member for _, each in await engine.leases.expire()] == ["ana"]
-            assert await engine.leases.expire() == []
-
-        self.run(test)
-
-    def test_members_of_sets_expire(self) -> None:
-        async def test(engine: Engine, _: Recorder, clock: ManualClock) -> None:
-            sets = engine.sets
-            await sets.add("s", "a", b"1")
-            await sets.add("s", "b", b"2", expires_at=clock.time() + 5)
-            await sets.add("s", "b", b"3", expires_at=clock.time() + 5)
-            await sets.add("t", "a", b"4")
-            assert await sets.members("s") == {"a": b"1", "b": b"3"}
-            assert await sets.get("s", "b") == b"3"
-            clock.advance(5)
-            assert await sets.members("s") == {"a": b"1"}
-            assert await sets.get("s", "b") is None
-            assert not await sets.remove("s", "b")
-            assert await sets.remove("s", "a")
-            assert not await sets.remove("s", "a")
-            assert await sets.members("s") == {}
-            assert await sets.get("t", "a") == b"4"
-
-        self.run(test)
+    @on_engine()
+    async def test_members_of_sets_expire(self) -> None:
+        sets = self.engine.sets
+        await sets.add("s", "a", b"1")
+        await sets.add("s", "b", b"2", expires_at=self.clock.time() + 5)
+        await sets.add("s", "b", b"3", expires_at=self.clock.time() + 5)
+        await sets.add("t", "a", b"4")
+        assert await sets.members("s") == {"a": b"1", "b": b"3"}
+        assert await sets.get("s", "b") == b"3"
+        self.clock.advance(5)
+        assert await sets.members("s") == {"a": b"1"}
+        assert await sets.get("s", "b") is None
+        assert not await sets.remove("s", "b")
+        assert await sets.remove("s", "a")
+        assert not await sets.remove("s", "a")
+        assert await sets.members("s") == {}
+        assert await sets.get("t", "a") == b"4"
 
     # The whole:
 
-    def test_it_is_healthy_says_its_guarantee_and_closes_twice(self) -> None:
-        async def test(engine: Engine, told: Recorder, _: ManualClock) -> None:
-            assert engine.health() is None
-            assert engine.guarantee in ("process", "disk", "primary")
-            await engine.log.append([NewEntry(A, "p", "1", b"{}")])
-            assert engine.waiting_bytes == 0
-            await engine.watch(A)
-            engine.signals.send(A, b"signal", "origin")
-            await engine.close()
-            await engine.close()
-            assert told.told == []
-
-        self.run(test)
+    @on_engine()
+    async def test_it_is_healthy_says_its_guarantee_and_closes_twice(self) -> None:
+        assert self.engine.health() is None
+        assert self.engine.guarantee in ("process", "disk", "primary")
+        await self.engine.log.append([NewEntry(A, "p", "1", b"{}")])
+        assert self.engine.waiting_bytes == 0
+        await self.engine.watch(A)
+        self.engine.signals.send(A, b"signal", "origin")
+        await self.engine.close()
+        await self.engine.close()
+        assert self.told.told == []
