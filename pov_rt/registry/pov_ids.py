@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from itertools import repeat
 from typing import Any, Protocol
 
 import msgspec
@@ -28,39 +29,39 @@ class CheckIds(Protocol):
 
 
 def make_check(
-    kind: shape.Type, path: str | None = None, inside: tuple[type, ...] = ()
+    kind: shape.Type, inside: tuple[type, ...] = (), *, dot: str = ""
 ) -> CheckIds | None:
     """Build what checks every id in a value of the given type; None if there can be none.
 
     Paths look like `data.povId` or `povIds[2]`; of a set's members and a dict's keys the path is
-    that of the set or dict. Raises TypeError for a struct that contains itself.
+    that of the set or dict. `dot` is what a struct puts between its own path and a field's.
+    Raises TypeError for a struct that contains itself.
     """
-    if isinstance(kind, shape.Metadata):
-        sort = (kind.extra or {}).get("id")
-        if sort is not None:
-            return _leaf(sort, path or "") if sort != "unchecked" else None
-        return make_check(kind.type, path, inside)
-    if isinstance(kind, shape.UnionType):
-        return _chain([make_check(each, path, inside) for each in kind.types])
-    if isinstance(kind, (shape.ListType, shape.SetType, shape.FrozenSetType, shape.VarTupleType)):
-        return _items(make_check(kind.item_type, "", inside), path or "")
-    if isinstance(kind, shape.DictType):
-        keys = make_check(kind.key_type, path, inside)
-        return _chain(
-            [
-                keys and _keys(keys),
-                _values(make_check(kind.value_type, "", inside), path or ""),
-            ]
-        )
-    if isinstance(kind, shape.StructType):
-        if kind.cls in inside:
-            raise TypeError(f"{kind.cls.__name__} contains itself, which messages may not")
-        start = "" if path is None else f"{path}."
-        fields = [
-            (field.name, make_check(field.type, start + field.encode_name, (*inside, kind.cls)))
-            for field in kind.fields
-        ]
-        return _attributes(kind.cls, fields)
+    match kind:
+        case shape.Metadata(type=inner):
+            sort = (kind.extra or {}).get("id")
+            return make_check(inner, inside, dot=dot) if sort is None else _leaf(sort)
+        case shape.UnionType(types=types):
+            return _chain(make_check(each, inside, dot=dot) for each in types)
+        case shape.ListType(item_type=inner) | shape.VarTupleType(item_type=inner):
+            return _members((list, tuple), enumerate, "[%s]", make_check(inner, inside, dot="."))
+        case shape.SetType(item_type=inner) | shape.FrozenSetType(item_type=inner):
+            return _members((set, frozenset), _unnamed, "%s", make_check(inner, inside, dot="."))
+        case shape.DictType(key_type=key, value_type=inner):
+            keys = _members((dict,), _unnamed, "%s", make_check(key, inside, dot="."))
+            values = _members((dict,), dict.items, ".%s", make_check(inner, inside, dot="."))
+            return _chain([keys, values])
+        case shape.StructType(cls=owner):
+            if owner in inside:
+                raise TypeError(f"{owner.__name__} contains itself, which messages may not")
+            within = (*inside, owner)
+            return _attributes(
+                owner,
+                [
+                    (field.name, dot + field.encode_name, make_check(field.type, within, dot="."))
+                    for field in kind.fields
+                ],
+            )
     return None
 
 
@@ -83,74 +84,57 @@ def find_bad_id(kind: type[msgspec.Struct], value: Any) -> InvalidId | None:
     return None
 
 
-def _leaf(sort: str, path: str) -> CheckIds:
+def _leaf(sort: str) -> CheckIds | None:
     def check(value: Any, check_pov: CheckId, place: str = "") -> None:
         if isinstance(value, str):
-            check_pov(value, place + path)
+            check_pov(value, place)
 
     def check_other(value: Any, check_pov: CheckId, place: str = "") -> None:
         if isinstance(value, str) and not (sort == "feed" and value == TEAM_FEED):
-            check_id(value, place + path)
+            check_id(value, place)
 
+    if sort == "unchecked":
+        return None
     return check if sort == "pov" else check_other
 
 
-def _items(items: CheckIds | None, path: str) -> CheckIds | None:
-    if items is None:
+def _unnamed(value: Iterable[Any]) -> Iterable[tuple[str, Any]]:
+    return zip(repeat(""), value)
+
+
+def _members(
+    owners: tuple[type, ...],
+    split: Callable[[Any], Iterable[tuple[Any, Any]]],
+    suffix: str,
+    inner: CheckIds | None,
+) -> CheckIds | None:
+    if inner is None:
         return None
 
     def check(value: Any, check_pov: CheckId, place: str = "") -> None:
-        if isinstance(value, (list, tuple)):
-            for index, item in enumerate(value):
-                items(item, check_pov, f"{place}{path}[{index}]")
-        elif isinstance(value, (set, frozenset)):
-            for item in value:
-                items(item, check_pov, place + path)
+        if isinstance(value, owners):
+            for key, item in split(value):
+                inner(item, check_pov, place + suffix % key)
 
     return check
 
 
-def _keys(keys: CheckIds) -> CheckIds:
-    def check(value: Any, check_pov: CheckId, place: str = "") -> None:
-        if isinstance(value, dict):
-            for key in value:
-                keys(key, check_pov, place)
-
-    return check
-
-
-def _values(values: CheckIds | None, path: str) -> CheckIds | None:
-    if values is None:
-        return None
-
-    def check(value: Any, check_pov: CheckId, place: str = "") -> None:
-        if isinstance(value, dict):
-            for key, item in value.items():
-                values(item, check_pov, f"{place}{path}.{key}")
-
-    return check
-
-
-def _attributes(owner: type, fields: Iterable[tuple[str, CheckIds | None]]) -> CheckIds | None:
-    there = [(name, inner) for name, inner in fields if inner is not None]
-    if not there:
-        return None
+def _attributes(owner: type, fields: Iterable[tuple[str, str, CheckIds | None]]) -> CheckIds | None:
+    there = [(name, path, inner) for name, path, inner in fields if inner is not None]
 
     def check(value: Any, check_pov: CheckId, place: str = "") -> None:
         if isinstance(value, owner):
-            for name, inner in there:
-                inner(getattr(value, name), check_pov, place)
+            for name, path, inner in there:
+                inner(getattr(value, name), check_pov, place + path)
 
-    return check
+    return check if there else None
 
 
 def _chain(checks: Iterable[CheckIds | None]) -> CheckIds | None:
     there = [check for check in checks if check is not None]
-    if len(there) < 2:
-        return there[0] if there else None
 
     def check(value: Any, check_pov: CheckId, place: str = "") -> None:
         for each in there:
             each(value, check_pov, place)
 
-    return check
+    return check if len(there) > 1 else next(iter(there), None)
