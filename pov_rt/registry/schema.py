@@ -61,25 +61,15 @@ def asyncapi(registry: Registry, settings: Settings) -> Document:
     for reply in [*registry.pushes, *(r for h in requests.values() for r in h.replies)]:
         classes.setdefault(_name(reply, classes), reply)
     components = Components(classes.values())
-    channel = {"$ref": "#/channels/socket"}
     operations: Document = {}
     for tag, handler in sorted(requests.items()):
-        operations[f"receive.{tag}"] = {
-            "action": "receive",
-            "channel": channel,
-            "summary": first_line(handler.spec.function),
-            "messages": [_message_ref(tag)],
-        }
+        operation = _operation("receive", handler.spec.function, tag)
         if handler.replies:
             replies = [_message_ref(_name(reply, classes)) for reply in handler.replies]
-            operations[f"receive.{tag}"]["reply"] = {"channel": channel, "messages": replies}
+            operation["reply"] = {"channel": operation["channel"], "messages": replies}
+        operations[f"receive.{tag}"] = operation
     for push in registry.pushes:
-        operations[f"send.{tag_of(push)}"] = {
-            "action": "send",
-            "channel": channel,
-            "summary": first_line(push),
-            "messages": [_message_ref(_name(push, classes))],
-        }
+        operations[f"send.{tag_of(push)}"] = _operation("send", push, _name(push, classes))
     return {
         "asyncapi": "3.0.0",
         "info": INFO,
@@ -117,18 +107,8 @@ def asyncapi(registry: Registry, settings: Settings) -> Document:
             },
             "schemas": components.schemas,
             "securitySchemes": {
-                "query": {
-                    "type": "httpApiKey",
-                    "name": "token",
-                    "in": "query",
-                    "description": "The token as `?token=`.",
-                },
-                "subprotocol": {
-                    "type": "httpApiKey",
-                    "name": "Sec-WebSocket-Protocol",
-                    "in": "header",
-                    "description": f"The token in {SUBPROTOCOLS}.",
-                },
+                "query": _key("httpApiKey", "query", "token", "The token as `?token=`."),
+                "subprotocol": _key("httpApiKey", *_SUBPROTOCOL),
             },
         },
     }
@@ -139,6 +119,8 @@ _OPENING = (
     "first, `token_expiring` ahead of its token's end and `closing` before a close; one without "
     "gets only answers and activities until it sends a type that a plugin added."
 )
+
+_SUBPROTOCOL = ("header", "Sec-WebSocket-Protocol", f"The token in {SUBPROTOCOLS}.")
 
 _HANDSHAKE = {
     "method": "GET",
@@ -185,42 +167,14 @@ def openapi(registry: Registry, settings: Settings) -> Document:
                 )
             },
             "securitySchemes": {
-                "access": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "bearerFormat": "JWT",
-                    "description": "The app's access token.",
-                },
-                "cookie": {
-                    "type": "apiKey",
-                    "in": "cookie",
-                    "name": settings.auth.cookie,
-                    "description": "The app's access token.",
-                },
-                "service": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "bearerFormat": "JWT",
-                    "description": "A service token: `pov-rt token --kind service`.",
-                },
-                "any": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "bearerFormat": "JWT",
-                    "description": "A service token, a socket token or the app's access token.",
-                },
-                "query": {
-                    "type": "apiKey",
-                    "in": "query",
-                    "name": "token",
-                    "description": "A socket token, or the app's access token.",
-                },
-                "subprotocol": {
-                    "type": "apiKey",
-                    "in": "header",
-                    "name": "Sec-WebSocket-Protocol",
-                    "description": f"The token in {SUBPROTOCOLS}.",
-                },
+                "access": _bearer("The app's access token."),
+                "cookie": _key("apiKey", "cookie", settings.auth.cookie, "The app's access token."),
+                "service": _bearer("A service token: `pov-rt token --kind service`."),
+                "any": _bearer("A service token, a socket token or the app's access token."),
+                "query": _key(
+                    "apiKey", "query", "token", "A socket token, or the app's access token."
+                ),
+                "subprotocol": _key("apiKey", *_SUBPROTOCOL),
             },
         },
     }
@@ -339,8 +293,30 @@ def _name(sent: type[Message], classes: Mapping[str, type[Message]]) -> str:
     return tag if classes.get(tag, sent) is sent else f"{tag}_sent"
 
 
+def _operation(action: str, documented: Any, message: str) -> Document:
+    return {
+        "action": action,
+        "channel": {"$ref": "#/channels/socket"},
+        "summary": first_line(documented),
+        "messages": [_message_ref(message)],
+    }
+
+
 def _message_ref(tag: str) -> dict[str, str]:
     return {"$ref": f"#/channels/socket/messages/{tag}"}
+
+
+def _key(kind: str, place: str, name: str, description: str) -> Document:
+    return {"type": kind, "in": place, "name": name, "description": description}
+
+
+def _bearer(description: str) -> Document:
+    return {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": description,
+    }
 
 
 def _responses(good: dict[str, tuple[str, Document | None]]) -> Document:
