@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import PeriodicCallback
 
@@ -30,11 +30,14 @@ from pov_rt.web.listener import ADMIN_CONNECTIONS, Listener, capacity
 from pov_rt.web.routes.activities import ActivitiesHandler, HistoryHandler
 from pov_rt.web.routes.console import ConsoleDataHandler, ConsoleHandler
 from pov_rt.web.routes.ops import (
+    Counters,
     HealthHandler,
     LoopLag,
     MetricsHandler,
     ReadyHandler,
-    ServerCollector,
+    by_label,
+    counter,
+    gauge,
 )
 from pov_rt.web.routes.plugins import PluginHandler, plugin_paths
 from pov_rt.web.routes.token import TokenHandler
@@ -193,25 +196,24 @@ class WebServer:
 
     def make_admin_app(self) -> Site:
         """Return the routes that operators use."""
-        metrics = CollectorRegistry()
-        metrics.register(
-            ServerCollector(
-                self.server,
-                unsent_bytes=lambda: self.unsent_bytes,
-                paused=lambda: self.paused,
-                blocks=lambda: self._blocked.blocks,
-                lag_s=lambda: self._lag.worst_s,
-                refused=self._access_log.refused,
-            )
-        )
         return self._site(
             [
                 (r"/healthz", HealthHandler),
                 (r"/readyz", ReadyHandler),
-                (r"/metrics", MetricsHandler, {"metrics": metrics}),
+                (r"/metrics", MetricsHandler, {"metrics": Counters(self.server, self._counters)}),
             ],
             self._admin_host_rules,
         )
+
+    def _counters(self) -> Iterable[Metric]:
+        yield gauge("unsent_bytes", "What waits for clients to read", self.unsent_bytes)
+        yield gauge("sockets_paused", "Sockets not read until handlers have done", self.paused)
+        lag_s, refused = self._lag.worst_s, self._access_log.refused
+        yield gauge("loop_lag_seconds", "Longest delay of the loop in the last minute", lag_s)
+        yield counter(
+            "loop_blocked", "Times the event loop was found blocked", self._blocked.blocks
+        )
+        yield by_label("http_refused", "Requests answered with an error", "code", refused)
 
     def _site(self, routes: Sequence[tuple[Any, ...]], host_rules: HostRules) -> Site:
         return Site(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -53,66 +53,35 @@ class LoopLag:
         self._wait()
 
 
-class ServerCollector(Collector):
-    """Reads a server's own counters when asked, so that counting costs the hot path nothing."""
+class Counters(Collector):
+    """Reads a server's own counters when asked, so that counting costs the hot path nothing.
 
-    def __init__(
-        self,
-        server: Server,
-        *,
-        unsent_bytes: Callable[[], int],
-        paused: Callable[[], int],
-        blocks: Callable[[], int],
-        lag_s: Callable[[], float],
-        refused: Mapping[str, int],
-    ) -> None:
+    `others` yields those that the server does not know of.
+    """
+
+    def __init__(self, server: Server, others: Callable[[], Iterable[Metric]]) -> None:
         self._server = server
-        self._unsent_bytes = unsent_bytes
-        self._paused = paused
-        self._blocks = blocks
-        self._lag_s = lag_s
-        self._refused = refused
+        self._others = others
 
     def collect(self) -> Iterable[Metric]:
         """Yield every metric."""
-        server = self._server
-        yield GaugeMetricFamily("pov_rt_ready", "1 if clients are welcome", self._ready())
+        server, hub = self._server, self._server.hub
+        yield gauge("ready", "1 if clients are welcome", int(server.not_ready() is None))
         info = GaugeMetricFamily("pov_rt_build_info", "The version", labels=["version", "node"])
         info.add_metric([VERSION, server.node], 1)
         yield info
-        yield GaugeMetricFamily("pov_rt_connections", "Open sockets", len(server.directory))
-        yield GaugeMetricFamily(
-            "pov_rt_subscriptions", "Subscriptions of all sockets", server.hub.subscriptions
-        )
-        for name, text, value in (
-            ("topics", "Topics followed", server.hub.topics),
-            ("unsent_bytes", "What waits for clients to read", self._unsent_bytes()),
-            ("sockets_paused", "Sockets not read until handlers have done", self._paused()),
-            ("answers_expected", "Publications to be answered in the stream", server.hub.expected),
-            ("tokens_remembered", "Tokens not verified anew", server.tokens.remembered),
-            ("log_waiting_bytes", "What waits to be written", server.engine.waiting_bytes),
-        ):
-            yield GaugeMetricFamily(f"pov_rt_{name}", text, value)
-        yield GaugeMetricFamily(
-            "pov_rt_loop_lag_seconds", "Longest delay of the loop in the last minute", self._lag_s()
-        )
-        for name, text, value in (
-            ("connections_opened", "Sockets opened", server.arrivals.opened),
-            ("activities_published", "Activities published", server.publishing.published),
-            ("messages_delivered", "Messages handed to sockets", server.hub.delivered),
-            ("loop_blocked", "Times the event loop was found blocked", self._blocks()),
-        ):
-            yield CounterMetricFamily(f"pov_rt_{name}", text, value)
-        yield _by_label(
-            "pov_rt_messages", "Messages handled", "type", server.dispatcher.counts.items()
-        )
-        yield _by_label(
-            "pov_rt_http_refused", "Requests answered with an error", "code", self._refused.items()
-        )
-        yield _by_label(
-            "pov_rt_errors", "Errors answered", "code", server.dispatcher.errors.items()
-        )
-        yield _by_label("pov_rt_closes", "Sockets closed", "reason", server.arrivals.closes.items())
+        yield gauge("connections", "Open sockets", len(server.directory))
+        yield gauge("subscriptions", "Subscriptions of all sockets", hub.subscriptions)
+        yield gauge("topics", "Topics followed", hub.topics)
+        yield gauge("answers_expected", "Publications to be answered in the stream", hub.expected)
+        yield gauge("tokens_remembered", "Tokens not verified anew", server.tokens.remembered)
+        yield gauge("log_waiting_bytes", "What waits to be written", server.engine.waiting_bytes)
+        yield counter("connections_opened", "Sockets opened", server.arrivals.opened)
+        yield counter("activities_published", "Activities published", server.publishing.published)
+        yield counter("messages_delivered", "Messages handed to sockets", hub.delivered)
+        yield by_label("messages", "Messages handled", "type", server.dispatcher.counts)
+        yield by_label("errors", "Errors answered", "code", server.dispatcher.errors)
+        yield by_label("closes", "Sockets closed", "reason", server.arrivals.closes)
         plugins = CounterMetricFamily(
             "pov_rt_plugin", "What plugins count", labels=["plugin", "name"]
         )
@@ -120,16 +89,23 @@ class ServerCollector(Collector):
             for name, count in host.counts.items():
                 plugins.add_metric([host.name, name], count)
         yield plugins
-
-    def _ready(self) -> int:
-        return int(self._server.not_ready() is None)
+        yield from self._others()
 
 
-def _by_label(
-    name: str, text: str, label: str, values: Iterable[tuple[str, int]]
-) -> CounterMetricFamily:
-    family = CounterMetricFamily(name, text, labels=[label])
-    for value, count in values:
+def gauge(name: str, text: str, value: float) -> Metric:
+    """Return a number that goes up and down."""
+    return GaugeMetricFamily(f"pov_rt_{name}", text, value)
+
+
+def counter(name: str, text: str, value: float) -> Metric:
+    """Return a number that only goes up."""
+    return CounterMetricFamily(f"pov_rt_{name}", text, value)
+
+
+def by_label(name: str, text: str, label: str, counts: Mapping[str, int]) -> Metric:
+    """Return a counter for each value of a label."""
+    family = CounterMetricFamily(f"pov_rt_{name}", text, labels=[label])
+    for value, count in counts.items():
         family.add_metric([value], count)
     return family
 
@@ -157,7 +133,7 @@ class ReadyHandler(JsonHandler):
 class MetricsHandler(JsonHandler):
     """`GET /metrics` in Prometheus' text format."""
 
-    metrics: CollectorRegistry
+    metrics: Collector
 
     def get(self) -> None:
         """Answer all metrics."""
