@@ -134,7 +134,7 @@ class SocketHandler(JsonHandler, WebSocketHandler):
             "kind": self.kind,
         }
         try:
-            identity = self.verify(self.token, SOCKET)
+            identity = self.server.tokens.verify(self.token, SOCKET)
             self.server.admit(identity, self.device)
         except ClientError as error:
             code = CloseCode.TOKEN if isinstance(error, TokenError) else CloseCode.OVERLOADED
@@ -155,7 +155,7 @@ class SocketHandler(JsonHandler, WebSocketHandler):
         token = bearer(self.request)
         if token is None:
             raise TokenError from ValueError("there is neither an upgrade nor a bearer token")
-        identity = self.verify(token, SOCKET)
+        identity = self.server.tokens.verify(token, SOCKET)
         self.server.admit(identity, self._device(parse_query(self.request.query)))
         raise UpgradeRequired
 
@@ -193,7 +193,7 @@ class SocketHandler(JsonHandler, WebSocketHandler):
         if not _TOKEN_CHARS.fullmatch(tokens[0]):
             raise TokenError from ValueError("an empty token" if not tokens[0] else "not ASCII")
         self.token = tokens[0]
-        self.identity = self.verify(self.token, SOCKET)
+        self.identity = self.server.tokens.verify(self.token, SOCKET)
         self.v1 = SUBPROTOCOL in offered
         self.device = self._device(query)
 

@@ -38,7 +38,6 @@ API_KINDS = frozenset({Kind.SERVICE, Kind.SOCKET, Kind.ACCESS})
 SERVICE = frozenset({Kind.SERVICE})
 
 _BY_STATUS: Mapping[int, type[ClientError]] = {
-    400: InvalidRequest,
     403: Forbidden,
     404: NotFound,
     405: MethodNotAllowed,
@@ -166,10 +165,6 @@ class JsonHandler(RequestHandler):
         token = bearer(self.request)
         if token is None:
             raise TokenError("Send a token: Authorization: Bearer ...") from ValueError("no token")
-        return self.verify(token, accept)
-
-    def verify(self, token: str, accept: frozenset[Kind]) -> Identity:
-        """Return whose token this is. Raises `TokenError`."""
         return self.server.tokens.verify(token, accept)
 
     def answer(self, value: Any, status: int = 200) -> None:
@@ -205,14 +200,13 @@ class JsonHandler(RequestHandler):
             return
         self.clear()
         if isinstance(cause, ClientError):
-            self.refuse(cause)
-        elif status_code in _BY_STATUS:
-            self.refuse(_BY_STATUS[status_code]())
-        elif status_code < 500:
-            self.set_status(status_code)
-            self.refuse(_Other(status_code))
+            error = cause
+        elif status_code < 500 or status_code in _BY_STATUS:
+            error = _BY_STATUS.get(status_code, InvalidRequest)()
+            error.status = status_code  # one that only HTTP itself gives, such as 411
         else:
-            self.refuse(self.failure or Internal())
+            error = self.failure or Internal()
+        self.refuse(error)
 
     def log_exception(
         self,
@@ -243,16 +237,6 @@ class JsonHandler(RequestHandler):
     def _request_summary(self) -> str:
         """Return the request without its query, where tokens travel."""
         return f"{self.request.method} {self.request.path}"
-
-
-class _Other(ClientError):
-    """A status that HTTP itself gives, such as 411."""
-
-    code = "invalid_request"
-
-    def __init__(self, status: int) -> None:
-        super().__init__()
-        self.status = status
 
 
 class Fallback(JsonHandler):

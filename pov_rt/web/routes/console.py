@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from pathlib import Path
 
 from pov_rt.auth.grants import Kind
@@ -10,6 +9,7 @@ from pov_rt.protocol.errors import Forbidden
 from pov_rt.registry.schema import asyncapi
 from pov_rt.server.server import Server
 from pov_rt.version import VERSION
+from pov_rt.web.hosts import is_loopback
 from pov_rt.web.http import JsonHandler
 
 STATIC = Path(__file__).parents[1] / "static"
@@ -46,7 +46,7 @@ class ConsoleDataHandler(JsonHandler):
         """Send what the page needs. A name that merely points here must not get the tokens."""
         if self.host.rpartition(":")[0] not in LOCAL_NAMES and self.host not in LOCAL_NAMES:
             raise Forbidden("Open the console as http://localhost")
-        if not self._is_local:
+        if not is_loopback(self.request.remote_ip or ""):
             raise Forbidden("The console is for browsers on the server's machine")
         token, service = dev_tokens(self.server)
         self.answer(
@@ -57,10 +57,3 @@ class ConsoleDataHandler(JsonHandler):
                 "schema": asyncapi(self.server.registry, self.server.settings),
             }
         )
-
-    @property
-    def _is_local(self) -> bool:
-        try:
-            return ip_address(self.request.remote_ip or "").is_loopback
-        except ValueError:
-            return False

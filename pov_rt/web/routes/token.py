@@ -26,7 +26,7 @@ class TokenHandler(JsonHandler):
         if wait:
             raise RateLimited("Too many token requests", retry_after_s=wait)
         token = bearer(self.request) or self._cookie_token()
-        identity = self.verify(token, ACCESS)
+        identity = self.server.tokens.verify(token, ACCESS)
         self.answer(SocketToken(token=self.server.tokens.exchange(identity)))
 
     def _cookie_token(self) -> str:
