@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, Protocol
@@ -109,7 +109,7 @@ class Tokens:
             raise TokenError from TypeError("no string")
         if self._keys_version != self._keyring.version:
             self._keys_version = self._keyring.version
-            self.forget()
+            self._verified.clear()
         key = (token, accept)
         known = self._verified.get(key)
         if known is None or known[1] <= self._clock.time():
@@ -177,19 +177,11 @@ class Tokens:
             )
         )
 
-    def forget(self, condition: Callable[[Identity], bool] | None = None) -> None:
-        """Verify the tokens of these identities anew when they come next; without condition all."""
-        if condition is None:
-            self._verified.clear()
-            return
-        for key in [key for key, known in self._verified.items() if condition(known[0])]:
-            del self._verified[key]
-
     def reload(self, settings: AuthSettings) -> None:
         """Take over changed settings and their keys; on `SettingsError` all stays as it was."""
         self._keyring.reload(settings)
         self._settings = settings
-        self.forget()
+        self._verified.clear()
 
     def _check(self, token: str, accept: frozenset[Kind]) -> tuple[Identity, float]:
         payload, key_until = self._keyring.verify(token)

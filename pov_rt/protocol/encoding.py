@@ -14,8 +14,7 @@ from pov_rt.protocol.messages import Message
 
 RequestIdValue = int | str | UnsetType
 
-_encoder = msgspec.json.Encoder()
-encode = _encoder.encode
+encode = msgspec.json.Encoder().encode
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding hostile bytes can raise; only the first is msgspec's own."""
@@ -63,10 +62,7 @@ def with_id(body: bytes, request_id: RequestIdValue) -> bytes:
 
 def encode_reply(reply: Message, request_id: RequestIdValue) -> bytes:
     """Encode a handler's reply; the id it may carry itself wins over the request's."""
-    body = encode(reply)
-    if request_id is UNSET or reply.id is not UNSET:
-        return body
-    return with_id(body, request_id)
+    return with_id(encode(reply), request_id if reply.id is UNSET else UNSET)
 
 
 def encode_error(error: ClientError, request_id: RequestIdValue = UNSET) -> bytes:
@@ -80,7 +76,7 @@ def encode_error(error: ClientError, request_id: RequestIdValue = UNSET) -> byte
     return with_id(encode(fields), request_id)
 
 
-def http_error(error: ClientError) -> bytes:
-    """Encode an error as the body of an HTTP answer."""
-    fields = error.as_fields()
+def http_error(error: ClientError, **more: Any) -> bytes:
+    """Encode an error as the body of an HTTP answer; `more` are further fields of it."""
+    fields = error.as_fields() | more
     return encode({"error": {"code": fields.pop("code"), "message": error.message, **fields}})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -26,29 +26,37 @@ def find_fault(kind: Any, value: Any) -> str | None:
 
 
 def _inside(kind: Any, value: Any) -> str:
+    for name, inner in _faults(kind, value):
+        if inner is not None:
+            dot = "" if not inner or inner.startswith("[") else "."
+            return f"{name}{dot}{inner}"
+    return ""
+
+
+def _faults(kind: Any, value: Any) -> Iterator[tuple[str, str | None]]:
+    """Yield each part of an object or an array with its fault; a plain value is itself at fault.
+
+    Only those of a union's members that are of the value's sort have any.
+    """
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return _inside(arguments[0], value)
-    if origin in (Union, UnionType):
-        # Only one member can be meant by an object or an array; a plain value is itself at fault.
-        return next((_inside(each, value) for each in arguments if _fits(each, value)), "")
-    if isinstance(value, dict):
-        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-            return _first(_struct_faults(kind, value))
-        if origin is dict:
-            return _first(
-                (str(name), find_fault(arguments[1], item)) for name, item in value.items()
-            )
-    if isinstance(value, list) and origin in (list, tuple, set, frozenset):
-        return _first(
-            (f"[{index}]", find_fault(arguments[0], item)) for index, item in enumerate(value)
-        )
-    return ""
+        yield from _faults(arguments[0], value)
+    elif origin in (Union, UnionType):
+        for each in arguments:
+            yield from _faults(each, value)
+    elif isinstance(value, list) and origin in (list, tuple, set, frozenset):
+        for index, item in enumerate(value):
+            yield f"[{index}]", find_fault(arguments[0], item)
+    elif isinstance(value, dict) and origin is dict:
+        for name, item in value.items():
+            yield str(name), find_fault(arguments[1], item)
+    elif isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        yield from _struct_faults(kind, value)
 
 
 def _struct_faults(
     kind: type[msgspec.Struct], value: dict[str, Any]
-) -> Iterable[tuple[str, str | None]]:
+) -> Iterator[tuple[str, str | None]]:
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     if kind.__struct_config__.forbid_unknown_fields:
         for name in value:
@@ -59,21 +67,3 @@ def _struct_faults(
             yield name, find_fault(field.type, value[name])
         elif field.required:
             yield name, ""
-
-
-def _first(faults: Iterable[tuple[str, str | None]]) -> str:
-    for name, inner in faults:
-        if inner is not None:
-            dot = "" if not inner or inner.startswith("[") else "."
-            return f"{name}{dot}{inner}"
-    return ""
-
-
-def _fits(kind: Any, value: Any) -> bool:
-    """Tell whether a union's member is of the value's sort: object or array."""
-    if get_origin(kind) is Annotated:
-        return _fits(get_args(kind)[0], value)
-    plain = get_origin(kind) or kind
-    if isinstance(value, dict):
-        return plain is dict or (isinstance(plain, type) and issubclass(plain, msgspec.Struct))
-    return isinstance(value, list) and plain in (list, tuple, set, frozenset)

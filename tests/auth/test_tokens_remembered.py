@@ -103,16 +103,6 @@ def test_revocation_is_not_asked_about_forged_or_expired_tokens(
     assert void.asked == []
 
 
-def test_forget_drops_those_that_meet_the_condition_or_all(tokens: Tokens) -> None:
-    alice, bob = app_token(), app_token(userId="bob")
-    first = {token: tokens.verify(token, SOCKET) for token in (alice, bob)}
-    tokens.forget(lambda identity: identity.user_id == "alice")
-    assert tokens.verify(alice, SOCKET) is not first[alice]
-    assert tokens.verify(bob, SOCKET) is first[bob]
-    tokens.forget()
-    assert tokens.verify(bob, SOCKET) is not first[bob]
-
-
 @pytest.mark.parametrize("capacity", [1, 2, 7])
 def test_no_more_tokens_are_remembered_than_allowed_and_the_newest_is(
     make: Callable[..., Tokens], capacity: int

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -15,7 +14,7 @@ from pov_rt.delivery.entries import ActivityEncoder
 from pov_rt.dispatch.host import MAX_HISTORY
 from pov_rt.dispatch.request import fault_of, read_number
 from pov_rt.protocol.bodies import BatchAnswer, PageState, Place, PublishedActivity
-from pov_rt.protocol.encoding import DECODE_ERRORS, decode_anyway, encode
+from pov_rt.protocol.encoding import DECODE_ERRORS, decode_anyway, encode, http_error
 from pov_rt.protocol.errors import (
     ClientError,
     InvalidActivity,
@@ -111,13 +110,11 @@ def _place(done: Published, duplicate: bool | UnsetType = UNSET) -> Place:
     )
 
 
-def _result(index: int, result: Published | ClientError) -> Place | dict[str, Any]:
+def _result(index: int, result: Published | ClientError) -> Place | msgspec.Raw:
     if isinstance(result, Published):
         # One alone says it with its status.
         return _place(result, result.duplicate or UNSET)
-    fields = result.as_fields()
-    error = {"code": fields.pop("code"), "message": result.message, **fields, "index": index}
-    return {"error": error}
+    return msgspec.Raw(http_error(result, index=index))
 
 
 class HistoryHandler(JsonHandler):
