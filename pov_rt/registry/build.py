@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -23,6 +23,8 @@ from pov_rt.protocol.topics import pov_topic, team_topic, user_topic
 from pov_rt.registry.discovery import Found, PluginError, discover
 from pov_rt.registry.pov_ids import CheckIds, check_of
 from pov_rt.runtime.limits import Rate, parse_rate
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 TAG = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*\Z")
@@ -112,28 +114,18 @@ def build_registry(
             mine = options[each.plugin.name] = _options(each.plugin, given)
             (enabled if _has_what_it_needs(each, mine) else idle).append(each)
     handlers: dict[type[Message], Handler] = {}
-    tags: dict[str, Source] = {}
-    routes: dict[tuple[str, str], Route] = {}
+    routes: list[Route] = []
+    taken: dict[tuple[str, ...], Source] = {}
     for each in enabled:
         for spec in each.plugin.handlers:
-            handler = check_handler(each.plugin, spec)
-            if handler.tag in tags:
-                raise PluginError(
-                    spec.source,
-                    f"the type {handler.tag!r} is already handled at {tags[handler.tag]}",
-                )
-            tags[handler.tag] = spec.source
-            handlers[spec.message] = handler
+            handler = handlers[spec.message] = check_handler(each.plugin, spec)
+            tag = handler.tag
+            _claim(taken, (tag,), spec.source, f"the type {tag!r} is already handled")
         for route_spec in each.plugin.routes:
-            route = check_route(each.plugin, route_spec)
-            key = (route_spec.method, re.sub(r"\{.*?\}", "{}", route_spec.path))
-            if key in routes:
-                raise PluginError(
-                    route_spec.source,
-                    f"{route_spec.method} {route_spec.path} is already served at "
-                    f"{routes[key].spec.source}",
-                )
-            routes[key] = route
+            routes.append(check_route(each.plugin, route_spec))
+            method, path = route_spec.method, route_spec.path
+            key = (method, re.sub(r"\{.*?\}", "{}", path))
+            _claim(taken, key, route_spec.source, f"{method} {path} is already served")
         check_hooks(each.plugin)
     for each in enabled:
         check_events(each.plugin, by_name)
@@ -141,10 +133,19 @@ def build_registry(
         found=tuple(enabled),
         idle=tuple(idle),
         handlers=handlers,
-        routes=tuple(routes.values()),
+        routes=tuple(routes),
         options=options,
         decoder=msgspec.json.Decoder(Union[tuple(handlers)] if handlers else Message),  # noqa: UP007  (built at run time)
     )
+
+
+def _claim(
+    taken: dict[tuple[str, ...], Source], key: tuple[str, ...], source: Source, claim: str
+) -> None:
+    """Take what only one may have. Raises `PluginError` for the second."""
+    if key in taken:
+        raise PluginError(source, f"{claim} at {taken[key]}")
+    taken[key] = source
 
 
 def _by_name(found: Iterable[Found]) -> dict[str, Found]:
@@ -180,11 +181,7 @@ def check_handler(plugin: Plugin[Any], spec: HandlerSpec) -> Handler:
         check_ids = check_of(spec.message)
     except (ValueError, TypeError, RecursionError) as error:
         raise wrong(str(error)) from error
-    replies = tuple(
-        kind
-        for kind in _union(hints.get("return"))
-        if isinstance(kind, type) and issubclass(kind, Message)
-    )
+    replies = _answers(hints, Message)
     for reply in replies:
         _tag(reply, wrong)
     is_async = inspect.iscoroutinefunction(spec.function)
@@ -201,11 +198,7 @@ def check_route(plugin: Plugin[Any], spec: RouteSpec) -> Route:
     if not ROUTE.match(spec.path):
         raise wrong("the path must look like '/povs/{pov_id}/tally'")
     _check_arguments(spec.function, ("request",), wrong)
-    answers = [
-        kind
-        for kind in _union(_hints(spec.function).get("return"))
-        if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
-    ]
+    answers = _answers(_hints(spec.function), msgspec.Struct)
     is_async = inspect.iscoroutinefunction(spec.function)
     return Route(plugin, spec, is_async, answers[0] if answers else None)
 
@@ -306,6 +299,12 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     except NameError:
         # A name imported only for type checkers. The checks that need it are then left to those.
         return {}
+
+
+def _answers(hints: Mapping[str, Any], base: type[S]) -> tuple[type[S], ...]:
+    """Return the classes that a function may return, of those derived from `base`."""
+    kinds = _union(hints.get("return"))
+    return tuple(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, base))
 
 
 def _union(hint: Any) -> Iterable[Any]:
