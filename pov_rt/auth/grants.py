@@ -1,7 +1,7 @@
 """What a token allows: which PoVs, which actions, which team.
 
-The one judge: whoever must know whether a token allows something asks here. `may` and `sees` are
-questions, `require` raises what the client is told.
+The one judge: whoever must know whether a token allows something asks here. `may` is a question,
+`require` raises what the client is told.
 """
 
 from __future__ import annotations
@@ -35,23 +35,13 @@ class Grants:
     can: frozenset[str]
     team_id: str = DEFAULT_TEAM
 
-    @property
-    def sees_all(self) -> bool:
-        """Tell whether every PoV may be seen, the team feed included."""
-        return self.povs is None
-
-    def sees(self, pov_id: str) -> bool:
-        """Tell whether this PoV may be seen."""
-        return self.povs is None or pov_id in self.povs
-
     def may(self, grant: str) -> bool:
         """Tell whether this action is allowed."""
         return grant in self.can
 
     def may_subscribe(self, pov_id: str) -> bool:
-        """Tell whether a PoV, or with `*` the team feed, may be subscribed to."""
-        covered = self.sees_all if pov_id == TEAM_FEED else self.sees(pov_id)
-        return covered and self.may("subscribe")
+        """Tell whether a PoV, or with `*` (no PoV has that id) the team feed, may be subscribed to."""
+        return (self.povs is None or pov_id in self.povs) and self.may("subscribe")
 
     def topic(self, pov_id: str) -> str:
         """Return the topic that the token's bearer means by a PoV's id, or by `*`."""

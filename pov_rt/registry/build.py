@@ -24,7 +24,7 @@ from pov_rt.registry.discovery import Found, PluginError, discover
 from pov_rt.registry.pov_ids import CheckIds, check_of
 from pov_rt.runtime.limits import Rate, parse_rate
 
-S = TypeVar("S", bound=msgspec.Struct)
+StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 TAG = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*\Z")
@@ -301,7 +301,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def _answers(hints: Mapping[str, Any], base: type[S]) -> tuple[type[S], ...]:
+def _answers(hints: Mapping[str, Any], base: type[StructT]) -> tuple[type[StructT], ...]:
     """Return the classes that a function may return, of those derived from `base`."""
     kinds = _union(hints.get("return"))
     return tuple(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, base))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+from pov_rt.registry.build import NAME
 
 PLUGIN = '''"""Say here what {name} is for."""
 

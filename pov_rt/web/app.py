@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from prometheus_client.core import Metric
@@ -109,24 +110,20 @@ class WebServer:
             raise
         self._host_rules.is_local = all(map(is_local, sockets))
         self._admin_host_rules.is_local = all(map(is_local, admin))
-        complaint = Throttle(log)
+        listener = partial(Listener, complaint=Throttle(log), malformed=self._malformed)
         self._listeners = [
-            Listener(
+            listener(
                 self.http,
                 sockets,
                 capacity=capacity(self.settings.limits.connections),
                 busy=lambda: self.sockets + self.http_connections,
-                complaint=complaint,
-                malformed=self._malformed,
             ),
             # Out of the reserve, so that neither can lock the other out.
-            Listener(
+            listener(
                 self.admin,
                 admin,
                 capacity=ADMIN_CONNECTIONS,
                 busy=lambda: len(self.admin._connections),  # noqa: SLF001  (no public count)
-                complaint=complaint,
-                malformed=self._malformed,
             ),
         ]
         self._sweep.start()

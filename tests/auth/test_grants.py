@@ -8,25 +8,25 @@ from pov_rt.auth.grants import DEFAULT_CAN, Grants, Kind
 
 
 def test_grants_of_every_pov_see_any_pov_and_the_team_feed() -> None:
-    grants = Grants(None, frozenset())
-    assert grants.sees("pov-1")
-    assert grants.sees_all
+    grants = Grants(None, frozenset({"subscribe"}))
+    assert grants.may_subscribe("pov-1")
+    assert grants.may_subscribe("*")
 
 
 def test_listed_povs_are_seen_and_no_other_byte_for_byte() -> None:
-    grants = Grants(frozenset({"pov-1", "caf\u00e9"}), frozenset())
-    assert grants.sees("pov-1")
-    assert grants.sees("caf\u00e9")
-    assert not grants.sees("cafe\u0301")
-    assert not grants.sees("pov-")
-    assert not grants.sees("POV-1")
-    assert not grants.sees_all
+    grants = Grants(frozenset({"pov-1", "caf\u00e9"}), frozenset({"subscribe"}))
+    assert grants.may_subscribe("pov-1")
+    assert grants.may_subscribe("caf\u00e9")
+    assert not grants.may_subscribe("cafe\u0301")
+    assert not grants.may_subscribe("pov-")
+    assert not grants.may_subscribe("POV-1")
+    assert not grants.may_subscribe("*")
 
 
 def test_an_empty_list_of_povs_sees_none() -> None:
-    grants = Grants(frozenset(), frozenset())
-    assert not grants.sees("pov-1")
-    assert not grants.sees_all
+    grants = Grants(frozenset(), frozenset({"subscribe"}))
+    assert not grants.may_subscribe("pov-1")
+    assert not grants.may_subscribe("*")
 
 
 def test_only_listed_actions_are_allowed() -> None:

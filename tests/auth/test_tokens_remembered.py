@@ -55,9 +55,9 @@ def test_a_key_change_behind_its_back_makes_it_forget(clock: ManualClock) -> Non
 
 def test_reload_applies_changed_settings_to_remembered_tokens(tokens: Tokens) -> None:
     token = app_token()
-    assert tokens.verify(token, SOCKET).grants.sees_all
+    assert tokens.verify(token, SOCKET).grants.povs is None
     tokens.reload(AuthSettings(secrets=[SECRET], require_grants=True))
-    assert not tokens.verify(token, SOCKET).grants.sees_all
+    assert tokens.verify(token, SOCKET).grants.povs is not None
     tokens.reload(AuthSettings(secrets=[SECRET], require_audience=True))
     assert not outcome(tokens, token, SOCKET)
 
