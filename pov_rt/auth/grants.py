@@ -40,7 +40,10 @@ class Grants:
         return grant in self.can
 
     def may_subscribe(self, pov_id: str) -> bool:
-        """Tell whether a PoV, or with `*` (no PoV has that id) the team feed, may be subscribed to."""
+        """Tell whether a PoV, or with `*` the team feed, may be subscribed to.
+
+        None of `povs` is `*`, which is no id.
+        """
         return (self.povs is None or pov_id in self.povs) and self.may("subscribe")
 
     def topic(self, pov_id: str) -> str:
