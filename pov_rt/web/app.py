@@ -90,6 +90,16 @@ class WebServer:
         return len(self._wires)
 
     @property
+    def unsent_bytes(self) -> int:
+        """What waits for all clients to read."""
+        return sum(wire.unsent_bytes for wire in self._wires)
+
+    @property
+    def paused(self) -> int:
+        """How many sockets are not read, until handlers have done what came."""
+        return sum(wire.paused for wire in self._wires)
+
+    @property
     def http_connections(self) -> int:
         """How many connections of clients are open for HTTP, with those that may become sockets."""
         return len(self.http._connections)  # noqa: SLF001  (no public count)
@@ -193,10 +203,8 @@ class WebServer:
         )
 
     def _counters(self) -> Iterable[Metric]:
-        unsent_bytes = sum(wire.unsent_bytes for wire in self._wires)
-        paused = sum(wire.paused for wire in self._wires)
-        yield gauge("unsent_bytes", "What waits for clients to read", unsent_bytes)
-        yield gauge("sockets_paused", "Sockets not read until handlers have done", paused)
+        yield gauge("unsent_bytes", "What waits for clients to read", self.unsent_bytes)
+        yield gauge("sockets_paused", "Sockets not read until handlers have done", self.paused)
         lag_s, refused = self._lag.worst_s, self._access_log.refused
         yield gauge("loop_lag_seconds", "Longest delay of the loop in the last minute", lag_s)
         yield counter(
