@@ -30,7 +30,7 @@ from pov_rt.connections.connection import Connection
 from pov_rt.delivery.entries import ActivityEncoder, has_expired
 from pov_rt.delivery.filters import Only, Since, read_head
 from pov_rt.delivery.pieces import divide
-from pov_rt.delivery.ring import RING_ENTRIES, Ring
+from pov_rt.delivery.ring import RING_ENTRIES, RING_IDLE_S, RINGS_BYTES, Ring
 from pov_rt.delivery.topic import Progress, Topic
 from pov_rt.engine.base import Engine, Entry, Position, Top
 from pov_rt.protocol.errors import CloseCode, Unavailable
@@ -43,9 +43,6 @@ log = logging.getLogger(__name__)
 MAX_REPLAY = 1000
 """Activities replayed at once; whoever missed more is told so, and pages through the history."""
 PAGE = 100
-RINGS_BYTES = 64 * 1024 * 1024
-"""What all rings may hold together; the longest unused one goes first."""
-RING_IDLE_S = 60.0
 LOADS = 4
 """Rings loaded at a time. Each wakes all who wait for it, and everybody else waits for them: with
 1,000 under way a turn of the loop took up to 0.25 s."""
@@ -102,8 +99,6 @@ class Replay:
         self._swept_at = 0.0
         self._loads = asyncio.Semaphore(LOADS)
         self._slots = turns.Slots(turns.SENDS)
-        self.reads = 0
-        """Pages read from the log since the start."""
 
     def message(self, topic: Topic, entry: Entry) -> bytes:
         """Return an entry as a message; empty for a notification that has expired."""
@@ -196,7 +191,6 @@ class Replay:
             found = await self._from_ring(topic, after)
             if found:
                 return found
-        self.reads += 1
         page = await self._engine.log.read(topic.name, after, PAGE)
         # What the topic has not taken over yet (it is being repaired) will come live.
         entries = [entry for entry in page.entries if entry.offset <= topic.offset]
@@ -225,7 +219,6 @@ class Replay:
         """Fill a new ring with what came before it; what comes meanwhile is in it already."""
         try:
             async with self._loads:
-                self.reads += 1
                 page = await self._engine.log.read(
                     topic.name, ring.first, RING_ENTRIES, reverse=True
                 )

@@ -11,6 +11,10 @@ from collections.abc import Sequence
 RING_ENTRIES = 256
 RING_BYTES = 256 * 1024
 """What a ring holds at least, if there is as much; it may grow to twice that before it is cut."""
+RINGS_BYTES = 64 * 1024 * 1024
+"""What all rings may hold together; the longest unused one goes first."""
+RING_IDLE_S = 60.0
+"""A ring that nobody used for this long is released."""
 
 
 class Ring:

@@ -164,12 +164,7 @@ class Topic:
             return
         self.settle(connection)
         send = self.leave_group(connection)
-        if only is not None:
-            if self.only is None:
-                self.only = {}
-            self.only[connection] = only
-        elif self.only is not None:
-            del self.only[connection]
+        self._want(connection, only)
         if send is not None:
             self.group(connection)[connection] = send
 
@@ -186,10 +181,7 @@ class Topic:
 
     def enter(self, connection: Connection, offset: int, only: Only | None) -> None:
         """Take a new subscriber, which has everything up to `offset`; it gets nothing yet."""
-        if only is not None:
-            if self.only is None:
-                self.only = {}
-            self.only[connection] = only
+        self._want(connection, only)
         self.catching_up[connection] = Progress(offset)
 
     def go_live(self, connection: Connection) -> None:
@@ -219,8 +211,7 @@ class Topic:
         self.leave_group(connection)
         self.catching_up.pop(connection, None)
         self.special.pop(connection, None)
-        if self.only is not None:
-            self.only.pop(connection, None)
+        self._want(connection, None)
 
     def settle(self, connection: Connection) -> None:
         """Send a connection now what waits for it."""
@@ -249,6 +240,13 @@ class Topic:
         for connection, start in special.items():
             self._send_share(connection, pending[start:], shares)
         return sent
+
+    def _want(self, connection: Connection, only: Only | None) -> None:
+        if only is not None:
+            self.only = self.only or {}
+            self.only[connection] = only
+        elif self.only is not None:
+            self.only.pop(connection, None)
 
     def _send_group(
         self,

@@ -15,7 +15,7 @@ from pov_rt.auth.grants import Grants
 from pov_rt.auth.tokens import Identity
 from pov_rt.connections.connection import Connection
 from pov_rt.delivery.filters import Only, Since
-from pov_rt.dispatch.host import PluginHost
+from pov_rt.dispatch.host import PluginHost, delegate
 from pov_rt.engine.base import Position
 from pov_rt.plugin.interfaces import Subscribed
 from pov_rt.protocol.encoding import RequestIdValue, encode, encode_reply
@@ -44,37 +44,14 @@ class ConnectionContext:
         self.joining: set[str] | None = None
         self._connection = connection
 
-    @property
-    def state(self) -> Any:
-        return self.host.state
-
-    @property
-    def user(self) -> Identity:
-        return self._connection.identity
-
-    @property
-    def grants(self) -> Grants:
-        return self._connection.identity.grants
-
-    @property
-    def device(self) -> str:
-        return self._connection.device
-
-    @property
-    def connection_id(self) -> str:
-        return self._connection.id
-
-    @property
-    def subprotocol(self) -> bool:
-        return self._connection.v1
-
-    @property
-    def remote_ip(self) -> str:
-        return self._connection.remote_ip
-
-    @property
-    def user_agent(self) -> str:
-        return self._connection.user_agent
+    state: Any = delegate("host.state")
+    user: Identity = delegate("_connection.identity")
+    grants: Grants = delegate("_connection.identity.grants")
+    device: str = delegate("_connection.device")
+    connection_id: str = delegate("_connection.id")
+    subprotocol: bool = delegate("_connection.v1")
+    remote_ip: str = delegate("_connection.remote_ip")
+    user_agent: str = delegate("_connection.user_agent")
 
     def subscribed(self, pov_id: str) -> bool:
         return self.grants.topic(pov_id) in self._connection.topics

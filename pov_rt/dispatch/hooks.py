@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pov_rt.activities.publishing import apply_hooks
 from pov_rt.connections.connection import Connection
 from pov_rt.dispatch.context import ConnectionContext
 from pov_rt.dispatch.host import PluginHost, Services
@@ -62,12 +61,8 @@ class Hooks:
             for spec in found.plugin.listeners:
                 tag = spec.event.__struct_config__.tag
                 self._listeners.setdefault(tag, []).append((host, spec))
-        self._before = [
-            partial(_with_host, function, host)
-            for host, function in self._hooks.get("before_publish", ())
-        ]
         self.asks_before_subscribe = "before_subscribe" in self._hooks
-        self.before_publish = self._ask_before if self._before else None
+        self.before_publish = self._ask_before if "before_publish" in self._hooks else None
         self.published = partial(self.tell, "published") if "published" in self._hooks else None
         self._services = services
         self._lifespans: list[tuple[PluginHost, AsyncIterator[Any]]] = []
@@ -189,7 +184,18 @@ class Hooks:
                 ) from error
 
     async def _ask_before(self, activity: Activity) -> Activity:
-        return await apply_hooks(activity, self._before)
+        """Call the `before_publish` hooks in turn; what one changed the next one sees."""
+        for host, function in self._hooks["before_publish"]:
+            result = function(activity, host)
+            if inspect.isawaitable(result):
+                result = await result
+            if result is not None:
+                if not isinstance(result, Activity):
+                    raise TypeError(
+                        f"a before_publish hook returned {type(result).__name__}, no Activity"
+                    )
+                activity = result
+        return activity
 
     async def _run_timer(self, host: PluginHost, timer: TimerSpec) -> None:
         while True:
@@ -219,7 +225,3 @@ def _stop_order(registry: Registry) -> list[str]:
         left.remove(free)
         order.append(free)
     return order
-
-
-def _with_host(function: Callable[..., Any], host: PluginHost, activity: Activity) -> Any:
-    return function(activity, host)

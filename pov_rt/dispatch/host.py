@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -68,6 +69,11 @@ class Services:
                 self.hub.leave(connection, topic.name)
 
 
+def delegate(path: str) -> Any:
+    """Return a property that is an attribute of a part, without a function of its own."""
+    return property(attrgetter(path))
+
+
 class Calls(Protocol):
     """What a host has called in other plugins: `Hooks`."""
 
@@ -105,25 +111,11 @@ class PluginHost:
         self.fetch = services.fetch
         self.counts: dict[str, int] = {}
 
-    @property
-    def marks(self) -> Marks:
-        return self.services.engine.marks
-
-    @property
-    def leases(self) -> Leases:
-        return self.services.engine.leases
-
-    @property
-    def sets(self) -> Sets:
-        return self.services.engine.sets
-
-    @property
-    def durable(self) -> Durable:
-        return self.services.durable
-
-    @property
-    def node(self) -> str:
-        return self.services.node
+    marks: Marks = delegate("services.engine.marks")
+    leases: Leases = delegate("services.engine.leases")
+    sets: Sets = delegate("services.engine.sets")
+    durable: Durable = delegate("services.durable")
+    node: str = delegate("services.node")
 
     def connections(
         self, user_id: str | None = None, *, limit: int | None = None

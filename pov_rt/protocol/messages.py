@@ -7,7 +7,6 @@ validates on the server, types the test client and describes the wire in the gen
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, dataclass_transform
 
@@ -272,25 +271,3 @@ def check_id(text: str, field: str, *, longest: int = MAX_ID_CHARS) -> None:
         # takes. Others that are not printable, such as a joiner, belong to some script.
         if unicodedata.category(character) in ("Cc", "Cs"):
             raise InvalidId(f"{field} may not contain U+{ord(character):04X}", field=field)
-
-
-class Seen:
-    """Remembers texts that passed a check, which takes longer than to find them in a set.
-
-    `check` raises what is wrong with a text, naming the field. Beyond `capacity` texts all are
-    forgotten, and checked again (docs/measurements.md, known ids).
-    """
-
-    def __init__(self, check: Callable[[str, str], None], capacity: int = 50_000) -> None:
-        self._check = check
-        self._capacity = capacity
-        self._seen: set[str] = set()
-
-    def check(self, text: str, field: str) -> None:
-        """Raise what is wrong with the text."""
-        if text in self._seen:
-            return
-        self._check(text, field)
-        if len(self._seen) >= self._capacity:
-            self._seen.clear()
-        self._seen.add(text)

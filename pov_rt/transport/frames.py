@@ -335,11 +335,6 @@ def binary_frame(payload: bytes) -> bytes:
     return _header(FIN | Opcode.BINARY, len(payload)) + payload
 
 
-def ping_frame(payload: bytes = b"") -> bytes:
-    """Return a ping of at most 125 bytes; raise ValueError for more."""
-    return _control_frame(Opcode.PING, payload)
-
-
 def pong_frame(payload: bytes) -> bytes:
     """Return the answer to a ping; raise ValueError above 125 bytes."""
     return _control_frame(Opcode.PONG, payload)
@@ -363,4 +358,4 @@ def _control_frame(opcode: int, payload: bytes) -> bytes:
 
 
 EMPTY_CLOSE: Final = _header(FIN | Opcode.CLOSE, 0)
-EMPTY_PING: Final = ping_frame()
+EMPTY_PING: Final = _header(FIN | Opcode.PING, 0)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tornado.httpclient import HTTPClient
 
 from pov_rt.auth.grants import Kind
 from pov_rt.config.settings import LimitSettings
+from pov_rt.plugin import Activity, Host, Plugin
 from pov_rt.testing import RunningServer, make_settings
+from tests.dispatch.test_hooks_leases import Stage
 
 PLUGIN = '''
 """A plugin that does everything."""
@@ -377,3 +381,33 @@ def test_a_client_that_leaves_while_its_handlers_wait_leaves_nothing_behind(
     while server.call(lambda: len(server.web.server.directory)) > 1:
         ben.request({"type": "ping"})
     assert ask(ben, "send")["text"] == "then"
+
+
+def test_a_hook_before_publish_sees_what_the_one_before_changed() -> None:
+    first, second = Plugin[None]("first"), Plugin[None]("second")
+
+    @first.before_publish
+    async def later(activity: Activity, host: Host) -> Activity:
+        await asyncio.sleep(0)
+        return msgspec.structs.replace(activity, action=activity.action + "1")
+
+    @first.before_publish
+    def leave(activity: Activity, host: Host) -> None:
+        assert activity.action == "a1"
+
+    @second.before_publish
+    def other(activity: Activity, host: Host) -> Any:
+        if activity.type == "odd":
+            return 7
+        return msgspec.structs.replace(activity, action=activity.action + "2")
+
+    async def run() -> None:
+        ask = Stage(first, second).runtime.before_publish
+        assert ask is not None
+        start = Activity(id="1", type="t", action="a", pov_id="p", user_id="u")
+        assert (await ask(start)).action == "a12"
+        with pytest.raises(TypeError, match="returned int, no Activity"):
+            await ask(msgspec.structs.replace(start, type="odd"))
+        assert Stage().runtime.before_publish is None, "nobody is asked where nobody asks"
+
+    asyncio.run(run())
