@@ -7,12 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from pov_rt.protocol.errors import (
-    InvalidActivity,
-)
-from pov_rt.protocol.messages import (
-    MAX_SAFE_INTEGER,
-)
+from pov_rt.protocol.errors import InvalidActivity
+from pov_rt.protocol.messages import MAX_SAFE_INTEGER
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 

@@ -17,17 +17,8 @@ from pov_rt.auth.tokens import Identity
 from pov_rt.config.settings import LimitSettings
 from pov_rt.engine.base import Conflict, Engine, NewEntry
 from pov_rt.protocol.encoding import encode
-from pov_rt.protocol.errors import (
-    ClientError,
-    IdConflict,
-    TooLarge,
-)
-from pov_rt.protocol.messages import (
-    Activity,
-    NewActivity,
-    NewNotification,
-    check_id,
-)
+from pov_rt.protocol.errors import ClientError, IdConflict, TooLarge
+from pov_rt.protocol.messages import Activity, NewActivity, NewNotification, check_id
 from pov_rt.protocol.topics import pov_topic, team_topic
 from pov_rt.runtime import containment
 from pov_rt.runtime.clock import Clock
@@ -67,7 +58,7 @@ class InFlight:
         self.open = 0
 
     def close(self, _: object) -> None:
-        """Learn that one is over."""
+        """Count one less; for a task that is done."""
         self.open -= 1
 
 
@@ -146,11 +137,7 @@ class Publishing:
             task.exception()  # a caller that was cancelled has nobody left to tell
 
     async def _publish(
-        self,
-        batch: Sequence[NewActivity | ClientError],
-        publisher: Publisher,
-        *,
-        decoded: bool,
+        self, batch: Sequence[NewActivity | ClientError], publisher: Publisher, *, decoded: bool
     ) -> list[Published | ClientError]:
         results: list[Published | ClientError | None] = [None] * len(batch)
         entries: list[NewEntry] = []

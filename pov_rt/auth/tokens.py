@@ -79,11 +79,7 @@ class Tokens:
     """Verifies and issues tokens. `void` is asked about each good one, remembered or not."""
 
     def __init__(
-        self,
-        settings: AuthSettings,
-        keyring: Keyring,
-        clock: Clock,
-        void: Void | None = None,
+        self, settings: AuthSettings, keyring: Keyring, clock: Clock, void: Void | None = None
     ) -> None:
         self._void = void
         self._settings = settings

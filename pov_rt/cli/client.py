@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,7 +12,7 @@ import click
 from pov_rt.auth.grants import Kind
 from pov_rt.auth.keys import Keyring
 from pov_rt.auth.tokens import Tokens
-from pov_rt.cli.options import plain_errors, settings_options
+from pov_rt.cli.options import SettingsOptions, plain_errors, settings_options
 from pov_rt.config import load as config
 from pov_rt.config.settings import SettingsError
 from pov_rt.runtime.clock import SystemClock
@@ -46,13 +45,13 @@ def names(text: str | None) -> list[str] | None:
     return None if text is None else [name for name in text.split(",") if name]
 
 
-def make_tokens(file: Path | None, data: str | None, dev: bool | None) -> Tokens:
+def make_tokens(options: SettingsOptions) -> Tokens:
     """Return what signs tokens as the server with these settings does.
 
     Only the keys need be right. Raises `SettingsError` if there is no secret; none is made here,
     because no server would know it.
     """
-    settings = config.load(file=file, flags={"server.data": data, "dev": dev}).settings
+    settings = options.load().settings
     auth = config.kept_secret(settings).auth
     if not auth.secrets and not auth.secret_files:
         raise SettingsError(
@@ -81,9 +80,7 @@ def make_tokens(file: Path | None, data: str | None, dev: bool | None) -> Tokens
 @click.option("--team", help="The team of the feed.")
 @click.option("--ttl", type=Duration(), default="1h", show_default=True, help="90s, 15m, 1h, 7d.")
 def token(
-    file: Path | None,
-    data: str | None,
-    dev: bool | None,
+    options: SettingsOptions,
     kind: str,
     user: str,
     email: str | None,
@@ -96,7 +93,7 @@ def token(
     """Print a token, signed as the server signs its own, and nothing else."""
     with plain_errors():
         try:
-            text = make_tokens(file, data, dev).issue(
+            text = make_tokens(options).issue(
                 Kind(kind),
                 user,
                 ttl_s=ttl,
@@ -125,12 +122,12 @@ TOKEN = click.option(
 )
 
 
-def own_token(bearer: str | None, kind: Kind, file: Path | None, data: str | None, dev: Any) -> str:
+def own_token(bearer: str | None, kind: Kind, options: SettingsOptions) -> str:
     """Return the given token, or one signed with the settings' secret."""
     if bearer:
         return bearer
     try:
-        return make_tokens(file, data, dev).issue(kind, "pov-rt-cli", ttl_s=DAY_S)
+        return make_tokens(options).issue(kind, "pov-rt-cli", ttl_s=DAY_S)
     except SettingsError as error:
         raise SettingsError(f"{error}, or --token TOKEN") from error
 
@@ -142,13 +139,7 @@ def own_token(bearer: str | None, kind: Kind, file: Path | None, data: str | Non
 @TOKEN
 @click.option("--count", type=int, help="Stop after this number of activities.")
 def tail(
-    file: Path | None,
-    data: str | None,
-    dev: bool | None,
-    pov: str,
-    url: str,
-    bearer: str | None,
-    count: int | None,
+    options: SettingsOptions, pov: str, url: str, bearer: str | None, count: int | None
 ) -> None:
     """Show what happens on a PoV ('*': on all): for people, or in a pipe as JSON lines."""
     from pov_rt.cli import remote
@@ -157,7 +148,7 @@ def tail(
     if sys.stdout.isatty():
         style = "plain" if os.environ.get("NO_COLOR") else "coloured"
     with plain_errors():
-        text = own_token(bearer, Kind.SOCKET, file, data, dev)
+        text = own_token(bearer, Kind.SOCKET, options)
         try:
             asyncio.run(remote.tail(url, text, pov, count=count, style=style))
         except KeyboardInterrupt:
@@ -170,14 +161,12 @@ def tail(
 @settings_options
 @URL
 @TOKEN
-def publish(
-    file: Path | None, data: str | None, dev: bool | None, url: str, bearer: str | None
-) -> None:
+def publish(options: SettingsOptions, url: str, bearer: str | None) -> None:
     """Publish activities: JSON lines on standard input. Refused ones are named; exit 1 then."""
     from pov_rt.cli import remote
 
     with plain_errors():
-        text = own_token(bearer, Kind.SERVICE, file, data, dev)
+        text = own_token(bearer, Kind.SERVICE, options)
         try:
             tally = asyncio.run(remote.publish(url, text, sys.stdin.fileno()))
         except remote.RemoteError as error:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import click
 
-from pov_rt.cli.options import plain_errors, settings_options
-from pov_rt.config import load as config
+from pov_rt.cli.options import SettingsOptions, plain_errors, settings_options
 from pov_rt.config.settings import SettingsError, database_path, find_problems
 from pov_rt.engine.sqlite.backups import back_up, restore
 from pov_rt.engine.sqlite.stats import Stats, read_stats
@@ -28,10 +27,10 @@ def db() -> None:
 @db.command("backup")
 @settings_options
 @click.argument("target", type=FILE, metavar="FILE")
-def backup_command(file: Path | None, data: str | None, dev: bool | None, target: Path) -> None:
+def backup_command(options: SettingsOptions, target: Path) -> None:
     """Copy the database to FILE, while a server runs or not. FILE must not be there yet."""
     with plain_errors():
-        path = find_database(file, data, dev)
+        path = find_database(options)
         with progress_bar("copying") as progress:
             back_up(path, target, progress)
     click.echo(f"wrote {target} ({size(target.stat().st_size)})")
@@ -40,14 +39,14 @@ def backup_command(file: Path | None, data: str | None, dev: bool | None, target
 @db.command("restore")
 @settings_options
 @click.argument("source", type=FILE, metavar="FILE")
-def restore_command(file: Path | None, data: str | None, dev: bool | None, source: Path) -> None:
+def restore_command(options: SettingsOptions, source: Path) -> None:
     """Put the backup FILE into the database's place.
 
     The server must be stopped. The old database is kept beside the new one. Clients see another
     epoch, and know that what they had got before need not be there.
     """
     with plain_errors():
-        path = find_database(file, data, dev)
+        path = find_database(options)
         with progress_bar("copying") as progress:
             kept = restore(path, source, progress)
     click.echo(f"restored {path}")
@@ -58,10 +57,10 @@ def restore_command(file: Path | None, data: str | None, dev: bool | None, sourc
 @db.command("stats")
 @settings_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, sizes in bytes.")
-def stats_command(file: Path | None, data: str | None, dev: bool | None, as_json: bool) -> None:
+def stats_command(options: SettingsOptions, as_json: bool) -> None:
     """Count what is in the database, while a server runs or not."""
     with plain_errors():
-        path = find_database(file, data, dev)
+        path = find_database(options)
         stats = read_stats(path)
     if as_json:
         click.echo(json.dumps(to_json(path, stats), ensure_ascii=False))
@@ -70,12 +69,12 @@ def stats_command(file: Path | None, data: str | None, dev: bool | None, as_json
         click.echo(f"{name:<16} {value}")
 
 
-def find_database(file: Path | None, data: str | None, dev: bool | None) -> Path:
+def find_database(options: SettingsOptions) -> Path:
     """Return the file that the settings name. Raises `SettingsError`.
 
     Only what names it is checked: the keys of tokens, say, are systemd's to give to the server.
     """
-    settings = config.load(file=file, flags={"server.data": data, "dev": dev}).settings
+    settings = options.load().settings
     for name, problem in find_problems(settings):
         if name == "engine.url":
             raise SettingsError(f"{name}: {problem}")

@@ -13,7 +13,7 @@ import msgspec
 from pov_rt.auth.keys import Keyring
 from pov_rt.cli.client import publish, tail, token
 from pov_rt.cli.db import db
-from pov_rt.cli.options import load, plain_errors, settings_options
+from pov_rt.cli.options import SettingsOptions, plain_errors, settings_options
 from pov_rt.cli.serve import serve
 from pov_rt.config import load as config
 from pov_rt.config.settings import MIN_SECRET_BYTES, AuthSettings, Settings
@@ -34,13 +34,17 @@ for command in (serve, token, publish, tail, db):
 
 
 def configured_plugins(
-    file: Path | None, data: str | None, dev: bool | None, plugins_dir: str | None
+    options: SettingsOptions, plugins_dir: str | None
 ) -> tuple[Settings, Registry]:
     """Load settings and plugins; nothing else need be right, such as keys."""
-    flags = {"server.data": data, "dev": dev, "server.plugins_dir": plugins_dir}
-    settings = config.load(file=file, flags=flags).settings
+    settings = options.load(**{"server.plugins_dir": plugins_dir}).settings
+    return settings, registry_of(settings)
+
+
+def registry_of(settings: Settings) -> Registry:
+    """Find and check the plugins that the settings name."""
     folder = settings.server.plugins_dir
-    return settings, build_registry(settings.plugins, Path(folder) if folder else None)
+    return build_registry(settings.plugins, Path(folder) if folder else None)
 
 
 @main.group()
@@ -51,12 +55,10 @@ def plugins() -> None:
 @plugins.command("list")
 @settings_options
 @click.option("--plugins-dir", type=str)
-def list_plugins(
-    file: Path | None, data: str | None, dev: bool | None, plugins_dir: str | None
-) -> None:
+def list_plugins(options: SettingsOptions, plugins_dir: str | None) -> None:
     """List the plugins with their message types and where they came from."""
     with plain_errors():
-        _, registry = configured_plugins(file, data, dev, plugins_dir)
+        _, registry = configured_plugins(options, plugins_dir)
     every = sorted(
         [*registry.found, *registry.idle], key=lambda each: (each.origin, each.plugin.name)
     )
@@ -96,14 +98,12 @@ def new_plugin(name: str, folder: Path) -> None:
 @settings_options
 @click.argument("side", type=click.Choice(["asyncapi", "openapi"]))
 @click.option("--plugins-dir", type=str, help="Folder of further plugin files.")
-def schema(
-    file: Path | None, data: str | None, dev: bool | None, side: str, plugins_dir: str | None
-) -> None:
+def schema(options: SettingsOptions, side: str, plugins_dir: str | None) -> None:
     """Print the AsyncAPI document of the socket, or the OpenAPI one of the HTTP side."""
     from pov_rt.registry.schema import asyncapi, openapi
 
     with plain_errors():
-        settings, registry = configured_plugins(file, data, dev, plugins_dir)
+        settings, registry = configured_plugins(options, plugins_dir)
     document = (asyncapi if side == "asyncapi" else openapi)(registry, settings)
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
@@ -115,14 +115,13 @@ def config_group() -> None:
 
 @config_group.command("check")
 @settings_options
-def check_config(file: Path | None, data: str | None, dev: bool | None) -> None:
+def check_config(options: SettingsOptions) -> None:
     """Say what is wrong with the settings; exit 1 then."""
     with plain_errors():
-        loaded = load(file, data, dev)
-        settings = loaded.settings
-        Keyring(with_dev_secret(settings), SystemClock())
-        folder = settings.server.plugins_dir
-        build_registry(settings.plugins, Path(folder) if folder else None)
+        loaded = options.load()
+        config.check(loaded)
+        Keyring(with_dev_secret(loaded.settings), SystemClock())
+        registry_of(loaded.settings)
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo("the settings are good")
@@ -140,10 +139,10 @@ def with_dev_secret(settings: Settings) -> AuthSettings:
 
 @config_group.command("show")
 @settings_options
-def show_config(file: Path | None, data: str | None, dev: bool | None) -> None:
+def show_config(options: SettingsOptions) -> None:
     """Show every setting with its source; secrets are masked."""
     with plain_errors():
-        rows = list(config.show(config.load(file=file, flags={"server.data": data, "dev": dev})))
+        rows = list(config.show(options.load()))
     width = max(len(name) + len(value) for name, value, _ in rows) + 3
     for name, value, source in rows:
         click.echo(f"{f'{name} = {value}':<{min(width, 70)}}  # {source}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import click
 
@@ -14,8 +15,6 @@ from pov_rt.config.load import Loaded
 from pov_rt.config.settings import SettingsError
 from pov_rt.protocol.errors import ClientError
 from pov_rt.registry.discovery import PluginError
-
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
 @contextmanager
@@ -27,8 +26,29 @@ def plain_errors() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
-def settings_options(function: FunctionT) -> FunctionT:
-    """Add the options that say where the settings come from."""
+class SettingsOptions(NamedTuple):
+    """Where a command's settings come from, beside what they always come from."""
+
+    file: Path | None
+    data: str | None
+    dev: bool | None
+
+    def flags(self, **more: Any) -> dict[str, Any]:
+        """Return the flags, as `config.load` takes them, with those of the command itself."""
+        return {"server.data": self.data, "dev": self.dev, **more}
+
+    def load(self, **more: Any) -> Loaded:
+        """Load the settings, without a check. Raises `SettingsError`."""
+        return config.load(file=self.file, flags=self.flags(**more))
+
+
+def settings_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say where the settings come from; the command gets them as `options`."""
+
+    @wraps(function)
+    def command(file: Path | None, data: str | None, dev: bool | None, **more: Any) -> None:
+        function(options=SettingsOptions(file, data, dev), **more)
+
     for option in (
         click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file."),
         click.option("--data", type=str, help="Folder for the log and, under --dev, the secret."),
@@ -39,12 +59,5 @@ def settings_options(function: FunctionT) -> FunctionT:
             help="Development: the data is in .dev, `serve` makes a secret, and / is a console.",
         ),
     ):
-        function = option(function)
-    return function
-
-
-def load(file: Path | None, data: str | None, dev: bool | None, **flags: Any) -> Loaded:
-    """Load and check the settings."""
-    loaded = config.load(file=file, flags={"server.data": data, "dev": dev, **flags})
-    config.check(loaded)
-    return loaded
+        command = option(command)
+    return command

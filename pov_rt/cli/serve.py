@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pov_rt.cli.options import plain_errors, settings_options
+from pov_rt.cli.options import SettingsOptions, plain_errors, settings_options
 from pov_rt.config import load as config
 from pov_rt.config.settings import SettingsError
 from pov_rt.protocol.errors import ClientError
@@ -42,34 +42,16 @@ log = logging.getLogger(__name__)
     default=None,
     help="Mount /ws/_echo, which sends messages back, for protocol test suites.",
 )
-def serve(
-    file: Path | None,
-    data: str | None,
-    dev: bool | None,
-    host: str | None,
-    port: int | None,
-    unix: str | None,
-    admin_port: int | None,
-    plugins_dir: str | None,
-    conformance_echo: bool | None,
-) -> None:
+def serve(options: SettingsOptions, **server: Any) -> None:
     """Run the server."""
     from pov_rt.cli.restart import Watch, start_anew
 
-    flags = {
-        "server.data": data,
-        "dev": dev,
-        "server.host": host,
-        "server.port": port,
-        "server.unix": unix,
-        "server.admin_port": admin_port,
-        "server.plugins_dir": plugins_dir,
-        "server.conformance_echo": conformance_echo,
-    }
+    # Each of its own options is the setting of that name.
+    flags = options.flags(**{f"server.{name}": value for name, value in server.items()})
     with plain_errors():
-        watch = Watch(config.main_file(file), wanted=bool(dev))
+        watch = Watch(config.main_file(options.file), wanted=bool(options.dev))
         try:
-            changed = run(file, flags, watch)
+            changed = run(options.file, flags, watch)
         except click.ClickException:
             raise
         except Exception as error:  # whoever works on the server itself makes mistakes, too

@@ -55,12 +55,7 @@ class Wheel:
 class Deadlines:
     """The deadlines of all connections. Owner: the server."""
 
-    def __init__(
-        self,
-        pings: PingSettings,
-        auth: AuthSettings,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, pings: PingSettings, auth: AuthSettings, clock: Clock) -> None:
         self._pings = pings
         self._auth = auth
         self._clock = clock

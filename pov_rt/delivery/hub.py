@@ -229,9 +229,14 @@ class Hub:
         few, many, self._dirty = choose(self._dirty, turns.SENDS, is_free=is_free)
         left = turns.SENDS - sum(topic.users for topic in few)
         try:
-            self._flush_few(few)
+            shares: Shares = {}
+            for topic in few:
+                self.delivered += topic.flush(shares)
+            for connection, share in shares.items():
+                self._spread.settle(connection)
+                send_share(connection, share)
             if many:
-                shares: Shares = {}
+                shares = {}
                 for topic in many:
                     self.delivered += topic.flush(shares)
                 self._spread.fill(shares)
@@ -239,14 +244,6 @@ class Hub:
         finally:
             if self._dirty or self._spread.shares:
                 self._flush_soon()
-
-    def _flush_few(self, topics: Sequence[Topic]) -> None:
-        shares: Shares = {}
-        for topic in topics:
-            self.delivered += topic.flush(shares)
-        for connection, share in shares.items():
-            self._spread.settle(connection)
-            send_share(connection, share)
 
     def _flush_soon(self) -> None:
         self.unsettled = True

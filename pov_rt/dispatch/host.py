@@ -96,11 +96,7 @@ class PluginHost:
     state: Any
 
     def __init__(
-        self,
-        name: str,
-        services: Services,
-        plugins: Calls,
-        announces: Sequence[type[Event]] = (),
+        self, name: str, services: Services, plugins: Calls, announces: Sequence[type[Event]] = ()
     ) -> None:
         self.name = name
         self.plugins = plugins

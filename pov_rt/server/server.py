@@ -79,9 +79,7 @@ class Server:
                 options=registry.options,
                 node=self.node,
                 guarantee=Guarantee(
-                    self.engine.guarantee,
-                    settings.engine.max_entries,
-                    settings.engine.max_age_s,
+                    self.engine.guarantee, settings.engine.max_entries, settings.engine.max_age_s
                 ),
                 mark_age_s=settings.engine.mark_age_s,
             ),
@@ -132,8 +130,7 @@ class Server:
         """Raise `Unavailable` or `LimitExceeded` unless this user may connect now."""
         if self.draining:
             raise Unavailable(
-                "This server is about to restart",
-                retry_after_s=self.arrivals.come_back_after_s(),
+                "This server is about to restart", retry_after_s=self.arrivals.come_back_after_s()
             )
         self.directory.check_room(identity, device)
 

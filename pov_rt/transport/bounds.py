@@ -43,7 +43,7 @@ class Peer(Protocol):
         """Take one whole message."""
 
     def lagging(self) -> None:
-        """Learn that much waits for the client to read: send it no more than it asks for."""
+        """Send the client no more than it asks for: much waits for it to read."""
 
     def lost(self, reason: str) -> None:
-        """Learn that the socket is ending; called once."""
+        """End, for the socket does; called once."""

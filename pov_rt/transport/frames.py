@@ -230,7 +230,7 @@ class FrameParser:
         return len(data)
 
     def _end(self, error: FrameError | None = None) -> None:
-        """Ignore all that follows, and let go of what was kept."""
+        """Ignore all that follows, and release what was kept."""
         self.error = error
         self._ended = True
         self._message = None

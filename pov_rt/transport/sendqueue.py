@@ -47,7 +47,7 @@ class SendQueue:
         return list(islice(self._pieces, BUFFERS_AT_ONCE))
 
     def remove(self, sent: int) -> None:
-        """Let go of bytes that were sent."""
+        """Drop bytes that were sent."""
         self.size -= sent
         while sent:
             size = len(self._pieces[0])
@@ -58,7 +58,7 @@ class SendQueue:
             self._pieces.popleft()
 
     def keep_head(self) -> None:
-        """Let go of all but the first piece, of which the peer may have a part already."""
+        """Drop all but the first piece, of which the peer may have a part already."""
         head = self._pieces[0]
         self._pieces.clear()
         self._pieces.append(head)

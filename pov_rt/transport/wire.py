@@ -286,7 +286,7 @@ class Wire:
                 self._finish_writing()
 
     def _uncork(self) -> None:
-        """Let go of the answers that are held back, the last ones of a closing socket too."""
+        """Send the answers that are held back, the last ones of a closing socket too."""
         if not (corked := self._corked):
             return
         # Meanwhile nothing is held back: what `_enqueue` closes with comes after.

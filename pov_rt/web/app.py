@@ -145,7 +145,7 @@ class WebServer:
         self.settings = self.server.settings = settings
 
     async def stop(self) -> None:
-        """Drain: refuse new clients, close the others in waves, then let go of everything."""
+        """Drain: refuse new clients, close the others in waves, then release everything."""
         if self._listeners:
             self.server.draining = True
             self._listeners[0].stop()

@@ -31,8 +31,8 @@ ADMIN_CONNECTIONS = 24
 UNSENT_BYTES = 128 * 1024
 """What the kernel holds of one client's unsent bytes (TCP_NOTSENT_LOWAT)."""
 MUCH_BYTES = 32 * 1024
-"""From so many bytes in one read the rest of the request is waited for, and the kernel must not
-delay its acknowledgements: the window may be full, and the sender would wait for them
+"""A read of as many bytes is a part of a large request. The kernel must not delay its
+acknowledgement: the sender may have filled the window, and waits for that before it sends the rest
 (docs/measurements.md, large requests).
 """
 UNREAD_S = 30.0

@@ -15,13 +15,7 @@ from pov_rt.dispatch.host import MAX_HISTORY
 from pov_rt.dispatch.request import fault_of, read_number
 from pov_rt.protocol.bodies import BatchAnswer, PageState, Place, PublishedActivity
 from pov_rt.protocol.encoding import DECODE_ERRORS, decode_anyway, encode, http_error
-from pov_rt.protocol.errors import (
-    ClientError,
-    InvalidActivity,
-    InvalidId,
-    InvalidRequest,
-    TooLarge,
-)
+from pov_rt.protocol.errors import ClientError, InvalidActivity, InvalidId, InvalidRequest, TooLarge
 from pov_rt.protocol.messages import MAX_SAFE_INTEGER, NewActivity
 from pov_rt.protocol.topics import pov_topic
 from pov_rt.web.http import API_KINDS, SERVICE, JsonHandler, parse_query
@@ -102,11 +96,7 @@ class ActivitiesHandler(JsonHandler):
 
 def _place(done: Published, duplicate: bool | UnsetType = UNSET) -> Place:
     return Place(
-        id=done.id,
-        pov_id=done.pov_id,
-        offset=done.offset,
-        epoch=done.epoch,
-        duplicate=duplicate,
+        id=done.id, pov_id=done.pov_id, offset=done.offset, epoch=done.epoch, duplicate=duplicate
     )
 
 
