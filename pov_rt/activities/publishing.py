@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -27,7 +27,7 @@ from pov_rt.runtime.eager import start
 log = logging.getLogger(__name__)
 
 KNOWN_TEXTS = 50_000
-"""Ids, types and actions found good that are remembered, of each."""
+"""Texts found good that are remembered: ids, types and actions, of each."""
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -78,6 +78,24 @@ class PublishHooks(Protocol):
         """What tells the plugins that an activity is durable."""
 
 
+class Known(set[str]):
+    """Texts found good: to find one takes a fraction of a check (docs/measurements.md, known ids).
+
+    `check` raises what is wrong with a text, naming the field.
+    """
+
+    def __init__(self, check: Callable[[str, str], None]) -> None:
+        super().__init__()
+        self._check = check
+
+    def learn(self, text: str, field: str) -> None:
+        """Take in a text. Raises what is wrong with it."""
+        self._check(text, field)
+        if len(self) >= KNOWN_TEXTS:
+            self.clear()
+        self.add(text)
+
+
 class Publishing:
     """Publishes activities. Owner: the server, which sets `hooks` before the first one."""
 
@@ -87,11 +105,9 @@ class Publishing:
         self._log = engine.log
         self._limits = limits
         self._clock = clock
-        # To find a known text takes a fraction of checking it (docs/measurements.md, known ids).
-        known = lru_cache(KNOWN_TEXTS)
-        self._check_id = known(check_id)
-        self._check_type = known(partial(check_name, allowed=limits.types))
-        self._check_action = known(partial(check_name, allowed=limits.actions))
+        self._ids = Known(check_id)
+        self._types = Known(partial(check_name, allowed=limits.types))
+        self._actions = Known(partial(check_name, allowed=limits.actions))
         self._tasks: set[asyncio.Future[Any]] = set()
         self.published = 0
         """Activities published since the start, retries not counted."""
@@ -207,9 +223,9 @@ class Publishing:
         if new.id is not UNSET:
             check_id(new.id, "id")
         if new.pov_id is not UNSET:
-            self._check_id(new.pov_id, "povId")
+            check_id(new.pov_id, "povId")
         if new.user_id is not UNSET:
-            self._check_id(new.user_id, "userId")
+            check_id(new.user_id, "userId")
         check_name(new.type, "type")
         if new.details is not UNSET:
             check_value(new.details)
@@ -221,10 +237,15 @@ class Publishing:
         The lengths are checked again: a plugin's activity was never decoded.
         """
         check_id(activity.id, "id")  # each is new: a memory of good ones would only fill up
-        self._check_id(activity.pov_id, "povId")
-        self._check_id(activity.user_id, "userId")
-        self._check_type(activity.type, "type")
-        self._check_action(activity.action, "action")
+        # Looked up here, for each call is felt in a batch.
+        if activity.pov_id not in self._ids:
+            self._ids.learn(activity.pov_id, "povId")
+        if activity.user_id not in self._ids:
+            self._ids.learn(activity.user_id, "userId")
+        if activity.type not in self._types:
+            self._types.learn(activity.type, "type")
+        if activity.action not in self._actions:
+            self._actions.learn(activity.action, "action")
         if not decoded and activity.details is not UNSET:
             check_value(activity.details)
         body = encode(activity)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 import pytest
 
-from pov_rt.activities.publishing import Published, Publisher, Publishing
+from pov_rt.activities import publishing as publishing_module
+from pov_rt.activities.publishing import Known, Published, Publisher, Publishing
 from pov_rt.config.settings import EngineSettings, LimitSettings
 from pov_rt.engine.memory import MemoryEngine
 from pov_rt.protocol.errors import (
@@ -22,7 +24,7 @@ from pov_rt.protocol.errors import (
     InvalidId,
     TooLarge,
 )
-from pov_rt.protocol.messages import Activity, NewActivity
+from pov_rt.protocol.messages import Activity, NewActivity, check_id
 from pov_rt.runtime.clock import ManualClock
 
 APP = Publisher("service:app", "app", "main")
@@ -214,3 +216,22 @@ def test_a_hook_that_moves_an_activity_is_a_bug_that_costs_that_one(
         assert record.__dict__["incident"] == bad.extra["incident"]
 
     run(work())
+
+
+def test_a_good_text_is_looked_at_once_and_a_bad_one_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(publishing_module, "KNOWN_TEXTS", 2)
+    looked = []
+
+    def check(text: str, field: str) -> None:
+        looked.append(text)
+        check_id(text, field)
+
+    known = Known(check)
+    for text in ("good", "*", "good", "*", "a", "b", "b"):
+        if text not in known:
+            with suppress(InvalidId):
+                known.learn(text, "povId")
+    assert looked == ["good", "*", "*", "a", "b"]
+    assert known == {"b"}, "of many it forgets"
