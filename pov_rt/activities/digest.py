@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-import msgspec
-
+from pov_rt.delivery.filters import read_head
 from pov_rt.engine.base import Log
 from pov_rt.protocol.messages import Part
 
@@ -13,12 +12,6 @@ MAX_COUNTED = 10_000
 PAGE = 1000
 MOST = 20
 """Of sorts of activities and of users, those that occur most are named."""
-
-
-class _Head(msgspec.Struct, rename="camel"):
-    type: str
-    action: str
-    user_id: str
 
 
 class Sort(Part):
@@ -48,9 +41,6 @@ class Digest(Part):
     users: list[Author]
 
 
-_decode = msgspec.json.Decoder(_Head).decode
-
-
 async def make_digest(log: Log, topic: str, after: int) -> Digest:
     """Count the newest activities of a topic after an offset, at most 10,000."""
     sorts: Counter[tuple[str, str]] = Counter()
@@ -58,7 +48,7 @@ async def make_digest(log: Log, topic: str, after: int) -> Digest:
     counted, before = 0, 0
     while counted < MAX_COUNTED:
         page = await log.read(topic, before, PAGE, reverse=True)
-        heads = [_decode(entry.body) for entry in page.entries if entry.offset > after]
+        heads = [read_head(entry.body) for entry in page.entries if entry.offset > after]
         sorts.update((head.type, head.action) for head in heads)
         authors.update(head.user_id for head in heads)
         counted += len(heads)
