@@ -67,6 +67,7 @@ async def call(
 
     The deadline begins when the function first waits; most never do, and need no timer.
     """
+    entry: _Entry | None = None
     try:
         result = function(*arguments)
         if not inspect.isawaitable(result):
@@ -77,28 +78,17 @@ async def call(
                 rest = Begun(result, result.send(None))
             except StopIteration as end:
                 return end.value
+        entry = _watch(deadline_s).add(stuck)
+        return await rest
     except BaseException as error:
-        contained = contain(error)
-        raise contained from contained.__cause__
-    return await _bounded(rest, deadline_s, stuck)
-
-
-async def _bounded(
-    work: Awaitable[Any], deadline_s: float, stuck: Callable[[], None] | None
-) -> Any:
-    entry = _watch(deadline_s).add(stuck)
-    try:
-        return await work
-    except asyncio.CancelledError as error:
-        if entry.has_expired and not is_cancelled(but=1):
+        is_late = entry is not None and entry.has_expired and not is_cancelled(but=1)
+        if is_late and isinstance(error, asyncio.CancelledError):
             raise HandlerTimeout from None
         contained = contain(error)
         raise contained from contained.__cause__
-    except BaseException as error:
-        contained = contain(error)
-        raise contained from contained.__cause__
     finally:
-        entry.end()
+        if entry is not None:
+            entry.end()
 
 
 class _Entry:
