@@ -11,7 +11,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Collection
-from types import FrameType
 
 log = logging.getLogger(__name__)
 
@@ -61,28 +60,17 @@ class BlockWatch:
         frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001  (the documented way)
         if frame is None:
             return
-        culprit = self._find_culprit(frame)
-        where = f"{culprit.f_code.co_filename}:{culprit.f_lineno}"
+        # Innermost first: the plugin's that is nearest, or else the innermost of all.
+        stack = [
+            (each.f_code.co_filename, line, each.f_code.co_name)
+            for each, line in traceback.walk_stack(frame)
+        ]
+        file, line, name = next((each for each in stack if each[0] in self._files), stack[0])
         log.warning(
-            "the event loop is blocked for more than %g s at %s in %s",
+            "the event loop is blocked for more than %g s at %s:%d in %s",
             self._limit_s,
-            where,
-            culprit.f_code.co_name,
-            extra={"stack": " < ".join(_describe(each) for each in _frames(frame)[:8])},
+            file,
+            line,
+            name,
+            extra={"stack": " < ".join(f"{file}:{line}" for file, line, _ in stack[:8])},
         )
-
-    def _find_culprit(self, frame: FrameType) -> FrameType:
-        """Return the innermost frame of a plugin, or else the innermost of all."""
-        for each in _frames(frame):
-            if each.f_code.co_filename in self._files:
-                return each
-        return frame
-
-
-def _frames(frame: FrameType) -> list[FrameType]:
-    """Return the stack, innermost first."""
-    return [each for each, _ in traceback.walk_stack(frame)]
-
-
-def _describe(frame: FrameType) -> str:
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
