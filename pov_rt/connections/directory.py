@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 
 import msgspec
 
@@ -128,7 +127,7 @@ class Directory:
         if command.revoke is not None:
             self._revocations.add(command.revoke)
             self._close_revoked()
-        for connection in list(self._matching(command)):
+        for connection in self._matching(command):
             if command.message is not None and not connection.plain:
                 connection.send(command.message.encode())
             if command.close is not None:
@@ -139,10 +138,8 @@ class Directory:
             if self._revocations.covers(connection.identity):
                 connection.close(CloseCode.TOKEN)
 
-    def _matching(self, command: Command) -> Iterable[Connection]:
-        if command.connection is not None:
-            connection = self._by_id.get(command.connection)
-            if connection and command.user in (None, connection.identity.user_id):
-                yield connection
-        elif command.user is not None:
-            yield from self.of(command.user)
+    def _matching(self, command: Command) -> list[Connection]:
+        if command.connection is None:
+            return [] if command.user is None else self.of(command.user)
+        found = self._by_id.get(command.connection)
+        return [found] if found and command.user in (None, found.identity.user_id) else []
