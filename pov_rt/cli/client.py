@@ -12,7 +12,7 @@ import click
 from pov_rt.auth.grants import Kind
 from pov_rt.auth.keys import Keyring
 from pov_rt.auth.tokens import Tokens
-from pov_rt.cli.options import SettingsOptions, plain_errors, settings_options
+from pov_rt.cli.options import SettingsOptions, settings_options
 from pov_rt.config import load as config
 from pov_rt.config.settings import SettingsError
 from pov_rt.runtime.clock import SystemClock
@@ -91,21 +91,20 @@ def token(
     ttl: float,
 ) -> None:
     """Print a token, signed as the server signs its own, and nothing else."""
-    with plain_errors():
-        try:
-            text = make_tokens(options).issue(
-                Kind(kind),
-                user,
-                ttl_s=ttl,
-                email=email,
-                role=role,
-                povs="*" if povs == "*" else names(povs),
-                can=names(can),
-                team_id=team,
-            )
-        except ValueError as error:
-            raise click.ClickException(str(error)) from error
-        click.echo(text)
+    try:
+        text = make_tokens(options).issue(
+            Kind(kind),
+            user,
+            ttl_s=ttl,
+            email=email,
+            role=role,
+            povs="*" if povs == "*" else names(povs),
+            can=names(can),
+            team_id=team,
+        )
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(text)
 
 
 URL = click.option(
@@ -147,14 +146,11 @@ def tail(
     style: remote.Style = "json"
     if sys.stdout.isatty():
         style = "plain" if os.environ.get("NO_COLOR") else "coloured"
-    with plain_errors():
-        text = own_token(bearer, Kind.SOCKET, options)
-        try:
-            asyncio.run(remote.tail(url, text, pov, count=count, style=style))
-        except KeyboardInterrupt:
-            click.echo(err=True)
-        except remote.RemoteError as error:
-            raise click.ClickException(str(error)) from error
+    text = own_token(bearer, Kind.SOCKET, options)
+    try:
+        asyncio.run(remote.tail(url, text, pov, count=count, style=style))
+    except KeyboardInterrupt:
+        click.echo(err=True)
 
 
 @click.command()
@@ -165,12 +161,8 @@ def publish(options: SettingsOptions, url: str, bearer: str | None) -> None:
     """Publish activities: JSON lines on standard input. Refused ones are named; exit 1 then."""
     from pov_rt.cli import remote
 
-    with plain_errors():
-        text = own_token(bearer, Kind.SERVICE, options)
-        try:
-            tally = asyncio.run(remote.publish(url, text, sys.stdin.fileno()))
-        except remote.RemoteError as error:
-            raise click.ClickException(str(error)) from error
+    text = own_token(bearer, Kind.SERVICE, options)
+    tally = asyncio.run(remote.publish(url, text, sys.stdin.fileno()))
     said = [f"{tally.published} published"]
     if tally.duplicates:
         said.append(f"{tally.duplicates} there already")

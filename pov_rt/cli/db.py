@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from pov_rt.cli.options import SettingsOptions, plain_errors, settings_options
+from pov_rt.cli.options import SettingsOptions, settings_options
 from pov_rt.config.settings import SettingsError, database_path, find_problems
 from pov_rt.engine.sqlite.backups import back_up, restore
 from pov_rt.engine.sqlite.stats import Stats, read_stats
@@ -29,10 +29,9 @@ def db() -> None:
 @click.argument("target", type=FILE, metavar="FILE")
 def backup_command(options: SettingsOptions, target: Path) -> None:
     """Copy the database to FILE, while a server runs or not. FILE must not be there yet."""
-    with plain_errors():
-        path = find_database(options)
-        with progress_bar("copying") as progress:
-            back_up(path, target, progress)
+    path = find_database(options)
+    with progress_bar("copying") as progress:
+        back_up(path, target, progress)
     click.echo(f"wrote {target} ({size(target.stat().st_size)})")
 
 
@@ -45,10 +44,9 @@ def restore_command(options: SettingsOptions, source: Path) -> None:
     The server must be stopped. The old database is kept beside the new one. Clients see another
     epoch, and know that what they had got before need not be there.
     """
-    with plain_errors():
-        path = find_database(options)
-        with progress_bar("copying") as progress:
-            kept = restore(path, source, progress)
+    path = find_database(options)
+    with progress_bar("copying") as progress:
+        kept = restore(path, source, progress)
     click.echo(f"restored {path}")
     if kept is not None:
         click.echo(f"the database that was there is now {kept}")
@@ -59,14 +57,14 @@ def restore_command(options: SettingsOptions, source: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, sizes in bytes.")
 def stats_command(options: SettingsOptions, as_json: bool) -> None:
     """Count what is in the database, while a server runs or not."""
-    with plain_errors():
-        path = find_database(options)
-        stats = read_stats(path)
+    path = find_database(options)
+    rows = describe(path, read_stats(path))
     if as_json:
-        click.echo(json.dumps(to_json(path, stats), ensure_ascii=False))
+        values = {name: value for name, _, value in rows}
+        click.echo(json.dumps(values, ensure_ascii=False))
         return
-    for name, value in to_rows(path, stats):
-        click.echo(f"{name:<16} {value}")
+    for name, title, value in rows:
+        click.echo(f"{title:<16} {in_words(name, value)}")
 
 
 def find_database(options: SettingsOptions) -> Path:
@@ -99,38 +97,30 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
         yield show
 
 
-def to_json(path: Path, stats: Stats) -> dict[str, object]:
-    """Return the counts with the names that JSON has everywhere else."""
-    return {
-        "file": str(path),
-        "sizeBytes": stats.size_bytes,
-        "walBytes": stats.wal_bytes,
-        "schema": stats.schema,
-        "epoch": stats.epoch,
-        "topics": stats.topics,
-        "entries": stats.entries,
-        "oldest": None if stats.oldest is None else rfc3339(stats.oldest),
-        "newest": None if stats.newest is None else rfc3339(stats.newest),
-        "ids": stats.ids,
-        "marks": stats.marks,
-        "setMembers": stats.set_members,
-    }
+def describe(path: Path, stats: Stats) -> list[tuple[str, str, str | int | None]]:
+    """Return the counts: the names that JSON has everywhere else, names for people, values."""
+    oldest, newest = (None if at is None else rfc3339(at) for at in (stats.oldest, stats.newest))
+    return [
+        ("file", "file", str(path)),
+        ("sizeBytes", "size", stats.size_bytes),
+        ("walBytes", "write-ahead log", stats.wal_bytes),
+        ("schema", "schema", stats.schema),
+        ("epoch", "epoch", stats.epoch),
+        ("topics", "topics", stats.topics),
+        ("entries", "entries", stats.entries),
+        ("oldest", "oldest entry", oldest),
+        ("newest", "newest entry", newest),
+        ("ids", "ids remembered", stats.ids),
+        ("marks", "marks", stats.marks),
+        ("setMembers", "set members", stats.set_members),
+    ]
 
 
-def to_rows(path: Path, stats: Stats) -> Iterator[tuple[str, str]]:
-    """Yield names and values for people."""
-    yield "file", str(path)
-    yield "size", size(stats.size_bytes)
-    yield "write-ahead log", size(stats.wal_bytes)
-    yield "schema", str(stats.schema)
-    yield "epoch", stats.epoch
-    yield "topics", f"{stats.topics:,}"
-    yield "entries", f"{stats.entries:,}"
-    yield "oldest entry", "-" if stats.oldest is None else rfc3339(stats.oldest)
-    yield "newest entry", "-" if stats.newest is None else rfc3339(stats.newest)
-    yield "ids remembered", f"{stats.ids:,}"
-    yield "marks", f"{stats.marks:,}"
-    yield "set members", f"{stats.set_members:,}"
+def in_words(name: str, value: str | int | None) -> str:
+    """Return a value of `describe` for people."""
+    if isinstance(value, int):
+        return size(value) if name.endswith("Bytes") else f"{value:,}"
+    return value or "-"
 
 
 def size(count: int) -> str:

@@ -13,11 +13,11 @@ import msgspec
 from pov_rt.auth.keys import Keyring
 from pov_rt.cli.client import publish, tail, token
 from pov_rt.cli.db import db
-from pov_rt.cli.options import SettingsOptions, plain_errors, settings_options
+from pov_rt.cli.options import SettingsOptions, registry_of, settings_options
 from pov_rt.cli.serve import serve
 from pov_rt.config import load as config
 from pov_rt.config.settings import MIN_SECRET_BYTES, AuthSettings, Settings
-from pov_rt.registry.build import Registry, build_registry
+from pov_rt.registry.build import Registry
 from pov_rt.registry.scaffold import write_plugin
 from pov_rt.runtime.clock import SystemClock
 from pov_rt.version import VERSION
@@ -37,14 +37,8 @@ def configured_plugins(
     options: SettingsOptions, plugins_dir: str | None
 ) -> tuple[Settings, Registry]:
     """Load settings and plugins; nothing else need be right, such as keys."""
-    settings = options.load(**{"server.plugins_dir": plugins_dir}).settings
+    settings = options.with_flags({"server.plugins_dir": plugins_dir}).load().settings
     return settings, registry_of(settings)
-
-
-def registry_of(settings: Settings) -> Registry:
-    """Find and check the plugins that the settings name."""
-    folder = settings.server.plugins_dir
-    return build_registry(settings.plugins, Path(folder) if folder else None)
 
 
 @main.group()
@@ -57,8 +51,7 @@ def plugins() -> None:
 @click.option("--plugins-dir", type=str)
 def list_plugins(options: SettingsOptions, plugins_dir: str | None) -> None:
     """List the plugins with their message types and where they came from."""
-    with plain_errors():
-        _, registry = configured_plugins(options, plugins_dir)
+    _, registry = configured_plugins(options, plugins_dir)
     every = sorted(
         [*registry.found, *registry.idle], key=lambda each: (each.origin, each.plugin.name)
     )
@@ -102,8 +95,7 @@ def schema(options: SettingsOptions, side: str, plugins_dir: str | None) -> None
     """Print the AsyncAPI document of the socket, or the OpenAPI one of the HTTP side."""
     from pov_rt.registry.schema import asyncapi, openapi
 
-    with plain_errors():
-        settings, registry = configured_plugins(options, plugins_dir)
+    settings, registry = configured_plugins(options, plugins_dir)
     document = (asyncapi if side == "asyncapi" else openapi)(registry, settings)
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
@@ -117,11 +109,10 @@ def config_group() -> None:
 @settings_options
 def check_config(options: SettingsOptions) -> None:
     """Say what is wrong with the settings; exit 1 then."""
-    with plain_errors():
-        loaded = options.load()
-        config.check(loaded)
-        Keyring(with_dev_secret(loaded.settings), SystemClock())
-        registry_of(loaded.settings)
+    loaded = options.load()
+    config.check(loaded)
+    Keyring(with_dev_secret(loaded.settings), SystemClock())
+    registry_of(loaded.settings)
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo("the settings are good")
@@ -141,8 +132,7 @@ def with_dev_secret(settings: Settings) -> AuthSettings:
 @settings_options
 def show_config(options: SettingsOptions) -> None:
     """Show every setting with its source; secrets are masked."""
-    with plain_errors():
-        rows = list(config.show(options.load()))
+    rows = list(config.show(options.load()))
     width = max(len(name) + len(value) for name, value, _ in rows) + 3
     for name, value, source in rows:
         click.echo(f"{f'{name} = {value}':<{min(width, 70)}}  # {source}")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,42 +11,41 @@ import click
 
 from pov_rt.config import load as config
 from pov_rt.config.load import Loaded
-from pov_rt.config.settings import SettingsError
+from pov_rt.config.settings import Settings, SettingsError
 from pov_rt.protocol.errors import ClientError
+from pov_rt.registry.build import Registry, build_registry
 from pov_rt.registry.discovery import PluginError
-
-
-@contextmanager
-def plain_errors() -> Iterator[None]:
-    """Show what the user can mend as words and not as a traceback."""
-    try:
-        yield
-    except (SettingsError, PluginError, ClientError) as error:
-        raise click.ClickException(str(error)) from error
 
 
 class SettingsOptions(NamedTuple):
     """Where a command's settings come from, beside what they always come from."""
 
     file: Path | None
-    data: str | None
-    dev: bool | None
+    flags: Mapping[str, Any]
+    """By the dotted names of the settings; None for one that was not given."""
 
-    def flags(self, **more: Any) -> dict[str, Any]:
-        """Return the flags, as `config.load` takes them, with those of the command itself."""
-        return {"server.data": self.data, "dev": self.dev, **more}
+    def with_flags(self, flags: Mapping[str, Any]) -> SettingsOptions:
+        """Return them with flags of the command's own."""
+        return SettingsOptions(self.file, {**self.flags, **flags})
 
-    def load(self, **more: Any) -> Loaded:
+    def load(self) -> Loaded:
         """Load the settings, without a check. Raises `SettingsError`."""
-        return config.load(file=self.file, flags=self.flags(**more))
+        return config.load(file=self.file, flags=self.flags)
 
 
 def settings_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say where the settings come from; the command gets them as `options`."""
+    """Add the options that say where the settings come from; the command gets them as `options`.
+
+    What the user can mend is shown as words and not as a traceback.
+    """
 
     @wraps(function)
     def command(file: Path | None, data: str | None, dev: bool | None, **more: Any) -> None:
-        function(options=SettingsOptions(file, data, dev), **more)
+        options = SettingsOptions(file, {"server.data": data, "dev": dev})
+        try:
+            function(options=options, **more)
+        except (SettingsError, PluginError, ClientError) as error:
+            raise click.ClickException(str(error)) from error
 
     for option in (
         click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file."),
@@ -61,3 +59,9 @@ def settings_options(function: Callable[..., None]) -> Callable[..., None]:
     ):
         command = option(command)
     return command
+
+
+def registry_of(settings: Settings) -> Registry:
+    """Find and check the plugins that the settings name. Raises `PluginError`."""
+    folder = settings.server.plugins_dir
+    return build_registry(settings.plugins, Path(folder) if folder else None)

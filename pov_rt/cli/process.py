@@ -6,12 +6,13 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
+from pov_rt.cli.options import SettingsOptions
 from pov_rt.cli.restart import Watch, find_syntax_error
 from pov_rt.config import load as config
 from pov_rt.config.load import Loaded
@@ -35,18 +36,16 @@ class Process:
 
     def __init__(
         self,
+        options: SettingsOptions,
         loaded: Loaded,
         registry: Registry,
         *,
-        file: Path | None,
-        flags: Mapping[str, Any],
         stream: Any,
         announce: Callable[[WebServer], None],
     ) -> None:
         self._settings = config.dev_secret(loaded.settings)
         self._registry = registry
-        self._file = file
-        self._flags = flags
+        self._options = options
         self._stream = stream
         self._announce = announce
         self._stop = asyncio.Event()
@@ -107,7 +106,7 @@ class Process:
         keyring = web.server.keyring
         version = keyring.version
         try:
-            loaded = config.load(file=self._file, flags=self._flags)
+            loaded = self._options.load()
             config.check(loaded)
             new = config.dev_secret(loaded.settings)
             applied, restart = config.reloadable(self._settings, new)

@@ -16,6 +16,7 @@ from http.client import responses
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
+import click
 import msgspec
 from msgspec import UNSET
 from tornado.httpclient import HTTPClientError
@@ -44,7 +45,7 @@ GOODBYE_S = 1.0
 Style = Literal["json", "plain", "coloured"]
 
 
-class RemoteError(Exception):
+class RemoteError(click.ClickException):
     """The server cannot be reached or refuses; the text says what to do."""
 
 

@@ -7,17 +7,15 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pov_rt.cli.options import SettingsOptions, plain_errors, settings_options
+from pov_rt.cli.options import SettingsOptions, registry_of, settings_options
 from pov_rt.config import load as config
 from pov_rt.config.settings import SettingsError
 from pov_rt.protocol.errors import ClientError
-from pov_rt.registry.build import build_registry
 from pov_rt.registry.discovery import PluginError
 from pov_rt.runtime import logs
 from pov_rt.version import VERSION
@@ -47,26 +45,25 @@ def serve(options: SettingsOptions, **server: Any) -> None:
     from pov_rt.cli.restart import Watch, start_anew
 
     # Each of its own options is the setting of that name.
-    flags = options.flags(**{f"server.{name}": value for name, value in server.items()})
-    with plain_errors():
-        watch = Watch(config.main_file(options.file), wanted=bool(options.dev))
-        try:
-            changed = run(options.file, flags, watch)
-        except click.ClickException:
+    options = options.with_flags({f"server.{name}": value for name, value in server.items()})
+    watch = Watch(config.main_file(options.file), wanted=bool(options.flags["dev"]))
+    try:
+        changed = run(options, watch)
+    except click.ClickException:
+        raise
+    except Exception as error:  # whoever works on the server itself makes mistakes, too
+        if not watch.wanted:
             raise
-        except Exception as error:  # whoever works on the server itself makes mistakes, too
-            if not watch.wanted:
-                raise
-            words = str(error)
-            if not isinstance(error, SettingsError | PluginError):
-                words = "".join(traceback.format_exception(error))
-            click.echo(f"Error: {words}\n\nWaiting for a change; Ctrl-C ends this.", err=True)
-            changed = asyncio.run(watch.changed())
+        words = str(error)
+        if not isinstance(error, SettingsError | PluginError):
+            words = "".join(traceback.format_exception(error))
+        click.echo(f"Error: {words}\n\nWaiting for a change; Ctrl-C ends this.", err=True)
+        changed = asyncio.run(watch.changed())
     if changed:
         start_anew(changed)
 
 
-def run(file: Path | None, flags: Mapping[str, Any], watch: Watch) -> list[Path]:
+def run(options: SettingsOptions, watch: Watch) -> list[Path]:
     """Run the server to its end; return the files for whose sake it is to be started anew.
 
     Raises `SettingsError` or `PluginError` for what a change of the files can mend.
@@ -74,26 +71,23 @@ def run(file: Path | None, flags: Mapping[str, Any], watch: Watch) -> list[Path]
     from pov_rt.cli.process import Process
     from pov_rt.transport.loop import DirectLoop
 
-    loaded = config.load(file=file, flags=flags)
+    loaded = options.load()
     config.check(loaded)
     settings = loaded.settings
     watch.wanted = settings.dev
     logs.configure(settings.log.format, settings.log.level, stream=sys.stderr)
     for warning in loaded.warnings:
         log.warning("%s", warning)
-    folder = Path(settings.server.plugins_dir) if settings.server.plugins_dir else None
-    if folder:
-        watch.add_folder(folder)
-    registry = build_registry(settings.plugins, folder)
+    if settings.server.plugins_dir:
+        watch.add_folder(Path(settings.server.plugins_dir))
+    registry = registry_of(settings)
 
     def announce(web: WebServer) -> None:
         tell(web)
         if watch.wanted:
             process.restart_on_change(watch)
 
-    process = Process(
-        loaded, registry, file=file, flags=flags, stream=sys.stderr, announce=announce
-    )
+    process = Process(options, loaded, registry, stream=sys.stderr, announce=announce)
     try:
         with asyncio.Runner(loop_factory=DirectLoop) as runner:
             runner.run(process.run())

@@ -86,7 +86,7 @@ def test_a_changed_plugin_restarts_the_server_and_clients_come_back(tmp_path: Pa
         assert "Traceback" not in served.stop()
 
 
-BROKEN = "import pov_rt.cli.main as m, pov_rt.cli.serve as s; s.build_registry = None; m.main()"
+BROKEN = "import pov_rt.cli.main as m, pov_rt.cli.serve as s; s.registry_of = None; m.main()"
 
 
 @pytest.mark.parametrize(
