@@ -158,7 +158,7 @@ class Replay:
                 if progress.offset == topic.offset:
                     topic.go_live(connection)
                     return
-                only = topic.filter_of(connection)
+                only = topic.only.get(connection)
                 bodies = await self._bodies(topic, progress.offset, only)
                 if not is_wanted():
                     return

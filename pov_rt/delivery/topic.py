@@ -101,11 +101,11 @@ class Topic:
         self.users = 0
         self.idle_since: float | None = None
         # The subscribers: those who are live, by what they have in common (the values are their
-        # transports' bound send methods), and those who are not. `only` has the filters, None
-        # without any; `positioned` is the offset that those with one were told last.
+        # transports' bound send methods), and those who are not. `only` has the filters;
+        # `positioned` is the offset that those with one were told last.
         self.groups: dict[GroupKey, dict[Connection, Send]] = {}
         self.catching_up: dict[Connection, Progress] = {}
-        self.only: dict[Connection, Only] | None = None
+        self.only: dict[Connection, Only] = {}
         self.positioned = 0
         # What waits for the end of the turn, the bytes of its entries (not of its signals), and
         # from which of it on the special connections are to be sent. `spread` has what was flushed
@@ -144,50 +144,44 @@ class Topic:
 
     def key_of(self, connection: Connection) -> GroupKey:
         """Return what a connection has in common with others."""
-        return GroupKey(connection.transport.framing, connection.plain, self.filter_of(connection))
+        return GroupKey(connection.transport.framing, connection.plain, self.only.get(connection))
 
     def group(self, connection: Connection) -> dict[Connection, Send]:
         """Return the group that the connection belongs to."""
-        key = self.key_of(connection)
-        group = self.groups.get(key)
-        if group is None:
-            group = self.groups[key] = {}
-        return group
-
-    def filter_of(self, connection: Connection) -> Only | None:
-        """Return what a connection wants, None for everything."""
-        return self.only.get(connection) if self.only is not None else None
+        return self.groups.setdefault(self.key_of(connection), {})
 
     def set_filter(self, connection: Connection, only: Only | None) -> None:
         """Change what a connection wants, from here on."""
-        if only == self.filter_of(connection):
+        if only == self.only.get(connection):
             return
         self.settle(connection)
         send = self.leave_group(connection)
-        self._want(connection, only)
+        if only is not None:
+            self.only[connection] = only
+        else:
+            del self.only[connection]
         if send is not None:
             self.group(connection)[connection] = send
 
     def leave_group(self, connection: Connection) -> Send | None:
         """Take a connection out of its group; return its send method if it was there."""
         key = self.key_of(connection)
-        group = self.groups.get(key)
-        if group is None:
-            return None
+        group = self.groups.get(key, {})
         send = group.pop(connection, None)
         if not group and key.only is not None:
-            del self.groups[key]  # there may be as many filters as subscribers
+            self.groups.pop(key, None)  # there may be as many filters as subscribers
         return send
 
     def enter(self, connection: Connection, offset: int, only: Only | None) -> None:
         """Take a new subscriber, which has everything up to `offset`; it gets nothing yet."""
-        self._want(connection, only)
+        if only is not None:
+            self.only[connection] = only
         self.catching_up[connection] = Progress(offset)
 
     def go_live(self, connection: Connection) -> None:
         """Deliver to a connection that has everything up to `offset`."""
         del self.catching_up[connection]
-        if self.only is not None and connection in self.only:
+        if connection in self.only:
             self.positioned = -1  # it is told its position, whatever the others were
         if self.pending:
             self.special[connection] = len(self.pending)
@@ -211,7 +205,7 @@ class Topic:
         self.leave_group(connection)
         self.catching_up.pop(connection, None)
         self.special.pop(connection, None)
-        self._want(connection, None)
+        self.only.pop(connection, None)
 
     def settle(self, connection: Connection) -> None:
         """Send a connection now what waits for it."""
@@ -240,13 +234,6 @@ class Topic:
         for connection, start in special.items():
             self._send_share(connection, pending[start:], shares)
         return sent
-
-    def _want(self, connection: Connection, only: Only | None) -> None:
-        if only is not None:
-            self.only = self.only or {}
-            self.only[connection] = only
-        elif self.only is not None:
-            self.only.pop(connection, None)
 
     def _send_group(
         self,
