@@ -335,9 +335,11 @@ def binary_frame(payload: bytes) -> bytes:
     return _header(FIN | Opcode.BINARY, len(payload)) + payload
 
 
-def pong_frame(payload: bytes) -> bytes:
-    """Return the answer to a ping; raise ValueError above 125 bytes."""
-    return _control_frame(Opcode.PONG, payload)
+def control_frame(opcode: int, payload: bytes) -> bytes:
+    """Return a ping, a pong or a close frame; raise ValueError above 125 bytes."""
+    if len(payload) > MAX_CONTROL_BYTES:
+        raise ValueError(f"a control frame carries at most {MAX_CONTROL_BYTES} bytes")
+    return _header(FIN | opcode, len(payload)) + payload
 
 
 def close_frame(code: int, reason: str) -> bytes:
@@ -348,13 +350,7 @@ def close_frame(code: int, reason: str) -> bytes:
     if not _is_close_code(code):
         raise ValueError(f"{code} is no close code to send")
     text = reason.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore")
-    return _control_frame(Opcode.CLOSE, code.to_bytes(2) + text.encode())
-
-
-def _control_frame(opcode: int, payload: bytes) -> bytes:
-    if len(payload) > MAX_CONTROL_BYTES:
-        raise ValueError(f"a control frame carries at most {MAX_CONTROL_BYTES} bytes")
-    return _header(FIN | opcode, len(payload)) + payload
+    return control_frame(Opcode.CLOSE, code.to_bytes(2) + text.encode())
 
 
 EMPTY_CLOSE: Final = _header(FIN | Opcode.CLOSE, 0)

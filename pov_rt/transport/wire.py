@@ -23,7 +23,7 @@ from pov_rt.transport.frames import (
     FrameParser,
     Opcode,
     close_frame,
-    pong_frame,
+    control_frame,
 )
 from pov_rt.transport.liveness import has_hung_up, unread_bytes
 from pov_rt.transport.sendqueue import HELD_BYTES, SendQueue, is_much, joined
@@ -304,7 +304,7 @@ class Wire:
         if opcode == Opcode.BINARY:
             peer.receive(payload, False)
         elif opcode == Opcode.PING:
-            self.send(pong_frame(payload))
+            self.send(control_frame(Opcode.PONG, payload))
         elif opcode == Opcode.CLOSE:
             code = int.from_bytes(payload[:2])
             self.send(close_frame(code, "") if code else EMPTY_CLOSE)

@@ -17,7 +17,7 @@ from pov_rt.transport.frames import (
     Opcode,
     binary_frame,
     close_frame,
-    pong_frame,
+    control_frame,
 )
 from tests.frames import masked_frame
 
@@ -51,10 +51,11 @@ def test_what_we_send_is_what_another_library_sends(size: int) -> None:
     assert TEXT_FRAMING.frame(payload) == Frame(Theirs.TEXT, payload).serialize(mask=False)
     assert binary_frame(payload) == Frame(Theirs.BINARY, payload).serialize(mask=False)
     if size <= 125:
-        assert pong_frame(payload) == Frame(Theirs.PONG, payload).serialize(mask=False)
+        theirs = Frame(Theirs.PONG, payload).serialize(mask=False)
+        assert control_frame(Opcode.PONG, payload) == theirs
     else:
         with pytest.raises(ValueError, match="at most 125"):
-            pong_frame(payload)
+            control_frame(Opcode.PONG, payload)
 
 
 def test_a_long_reason_is_cut_between_characters() -> None:
