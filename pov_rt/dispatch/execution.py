@@ -31,7 +31,7 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple, NoReturn, cast
+from typing import Any, NamedTuple, cast
 
 from pov_rt.activities.publishing import InFlight, in_flight
 from pov_rt.config.settings import LimitSettings
@@ -50,9 +50,10 @@ from pov_rt.runtime.eager import start
 log = logging.getLogger(__name__)
 
 
-class Waiting(NamedTuple):
-    """A message that waits in line for its handler."""
+class Call(NamedTuple):
+    """A message of a connection, for its handler."""
 
+    connection: Connection
     handler: Handler
     message: Message
 
@@ -103,11 +104,11 @@ class Execution:
     def run(self, connection: Connection, handler: Handler, message: Message) -> None:
         """Run a handler and send its answer, now or in turn."""
         if handler.is_async:
-            self._start_async(connection, handler, message)
+            self._start_async(Call(connection, handler, message))
         elif connection.worker is None or handler.spec.unordered:
             self._answer(connection, handler, message)
         else:
-            self._enqueue(connection, Waiting(handler, message))
+            self._enqueue(connection, Call(connection, handler, message))
 
     def refuse(
         self, connection: Connection, error: ClientError, request_id: RequestIdValue
@@ -125,24 +126,17 @@ class Execution:
         """Call a plain handler and send its answer."""
         context = ConnectionContext(self._hosts[handler.plugin.name], connection)
         try:
-            result = handler.spec.function(message, context)
-            if isinstance(result, Message):
-                body = encode_reply(result, message.id)
-            elif result is None:
-                return
-            else:
-                self._refuse_result(handler, result)
+            body = _encode(handler, handler.spec.function(message, context), message.id)
         except BaseException as error:
-            body = self._failure(connection, handler, message.id, error)
-        connection.send(body)
+            body = self._failure(Call(connection, handler, message), error)
+        if body is not None:
+            connection.send(body)
 
-    async def _call_async(
-        self, connection: Connection, handler: Handler, message: Message, order: Order | None = None
-    ) -> None:
+    async def _call_async(self, call: Call, order: Order | None = None) -> None:
         """Call an `async` handler and send its answer, unless it was abandoned meanwhile."""
+        connection, handler, message = call
         context = ConnectionContext(self._hosts[handler.plugin.name], connection)
         context.request_id = message.id
-        body: bytes | None = None
         publications = InFlight()
         in_flight.set(publications)
         task = cast("asyncio.Task[None]", asyncio.current_task())
@@ -152,12 +146,9 @@ class Execution:
                 message,
                 context,
                 deadline_s=self._limits.handler_deadline_s,
-                stuck=partial(self._abandon, connection, handler, message, task, order),
+                stuck=partial(self._abandon, call, task, order),
             )
-            if isinstance(result, Message):
-                body = encode_reply(result, message.id)
-            elif result is not None:
-                self._refuse_result(handler, result)
+            body = _encode(handler, result, message.id)
         except HandlerTimeout as late:
             if publications.open:
                 late.extra["outcome"] = "unknown"
@@ -167,7 +158,7 @@ class Execution:
             )
             body = self._error(late, message.id)
         except Exception as error:
-            body = self._failure(connection, handler, message.id, error)
+            body = self._failure(call, error)
         if order is not None and order.before is not None:
             await order.before
         if task not in self._tasks:
@@ -177,15 +168,9 @@ class Execution:
         for topic in context.starting or ():
             self._hub.start(connection, topic)
 
-    def _abandon(
-        self,
-        connection: Connection,
-        handler: Handler,
-        message: Message,
-        task: asyncio.Task[Any],
-        order: Order | None,
-    ) -> None:
+    def _abandon(self, call: Call, task: asyncio.Task[Any], order: Order | None) -> None:
         """Go on without a handler that refuses to be cancelled."""
+        connection, handler, message = call
         log.error(
             "a handler does not end although it is cancelled",
             extra={
@@ -205,36 +190,20 @@ class Execution:
         if was_worker and connection.waiting and not connection.closed:
             start(self._work(connection))
 
-    def _refuse_result(self, handler: Handler, result: Any) -> NoReturn:
-        """Raise TypeError for a handler's result that is no message."""
-        if inspect.iscoroutine(result):
-            result.close()
-        raise TypeError(
-            f"the handler of {handler.tag!r} at {handler.spec.source} returned "
-            f"{type(result).__name__}; it must return a Message or None"
-        )
-
-    def _failure(
-        self,
-        connection: Connection,
-        handler: Handler,
-        request_id: RequestIdValue,
-        error: BaseException,
-    ) -> bytes:
+    def _failure(self, call: Call, error: BaseException) -> bytes:
         """Turn what a handler raised into its caller's answer."""
-        contained = containment.contain(error)
-        if isinstance(contained, ClientError):
-            return self._error(contained, request_id)
-        failure = containment.internal(
-            self._clock,
-            log,
-            "a handler failed",
-            error=contained,
-            type=handler.tag,
-            plugin=handler.plugin.name,
-            user=connection.identity.user_id,
-        )
-        return self._error(failure, request_id)
+        failure = containment.contain(error)
+        if not isinstance(failure, ClientError):
+            failure = containment.internal(
+                self._clock,
+                log,
+                "a handler failed",
+                error=failure,
+                type=call.handler.tag,
+                plugin=call.handler.plugin.name,
+                user=call.connection.identity.user_id,
+            )
+        return self._error(failure, call.message.id)
 
     def _error(self, error: ClientError, request_id: RequestIdValue) -> bytes:
         self.errors[error.code] = self.errors.get(error.code, 0) + 1
@@ -242,18 +211,19 @@ class Execution:
 
     # Order:
 
-    def _start_async(self, connection: Connection, handler: Handler, message: Message) -> None:
+    def _start_async(self, call: Call) -> None:
+        connection = call.connection
         self._count_turn(connection)
         if len(connection.tasks or ()) < self._limits.inbox_messages:
-            if handler.spec.unordered:
-                start(self._call_beside(connection, handler, message, None))
+            if call.handler.spec.unordered:
+                start(self._call_beside(call, None))
                 return
-            if self._overlaps(handler, message) and not connection.waiting:
+            if self._overlaps(call) and not connection.waiting:
                 before = connection.turn
                 if connection.worker is None or (before is not None and not before.done()):
-                    start(self._call_in_line(connection, handler, message, Order(before)))
+                    start(self._call_in_line(call, Order(before)))
                     return
-        self._enqueue(connection, Waiting(handler, message))
+        self._enqueue(connection, call)
         if connection.worker is None:
             start(self._work(connection))
 
@@ -276,35 +246,35 @@ class Execution:
         if not is_full and self._begun.get(connection, 0) < turns.HANDLERS:
             connection.transport.pause_reads(False)
 
-    async def _call_beside(
-        self, connection: Connection, handler: Handler, message: Message, order: Order | None
-    ) -> None:
+    async def _call_beside(self, call: Call, order: Order | None) -> None:
         """Call a handler while others are at work; the next of its order may then answer."""
         task = self._enter()
-        if connection.tasks is None:
-            connection.tasks = set()
-        beside = connection.tasks
+        if call.connection.tasks is None:
+            call.connection.tasks = set()
+        beside = call.connection.tasks
         beside.add(task)
         try:
-            await self._call_async(connection, handler, message, order)
+            await self._call_async(call, order)
         finally:
             beside.discard(task)
             self._tasks.discard(task)
             if order is not None:
                 order.end()
 
-    def _overlaps(self, handler: Handler, message: Message) -> bool:
-        pipelined = handler.spec.pipelined
-        return self._pipelines and (pipelined(message) if callable(pipelined) else pipelined)
+    def _overlaps(self, item: Call | bytes) -> bool:
+        """Tell whether what waits is a call that need not wait for the one before."""
+        if isinstance(item, bytes) or not self._pipelines:
+            return False
+        pipelined = item.handler.spec.pipelined
+        return pipelined(item.message) if callable(pipelined) else pipelined
 
-    async def _call_in_line(
-        self, connection: Connection, handler: Handler, message: Message, order: Order
-    ) -> None:
+    async def _call_in_line(self, call: Call, order: Order) -> None:
         """Call a pipelined handler; the last one does then what came behind it."""
+        connection = call.connection
         task = connection.worker = cast("asyncio.Task[None]", asyncio.current_task())
         connection.turn = order.answered
         try:
-            await self._call_beside(connection, handler, message, order)
+            await self._call_beside(call, order)
         except BaseException:
             self._leave(connection, task)
             raise
@@ -312,27 +282,20 @@ class Execution:
             connection.turn = None
             await self._work(connection)
 
-    async def _call_several(
-        self, connection: Connection, handler: Handler, message: Message
-    ) -> None:
+    async def _call_several(self, call: Call) -> None:
         """Call a pipelined handler, and those that wait behind it, as many as may overlap."""
-        order: Order | None = None
-        while True:
-            order = Order(order.answered if order is not None else None)
-            start(self._call_beside(connection, handler, message, order))
-            waiting = connection.waiting
-            is_full = len(connection.tasks or ()) >= self._limits.inbox_messages
-            if (
-                not waiting
-                or isinstance(waiting[0], bytes)
-                or is_full
-                or not self._overlaps(*waiting[0])
-            ):
-                break
-            handler, message = waiting.popleft()
+        connection, order = call.connection, Order(None)
+        start(self._call_beside(call, order))
+        while (
+            connection.waiting
+            and len(connection.tasks or ()) < self._limits.inbox_messages
+            and self._overlaps(connection.waiting[0])
+        ):
+            order = Order(order.answered)
+            start(self._call_beside(connection.waiting.popleft(), order))
         await order.answered
 
-    def _enqueue(self, connection: Connection, item: Waiting | bytes) -> None:
+    def _enqueue(self, connection: Connection, item: Call | bytes) -> None:
         if connection.waiting is None:
             connection.waiting = deque()
         connection.waiting.append(item)
@@ -347,12 +310,12 @@ class Execution:
                 item = connection.waiting.popleft()
                 if isinstance(item, bytes):
                     connection.reply(item)
-                elif self._overlaps(*item):
-                    await self._call_several(connection, *item)
-                elif item[0].is_async:
-                    await self._call_async(connection, *item)
+                elif self._overlaps(item):
+                    await self._call_several(item)
+                elif item.handler.is_async:
+                    await self._call_async(item)
                 else:
-                    self._answer(connection, *item)
+                    self._answer(*item)
                 if len(connection.waiting or ()) <= self._limits.inbox_messages // 2:
                     self._read_on(connection)
         finally:
@@ -368,3 +331,17 @@ class Execution:
         task = cast("asyncio.Task[None]", asyncio.current_task())
         self._tasks.add(task)
         return task
+
+
+def _encode(handler: Handler, result: object, request_id: RequestIdValue) -> bytes | None:
+    """Return what a handler answers. Raises TypeError if it is no message, nor None."""
+    if isinstance(result, Message):
+        return encode_reply(result, request_id)
+    if result is None:
+        return None
+    if inspect.iscoroutine(result):
+        result.close()
+    raise TypeError(
+        f"the handler of {handler.tag!r} at {handler.spec.source} returned "
+        f"{type(result).__name__}; it must return a Message or None"
+    )
