@@ -76,11 +76,9 @@ class ConnectionContext:
         is_new = name not in connection.topics and name not in self.joining
         if is_new:
             subscriptions = sum(topic.is_subscription for topic in connection.topics.values())
-            if subscriptions + len(self.joining) >= services.limits.subscriptions:
-                raise LimitExceeded(
-                    f"A connection has at most {services.limits.subscriptions} subscriptions",
-                    field="povId",
-                )
+            most = services.settings.limits.subscriptions
+            if subscriptions + len(self.joining) >= most:
+                raise LimitExceeded(f"A connection has at most {most} subscriptions", field="povId")
             self.joining.add(name)
         try:
             joined = await services.hub.join(connection, name, since, only or None)
@@ -98,15 +96,8 @@ class ConnectionContext:
         self.starting.append(name)
         if is_new and not connection.closed:
             self.host.plugins.tell("subscribed", pov_id, connection=connection)
-        return Subscribed(
-            pov_id,
-            joined.top.epoch,
-            joined.top.offset,
-            joined.top.oldest,
-            services.guarantee,
-            joined.recovered,
-            joined.missed,
-        )
+        guarantee = services.guarantee
+        return Subscribed(pov_id, *joined.top, guarantee, joined.recovered, joined.missed)
 
     async def cursor(self, pov_id: str) -> Position | None:
         with suppress(Unavailable):  # a full disk can be read; the next use enters the device
@@ -149,9 +140,9 @@ class ConnectionContext:
             return
         name = f"devices/{self.user.user_id}"
         known = await services.engine.sets.members(name)
-        if self.device not in known and len(known) >= services.limits.devices_per_user:
+        if self.device not in known and len(known) >= services.settings.limits.devices_per_user:
             raise LimitExceeded(f"This user already has {len(known)} devices", field="device")
-        expires_at = services.clock.time() + services.mark_age_s
+        expires_at = services.clock.time() + services.settings.engine.mark_age_s
         await services.engine.sets.add(name, self.device, expires_at=expires_at)
         connection.remembered = True
 

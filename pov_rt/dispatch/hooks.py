@@ -46,8 +46,8 @@ class Hook(NamedTuple):
 class Hooks:
     """Starts, calls and stops the plugins. Owner: the server."""
 
-    def __init__(self, registry: Registry, services: Services) -> None:
-        self._registry = registry
+    def __init__(self, services: Services) -> None:
+        self._registry = registry = services.registry
         self.hosts = {
             plugin.name: PluginHost(plugin.name, services, self, plugin.announces)
             for plugin in (found.plugin for found in registry.found)
@@ -166,7 +166,7 @@ class Hooks:
 
     async def ask_before_subscribe(self, pov_id: str, connection: Connection) -> None:
         """Call the `before_subscribe` hooks; raise what one refuses with, or `Internal`."""
-        deadline_s = self._services.limits.handler_deadline_s
+        deadline_s = self._services.settings.limits.handler_deadline_s
         for host, function in self._hooks["before_subscribe"]:
             context = ConnectionContext(host, connection)
             try:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar
 
@@ -17,7 +16,7 @@ from pov_rt.activities.publishing import Published, Publisher, Publishing
 from pov_rt.auth.grants import Kind
 from pov_rt.auth.revocations import Revocation
 from pov_rt.auth.tokens import Identity, Tokens
-from pov_rt.config.settings import LimitSettings
+from pov_rt.config.settings import Settings
 from pov_rt.connections.connection import Connection
 from pov_rt.connections.deadlines import Deadlines
 from pov_rt.connections.directory import Directory
@@ -29,6 +28,7 @@ from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import CloseCode, NotFound, TokenError
 from pov_rt.protocol.messages import Activity, Event, Message, NewActivity, NewNotification
 from pov_rt.protocol.topics import channel_topic, pov_topic, user_topic, wire_id
+from pov_rt.registry.build import Registry
 from pov_rt.runtime.clock import Clock, rfc3339
 
 O = TypeVar("O", bound=msgspec.Struct)  # noqa: E741  (options)
@@ -42,9 +42,8 @@ SOCKET = frozenset({Kind.SOCKET})
 _activity = msgspec.json.Decoder(Activity)
 
 
-@dataclass(frozen=True, eq=False)
-class Services:
-    """The parts of a server that plugins reach through their host."""
+class Services(Protocol):
+    """The parts of a server that plugins reach through their host: a `Server`."""
 
     engine: Engine
     hub: Hub
@@ -55,18 +54,11 @@ class Services:
     durable: Durable
     tokens: Tokens
     clock: Clock
-    limits: LimitSettings
     fetch: Fetch
-    options: Mapping[str, msgspec.Struct | None]
+    settings: Settings
+    registry: Registry
     node: str
     guarantee: Guarantee
-    mark_age_s: float
-
-    def leave_channels(self, connection: Connection, pov_id: str | None = None) -> None:
-        """End what plugins broadcast to listeners, on one PoV or on all."""
-        for topic in list(connection.topics.values()):
-            if pov_id in (None, topic.wire_id) and topic.kind not in ("pov", "team", "user"):
-                self.hub.leave(connection, topic.name)
 
 
 def delegate(path: str) -> Any:
@@ -136,7 +128,7 @@ class PluginHost:
         return user_topic(user_id)
 
     def options(self, kind: type[O]) -> O:
-        options = self.services.options[self.name]
+        options = self.services.registry.options[self.name]
         if not isinstance(options, kind):
             raise TypeError(f"the plugin {self.name!r} did not declare options={kind.__name__}")
         return options
@@ -245,18 +237,16 @@ class PluginHost:
         clock = self.services.clock
         connection.expires_at = clock.monotonic() + identity.expires_at - clock.time()
         self.services.deadlines.renew(connection)
+        grants, topics = identity.grants, connection.topics
         lost = [
             pov_id
-            for pov_id in (
-                topic.wire_id for topic in connection.topics.values() if topic.is_subscription
-            )
-            if not identity.grants.may_subscribe(pov_id)
-            or identity.grants.topic(pov_id) not in connection.topics
+            for pov_id in _povs(connection)
+            if not grants.may_subscribe(pov_id) or grants.topic(pov_id) not in topics
         ]
         for pov_id in lost:
             self.leave(connection, old.grants.topic(pov_id))
-        if not identity.grants.may("collaborate"):
-            self.services.leave_channels(connection)
+        if not grants.may("collaborate"):
+            self._leave_channels(connection)
         return lost
 
     def leave(self, connection: Connection, name: str) -> bool:
@@ -267,9 +257,15 @@ class PluginHost:
         if not self.services.hub.leave(connection, name):
             return False
         pov_id = wire_id(name)
-        self.services.leave_channels(connection, pov_id)
+        self._leave_channels(connection, pov_id)
         self.plugins.tell("unsubscribed", pov_id, connection=connection)
         return True
+
+    def _leave_channels(self, connection: Connection, pov_id: str | None = None) -> None:
+        """End what plugins broadcast to listeners, on one PoV or on all."""
+        for topic in list(connection.topics.values()):
+            if pov_id in (None, topic.wire_id) and topic.kind not in ("pov", "team", "user"):
+                self.services.hub.leave(connection, topic.name)
 
 
 def _describe(connection: Connection, now: float) -> ConnectionInfo:
@@ -278,7 +274,7 @@ def _describe(connection: Connection, now: float) -> ConnectionInfo:
         connection_id=connection.id,
         user_id=connection.identity.user_id,
         device=connection.device,
-        povs=[topic.wire_id for topic in connection.topics.values() if topic.is_subscription],
+        povs=_povs(connection),
         remote_ip=connection.remote_ip,
         age_s=round(now - connection.opened_at, 1),
         received_bytes=received,
@@ -286,6 +282,10 @@ def _describe(connection: Connection, now: float) -> ConnectionInfo:
         unsent_bytes=connection.transport.unsent_bytes,
         token_expires_at=rfc3339(connection.identity.expires_at),
     )
+
+
+def _povs(connection: Connection) -> list[str]:
+    return [topic.wire_id for topic in connection.topics.values() if topic.is_subscription]
 
 
 def _is_older(identity: Identity, than: Identity) -> bool:

@@ -19,7 +19,6 @@ from pov_rt.connections.directory import Directory
 from pov_rt.delivery.hub import Hub
 from pov_rt.dispatch.dispatcher import Dispatcher
 from pov_rt.dispatch.hooks import Hooks
-from pov_rt.dispatch.host import Services
 from pov_rt.engine.base import Engine
 from pov_rt.engine.open import open_engine
 from pov_rt.plugin.interfaces import Fetch, Guarantee
@@ -52,7 +51,8 @@ class Server:
     ) -> None:
         self.settings = settings
         self.registry = registry
-        self.clock = clock or SystemClock()
+        self.clock: Clock = clock or SystemClock()
+        self.fetch = fetch
         self.node = self.clock.new_id()[-12:]
         self.engine = engine or open_engine(settings, self.clock, self.node)
         self.revocations = Revocations(self.engine.sets, self.clock, settings.auth.revocation_s)
@@ -62,28 +62,12 @@ class Server:
         self.directory = Directory(self.engine.signals, self.revocations, settings.limits)
         self.deadlines = Deadlines(settings.ping, settings.auth, self.clock)
         self.publishing = Publishing(self.engine, settings.limits, self.clock)
-        self.hooks = Hooks(
-            registry,
-            Services(
-                engine=self.engine,
-                hub=self.hub,
-                directory=self.directory,
-                deadlines=self.deadlines,
-                publishing=self.publishing,
-                inboxes=Inboxes(self.engine, self.hub, self.publishing, self.clock),
-                durable=Durable(self.engine),
-                tokens=self.tokens,
-                clock=self.clock,
-                limits=settings.limits,
-                fetch=fetch,
-                options=registry.options,
-                node=self.node,
-                guarantee=Guarantee(
-                    self.engine.guarantee, settings.engine.max_entries, settings.engine.max_age_s
-                ),
-                mark_age_s=settings.engine.mark_age_s,
-            ),
+        self.inboxes = Inboxes(self.engine, self.hub, self.publishing, self.clock)
+        self.durable = Durable(self.engine)
+        self.guarantee = Guarantee(
+            self.engine.guarantee, settings.engine.max_entries, settings.engine.max_age_s
         )
+        self.hooks = Hooks(self)
         # Plugins publish, and are asked about what is published: one of the two comes first.
         self.publishing.hooks = self.hooks
         self.dispatcher = Dispatcher(
@@ -100,7 +84,6 @@ class Server:
         )
         self.draining = False
         self.started = False
-        self._fetch = fetch
         self._jwks: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -187,7 +170,7 @@ class Server:
             await self.keyring.refresh_jwks(self._fetch_jwks)
 
     async def _fetch_jwks(self, url: str) -> bytes:
-        response = await self._fetch(url)
+        response = await self.fetch(url)
         if response.status != 200:
             raise ValueError(f"the answer has status {response.status}")
         return response.body

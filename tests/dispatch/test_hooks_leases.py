@@ -33,9 +33,12 @@ class Stage:
         self.clock = ManualClock()
         self.leases = MemoryLeases(self.clock, "n")
         services = SimpleNamespace(
-            clock=self.clock, fetch=None, engine=SimpleNamespace(leases=self.leases)
+            registry=registry(*plugins),
+            clock=self.clock,
+            fetch=None,
+            engine=SimpleNamespace(leases=self.leases),
         )
-        self.runtime = Hooks(registry(*plugins), cast("Any", services))
+        self.runtime = Hooks(cast("Any", services))
 
 
 @pytest.fixture
