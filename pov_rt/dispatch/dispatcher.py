@@ -6,11 +6,9 @@ from collections.abc import Mapping
 
 from msgspec import UNSET
 
-from pov_rt.config.settings import LimitSettings
 from pov_rt.connections.connection import Connection
-from pov_rt.delivery.hub import Hub
 from pov_rt.dispatch.execution import Execution
-from pov_rt.dispatch.host import PluginHost
+from pov_rt.dispatch.host import PluginHost, Services
 from pov_rt.protocol.encoding import DECODE_ERRORS, RequestIdValue, decode_anyway
 from pov_rt.protocol.errors import (
     ClientError,
@@ -22,9 +20,8 @@ from pov_rt.protocol.errors import (
 )
 from pov_rt.protocol.faults import find_fault
 from pov_rt.protocol.messages import Message, RequestId
-from pov_rt.registry.build import Handler, Registry
+from pov_rt.registry.build import Handler
 from pov_rt.registry.pov_ids import find_bad_id
-from pov_rt.runtime.clock import Clock
 from pov_rt.runtime.limits import Bucket, Rate, parse_rate
 
 FIRST_BLOCK = frozenset({"ping", "pong", "subscribe", "unsubscribe"})
@@ -34,24 +31,15 @@ FIRST_BLOCK = frozenset({"ping", "pong", "subscribe", "unsubscribe"})
 class Dispatcher:
     """Dispatches the messages of all connections of a server. Owner: the server."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        limits: LimitSettings,
-        clock: Clock,
-        hub: Hub,
-        hosts: Mapping[str, PluginHost],
-    ) -> None:
-        self._registry = registry
+    def __init__(self, services: Services, hosts: Mapping[str, PluginHost]) -> None:
+        registry, limits = services.registry, services.settings.limits
         self._handlers = registry.handlers
         self._decode = registry.decoder.decode
         self._limits = limits
         self._rate = parse_rate(limits.message_rate)
-        self._clock = clock
-        self._hub = hub
-        # Hooks that wait could let one publication of a connection get ahead of another.
-        pipelines = not registry.asks_before_publish
-        self._execution = Execution(limits, clock, hub, hosts, pipelines=pipelines)
+        self._clock = services.clock
+        self._hub = services.hub
+        self._execution = Execution(services, hosts)
         self._run, self._refuse = self._execution.run, self._execution.refuse
         self._by_tag = {handler.tag: handler for handler in registry.handlers.values()}
         # What anybody may send at any time, such as pings: there is nothing to admit.

@@ -34,17 +34,14 @@ from functools import partial
 from typing import Any, NamedTuple, cast
 
 from pov_rt.activities.publishing import InFlight, in_flight
-from pov_rt.config.settings import LimitSettings
 from pov_rt.connections.connection import Connection
-from pov_rt.delivery.hub import Hub
 from pov_rt.dispatch.context import ConnectionContext
-from pov_rt.dispatch.host import PluginHost
+from pov_rt.dispatch.host import PluginHost, Services
 from pov_rt.protocol.encoding import RequestIdValue, encode_error, encode_reply
 from pov_rt.protocol.errors import ClientError, HandlerTimeout
 from pov_rt.protocol.messages import Message
 from pov_rt.registry.build import Handler
 from pov_rt.runtime import containment, turns
-from pov_rt.runtime.clock import Clock
 from pov_rt.runtime.eager import start
 
 log = logging.getLogger(__name__)
@@ -77,20 +74,13 @@ class Order:
 class Execution:
     """Runs the handlers of all connections of a server. Owner: the dispatcher."""
 
-    def __init__(
-        self,
-        limits: LimitSettings,
-        clock: Clock,
-        hub: Hub,
-        hosts: Mapping[str, PluginHost],
-        *,
-        pipelines: bool,
-    ) -> None:
-        self._limits = limits
-        self._clock = clock
-        self._hub = hub
+    def __init__(self, services: Services, hosts: Mapping[str, PluginHost]) -> None:
+        self._limits = services.settings.limits
+        self._clock = services.clock
+        self._hub = services.hub
         self._hosts = hosts
-        self._pipelines = pipelines
+        # Hooks that wait could let one publication of a connection get ahead of another.
+        self._pipelines = not services.registry.asks_before_publish
         self._tasks: set[asyncio.Task[None]] = set()
         self._begun: dict[Connection, int] = {}
         """How many handlers began in this turn."""

@@ -43,7 +43,7 @@ _activity = msgspec.json.Decoder(Activity)
 
 
 class Services(Protocol):
-    """The parts of a server that plugins reach through their host: a `Server`."""
+    """The parts of a `Server`, for what runs in it; plugins reach them through their host."""
 
     engine: Engine
     hub: Hub

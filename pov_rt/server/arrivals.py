@@ -8,16 +8,14 @@ from typing import Any
 
 from pov_rt.auth.tokens import Identity
 from pov_rt.connections.connection import Connection, Transport
-from pov_rt.connections.deadlines import Deadlines
-from pov_rt.connections.directory import Directory
-from pov_rt.delivery.hub import Hub
 from pov_rt.dispatch.dispatcher import Dispatcher
 from pov_rt.dispatch.hooks import Hooks
+from pov_rt.dispatch.host import Services
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import CloseCode
 from pov_rt.protocol.messages import Welcome
 from pov_rt.runtime import turns
-from pov_rt.runtime.clock import Clock, rfc3339
+from pov_rt.runtime.clock import rfc3339
 from pov_rt.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -27,31 +25,18 @@ COME_BACK_S = 5.0
 
 
 class Arrivals:
-    """The owner of all connections of a node. Owner: the server.
+    """The owner of all connections of a node. Owner: the server."""
 
-    `ping_interval_s` is what clients are told.
-    """
-
-    def __init__(
-        self,
-        directory: Directory,
-        deadlines: Deadlines,
-        hub: Hub,
-        hooks: Hooks,
-        dispatcher: Dispatcher,
-        clock: Clock,
-        *,
-        ping_interval_s: float,
-    ) -> None:
-        self._directory = directory
-        self._deadlines = deadlines
-        self._hub = hub
+    def __init__(self, services: Services, hooks: Hooks, dispatcher: Dispatcher) -> None:
+        self._directory = services.directory
+        self._deadlines = services.deadlines
+        self._hub = services.hub
         self._hooks = hooks
         self._dispatcher = dispatcher
-        self._clock = clock
-        self._ping_interval_s = ping_interval_s
+        self._clock = services.clock
+        self._ping_interval_s = services.settings.ping.interval_s
         self._ended = turns.Backlog(turns.DISCONNECTS, self._release)
-        self.deliveries = hub
+        self.deliveries = services.hub
         self.receive = dispatcher.receive
         self.opened = 0
         """Connections opened since the start."""

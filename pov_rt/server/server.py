@@ -70,18 +70,8 @@ class Server:
         self.hooks = Hooks(self)
         # Plugins publish, and are asked about what is published: one of the two comes first.
         self.publishing.hooks = self.hooks
-        self.dispatcher = Dispatcher(
-            registry, settings.limits, self.clock, self.hub, self.hooks.hosts
-        )
-        self.arrivals = Arrivals(
-            self.directory,
-            self.deadlines,
-            self.hub,
-            self.hooks,
-            self.dispatcher,
-            self.clock,
-            ping_interval_s=settings.ping.interval_s,
-        )
+        self.dispatcher = Dispatcher(self, self.hooks.hosts)
+        self.arrivals = Arrivals(self, self.hooks, self.dispatcher)
         self.draining = False
         self.started = False
         self._jwks: asyncio.Task[None] | None = None
