@@ -31,7 +31,7 @@ from pov_rt.testing import Client, RunningServer, make_settings
 PACKAGE = Path(pov_rt.__file__).parent
 PLUGINS = Path(pov_rt.plugins.__file__).parent
 ROOMS = re.findall(
-    r"^\| `(\w+)` \|", (PACKAGE.parent / "docs/architecture.md").read_text(), re.MULTILINE
+    r"^\| `(\w+)` \|", (PACKAGE.resolve().parent / "docs/architecture.md").read_text(), re.MULTILINE
 )
 if ROOMS:
     ROOMS.insert(ROOMS.index("plugin"), "plugins")  # which import that room alone

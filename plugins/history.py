@@ -23,7 +23,7 @@ from pov_rt.plugin import (
 plugin = Plugin("history")
 
 PAGE = 200
-"""Activities looked at in one turn of the loop: 2 to 4 ms if each has 16 KiB."""
+"""Activities looked at in one turn of the loop (docs/measurements.md, pages of history)."""
 MAX_SEARCHED = 5_000
 """Activities looked at for one answer: what is rare takes several, each with where to go on."""
 MAX_BYTES = 256 * 1024

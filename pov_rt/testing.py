@@ -34,7 +34,7 @@ from pov_rt.web.app import WebServer
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
 
-T = TypeVar("T")
+ValueT = TypeVar("ValueT")
 Plugins = Path | Sequence[Path] | None
 
 SECRET = "a secret for tests alone, 32 bytes and more"  # noqa: S105  (protects nothing)
@@ -119,18 +119,18 @@ class RunningServer:
         """Host and port."""
         return f"127.0.0.1:{self.web.port}"
 
-    def run(self, function: Callable[[], Awaitable[T]]) -> T:
+    def run(self, function: Callable[[], Awaitable[ValueT]]) -> ValueT:
         """Run something on the server's loop and return its result."""
 
-        async def work() -> T:
+        async def work() -> ValueT:
             return await function()
 
         return asyncio.run_coroutine_threadsafe(work(), self._loop).result(30)
 
-    def call(self, function: Callable[[], T]) -> T:
+    def call(self, function: Callable[[], ValueT]) -> ValueT:
         """Call something on the server's loop and return its result."""
 
-        async def work() -> T:
+        async def work() -> ValueT:
             return function()
 
         return self.run(work)

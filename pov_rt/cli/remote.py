@@ -24,7 +24,7 @@ from tornado.websocket import WebSocketError, websocket_connect
 
 from pov_rt.runtime.clock import SystemClock, new_id
 from pov_rt.runtime.sender import Attempt, Batch, BatchSender
-from pov_rt.tracker.core import Answer, read_results
+from pov_rt.tracker.core import HttpAnswer, read_results
 from pov_rt.tracker.tornado import TornadoSender
 
 log = logging.getLogger(__name__)
@@ -249,7 +249,7 @@ class _Publisher(BatchSender[Line]):
         raise RemoteError(why)
 
 
-def _refusal(address: str, answer: Answer) -> str:
+def _refusal(address: str, answer: HttpAnswer) -> str:
     if answer.status == 401:
         return _explain(address, HTTPClientError(401))
     try:

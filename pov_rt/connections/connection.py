@@ -35,7 +35,8 @@ class Transport(Protocol):
     """What a connection needs of a socket.
 
     No method raises, blocks, or calls back into the connection or the hub before it returns: a gone
-    peer is normal, and the hub iterates over its members while it sends.
+    peer is normal, and the hub iterates over its members while it sends. Once it is closing,
+    whoever ended it, what is sent is dropped, and `close` does nothing.
     """
 
     @property
@@ -145,6 +146,7 @@ class Connection:
         "expires_at",
         "id",
         "identity",
+        "last_answer",
         "opened_at",
         "owner",
         "pinged",
@@ -155,7 +157,6 @@ class Connection:
         "tasks",
         "topics",
         "transport",
-        "turn",
         "user_agent",
         "v1",
         "waiting",
@@ -200,12 +201,12 @@ class Connection:
         self.bucket = bucket
         self.buckets: dict[type[Message], Bucket] | None = None
         self.rejected = 0
-        # The execution's: the messages and answers that wait for their turn, the task that works
-        # them off, the tasks beside it, and the answer before that of the next pipelined handler.
+        # The execution's: the messages and answers that wait in line, the task that works them off,
+        # the tasks beside it, and when the last pipelined handler is answered, for the next one.
         self.waiting: deque[Any] | None = None
         self.worker: asyncio.Task[None] | None = None
         self.tasks: set[asyncio.Task[None]] | None = None
-        self.turn: asyncio.Future[None] | None = None
+        self.last_answer: asyncio.Future[None] | None = None
         # The context's: whether its device is entered among the user's.
         self.remembered = False
         # The deadlines': whether a ping is on its way, and whether it was told that its token ends.

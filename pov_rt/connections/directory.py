@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import msgspec
 
@@ -100,7 +101,7 @@ class Directory:
     async def reread_revocations(self) -> None:
         """Enforce what is stored: other nodes may have told of it unheard. Raises `Unavailable`."""
         await self._revocations.load()
-        self._close_revoked()
+        self._close_those(self._revocations.covers)
 
     def disconnect(
         self, *, user_id: str | None, connection_id: str | None, code: CloseCode
@@ -126,16 +127,16 @@ class Directory:
     def _carry_out(self, command: Command) -> None:
         if command.revoke is not None:
             self._revocations.add(command.revoke)
-            self._close_revoked()
+            self._close_those(command.revoke.covers)
         for connection in self._matching(command):
             if command.message is not None and not connection.plain:
                 connection.send(command.message.encode())
             if command.close is not None:
                 connection.close(CloseCode[command.close])
 
-    def _close_revoked(self) -> None:
+    def _close_those(self, are_void: Callable[[Identity], bool]) -> None:
         for connection in self.all():
-            if self._revocations.covers(connection.identity):
+            if are_void(connection.identity):
                 connection.close(CloseCode.TOKEN)
 
     def _matching(self, command: Command) -> list[Connection]:

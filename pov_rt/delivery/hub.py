@@ -18,7 +18,8 @@ back.
 
 The turn. What is published in a turn of the event loop waits in its topic (`pending`) and leaves at
 the turn's end (`flush`), joined. Who is sent anything else before that is sent first what waits for
-it (`settle`): connections do so by themselves, so that all of one socket leaves in program order.
+it (`settle`): connections do so by themselves, so that what they send comes after all that was
+delivered to them before. A topic's entries come in their order; topics have none among each other.
 
 The log. The engine tells of entries once they are durable, per topic in order. While a topic's
 state is being read, what is told is only remembered (`seen`); where something may have been missed,
@@ -64,8 +65,8 @@ class Hub:
         self.unsettled = False
         """Whether anything waits for the end of the turn."""
         self._idle: dict[str, Topic] = {}
-        self.tasks = containment.Tasks(log, "following a topic")
-        """What joins topics; it ends with the hub."""
+        self.tasks = containment.Tasks(log, "a task of the hub")
+        """What joins topics, and what the engine's news cause; they end with the hub."""
         self.replay = Replay(engine, clock, self.tasks)
         self._positions_at = 0.0
         self._stand_ins: dict[str, tuple[Connection, Callable[[int], bytes]]] = {}

@@ -44,8 +44,8 @@ MAX_REPLAY = 1000
 """Activities replayed at once; whoever missed more is told so, and pages through the history."""
 PAGE = 100
 LOADS = 4
-"""Rings loaded at a time. Each wakes all who wait for it, and everybody else waits for them: with
-1,000 under way a turn of the loop took up to 0.25 s."""
+"""Rings loaded at a time. Each wakes all who wait for it, and everybody else waits for them
+(docs/measurements.md, rings)."""
 
 
 class Start(NamedTuple):

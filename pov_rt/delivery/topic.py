@@ -62,7 +62,8 @@ class Progress:
 class Topic:
     """A topic with subscribers on this node. Owner: the hub.
 
-    The constructor says who else writes a slot; the subscribers are changed by its methods alone.
+    The constructor says what each slot is. The hub writes them, but the subscribers only by the
+    methods here, save for one that is promoted; the replay moves the places of those catching up.
     """
 
     __slots__ = (

@@ -47,7 +47,7 @@ from pov_rt.runtime.eager import start
 log = logging.getLogger(__name__)
 
 
-class Call(NamedTuple):
+class Invocation(NamedTuple):
     """A message of a connection, for its handler."""
 
     connection: Connection
@@ -94,11 +94,11 @@ class Execution:
     def run(self, connection: Connection, handler: Handler, message: Message) -> None:
         """Run a handler and send its answer, now or in turn."""
         if handler.is_async:
-            self._start_async(Call(connection, handler, message))
+            self._start_async(Invocation(connection, handler, message))
         elif connection.worker is None or handler.spec.unordered:
             self._answer(connection, handler, message)
         else:
-            self._enqueue(connection, Call(connection, handler, message))
+            self._enqueue(connection, Invocation(connection, handler, message))
 
     def refuse(
         self, connection: Connection, error: ClientError, request_id: RequestIdValue
@@ -113,17 +113,17 @@ class Execution:
     # One handler:
 
     def _answer(self, connection: Connection, handler: Handler, message: Message) -> None:
-        """Call a plain handler and send its answer."""
+        """Invocation a plain handler and send its answer."""
         context = ConnectionContext(self._hosts[handler.plugin.name], connection)
         try:
             body = _encode(handler, handler.spec.function(message, context), message.id)
         except BaseException as error:
-            body = self._failure(Call(connection, handler, message), error)
+            body = self._failure(Invocation(connection, handler, message), error)
         if body is not None:
             connection.send(body)
 
-    async def _call_async(self, call: Call, order: Order | None = None) -> None:
-        """Call an `async` handler and send its answer, unless it was abandoned meanwhile."""
+    async def _call_async(self, call: Invocation, order: Order | None = None) -> None:
+        """Invocation an `async` handler and send its answer, unless it was abandoned meanwhile."""
         connection, handler, message = call
         context = ConnectionContext(self._hosts[handler.plugin.name], connection)
         context.request_id = message.id
@@ -158,7 +158,7 @@ class Execution:
         for topic in context.starting or ():
             self._hub.start(connection, topic)
 
-    def _abandon(self, call: Call, task: asyncio.Task[Any], order: Order | None) -> None:
+    def _abandon(self, call: Invocation, task: asyncio.Task[Any], order: Order | None) -> None:
         """Go on without a handler that refuses to be cancelled."""
         connection, handler, message = call
         log.error(
@@ -180,7 +180,7 @@ class Execution:
         if was_worker and connection.waiting and not connection.closed:
             start(self._work(connection))
 
-    def _failure(self, call: Call, error: BaseException) -> bytes:
+    def _failure(self, call: Invocation, error: BaseException) -> bytes:
         """Turn what a handler raised into its caller's answer."""
         failure = containment.contain(error)
         if not isinstance(failure, ClientError):
@@ -201,7 +201,7 @@ class Execution:
 
     # Order:
 
-    def _start_async(self, call: Call) -> None:
+    def _start_async(self, call: Invocation) -> None:
         connection = call.connection
         self._count_turn(connection)
         if len(connection.tasks or ()) < self._limits.inbox_messages:
@@ -209,7 +209,7 @@ class Execution:
                 start(self._call_beside(call, None))
                 return
             if self._overlaps(call) and not connection.waiting:
-                before = connection.turn
+                before = connection.last_answer
                 if connection.worker is None or (before is not None and not before.done()):
                     start(self._call_in_line(call, Order(before)))
                     return
@@ -236,8 +236,8 @@ class Execution:
         if not is_full and self._begun.get(connection, 0) < turns.HANDLERS:
             connection.transport.pause_reads(False)
 
-    async def _call_beside(self, call: Call, order: Order | None) -> None:
-        """Call a handler while others are at work; the next of its order may then answer."""
+    async def _call_beside(self, call: Invocation, order: Order | None) -> None:
+        """Invocation a handler while others are at work; the next of its order may then answer."""
         task = self._enter()
         if call.connection.tasks is None:
             call.connection.tasks = set()
@@ -251,29 +251,29 @@ class Execution:
             if order is not None:
                 order.end()
 
-    def _overlaps(self, item: Call | bytes) -> bool:
+    def _overlaps(self, item: Invocation | bytes) -> bool:
         """Tell whether what waits is a call that need not wait for the one before."""
         if isinstance(item, bytes) or not self._pipelines:
             return False
         pipelined = item.handler.spec.pipelined
         return pipelined(item.message) if callable(pipelined) else pipelined
 
-    async def _call_in_line(self, call: Call, order: Order) -> None:
-        """Call a pipelined handler; the last one does then what came behind it."""
+    async def _call_in_line(self, call: Invocation, order: Order) -> None:
+        """Invocation a pipelined handler; the last one does then what came behind it."""
         connection = call.connection
         task = connection.worker = cast("asyncio.Task[None]", asyncio.current_task())
-        connection.turn = order.answered
+        connection.last_answer = order.answered
         try:
             await self._call_beside(call, order)
         except BaseException:
             self._leave(connection, task)
             raise
         if connection.worker is task:
-            connection.turn = None
+            connection.last_answer = None
             await self._work(connection)
 
-    async def _call_several(self, call: Call) -> None:
-        """Call a pipelined handler, and those that wait behind it, as many as may overlap."""
+    async def _call_several(self, call: Invocation) -> None:
+        """Invocation a pipelined handler, and those that wait behind it, as many as may overlap."""
         connection, order = call.connection, Order(None)
         start(self._call_beside(call, order))
         while (
@@ -285,7 +285,7 @@ class Execution:
             start(self._call_beside(connection.waiting.popleft(), order))
         await order.answered
 
-    def _enqueue(self, connection: Connection, item: Call | bytes) -> None:
+    def _enqueue(self, connection: Connection, item: Invocation | bytes) -> None:
         if connection.waiting is None:
             connection.waiting = deque()
         connection.waiting.append(item)
@@ -314,7 +314,7 @@ class Execution:
 
     def _leave(self, connection: Connection, task: asyncio.Task[None]) -> None:
         if connection.worker is task:
-            connection.worker = connection.waiting = connection.turn = None
+            connection.worker = connection.waiting = connection.last_answer = None
             self._read_on(connection)
 
     def _enter(self) -> asyncio.Task[None]:

@@ -157,7 +157,8 @@ class Hooks:
                 while ended := await leases.expire():
                     for each in ended:
                         self._ended.add(each)
-                    await asyncio.sleep(0)  # a crowd takes several calls
+                    while self._ended:  # noqa: ASYNC110  (before more are asked for)
+                        await asyncio.sleep(0)
 
     def _tell_ended(self, ended: tuple[str, Lease]) -> None:
         name, lease = ended

@@ -1,4 +1,4 @@
-"""The server as plugins see it: what implements `context.Host`."""
+"""The server as plugins see it: what implements `interfaces.Host`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pov_rt.activities.digest import Digest, make_digest
 from pov_rt.activities.durable import Durable
 from pov_rt.activities.inbox import Inboxes
 from pov_rt.activities.publishing import Published, Publisher, Publishing
-from pov_rt.auth.grants import Kind
+from pov_rt.auth.grants import DEFAULT_TEAM, Kind
 from pov_rt.auth.revocations import Revocation
 from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.config.settings import Settings
@@ -31,7 +31,7 @@ from pov_rt.protocol.topics import channel_topic, pov_topic, user_topic, wire_id
 from pov_rt.registry.build import Registry
 from pov_rt.runtime.clock import Clock, rfc3339
 
-O = TypeVar("O", bound=msgspec.Struct)  # noqa: E741  (options)
+StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 MAX_HISTORY = 1000
 MAX_COUNTERS = 32
@@ -66,7 +66,7 @@ def delegate(path: str) -> Any:
     return property(attrgetter(path))
 
 
-class Calls(Protocol):
+class PluginCalls(Protocol):
     """What a host has called in other plugins: `Hooks`."""
 
     asks_before_subscribe: bool
@@ -88,7 +88,11 @@ class PluginHost:
     state: Any
 
     def __init__(
-        self, name: str, services: Services, plugins: Calls, announces: Sequence[type[Event]] = ()
+        self,
+        name: str,
+        services: Services,
+        plugins: PluginCalls,
+        announces: Sequence[type[Event]] = (),
     ) -> None:
         self.name = name
         self.plugins = plugins
@@ -127,7 +131,7 @@ class PluginHost:
     def inbox(self, user_id: str) -> str:
         return user_topic(user_id)
 
-    def options(self, kind: type[O]) -> O:
+    def options(self, kind: type[StructT]) -> StructT:
         options = self.services.registry.options[self.name]
         if not isinstance(options, kind):
             raise TypeError(f"the plugin {self.name!r} did not declare options={kind.__name__}")
@@ -145,7 +149,7 @@ class PluginHost:
 
     async def publish(self, activity: NewActivity, *, user_id: str | None = None) -> Published:
         name = f"plugin:{self.name}"
-        publisher = Publisher(name, user_id or name, "main")
+        publisher = Publisher(name, user_id or name, DEFAULT_TEAM)
         return await self.services.publishing.publish_one(activity, publisher)
 
     async def notify(

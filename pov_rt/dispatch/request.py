@@ -15,14 +15,14 @@ from pov_rt.protocol.faults import find_fault
 from pov_rt.protocol.messages import check_id
 from pov_rt.registry.pov_ids import check_of, find_bad_id
 
-S = TypeVar("S", bound=msgspec.Struct)
+StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 MAX_DIGITS = 16
 """Of a number within 2^53."""
 
 
 class PluginRequest:
-    """An HTTP request to a plugin's route; implements `context.Request`."""
+    """An HTTP request to a plugin's route; implements `interfaces.Request`."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class PluginRequest:
     def state(self) -> Any:
         return self.host.state
 
-    def body(self, kind: type[S]) -> S:
+    def body(self, kind: type[StructT]) -> StructT:
         return decode_body(self._content, kind)
 
     def check_pov(self, pov_id: str | None, field: str = "povId") -> None:
@@ -66,7 +66,7 @@ def read_number(query: Mapping[str, str], name: str, default: int, least: int, m
     return int(text)
 
 
-def decode_body(content: bytes, kind: type[S]) -> S:
+def decode_body(content: bytes, kind: type[StructT]) -> StructT:
     """Decode a JSON object. Raises `InvalidRequest` or `InvalidId` naming the field at fault."""
     try:
         body = msgspec.json.decode(content, type=kind)

@@ -1,6 +1,6 @@
 """What the server offers to plugins: the interfaces `Host`, `Context` and `Request`.
 
-`hosting` implements them; plugins get them through `pov_rt.plugin`.
+The room `dispatch` implements them; plugins get them through `pov_rt.plugin`.
 """
 
 from __future__ import annotations
@@ -422,7 +422,7 @@ class Request(Protocol[S_co]):
         """
 
     def check_pov(self, pov_id: str | None, field: str = "povId") -> None:
-        """Raise `Forbidden` unless the token covers a PoV that the body names, in this field.
+        """Raise `InvalidId`, or `Forbidden` unless the token covers a PoV that the body names here.
 
         Without one it must cover every PoV. A `{pov_id}` in the path is checked already.
         """

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, UnsetType
 
-from pov_rt.protocol.messages import Activity, NewActivity, Part
+from pov_rt.protocol.messages import Activity, NewActivity, Offset, Part
 
-Offset = Annotated[int, Meta(ge=0)]
+Index = Annotated[int, Meta(ge=0)]
 
 
 class SocketToken(Part):
@@ -21,7 +21,7 @@ class PublishedActivity(NewActivity, forbid_unknown_fields=True):
     """An activity as it is published over HTTP: an unknown field is a typo, and refused."""
 
 
-class Place(Part):
+class LogPlace(Part):
     """Where an activity is in its PoV's log; `duplicate`, in a batch, if it was there already."""
 
     id: str
@@ -37,7 +37,7 @@ class Problem(Part):
     code: str
     message: str
     field: str | UnsetType = UNSET
-    index: Offset | UnsetType = UNSET
+    index: Index | UnsetType = UNSET
     """Which item of a batch it is about, from 0."""
     retry_after: float | UnsetType = UNSET
     """In seconds."""
@@ -52,7 +52,7 @@ class ErrorAnswer(Part):
 
 
 class BatchAnswer(Part):
-    """What became of each activity of a batch, in its order: a `Place` or an `ErrorAnswer`."""
+    """What became of each activity of a batch, in its order: a `LogPlace` or an `ErrorAnswer`."""
 
     results: list[Any]
 

@@ -17,7 +17,7 @@ from pov_rt.protocol.bodies import (
     BatchAnswer,
     ErrorAnswer,
     HistoryAnswer,
-    Place,
+    LogPlace,
     PublishedActivity,
     SocketToken,
 )
@@ -148,9 +148,9 @@ _HANDSHAKE = {
 def openapi(registry: Registry, settings: Settings) -> Document:
     """Describe every route of the HTTP side."""
     answers = [route.answer for route in registry.routes if route.answer is not None]
-    core = (BatchAnswer, ErrorAnswer, HistoryAnswer, Place, PublishedActivity, SocketToken)
+    core = (BatchAnswer, ErrorAnswer, HistoryAnswer, LogPlace, PublishedActivity, SocketToken)
     components = Components([*core, *answers])
-    items = {"anyOf": [components.ref(Place), components.ref(ErrorAnswer)]}
+    items = {"anyOf": [components.ref(LogPlace), components.ref(ErrorAnswer)]}
     components.schema(BatchAnswer)["properties"]["results"]["items"] = items
     return {
         "openapi": "3.1.0",
@@ -183,7 +183,7 @@ def openapi(registry: Registry, settings: Settings) -> Document:
 def _paths(registry: Registry, settings: Settings, components: Components) -> Document:
     activity = components.ref(PublishedActivity)
     batch = {"type": "array", "items": activity, "maxItems": settings.limits.publish_batch}
-    place = components.ref(Place)
+    place = components.ref(LogPlace)
     number = {"type": "integer", "minimum": 0, "default": 0}
     paths: Document = {
         "/api/auth/ws-token": {

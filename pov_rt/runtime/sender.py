@@ -119,8 +119,8 @@ class BatchSender(ABC, Generic[ItemT]):
                     self._queue.extendleft(reversed(batch.items))
                     self._batch = self._take(len(batch.items) // 2)
                 elif attempt.verdict == "over":
-                    self._closed = attempt.why
-                    self._drop_all(attempt.why)
+                    self._closed = attempt.why or "the receiver takes nothing any more"
+                    self._drop_all(self._closed)
                 elif attempt.verdict == "failed" and self._clock.monotonic() < batch.until:
                     if not self._failures:
                         self._log.warning("%s wait: %s", self.what, attempt.why)
@@ -139,7 +139,7 @@ class BatchSender(ABC, Generic[ItemT]):
         if self.queued:
             task = self._start()
             self._hurry.set()
-            await asyncio.wait([task], timeout=timeout_s or self.flush_s)
+            await asyncio.wait([task], timeout=self.flush_s if timeout_s is None else timeout_s)
         return not self.queued
 
     async def close(self, timeout_s: float | None = None) -> None:

@@ -37,35 +37,40 @@ ItemT = TypeVar("ItemT")
 class Backlog(Generic[ItemT]):
     """Work on items, up to `budget` of them in each turn. Owner: who adds to it.
 
-    What `work` raises ends neither the rest nor the loop: it is the loop's exception handler's.
+    What `work` raises in a turn is told to the loop's exception handler, and the others go on.
     """
 
     def __init__(self, budget: int, work: Callable[[ItemT], None]) -> None:
         self._budget = budget
         self._work = work
         self._items: deque[ItemT] = deque()
+        self._is_scheduled = False
 
     def __len__(self) -> int:
         return len(self._items)
 
     def add(self, item: ItemT) -> None:
         """Work on an item in the next turn, or when those before it are done."""
-        if not self._items:
-            asyncio.get_running_loop().call_soon(self._turn)
         self._items.append(item)
+        self._schedule()
 
     def finish(self) -> None:
-        """Work on all that is left, now."""
+        """Work on all that is left, now. Raises what `work` does."""
         while self._items:
             self._work(self._items.popleft())
 
+    def _schedule(self) -> None:
+        if self._items and not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
     def _turn(self) -> None:
+        self._is_scheduled = False
         try:
             for _ in range(min(self._budget, len(self._items))):
                 self._work(self._items.popleft())
         finally:
-            if self._items:
-                asyncio.get_running_loop().call_soon(self._turn)
+            self._schedule()
 
 
 class Slots:

@@ -67,6 +67,7 @@ class Server:
         self.guarantee = Guarantee(
             self.engine.guarantee, settings.engine.max_entries, settings.engine.max_age_s
         )
+        # From here on the parts are handed the server itself: all that `Services` names is there.
         self.hooks = Hooks(self)
         # Plugins publish, and are asked about what is published: one of the two comes first.
         self.publishing.hooks = self.hooks

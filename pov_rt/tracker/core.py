@@ -88,7 +88,7 @@ class Track:
 Describe = Callable[[Facts], NewActivity | None]
 
 
-class Answer(NamedTuple):
+class HttpAnswer(NamedTuple):
     """What the server answered: the status, Retry-After in seconds if given, the body."""
 
     status: int
@@ -99,7 +99,7 @@ class Answer(NamedTuple):
 class Sender(Protocol):
     """Posts a body; one for each kind of application."""
 
-    async def post(self, url: str, token: str, body: bytes) -> Answer:
+    async def post(self, url: str, token: str, body: bytes) -> HttpAnswer:
         """Return the answer, whatever its status. Raises OSError if there was none."""
 
 
@@ -175,29 +175,29 @@ class Refusal(msgspec.Struct):
     message: str = ""
 
 
-class Result(msgspec.Struct):
+class ItemOutcome(msgspec.Struct):
     """What became of an activity."""
 
     error: Refusal | UnsetType = UNSET
     duplicate: bool = False
 
 
-class BatchAnswer(msgspec.Struct):
+class Outcomes(msgspec.Struct):
     """The body of an answer to a batch."""
 
-    results: list[Result]
+    results: list[ItemOutcome]
 
 
-_read_batch_answer = msgspec.json.Decoder(BatchAnswer).decode
+_read_batch_answer = msgspec.json.Decoder(Outcomes).decode
 
 
-def read_results(answer: Answer, count: int) -> list[Result] | None:
+def read_results(answer: HttpAnswer, count: int) -> list[ItemOutcome] | None:
     """Return what became of each of `count` activities; None if the answer does not say so.
 
     Anything may stand at that address, such as a proxy's page, and answer 200.
     """
     if answer.status == 400:  # the batch as a whole
-        return [Result(Refusal("400"))] * count
+        return [ItemOutcome(Refusal("400"))] * count
     if answer.status != 200:
         return None
     try:
@@ -242,8 +242,11 @@ class ActivitySender(BatchSender[NewActivity]):
                 token = await token
             answer = await self._sender.post(self._url, token, batch.body)
         except Exception as error:  # the token's callable is the application's: anything
-            answer = Answer(0, None, repr(error).encode())
+            answer = HttpAnswer(0, None, repr(error).encode())
         results = read_results(answer, len(batch.items))
+        if results is None and answer.status == 413 and len(batch.items) == 1:
+            log.warning("the server refuses an activity: it is too large")
+            return Attempt("done", rejected=1)
         if results is None:
             why = f"no success at {self._url} ({_why(answer)})"
             verdict: Verdict = "too large" if answer.status == 413 else "failed"
@@ -255,7 +258,7 @@ class ActivitySender(BatchSender[NewActivity]):
         return Attempt("done", rejected=len(refused))
 
 
-def _why(answer: Answer) -> str:
+def _why(answer: HttpAnswer) -> str:
     if answer.status == 200:
         return "200, but the body is no answer to a batch: is that a pov-rt server?"
     return str(answer.status or answer.body.decode(errors="replace"))

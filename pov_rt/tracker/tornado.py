@@ -17,7 +17,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.web import Application, RequestHandler
 
 from pov_rt.runtime.logs import Throttle
-from pov_rt.tracker.core import ActivitySender, Answer, Chooser, Token, Track
+from pov_rt.tracker.core import ActivitySender, Chooser, HttpAnswer, Token, Track
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class TornadoSender:
     def __init__(self, timeout_s: float = 10.0) -> None:
         self._timeout_s = timeout_s
 
-    async def post(self, url: str, token: str, body: bytes) -> Answer:
+    async def post(self, url: str, token: str, body: bytes) -> HttpAnswer:
         """Return the answer, whatever its status. Raises OSError if there was none."""
         request = HTTPRequest(
             url,
@@ -59,7 +59,9 @@ class TornadoSender:
         except HTTPClientError as error:
             raise OSError(str(error)) from error
         after = answer.headers.get("Retry-After", "")
-        return Answer(answer.code, float(after) if after.isdigit() else None, answer.body or b"")
+        return HttpAnswer(
+            answer.code, float(after) if after.isdigit() else None, answer.body or b""
+        )
 
 
 class ActivityTracker:

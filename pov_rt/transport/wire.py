@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 READ_BYTES = 64 * 1024
 CLOSE_WAIT_S = 1.0  # how long a peer has to read the close frame and to hang up
 TEXT = Opcode.TEXT
-INBOX, BACKLOG = 1, 2
+BUSY, UNREAD = 1, 2
 """Why a socket is not read: its connection has enough to do, or its client does not read."""
 
 
@@ -48,7 +48,6 @@ class Wire:
     framing = TEXT_FRAMING
 
     __slots__ = (
-        "_backlog",
         "_bounds",
         "_bytes_in",
         "_bytes_out",
@@ -58,6 +57,7 @@ class Wire:
         "_drained",
         "_ended",
         "_eof",
+        "_events",
         "_fd",
         "_heard",
         "_loop",
@@ -90,7 +90,7 @@ class Wire:
         self._queue: SendQueue | None = None
         self._corked: list[bytes] | None = None
         self._controls: Bucket | None = None
-        self._backlog: Sequence[tuple[int, bytes]] = ()
+        self._events: Sequence[tuple[int, bytes]] = ()
         self._paused = 0
         self._heard = False
         self._unread = 0
@@ -108,7 +108,7 @@ class Wire:
             return
         if received:
             self._bytes_in, self._heard = len(received), True
-            self._backlog = self._parser.feed(received)
+            self._events = self._parser.feed(received)
             self._loop.call_soon(self._resume)
         if not self._paused:
             self._loop.add_reader(self._fd, self._readable)
@@ -164,7 +164,7 @@ class Wire:
         return self._unread != before
 
     def pause_reads(self, paused: bool) -> None:
-        self._pause(INBOX, paused)
+        self._pause(BUSY, paused)
 
     async def drained(self) -> None:
         if self.unsent_bytes > self._bounds.slow_bytes // 2 and not self._closing:
@@ -204,7 +204,7 @@ class Wire:
             self._loop.remove_reader(self._fd)
             return
         self._loop.add_reader(self._fd, self._readable)
-        if self._backlog:
+        if self._events:
             self._loop.call_soon(self._resume)
 
     def _readable(self) -> None:
@@ -237,8 +237,8 @@ class Wire:
         if self._parser.controls and self._is_flooding():
             log.info("a client sends too many control frames or fragments")
             self.close(CloseCode.FLOODING)
-        elif self._paused or self._backlog:  # which the loop may not have come to yet
-            self._backlog = [*self._backlog, *events]
+        elif self._paused or self._events:  # which the loop may not have come to yet
+            self._events = [*self._events, *events]
         else:
             self._take(events)
 
@@ -253,7 +253,7 @@ class Wire:
     def _resume(self) -> None:
         # It may have been paused again meanwhile.
         if not self._closing and not self._paused:
-            events, self._backlog = self._backlog, ()
+            events, self._events = self._events, ()
             self._take(events)
 
     def _take(self, events: Sequence[tuple[int, bytes]]) -> None:
@@ -263,13 +263,13 @@ class Wire:
                 if self._closing or self._peer is None:
                     break
                 if self._paused:
-                    self._backlog = events[index:]
+                    self._events = events[index:]
                     break
                 if opcode == TEXT:
                     self._peer.receive(payload, True)
                 else:
                     self._handle(self._peer, opcode, payload)
-            if self._parser.error is not None and not self._backlog:
+            if self._parser.error is not None and not self._events:
                 log.info("a client broke the protocol: %s", self._parser.error)
                 self.close(self._parser.error.close)
         except Exception:  # a bug of ours; it must end this client only
@@ -334,7 +334,7 @@ class Wire:
         self._queue.add(data)
         if self._queue.size > self._bounds.slow_bytes and self._timer is None:
             self._timer = self._loop.call_later(self._bounds.slow_s, self._too_slow)
-            self._pause(BACKLOG, True)
+            self._pause(UNREAD, True)
             # Not at once: whoever sends is going through its subscribers.
             self._loop.call_soon(self._lag)
 
@@ -367,7 +367,7 @@ class Wire:
             self._queue = None
         if queue.size <= self._bounds.slow_bytes // 2:
             self._release_waiters()
-            self._pause(BACKLOG, False)
+            self._pause(UNREAD, False)
         if self._closing:
             self._finish_writing()
         elif self._timer is not None and queue.size <= self._bounds.slow_bytes:
@@ -414,7 +414,7 @@ class Wire:
         if self._timer is not None:
             self._timer.cancel()
         self._queue = self._corked = None
-        self._backlog = ()
+        self._events = ()
         self._release_waiters()
         try:
             self._tell(reason)

@@ -1,1 +1,1 @@
-"""HTTP and WebSocket: the one place that knows Tornado."""
+"""HTTP and the upgrade, on Tornado."""

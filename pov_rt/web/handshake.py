@@ -18,7 +18,7 @@ from pov_rt.connections.connection import Connection
 from pov_rt.protocol.errors import ClientError, CloseCode, InvalidRequest, TokenError
 from pov_rt.protocol.messages import check_id
 from pov_rt.transport.bounds import Bounds
-from pov_rt.transport.frames import TEXT_FRAMING, binary_frame
+from pov_rt.transport.frames import binary_frame
 from pov_rt.transport.wire import Wire
 from pov_rt.web.hosts import one_header
 from pov_rt.web.http import JsonHandler, bearer, parse_query
@@ -214,7 +214,8 @@ class EchoConnection(Connection):
 
     def receive(self, payload: bytes, is_text: bool) -> None:
         """Send it back."""
-        self.transport.send(TEXT_FRAMING.frame(payload) if is_text else binary_frame(payload))
+        frame = self.transport.framing.frame if is_text else binary_frame
+        self.transport.send(frame(payload))
 
 
 class EchoHandler(SocketHandler):

@@ -171,7 +171,7 @@ def test_pipelined_handlers_overlap_and_answer_in_order(folder: Path) -> None:
         assert said() == [1, 2, 3, 4, "odd", 6, 7, 10, -12, 12, 13]
         assert connection.worker is None
         assert connection.waiting is None
-        assert connection.turn is None
+        assert connection.last_answer is None
         assert not connection.tasks
         send(server, connection, "gate.pass", 2)
         await turns()

@@ -16,7 +16,7 @@ from tornado.web import Application, HTTPError, RequestHandler
 from pov_rt.auth.grants import Kind
 from pov_rt.testing import RunningServer
 from pov_rt.tracker import Facts, NewActivity, Track
-from pov_rt.tracker.core import ActivitySender, Answer
+from pov_rt.tracker.core import ActivitySender, HttpAnswer
 from pov_rt.tracker.tornado import ActivityTracker
 
 RULES = [
@@ -216,12 +216,12 @@ def test_describe_and_before_send_have_the_last_word(server: RunningServer) -> N
 class Receiver:
     """Answers what a test says, and keeps what it got."""
 
-    def __init__(self, *answers: Answer | OSError) -> None:
+    def __init__(self, *answers: HttpAnswer | OSError) -> None:
         self.answers = list(answers)
         self.bodies: list[list[dict[str, Any]]] = []
         self.tokens: list[str] = []
 
-    async def post(self, url: str, token: str, body: bytes) -> Answer:
+    async def post(self, url: str, token: str, body: bytes) -> HttpAnswer:
         items = [json.loads(line) for line in body.split(b"\n")]
         self.bodies.append(items)
         self.tokens.append(token)
@@ -231,11 +231,11 @@ class Receiver:
         return answer
 
 
-def ok(items: list[Any], *errors: str) -> Answer:
+def ok(items: list[Any], *errors: str) -> HttpAnswer:
     results: list[Any] = [{"id": "x"} for _ in items]
     for index, code in enumerate(errors):
         results[index] = {"error": {"code": code}}
-    return Answer(200, None, json.dumps({"results": results}).encode())
+    return HttpAnswer(200, None, json.dumps({"results": results}).encode())
 
 
 ONE = NewActivity(type="t", action="a", pov_id="p")
@@ -263,13 +263,13 @@ def outbox_after(receiver: Receiver, count: int, **options: Any) -> ActivitySend
     "failure",
     [
         OSError("away"),
-        *(Answer(503, None, b""), Answer(401, None, b""), Answer(429, 0.01, b"")),
+        *(HttpAnswer(503, None, b""), HttpAnswer(401, None, b""), HttpAnswer(429, 0.01, b"")),
         # What something else than a pov-rt server may answer.
-        *(Answer(200, None, body) for body in (b"<html>", b"[]", b'{"results":[]}', b"\xff")),
+        *(HttpAnswer(200, None, body) for body in (b"<html>", b"[]", b'{"results":[]}', b"\xff")),
     ],
 )
 def test_a_failure_is_tried_again_with_the_same_ids_and_a_new_token(
-    failure: Answer | OSError, caplog: pytest.LogCaptureFixture
+    failure: HttpAnswer | OSError, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver = Receiver(failure, failure)
     outbox = outbox_after(receiver, 3)
@@ -300,12 +300,12 @@ def test_what_the_server_refuses_is_counted_and_not_sent_again() -> None:
     receiver = Receiver(ok([1, 2, 3], "invalid_activity"))
     outbox = outbox_after(receiver, 3)
     assert (outbox.sent, outbox.rejected, len(receiver.bodies)) == (2, 1, 1)
-    outbox = outbox_after(Receiver(Answer(400, None, b"")), 3)
+    outbox = outbox_after(Receiver(HttpAnswer(400, None, b"")), 3)
     assert (outbox.sent, outbox.rejected) == (0, 3)
 
 
 def test_a_batch_that_is_too_large_is_halved() -> None:
-    receiver = Receiver(Answer(413, None, b""))
+    receiver = Receiver(HttpAnswer(413, None, b""))
     outbox = outbox_after(receiver, 5)
     assert [len(body) for body in receiver.bodies] == [5, 2, 3]
     assert outbox.sent == 5

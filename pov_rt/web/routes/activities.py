@@ -13,7 +13,7 @@ from pov_rt.auth.tokens import Identity
 from pov_rt.delivery.entries import ActivityEncoder
 from pov_rt.dispatch.host import MAX_HISTORY
 from pov_rt.dispatch.request import fault_of, read_number
-from pov_rt.protocol.bodies import BatchAnswer, PageState, Place, PublishedActivity
+from pov_rt.protocol.bodies import BatchAnswer, LogPlace, PageState, PublishedActivity
 from pov_rt.protocol.encoding import DECODE_ERRORS, decode_anyway, encode, http_error
 from pov_rt.protocol.errors import ClientError, InvalidActivity, InvalidId, InvalidRequest, TooLarge
 from pov_rt.protocol.messages import MAX_SAFE_INTEGER, NewActivity
@@ -95,13 +95,13 @@ class ActivitiesHandler(JsonHandler):
         self.answer(_place(result), 200 if result.duplicate else 201)
 
 
-def _place(done: Published, duplicate: bool | UnsetType = UNSET) -> Place:
-    return Place(
+def _place(done: Published, duplicate: bool | UnsetType = UNSET) -> LogPlace:
+    return LogPlace(
         id=done.id, pov_id=done.pov_id, offset=done.offset, epoch=done.epoch, duplicate=duplicate
     )
 
 
-def _result(index: int, result: Published | ClientError) -> Place | msgspec.Raw:
+def _result(index: int, result: Published | ClientError) -> LogPlace | msgspec.Raw:
     if isinstance(result, Published):
         # One alone says it with its status.
         return _place(result, result.duplicate or UNSET)
