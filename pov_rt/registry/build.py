@@ -53,7 +53,6 @@ class Route:
 
     plugin: Plugin[Any]
     spec: RouteSpec
-    is_async: bool
     answer: type[msgspec.Struct] | None
 
 
@@ -199,8 +198,7 @@ def check_route(plugin: Plugin[Any], spec: RouteSpec) -> Route:
         raise wrong("the path must look like '/povs/{pov_id}/tally'")
     _check_arguments(spec.function, ("request",), wrong)
     answers = _answers(_hints(spec.function), msgspec.Struct)
-    is_async = inspect.iscoroutinefunction(spec.function)
-    return Route(plugin, spec, is_async, answers[0] if answers else None)
+    return Route(plugin, spec, answers[0] if answers else None)
 
 
 def check_hooks(plugin: Plugin[Any]) -> None:
