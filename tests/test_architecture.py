@@ -28,7 +28,7 @@ PAGE = (ROOT / "docs/architecture.md").read_text()
 ROOMS = tuple(re.findall(r"^\| `(\w+)` \|", PAGE, re.M))
 """From the top down: a file imports from its own room and those below."""
 
-MOST_FILES = 9
+MOST_FILES = 10
 MOST_CODE = 500
 PLUGIN_CODE = 121
 

@@ -47,6 +47,11 @@ class Identity:
     parent_id: str | None = None
     """Of the access token that a socket token was exchanged for."""
 
+    @property
+    def owner(self) -> str:
+        """Who pays for what this token's bearer costs, over all connections and HTTP."""
+        return self.user_id
+
 
 class Claims(msgspec.Struct, rename="camel", omit_defaults=True):
     """The payload of a token. Only `exp` and `userId` must be there."""

@@ -29,6 +29,7 @@ from pov_rt.protocol.errors import CloseCode, NotFound, TokenError
 from pov_rt.protocol.messages import Activity, Event, Message, NewActivity, NewNotification
 from pov_rt.protocol.topics import channel_topic, pov_topic, user_topic, wire_id
 from pov_rt.registry.build import Registry
+from pov_rt.runtime.bounds import Bounds
 from pov_rt.runtime.clock import Clock, rfc3339
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
@@ -59,6 +60,7 @@ class Services(Protocol):
     registry: Registry
     node: str
     guarantee: Guarantee
+    bounds: Bounds
 
 
 def delegate(path: str) -> Any:

@@ -25,6 +25,7 @@ from pov_rt.plugin.interfaces import Fetch, Guarantee
 from pov_rt.protocol.errors import CloseCode, Unavailable
 from pov_rt.protocol.topics import NODES
 from pov_rt.registry.build import Registry
+from pov_rt.runtime.bounds import Bounds
 from pov_rt.runtime.clock import Clock, SystemClock
 from pov_rt.server.arrivals import Arrivals
 from pov_rt.server.follower import NodeFollower
@@ -53,6 +54,7 @@ class Server:
         self.registry = registry
         self.clock: Clock = clock or SystemClock()
         self.fetch = fetch
+        self.bounds = Bounds()
         self.node = self.clock.new_id()[-12:]
         self.engine = engine or open_engine(settings, self.clock, self.node)
         self.revocations = Revocations(self.engine.sets, self.clock, settings.auth.revocation_s)
@@ -114,6 +116,7 @@ class Server:
         self.deadlines.sweep(now)
         self.hub.sweep(now)
         self.revocations.sweep(now)
+        self.bounds.sweep()
 
     def reload(self, auth: AuthSettings) -> None:
         """Take over changed keys and rules for tokens. Raises `SettingsError`; nothing changes."""

@@ -82,6 +82,16 @@ class Counters(Collector):
         yield by_label("messages", "Messages handled", "type", server.dispatcher.counts)
         yield by_label("errors", "Errors answered", "code", server.dispatcher.errors)
         yield by_label("closes", "Sockets closed", "reason", server.arrivals.closes)
+        used = GaugeMetricFamily("pov_rt_bound_used", "What of a bound is in use", labels=["bound"])
+        limit = GaugeMetricFamily("pov_rt_bound_limit", "How much there is", labels=["bound"])
+        refused = CounterMetricFamily(
+            "pov_rt_bound_refused", "Refused at a bound or a share of it", labels=["bound"]
+        )
+        for bound in server.bounds:
+            used.add_metric([bound.name], bound.used())
+            limit.add_metric([bound.name], bound.limit)
+            refused.add_metric([bound.name], bound.refused)
+        yield from (used, limit, refused)
         plugins = CounterMetricFamily(
             "pov_rt_plugin", "What plugins count", labels=["plugin", "name"]
         )

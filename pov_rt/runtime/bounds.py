@@ -1,0 +1,123 @@
+"""Bounds that users share, and the part of each that one of them may hold.
+
+Whoever hands something out that there is a bounded amount of tells of it here: how much is used and
+how much there is (metrics), when little is left (a warning at 80 %), and who was refused (a line in
+the log, the reason in words). docs/configuration.md has the table of all bounds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+
+from pov_rt.runtime.logs import Throttle
+
+log = logging.getLogger(__name__)
+
+NEARLY = 0.8
+"""From this part of a bound on the log warns of it."""
+AGAIN = 0.7
+"""Below this part the next rise is warned of again."""
+
+
+payer: ContextVar[str] = ContextVar("payer", default="")
+"""The owner (`Identity.owner`) for whom the current task works; empty: the node itself.
+
+Set where a message or request begins, in the task that handles it; whatever that calls, and the
+tasks that it starts, work for the same owner."""
+
+
+class Bound:
+    """One bound: its `name` in metrics, the `setting` that moves it, `used` of `limit`.
+
+    `used` is asked for when somebody looks. Owner: whoever hands out what is bounded.
+    """
+
+    def __init__(self, name: str, setting: str, limit: float, used: Callable[[], float]) -> None:
+        self.name = name
+        self.setting = setting
+        self.limit = limit
+        self.used = used
+        self.refused = 0
+        """How often somebody was refused: at the bound itself, or at the share of one."""
+        self._is_high = False
+        self._complaint = Throttle(log, per_s=0.1, burst=5)
+
+    def refuse(self, owner: str, why: str) -> None:
+        """Count and log that an owner was refused, and why; the caller answers them."""
+        self.refused += 1
+        self._complaint.log(
+            logging.WARNING, "refused: %s", why, bound=self.name, setting=self.setting, owner=owner
+        )
+
+    def look(self) -> None:
+        """Warn if it has been nearly used up since the last look."""
+        part = self.used() / self.limit
+        if part >= NEARLY and not self._is_high:
+            self._is_high = True
+            log.warning(
+                "%s: %d of %d are used, %d %%; past that others are refused (see %s)",
+                self.name, self.used(), self.limit, round(100 * part), self.setting,
+            )  # fmt: skip
+        elif part < AGAIN:
+            self._is_high = False
+
+
+class Shares:
+    """Hands out amounts of something: `limit` in all, at most `each` to one owner."""
+
+    def __init__(self, name: str, setting: str, limit: float, each: float) -> None:
+        self.bound = Bound(name, setting, limit, lambda: self.used)
+        self.each = each
+        self.used = 0.0
+        self._held: dict[str, float] = {}
+
+    def held(self, owner: str) -> float:
+        """Return what an owner holds."""
+        return self._held.get(owner, 0.0)
+
+    def take(self, owner: str, amount: float = 1) -> bool:
+        """Take some for an owner; return False, and take nothing, if there is not enough.
+
+        An owner who holds nothing may take more than a share, and from nothing used anybody may
+        take more than there is: what is bounded in sum must not make one large thing impossible.
+        """
+        held = self.held(owner)
+        if held and held + amount > self.each:
+            self.bound.refuse(owner, f"one owner may hold {self.each:g} of {self.bound.name}")
+            return False
+        if self.used and self.used + amount > self.bound.limit:
+            self.bound.refuse(owner, f"all {self.bound.limit:g} of {self.bound.name} are in use")
+            return False
+        self._held[owner] = held + amount
+        self.used += amount
+        return True
+
+    def give(self, owner: str, amount: float = 1) -> None:
+        """Give back what was taken."""
+        left = self._held[owner] - amount
+        if left > 0:
+            self._held[owner] = left
+        else:
+            del self._held[owner]
+        self.used -= amount
+
+
+class Bounds:
+    """All shared bounds of a node. Owner: the server."""
+
+    def __init__(self) -> None:
+        self._bounds: list[Bound] = []
+
+    def __iter__(self) -> Iterator[Bound]:
+        return iter(self._bounds)
+
+    def add(self, *bounds: Bound) -> None:
+        """Take bounds over, for metrics and warnings."""
+        self._bounds += bounds
+
+    def sweep(self) -> None:
+        """Warn of those that are nearly used up; called about once a second."""
+        for bound in self._bounds:
+            bound.look()
