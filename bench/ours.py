@@ -21,16 +21,19 @@ class Ours(HttpPublisher):
     publishers = 64
     acknowledgement = '{"type":"published"'
     engine = "memory://"
+    limits = 'message_rate = "1000000/s"\nconnections_per_user = 20000\n'
     settings = ""
+    admin_port = 0
     python = sys.executable
 
     def command(self) -> list[str]:
         """Return what to run."""
         config = self.folder / "pov-rt.toml"
         config.write_text(
-            f'[server]\nport = {self.port}\nadmin_port = 0\ndata = "{self.folder}"\n'
+            f"[server]\nport = {self.port}\nadmin_port = {self.admin_port}\n"
+            f'data = "{self.folder}"\n'
             f'[auth]\nsecrets = ["{SECRET}"]\n'
-            '[limits]\nmessage_rate = "1000000/s"\nconnections_per_user = 20000\n'
+            f"[limits]\n{self.limits}"
             f'[engine]\nurl = "{self.engine}"\n{self.settings}'
         )
         return [self.python, "-m", "pov_rt.cli", "serve", "--config", str(config)]

@@ -8,6 +8,7 @@ from bench.collaboration import presence, typing
 from bench.cost import connect, fanout, idle, inbound, topics
 from bench.delay import latency, publish, slow
 from bench.durability import durable, recover
+from bench.hostile import hostile
 from bench.report import Result
 from bench.run import Run
 
@@ -26,5 +27,6 @@ SCENARIOS: dict[str, Callable[[Run], Result]] = {
         recover,
         presence,
         typing,
+        hostile,
     )
 }

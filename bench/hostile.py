@@ -1,0 +1,358 @@
+"""What one member at its limits, and strangers, can do to everybody else."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import count
+from pathlib import Path
+
+from bench import machine
+from bench.attack import Crowd
+from bench.load import Client, LoadError, text_frame
+from bench.ours import Ours
+from bench.peers import activity, encode, free_port, token
+from bench.report import Check, Result
+from bench.run import Run
+
+MIB = 1024 * 1024
+ATTACK_S, REST_S = 10.0, 10.0
+EVERY_S = 0.02
+"""How often the bystander asks: pings, and every fifth time a subscription."""
+PATIENCE_S = 20.0
+SOCKETS = 64
+"""Connections that one user may have by default."""
+POVS = 20
+MISSED, LARGE = 10_000, 4000
+"""Activities of the large PoV, and bytes of each."""
+STRANGERS = 5000
+HALF_BODY = 4 * MIB
+
+
+class OursByDefault(Ours):
+    """pov-rt with its default engine and its default limits."""
+
+    name = "pov-rt, defaults"
+    engine = "sqlite://"
+    limits = ""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.admin_port = free_port()
+
+    def pss(self) -> int:
+        """Return its memory in bytes."""
+        return machine.resident_bytes(self.pids)
+
+
+MEMBER = ("subscribe", "collaborate")
+
+
+def upgrade(user: str) -> str:
+    """Return a handshake with a member's token, in hex."""
+    client = Client(f"/ws/?token={token(user, '*', can=MEMBER)}", [])
+    protocol = b"Sec-WebSocket-Protocol: pov-rt.v1\r\n\r\n"
+    return (client.handshake().removesuffix(b"\r\n") + protocol).hex()
+
+
+def frames(*messages: Mapping[str, object]) -> list[str]:
+    """Return messages as a client's frames, in hex."""
+    return [text_frame(encode(message)).hex() for message in messages]
+
+
+def request(path: str, user: str, *, method: str = "GET", more: str = "", body: str = "") -> str:
+    """Return a request with a member's token, in hex."""
+    given = token(user, "*", can=MEMBER) if user else "bad"
+    return (
+        (
+            f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {given}\r\n"
+            f"{more}\r\n{body}"
+        )
+        .encode()
+        .hex()
+    )
+
+
+def mixes(epochs: dict[str, str]) -> Iterator[tuple[str, list[Crowd]]]:
+    """Yield what one member does, by name: always as often as its limits let it, and more."""
+    povs = [f"pov-{n}" for n in range(POVS)]
+    me = "mallory"
+    old = {"epoch": epochs["large"], "offset": 0}
+    digest = {"type": "subscribe", "povId": "large", "since": old}
+    many = {"type": "subscribe", "povIds": povs, "since": {"epoch": epochs["pov-0"], "offset": 0}}
+    random_povs = {"type": "subscribe", "povIds": [f"random-{n}" for n in range(200)]}
+    last = {"type": "subscribe", "povId": "large", "since": {"last": 1000}}
+    everything: list[Mapping[str, object]] = [
+        {"type": "ping"},
+        digest,
+        many,
+        random_povs,
+        {"type": "resume"},
+        {"type": "unsubscribe", "povId": "large"},
+        last,
+        {"type": "subscribe", "povId": "pov-1", "durable": True},
+        {"type": "history", "povId": "large", "limit": 1000},
+        {"type": "history", "povId": "large", "types": ["none"], "limit": 1000},
+        {"type": "presence", "povId": "pov-1"},
+        {"type": "typing", "povId": "pov-1", "active": True},
+        {"type": "read", "povId": "pov-1", "offset": 1},
+        {"type": "ack", "povId": "pov-1", "offset": 1},
+        {"type": "nonsense"},
+    ]
+    yield "digests", [Crowd(SOCKETS, upgrade(me), frames(digest), 50)]
+    yield "200 PoVs a message", [Crowd(SOCKETS, upgrade(me), frames(many, random_povs), 50)]
+    yield "the last 1000", [Crowd(SOCKETS, upgrade(me), frames(last), 50)]
+    yield (
+        "history",
+        [
+            Crowd(
+                SOCKETS,
+                upgrade(me),
+                frames({"type": "history", "povId": "large", "limit": 1000, "types": ["none"]}),
+                50,
+            )
+        ],
+    )
+    path = "/api/povs/large/activities?limit=1000"
+    yield "HTTP history", [Crowd(SOCKETS, request(path, me), [request(path, me)], 20)]
+    yield (
+        "pages nobody reads",
+        [Crowd(1000, request(path, me), [request(path, me)], 1, reads=False)],
+    )
+    yield (
+        "marks",
+        [
+            Crowd(
+                SOCKETS,
+                upgrade(me),
+                frames(
+                    *(
+                        {"type": kind, "povId": f"random-{n}", "offset": 0}
+                        for kind in ("ack", "read")
+                        for n in range(500)
+                    )
+                ),
+                50,
+            )
+        ],
+    )
+    yield "connect and go", [Crowd(100, upgrade(me), stays_s=0.05)]
+    tokens = request("/api/auth/ws-token", me)
+    yield "tokens", [Crowd(SOCKETS, tokens, [tokens], 50)]
+    yield (
+        "all of it",
+        [
+            Crowd(SOCKETS // 2, upgrade(me), frames(*everything), 50),
+            Crowd(SOCKETS, request(path, me), [request(path, me), tokens], 20),
+            Crowd(20, upgrade(me), stays_s=0.05),
+        ],
+    )
+
+
+def strangers(number: int) -> Iterator[tuple[str, list[Crowd]]]:
+    """Yield what people without a token do, by name."""
+    half = request(
+        "/api/activities", "", method="POST", more=f"Content-Length: {HALF_BODY}\r\n",
+        body="x" * (HALF_BODY // 64),
+    )  # fmt: skip
+    nowhere = half.replace(b"/api/activities".hex(), b"/nowhere".hex())
+    yield "silent", [Crowd(number)]
+    yield "slow heads", [Crowd(number, b"GET / HTTP/1.1\r\nHost: x\r\nX-A: ".hex(), ["61"], 1)]
+    yield "half bodies", [Crowd(number // 2, half), Crowd(number // 2, nowhere)]
+    yield "bad tokens", [Crowd(number, upgrade("x").replace(b"token=".hex(), b"token=x".hex()))]
+
+
+@contextmanager
+def under(peer: OursByDefault, crowds: Sequence[Crowd]) -> Iterator[None]:
+    """Attack a server for as long as the block runs."""
+    # Nice: the attacker must not keep the core from those who measure.
+    command = ["nice", "-n", "19", "taskset", "-c", str(machine.LOAD_CORE)]
+    command += [sys.executable, "-m", "bench.attack", str(peer.port)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as attacker:
+        assert attacker.stdin is not None
+        assert attacker.stdout is not None
+        attacker.stdin.write(json.dumps([asdict(crowd) for crowd in crowds]) + "\n")
+        attacker.stdin.flush()
+        try:
+            if attacker.stdout.readline() != "ready\n":
+                raise LoadError("the attacker ended")
+            yield
+        finally:
+            attacker.kill()
+
+
+class Bystander:
+    """Another member, who pings and subscribes to one PoV after the other."""
+
+    def __init__(self, port: int) -> None:
+        self._sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sock.sendall(bytes.fromhex(upgrade("bo")))
+        self._received = b""
+        self._numbers = count()
+        self.wait(b"welcome")
+
+    def wait(self, what: bytes) -> None:
+        """Read until something has come."""
+        while what not in self._received:
+            more = self._sock.recv(1 << 16)
+            if not more:
+                raise LoadError("the bystander was thrown out")
+            self._received += more
+        self._received = b""
+
+    def ask(self, message: Mapping[str, object]) -> float:
+        """Send a message; return the milliseconds to its answer."""
+        name = f"q{next(self._numbers)}."
+        began = time.monotonic()
+        self._sock.sendall(text_frame(encode({**message, "id": name})))
+        self.wait(f'"{name}"'.encode())
+        return 1000 * (time.monotonic() - began)
+
+    def live(self, seconds: float) -> tuple[list[float], list[float]]:
+        """Ask for so long; return the milliseconds of pings, and of subscriptions."""
+        pings: list[float] = []
+        subscriptions: list[float] = []
+        began = time.monotonic()
+        while (now := time.monotonic()) < began + seconds:
+            if len(pings) % 5 == 4:
+                pov_id = f"pov-{len(subscriptions) % POVS}"
+                subscriptions.append(self.ask({"type": "subscribe", "povId": pov_id}))
+                self.ask({"type": "unsubscribe", "povId": pov_id})
+            pings.append(self.ask({"type": "ping"}))
+            time.sleep(max(0.0, now + EVERY_S - time.monotonic()))
+        return pings, subscriptions
+
+    def close(self) -> None:
+        """Go."""
+        self._sock.close()
+
+
+def p99(values: Sequence[float]) -> float:
+    """Return the 99th percentile."""
+    return sorted(values)[int(0.99 * (len(values) - 1))]
+
+
+def fill(peer: OursByDefault, run: Run) -> dict[str, str]:
+    """Publish what is read later; return the epochs of the PoVs."""
+    numbers = count(1)
+    for pov, total, pad in [
+        ("large", run.scaled(MISSED), "x" * LARGE),
+        *((f"pov-{n}", run.scaled(2000), "x" * 60) for n in range(POVS)),
+    ]:
+        size = min(500, total)
+        for _ in range(total // size):
+            peer.publish([activity(pov, next(numbers), 0, pad) for _ in range(size)])
+    return {pov: epoch_of(peer, pov) for pov in ("large", "pov-0")}
+
+
+def epoch_of(peer: OursByDefault, pov: str) -> str:
+    """Return the epoch of a PoV's log."""
+    asked = urllib.request.Request(
+        f"http://127.0.0.1:{peer.port}/api/povs/{pov}/activities?limit=1",
+        headers={"Authorization": f"Bearer {peer.service_token}"},
+    )
+    with urllib.request.urlopen(asked) as answer:  # noqa: S310  (our own server)
+        return str(json.load(answer)["epoch"])
+
+
+def hostile(run: Run) -> Result:
+    """Attack: one member at its limits in every way, then strangers; see what the others notice."""
+    result = Result("hostile", "what bystanders notice", plots=("ping_p99_ms", "more_MiB"))
+    with OursByDefault(run.folder) as peer:
+        epochs = fill(peer, run)
+        bystander = Bystander(peer.port)
+        _note(result, "nobody", *bystander.live(ATTACK_S / 2))
+        bystander.close()
+    for name, crowds in mixes(epochs):
+        run.progress(name)
+        _member(run, result, name, crowds)
+    for name, crowds in strangers(run.scaled(STRANGERS)):
+        run.progress(f"strangers: {name}")
+        _strangers(run, result, name, crowds)
+    return result
+
+
+def _member(run: Run, result: Result, name: str, crowds: Sequence[Crowd]) -> None:
+    with OursByDefault(run.folder) as peer:
+        bystander = Bystander(peer.port)
+        bystander.live(1.0)
+        before = peer.pss()
+        most = before
+        pings: list[float] = []
+        subscriptions: list[float] = []
+        with under(peer, crowds):
+            for _ in range(int(ATTACK_S)):
+                some = bystander.live(1.0)
+                pings += some[0]
+                subscriptions += some[1]
+                most = max(most, peer.pss())
+        bystander.live(REST_S)
+        kept = peer.pss() - before
+        bystander.close()
+    memory = {"more_MiB": (most - before) / MIB, "kept_MiB": kept / MIB}
+    _note(result, name, pings, subscriptions, **memory)
+    checks = result.checks
+    checks.append(Check(f"{name}: ping p99", p99(pings), 50, 20, unit="ms"))
+    checks.append(Check(f"{name}: subscribe p99", p99(subscriptions), 100, 50, unit="ms"))
+    checks.append(Check(f"{name}: more memory", memory["more_MiB"], 64, 32, unit="MiB"))
+    checks.append(Check(f"{name}: of it after 10 s", memory["kept_MiB"], 16, 4, unit="MiB"))
+
+
+def _note(
+    result: Result,
+    case: str,
+    pings: Sequence[float],
+    subscriptions: Sequence[float],
+    **memory: float,
+) -> None:
+    result.add(
+        case,
+        OursByDefault.name,
+        ping_p99_ms=p99(pings),
+        ping_max_ms=max(pings),
+        subscribe_p99_ms=p99(subscriptions),
+        **memory,
+    )
+
+
+def _strangers(run: Run, result: Result, name: str, crowds: Sequence[Crowd]) -> None:
+    number = sum(crowd.connections for crowd in crowds)
+    with OursByDefault(run.folder) as peer:
+        before = peer.pss()
+        most: float = before
+        connects: list[float] = []
+        ready: list[float] = []
+        with under(peer, crowds):
+            for _ in range(5):
+                began = time.monotonic()
+                Bystander(peer.port).close()
+                connects.append(time.monotonic() - began)
+                began = time.monotonic()
+                url = f"http://127.0.0.1:{peer.admin_port}/readyz"
+                with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
+                    answer.read()
+                ready.append(time.monotonic() - began)
+                most = max(most, peer.pss())
+                time.sleep(1.0)
+    each = (most - before) / number / 1024
+    case = f"{number} strangers, {name}"
+    result.add(
+        case,
+        OursByDefault.name,
+        KiB_each=each,
+        connect_max_s=max(connects),
+        readyz_max_s=max(ready),
+    )
+    result.checks.append(Check(f"{case}: memory of each", each, 64, 16, unit="KiB"))
+    result.checks.append(Check(f"{case}: connect, longest", max(connects), 1, 0.1, unit="s"))
+    result.checks.append(Check(f"{case}: readyz, longest", max(ready), 1, 0.1, unit="s"))
