@@ -88,6 +88,7 @@ async def history(message: History, context: Context) -> Page:
             reverse=reverse,
             only=only,
             max_bytes=MAX_BYTES - size,
+            raw=True,
         )
         found += [Item(data=activity, offset=offset) for offset, activity in page.activities[:left]]
         size += page.size

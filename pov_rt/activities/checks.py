@@ -7,21 +7,24 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from pov_rt.protocol.depth import LEVELS
 from pov_rt.protocol.errors import InvalidActivity
 from pov_rt.protocol.messages import MAX_SAFE_INTEGER
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
+ODDITIES = bytes(
+    LEVELS.get(byte, ord("0") if byte in b"0123456789" else ord(" ")) for byte in range(256)
+)
+"""A translation that leaves the numbers and the levels of JSON: all that may be odd in what was
+decoded.
 
-DIGITS = bytes(ord("0") if chr(byte).isdecimal() else ord(" ") for byte in range(128)) + b" " * 128
-
+To look for them in an encoded activity is cheaper than to look at the values, and much cheaper
+where these are many (docs/measurements.md, odd numbers).
+"""
 
 LONG_NUMBER = b"0" * 16
-"""How a number beyond 2^53 looks with `DIGITS`: the one odd thing that JSON can bring.
-
-To look for it in an encoded activity is cheaper than to look at the values, and much cheaper where
-these are many (docs/measurements.md, odd numbers).
-"""
+"""How a number beyond 2^53 looks with `ODDITIES`."""
 
 
 def check_name(name: str, field: str, *, allowed: Sequence[str] | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from pov_rt.delivery.filters import read_head
+from pov_rt.delivery.stored import Reader
 from pov_rt.engine.base import Log
 from pov_rt.protocol.messages import Part
 
@@ -41,18 +41,19 @@ class Digest(Part):
     users: list[Author]
 
 
-async def make_digest(log: Log, topic: str, after: int) -> Digest:
+async def make_digest(log: Log, stored: Reader, topic: str, after: int) -> Digest:
     """Count the newest activities of a topic after an offset, at most 10,000."""
     sorts: Counter[tuple[str, str]] = Counter()
     authors: Counter[str] = Counter()
     counted, before = 0, 0
     while counted < MAX_COUNTED:
         page = await log.read(topic, before, PAGE, reverse=True)
-        heads = [read_head(entry.body) for entry in page.entries if entry.offset > after]
+        missed = [entry for entry in page.entries if entry.offset > after]
+        heads = stored.heads(topic, missed)
         sorts.update((head.type, head.action) for head in heads)
         authors.update(head.user_id for head in heads)
         counted += len(heads)
-        if len(heads) < PAGE:
+        if len(missed) < PAGE:
             break
         before = page.entries[-1].offset
     return Digest(

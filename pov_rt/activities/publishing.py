@@ -12,10 +12,11 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 from msgspec import UNSET
 
-from pov_rt.activities.checks import DIGITS, LONG_NUMBER, check_name, check_value
+from pov_rt.activities.checks import LONG_NUMBER, ODDITIES, check_name, check_value
 from pov_rt.auth.tokens import Identity
 from pov_rt.config.settings import LimitSettings
 from pov_rt.engine.base import Conflict, Engine, NewEntry
+from pov_rt.protocol.depth import OPENING, check_details
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import ClientError, IdConflict, TooLarge
 from pov_rt.protocol.messages import Activity, NewActivity, NewNotification, check_id
@@ -164,10 +165,12 @@ class Publishing:
             if isinstance(new, ClientError):
                 results[index] = new
                 continue
+            failing = "an activity cannot be checked"
             try:
                 activity = self._complete(new, publisher)
                 body = self._check(activity, decoded=decoded)
                 if before is not None:
+                    failing = "a before_publish hook failed"
                     changed = await containment.call(
                         before, activity, deadline_s=self._limits.handler_deadline_s
                     )
@@ -177,10 +180,8 @@ class Publishing:
             except ClientError as error:
                 results[index] = error
                 continue
-            except Exception as error:  # a hook's fault, which is no reason to refuse the others
-                results[index] = containment.internal(
-                    self._clock, log, "a before_publish hook failed", error=error
-                )
+            except Exception as error:  # which is no reason to refuse the others
+                results[index] = containment.internal(self._clock, log, failing, error=error)
                 continue
             stored.append((index, activity))
             entries.append(
@@ -228,6 +229,7 @@ class Publishing:
             check_id(new.user_id, "userId")
         check_name(new.type, "type")
         if new.details is not UNSET:
+            check_details(new.details, self._limits.details_depth)
             check_value(new.details)
             self._check_size(new.details)
 
@@ -246,13 +248,22 @@ class Publishing:
             self._types.learn(activity.type, "type")
         if activity.action not in self._actions:
             self._actions.learn(activity.action, "action")
-        if not decoded and activity.details is not UNSET:
-            check_value(activity.details)
-        body = encode(activity)
-        if decoded and LONG_NUMBER in body.translate(DIGITS) and activity.details is not UNSET:
-            check_value(activity.details)
-        if len(body) > self._limits.details_bytes and activity.details is not UNSET:
-            self._check_size(activity.details)
+        limits, details = self._limits, activity.details
+        try:
+            body = encode(activity)
+        except (TypeError, UnicodeEncodeError, RecursionError):
+            check_details(details, limits.details_depth)
+            check_value(details)
+            raise
+        if details is UNSET:
+            return body
+        if len(body) > limits.details_bytes:
+            self._check_size(details)
+        odd = body.translate(ODDITIES)
+        if odd.count(OPENING) > limits.details_depth:
+            check_details(details, limits.details_depth)
+        if not decoded or LONG_NUMBER in odd:
+            check_value(details)
         return body
 
     def _check_size(self, details: Any) -> None:

@@ -102,6 +102,8 @@ class LimitSettings(Section, frozen=True, kw_only=True):
 
     message_bytes: Count = 64 * 1024
     details_bytes: Count = 16 * 1024
+    details_depth: Annotated[int, Meta(ge=1, le=100)] = 32
+    """Levels of objects and lists in `details`, itself being the first."""
     subscriptions: Count = 200
     """Per connection."""
     connections: Annotated[int, Meta(ge=0)] = 0

@@ -36,6 +36,7 @@ from pov_rt.connections.connection import Connection
 from pov_rt.delivery.filters import Only, Since
 from pov_rt.delivery.pieces import Shares, Spread, send_share
 from pov_rt.delivery.replay import PAGE, AfterMarks, Replay, Start, contiguous, recover
+from pov_rt.delivery.stored import Reader
 from pov_rt.delivery.topic import Pending, Topic, choose
 from pov_rt.engine.base import Engine, Entry, Position, Top
 from pov_rt.protocol.encoding import encode
@@ -67,7 +68,8 @@ class Hub:
         self._idle: dict[str, Topic] = {}
         self.tasks = containment.Tasks(log, "a task of the hub")
         """What joins topics, and what the engine's news cause; they end with the hub."""
-        self.replay = Replay(engine, clock, self.tasks)
+        self.stored = Reader(clock)
+        self.replay = Replay(engine, clock, self.tasks, self.stored)
         self._positions_at = 0.0
         self._stand_ins: dict[str, tuple[Connection, Callable[[int], bytes]]] = {}
         self.delivered = 0
@@ -305,12 +307,14 @@ class Hub:
         if topic is not None and topic.has_listeners:
             self._add(topic, Pending(body, None, spare))
 
-    def _take(self, topic: Topic, entries: Sequence[Entry]) -> None:
+    def _take(self, topic: Topic, entries: Sequence[Entry], *, is_new: bool = True) -> None:
+        """Deliver what follows; unless it is new, it was read from the log."""
         if not entries:
             return
         is_live = any(topic.groups.values())
         if is_live or topic.ring is not None:
-            bodies = [self.replay.message(topic, entry) for entry in entries]
+            as_message = self.replay.message if is_new else self.replay.read
+            bodies = [as_message(topic, entry) for entry in entries]
             if topic.ring is not None:
                 topic.ring.add(bodies)
             if is_live:
@@ -387,7 +391,7 @@ class Hub:
                     continue
                 if page.entries and page.top.epoch == topic.epoch:
                     if contiguous(topic.offset, page.entries):
-                        self._take(topic, page.entries)
+                        self._take(topic, page.entries, is_new=False)
                         continue
                 elif page.top == Top(topic.epoch, topic.offset, page.top.oldest):
                     if topic.seen <= topic.offset:

@@ -28,9 +28,10 @@ from typing import NamedTuple
 
 from pov_rt.connections.connection import Connection
 from pov_rt.delivery.entries import ActivityEncoder, has_expired
-from pov_rt.delivery.filters import Only, Since, read_head
+from pov_rt.delivery.filters import Only, Since
 from pov_rt.delivery.pieces import divide
 from pov_rt.delivery.ring import RING_ENTRIES, RING_IDLE_S, RINGS_BYTES, Ring
+from pov_rt.delivery.stored import Reader
 from pov_rt.delivery.topic import Progress, Topic
 from pov_rt.engine.base import Engine, Entry, Position, Top
 from pov_rt.protocol.errors import CloseCode, Unavailable
@@ -90,8 +91,9 @@ def recover(top: Top, since: Since | AfterMarks | None) -> Start:
 class Replay:
     """Brings subscribers of all topics up to date. Owner: the hub, which ends the tasks."""
 
-    def __init__(self, engine: Engine, clock: Clock, tasks: Tasks) -> None:
+    def __init__(self, engine: Engine, clock: Clock, tasks: Tasks, stored: Reader) -> None:
         self._engine = engine
+        self._stored = stored
         self._encoder = ActivityEncoder()
         self._clock = clock
         self._tasks = tasks
@@ -196,10 +198,16 @@ class Replay:
         entries = [entry for entry in page.entries if entry.offset <= topic.offset]
         if page.top.epoch != topic.epoch or not contiguous(after, entries):
             return None
-        return [
-            self.message(topic, entry) if only is None or only.wants(read_head(entry.body)) else b""
-            for entry in entries
-        ]
+        return [self.read(topic, entry, only) for entry in entries]
+
+    def read(self, topic: Topic, entry: Entry, only: Only | None = None) -> bytes:
+        """Return what was read from the log as a message; empty for what is not sent."""
+        if only is None:
+            wanted = self._stored.is_good(topic.name, entry)
+        else:
+            head = self._stored.head(topic.name, entry)
+            wanted = head is not None and only.wants(head)
+        return self.message(topic, entry) if wanted else b""
 
     async def _from_ring(self, topic: Topic, after: int) -> Sequence[bytes] | None:
         ring = topic.ring
@@ -224,7 +232,7 @@ class Replay:
                 )
             entries = page.entries[::-1]
             if page.top.epoch == topic.epoch and contiguous(ring.first - 1 - len(entries), entries):
-                ring.fill([self.message(topic, entry) for entry in entries])
+                ring.fill([self.read(topic, entry) for entry in entries])
         except Unavailable:
             self.drop(topic)  # the log itself will say so to those who wait
         finally:

@@ -9,10 +9,12 @@ from msgspec import UNSET
 from pov_rt.connections.connection import Connection
 from pov_rt.dispatch.execution import Execution
 from pov_rt.dispatch.host import PluginHost, Services
+from pov_rt.protocol.depth import find_deep, is_open, may_be_deeper
 from pov_rt.protocol.encoding import DECODE_ERRORS, RequestIdValue, decode_anyway
 from pov_rt.protocol.errors import (
     ClientError,
     CloseCode,
+    InvalidActivity,
     InvalidMessage,
     RateLimited,
     TokenExpired,
@@ -49,6 +51,9 @@ class Dispatcher:
             if (handler.check_ids, handler.spec.grant, handler.rate) == (None, None, None)
             and handler.tag in FIRST_BLOCK
         )
+        self._open = frozenset(
+            handler for handler in self._by_tag.values() if is_open(handler.spec.message)
+        )
         self.counts = dict.fromkeys(self._by_tag, 0)
         """Messages handled, by type."""
         self.errors = self._execution.errors
@@ -77,6 +82,8 @@ class Dispatcher:
         handler = self._handlers[message.__class__]
         if handler not in self._free:
             try:
+                if handler in self._open:
+                    self._check_depth(handler, payload)
                 self._admit(connection, handler, message, now)
             except ClientError as error:
                 self._refuse(connection, error, message.id)
@@ -87,6 +94,14 @@ class Dispatcher:
     async def close(self) -> None:
         """Cancel what still runs; called after the connections are gone."""
         await self._execution.close()
+
+    def _check_depth(self, handler: Handler, payload: bytes) -> None:
+        """Raise `InvalidMessage` for what is nested too deep for some handler to answer it."""
+        levels = self._limits.details_depth
+        if may_be_deeper(payload, levels):
+            deep = find_deep(handler.spec.message, decode_anyway(payload), levels)
+            if deep is not None:
+                raise InvalidMessage(field=deep.field, detail=deep.message)
 
     def _admit(
         self, connection: Connection, handler: Handler, message: Message, now: float
@@ -146,5 +161,9 @@ class Dispatcher:
         if handler is None:
             return UnknownType(), request_id
         kind = handler.spec.message
+        if (deep := find_deep(kind, value, self._limits.details_depth)) is not None:
+            if isinstance(deep, InvalidActivity):
+                return deep, request_id
+            return InvalidMessage(field=deep.field, detail=deep.message), request_id
         fault = InvalidMessage(field=find_fault(kind, value) or None)
         return find_bad_id(kind, value) or fault, request_id

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from pov_rt.activities.digest import Digest, make_digest
 from pov_rt.activities.durable import Durable
@@ -20,11 +21,11 @@ from pov_rt.config.settings import Settings
 from pov_rt.connections.connection import Connection
 from pov_rt.connections.deadlines import Deadlines
 from pov_rt.connections.directory import Directory
-from pov_rt.delivery.filters import Only, read_head
+from pov_rt.delivery.filters import Only
 from pov_rt.delivery.hub import Hub
 from pov_rt.engine.base import Engine, Leases, Marks, Sets
 from pov_rt.plugin.interfaces import ConnectionInfo, Fetch, Guarantee, HistoryPage
-from pov_rt.protocol.encoding import encode
+from pov_rt.protocol.encoding import DECODE_ERRORS, encode
 from pov_rt.protocol.errors import CloseCode, NotFound, TokenError
 from pov_rt.protocol.messages import Activity, Event, Message, NewActivity, NewNotification
 from pov_rt.protocol.topics import channel_topic, pov_topic, user_topic, wire_id
@@ -41,6 +42,16 @@ _COUNTER = re.compile(r"[a-z][a-z0-9_]{0,63}")
 SOCKET = frozenset({Kind.SOCKET})
 
 _activity = msgspec.json.Decoder(Activity)
+
+
+class _WithRaw(Activity):
+    """An activity whose details stay JSON."""
+
+    if not TYPE_CHECKING:  # to whoever only hands them on they are what they always are
+        details: msgspec.Raw | UnsetType = UNSET
+
+
+_with_raw: msgspec.json.Decoder[Activity] = msgspec.json.Decoder(_WithRaw)
 
 
 class Services(Protocol):
@@ -161,7 +172,8 @@ class PluginHost:
         return await self.services.inboxes.notify(user_id, notification, name)
 
     async def digest(self, pov_id: str, after: int) -> Digest:
-        return await make_digest(self.services.engine.log, pov_topic(pov_id), after)
+        services = self.services
+        return await make_digest(services.engine.log, services.hub.stored, pov_topic(pov_id), after)
 
     async def history(
         self,
@@ -172,17 +184,24 @@ class PluginHost:
         reverse: bool = False,
         only: Only | None = None,
         max_bytes: int | None = None,
+        raw: bool = False,
     ) -> HistoryPage:
         limit = min(limit, MAX_HISTORY)
-        page = await self.services.engine.log.read(pov_topic(pov_id), after, limit, reverse=reverse)
+        topic, stored = pov_topic(pov_id), self.services.hub.stored
+        page = await self.services.engine.log.read(topic, after, limit, reverse=reverse)
         activities: list[tuple[int, Activity]] = []
         read, size = 0, 0
         for entry in page.entries:
             read += 1
             # To look at the head alone costs a fraction of decoding all of it.
-            if only and not only.wants(read_head(entry.body)):
+            head = stored.head(topic, entry)
+            if head is None or (only and not only.wants(head)):
                 continue
-            activity = _activity.decode(entry.body)
+            try:
+                activity = (_with_raw if raw else _activity).decode(entry.body)
+            except DECODE_ERRORS as error:
+                stored.refuse(topic, entry, error)
+                continue
             activities.append(
                 (entry.offset, msgspec.structs.replace(activity, at=rfc3339(entry.at)))
             )

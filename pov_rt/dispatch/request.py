@@ -9,6 +9,7 @@ import msgspec
 
 from pov_rt.auth.tokens import Identity
 from pov_rt.dispatch.host import PluginHost
+from pov_rt.protocol.depth import find_deep, may_be_deeper
 from pov_rt.protocol.encoding import DECODE_ERRORS, decode_anyway
 from pov_rt.protocol.errors import ClientError, InvalidRequest
 from pov_rt.protocol.faults import find_fault
@@ -43,7 +44,8 @@ class PluginRequest:
         return self.host.state
 
     def body(self, kind: type[StructT]) -> StructT:
-        return decode_body(self._content, kind)
+        levels = self.host.services.settings.limits.details_depth
+        return decode_body(self._content, kind, levels)
 
     def check_pov(self, pov_id: str | None, field: str = "povId") -> None:
         if pov_id is None:
@@ -66,26 +68,34 @@ def read_number(query: Mapping[str, str], name: str, default: int, least: int, m
     return int(text)
 
 
-def decode_body(content: bytes, kind: type[StructT]) -> StructT:
-    """Decode a JSON object. Raises `InvalidRequest` or `InvalidId` naming the field at fault."""
+def decode_body(content: bytes, kind: type[StructT], levels: int) -> StructT:
+    """Decode a JSON object. Raises what is wrong with it, naming the field at fault.
+
+    `levels` is how deep details may be nested. Raises `InvalidRequest`, `InvalidId` or, for
+    details, `InvalidActivity`.
+    """
     try:
         body = msgspec.json.decode(content, type=kind)
     except DECODE_ERRORS:
-        raise fault_of(kind, content) from None
+        raise fault_of(kind, content, levels) from None
+    if may_be_deeper(content, levels):
+        deep = find_deep(kind, msgspec.json.decode(content), levels)
+        if deep is not None:
+            raise deep
     check = check_of(kind)
     if check is not None:
         check(body, check_id)
     return body
 
 
-def fault_of(kind: type[msgspec.Struct], content: bytes | msgspec.Raw) -> ClientError:
+def fault_of(kind: type[msgspec.Struct], content: bytes | msgspec.Raw, levels: int) -> ClientError:
     """Say what is wrong with JSON that does not decode to a struct."""
     try:
         value = decode_anyway(content)
     except DECODE_ERRORS:
         return InvalidRequest("This is not JSON")
-    if (bad_id := find_bad_id(kind, value)) is not None:
-        return bad_id
+    if (fault := find_deep(kind, value, levels) or find_bad_id(kind, value)) is not None:
+        return fault
     path = find_fault(kind, value)
     if not path:
         return InvalidRequest("This is not a JSON object")

@@ -205,11 +205,13 @@ class Host(Protocol[S_co]):
         reverse: bool = False,
         only: Only | None = None,
         max_bytes: int | None = None,
+        raw: bool = False,
     ) -> HistoryPage:
         """Read up to `limit` (1,000) activities after an offset; `reverse`: before it (0: newest).
 
         What `only` leaves out counts towards `limit`. With `max_bytes` the page ends with the
-        activity that reaches them.
+        activity that reaches them. With `raw` each one's `details` are JSON that is not decoded,
+        which is enough to send them on. What cannot be read, such as a damaged entry, is left out.
         """
 
     @property

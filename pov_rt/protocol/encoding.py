@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from pov_rt.protocol.depth import KEPT_LEVELS, prune
 from pov_rt.protocol.errors import ClientError, InvalidId, InvalidMessage
 from pov_rt.protocol.messages import Message
 
@@ -24,11 +25,19 @@ def decode_anyway(body: bytes | msgspec.Raw) -> Any:
     """Decode JSON of which one wants to know what is wrong with it.
 
     Half characters are taken, too (an escape for a lone surrogate): to the decoder of messages they
-    are no JSON, so that it could not say where they are. Raises one of `DECODE_ERRORS`.
+    are no JSON, so that it could not say where they are. Of what no decoder can follow down the
+    first levels are there, which is more than any door lets in. Raises one of `DECODE_ERRORS`.
     """
     try:
+        return _decode_either(body)
+    except RecursionError:
+        return _decode_either(prune(bytes(body), KEPT_LEVELS))
+
+
+def _decode_either(body: bytes | msgspec.Raw) -> Any:
+    try:
         return msgspec.json.decode(body)
-    except DECODE_ERRORS as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         try:
             return json.loads(
                 bytes(body).decode(),
@@ -36,7 +45,7 @@ def decode_anyway(body: bytes | msgspec.Raw) -> Any:
                 parse_float=_float,
                 parse_constant=_float,
             )
-        except (ValueError, RecursionError):
+        except ValueError:
             raise error from None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from pov_rt.config.settings import Settings
+from pov_rt.config.settings import LimitSettings, Settings
 from pov_rt.protocol.bodies import (
     BatchAnswer,
     ErrorAnswer,
@@ -53,6 +53,15 @@ class Components:
         found: Document = self.schemas[self._refs[kind]["$ref"].rpartition("/")[2]]
         return found
 
+    def bound_details(self, limits: LimitSettings) -> None:
+        """Say how much may be in `details`, and how deep: JSON Schema has no words for it."""
+        for schema in self.schemas.values():
+            if "details" in schema.get("properties", {}):
+                schema["properties"]["details"]["description"] = (
+                    f"At most {limits.details_bytes} bytes of JSON, and at most "
+                    f"{limits.details_depth} levels of objects and lists, this being the first."
+                )
+
 
 def asyncapi(registry: Registry, settings: Settings) -> Document:
     """Describe every message of the socket."""
@@ -61,6 +70,7 @@ def asyncapi(registry: Registry, settings: Settings) -> Document:
     for reply in [*registry.pushes, *(r for h in requests.values() for r in h.replies)]:
         classes.setdefault(_name(reply, classes), reply)
     components = Components(classes.values())
+    components.bound_details(settings.limits)
     operations: Document = {}
     for tag, handler in sorted(requests.items()):
         operation = _operation("receive", handler.spec.function, tag)
@@ -150,6 +160,7 @@ def openapi(registry: Registry, settings: Settings) -> Document:
     answers = [route.answer for route in registry.routes if route.answer is not None]
     core = (BatchAnswer, ErrorAnswer, HistoryAnswer, LogPlace, PublishedActivity, SocketToken)
     components = Components([*core, *answers])
+    components.bound_details(settings.limits)
     items = {"anyOf": [components.ref(LogPlace), components.ref(ErrorAnswer)]}
     components.schema(BatchAnswer)["properties"]["results"]["items"] = items
     return {

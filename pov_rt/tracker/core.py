@@ -225,9 +225,17 @@ class ActivitySender(BatchSender[NewActivity]):
         self._sender = sender
 
     def put(self, activity: NewActivity) -> bool:
-        """Take an activity, and give it an id if it has none."""
+        """Take an activity, and give it an id if it has none.
+
+        One that JSON cannot hold is dropped at once, or no batch with it could ever be sent.
+        """
         if activity.id is UNSET:
             activity = msgspec.structs.replace(activity, id=new_id())
+        try:
+            msgspec.json.encode(activity)
+        except Exception as error:  # the details are the application's: anything
+            self.on_dropped([activity], f"JSON cannot hold them ({error!r})")
+            return False
         return super().put(activity)
 
     def encode(self, activities: Sequence[NewActivity]) -> bytes:

@@ -9,6 +9,7 @@ import pytest
 from pov_rt.activities import digest as digest_module
 from pov_rt.activities.digest import MOST, Author, Digest, Sort, make_digest
 from pov_rt.config.settings import EngineSettings
+from pov_rt.delivery.stored import Reader
 from pov_rt.engine.base import NewEntry
 from pov_rt.engine.memory import MemoryEngine
 from pov_rt.protocol.encoding import encode
@@ -28,7 +29,7 @@ def digest_of(activities: list[tuple[str, str]], after: int) -> Digest:
             made = Activity(id=str(n), type="t", action=action, pov_id="a", user_id=user)
             batch.append(NewEntry(A, "p", str(n), encode(made)))
         await engine.log.append(batch)
-        return await make_digest(engine.log, A, after)
+        return await make_digest(engine.log, Reader(ManualClock()), A, after)
 
     return asyncio.run(work())
 

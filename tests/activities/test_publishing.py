@@ -156,6 +156,29 @@ def test_what_a_plugin_may_not_publish_is_named(
     run(work())
 
 
+@pytest.mark.parametrize("levels", [32, 33, 500, 30_000])
+@pytest.mark.parametrize("decoded", [True, False])
+def test_depth_beyond_the_bound_is_no_fault_of_a_hook(
+    levels: int, decoded: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        publishing, _, _ = make(details_bytes=60_000)
+        deep: Any = "[["
+        for _ in range(levels - 1):
+            deep = [deep]
+        batch = [new("1", details={"a": deep}), new("2", details={"b": [[]] * 100})]
+        refused, good = await publishing.publish(batch, APP, decoded=decoded)
+        assert isinstance(good, Published)
+        assert isinstance(refused, Published) == (levels == 32)
+        if isinstance(refused, ClientError):
+            assert isinstance(refused, InvalidActivity)
+            assert refused.field == "details"
+            assert "32 levels" in refused.message
+
+    run(work())
+    assert caplog.records == []
+
+
 def test_what_a_hook_may_not_put_in_is_named() -> None:
     async def work() -> None:
         publishing, engine, _ = make()

@@ -327,7 +327,7 @@ def test_what_was_sent_of_a_replay_counts_as_delivered_while_the_rest_waits() ->
     async def run() -> None:
         bench = Bench()
         await bench.engine.start(bench.hub)
-        big = b'{"id":"1","text":"%b"}' % (b"x" * 40_000)
+        big = b'{"id":"1","type":"%b","action":"a","userId":"u"}' % (b"x" * 40_000)
         await bench.log.append([NewEntry(TOPIC, "p", str(n), big) for n in range(3)])
         connection, _ = bench.connect()
         connection.transport = recorder = Slow()

@@ -29,13 +29,13 @@ def test_a_number_that_is_none_is_named(text: str) -> None:
 
 
 def test_the_ids_of_a_body_are_checked() -> None:
-    assert decode_body(b'{"userIds":["ana"]}', Who).user_ids == ["ana"]
+    assert decode_body(b'{"userIds":["ana"]}', Who, 32).user_ids == ["ana"]
     for bad in (b'""', b'"*"', b'"a\\nb"', b'"\\ud800"', b'"%b"' % (b"x" * 129)):
         with pytest.raises(InvalidId) as raised:
-            decode_body(b'{"userIds":["ana",%b]}' % bad, Who)
+            decode_body(b'{"userIds":["ana",%b]}' % bad, Who, 32)
         assert raised.value.field == "userIds[1]"
     with pytest.raises(InvalidId):
-        decode_body(b'{"type":"t","povId":""}', NewNotification)
+        decode_body(b'{"type":"t","povId":""}', NewNotification, 32)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,6 @@ def test_what_else_is_wrong_with_a_body_is_said(
     body: bytes, message: str, field: str | None
 ) -> None:
     with pytest.raises(InvalidRequest) as raised:
-        decode_body(body, Who)
+        decode_body(body, Who, 32)
     assert raised.value.message.startswith(message)
     assert raised.value.field == field

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from tornado.httpclient import HTTPClient, HTTPRequest
 
 from pov_rt.auth.grants import Kind
-from pov_rt.config.settings import ServerSettings, Settings
+from pov_rt.config.settings import LimitSettings, ServerSettings, Settings
 from pov_rt.protocol.messages import CORE_PUSHES
 from pov_rt.registry.build import build_registry
 from pov_rt.registry.schema import asyncapi, openapi, tag_of
@@ -258,3 +258,19 @@ class TestWhatTheServerAnswers:
             ("GET", "/ws/", "101"),
             *(("GET", f"/api/{name}/{{place}}", "default") for name in ("anton", "berta")),
         }
+
+
+def test_how_much_details_may_hold_is_said_wherever_they_are() -> None:
+    limits = LimitSettings(details_bytes=1000, details_depth=7)
+    settings = Settings(limits=limits)
+    for document, names in (
+        (asyncapi(REGISTRY, settings), {"Activity", "NewActivity", "Notification"}),
+        (openapi(REGISTRY, settings), {"Activity", "PublishedActivity"}),
+    ):
+        schemas = document["components"]["schemas"]
+        having = {name for name, each in schemas.items() if "details" in each.get("properties", {})}
+        assert having >= names
+        for name in having:
+            said = schemas[name]["properties"]["details"]["description"]
+            assert "1000 bytes" in said
+            assert "7 levels" in said

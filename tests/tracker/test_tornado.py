@@ -311,6 +311,27 @@ def test_a_batch_that_is_too_large_is_halved() -> None:
     assert outbox.sent == 5
 
 
+def test_what_json_cannot_hold_is_dropped_and_holds_nothing_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    endless: dict[str, Any] = {}
+    endless["a"] = endless
+    deep: Any = []
+    for _ in range(20_000):
+        deep = [deep]
+
+    async def run() -> ActivitySender:
+        outbox = ActivitySender("http://x/", "token", Receiver())
+        for details in ({"a": deep}, endless, {"a": object()}, {"a": "\ud800"}, {"a": 1}):
+            outbox.put(NewActivity(type="t", action="a", pov_id="p", details=details))
+        await outbox.close()
+        return outbox
+
+    outbox = asyncio.run(run())
+    assert (outbox.sent, outbox.dropped) == (1, 4)
+    assert "JSON cannot hold them" in caplog.text
+
+
 def test_a_full_queue_drops_and_counts() -> None:
     outbox = outbox_after(Receiver(), 7, capacity=5)
     assert (outbox.sent, outbox.dropped) == (5, 2)

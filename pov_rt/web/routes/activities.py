@@ -27,8 +27,13 @@ _decode_one = msgspec.json.Decoder(PublishedActivity).decode
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
-def read_activity(raw: bytes | msgspec.Raw, identity: Identity) -> NewActivity | ClientError:
-    """Decode one activity of a publisher, or say what is wrong with it."""
+def read_activity(
+    raw: bytes | msgspec.Raw, identity: Identity, levels: int
+) -> NewActivity | ClientError:
+    """Decode one activity of a publisher, or say what is wrong with it.
+
+    `levels` is how deep details may be nested.
+    """
     try:
         activity = _decode_one(raw)
         if identity.grants.povs is not None:  # else there is the id to check, as in any case later
@@ -36,12 +41,12 @@ def read_activity(raw: bytes | msgspec.Raw, identity: Identity) -> NewActivity |
     except ClientError as error:
         return error
     except DECODE_ERRORS:
-        return _diagnose(raw)
+        return _diagnose(raw, levels)
     return activity
 
 
-def _diagnose(raw: bytes | msgspec.Raw) -> ClientError:
-    fault = fault_of(PublishedActivity, raw)
+def _diagnose(raw: bytes | msgspec.Raw, levels: int) -> ClientError:
+    fault = fault_of(PublishedActivity, raw, levels)
     if isinstance(fault, InvalidId):
         return fault
     return InvalidActivity(fault.message, field=fault.field)
@@ -64,7 +69,7 @@ def split_batch(body: bytes, *, lines: bool) -> Sequence[bytes | msgspec.Raw] | 
             items = decode_anyway(body)
         except DECODE_ERRORS:
             raise refusal from error
-        # Half a character in one of them, which must not refuse the others.
+        # Half a character in one of them, or one that is too deep: no reason to refuse the others.
         return [json.dumps(item).encode() for item in items]
 
 
@@ -83,7 +88,10 @@ class ActivitiesHandler(JsonHandler):
         items = split_batch(body, lines=kind in ("application/x-ndjson", "application/ndjson"))
         if items is not None and len(items) > limits.publish_batch:
             raise TooLarge(f"A batch has at most {limits.publish_batch} activities")
-        batch = [read_activity(raw, identity) for raw in ([body] if items is None else items)]
+        levels = limits.details_depth
+        batch = [
+            read_activity(raw, identity, levels) for raw in ([body] if items is None else items)
+        ]
         publisher = publisher_of(identity, is_service=True)
         results = await self.server.publishing.publish(batch, publisher, decoded=True)
         if items is not None:
@@ -126,16 +134,19 @@ class HistoryHandler(JsonHandler):
         limit = read_number(query, "limit", 100, 1, MAX_HISTORY)
         reverse = "before" in query
         start = read_number(query, "before" if reverse else "after", 0, 0, MAX_SAFE_INTEGER)
-        page = await self.server.engine.log.read(pov_topic(pov_id), start, limit, reverse=reverse)
+        topic, stored = pov_topic(pov_id), self.server.hub.stored
+        page = await self.server.engine.log.read(topic, start, limit, reverse=reverse)
         encoder = ActivityEncoder()
         items: list[bytes] = []
-        size = 0
+        read = size = 0
         for entry in page.entries:
-            items.append(encoder.item(entry))
-            size += len(items[-1])
+            read += 1
+            size += len(entry.body)
+            if stored.is_good(topic, entry):
+                items.append(encoder.item(entry))
             if size >= MAX_BYTES:
                 break
-        following = page.next(len(items), limit, reverse=reverse)
+        following = page.next(read, limit, reverse=reverse)
         head = PageState(
             pov_id=pov_id,
             epoch=page.top.epoch,
