@@ -12,7 +12,7 @@ import click
 from pov_rt.auth.grants import Kind
 from pov_rt.auth.keys import Keyring
 from pov_rt.auth.tokens import Tokens
-from pov_rt.cli.options import SettingsOptions, settings_options
+from pov_rt.cli.options import SettingsOptions, failure, say, settings_options
 from pov_rt.config import load as config
 from pov_rt.config.settings import SettingsError
 from pov_rt.runtime.clock import SystemClock
@@ -103,8 +103,8 @@ def token(
             team_id=team,
         )
     except ValueError as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(text)
+        raise failure(str(error)) from error
+    say(text)
 
 
 URL = click.option(
@@ -150,7 +150,7 @@ def tail(
     try:
         asyncio.run(remote.tail(url, text, pov, count=count, style=style))
     except KeyboardInterrupt:
-        click.echo(err=True)
+        say("", err=True)
 
 
 @click.command()
@@ -168,6 +168,6 @@ def publish(options: SettingsOptions, url: str, bearer: str | None) -> None:
         said.append(f"{tally.duplicates} there already")
     if tally.refused:
         said.append(f"{tally.refused} refused")
-    click.echo(", ".join(said), err=True)
+    say(", ".join(said), err=True)
     if tally.refused:
         raise SystemExit(1)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from pov_rt.cli.options import SettingsOptions, settings_options
+from pov_rt.cli.options import SettingsOptions, say, say_json, settings_options
 from pov_rt.config.settings import SettingsError, database_path, find_problems
 from pov_rt.engine.sqlite.backups import back_up, restore
 from pov_rt.engine.sqlite.stats import Stats, read_stats
@@ -32,7 +32,7 @@ def backup_command(options: SettingsOptions, target: Path) -> None:
     path = find_database(options)
     with progress_bar("copying") as progress:
         back_up(path, target, progress)
-    click.echo(f"wrote {target} ({size(target.stat().st_size)})")
+    say(f"wrote {target} ({size(target.stat().st_size)})")
 
 
 @db.command("restore")
@@ -47,9 +47,9 @@ def restore_command(options: SettingsOptions, source: Path) -> None:
     path = find_database(options)
     with progress_bar("copying") as progress:
         kept = restore(path, source, progress)
-    click.echo(f"restored {path}")
+    say(f"restored {path}")
     if kept is not None:
-        click.echo(f"the database that was there is now {kept}")
+        say(f"the database that was there is now {kept}")
 
 
 @db.command("stats")
@@ -61,10 +61,10 @@ def stats_command(options: SettingsOptions, as_json: bool) -> None:
     rows = describe(path, read_stats(path))
     if as_json:
         values = {name: value for name, _, value in rows}
-        click.echo(json.dumps(values, ensure_ascii=False))
+        say_json(json.dumps(values, ensure_ascii=False))
         return
     for name, title, value in rows:
-        click.echo(f"{title:<16} {in_words(name, value)}")
+        say(f"{title:<16} {in_words(name, value)}")
 
 
 def find_database(options: SettingsOptions) -> Path:

@@ -13,7 +13,14 @@ import msgspec
 from pov_rt.auth.keys import Keyring
 from pov_rt.cli.client import publish, tail, token
 from pov_rt.cli.db import db
-from pov_rt.cli.options import SettingsOptions, registry_of, settings_options
+from pov_rt.cli.options import (
+    SettingsOptions,
+    failure,
+    registry_of,
+    say,
+    say_json,
+    settings_options,
+)
 from pov_rt.cli.serve import serve
 from pov_rt.config import load as config
 from pov_rt.config.settings import MIN_SECRET_BYTES, AuthSettings, Settings
@@ -63,7 +70,7 @@ def list_plugins(options: SettingsOptions, plugins_dir: str | None) -> None:
         shown = (
             f"off: plugins.{name}.{needs} is not set" if found in registry.idle else ", ".join(tags)
         )
-        click.echo(f"{name:<16} {found.origin:<16} {shown or '-'}")
+        say(f"{name:<16} {found.origin:<16} {shown or '-'}")
 
 
 @plugins.command("new")
@@ -76,11 +83,11 @@ def new_plugin(name: str, folder: Path) -> None:
     try:
         paths = write_plugin(name, folder)
     except ValueError as error:
-        raise click.ClickException(str(error)) from error
+        raise failure(str(error)) from error
     for path in paths:
-        click.echo(f"wrote {path}")
+        say(f"wrote {path}")
     python = shlex.quote(sys.executable)
-    click.echo(
+    say(
         f"run it:  {how_to_start()} serve --dev --plugins-dir {shlex.quote(str(folder))}\n"
         f"test it: {python} -m pytest {shlex.quote(str(paths[1]))}\n"
         f"         (which needs once: {python} -m pip install 'pov-rt[testing]')"
@@ -97,7 +104,7 @@ def schema(options: SettingsOptions, side: str, plugins_dir: str | None) -> None
 
     settings, registry = configured_plugins(options, plugins_dir)
     document = (asyncapi if side == "asyncapi" else openapi)(registry, settings)
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    say_json(json.dumps(document, indent=2, ensure_ascii=False))
 
 
 @main.group("config")
@@ -114,8 +121,8 @@ def check_config(options: SettingsOptions) -> None:
     Keyring(with_dev_secret(loaded.settings), SystemClock())
     registry_of(loaded.settings)
     for warning in loaded.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    click.echo("the settings are good")
+        say(f"warning: {warning}", err=True)
+    say("the settings are good")
 
 
 def with_dev_secret(settings: Settings) -> AuthSettings:
@@ -135,7 +142,7 @@ def show_config(options: SettingsOptions) -> None:
     rows = list(config.show(options.load()))
     width = max(len(name) + len(value) for name, value, _ in rows) + 3
     for name, value, source in rows:
-        click.echo(f"{f'{name} = {value}':<{min(width, 70)}}  # {source}")
+        say(f"{f'{name} = {value}':<{min(width, 70)}}  # {source}")
 
 
 if __name__ == "__main__":

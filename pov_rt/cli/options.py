@@ -12,6 +12,7 @@ import click
 from pov_rt.config import load as config
 from pov_rt.config.load import Loaded
 from pov_rt.config.settings import Settings, SettingsError
+from pov_rt.protocol.characters import escape_json, escape_lines
 from pov_rt.protocol.errors import ClientError
 from pov_rt.registry.build import Registry, build_registry
 from pov_rt.registry.discovery import PluginError
@@ -45,7 +46,7 @@ def settings_options(function: Callable[..., None]) -> Callable[..., None]:
         try:
             function(options=options, **more)
         except (SettingsError, PluginError, ClientError) as error:
-            raise click.ClickException(str(error)) from error
+            raise failure(str(error)) from error
 
     for option in (
         click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file."),
@@ -59,6 +60,21 @@ def settings_options(function: Callable[..., None]) -> Callable[..., None]:
     ):
         command = option(command)
     return command
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines; what others wrote in them cannot move the cursor or change what is read."""
+    click.echo(escape_lines(text), err=err)
+
+
+def say_json(text: str) -> None:
+    """Print JSON; what would act in its strings is escaped."""
+    click.echo("\n".join(map(escape_json, text.split("\n"))))
+
+
+def failure(words: str) -> click.ClickException:
+    """Return what ends a command with these words."""
+    return click.ClickException(escape_lines(words))
 
 
 def registry_of(settings: Settings) -> Registry:

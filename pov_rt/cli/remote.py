@@ -22,6 +22,8 @@ from msgspec import UNSET
 from tornado.httpclient import HTTPClientError
 from tornado.websocket import WebSocketError, websocket_connect
 
+from pov_rt.cli.options import say
+from pov_rt.protocol.characters import escape, escape_json, escape_lines
 from pov_rt.runtime.clock import SystemClock, new_id
 from pov_rt.runtime.sender import Attempt, Batch, BatchSender
 from pov_rt.tracker.core import HttpAnswer, read_results
@@ -47,6 +49,9 @@ Style = Literal["json", "plain", "coloured"]
 
 class RemoteError(click.ClickException):
     """The server cannot be reached or refuses; the text says what to do."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(escape_lines(words))
 
 
 class Address(NamedTuple):
@@ -158,16 +163,20 @@ async def tail(url: str, token: str, pov: str, *, count: int | None, style: Styl
                 code, reason = socket.close_code, socket.close_reason
                 why = f"{code} {reason or ''}".strip() if code else "without a word"
                 raise RemoteError(f"the server closed the connection: {why}")
-            message = json.loads(text)
+            try:
+                message = json.loads(text)
+            except (ValueError, RecursionError) as error:  # of a server that is damaged, or none
+                say(f"left out a message that cannot be read: {error}", err=True)
+                continue
             kind = message["type"]
             if kind == "error":
                 detail = f": {message['detail']}" if "detail" in message else ""
                 about = f"{message['code']} {message.get('field', '')}".strip()
                 raise RemoteError(f"the server refuses: {message['message']}{detail} ({about})")
             if kind == "subscribed":
-                print(f"following {pov}, {message['offset']} activities so far", file=sys.stderr)
+                say(f"following {pov}, {message['offset']} activities so far", err=True)
             elif kind == "activity":
-                print(format_activity(message, style), flush=True)
+                click.echo(format_activity(message, style))
                 left = None if left is None else left - 1
     finally:
         socket.close(1000)
@@ -181,12 +190,13 @@ def format_activity(message: dict[str, Any], style: Style) -> str:
     """Return a line for people on a terminal, else the activity as JSON."""
     data = message["data"]
     if style == "json":
-        return json.dumps({**data, "offset": message["offset"]}, ensure_ascii=False)
+        return escape_json(json.dumps({**data, "offset": message["offset"]}, ensure_ascii=False))
+    details = data.get("details")
+    what = escape_json(json.dumps(details, ensure_ascii=False)) if details else ""
     # Others' words on a terminal: no character may move the cursor or change colours.
-    details = json.dumps(data["details"], ensure_ascii=False) if data.get("details") else ""
-    parts = [_local_time(data.get("at", "")), data["povId"], data["userId"], details]
-    time, pov, user, what = ("".join(filter(str.isprintable, part)) for part in parts)
-    happened = f"{data['type']}.{data['action']}"
+    words = (data["povId"], data["userId"], f"{data['type']}.{data['action']}")
+    pov, user, happened = (escape(word) for word in words)
+    time = _local_time(data.get("at", ""))
     if style == "coloured":
         time, pov, happened = _paint(time, "2"), _paint(pov, "36"), _paint(happened, "1")
     return f"{time} {pov} {user} {happened} {what}".rstrip()
@@ -242,7 +252,7 @@ class _Publisher(BatchSender[Line]):
             self.duplicates += result.duplicate
             if refusal := result.error:
                 refused += 1
-                print(f"line {line.number}: {refusal.message} ({refusal.code})", file=sys.stderr)
+                say(f"line {line.number}: {refusal.message} ({refusal.code})", err=True)
         return Attempt("done", rejected=refused)
 
     def on_dropped(self, lines: Sequence[Line], why: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pov_rt.cli.options import SettingsOptions, registry_of, settings_options
+from pov_rt.cli.options import SettingsOptions, failure, registry_of, say, settings_options
 from pov_rt.config import load as config
 from pov_rt.config.settings import SettingsError
 from pov_rt.protocol.errors import ClientError
@@ -57,7 +57,7 @@ def serve(options: SettingsOptions, **server: Any) -> None:
         words = str(error)
         if not isinstance(error, SettingsError | PluginError):
             words = "".join(traceback.format_exception(error))
-        click.echo(f"Error: {words}\n\nWaiting for a change; Ctrl-C ends this.", err=True)
+        say(f"Error: {words}\n\nWaiting for a change; Ctrl-C ends this.", err=True)
         changed = asyncio.run(watch.changed())
     if changed:
         start_anew(changed)
@@ -92,7 +92,7 @@ def run(options: SettingsOptions, watch: Watch) -> list[Path]:
         with asyncio.Runner(loop_factory=DirectLoop) as runner:
             runner.run(process.run())
     except (SettingsError, ClientError) as error:  # such as a port or a folder that is taken
-        raise click.ClickException(str(error)) from error
+        raise failure(str(error)) from error
     return process.changed
 
 
@@ -105,7 +105,7 @@ def tell(web: WebServer) -> None:
     server = web.settings.server
     changed = os.environ.pop(CHANGED, None)
     if web.settings.dev and not changed:
-        click.echo(welcome(web))
+        say(welcome(web))
         return
     log.info(
         "pov-rt %s listens on %s%s",

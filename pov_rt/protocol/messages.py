@@ -6,13 +6,13 @@ validates on the server, types the test client and describes the wire in the gen
 
 from __future__ import annotations
 
-import unicodedata
 from datetime import datetime
 from typing import Annotated, Any, dataclass_transform
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from pov_rt.protocol.characters import find_unsafe, is_visible
 from pov_rt.protocol.errors import InvalidId
 
 MAX_SAFE_INTEGER = 2**53 - 1
@@ -20,6 +20,10 @@ MAX_SAFE_INTEGER = 2**53 - 1
 
 MAX_ID_CHARS = 128
 MAX_NAME_CHARS = 64
+
+RESERVED_IDS = frozenset({"*", "__proto__"})
+"""`*` is the team feed. To set `__proto__` of an object of JavaScript is to replace its prototype,
+and `receipts.read` is keyed by user."""
 
 
 def _id(sort: str) -> Meta:
@@ -255,19 +259,19 @@ CORE_PUSHES: tuple[type[Message], ...] = (
 
 
 def check_id(text: str, field: str, *, longest: int = MAX_ID_CHARS) -> None:
-    """Refuse an id that is empty, too long, `*`, or has control characters or lone surrogates.
+    """Refuse an id that is empty, too long or reserved, that nobody sees, or with an odd character.
 
-    Anything else is a good id, in any script, compared byte for byte (no normalisation).
-    Raises `InvalidId` naming `field`.
+    Those are controls, line breaks, controls of direction and lone surrogates, which break lines,
+    terminals or encoders. Anything else is a good id, in any script, emoji with joiners too,
+    compared byte for byte (no normalisation). Raises `InvalidId` naming `field`.
     """
     if not 1 <= len(text) <= longest:
         raise InvalidId(f"{field} must have 1 to {longest} characters", field=field)
-    if text == "*":
-        raise InvalidId(f"{field} may not be '*', which is reserved", field=field)
-    if text.isprintable():
+    if text in RESERVED_IDS:
+        raise InvalidId(f"{field} may not be '{text}', which is reserved", field=field)
+    if "!" <= text[0] <= "~" and text.isprintable():  # nearly all
         return
-    for character in text:
-        # Cc: control characters, which break log lines; Cs: lone surrogates, which no encoder
-        # takes. Others that are not printable, such as a joiner, belong to some script.
-        if unicodedata.category(character) in ("Cc", "Cs"):
-            raise InvalidId(f"{field} may not contain U+{ord(character):04X}", field=field)
+    if (odd := find_unsafe(text)) is not None:
+        raise InvalidId(f"{field} may not contain U+{ord(odd):04X}", field=field)
+    if not is_visible(text):
+        raise InvalidId(f"{field} has only characters that nobody sees", field=field)

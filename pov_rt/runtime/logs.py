@@ -17,6 +17,7 @@ from typing import Literal, TextIO
 
 import msgspec
 
+from pov_rt.protocol.characters import escape, escape_json
 from pov_rt.runtime.clock import Clock, SystemClock, rfc3339
 from pov_rt.runtime.limits import Bucket, Rate
 
@@ -30,12 +31,6 @@ Style = Literal["auto", "json", "text"]
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 _COLOURS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
-
-# C0 and C1 controls, line and paragraph separators, marks and overrides of text direction, the
-# byte order mark, lone surrogates.
-_UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
-)
 
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]+(?:(?:\.|%2[Ee])[A-Za-z0-9_-]*){1,2}")
 _LABELS = ("token=", "bearer", "authorization")
@@ -132,7 +127,7 @@ class JsonFormatter(LineFormatter):
             line = msgspec.json.encode(fields).decode()
         except UnicodeEncodeError:  # a lone surrogate, which UTF-8 cannot hold
             return json.dumps(fields)
-        return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+        return escape_json(line)
 
 
 class TextFormatter(LineFormatter):
@@ -147,12 +142,12 @@ class TextFormatter(LineFormatter):
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         level = self._paint(f"{record.levelname.lower():<7}", _COLOURS.get(record.levelname, "0"))
         origin = self._paint(f"{record.name}:", "2")
-        line = f"{clock}.{int(record.msecs):03d} {level} {origin} {_escape(_message(record))}"
+        line = f"{clock}.{int(record.msecs):03d} {level} {origin} {escape(_message(record))}"
         for key, value in _extra_fields(record):
             line += f" {self._paint(f'{key}=', '2')}{_quote(value)}"
         # The bar tells a traceback's lines, which hold others' words, from lines of the log.
         return "".join(
-            [line, *(f"\n  | {_escape(part)}" for part in self.trace(record).splitlines())]
+            [line, *(f"\n  | {escape(part)}" for part in self.trace(record).splitlines())]
         )
 
     def _paint(self, text: str, colour: str) -> str:
@@ -258,10 +253,6 @@ def _clip(text: str) -> str:
     return f"{text[:half]} [...] {text[-half:]}"
 
 
-def _escape(text: str) -> str:
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-
-
 def _quote(value: object) -> str:
-    text = _escape(str(value))
+    text = escape(str(value))
     return text if re.fullmatch(r"[^\s\"=]+", text) else json.dumps(text, ensure_ascii=False)

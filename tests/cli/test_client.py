@@ -80,7 +80,7 @@ def test_on_a_terminal_a_line_is_for_people(
         os.close(theirs)
         assert tail.stderr is not None
         assert tail.stderr.readline().startswith("following demo")
-        given = ONE.replace("}", ',"userId":"a\u202eb","details":{"n":1}}')
+        given = ONE.replace("}", ',"userId":"añb","details":{"n":"\u202e\x9b"}}')
         app = server.token("app", Kind.SERVICE)
         run(tmp_path, "publish", "--url", server.address, "--token", app, given=given)
         line = os.read(ours, 1000).decode()
@@ -88,11 +88,11 @@ def test_on_a_terminal_a_line_is_for_people(
     os.close(ours)
     at = datetime.now(UTC) + timedelta(hours=5)
     assert any(f"{at - timedelta(seconds=n):%H:%M:%S}" in line for n in range(20))
-    words = 'demo ab task.done {"n": 1}\r\n'
+    words = 'demo añb task.done {"n": "\\u202e\\u009b"}\r\n'
     if no_color:
         assert line.partition(" ")[2] == words
     else:
-        assert "\x1b[36mdemo\x1b[0m ab \x1b[1mtask.done\x1b[0m" in line
+        assert "\x1b[36mdemo\x1b[0m añb \x1b[1mtask.done\x1b[0m" in line
 
 
 @pytest.mark.parametrize("command", ["tail", "publish"])

@@ -111,7 +111,7 @@ def test_a_message_that_contains_itself_is_refused() -> None:
         check_of(Tree)
 
 
-@pytest.mark.parametrize("good", ["a", "a b", "é", "\u200d", "\U0001f600", "\u2028", "x" * 128])
+@pytest.mark.parametrize("good", ["a", "a b", "é", "a\u200d", "\U0001f600", "x" * 128])
 def test_a_good_id_is_of_any_script(good: str) -> None:
     check_id(good, "povId")
 
