@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from pov_rt.config.merge import Merged, complain, list_leaves, mask, split_secrets, to_text
+from pov_rt.config.private import narrow
 from pov_rt.config.settings import MIN_SECRET_BYTES, Settings, SettingsError, find_problems
 
 DEFAULT_FILE = Path("/etc/pov-rt/pov-rt.toml")
@@ -119,6 +120,7 @@ def dev_secret(settings: Settings) -> Settings:
         try:
             if not path.exists():
                 _make_secret(path)
+            narrow([path])
         except OSError as error:
             raise SettingsError(
                 f"server.data: cannot keep a secret in {path}: {error.strerror}"

@@ -136,7 +136,8 @@ def check_bodies(connection: sqlite3.Connection) -> None:
 def small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
     """Mount a disk of that size, such as `1m`; yield what mounts it anew with other options."""
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
+    given = f"size={size},mode=0700"
+    command = ["mount", "-t", "tmpfs", "-o", given, "none", str(folder)]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("mounting a small disk needs root with CAP_SYS_ADMIN")
 

@@ -22,6 +22,7 @@ from pov_rt.engine.sqlite.pages import Kept, Span, read_page
 from pov_rt.engine.sqlite.schema import (
     FileLock,
     explain,
+    keep_private,
     open_reader,
     open_writer,
     read_epoch,
@@ -155,6 +156,7 @@ class SqliteEngine:
     async def start(self, follower: Follower) -> None:
         self._lock = FileLock(self.path)
         try:
+            keep_private(self.path)
             connection = open_writer(self.path)
             self._connections.append(connection)
             self.epoch = read_epoch(connection)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import stat
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
-from pov_rt.engine.sqlite.schema import FileLock, explain, give_to_owner, new_epoch, reading
+from pov_rt.config.private import MODE, narrow
+from pov_rt.engine.sqlite.schema import KEPT, FileLock, explain, give_to_owner, new_epoch, reading
 from pov_rt.protocol.errors import Unavailable
 
 Progress = Callable[[int, int], None]
 """Is told how many pages of how many are copied."""
 
-KEPT = ".before-restore"
 COPY_PAGES = 4096
 _BESIDE = ("-wal", "-shm", "-journal")
 
@@ -50,7 +49,7 @@ def restore(path: Path, source: Path, progress: Progress | None = None) -> Path 
             _copy(connection, fresh, progress)
         _renew(fresh)
         if kept:
-            fresh.chmod(stat.S_IMODE(path.stat().st_mode))
+            narrow([path, *(Path(f"{path}{suffix}") for suffix in _BESIDE)])
         give_to_owner(fresh, path if kept else path.parent)
         _put_in_place(fresh, path, kept)
     except sqlite3.Error as error:
@@ -69,7 +68,7 @@ def _copy(source: sqlite3.Connection, target: Path, progress: Progress | None) -
     _remove(partial)
     try:
         # Nobody else's to read, as the database is not.
-        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, MODE))
         with closing(sqlite3.connect(partial, isolation_level=None)) as copied:
             source.execute("BEGIN")  # a snapshot: else each commit of a server starts it anew
             source.execute("SELECT * FROM meta").fetchone()

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from pov_rt.config.private import make_private, narrow, open_private, warn_of_folder
 from pov_rt.engine.sqlite.packing import prepare
 from pov_rt.protocol.errors import Unavailable
 
@@ -100,6 +101,11 @@ commits)."""
 CACHE_KIB = 32 * 1024
 
 
+KEPT = ".before-restore"
+OWN_FILES = ("", "-wal", "-shm", "-journal", ".lock", KEPT, f"{KEPT}-wal")
+"""What all files of a database end with."""
+
+
 class FileLock:
     """Holds a database for one process: SQLite would let two in, and each has its own followers."""
 
@@ -108,7 +114,7 @@ class FileLock:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Without a buffer, which a full disk would have fail again when the file is closed.
-            file = open(f"{path}.lock", "a+b", buffering=0)
+            file = open(f"{path}.lock", "a+b", buffering=0, opener=open_private)
             give_to_owner(file.fileno(), path.parent)
         except OSError as error:
             raise Unavailable(f"cannot use {error.filename}: {error.strerror}") from error
@@ -133,6 +139,17 @@ class FileLock:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def keep_private(path: Path) -> None:
+    """See to it that nobody else reads the database: its file has all activities in it.
+
+    SQLite gives its other files the mode of this one.
+    """
+    make_private(path)
+    give_to_owner(path, path.parent)
+    narrow([Path(f"{path}{suffix}") for suffix in OWN_FILES])
+    warn_of_folder(path.parent)
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
