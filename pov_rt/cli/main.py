@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import traceback
 from pathlib import Path
+from types import TracebackType
 
 import click
 import msgspec
@@ -24,6 +26,7 @@ from pov_rt.cli.options import (
 from pov_rt.cli.serve import serve
 from pov_rt.config import load as config
 from pov_rt.config.settings import MIN_SECRET_BYTES, AuthSettings, Settings
+from pov_rt.protocol.redaction import redact
 from pov_rt.registry.build import Registry
 from pov_rt.registry.scaffold import write_plugin
 from pov_rt.runtime.clock import SystemClock
@@ -34,6 +37,13 @@ from pov_rt.version import VERSION
 @click.version_option(VERSION, prog_name="pov-rt")
 def main() -> None:
     """Real-time activity server for proofs of value."""
+    sys.excepthook = show_crash
+
+
+def show_crash(_: type[BaseException], error: BaseException, __: TracebackType | None) -> None:
+    """Print the traceback of what nobody caught, without the secrets in it."""
+    words = "".join(traceback.format_exception(error))
+    say(redact(words).rstrip(), err=True)
 
 
 for command in (serve, token, publish, tail, db):
@@ -121,7 +131,7 @@ def check_config(options: SettingsOptions) -> None:
     Keyring(with_dev_secret(loaded.settings), SystemClock())
     registry_of(loaded.settings)
     for warning in loaded.warnings:
-        say(f"warning: {warning}", err=True)
+        say(f"warning: {redact(warning)}", err=True)
     say("the settings are good")
 
 

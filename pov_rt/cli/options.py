@@ -14,6 +14,7 @@ from pov_rt.config.load import Loaded
 from pov_rt.config.settings import Settings, SettingsError
 from pov_rt.protocol.characters import escape_json, escape_lines
 from pov_rt.protocol.errors import ClientError
+from pov_rt.protocol.redaction import redact
 from pov_rt.registry.build import Registry, build_registry
 from pov_rt.registry.discovery import PluginError
 
@@ -73,8 +74,8 @@ def say_json(text: str) -> None:
 
 
 def failure(words: str) -> click.ClickException:
-    """Return what ends a command with these words."""
-    return click.ClickException(escape_lines(words))
+    """Return what ends a command with these words, without the secrets in them."""
+    return click.ClickException(escape_lines(redact(words)))
 
 
 def registry_of(settings: Settings) -> Registry:

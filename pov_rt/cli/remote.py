@@ -24,6 +24,7 @@ from tornado.websocket import WebSocketError, websocket_connect
 
 from pov_rt.cli.options import say
 from pov_rt.protocol.characters import escape, escape_json, escape_lines
+from pov_rt.protocol.redaction import redact
 from pov_rt.runtime.clock import SystemClock, new_id
 from pov_rt.runtime.sender import Attempt, Batch, BatchSender
 from pov_rt.tracker.core import HttpAnswer, read_results
@@ -51,7 +52,7 @@ class RemoteError(click.ClickException):
     """The server cannot be reached or refuses; the text says what to do."""
 
     def __init__(self, words: str) -> None:
-        super().__init__(escape_lines(words))
+        super().__init__(escape_lines(redact(words)))
 
 
 class Address(NamedTuple):

@@ -16,6 +16,7 @@ from pov_rt.cli.options import SettingsOptions, failure, registry_of, say, setti
 from pov_rt.config import load as config
 from pov_rt.config.settings import SettingsError
 from pov_rt.protocol.errors import ClientError
+from pov_rt.protocol.redaction import redact
 from pov_rt.registry.discovery import PluginError
 from pov_rt.runtime import logs
 from pov_rt.version import VERSION
@@ -57,7 +58,7 @@ def serve(options: SettingsOptions, **server: Any) -> None:
         words = str(error)
         if not isinstance(error, SettingsError | PluginError):
             words = "".join(traceback.format_exception(error))
-        say(f"Error: {words}\n\nWaiting for a change; Ctrl-C ends this.", err=True)
+        say(f"Error: {redact(words)}\n\nWaiting for a change; Ctrl-C ends this.", err=True)
         changed = asyncio.run(watch.changed())
     if changed:
         start_anew(changed)

@@ -15,12 +15,12 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 
 from pov_rt.config.settings import Section, Settings, SettingsError
+from pov_rt.protocol.redaction import HIDDEN, is_secret, redact, redact_url
 
 SECRETS = "auth.secrets"
 
+_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_SECRET_KEY = re.compile(r"secret|passw|passphrase|token|credential|api_?key|private|(^|_)key$")
-_URL_PASSWORD = re.compile(r"(://[^\s/?#:]*:)\S*(?=@)|([?&](?:password|token|secret)=)[^\s&#]*")
 
 
 class Merged:
@@ -123,7 +123,7 @@ class _Layer:
 
 def complain(name: str, source: str, problem: str) -> str:
     """Return the line that tells what is wrong with a setting."""
-    return f"{name} ({source}): {problem}"
+    return f"{name} ({source}): {redact(problem)}"
 
 
 def list_leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -140,19 +140,19 @@ def list_leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def mask(name: str, value: Any) -> Any:
     """Return the value with `****` in place of secrets.
 
-    Those are our own, passwords in URLs, and plugin options that are called like secrets.
+    Those are our own, parts of URLs, and plugin options that are called like secrets.
     """
     if isinstance(value, dict):
         return {key: mask(join_name(name, key), member) for key, member in value.items()}
     if isinstance(value, list):
         return [mask(name, item) for item in value]
     if name == SECRETS:
-        return "****"
+        return HIDDEN
+    if name.startswith("plugins.") and is_secret(name.split(".", 2)[-1], value):
+        return HIDDEN
     if not isinstance(value, str):
         return value
-    if name.startswith("plugins.") and _SECRET_KEY.search(name.rpartition(".")[2].lower()):
-        return "****"
-    return _URL_PASSWORD.sub(r"\1\2****", value)
+    return redact_url(value) if _URL.match(value) else redact(value)
 
 
 def to_text(name: str, value: Any) -> str:

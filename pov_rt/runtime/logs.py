@@ -1,4 +1,4 @@
-"""What the log looks like: JSON lines for machines, coloured text on a terminal; never a token.
+"""What the log looks like: JSON lines for machines, coloured text on a terminal; never a secret.
 
 Lines are escaped and redacted as a whole, after formatting. So it does not matter by which part of
 a record a client's words or a token came in: the ones cannot break a line, the other does not show.
@@ -18,6 +18,7 @@ from typing import Literal, TextIO
 import msgspec
 
 from pov_rt.protocol.characters import escape, escape_json
+from pov_rt.protocol.redaction import TOKEN, redact
 from pov_rt.runtime.clock import Clock, SystemClock, rfc3339
 from pov_rt.runtime.limits import Bucket, Rate
 
@@ -32,20 +33,7 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 _COLOURS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 
-_JWT = re.compile(r"eyJ[A-Za-z0-9_-]+(?:(?:\.|%2[Ee])[A-Za-z0-9_-]*){1,2}")
-_LABELS = ("token=", "bearer", "authorization")
-_LABELLED = re.compile(
-    r"""(
-        token= |
-        bearer\. |
-        bearer\s+(?=\S{8}) |  # not "bearer token"
-        authorization["'\\]*\s*[:=,]\s*["'\\]*(?:[a-z]+\s+)?  # header, repr and JSON
-    )
-    [^\x00-\x20"'\\;,&<>(){}\[\]]+""",
-    re.IGNORECASE | re.VERBOSE,
-)
 _SECRET_FIELDS = ("token", "authorization", "cookie", "secret", "password")
-REDACTED = "[token]"
 MALFORMED = logging.getLogger("tornado.general")
 """Where Tornado logs what is no HTTP, which anybody can send."""
 
@@ -69,16 +57,6 @@ def configure(
     root.setLevel(level.upper())
     if not any(isinstance(each, Few) for each in MALFORMED.filters):
         MALFORMED.addFilter(Few())
-
-
-def redact(text: str) -> str:
-    """Return the text with `[token]` in place of all that looks like a token."""
-    if "eyJ" in text:
-        text = _JWT.sub(REDACTED, text)
-    lower = text.lower()
-    if any(label in lower for label in _LABELS):
-        text = _LABELLED.sub(rf"\1{REDACTED}", text)
-    return text
 
 
 class LineFormatter(logging.Formatter):
@@ -232,7 +210,7 @@ def _extra_fields(record: logging.LogRecord) -> Iterator[tuple[str, str | int | 
         if key in _STANDARD:
             continue
         if _is_secret(key):
-            yield key, REDACTED
+            yield key, TOKEN
         elif value is None or type(value) in (bool, int, float):
             yield key, value
         else:

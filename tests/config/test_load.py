@@ -195,11 +195,11 @@ def test_show_yields_every_setting_and_masks_what_is_secret(file: Path) -> None:
     )
     shown = {name: (text, source) for name, text, source in show(loaded)}
     assert shown["auth.secrets"] == ('["****", "****"]', str(file))
-    assert shown["engine.url"][0] == '"redis://app:****@host/0?password=****&db=1"'
+    assert shown["engine.url"][0] == '"redis://****@host/0?password=****&db=****"'
     assert shown["plugins.poll.api_key"][0] == '"****"'
     assert shown["plugins.poll.max"] == ("5", str(file))
     assert shown["plugins.poll.hooks"][0] == (
-        '[{"url": "https://u:****@host", "token": "****", "at": "2020-01-01"}]'
+        '[{"url": "https://****@host", "token": "****", "at": "2020-01-01"}]'
     )
     assert shown["server.unix"] == ("null", "default")
     assert shown["auth.roles"] == ("{}", "default")

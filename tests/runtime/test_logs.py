@@ -25,7 +25,6 @@ from pov_rt.runtime.logs import (
     LineFormatter,
     Throttle,
     configure,
-    redact,
 )
 
 TOKEN = jwt.encode({"userId": "alice"}, "s" * 32)
@@ -218,29 +217,6 @@ def test_a_secret_field_is_hidden_from_a_coloured_line_too() -> None:
     formatter = logs.TextFormatter(priorities=False, colours=True)
     record = logging.makeLogRecord({"msg": "x", "token": "opaque"})
     assert formatter.format(record).endswith("token=\x1b[0m[token]")
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (f"a {TOKEN} b", "a [token] b"),
-        (f"({TOKEN[:-20]}", "([token]"),
-        (f"x%3D{TOKEN.replace('.', '%2E')}&a=1", "x%3D[token]&a=1"),
-        ("/ws/?a=1&token=abc&b=2", "/ws/?a=1&token=[token]&b=2"),
-        ("accessToken=abc; theme=dark", "accessToken=[token]; theme=dark"),
-        ("pov-rt.v1, bearer.abc.def", "pov-rt.v1, bearer.[token]"),
-        ("BEARER abcdefgh", "BEARER [token]"),
-        ("Authorization: Basic dTpw", "Authorization: Basic [token]"),
-        ("{'Authorization': 'Bearer abc', 'a': 1}", "{'Authorization': 'Bearer [token]', 'a': 1}"),
-        (r'{"m":"{\"authorization\": \"abc\"}"}', r'{"m":"{\"authorization\": \"[token]\"}"}'),
-        ("no bearer token", "no bearer token"),
-        ("authorization failed for user", "authorization failed for user"),
-        ("GET /api/auth/ws-token 200", "GET /api/auth/ws-token 200"),
-        ("hey.Joe.is", "hey.Joe.is"),
-    ],
-)
-def test_what_looks_like_a_token_is_redacted_and_nothing_else(text: str, expected: str) -> None:
-    assert redact(text) == expected
 
 
 def test_a_huge_message_loses_its_middle(stream: io.StringIO) -> None:
