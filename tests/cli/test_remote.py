@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import time
 from typing import Any
 
@@ -13,7 +14,18 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 
-from pov_rt.cli.remote import BATCH, RemoteError, Tally, parse_url, publish, tail, with_id
+from pov_rt.cli.remote import (
+    BATCH,
+    RemoteError,
+    Style,
+    Tally,
+    format_activity,
+    parse_url,
+    publish,
+    tail,
+    with_id,
+)
+from pov_rt.protocol.characters import find_unsafe
 
 
 @pytest.mark.parametrize(
@@ -156,3 +168,16 @@ def test_what_is_no_websocket_is_words() -> None:
     with pytest.raises(RemoteError, match="is no pov-rt server"):
         asyncio.run(run())
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("style", ["json", "plain", "coloured"])
+def test_others_words_act_on_no_terminal(style: Style) -> None:
+    odd = "a\x9b31mb\x1b[2J\u202ec\u2028d\ufeff\n\x07"
+    data = {name: odd for name in ("id", "type", "action", "povId", "userId", "at")}
+    message = {"data": {**data, "details": {odd: [odd]}}, "offset": 1}
+    line = format_activity(message, style)
+    if style == "coloured":
+        line = re.sub(r"\x1b\[(0|1|2|36)m", "", line)
+    assert find_unsafe(line) is None
+    if style == "json":
+        assert json.loads(line) == {**message["data"], "offset": 1}
