@@ -121,6 +121,10 @@ class Tokens:
             raise TokenRevoked
         return known[0]
 
+    def remembers(self, token: str, accept: frozenset[Kind]) -> bool:
+        """Tell whether `verify` would not have to look at a signature."""
+        return (token, accept) in self._verified
+
     def issue(
         self,
         kind: Kind,

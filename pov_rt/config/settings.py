@@ -49,7 +49,11 @@ class ServerSettings(Section, frozen=True, kw_only=True):
     """Host names that requests may ask for; empty: any, but only local ones where only this machine
     gets in, or under dev."""
     trusted_proxies: list[str] = field(default_factory=list)
-    """Addresses whose X-Real-IP and X-Forwarded-For are believed."""
+    """Addresses whose `client_ip_header` and X-Forwarded-Proto are believed."""
+    client_ip_header: str = "X-Forwarded-For"
+    """The one header in which the proxies write the client's address, the nearest one last."""
+    public_url: str | None = None
+    """Where browsers find the server, such as `https://rt.example`; none: as the request says."""
     drain_s: Positive = 10.0
     """How long SIGTERM takes to close all sockets, in waves."""
     plugins_dir: str | None = None
@@ -109,6 +113,9 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     connections: Annotated[int, Meta(ge=0)] = 0
     """All sockets; 0: the open-file limit less 64."""
     connections_per_user: Count = 64
+    connections_per_address: Annotated[int, Meta(ge=0)] = 1000
+    """Connections of one address (IPv6: /64) that are no sockets yet; past it its oldest that asks
+    nothing is dropped. 0: no bound; trusted proxies have none."""
     devices_per_user: Count = 16
     message_rate: RateText = "50/s"
     """Messages of one connection, with a burst of twice that."""
@@ -132,11 +139,17 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     publish_batch: Count = 1000
     publish_bytes: Count = 4 * 1024 * 1024
     """Body of one HTTP request."""
+    bodies_bytes: Count = 64 * 1024 * 1024
+    """Bodies of all HTTP requests that are under way or being handled; past it 503."""
+    bodies_bytes_per_user: Count = 16 * 1024 * 1024
     types: list[str] | None = None
     """Activity types that may be published; none: any."""
     actions: list[str] | None = None
     token_rate: RateText = "20/s"  # noqa: S105  (a rate, no secret)
     """Token requests of one address."""
+    failed_rate: RateText = "20/s"
+    """Tokens of one address that are not good, with a burst of ten times that; past it no signature
+    of its tokens is checked, and they are refused with 429."""
 
 
 class PingSettings(Section, frozen=True, kw_only=True):
@@ -237,6 +250,7 @@ def database_path(settings: Settings) -> Path | None:
 _HOST = r"(?:[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])"
 _HOST_NAME = re.compile(_HOST)
 _ORIGIN = re.compile(rf"[a-z][a-z0-9+.-]*://{_HOST}(?::[0-9]{{1,5}})?")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 _DEFAULT_PORT = re.compile(r"http://.*:80|https://.*:443")
 
 
@@ -256,6 +270,19 @@ def _find_server_problems(server: ServerSettings) -> Iterator[tuple[str, str]]:
                 f"{host!r} is no host name; write it like 'rt.example', in lower case, "
                 "without scheme, port or '*'",
             )
+    public = server.public_url
+    if public is not None and (
+        not _ORIGIN.fullmatch(public)
+        or _DEFAULT_PORT.fullmatch(public)
+        or not public.startswith(("http://", "https://"))
+    ):
+        yield (
+            "server.public_url",
+            f"{public!r} is no origin; write https://host or https://host:port, in lower case, "
+            "without path or default port",
+        )
+    if not _HEADER_NAME.fullmatch(server.client_ip_header):
+        yield "server.client_ip_header", f"{server.client_ip_header!r} is no name of a header"
     for proxy in server.trusted_proxies:
         if not _is_address(proxy):
             yield "server.trusted_proxies", f"{proxy!r} is no IP address like '10.0.0.2'"
@@ -298,7 +325,13 @@ def _find_limit_problems(limits: LimitSettings) -> Iterator[tuple[str, str]]:
             "limits.details_bytes",
             f"must be below limits.message_bytes, {limits.message_bytes}, to fit into a message",
         )
-    for name in ("message_rate", "control_rate", "token_rate"):
+    if not limits.publish_bytes <= limits.bodies_bytes_per_user <= limits.bodies_bytes:
+        yield (
+            "limits.bodies_bytes_per_user",
+            f"must be from limits.publish_bytes, {limits.publish_bytes}, to limits.bodies_bytes, "
+            f"{limits.bodies_bytes}: one body must fit in, and one user not fill all",
+        )
+    for name in ("message_rate", "control_rate", "token_rate", "failed_rate"):
         try:
             parse_rate(getattr(limits, name))
         except ValueError as error:

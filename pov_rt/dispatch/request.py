@@ -16,6 +16,8 @@ from pov_rt.protocol.faults import find_fault
 from pov_rt.protocol.messages import check_id
 from pov_rt.registry.pov_ids import check_of, find_bad_id
 
+Content = bytes | bytearray
+"""A body as it came: in one piece, or put together."""
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 MAX_DIGITS = 16
@@ -31,7 +33,7 @@ class PluginRequest:
         user: Identity,
         path: Mapping[str, str],
         query: Mapping[str, str],
-        content: bytes,
+        content: Content,
     ) -> None:
         self.host = host
         self.user = user
@@ -68,7 +70,7 @@ def read_number(query: Mapping[str, str], name: str, default: int, least: int, m
     return int(text)
 
 
-def decode_body(content: bytes, kind: type[StructT], levels: int) -> StructT:
+def decode_body(content: Content, kind: type[StructT], levels: int) -> StructT:
     """Decode a JSON object. Raises what is wrong with it, naming the field at fault.
 
     `levels` is how deep details may be nested. Raises `InvalidRequest`, `InvalidId` or, for
@@ -88,7 +90,9 @@ def decode_body(content: bytes, kind: type[StructT], levels: int) -> StructT:
     return body
 
 
-def fault_of(kind: type[msgspec.Struct], content: bytes | msgspec.Raw, levels: int) -> ClientError:
+def fault_of(
+    kind: type[msgspec.Struct], content: Content | msgspec.Raw, levels: int
+) -> ClientError:
     """Say what is wrong with JSON that does not decode to a struct."""
     try:
         value = decode_anyway(content)

@@ -21,7 +21,7 @@ DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding hostile bytes can raise; only the first is msgspec's own."""
 
 
-def decode_anyway(body: bytes | msgspec.Raw) -> Any:
+def decode_anyway(body: bytes | bytearray | msgspec.Raw) -> Any:
     """Decode JSON of which one wants to know what is wrong with it.
 
     Half characters are taken, too (an escape for a lone surrogate): to the decoder of messages they

@@ -26,6 +26,8 @@ from pov_rt.protocol.messages import Message
 from pov_rt.registry.build import Registry, Route
 from pov_rt.version import VERSION
 
+WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+"""The methods with which a plugin's route takes a body."""
 INFO = {"title": "pov-rt", "version": VERSION, "license": {"name": "MIT"}}
 
 SUBPROTOCOLS = "the subprotocols `pov-rt.v1, bearer.<token>`; the server selects `pov-rt.v1`"
@@ -267,7 +269,7 @@ def _plugin_operation(route: Route, components: Components) -> Document:
     if route.answer is not None:
         good = {"200": ("The plugin's answer", components.ref(route.answer))}
     body: Document = {}
-    if route.spec.method in ("POST", "PUT", "PATCH"):  # which class it is, only the function knows
+    if route.spec.method in WITH_BODY:  # which class it is, only the function knows
         body = {"requestBody": {"content": {"application/json": {"schema": {}}}}}
     return {
         "operationId": f"{route.plugin.name}.{route.spec.function.__name__}",

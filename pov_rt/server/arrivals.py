@@ -12,7 +12,6 @@ from pov_rt.dispatch.dispatcher import Dispatcher
 from pov_rt.dispatch.hooks import Hooks
 from pov_rt.dispatch.host import Services
 from pov_rt.protocol.encoding import encode
-from pov_rt.protocol.errors import CloseCode
 from pov_rt.protocol.messages import Welcome
 from pov_rt.runtime import turns
 from pov_rt.runtime.clock import rfc3339
@@ -69,14 +68,6 @@ class Arrivals:
             )
         self._hooks.tell("connected", connection=connection)
         return connection
-
-    def turn_away(
-        self, transport: Transport, identity: Identity, code: CloseCode, **client: Any
-    ) -> None:
-        """Close a socket that may no longer be opened, as one that was; `client` as for `open`."""
-        connection = self._make_connection(transport, identity, **client)
-        connection.close(code)
-        self._log_end(connection, code.reason)
 
     def lagging(self, connection: Connection) -> None:
         self._hub.hold(connection)

@@ -13,9 +13,9 @@ from typing import Any
 from prometheus_client.core import Metric
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import PeriodicCallback
+from tornado.web import Application
 
 from pov_rt.config.settings import Settings
-from pov_rt.protocol.errors import InvalidRequest
 from pov_rt.registry.build import Registry
 from pov_rt.runtime.blocked import BlockWatch
 from pov_rt.runtime.limits import KeyedBuckets, parse_rate
@@ -23,10 +23,12 @@ from pov_rt.runtime.logs import Throttle
 from pov_rt.server.server import Server
 from pov_rt.transport.bounds import bounds_of
 from pov_rt.transport.wire import Wire
+from pov_rt.web.addresses import Failures, address_key
+from pov_rt.web.bodies import Bodies
 from pov_rt.web.fetch import fetch
 from pov_rt.web.handshake import EchoHandler, SocketHandler
 from pov_rt.web.hosts import HostRules
-from pov_rt.web.http import AccessLog
+from pov_rt.web.http import AccessLog, Fallback
 from pov_rt.web.listener import ADMIN_CONNECTIONS, Listener, capacity
 from pov_rt.web.routes.activities import ActivitiesHandler, HistoryHandler
 from pov_rt.web.routes.console import ConsoleDataHandler, ConsoleHandler
@@ -42,14 +44,20 @@ from pov_rt.web.routes.ops import (
 )
 from pov_rt.web.routes.plugins import PluginHandler, plugin_paths
 from pov_rt.web.routes.token import TokenHandler
-from pov_rt.web.routing import MAX_BODY_BYTES, Site
 from pov_rt.web.sockets import OwnSockets, is_local, port_of
+from pov_rt.web.stream import MAX_HEADER_BYTES
 
 log = logging.getLogger(__name__)
 
 SWEEP_MS = 1000
-MAX_HEADER_BYTES = 16 * 1024
+MAX_BODY_BYTES = 10**18
+"""What Tornado may read: the limits are ours, for it refuses with an empty 400."""
 BODY_S = 30.0
+ADMIN_REQUEST_S = 2.0
+"""How long a request may take to arrive at the admin port: who asks there is near."""
+FAILURES_AT_ONCE = 10.0
+"""Seconds' worth of `limits.failed_rate`: many come at once from behind one address, when all that
+were away return with tokens that have expired."""
 HANG_UP_S = 2.0
 """How long a drained node waits for its sockets to end."""
 
@@ -66,6 +74,10 @@ class WebServer:
         self._own_sockets = OwnSockets()
         self._host_rules, self._admin_host_rules = HostRules(), HostRules(for_operators=True)
         self._access_log = AccessLog(self.server.clock)
+        limits, clock = settings.limits, self.server.clock
+        self._bodies = Bodies(limits, clock)
+        self._failures = Failures(parse_rate(limits.failed_rate, FAILURES_AT_ONCE), clock)
+        self.server.bounds.add(self._bodies.shares.bound)
         self._sweep = PeriodicCallback(self._on_sweep, SWEEP_MS)
         files = [found.module.__file__ or "" for found in registry.found]
         loop = asyncio.get_running_loop()
@@ -102,7 +114,7 @@ class WebServer:
     @property
     def http_connections(self) -> int:
         """How many connections of clients are open for HTTP, with those that may become sockets."""
-        return len(self.http._connections)  # noqa: SLF001  (no public count)
+        return self._listeners[0].open if self._listeners else 0
 
     async def start(self, inherited: Sequence[socket.socket] = ()) -> None:
         """Start the node and listen, on the inherited sockets if there are any.
@@ -120,22 +132,22 @@ class WebServer:
             raise
         self._host_rules.is_local = all(map(is_local, sockets))
         self._admin_host_rules.is_local = all(map(is_local, admin))
-        listener = partial(Listener, complaint=Throttle(log), malformed=self._malformed)
+        listener = partial(Listener, complaint=Throttle(log), refused=self._access_log.count)
+        limits = self.settings.limits
         self._listeners = [
             listener(
                 self.http,
                 sockets,
-                capacity=capacity(self.settings.limits.connections),
-                busy=lambda: self.sockets + self.http_connections,
+                name="connections",
+                capacity=capacity(limits.connections),
+                others=lambda: self.sockets,
+                per_peer=limits.connections_per_address,
+                peer_of=self._peer_of,
             ),
             # Out of the reserve, so that neither can lock the other out.
-            listener(
-                self.admin,
-                admin,
-                capacity=ADMIN_CONNECTIONS,
-                busy=lambda: len(self.admin._connections),  # noqa: SLF001  (no public count)
-            ),
+            listener(self.admin, admin, name="admin_connections", capacity=ADMIN_CONNECTIONS),
         ]
+        self.server.bounds.add(*(each.bound for each in self._listeners))
         self._sweep.start()
         self._blocked.start()
         self._lag.start()
@@ -156,8 +168,8 @@ class WebServer:
         for http in (self.http, self.admin):
             with suppress(TimeoutError):
                 await asyncio.wait_for(http.close_all_connections(), HANG_UP_S)
-        for listener in self._listeners[1:]:
-            listener.stop()
+        for listener in self._listeners:
+            listener.close()
         self._sweep.stop()
         self._lag.stop()
         await self.server.stop()
@@ -167,7 +179,7 @@ class WebServer:
         if self._listeners:
             self._blocked.stop()
 
-    def make_app(self) -> Site:
+    def make_app(self) -> Application:
         """Return the routes that clients use."""
         wires = {
             "started": self._wire_started,
@@ -191,7 +203,7 @@ class WebServer:
             routes.append((r"/ws/_echo", EchoHandler, wires))
         return self._site(routes, self._host_rules)
 
-    def make_admin_app(self) -> Site:
+    def make_admin_app(self) -> Application:
         """Return the routes that operators use."""
         return self._site(
             [
@@ -212,15 +224,24 @@ class WebServer:
         )
         yield by_label("http_refused", "Requests answered with an error", "code", refused)
 
-    def _site(self, routes: Sequence[tuple[Any, ...]], host_rules: HostRules) -> Site:
-        return Site(
-            routes,
-            access_log=self._access_log,
-            body_bytes=self.settings.limits.publish_bytes,
-            arguments={"server": self.server, "host_rules": host_rules},
+    def _site(self, routes: Sequence[tuple[Any, ...]], host_rules: HostRules) -> Application:
+        arguments = {
+            "server": self.server,
+            "host_rules": host_rules,
+            "bodies": self._bodies,
+            "failures": self._failures,
+        }
+        return Application(
+            [
+                (path, kind, {**arguments, **(more[0] if more else {})})
+                for path, kind, *more in routes
+            ],
+            default_handler_class=Fallback,
+            default_handler_args=arguments,
+            log_function=self._access_log,
         )
 
-    def _serve(self, site: Site) -> HTTPServer:
+    def _serve(self, site: Application) -> HTTPServer:
         return HTTPServer(
             site,
             max_header_size=MAX_HEADER_BYTES,
@@ -228,14 +249,19 @@ class WebServer:
             body_timeout=BODY_S,
         )
 
+    def _peer_of(self, address: str) -> str | None:
+        """Return what an address counts as; None for a proxy's, behind which all are."""
+        if address in self.settings.server.trusted_proxies:
+            return None
+        return address_key(address)
+
     def _on_sweep(self) -> None:
         self.server.sweep()
         limits = self.settings.limits
-        for listener in self._listeners:
-            listener.sweep(limits.handshake_s, limits.keepalive_s)
-
-    def _malformed(self) -> None:
-        self._access_log.count(InvalidRequest.code)
+        if self._listeners:
+            clients, operators = self._listeners
+            clients.sweep(limits.handshake_s, limits.keepalive_s)
+            operators.sweep(min(ADMIN_REQUEST_S, limits.handshake_s), limits.keepalive_s)
 
     def _wire_started(self, wire: Wire) -> None:
         self._wires.add(wire)

@@ -7,28 +7,28 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from hashlib import sha1
 from urllib.parse import unquote
 
-from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketParams
-
 from pov_rt.auth.grants import Kind
-from pov_rt.auth.tokens import Identity
 from pov_rt.connections.connection import Connection
-from pov_rt.protocol.errors import ClientError, CloseCode, InvalidRequest, TokenError
+from pov_rt.protocol.errors import ClientError, InvalidRequest, TokenError
 from pov_rt.protocol.messages import check_id
 from pov_rt.transport.bounds import Bounds
 from pov_rt.transport.frames import binary_frame
 from pov_rt.transport.wire import Wire
 from pov_rt.web.hosts import one_header
 from pov_rt.web.http import JsonHandler, bearer, parse_query
-from pov_rt.web.listener import Stream
+from pov_rt.web.stream import Stream
 
 SUBPROTOCOL = "pov-rt.v1"
 BEARER = "bearer."
 MAX_DEVICE_CHARS = 64
 
 SOCKET = frozenset({Kind.SOCKET})
+
+ACCEPTING = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""What a server shows that it knows (RFC 6455, section 1.3)."""
 
 _TOKEN_CHARS = re.compile(r"[!-~]+")
 
@@ -41,40 +41,15 @@ class UpgradeRequired(ClientError):
     message = "Connect with a WebSocket client, version 13"
 
 
-class SocketProtocol(WebSocketProtocol13):
-    """Hands the socket over after the handshake, instead of reading frames itself."""
-
-    async def accept_connection(self, handler: WebSocketHandler) -> None:
-        """Answer 101, call `open`, and let the handler go."""
-        handler = cast(SocketHandler, handler)
-        # One ready piece: with set_header and finish a handshake takes much more CPU
-        # (docs/measurements.md, handshakes).
-        response = handler.switching_protocols(self.compute_accept_value(handler.key))
-        stream = cast(Stream, handler.detach())
-        if stream.closed():  # the client was gone before its answer was ready
-            return
-        sock, received = stream.release()
-        handler.wire = Wire(sock, handler.bounds, asyncio.get_running_loop(), handler.ended)
-        handler.wire.send(response)
-        handler.open(received)
-        # What refers to each other would wait for the collector (docs/measurements.md, handshakes).
-        handler.ws_connection = None
-        handler.ui = None  # type: ignore[assignment]
-
-
-class SocketHandler(JsonHandler, WebSocketHandler):
+class SocketHandler(JsonHandler):
     """`GET /ws/...`."""
 
     CORS_METHODS = "GET"
-    TAKES_BODIES = False
 
     kind: type[Connection] = Connection
-    wire: Wire
     bounds: Bounds
     started: Callable[[Wire], None]
     ended: Callable[[Wire], None]
-    identity: Identity
-    token: str
     key: str
     device: str
     v1: bool
@@ -88,76 +63,74 @@ class SocketHandler(JsonHandler, WebSocketHandler):
         if hasattr(self, "server"):
             super().clear()
 
-    def prepare(self) -> None:
-        """Check all there is to check before the upgrade."""
-        super().prepare()
-        if self.request.method != "GET":
-            self.clear()
-            return
-        upgrade = one_header(self.request, "Upgrade")
-        if upgrade is None:
-            self._explain()
-            return
-        self._check_upgrade(upgrade)
-        self._check_token()
-        self.server.admit(self.identity, self.device)
-
     def takes_upgrade(self) -> bool:
         """Agree, unless the path leads elsewhere to those who resolve it."""
         path = unquote(self.request.path)
         return ".." not in path and "\0" not in path
 
-    def check_origin(self, origin: str) -> bool:
-        """Agree: `prepare` has checked it, and more strictly."""
-        return True
+    def authorize(self) -> None:
+        """Check all there is to check before the upgrade, and upgrade in the same turn.
 
-    def get_websocket_protocol(self) -> WebSocketProtocol13:
-        """Return the protocol that leaves the socket to us."""
-        return SocketProtocol(self, False, _WebSocketParams())
+        So nothing can change between the two.
+        """
+        upgrade = one_header(self.request, "Upgrade")
+        if upgrade is not None:
+            self._check_upgrade(upgrade)
+            self._check_token()
+            self.server.admit(self.identity, self.device)
+            self._upgrade()
 
-    def switching_protocols(self, accept: str) -> bytes:
-        """Return the 101 answer."""
-        selected = f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n" if self.v1 else ""
-        return (
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Accept: {accept}\r\n{selected}\r\n"
-        ).encode()
+    def options(self) -> None:
+        """Answer a page's preflight request."""
+        self.clear()
+        super().options()
 
-    def open(self, received: bytes = b"") -> None:
-        """Bind user and grants to the socket; a token that expired meanwhile closes it."""
-        self.started(self.wire)
-        client: dict[str, Any] = {
-            "device": self.device,
-            "remote_ip": self.ip,
-            "user_agent": self.request.headers.get("User-Agent", "")[:200],
-            "v1": self.v1,
-            "kind": self.kind,
-        }
-        try:
-            identity = self.server.tokens.verify(self.token, SOCKET)
-            self.server.admit(identity, self.device)
-        except ClientError as error:
-            code = CloseCode.TOKEN if isinstance(error, TokenError) else CloseCode.OVERLOADED
-            self.server.arrivals.turn_away(self.wire, self.identity, code, **client)
-            return
-        connection = self.server.arrivals.open(self.wire, identity, **client)
-        self.wire.start(connection, received)
+    def get(self) -> None:
+        """Answer a request without an upgrade: a browser cannot see why one was refused."""
+        token = bearer(self.request)
+        if token is None:
+            raise TokenError from ValueError("there is neither an upgrade nor a bearer token")
+        identity = self.verify(token, SOCKET)
+        self.server.admit(identity, self._device(parse_query(self.request.query)))
+        raise UpgradeRequired
 
     def refuse(self, error: ClientError) -> None:
         """Send an error."""
         if error.status == 426:
             self.set_header("Sec-WebSocket-Version", "13")
             self.set_header("Upgrade", "websocket")
+            self.set_header("Connection", "Upgrade")
         super().refuse(error)
 
-    def _explain(self) -> None:
-        """Answer a request without an upgrade: a browser cannot see why one was refused."""
-        token = bearer(self.request)
-        if token is None:
-            raise TokenError from ValueError("there is neither an upgrade nor a bearer token")
-        identity = self.server.tokens.verify(token, SOCKET)
-        self.server.admit(identity, self._device(parse_query(self.request.query)))
-        raise UpgradeRequired
+    def _upgrade(self) -> None:
+        """Answer 101, bind user and grants to the socket, and let go of all else."""
+        stream: Stream = self.detach()  # type: ignore[assignment]  # the listener made it
+        if stream.closed():  # the client was gone before its answer was ready
+            return
+        # One ready piece: with set_header and finish a handshake takes much more CPU
+        # (docs/measurements.md, handshakes).
+        accept = base64.b64encode(sha1(self.key.encode() + ACCEPTING).digest()).decode()  # noqa: S324
+        selected = f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n" if self.v1 else ""
+        response = (
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Accept: {accept}\r\n{selected}\r\n"
+        ).encode()
+        sock, received = stream.release()
+        wire = Wire(sock, self.bounds, asyncio.get_running_loop(), self.ended)
+        wire.send(response)
+        self.started(wire)
+        connection = self.server.arrivals.open(
+            wire,
+            self.identity,
+            device=self.device,
+            remote_ip=self.ip,
+            user_agent=self.request.headers.get("User-Agent", "")[:200],
+            v1=self.v1,
+            kind=self.kind,
+        )
+        wire.start(connection, received)
+        # What refers to each other would wait for the collector (docs/measurements.md, handshakes).
+        self.ui = None  # type: ignore[assignment]
 
     def _check_upgrade(self, upgrade: str) -> None:
         if upgrade.lower() != "websocket":
@@ -192,8 +165,7 @@ class SocketHandler(JsonHandler, WebSocketHandler):
             raise TokenError from ValueError("more than one token" if tokens else "no token")
         if not _TOKEN_CHARS.fullmatch(tokens[0]):
             raise TokenError from ValueError("an empty token" if not tokens[0] else "not ASCII")
-        self.token = tokens[0]
-        self.identity = self.server.tokens.verify(self.token, SOCKET)
+        self.verify(tokens[0], SOCKET)
         self.v1 = SUBPROTOCOL in offered
         self.device = self._device(query)
 

@@ -1,9 +1,8 @@
-"""Which hosts a request may ask for, which pages may send it, and whose word counts."""
+"""Which hosts a request may ask for, and which pages may send it."""
 
 from __future__ import annotations
 
 import re
-import socket
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
@@ -12,7 +11,8 @@ from urllib.parse import urlsplit
 from tornado.httputil import HTTPServerRequest
 
 from pov_rt.config.settings import ServerSettings, Settings
-from pov_rt.protocol.errors import ClientError, InvalidRequest
+from pov_rt.protocol.errors import ClientError, Forbidden, InvalidRequest
+from pov_rt.web.addresses import is_behind_proxy
 
 _LOCAL = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
 _HOST = re.compile(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
@@ -60,7 +60,7 @@ def check_host(request: HTTPServerRequest, settings: Settings, rules: HostRules)
     if match is None:
         raise InvalidRequest("The Host header is missing or malformed")
     name, listed = match[1], settings.server.allowed_hosts
-    if name in listed:
+    if name in listed or f"//{host}" == (settings.server.public_url or "").partition(":")[2]:
         return host
     if listed and not rules.for_operators:
         raise HostUnknown from ValueError(f"{name} is not in server.allowed_hosts")
@@ -70,48 +70,51 @@ def check_host(request: HTTPServerRequest, settings: Settings, rules: HostRules)
     return host
 
 
-def origin_allowed(origin: str, host: str, settings: ServerSettings, *, dev: bool) -> bool:
-    """Tell whether a page of this origin may use the server: the same host, or one on the list."""
-    if origin in settings.allowed_origins or (dev and _LOCAL.fullmatch(origin)):
+def check_origin(request: HTTPServerRequest, host: str, settings: Settings) -> str | None:
+    """Return the origin of the page that sends a request; None if there is none.
+
+    Raises `Forbidden` unless the page may use the server: it is of the same origin, or of one on
+    the list.
+    """
+    origin = one_header(request, "Origin")
+    is_foreign = request.headers.get("Sec-Fetch-Site") == "cross-site"
+    if origin is None:
+        # A link may lead here from anywhere; what a page does behind its visitor's back comes with
+        # its origin.
+        if is_foreign and request.headers.get("Sec-Fetch-Mode") != "navigate":
+            raise Forbidden("Pages of other sites may not use this server")
+        return None
+    server = settings.server
+    if origin in server.allowed_origins or (settings.dev and _LOCAL.fullmatch(origin)):
+        return origin
+    if is_foreign or not _is_same(origin, host, request, server):
+        cause = ValueError(f"{origin[:100]} is not in server.allowed_origins")
+        raise Forbidden("Pages of this origin may not use this server") from cause
+    return origin
+
+
+def _is_same(origin: str, host: str, request: HTTPServerRequest, settings: ServerSettings) -> bool:
+    """Tell whether an origin is this server's own: the same host, by the same scheme.
+
+    A page of the same name by plain http may be anybody's who is between it and its visitor.
+    """
+    if origin == settings.public_url:
         return True
     try:
         parts = urlsplit(origin)
     except ValueError:
         return False
-    plain = parts.scheme in ("http", "https") and f"{parts.scheme}://{parts.netloc}" == origin
-    return plain and parts.netloc == host
-
-
-def is_behind_proxy(request: HTTPServerRequest, settings: ServerSettings) -> bool:
-    """Tell whether the peer is a proxy to be believed: a trusted address, or a Unix socket.
-
-    Whoever may write to a Unix socket is a proxy on this machine.
-    """
-    context = getattr(request.connection, "context", None)
-    family = getattr(context, "address_family", None)
-    return family == socket.AF_UNIX or request.remote_ip in settings.trusted_proxies
-
-
-def client_ip(request: HTTPServerRequest, settings: ServerSettings) -> str:
-    """Return the client's address; what a trusted proxy says about it is believed."""
-    peer = request.remote_ip or ""
-    if not is_behind_proxy(request, settings):
-        return peer
-    if real := request.headers.get("X-Real-IP"):
-        return real.strip()[:64]
-    # The nearest proxy wrote the last address; those before it are anybody's words.
-    for address in reversed(request.headers.get("X-Forwarded-For", "").split(",")):
-        if (text := address.strip()) and text not in settings.trusted_proxies:
-            return text[:64]
-    return peer
-
-
-def is_loopback(address: str) -> bool:
-    """Tell whether this is an IP address that leads nowhere but to this machine."""
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
+    if parts.netloc != host or f"{parts.scheme}://{parts.netloc}" != origin:
         return False
+    if settings.public_url is not None:
+        return parts.scheme == settings.public_url.partition(":")[0]
+    if is_behind_proxy(request, settings):
+        # The nearest proxy wrote the last one. Of one that says nothing the better is believed.
+        proto = request.headers.get("X-Forwarded-Proto", "https").rpartition(",")[2]
+        return parts.scheme == proto.strip().lower()
+    # Where TLS ends in something that is no trusted proxy, a page of the host has https all the
+    # same; without, it has http.
+    return parts.scheme in ("http", "https")
 
 
 @lru_cache(64)

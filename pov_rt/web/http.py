@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import re
 from asyncio import Future
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from tornado.httputil import HTTPServerRequest
-from tornado.web import HTTPError, RequestHandler
+from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from pov_rt.auth.grants import Kind
 from pov_rt.auth.tokens import Identity
+from pov_rt.dispatch.request import Content
 from pov_rt.protocol.encoding import encode, http_error
 from pov_rt.protocol.errors import (
     ClientError,
@@ -26,11 +28,14 @@ from pov_rt.protocol.errors import (
     TooLarge,
     Unavailable,
 )
+from pov_rt.runtime.bounds import payer
 from pov_rt.runtime.clock import Clock
 from pov_rt.runtime.containment import internal
 from pov_rt.runtime.logs import Throttle
 from pov_rt.server.server import Server
-from pov_rt.web.hosts import HostRules, check_host, client_ip, one_header, origin_allowed
+from pov_rt.web.addresses import Failures, client_ip
+from pov_rt.web.bodies import Bodies, Body
+from pov_rt.web.hosts import HostRules, check_host, check_origin, one_header
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +49,8 @@ _BY_STATUS: Mapping[int, type[ClientError]] = {
     413: TooLarge,
     503: Unavailable,
 }
+_LENGTH = re.compile(r"[0-9]{1,18}")
+
 REFUSALS_PER_S = 5.0
 REFUSALS_AT_ONCE = 50.0
 """How many lines on refused requests the log takes, for anybody can cause them."""
@@ -75,31 +82,60 @@ def parse_query(query: str) -> list[tuple[str, str]]:
     return pairs
 
 
+@stream_request_body
 class JsonHandler(RequestHandler):
-    """The base of all handlers. `server` is the node it belongs to."""
+    """The base of all handlers. `server` is the node it belongs to.
+
+    Everything is decided as soon as the headers are there: `check`, then `authorize`. A body is
+    read of nobody else, and only for a method that takes one.
+    """
 
     CORS_METHODS = ""
     """What pages of allowed origins may do across origins, such as `GET, POST`; empty: nothing."""
-    TAKES_BODIES = True
+    BODIES: frozenset[str] = frozenset()
+    """The methods that take a body. Others are answered without waiting for one."""
+
+    own_methods: Sequence[str] = ()
+    """Those that the class answers."""
 
     server: Server
     host_rules: HostRules
+    bodies: Bodies
+    failures: Failures
     host: str
     ip: str
+    identity: Identity
+    """Who sent the token, once one has been verified."""
     routes: Mapping[str, Any] | None = None
     """What is behind each method, where that is not known before the start."""
     allowed_origin: str | None = None
     """The page's that asked, if it may."""
-    is_early = False
-    """The request's body is not there, and will not be looked at."""
-    refusal: Callable[[], ClientError] | None = None
-    """Makes the error for a request that is refused whatever it asks for."""
+    body: Body | None = None
+    refusal: ClientError | None = None
+    is_early = True
+    """The answer comes before the end of the request, and with it the connection ends."""
+    is_answered = False
     error_code: str | None = None
     """What the client was told is wrong."""
     reason = ""
     """Why, for the log."""
     failure: Internal | None = None
     """What was our fault."""
+
+    def __init_subclass__(cls) -> None:
+        """Find out which methods the class answers."""
+        super().__init_subclass__()
+        cls.own_methods = [
+            name
+            for name in cls.SUPPORTED_METHODS
+            if name != "OPTIONS"
+            and getattr(cls, name.lower()) is not getattr(RequestHandler, name.lower())
+        ]
+
+    @property
+    def content(self) -> Content:
+        """The body; for a method that takes one."""
+        return b"" if self.body is None else self.body.complete()
 
     def initialize(self, server: Server, **more: Any) -> None:
         """Take the node, and what the route adds, from the routing table."""
@@ -113,59 +149,124 @@ class JsonHandler(RequestHandler):
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Cache-Control", "no-store")
 
-    def prepare(self) -> None:
-        """Check Host and Origin before anything else (stock checks let a rebound name pass)."""
-        settings = self.server.settings
-        self.ip = client_ip(self.request, settings.server)
-        if "Upgrade" in self.request.headers and not self.takes_upgrade():
+    def prepare(self) -> Awaitable[None] | None:
+        """Decide, when the headers are there and nothing of a body is."""
+        takes_body = self.request.method in self.BODIES
+        size = None
+        try:
+            self.check()
+            size = body_size(self.request)
+            if size is not None and takes_body:
+                self.bodies.check_size(size)
+            self.check_method()
+            if self.request.method != "OPTIONS":  # a page asks without a token whether it may ask
+                self.authorize(*self.path_args, **self.path_kwargs)
+            if size is not None and takes_body:
+                self.body = Body(self.bodies, self.identity.owner, size, self._refuse_body)
+        except ClientError as error:
+            if has_body(self.request) or "Upgrade" in self.request.headers:
+                raise
+            # Answered from here it would end the connection, which may be asked more.
+            self.refusal = error
+            setattr(self, self._method_name, self._refuse)
+        if size is not None and not takes_body:
+            return self._answer_now()
+        self.is_early = False
+        return None
+
+    def check(self) -> None:
+        """Check what is the same for all requests (stock checks let a rebound name pass)."""
+        request, settings = self.request, self.server.settings
+        self.ip = client_ip(request, settings.server)
+        if request.version not in ("HTTP/1.1", "HTTP/1.0"):
+            raise InvalidRequest("The server speaks HTTP/1.1 and HTTP/1.0")
+        is_upgrade = "Upgrade" in request.headers
+        if is_upgrade and not self.takes_upgrade():
             raise InvalidRequest("WebSockets are below /ws/")
-        self.host = check_host(self.request, settings, self.host_rules)
-        origin = one_header(self.request, "Origin")
-        if origin is not None:
-            self._check_origin(origin)
-        elif self.request.headers.get("Sec-Fetch-Site") == "cross-site":
-            # A link may lead here from anywhere; what a page does behind its visitor's back comes
-            # with its origin.
-            if self.request.headers.get("Sec-Fetch-Mode") != "navigate":
-                raise Forbidden("Pages of other sites may not use this server")
-        if self.refusal is not None:
-            raise self.refusal()
+        self.host = check_host(request, settings, self.host_rules)
+        origin = check_origin(request, self.host, settings)
+        if self.CORS_METHODS:
+            self.allowed_origin = origin
+        if is_upgrade and ("Content-Length" in request.headers or has_body(request)):
+            raise InvalidRequest("An upgrade has no body")
+
+    def check_method(self) -> None:
+        """Raise unless there is something behind the method."""
+        if self.request.method not in self._methods():
+            raise MethodNotAllowed
+
+    def authorize(self, *path: Any, **named: Any) -> None:
+        """Raise unless the sender may do what is asked for: whatever is known without the body.
+
+        The parts of the path are given as they are to a method.
+        """
 
     def takes_upgrade(self) -> bool:
         """Tell whether this path is one for WebSockets."""
         return False
 
-    def _check_origin(self, origin: str) -> None:
-        settings = self.server.settings
-        if not origin_allowed(origin, self.host, settings.server, dev=settings.dev):
-            cause = ValueError(f"{origin[:100]} is not in server.allowed_origins")
-            raise Forbidden("Pages of this origin may not use this server") from cause
-        if self.CORS_METHODS:
-            self.allowed_origin = origin
+    def data_received(self, data: bytes) -> None:
+        """Take a piece of the body."""
+        if self.body is not None:
+            self.body.add(data)
+
+    def on_connection_close(self) -> None:
+        """Let go of a body that did not come to its end."""
+        super().on_connection_close()
+        if self.body is not None and self.body.is_arriving:
+            self.body.release()
+
+    def on_finish(self) -> None:
+        """Let go of what an answered request needs no more, and of what refers to itself."""
+        if self.body is not None:
+            self.body.release()
+        self.refusal = None
+        vars(self).pop(self._method_name, None)
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> Future[None]:
         """Send the answer; a page that may use the server can read it."""
+        self.is_answered = True
         if self.allowed_origin is not None:
             self.set_header("Access-Control-Allow-Origin", self.allowed_origin)
             self.set_header("Access-Control-Allow-Credentials", "true")
             self.set_header("Vary", "Origin")
+        if self.is_early:
+            # Tornado ends the connection after an answer that comes so early.
+            self.add_header("Connection", "close")
+            connection: Any = self.request.connection
+            connection.stream.lingers = has_body(self.request)
         return super().finish(chunk)
 
-    def options(self, *_: str, **__: str) -> None:
+    def options(self, *_: Any, **__: Any) -> None:
         """Answer a page's preflight request."""
-        if not self.CORS_METHODS:
-            raise MethodNotAllowed
         self.set_status(204)
         self.set_header("Access-Control-Allow-Methods", self.CORS_METHODS)
         self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
         self.set_header("Access-Control-Max-Age", "600")
 
     def authenticate(self, accept: frozenset[Kind]) -> Identity:
-        """Return who sent the bearer token. Raises `TokenError`."""
+        """Return who sent the bearer token. Raises `TokenError`, or as `verify` does."""
         token = bearer(self.request)
         if token is None:
             raise TokenError("Send a token: Authorization: Bearer ...") from ValueError("no token")
-        return self.server.tokens.verify(token, accept)
+        return self.verify(token, accept)
+
+    def verify(self, token: str, accept: frozenset[Kind]) -> Identity:
+        """Return whose token this is, who pays for the request from here on.
+
+        Raises `TokenError`, or `RateLimited` where too many tokens of the address were not good.
+        """
+        tokens = self.server.tokens
+        wait_s = self.failures.wait_s(self.ip)
+        if wait_s and not tokens.remembers(token, accept):
+            raise self.failures.refuse(self.ip, wait_s)
+        try:
+            self.identity = tokens.verify(token, accept)
+        except TokenError:
+            self.failures.count(self.ip)
+            raise
+        payer.set(self.identity.owner)
+        return self.identity
 
     def answer(self, value: Any, status: int = 200) -> None:
         """Send a struct or a dict as JSON."""
@@ -182,23 +283,15 @@ class JsonHandler(RequestHandler):
         self.error_code, self.reason = error.code, str(error.__cause__ or error.message)
         if error.status == 405:
             self.set_header("Allow", ", ".join(self._methods()))
-        if error.status == 426:
-            self.set_header("Connection", "Upgrade")
-        elif self.is_early or "Upgrade" in self.request.headers:
-            self._hang_up()
         if error.retry_after_s is not None:
             self.set_header("Retry-After", str(max(1, round(error.retry_after_s))))
         if error.status == 401:
             self.set_header("WWW-Authenticate", "Bearer")
         self.answer_bytes(http_error(error), error.status)
 
-    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Turn what a handler raised into its answer."""
         cause = (kwargs.get("exc_info") or (None, None, None))[1]
-        if self._headers_written:
-            super().send_error(status_code, **kwargs)
-            return
-        self.clear()
         if isinstance(cause, ClientError):
             error = cause
         elif status_code < 500 or status_code in _BY_STATUS:
@@ -214,37 +307,70 @@ class JsonHandler(RequestHandler):
         value: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        """Log what is our fault, without the request's repr, which has the token in it."""
+        """Log what is our fault, without the request's repr or its query: those have the token."""
         if isinstance(value, ClientError | HTTPError):
             return
-        summary = self._request_summary()
+        summary = f"{self.request.method} {self.request.path}"
         self.failure = internal(self.server.clock, log, "%s failed", summary, error=value)
 
-    def _methods(self) -> list[str]:
-        if self.routes is not None:
-            own = list(self.routes)
-        else:
-            own = [name for name in self.SUPPORTED_METHODS if _is_own(type(self), name.lower())]
+    @property
+    def _method_name(self) -> str:
+        return (self.request.method or "").lower()
+
+    def _methods(self) -> Sequence[str]:
+        own = self.own_methods if self.routes is None else list(self.routes)
         return [*own, "OPTIONS"] if self.CORS_METHODS else own
 
-    def _hang_up(self) -> None:
-        """End the connection after this answer; before its body is there, `routing` does that."""
-        self.set_header("Connection", "close")
-        if not self.is_early:
-            connection: Any = self.request.connection
-            connection._disconnect_on_finish = True  # noqa: SLF001  (there is no public way)
+    def _refuse(self, *_: str, **__: str) -> None:
+        if self.refusal is not None:
+            raise self.refusal
 
-    def _request_summary(self) -> str:
-        """Return the request without its query, where tokens travel."""
-        return f"{self.request.method} {self.request.path}"
+    def _refuse_body(self, error: ClientError) -> None:
+        self.is_early = True
+        self.send_error(error.status, exc_info=(type(error), error, None))
+        # Its last byte may have come in this very turn: what waited for it must find it answered.
+        setattr(self, self._method_name, _do_nothing)
+
+    async def _answer_now(self) -> None:
+        done = getattr(self, self._method_name)(*self.path_args, **self.path_kwargs)
+        if done is not None:
+            await done
+        if not self.is_answered:
+            self.finish()
+
+
+def has_body(request: HTTPServerRequest) -> bool:
+    """Tell whether more than the headers may come."""
+    length = request.headers.get("Content-Length", "0")
+    return length != "0" or "Transfer-Encoding" in request.headers
+
+
+def body_size(request: HTTPServerRequest) -> int | None:
+    """Return how many bytes of a body will come at least; None if there are none.
+
+    Raises `InvalidRequest` where it is not clear where a body ends.
+    """
+    if not has_body(request):
+        return None
+    length = request.headers.get("Content-Length")
+    if length is None:
+        if request.headers["Transfer-Encoding"].lower() == "chunked":
+            if request.version == "HTTP/1.1":
+                return 0
+    elif _LENGTH.fullmatch(length) and "Transfer-Encoding" not in request.headers:
+        return int(length) or None
+    raise InvalidRequest("Content-Length and Transfer-Encoding do not say where the body ends")
+
+
+def _do_nothing(*_: str, **__: str) -> None:
+    """Take the place of a method whose request was answered."""
 
 
 class Fallback(JsonHandler):
     """Answers what no route takes."""
 
-    def prepare(self) -> None:
+    def check_method(self) -> None:
         """Refuse."""
-        super().prepare()
         raise NotFound
 
 
@@ -275,8 +401,3 @@ class AccessLog:
     def count(self, code: str) -> None:
         """Count an error that was answered."""
         self.refused[code] = self.refused.get(code, 0) + 1
-
-
-def _is_own(kind: type[JsonHandler], method: str) -> bool:
-    """Tell whether this class of handlers answers the method."""
-    return getattr(kind, method) not in (getattr(RequestHandler, method), JsonHandler.options)

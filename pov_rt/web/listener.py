@@ -1,7 +1,8 @@
 """Accepts connections, but never more than the process has room for.
 
 The stock accept loop spins when file descriptors run out: full CPU and megabytes of log, for
-anybody who opens sockets. Here the listening sockets rest while there is no room.
+anybody who opens sockets. Here who has not asked for anything makes room for who comes; and while
+nobody can, the listening sockets rest.
 """
 
 from __future__ import annotations
@@ -10,17 +11,15 @@ import asyncio
 import logging
 import resource
 import socket
-from asyncio import Future
 from collections.abc import Callable, Sequence
-from typing import cast
+from contextlib import suppress
 
 from tornado.httpserver import HTTPServer
-from tornado.iostream import IOStream
 
-from pov_rt.protocol.encoding import http_error
-from pov_rt.protocol.errors import InvalidRequest
 from pov_rt.runtime import turns
+from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.logs import Throttle
+from pov_rt.web.stream import Stream
 
 log = logging.getLogger(__name__)
 
@@ -30,21 +29,9 @@ ADMIN_CONNECTIONS = 24
 """Connections to the admin port, out of the reserve."""
 UNSENT_BYTES = 128 * 1024
 """What the kernel holds of one client's unsent bytes (TCP_NOTSENT_LOWAT)."""
-MUCH_BYTES = 32 * 1024
-"""A read of as many bytes is a part of a large request. The kernel must not delay its
-acknowledgement: the sender may have filled the window, and waits for that before it sends the rest
-(docs/measurements.md, large requests).
-"""
-UNREAD_S = 30.0
-"""How long a client may read nothing of an answer, which waits in memory: a page may have 1 MiB."""
+LINGER_S = 2.0
+"""How long the rest of a refused request is read away."""
 REST_S = 0.1
-STOCK_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
-"""Tornado's answer to what is no HTTP."""
-_BODY = http_error(InvalidRequest("This is not a request as HTTP has it"))
-REFUSAL = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
-    b"X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n%b" % (len(_BODY), _BODY)
-)
 
 
 def capacity(wanted: int = 0) -> int:
@@ -65,75 +52,12 @@ def capacity(wanted: int = 0) -> int:
     return min(wanted or fit, fit)
 
 
-class Stream(IOStream):
-    """A client's connection as long as it speaks HTTP."""
-
-    _released = False
-    _served = False
-    _waits_for: str | int | None = None
-    _waits_since = 0.0
-
-    def __init__(self, sock: socket.socket, now: float, malformed: Callable[[], None]) -> None:
-        super().__init__(sock)
-        self._accepted_at = now
-        self._malformed = malformed
-
-    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
-        """Read some bytes; have the kernel acknowledge much at once."""
-        count = super().read_from_fd(buf)
-        if count is not None and count >= MUCH_BYTES and self.socket.family != socket.AF_UNIX:
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        return count
-
-    def write(self, data: bytes | memoryview) -> Future[None]:
-        """Send an answer."""
-        self._served = True
-        self._waits_for = None
-        if data == STOCK_REFUSAL:
-            self._malformed()
-            data = REFUSAL
-        return super().write(data)
-
-    def is_overdue(self, now: float, request_s: float, idle_s: float) -> bool:
-        """Tell whether a request has been on its way for too long, or none has come for too long.
-
-        Or an answer is not read: nothing of it, for `UNREAD_S`. Ask about once a second. The first
-        request is on its way from the start: who connects has something to say.
-        """
-        waits_for: str | int | None = None
-        if self._read_regex is not None:
-            waits_for = "the rest" if not self._served or self._read_buffer_size else "a request"
-        elif self._write_buffer:
-            waits_for = self._total_write_done_index
-        if waits_for != self._waits_for:
-            self._waits_for = waits_for
-            self._waits_since = now if self._served else self._accepted_at
-        limit_s = {"the rest": request_s, "a request": idle_s}.get(str(waits_for), UNREAD_S)
-        return waits_for is not None and now - self._waits_since >= limit_s
-
-    def release(self) -> tuple[socket.socket, bytes]:
-        """Return the socket, open, and the bytes that came behind the request; the stream ends."""
-        sock, received = self.socket, bytes(self._read_buffer)
-        self._released = True
-        self.close()
-        return sock, received
-
-    def close_fd(self) -> None:
-        """Close the socket, unless it has another owner."""
-        if not self._released:
-            super().close_fd()
-
-    def _maybe_add_error_listener(self) -> None:
-        """Don't have the loop watch for a hang-up while a request is handled: nobody asks for it.
-
-        To begin and end that would cost every handshake (docs/measurements.md, handshakes).
-        """
-
-
 class Listener:
-    """Accepts for one HTTP server. `busy` counts the sockets that are open already.
+    """Accepts for one HTTP server, and owns its streams.
 
-    `malformed` is called for each request that Tornado refuses before a handler sees it.
+    `bound` counts all that is open here, and with `others` what has become of it. At most
+    `per_peer` streams (0: any number) belong to one peer, as `peer_of` names it by its address; not
+    to None. `refused` is called with the code of each request that no handler sees.
     """
 
     def __init__(
@@ -141,24 +65,40 @@ class Listener:
         http: HTTPServer,
         sockets: Sequence[socket.socket],
         *,
+        name: str,
         capacity: int,
-        busy: Callable[[], int],
+        refused: Callable[[str], None],
         complaint: Throttle,
-        malformed: Callable[[], None],
+        others: Callable[[], int] = lambda: 0,
+        per_peer: int = 0,
+        peer_of: Callable[[str], str | None] = lambda _: None,
     ) -> None:
         self.sockets = tuple(sockets)
+        self.malformed = refused
+        self.bound = Bound(name, "limits.connections", capacity, lambda: self.open + others())
         self._http = http
         http.conn_params.header_timeout = None  # `sweep` is in its place
-        self._capacity = capacity
-        self._busy = busy
+        self._per_peer = per_peer
+        self._peer_of = peer_of
         self._loop = asyncio.get_running_loop()
         self._rest: asyncio.TimerHandle | None = None
         self._complaint = complaint
-        self._malformed = malformed
         self._stopped = False
+        # By when they began to wait; those who never asked are apart, for they go first.
+        self._silent: dict[Stream, None] = {}
+        self._idle: dict[Stream, None] = {}
+        self._streams: dict[Stream, None] = {}
+        self._by_peer: dict[str, dict[Stream, None]] = {}
+        self._leaving: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._scrap = bytearray(1 << 16)
         self._listen()
 
-    def sweep(self, handshake_s: float, keepalive_s: float) -> None:
+    @property
+    def open(self) -> int:
+        """How many connections are open for HTTP."""
+        return len(self._streams) + len(self._leaving)
+
+    def sweep(self, request_s: float, keepalive_s: float) -> None:
         """Hang up on those who take too long to ask; to be called about once a second.
 
         Tornado has one limit for both the wait for a request and its arrival; with ten seconds for
@@ -166,13 +106,12 @@ class Listener:
         also cost every handshake (docs/measurements.md, handshakes).
         """
         now = self._loop.time()
-        for connection in list(self._http._connections):  # noqa: SLF001  (no public list)
-            stream = cast(Stream, connection.stream)
-            if stream.is_overdue(now, handshake_s, keepalive_s):
+        for stream in list(self._streams):
+            if stream.is_overdue(now, request_s, keepalive_s):
                 stream.close()
 
     def stop(self) -> None:
-        """Accept no more; the sockets stay open, for whoever owns them."""
+        """Accept no more; the listening sockets stay open, for whoever owns them."""
         self._stopped = True
         if self._rest is not None:
             self._rest.cancel()
@@ -180,19 +119,62 @@ class Listener:
         for sock in self.sockets:
             self._loop.remove_reader(sock.fileno())
 
+    def close(self) -> None:
+        """Stop, and end what is still read away."""
+        self.stop()
+        for sock in list(self._leaving):
+            self._leave(sock)
+
+    def waits(self, stream: Stream) -> None:
+        """Enter who waits for a request."""
+        (self._idle if stream.has_asked else self._silent)[stream] = None
+
+    def asks(self, stream: Stream) -> None:
+        """Take out whose request has come."""
+        (self._silent if stream in self._silent else self._idle).pop(stream, None)
+
+    def ended(self, stream: Stream) -> None:
+        """Let go of a stream."""
+        self.asks(stream)
+        self._streams.pop(stream, None)
+        if stream.peer is not None:
+            streams = self._by_peer[stream.peer]
+            streams.pop(stream, None)
+            if not streams:
+                del self._by_peer[stream.peer]
+
+    def read_away(self, sock: socket.socket) -> None:
+        """Read for a while, and then close: closed with bytes unread, it would be reset."""
+        with suppress(OSError):  # the client has gone
+            sock.shutdown(socket.SHUT_WR)
+        self._leaving[sock] = self._loop.call_later(LINGER_S, self._leave, sock)
+        self._loop.add_reader(sock.fileno(), self._read_away, sock)
+
+    def _read_away(self, sock: socket.socket) -> None:
+        try:
+            count = sock.recv_into(self._scrap)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            count = 0
+        if not count:
+            self._leave(sock)
+
+    def _leave(self, sock: socket.socket) -> None:
+        self._leaving.pop(sock).cancel()
+        self._loop.remove_reader(sock.fileno())
+        sock.close()
+
     def _listen(self) -> None:
         self._rest = None
-        if self._busy() >= self._capacity:
-            self._rest = self._loop.call_later(REST_S, self._listen)
-            return
         for sock in self.sockets:
             self._loop.add_reader(sock.fileno(), self._accept, sock)
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(turns.ACCEPTS):
-            busy = self._busy()
-            if busy >= self._capacity:
-                self._pause(f"{busy} sockets are open, which is all there is room for")
+            is_full = self.bound.used() >= self.bound.limit
+            if is_full and not (self._leaving or self._silent or self._idle):
+                self._pause(f"all {self.bound.limit:g} connections that there may be are in use")
                 return
             try:
                 sock, address = listening.accept()
@@ -203,6 +185,9 @@ class Listener:
             except OSError as error:
                 self._pause(str(error.strerror))
                 return
+            if is_full:
+                self._make_room()
+            peer = None
             if sock.family != socket.AF_UNIX:
                 # Without it a second small write waits for the acknowledgement of the first one
                 # (docs/measurements.md, small writes).
@@ -210,7 +195,34 @@ class Listener:
                 # The kernel would take up to 4 MiB for a client that does not read, on top of the
                 # bytes we bound.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-            self._http.handle_stream(Stream(sock, self._loop.time(), self._malformed), address)
+                peer = self._peer_of(address[0])
+            self._enter(Stream(sock, self._loop.time(), peer, self), address)
+
+    def _enter(self, stream: Stream, address: tuple[str, int]) -> None:
+        if stream.peer is not None:
+            streams = self._by_peer.setdefault(stream.peer, {})
+            streams[stream] = None
+            if 0 < self._per_peer < len(streams):
+                # The new one itself, if all others have asked for something.
+                waiting = (each for each in streams if each in self._silent or each in self._idle)
+                oldest = next(waiting, stream)
+                self.bound.refuse(
+                    stream.peer, f"one address has {self._per_peer} that are no sockets yet"
+                )
+                oldest.close()
+                if oldest is stream:
+                    return
+        self._streams[stream] = None
+        self._http.handle_stream(stream, address)
+
+    def _make_room(self) -> None:
+        """End what has waited for a request for the longest."""
+        if self._leaving:
+            self._leave(next(iter(self._leaving)))
+            return
+        oldest = next(iter(self._silent or self._idle))
+        self.bound.refuse(oldest.peer or "", "all are in use; the oldest that asks nothing goes")
+        oldest.close()
 
     def _pause(self, why: str) -> None:
         self._complaint.log(logging.WARNING, "not accepting connections: %s", why)

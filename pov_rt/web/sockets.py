@@ -8,7 +8,7 @@ import stat
 from contextlib import suppress
 
 from pov_rt.config.settings import SettingsError
-from pov_rt.web.hosts import is_loopback
+from pov_rt.web.addresses import is_loopback
 
 BACKLOG = 4096
 """Connections that the kernel keeps for us; it takes no more than net.core.somaxconn."""

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from pov_rt.auth.grants import Kind
-from pov_rt.protocol.errors import CloseCode
 from pov_rt.registry.build import build_registry
 from pov_rt.runtime import turns
 from pov_rt.runtime.clock import ManualClock
 from pov_rt.server.server import Server
 from pov_rt.testing import make_settings
 from tests.server.test_server import connect, nothing
-from tests.transports import Recorder
 
 REGISTRY = build_registry({})
 
@@ -26,30 +23,6 @@ def test_a_client_is_greeted_if_it_knows_greetings() -> None:
         assert (welcome["type"], welcome["connectionId"]) == ("welcome", ana.id)
         assert to_plain.messages == []
         assert (server.arrivals.opened, len(server.directory)) == (2, 2)
-        await server.stop()
-
-    asyncio.run(run())
-
-
-def test_one_who_is_turned_away_is_told_why_and_counted_but_never_entered() -> None:
-    async def run() -> None:
-        server = Server(make_settings(), REGISTRY, fetch=nothing, clock=ManualClock())
-        await server.start()
-        token = server.tokens.issue(Kind.SOCKET, "ana", ttl_s=60)
-        identity = server.tokens.verify(token, frozenset({Kind.SOCKET}))
-        late = Recorder()
-        server.arrivals.turn_away(
-            late,
-            identity,
-            CloseCode.OVERLOADED,
-            device="d",
-            remote_ip="::1",
-            user_agent="",
-            v1=True,
-        )
-        assert late.closed_with is CloseCode.OVERLOADED
-        assert late.messages[0]["code"] == 4005
-        assert (server.arrivals.closes, len(server.directory)) == ({"overloaded": 1}, 0)
         await server.stop()
 
     asyncio.run(run())

@@ -139,7 +139,7 @@ def test_who_may_write_to_a_unix_socket_is_a_proxy_however_it_came_here(tmp_path
             site.settings["log_function"] = lambda handler: seen.append(handler.ip)
             reader, writer = await asyncio.open_unix_connection(path)
             writer.write(
-                b"GET /nowhere HTTP/1.1\r\nHost: rt.example\r\nX-Real-IP: 10.0.0.9\r\n\r\n"
+                b"GET /nowhere HTTP/1.1\r\nHost: rt.example\r\nX-Forwarded-For: 10.0.0.9\r\n\r\n"
             )
             assert (await reader.readline()).startswith(b"HTTP/1.1 404")
             writer.close()

@@ -25,7 +25,8 @@ TOKENS = [token for name, token in HOSTILE if len(token) <= MOST_BYTES and name 
 def server() -> Iterator[RunningServer]:
     """A server whose clock stands where the table's tokens would be good."""
     settings: Settings = make_settings(
-        auth=AuthSettings(secrets=[SECRET]), limits=LimitSettings(token_rate="100000/s")
+        auth=AuthSettings(secrets=[SECRET]),
+        limits=LimitSettings(token_rate="100000/s", failed_rate="100000/s"),
     )
     with RunningServer(settings, None, ManualClock(NOW)) as server:
         yield server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -12,7 +13,7 @@ from pov_rt.activities.publishing import Published, publisher_of
 from pov_rt.auth.tokens import Identity
 from pov_rt.delivery.entries import ActivityEncoder
 from pov_rt.dispatch.host import MAX_HISTORY
-from pov_rt.dispatch.request import fault_of, read_number
+from pov_rt.dispatch.request import Content, fault_of, read_number
 from pov_rt.protocol.bodies import BatchAnswer, LogPlace, PageState, PublishedActivity
 from pov_rt.protocol.encoding import DECODE_ERRORS, decode_anyway, encode, http_error
 from pov_rt.protocol.errors import ClientError, InvalidActivity, InvalidId, InvalidRequest, TooLarge
@@ -23,13 +24,14 @@ from pov_rt.web.http import API_KINDS, SERVICE, JsonHandler, parse_query
 MAX_BYTES = 1024 * 1024
 """Of activities in a page, save for the last one of them: the largest there may be fill 16 MB."""
 
+Item = Content | msgspec.Raw
+
 _decode_one = msgspec.json.Decoder(PublishedActivity).decode
+_IS_ARRAY = re.compile(rb"\s*\[").match
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
-def read_activity(
-    raw: bytes | msgspec.Raw, identity: Identity, levels: int
-) -> NewActivity | ClientError:
+def read_activity(raw: Item, identity: Identity, levels: int) -> NewActivity | ClientError:
     """Decode one activity of a publisher, or say what is wrong with it.
 
     `levels` is how deep details may be nested.
@@ -45,21 +47,21 @@ def read_activity(
     return activity
 
 
-def _diagnose(raw: bytes | msgspec.Raw, levels: int) -> ClientError:
+def _diagnose(raw: Item, levels: int) -> ClientError:
     fault = fault_of(PublishedActivity, raw, levels)
     if isinstance(fault, InvalidId):
         return fault
     return InvalidActivity(fault.message, field=fault.field)
 
 
-def split_batch(body: bytes, *, lines: bool) -> Sequence[bytes | msgspec.Raw] | None:
+def split_batch(body: Content, *, lines: bool) -> Sequence[Item] | None:
     """Return the items of a JSON array or of NDJSON; None for a single object.
 
     Raises `InvalidRequest`.
     """
     if lines:
         return [line for line in body.split(b"\n") if line.strip()]
-    if not body.lstrip().startswith(b"["):
+    if not _IS_ARRAY(body):
         return None
     try:
         return _split(body)
@@ -76,14 +78,18 @@ def split_batch(body: bytes, *, lines: bool) -> Sequence[bytes | msgspec.Raw] | 
 class ActivitiesHandler(JsonHandler):
     """`POST /api/activities`."""
 
-    async def post(self) -> None:
-        """Publish one activity (201, or 200 if it was there already) or a batch (200, results)."""
-        identity = self.authenticate(SERVICE)
-        identity.grants.require("publish")
-        limits = self.server.settings.limits
-        body = self.request.body
+    BODIES = frozenset({"POST"})
+
+    def authorize(self) -> None:
+        """Ask for a service token that may publish."""
+        self.authenticate(SERVICE).grants.require("publish")
         if self.request.headers.get("Content-Encoding", "identity") != "identity":
             raise InvalidRequest("Send the body as it is, without Content-Encoding")
+
+    async def post(self) -> None:
+        """Publish one activity (201, or 200 if it was there already) or a batch (200, results)."""
+        identity, body = self.identity, self.content
+        limits = self.server.settings.limits
         kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         items = split_batch(body, lines=kind in ("application/x-ndjson", "application/ndjson"))
         if items is not None and len(items) > limits.publish_batch:
@@ -121,11 +127,14 @@ class HistoryHandler(JsonHandler):
 
     CORS_METHODS = "GET"
 
-    async def get(self, pov_id: str) -> None:
-        """Answer a page with the log's state."""
+    def authorize(self, pov_id: str) -> None:
+        """Ask for a token that may see the PoV."""
         identity = self.authenticate(API_KINDS)
         identity.grants.require("subscribe")
         identity.grants.require_pov(pov_id)
+
+    async def get(self, pov_id: str) -> None:
+        """Answer a page with the log's state."""
         query = dict(parse_query(self.request.query))
         if unknown := sorted(set(query) - {"after", "before", "limit"}):
             raise InvalidRequest(f"There is no parameter '{unknown[0]}'", field=unknown[0])

@@ -9,7 +9,7 @@ from pov_rt.protocol.errors import Forbidden
 from pov_rt.registry.schema import asyncapi
 from pov_rt.server.server import Server
 from pov_rt.version import VERSION
-from pov_rt.web.hosts import is_loopback
+from pov_rt.web.addresses import is_loopback
 from pov_rt.web.http import JsonHandler
 
 STATIC = Path(__file__).parents[1] / "static"
@@ -34,7 +34,7 @@ class ConsoleHandler(JsonHandler):
         self.set_header(
             "Content-Security-Policy",
             "default-src 'none'; style-src 'self' 'unsafe-inline'; script-src 'unsafe-inline'; "
-            "connect-src 'self'",
+            "connect-src 'self'; frame-ancestors 'none'",
         )
         self.finish((STATIC / "console.html").read_bytes())
 

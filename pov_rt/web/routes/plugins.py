@@ -7,9 +7,10 @@ import re
 import msgspec
 
 from pov_rt.dispatch.request import PluginRequest
-from pov_rt.protocol.errors import MethodNotAllowed, NotFound
+from pov_rt.protocol.errors import NotFound
 from pov_rt.protocol.messages import check_id
 from pov_rt.registry.build import Registry, Route
+from pov_rt.registry.schema import WITH_BODY
 from pov_rt.runtime import containment
 from pov_rt.web.http import API_KINDS, SERVICE, JsonHandler, parse_query
 
@@ -27,25 +28,28 @@ class PluginHandler(JsonHandler):
     """One path with a plugin behind each of its methods."""
 
     CORS_METHODS = "GET, POST, PUT, PATCH, DELETE"
+    BODIES = WITH_BODY
 
     routes: dict[str, Route]
 
-    async def get(self, **path: str) -> None:
-        """Hand the request to the plugin."""
-        route = self.routes.get(self.request.method or "")
-        if route is None:
-            raise MethodNotAllowed
-        identity = self.authenticate(SERVICE if route.spec.service else API_KINDS)
-        identity.grants.require(route.spec.grant)
+    def authorize(self, **path: str) -> None:
+        """Ask for a token as the route wants it, and check the ids in the path."""
+        spec = self.routes[self.request.method or ""].spec
+        identity = self.authenticate(SERVICE if spec.service else API_KINDS)
+        identity.grants.require(spec.grant)
         if "pov_id" in path:
             identity.grants.require_pov(path["pov_id"])
         if "user_id" in path:
             check_id(path["user_id"], "userId")
+
+    async def get(self, **path: str) -> None:
+        """Hand the request to the plugin."""
+        route = self.routes[self.request.method or ""]
         host = self.server.hooks.hosts.get(route.plugin.name)
         if host is None:
             raise NotFound
         query = dict(parse_query(self.request.query))
-        request = PluginRequest(host, identity, path, query, self.request.body)
+        request = PluginRequest(host, self.identity, path, query, self.content)
         deadline_s = self.server.settings.limits.handler_deadline_s
         result = await containment.call(route.spec.function, request, deadline_s=deadline_s)
         if result is None:

@@ -8,6 +8,7 @@ from pov_rt.auth.grants import Kind
 from pov_rt.protocol.bodies import SocketToken
 from pov_rt.protocol.errors import RateLimited, TokenError
 from pov_rt.runtime.limits import KeyedBuckets
+from pov_rt.web.addresses import address_key
 from pov_rt.web.http import JsonHandler, bearer
 
 ACCESS = frozenset({Kind.ACCESS})
@@ -20,14 +21,16 @@ class TokenHandler(JsonHandler):
 
     buckets: KeyedBuckets
 
-    def get(self) -> None:
-        """Answer `{token}`. The access token is the cookie's or, first, the header's."""
-        wait = self.buckets.take(self.ip, self.server.clock.monotonic())
+    def authorize(self) -> None:
+        """Ask for an access token: the cookie's or, first, the header's."""
+        wait = self.buckets.take(address_key(self.ip), self.server.clock.monotonic())
         if wait:
             raise RateLimited("Too many token requests", retry_after_s=wait)
-        token = bearer(self.request) or self._cookie_token()
-        identity = self.server.tokens.verify(token, ACCESS)
-        self.answer(SocketToken(token=self.server.tokens.exchange(identity)))
+        self.verify(bearer(self.request) or self._cookie_token(), ACCESS)
+
+    def get(self) -> None:
+        """Answer `{token}`."""
+        self.answer(SocketToken(token=self.server.tokens.exchange(self.identity)))
 
     def _cookie_token(self) -> str:
         name = self.server.settings.auth.cookie

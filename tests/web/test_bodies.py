@@ -14,7 +14,7 @@ import pytest
 from pov_rt.auth.grants import Kind
 from pov_rt.config.settings import LimitSettings, Settings
 from pov_rt.testing import RunningServer, make_settings
-from pov_rt.web import routing
+from pov_rt.web import listener
 from tests.web.routes.test_activities import ONE, call
 from tests.web.test_handshake import UPGRADE, exchange, request
 
@@ -64,7 +64,7 @@ def test_a_refused_upgrade_ends_the_connection(server: RunningServer) -> None:
 def test_an_upgrade_is_refused_before_the_body_it_may_not_have(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routing, "LINGER_S", 0.05)
+    monkeypatch.setattr(listener, "LINGER_S", 0.05)
     token = server.token()
     lines = "".join(f"{name}: {value}\r\n" for name, value in UPGRADE.items())
     for body in ("Content-Length: 100", "Transfer-Encoding: chunked"):
@@ -81,7 +81,7 @@ def test_an_upgrade_is_refused_before_the_body_it_may_not_have(
 def test_a_body_that_is_announced_too_large_is_refused_before_it_comes(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routing, "LINGER_S", 0.05)
+    monkeypatch.setattr(listener, "LINGER_S", 0.05)
     for size in (str(LIMIT + 1), "9" * 18):
         with connected(server) as sock:
             sock.sendall(head(server, f"Content-Length: {size}", "Expect: 100-continue"))
@@ -107,7 +107,7 @@ def test_a_client_that_sends_a_too_large_body_all_the_same_gets_the_answer(
 def test_a_body_in_chunks_is_refused_where_it_becomes_too_large(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routing, "LINGER_S", 0.05)
+    monkeypatch.setattr(listener, "LINGER_S", 0.05)
     chunk = b"4000\r\n" + b" " * 0x4000 + b"\r\n"
     with connected(server) as sock:
         sock.sendall(head(server, "Transfer-Encoding: chunked") + chunk * 7)
@@ -180,8 +180,9 @@ def test_a_wrong_method_is_told_the_right_ones(
         b"POST /api/activities HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST /api/activities HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: x\r\n\r\n",
-        b"POST /api/activities HTTP/1.1\r\nHost: localhost\r\n"
-        b"Transfer-Encoding: chunked\r\n\r\nz\r\n",
+        b"GET / HTTP/1.1\nHost: localhost\r\n\r\n",
+        b"GET /nowhere HTTP/1.2\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        b"GET / HTTP/2.0\r\nHost: localhost\r\n\r\n",
     ],
 )
 def test_what_is_no_http_is_a_json_error_too_and_ends_the_connection(
@@ -189,6 +190,12 @@ def test_what_is_no_http_is_a_json_error_too_and_ends_the_connection(
 ) -> None:
     with connected(server) as sock:
         sock.sendall(raw)
+        assert error_of(read_to_end(sock)) == (400, "invalid_request")
+
+
+def test_a_body_whose_chunks_are_none_ends_the_connection(server: RunningServer) -> None:
+    with connected(server) as sock:
+        sock.sendall(head(server, "Transfer-Encoding: chunked") + b"z\r\n")
         assert error_of(read_to_end(sock)) == (400, "invalid_request")
 
 

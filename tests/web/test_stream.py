@@ -5,25 +5,63 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from pov_rt.web.listener import Stream
+import pytest
+from tornado.httputil import HTTPInputError
+from tornado.iostream import StreamClosedError
+
+from pov_rt.web.stream import MAX_HEADER_BYTES, Stream
 
 REQUEST = b"GET / HTTP/1.1\r\n\r\n"
 ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
-END = rb"\r\n\r\n"
+END = rb"\r?\n\r?\n"
+
+
+class Seen:
+    """The owner of a stream, who keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.left: list[socket.socket] = []
+
+    def waits(self, stream: Stream) -> None:
+        self.events.append("waits")
+
+    def asks(self, stream: Stream) -> None:
+        self.events.append("asks")
+
+    def ended(self, stream: Stream) -> None:
+        self.events.append("ended")
+
+    def malformed(self, code: str) -> None:
+        self.events.append(code)
+
+    def read_away(self, sock: socket.socket) -> None:
+        self.left.append(sock)
+
+
+def make_stream(near: socket.socket, owner: Seen | None = None) -> Stream:
+    near.setblocking(False)
+    return Stream(near, 100.0, None, owner or Seen())
 
 
 def is_overdue(stream: Stream, now: float) -> bool:
     return stream.is_overdue(now, request_s=10.0, idle_s=75.0)
 
 
+async def turn() -> None:
+    """Let the loop look at its sockets, and those who wait for them go on."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
 def test_a_first_request_is_on_its_way_from_the_moment_of_connecting() -> None:
     async def run() -> None:
         near, far = socket.socketpair()
-        near.setblocking(False)
         with far:
-            stream = Stream(near, 100.0, malformed=lambda: None)
+            stream = make_stream(near)
             assert not is_overdue(stream, 120.0), "nobody waits for it yet"
-            request = stream.read_until_regex(END)
+            request = asyncio.ensure_future(stream.read_until_regex(END))
+            await turn()
             assert not is_overdue(stream, 109.9)
             assert is_overdue(stream, 110.0)
             far.send(REQUEST)
@@ -37,12 +75,11 @@ def test_a_first_request_is_on_its_way_from_the_moment_of_connecting() -> None:
 def test_between_requests_a_client_may_be_silent_for_longer() -> None:
     async def run() -> None:
         near, far = socket.socketpair()
-        near.setblocking(False)
         with far:
-            stream = Stream(near, 100.0, malformed=lambda: None)
+            stream = make_stream(near)
             await stream.write(ANSWER)
             request = asyncio.ensure_future(stream.read_until_regex(END))
-            await asyncio.sleep(0)
+            await turn()
             assert not is_overdue(stream, 200.0), "it waits from here"
             assert not is_overdue(stream, 274.9)
             assert is_overdue(stream, 275.0)
@@ -51,7 +88,7 @@ def test_between_requests_a_client_may_be_silent_for_longer() -> None:
             await request
             await stream.write(ANSWER)
             request = asyncio.ensure_future(stream.read_until_regex(END))
-            await asyncio.sleep(0)
+            await turn()
             assert not is_overdue(stream, 276.0)
             assert not is_overdue(stream, 350.9)
             assert is_overdue(stream, 351.0)
@@ -64,14 +101,12 @@ def test_between_requests_a_client_may_be_silent_for_longer() -> None:
 def test_a_later_one_is_on_its_way_since_it_was_seen_to_begin() -> None:
     async def run() -> None:
         near, far = socket.socketpair()
-        near.setblocking(False)
         with far:
-            stream = Stream(near, 100.0, malformed=lambda: None)
+            stream = make_stream(near)
             await stream.write(ANSWER)
             far.send(REQUEST[:5])
             first = asyncio.ensure_future(stream.read_until_regex(END))
-            while not stream._read_buffer_size:  # noqa: ASYNC110, SLF001  (Tornado tells nobody)
-                await asyncio.sleep(0)
+            await turn()
             assert not is_overdue(stream, 200.0)
             assert not is_overdue(stream, 209.9)
             assert is_overdue(stream, 210.0)
@@ -86,16 +121,14 @@ def test_a_later_one_is_on_its_way_since_it_was_seen_to_begin() -> None:
 def test_an_answer_that_is_not_read_is_waited_for_as_long_as_some_of_it_is() -> None:
     async def run() -> None:
         near, far = socket.socketpair()
-        near.setblocking(False)
         with far:
-            stream = Stream(near, 100.0, malformed=lambda: None)
+            stream = make_stream(near)
             written = stream.write(bytes(8_000_000))
             assert not is_overdue(stream, 200.0)
             assert not is_overdue(stream, 229.9)
-            done = stream._total_write_done_index  # noqa: SLF001  (Tornado has no public count)
-            while stream._total_write_done_index == done:  # noqa: SLF001
+            for _ in range(40):
                 far.recv(1 << 16)
-                await asyncio.sleep(0)
+                await turn()
             assert not is_overdue(stream, 230.0), "it has read some"
             assert not is_overdue(stream, 259.9)
             assert is_overdue(stream, 260.0)
@@ -108,18 +141,90 @@ def test_an_answer_that_is_not_read_is_waited_for_as_long_as_some_of_it_is() -> 
 def test_a_stock_refusal_is_counted_and_sent_as_json() -> None:
     async def run() -> None:
         near, far = socket.socketpair()
-        near.setblocking(False)
-        seen: list[str] = []
+        owner = Seen()
         with far:
-            stream = Stream(near, 100.0, malformed=lambda: seen.append("malformed"))
+            stream = make_stream(near, owner)
             await stream.write(ANSWER)
-            assert seen == []
+            assert owner.events == []
             await stream.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-            assert seen == ["malformed"]
+            assert owner.events == ["invalid_request"]
             assert b'{"error":{"code":"invalid_request"' in far.recv(4096)
+            stream.close()
+            (left,) = owner.left
+            left.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\n\n",
+        b"GET / HTTP/1.1\r\nA: b\nC: d\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA: b\n\r\n",
+        b"\nGET / HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_a_line_ends_with_both_characters_or_it_is_no_http(head: bytes) -> None:
+    async def run() -> None:
+        near, far = socket.socketpair()
+        with far:
+            stream = make_stream(near)
+            far.send(head)
+            with pytest.raises(HTTPInputError):
+                await stream.read_until_regex(END)
             stream.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [(b"GET /" + b"x" * MAX_HEADER_BYTES, 414), (REQUEST[:-2] + b"A:" + b"x" * 20_000, 431)],
+)
+@pytest.mark.parametrize("piece", [5000, 50_000])
+def test_who_sends_too_long_a_head_is_told_so(head: bytes, status: int, piece: int) -> None:
+    async def run() -> None:
+        near, far = socket.socketpair()
+        owner = Seen()
+        with far:
+            stream = make_stream(near, owner)
+            request = asyncio.ensure_future(stream.read_until_regex(END, MAX_HEADER_BYTES))
+            for start in range(0, len(head), piece):
+                far.send(head[start : start + piece])
+                await turn()
+            with pytest.raises(StreamClosedError):
+                await request
+            answer = far.recv(4096)
+            assert answer.startswith(b"HTTP/1.1 %d " % status)
+            assert b'{"error":{"code":"too_large"' in answer
+            assert owner.events == ["waits", "too_large", "ended"]
+            (left,) = owner.left
+            left.close()
+
+    asyncio.run(run())
+
+
+def test_what_came_behind_a_request_goes_with_the_socket() -> None:
+    async def run(before: bytes, behind: bytes) -> None:
+        near, far = socket.socketpair()
+        owner = Seen()
+        with far:
+            stream = make_stream(near, owner)
+            far.send(before + REQUEST + behind)
+            if before:
+                await stream.read_until_regex(END)
+                await stream.write(ANSWER)
+            await stream.read_until_regex(END)
+            sock, received = stream.release()
+            assert received == behind
+            assert owner.events[-1] == "ended"
+            sock.send(b"x")  # it is open
+            sock.close()
+
+    for before in (b"", REQUEST):
+        for behind in (b"", b"a frame"):
+            asyncio.run(run(before, behind))
 
 
 def test_while_much_is_on_its_way_nothing_waits_for_the_kernel_to_acknowledge() -> None:
@@ -129,8 +234,7 @@ def test_while_much_is_on_its_way_nothing_waits_for_the_kernel_to_acknowledge() 
         return near.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK)
 
     async def run() -> None:
-        near.setblocking(False)
-        stream = Stream(near, 100.0, malformed=lambda: None)
+        stream = make_stream(near)
         for _ in range(4):  # then the kernel takes it for a talk in short sentences
             far.sendall(REQUEST)
             await stream.read_until_regex(END)

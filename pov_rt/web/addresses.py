@@ -1,0 +1,137 @@
+"""Who sends a request: the client's address, what it counts as, and its tokens that failed."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
+
+from tornado.httputil import HTTPServerRequest
+
+from pov_rt.config.settings import ServerSettings
+from pov_rt.protocol.errors import RateLimited
+from pov_rt.runtime.clock import Clock
+from pov_rt.runtime.limits import Bucket, Rate
+from pov_rt.runtime.logs import Throttle
+
+log = logging.getLogger(__name__)
+
+_WITH_PORT = re.compile(r"([0-9.]+):[0-9]{1,5}|\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?")
+MAX_ADDRESSES = 10_000
+"""Whose failures are remembered; past that the half that failed first is forgotten."""
+
+
+def is_behind_proxy(request: HTTPServerRequest, settings: ServerSettings) -> bool:
+    """Tell whether the peer is a proxy to be believed: a trusted address, or a Unix socket.
+
+    Whoever may write to a Unix socket is a proxy on this machine.
+    """
+    context = getattr(request.connection, "context", None)
+    family = getattr(context, "address_family", None)
+    return family == socket.AF_UNIX or request.remote_ip in settings.trusted_proxies
+
+
+def client_ip(request: HTTPServerRequest, settings: ServerSettings) -> str:
+    """Return the client's address; what a trusted proxy says about it is believed.
+
+    That is in one header alone, the one which the proxy writes: any other is the client's own word.
+    """
+    peer = request.remote_ip or ""
+    if not is_behind_proxy(request, settings):
+        return peer
+    # The nearest proxy wrote the last address; those before it are anybody's words.
+    for text in reversed(request.headers.get(settings.client_ip_header, "").split(",")):
+        address = _read_address(text.strip())
+        if address is None:
+            return peer
+        if address not in settings.trusted_proxies:
+            return address
+    return peer
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether this is an IP address that leads nowhere but to this machine."""
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+@lru_cache(1024)
+def address_key(address: str) -> str:
+    """Return what an address counts as where addresses are counted.
+
+    Of IPv6 that is its /64, for whoever has one address has 2^64 of them (RFC 6177).
+    """
+    if ":" not in address:
+        return address
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if not isinstance(parsed, IPv6Address):
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
+
+
+class Failures:
+    """Tokens that were not good, by the address they came from. Owner: the web server.
+
+    To look at one costs a signature for each key that might have made it. Whose budget is used up
+    is refused before that, until there is some again; only those who failed are remembered.
+    """
+
+    def __init__(self, rate: Rate, clock: Clock) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._buckets: dict[str, Bucket] = {}
+        self._complaint = Throttle(log, per_s=0.1, burst=5)
+
+    def wait_s(self, address: str) -> float:
+        """Return how long an address must wait until a token of it is looked at; 0: not at all."""
+        if not self._buckets:
+            return 0.0
+        bucket = self._buckets.get(address_key(address))
+        if bucket is None:
+            return 0.0
+        now = self._clock.monotonic()
+        wait_s = bucket.take(self._rate, now)
+        if not wait_s:
+            bucket.take(self._rate, now, -1.0)  # it was a look
+        return wait_s
+
+    def refuse(self, address: str, wait_s: float) -> RateLimited:
+        """Return the refusal, and have the log tell of it."""
+        self._complaint.log(
+            logging.WARNING,
+            "too many tokens that are not good come from one address (limits.failed_rate)",
+            ip=address,
+        )
+        return RateLimited("Too many tokens of this address were not good", retry_after_s=wait_s)
+
+    def count(self, address: str) -> None:
+        """Count a token that was not good."""
+        key, now = address_key(address), self._clock.monotonic()
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            if len(self._buckets) >= MAX_ADDRESSES:
+                for old in list(self._buckets)[: MAX_ADDRESSES // 2]:
+                    del self._buckets[old]
+            bucket = self._buckets[key] = Bucket(self._rate, now)
+        bucket.take(self._rate, now)
+
+
+@lru_cache(1024)
+def _read_address(text: str) -> str | None:
+    """Return an IP address as it is usually written, without its port; None if it is none."""
+    match = _WITH_PORT.fullmatch(text)
+    if match is not None:
+        text = match[1] or match[2]
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return None

@@ -1,0 +1,199 @@
+"""A client's connection as long as it speaks HTTP: whom it keeps waiting, and how it ends.
+
+One private name of Tornado's is used in this room, for there is no public twin:
+`IOStream._maybe_add_error_listener`, which is made to do nothing.
+"""
+
+from __future__ import annotations
+
+import socket
+from asyncio import Future
+from types import TracebackType
+from typing import Protocol
+
+from tornado.httputil import HTTPInputError
+from tornado.iostream import IOStream, UnsatisfiableReadError
+
+from pov_rt.protocol.encoding import http_error
+from pov_rt.protocol.errors import ClientError, InvalidRequest, TooLarge
+
+ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
+
+MAX_HEADER_BYTES = 16 * 1024
+"""A request's head: its first line and its headers."""
+MUCH_BYTES = 32 * 1024
+"""A read of as many bytes is a part of a large request. The kernel must not delay its
+acknowledgement: the sender may have filled the window, and waits for that before it sends the rest
+(docs/measurements.md, large requests).
+"""
+UNREAD_S = 30.0
+"""How long a client may read nothing of an answer, which waits in memory: a page may have 1 MiB."""
+STOCK_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+"""Tornado's answer to what is no HTTP."""
+
+
+def _refusal(status: bytes, error: ClientError) -> bytes:
+    body = http_error(error)
+    return (
+        b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+        b"X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n%b"
+    ) % (status, len(body), body)
+
+
+NO_HTTP = _refusal(
+    b"400 Bad Request", InvalidRequest("This is not a request as HTTP/1.1 or HTTP/1.0 has it")
+)
+LONG_LINE = _refusal(
+    b"414 URI Too Long", TooLarge(f"The URL is too long: a head has {MAX_HEADER_BYTES} bytes")
+)
+LONG_HEAD = _refusal(
+    b"431 Request Header Fields Too Large",
+    TooLarge(f"The headers are too large: a head has {MAX_HEADER_BYTES} bytes"),
+)
+
+
+class Owner(Protocol):
+    """Who accepted a stream: a `Listener`."""
+
+    def waits(self, stream: Stream) -> None:
+        """Learn that a request is waited for."""
+
+    def asks(self, stream: Stream) -> None:
+        """Learn that the head of a request has come."""
+
+    def ended(self, stream: Stream) -> None:
+        """Learn that the stream has ended, or has let its socket go."""
+
+    def malformed(self, code: str) -> None:
+        """Learn that a request was refused before a handler saw it."""
+
+    def read_away(self, sock: socket.socket) -> None:
+        """Take a socket over on which nothing will be sent any more."""
+
+
+class Stream(IOStream):
+    """A client's connection. `peer` stands for its address where addresses are counted."""
+
+    has_asked = False
+    """A request has come on it, complete with its headers."""
+    lingers = False
+    """Bytes will come that nobody reads: ended at once, they would reset the connection, which can
+    take the answer from the client."""
+
+    _is_waiting = False
+    _served = False
+    _released = False
+    _got = 0
+    _head = 0
+    _sent = 0
+    _has_line = False
+    _waits_for: str | int | None = None
+    _waits_since = 0.0
+
+    def __init__(self, sock: socket.socket, now: float, peer: str | None, owner: Owner) -> None:
+        super().__init__(sock)
+        self.peer = peer
+        self._accepted_at = now
+        self._owner = owner
+
+    async def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> bytes:
+        """Return the head of a request; Tornado asks for it.
+
+        Raises `HTTPInputError` where lines end otherwise than HTTP has it: a proxy in front may
+        have seen other lines than we do.
+        """
+        self._is_waiting, self._has_line = True, False
+        self._owner.waits(self)
+        head = await super().read_until_regex(regex, max_bytes)
+        self._is_waiting = False
+        self.has_asked = True
+        self._head = len(head)
+        self._owner.asks(self)
+        if head.count(b"\n") != head.count(b"\r\n"):
+            raise HTTPInputError("a line does not end with CR LF")
+        return head
+
+    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
+        """Read some bytes; have the kernel acknowledge much at once."""
+        count = super().read_from_fd(buf)
+        if count:
+            self._got += count
+            if self._is_waiting and not self._has_line and isinstance(buf, bytearray):
+                self._has_line = buf.find(b"\n", 0, count) >= 0
+            if count >= MUCH_BYTES and self.socket.family != socket.AF_UNIX:
+                self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        return count
+
+    def write_to_fd(self, data: memoryview) -> int:
+        """Send some bytes."""
+        try:
+            count = super().write_to_fd(data)
+        finally:
+            del data  # a traceback would keep the buffer from moving on
+        self._sent += count
+        return count
+
+    def write(self, data: bytes | memoryview) -> Future[None]:
+        """Send an answer."""
+        self._served = True
+        self._waits_for = None
+        self._got = 0  # what comes from here on is of the next request
+        if data == STOCK_REFUSAL:
+            self._owner.malformed(InvalidRequest.code)
+            self.lingers = True
+            data = NO_HTTP
+        return super().write(data)
+
+    def is_overdue(self, now: float, request_s: float, idle_s: float) -> bool:
+        """Tell whether a request has been on its way for too long, or none has come for too long.
+
+        Or an answer is not read: nothing of it, for `UNREAD_S`. Ask about once a second. The first
+        request is on its way from the start: who connects has something to say.
+        """
+        waits_for: str | int | None = None
+        if self._is_waiting:
+            waits_for = "the rest" if not self._served or self._got else "a request"
+        elif self.writing():
+            waits_for = self._sent
+        if waits_for != self._waits_for:
+            self._waits_for = waits_for
+            self._waits_since = now if self._served else self._accepted_at
+        limit_s = {"the rest": request_s, "a request": idle_s}.get(str(waits_for), UNREAD_S)
+        return waits_for is not None and now - self._waits_since >= limit_s
+
+    def release(self) -> tuple[socket.socket, bytes]:
+        """Return the socket, open, and the bytes that came behind the request; the stream ends."""
+        received = b""
+        if self._served or self._got != self._head:  # else nothing is left, which saves a read
+            behind = self.read_bytes(self.max_buffer_size, partial=True)
+            if isinstance(behind, Future) and behind.done() and not self.closed():
+                received = behind.result()
+        sock = self.socket
+        self._released = True
+        self.close()
+        return sock, received
+
+    def close(self, exc_info: bool | BaseException | ExcInfo | None = False) -> None:
+        """End the connection; who has sent too long a head is told so."""
+        if isinstance(exc_info, UnsatisfiableReadError) and not (self.closed() or self.writing()):
+            self._owner.malformed(TooLarge.code)
+            self.lingers = True
+            try:
+                self.socket.send(LONG_HEAD if self._has_line else LONG_LINE)
+            except OSError:  # it has gone, or reads nothing: then it is not told
+                self.lingers = False
+        super().close(exc_info)
+
+    def close_fd(self) -> None:
+        """Close the socket, unless it has another owner."""
+        if self.lingers:
+            self._owner.read_away(self.socket)
+        elif not self._released:
+            super().close_fd()
+        self._owner.ended(self)
+
+    def _maybe_add_error_listener(self) -> None:
+        """Don't have the loop watch for a hang-up while a request is handled: nobody asks for it.
+
+        To begin and end that would cost every handshake (docs/measurements.md, handshakes).
+        """
