@@ -43,14 +43,33 @@ class Arrivals:
         """Connections closed since the start, by the sort of reason."""
 
     def open(
-        self, transport: Transport, identity: Identity, *, v1: bool, device: str, **client: Any
+        self,
+        transport: Transport,
+        identity: Identity,
+        *,
+        v1: bool,
+        device: str,
+        kind: type[Connection] = Connection,
+        **client: Any,
     ) -> Connection:
         """Enter a new connection and greet it.
 
-        `client` is what `Connection` wants to know of it: `remote_ip` and `user_agent`; and
-        `kind`, its class.
+        `client` is what `kind`, its class, wants to know of it: `remote_ip` and `user_agent`.
         """
-        connection = self._make_connection(transport, identity, v1=v1, device=device, **client)
+        now = self._clock.monotonic()
+        self.opened += 1
+        connection = kind(
+            self,
+            transport,
+            self._clock.new_id(),
+            identity,
+            v1=v1,
+            device=device,
+            opened_at=now,
+            expires_at=now + identity.expires_at - self._clock.time(),
+            bucket=self._dispatcher.new_bucket(),
+            **client,
+        )
         self._directory.add(connection)
         self._deadlines.add(connection)
         if v1:
@@ -103,27 +122,6 @@ class Arrivals:
                 task.cancel()
         self._hooks.tell("disconnected", connection=connection)
         self._log_end(connection, reason)
-
-    def _make_connection(
-        self,
-        transport: Transport,
-        identity: Identity,
-        *,
-        kind: type[Connection] = Connection,
-        **client: Any,
-    ) -> Connection:
-        now = self._clock.monotonic()
-        self.opened += 1
-        return kind(
-            self,
-            transport,
-            self._clock.new_id(),
-            identity,
-            opened_at=now,
-            expires_at=now + identity.expires_at - self._clock.time(),
-            bucket=self._dispatcher.new_bucket(),
-            **client,
-        )
 
     def _log_end(self, connection: Connection, reason: str) -> None:
         received, sent = connection.transport.traffic

@@ -189,6 +189,8 @@ class JsonHandler(RequestHandler):
             self.allowed_origin = origin
         if is_upgrade and ("Content-Length" in request.headers or has_body(request)):
             raise InvalidRequest("An upgrade has no body")
+        if is_upgrade and request.method != "GET":
+            raise MethodNotAllowed
 
     def check_method(self) -> None:
         """Raise unless there is something behind the method."""

@@ -21,6 +21,9 @@ ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType 
 
 MAX_HEADER_BYTES = 16 * 1024
 """A request's head: its first line and its headers."""
+HEAD_CHUNK_BYTES = 8 * 1024
+"""How much is read at once of a head. Most are smaller, and Tornado makes a buffer of this size."""
+BODY_CHUNK_BYTES = 64 * 1024
 MUCH_BYTES = 32 * 1024
 """A read of as many bytes is a part of a large request. The kernel must not delay its
 acknowledgement: the sender may have filled the window, and waits for that before it sends the rest
@@ -103,9 +106,11 @@ class Stream(IOStream):
         have seen other lines than we do.
         """
         self._is_waiting, self._has_line = True, False
+        self.read_chunk_size = HEAD_CHUNK_BYTES
         self._owner.waits(self)
         head = await super().read_until_regex(regex, max_bytes)
         self._is_waiting = False
+        self.read_chunk_size = BODY_CHUNK_BYTES
         self.has_asked = True
         self._head = len(head)
         self._owner.asks(self)

@@ -1,20 +1,27 @@
-"""Requests as bytes: bodies, what is refused before they arrive, and the headers of refusals."""
+"""Requests as bytes: bodies, how many bytes of them there may be, and the headers of refusals."""
 
 from __future__ import annotations
 
 import gzip
 import http.client
 import json
+import re
 import socket
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
 from pov_rt.auth.grants import Kind
 from pov_rt.config.settings import LimitSettings, Settings
+from pov_rt.protocol.errors import ClientError, Unavailable
+from pov_rt.runtime.clock import ManualClock
 from pov_rt.testing import RunningServer, make_settings
 from pov_rt.web import listener
+from pov_rt.web.bodies import Bodies, Body
+from tests.processes import serve
+from tests.transport.test_wire import wait_until
 from tests.web.routes.test_activities import ONE, call
 from tests.web.test_handshake import UPGRADE, exchange, request
 
@@ -52,13 +59,30 @@ def error_of(answer: bytes) -> tuple[int, str]:
 
 
 def test_a_refused_upgrade_ends_the_connection(server: RunningServer) -> None:
-    lines = "".join(f"{name}: {value}\r\n" for name, value in UPGRADE.items())
-    for target in ("/ws/", "/ws/?token=x", "/elsewhere", "/api/activities"):
+    """Whatever is wrong with it: a proxy may pass on unseen what comes behind an upgrade."""
+    token = server.token()
+    behind = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for target, changes, status in (
+        ("GET /ws/", {}, 401),
+        ("GET /ws/?token=x", {}, 401),
+        ("GET /elsewhere", {}, 400),
+        ("GET /api/activities", {}, 400),
+        (f"GET /ws/?token={token}", {"Sec-WebSocket-Version": "12"}, 426),
+        (f"GET /ws/?token={token}", {"Sec-WebSocket-Key": "x"}, 400),
+        (f"GET /ws/?token={token}", {"Upgrade": "h2c"}, 400),
+        (f"GET /ws/?token={token}", {"Host": "evil.example"}, 421),
+        (f"GET /ws/?token={token}", {"Origin": "https://evil.example"}, 403),
+        (f"POST /ws/?token={token}", {}, 405),
+        (f"OPTIONS /ws/?token={token}", {}, 405),
+        ("BREW /ws/", {}, 405),
+    ):
+        lines = "".join(f"{name}: {value}\r\n" for name, value in (UPGRADE | changes).items())
         with connected(server) as sock:
-            sock.sendall(f"GET {target} HTTP/1.1\r\n{lines}\r\n".encode())
+            sock.sendall(f"{target} HTTP/1.1\r\n{lines}\r\n".encode() + behind)
             answer = read_to_end(sock)
+            assert answer.count(b"HTTP/1.1 ") == 1
+            assert answer.startswith(b"HTTP/1.1 %d " % status), target
             assert b"\r\nConnection: close\r\n" in answer
-            assert error_of(answer)[0] == (401 if target.startswith("/ws/") else 400)
 
 
 def test_an_upgrade_is_refused_before_the_body_it_may_not_have(
@@ -197,6 +221,150 @@ def test_a_body_whose_chunks_are_none_ends_the_connection(server: RunningServer)
     with connected(server) as sock:
         sock.sendall(head(server, "Transfer-Encoding: chunked") + b"z\r\n")
         assert error_of(read_to_end(sock)) == (400, "invalid_request")
+
+
+class Refused:
+    """Takes what is refused."""
+
+    def __init__(self) -> None:
+        self.errors: list[ClientError] = []
+
+    def __call__(self, error: ClientError) -> None:
+        self.errors.append(error)
+
+
+def make_bodies(clock: ManualClock) -> Bodies:
+    """Return room for 100 bytes, 40 of them for one user."""
+    limits = LimitSettings(publish_bytes=30, bodies_bytes=100, bodies_bytes_per_user=40)
+    return Bodies(limits, clock)
+
+
+def test_what_has_come_is_counted_until_the_request_is_answered() -> None:
+    bodies = make_bodies(ManualClock())
+    body = Body(bodies, "ana", 30, Refused())
+    assert bodies.shares.used == 0, "to promise costs nothing"
+    body.add(b"x" * 10)
+    body.add(b"y" * 10)
+    assert (bodies.shares.used, bodies.shares.held("ana")) == (20, 20)
+    assert bytes(body.complete()) == b"x" * 10 + b"y" * 10
+    assert (body.is_arriving, bodies.shares.used) == (False, 20)
+    body.release()
+    body.release()
+    assert bodies.shares.used == 0
+
+
+def test_one_piece_is_not_copied() -> None:
+    piece = b"x" * 10
+    body = Body(make_bodies(ManualClock()), "ana", 10, Refused())
+    body.add(piece)
+    assert body.complete() is piece
+
+
+def test_a_user_has_a_share_of_the_room() -> None:
+    bodies, refused = make_bodies(ManualClock()), Refused()
+    first, second = Body(bodies, "ana", 30, refused), Body(bodies, "ana", 0, refused)
+    first.add(b"x" * 20)
+    with pytest.raises(Unavailable):
+        Body(bodies, "ana", 30, refused)
+    Body(bodies, "ben", 30, refused).add(b"x" * 30)
+    second.add(b"x" * 20)
+    second.add(b"x")
+    (error,) = refused.errors
+    assert (error.status, error.retry_after_s) == (503, 1.0)
+    assert (first.is_arriving, second.is_arriving, bodies.shares.held("ana")) == (True, False, 20)
+    second.add(b"what comes after that is not looked at")
+    assert bodies.shares.held("ana") == 20
+
+
+def test_when_there_is_no_room_the_oldest_that_is_under_way_makes_some() -> None:
+    clock, slow, late = ManualClock(), Refused(), Refused()
+    bodies = make_bodies(clock)
+    crowd = []
+    for number in range(4):
+        crowd.append(Body(bodies, str(number), 30, slow))
+        crowd[-1].add(b"x" * 25)
+        clock.advance(0.1)
+    crowd[1].complete()
+    early = Body(bodies, "late", 30, late)
+    early.add(b"x")
+    assert (len(late.errors), len(slow.errors)) == (1, 0), "nobody has taken long yet"
+    clock.advance(1.0)
+    for user, expected in (("a", 1), ("b", 1), ("c", 2)):
+        Body(bodies, user, 30, late).add(b"x" * 12)
+        assert len(slow.errors) == expected
+    assert [each.is_arriving for each in crowd] == [False, False, False, True]
+    assert bodies.shares.held("1") == 25, "who has sent all is not dropped"
+    assert len(late.errors) == 1
+
+
+def test_a_body_grows_no_larger_than_its_bound() -> None:
+    bodies, refused = make_bodies(ManualClock()), Refused()
+    body = Body(bodies, "ana", 0, refused)
+    body.add(b"x" * 30)
+    assert refused.errors == []
+    body.add(b"x")
+    assert [error.status for error in refused.errors] == [413]
+    assert bodies.shares.used == 0
+
+
+class TestRoom:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(
+            limits=LimitSettings(
+                publish_bytes=60_000, bodies_bytes=100_000, bodies_bytes_per_user=60_000
+            )
+        )
+
+    def send(self, server: RunningServer, sock: socket.socket, user: str, size: int) -> None:
+        token = server.token(user, Kind.SERVICE)
+        lines = f"Host: localhost\r\nAuthorization: Bearer {token}\r\nContent-Length: 60000\r\n\r\n"
+        sock.sendall(f"POST /api/activities HTTP/1.1\r\n{lines}".encode() + b" " * size)
+
+    def test_a_body_for_which_there_is_no_room_is_503_and_its_bytes_are_given_back(
+        self, server: RunningServer
+    ) -> None:
+        (bound,) = (each for each in server.web.server.bounds if each.name == "bodies")
+        with connected(server) as first, connected(server) as own, connected(server) as other:
+            self.send(server, first, "app", 50_000)
+            wait_until(server, lambda: bound.used() == 50_000)
+            self.send(server, own, "app", 0)
+            answer = read_to_end(own)
+            assert error_of(answer) == (503, "unavailable")
+            assert b"\r\nRetry-After: 1\r\n" in answer
+            self.send(server, other, "other", 59_000)
+            assert error_of(read_to_end(other)) == (503, "unavailable")
+            wait_until(server, lambda: bound.used() == 50_000)
+        wait_until(server, lambda: bound.used() == 0)
+
+
+def test_strangers_cost_little_memory_whatever_they_promise(tmp_path: Path) -> None:
+    """In a process of its own: 200 connections with bodies of 4 MiB took 830 MiB."""
+    many = 200
+
+    def rss_kib() -> int:
+        status = Path(f"/proc/{running.process.pid}/status").read_text()
+        return int(re.findall(r"VmRSS:\s+(\d+)", status)[0])
+
+    with serve(tmp_path) as running, ExitStack() as stack:
+        host, port = running.url.removeprefix("http://").rstrip("/").split(":")
+        before = rss_kib()
+        for path, token in (
+            ("/nowhere", ""),
+            ("/api/activities", "Authorization: Bearer x\r\n"),
+            ("/api/auth/ws-token", ""),
+            ("/ws/", ""),
+        ):
+            raw = (
+                f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{token}Content-Length: 4194304\r\n\r\n"
+            ).encode()
+            for _ in range(many // 4):
+                sock = socket.create_connection((host, int(port)), timeout=10)
+                stack.enter_context(closing(sock))
+                with suppress(ConnectionError):  # refused, and then not read for ever
+                    sock.sendall(raw + bytes(60_000))
+                assert sock.recv(12).startswith(b"HTTP/1.1 4")
+        assert rss_kib() - before < many * 64
 
 
 class TestPages:

@@ -122,6 +122,55 @@ class TestBehindAProxy:
         assert status(server, "rt.example", "Origin: https://rt.example") == 404
         assert status(server, "rt.example:8443", "Origin: https://rt.example:8443") == 404
 
+    @pytest.mark.parametrize(
+        ("lines", "origin", "expected"),
+        [
+            (["X-Forwarded-Proto: https"], "https://rt.example", 404),
+            (["X-Forwarded-Proto: https"], "http://rt.example", 403),
+            (["X-Forwarded-Proto: http"], "http://rt.example", 404),
+            (["X-Forwarded-Proto: http"], "https://rt.example", 403),
+            # The proxy that says nothing is taken for one with TLS.
+            ([], "http://rt.example", 403),
+            # The last one is the nearest proxy's.
+            (["X-Forwarded-Proto: http, https"], "http://rt.example", 403),
+            (["X-Forwarded-Proto: http", "X-Forwarded-Proto: https"], "http://rt.example", 403),
+        ],
+    )
+    def test_a_page_of_the_same_host_but_another_scheme_is_another_origin(
+        self, server: RunningServer, lines: list[str], origin: str, expected: int
+    ) -> None:
+        assert status(server, "rt.example", f"Origin: {origin}", *lines) == expected
+
+
+class TestPublicUrl:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(
+            server=ServerSettings(
+                port=0,
+                admin_port=0,
+                public_url="https://rt.example",
+                allowed_origins=["https://app.example"],
+            )
+        )
+
+    def test_it_names_the_host_and_the_scheme(self, server: RunningServer) -> None:
+        assert status(server, "rt.example") == 404
+        assert status(server, "rt.example:80") == 421
+        assert status(server, "rt.example", "Origin: https://rt.example") == 404
+        assert status(server, "rt.example", "Origin: http://rt.example") == 403
+        # Nobody but a trusted proxy says otherwise.
+        plain = ("Origin: http://rt.example", "X-Forwarded-Proto: http")
+        assert status(server, "rt.example", *plain) == 403
+        assert status(server, "localhost", "Origin: http://localhost") == 403
+        assert status(server, "localhost", "Origin: https://rt.example") == 404
+
+    def test_a_page_of_another_site_needs_to_be_on_the_list(self, server: RunningServer) -> None:
+        foreign = "Sec-Fetch-Site: cross-site"
+        assert status(server, "rt.example", "Origin: https://app.example", foreign) == 404
+        for origin in ("http://rt.example", "https://rt.example"):
+            assert status(server, "rt.example", f"Origin: {origin}", foreign) == 403
+
 
 def test_who_may_write_to_a_unix_socket_is_a_proxy_however_it_came_here(tmp_path: Path) -> None:
     path = str(tmp_path / "given")

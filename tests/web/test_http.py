@@ -1,20 +1,195 @@
-"""One line for each refused request: with the reason, without a token, and not without end."""
+"""Decided at the headers, at every door; and one line for each refusal, but not without end."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
+from msgspec.structs import replace
+from tornado.web import Application
 
 from pov_rt.auth.grants import Kind
+from pov_rt.config.settings import LimitSettings, ServerSettings
 from pov_rt.runtime.clock import ManualClock
-from pov_rt.testing import RunningServer
+from pov_rt.testing import RunningServer, make_settings
+from pov_rt.web import listener
 from pov_rt.web.http import REFUSALS_AT_ONCE, AccessLog
+from tests import probe
 from tests.web.routes.test_activities import call
 from tests.web.test_handshake import exchange, request
 
 ACCESS = "pov_rt.web.http"
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW")
+OPEN = ("/", "/dev/console.json", "/healthz", "/readyz", "/metrics")
+"""What is asked of nobody who he is."""
+
+
+class Door(NamedTuple):
+    """A path on one of the two ports, and what is behind it by its routing table."""
+
+    is_admin: bool
+    path: str
+    methods: tuple[str, ...]
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server with every route that there is, and a plugin's that takes a body."""
+    settings = make_settings(
+        server=ServerSettings(
+            port=0, admin_port=0, conformance_echo=True, data=str(tmp_path_factory.mktemp("data"))
+        ),
+        limits=LimitSettings(failed_rate="10000/s", token_rate="10000/s"),
+    )
+    settings = replace(settings, dev=True)
+    with RunningServer(settings, [Path(probe.__file__)]) as server:
+        yield server
+
+
+def doors(server: RunningServer) -> Iterator[Door]:
+    web = server.web
+    sites: tuple[tuple[bool, Application], ...] = (
+        (False, server.call(web.make_app)),
+        (True, server.call(web.make_admin_app)),
+    )
+    for is_admin, site in sites:
+        yield Door(is_admin, "/nowhere", ())
+        for rule in site.wildcard_router.rules:
+            matcher: Any = rule.matcher
+            path = re.sub(r"\((\?P<\w+>)?\[\^/\]\+\)", "acme", matcher.regex.pattern)
+            path = path.removesuffix("$").replace("(?!_echo$).*", "")
+            routes = rule.target_kwargs.get("routes")
+            own = rule.target.own_methods if routes is None else routes
+            yield Door(is_admin, path, (*own, *(["OPTIONS"] if rule.target.CORS_METHODS else ())))
+
+
+def answered_early(server: RunningServer, door: Door, *lines: str) -> int:
+    """Return the status of what is answered to a request of whose body one byte has come."""
+    port = server.web.admin_port if door.is_admin else server.web.port
+    text = "\r\n".join([*lines, "Content-Length: 4194304"]) + "\r\n\r\nx"
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=10)) as sock:
+        sock.sendall(text.encode())
+        answer = b""
+        while data := sock.recv(65536):
+            answer += data
+    head = answer.partition(b"\r\n\r\n")[0]
+    assert b"\r\nConnection: close" in head, "the body is not waited for"
+    return int(head.split()[1])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_door_answers_before_the_body_who_will_get_nothing_for_it(
+    everything: RunningServer, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "LINGER_S", 0.05)
+    for door in doors(everything):
+        first = f"{method} {door.path} HTTP/1.1"
+        if method == "BREW":
+            nothing, wrong_host = 405, 405
+        else:
+            wrong_host = 421
+            if door.path == "/nowhere":
+                nothing = 404
+            elif method not in door.methods:
+                nothing = 405
+            elif method == "OPTIONS":
+                nothing = 204
+            else:
+                nothing = 200 if door.path in OPEN else 401
+        for token in ("", "Authorization: Bearer x", f"Authorization: Bearer {FORGED}"):
+            lines = [line for line in (first, "Host: localhost", token) if line]
+            assert answered_early(everything, door, *lines) == nothing, (door, token)
+        assert answered_early(everything, door, first, "Host: evil.example") == wrong_host, door
+        foreign = [first, "Host: localhost", "Origin: https://evil.example"]
+        assert answered_early(everything, door, *foreign) == (405 if method == "BREW" else 403)
+
+
+def test_who_may_not_do_it_is_told_before_the_body(
+    everything: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "LINGER_S", 0.05)
+    for method, path, token, status in (
+        ("POST", "/api/activities", everything.token(), 401),
+        ("POST", "/api/activities", everything.token(kind=Kind.SERVICE, can=[]), 403),
+        ("PUT", "/api/povs/acme/probe/ana", everything.token(can=[]), 403),
+        ("PUT", "/api/povs/acme/probe/ana", everything.token(povs=["other"]), 403),
+        ("PUT", "/api/povs/acme/probe/%07", everything.token(), 400),
+        ("POST", "/api/tokens/revoke", everything.token(), 401),
+        ("POST", "/api/users/ana/notifications", everything.token(kind=Kind.SERVICE, can=[]), 403),
+    ):
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {token}"]
+        assert answered_early(everything, Door(False, path, ()), *lines) == status, path
+
+
+def test_a_method_without_a_body_is_answered_without_it(
+    everything: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "LINGER_S", 0.05)
+    operator = everything.token(kind=Kind.SERVICE, can=["operate", "subscribe", "collaborate"])
+    token = f"Authorization: Bearer {operator}"
+    for path in ("/api/povs/acme/activities", "/api/povs/acme/presence", "/api/connections"):
+        first = f"GET {path} HTTP/1.1"
+        assert answered_early(everything, Door(False, path, ()), first, "Host: x", token) == 200
+
+
+def test_a_refused_request_without_a_body_leaves_the_connection_open(server: RunningServer) -> None:
+    with closing(socket.create_connection(("127.0.0.1", server.web.port), timeout=10)) as sock:
+        for first in ("GET /nowhere", "GET /api/connections", "DELETE /ws/", "GET /ws/") * 2:
+            sock.sendall(f"{first} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+            answer = b""
+            while not answer.endswith(b"}}"):
+                answer += sock.recv(65536)
+            assert b"Connection: close" not in answer
+
+
+FORGED = (
+    "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9."
+    "eyJ1c2VySWQiOiJhbmEiLCJleHAiOjQ4NTcwMDAwMDB9."
+    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+)
+
+
+class TestFailures:
+    """A token that is not good costs its sender's address something, at each door alike."""
+
+    @pytest.fixture
+    def server(self) -> Iterator[RunningServer]:
+        settings = make_settings(
+            server=ServerSettings(port=0, admin_port=0, trusted_proxies=["127.0.0.1"]),
+            limits=LimitSettings(failed_rate="1/s", token_rate="1000/s"),
+        )
+        self.clock = ManualClock()
+        with RunningServer(settings, None, self.clock) as server:
+            yield server
+
+    def ask(self, server: RunningServer, path: str, token: str, ip: str, **more: str) -> int:
+        headers = {"X-Forwarded-For": ip, "Authorization": f"Bearer {token}", **more}
+        code: int = call(server, path, **headers).code
+        return code
+
+    def test_past_its_budget_no_token_of_an_address_is_looked_at(
+        self, server: RunningServer
+    ) -> None:
+        good, known = server.token("ana", Kind.ACCESS), server.token("ben", Kind.ACCESS)
+        assert self.ask(server, "/api/auth/ws-token", known, "192.0.2.1") == 200
+        for number in range(10):
+            path = ("/api/povs/acme/activities", "/ws/", "/api/auth/ws-token")[number % 3]
+            assert self.ask(server, path, f"{FORGED[:-2]}{number:02}", "192.0.2.1") == 401
+        for path in ("/api/povs/acme/activities", "/ws/", "/api/auth/ws-token"):
+            assert self.ask(server, path, good, "192.0.2.1") == 429
+        from_there = ("X-Forwarded-For: 192.0.2.1",)
+        status, text = request(server, f"/ws/?token={FORGED}", lines=from_there)
+        assert (status, '"rate_limited"' in text, "Retry-After: 1" in text) == (429, True, True)
+        assert self.ask(server, "/api/auth/ws-token", known, "192.0.2.1") == 200, "it is known"
+        assert self.ask(server, "/api/auth/ws-token", good, "192.0.2.2") == 200, "another address"
+        self.clock.advance(1.0)
+        assert self.ask(server, "/api/auth/ws-token", good, "192.0.2.1") == 200, "soon again"
 
 
 def lines(server: RunningServer, caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, str]]:
