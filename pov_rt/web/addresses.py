@@ -33,22 +33,19 @@ def is_behind_proxy(request: HTTPServerRequest, settings: ServerSettings) -> boo
     return family == socket.AF_UNIX or request.remote_ip in settings.trusted_proxies
 
 
-def client_ip(request: HTTPServerRequest, settings: ServerSettings) -> str:
-    """Return the client's address; what a trusted proxy says about it is believed.
+def client_ip(request: HTTPServerRequest, settings: ServerSettings) -> str | None:
+    """Return the client's address: the peer's, or what a trusted proxy says; None if it says none.
 
-    That is in one header alone, the one which the proxy writes: any other is the client's own word.
+    It does so in one header, the one which it writes itself: any other is the client's own word.
     """
-    peer = request.remote_ip or ""
     if not is_behind_proxy(request, settings):
-        return peer
+        return request.remote_ip or ""
     # The nearest proxy wrote the last address; those before it are anybody's words.
     for text in reversed(request.headers.get(settings.client_ip_header, "").split(",")):
         address = _read_address(text.strip())
-        if address is None:
-            return peer
         if address not in settings.trusted_proxies:
             return address
-    return peer
+    return None
 
 
 def is_loopback(address: str) -> bool:
@@ -89,13 +86,21 @@ class Failures:
         self._rate = rate
         self._clock = clock
         self._buckets: dict[str, Bucket] = {}
-        self._complaint = Throttle(log, per_s=0.1, burst=5)
+        self._complaint = Throttle(log, per_s=0.1)
+        self._nameless = Throttle(log, per_s=0.01)
 
-    def wait_s(self, address: str) -> float:
-        """Return how long an address must wait until a token of it is looked at; 0: not at all."""
-        if not self._buckets:
-            return 0.0
-        bucket = self._buckets.get(address_key(address))
+    def wait_s(self, key: str | None) -> float:
+        """Return how long an address must wait until a token of it is looked at; 0: not at all.
+
+        `key` is what the address counts as; where there is none, nobody waits for all others.
+        """
+        if key is None:
+            self._nameless.log(
+                logging.WARNING,
+                "a trusted proxy does not say for whom it asks (see server.client_ip_header): "
+                "limits of one address do not hold",
+            )
+        bucket = self._buckets.get(key) if key is not None else None
         if bucket is None:
             return 0.0
         now = self._clock.monotonic()
@@ -104,18 +109,20 @@ class Failures:
             bucket.take(self._rate, now, -1.0)  # it was a look
         return wait_s
 
-    def refuse(self, address: str, wait_s: float) -> RateLimited:
+    def refuse(self, ip: str, wait_s: float) -> RateLimited:
         """Return the refusal, and have the log tell of it."""
         self._complaint.log(
             logging.WARNING,
             "too many tokens that are not good come from one address (limits.failed_rate)",
-            ip=address,
+            ip=ip,
         )
         return RateLimited("Too many tokens of this address were not good", retry_after_s=wait_s)
 
-    def count(self, address: str) -> None:
+    def count(self, key: str | None) -> None:
         """Count a token that was not good."""
-        key, now = address_key(address), self._clock.monotonic()
+        if key is None:
+            return
+        now = self._clock.monotonic()
         bucket = self._buckets.get(key)
         if bucket is None:
             if len(self._buckets) >= MAX_ADDRESSES:

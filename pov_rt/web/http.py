@@ -33,7 +33,7 @@ from pov_rt.runtime.clock import Clock
 from pov_rt.runtime.containment import internal
 from pov_rt.runtime.logs import Throttle
 from pov_rt.server.server import Server
-from pov_rt.web.addresses import Failures, client_ip
+from pov_rt.web.addresses import Failures, address_key, client_ip
 from pov_rt.web.bodies import Bodies, Body
 from pov_rt.web.hosts import HostRules, check_host, check_origin, one_header
 
@@ -104,6 +104,8 @@ class JsonHandler(RequestHandler):
     failures: Failures
     host: str
     ip: str
+    ip_key: str | None = None
+    """What the client's address counts as; None where it is not known."""
     identity: Identity
     """Who sent the token, once one has been verified."""
     routes: Mapping[str, Any] | None = None
@@ -177,7 +179,11 @@ class JsonHandler(RequestHandler):
     def check(self) -> None:
         """Check what is the same for all requests (stock checks let a rebound name pass)."""
         request, settings = self.request, self.server.settings
-        self.ip = client_ip(request, settings.server)
+        address = client_ip(request, settings.server)
+        if address is None:
+            self.ip = request.remote_ip or ""
+        else:
+            self.ip, self.ip_key = address, address_key(address)
         if request.version not in ("HTTP/1.1", "HTTP/1.0"):
             raise InvalidRequest("The server speaks HTTP/1.1 and HTTP/1.0")
         is_upgrade = "Upgrade" in request.headers
@@ -259,13 +265,13 @@ class JsonHandler(RequestHandler):
         Raises `TokenError`, or `RateLimited` where too many tokens of the address were not good.
         """
         tokens = self.server.tokens
-        wait_s = self.failures.wait_s(self.ip)
+        wait_s = self.failures.wait_s(self.ip_key)
         if wait_s and not tokens.remembers(token, accept):
             raise self.failures.refuse(self.ip, wait_s)
         try:
             self.identity = tokens.verify(token, accept)
         except TokenError:
-            self.failures.count(self.ip)
+            self.failures.count(self.ip_key)
             raise
         payer.set(self.identity.owner)
         return self.identity

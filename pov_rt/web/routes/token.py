@@ -8,7 +8,6 @@ from pov_rt.auth.grants import Kind
 from pov_rt.protocol.bodies import SocketToken
 from pov_rt.protocol.errors import RateLimited, TokenError
 from pov_rt.runtime.limits import KeyedBuckets
-from pov_rt.web.addresses import address_key
 from pov_rt.web.http import JsonHandler, bearer
 
 ACCESS = frozenset({Kind.ACCESS})
@@ -23,9 +22,10 @@ class TokenHandler(JsonHandler):
 
     def authorize(self) -> None:
         """Ask for an access token: the cookie's or, first, the header's."""
-        wait = self.buckets.take(address_key(self.ip), self.server.clock.monotonic())
-        if wait:
-            raise RateLimited("Too many token requests", retry_after_s=wait)
+        if self.ip_key is not None:
+            wait = self.buckets.take(self.ip_key, self.server.clock.monotonic())
+            if wait:
+                raise RateLimited("Too many token requests", retry_after_s=wait)
         self.verify(bearer(self.request) or self._cookie_token(), ACCESS)
 
     def get(self) -> None:

@@ -43,6 +43,7 @@ class TestUnderDev:
     def test_the_page_and_its_data_are_served(self, server: RunningServer) -> None:
         page = get(server, "/")
         assert (page.code, b"pov-rt console" in page.body) == (200, True)
+        assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
         assert not re.search(rb"https?://", page.body), "nothing comes from elsewhere"
         data = json.loads(get(server, "/dev/console.json").body)
         assert SECRET not in json.dumps(data)
