@@ -172,9 +172,10 @@ class Listener:
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(turns.ACCEPTS):
-            is_full = self.bound.used() >= self.bound.limit
+            busy = self.bound.used()
+            is_full = busy >= self.bound.limit
             if is_full and not (self._leaving or self._silent or self._idle):
-                self._pause(f"all {self.bound.limit:g} connections that there may be are in use")
+                self._pause(f"{busy:g} sockets are open, which is all there is room for")
                 return
             try:
                 sock, address = listening.accept()
