@@ -18,6 +18,7 @@ from tornado.httpserver import HTTPServer
 
 from pov_rt.runtime import turns
 from pov_rt.runtime.bounds import Bound
+from pov_rt.runtime.limits import Bucket, Rate
 from pov_rt.runtime.logs import Throttle
 from pov_rt.web.stream import Stream
 
@@ -31,6 +32,8 @@ UNSENT_BYTES = 128 * 1024
 """What the kernel holds of one client's unsent bytes (TCP_NOTSENT_LOWAT)."""
 LINGER_S = 2.0
 """How long the rest of a refused request is read away."""
+EVICTIONS = Rate(per_second=1000.0, burst=200.0)
+"""How many connections make room for others: those who come again at once must not take a core."""
 REST_S = 0.1
 
 
@@ -90,6 +93,7 @@ class Listener:
         self._streams: dict[Stream, None] = {}
         self._by_peer: dict[str, dict[Stream, None]] = {}
         self._leaving: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._evictions = Bucket(EVICTIONS, self._loop.time())
         self._scrap = bytearray(1 << 16)
         self._listen()
 
@@ -174,7 +178,7 @@ class Listener:
         for _ in range(turns.ACCEPTS):
             busy = self.bound.used()
             is_full = busy >= self.bound.limit
-            if is_full and not (self._leaving or self._silent or self._idle):
+            if is_full and not self._may_make_room():
                 self._pause(f"{busy:g} sockets are open, which is all there is room for")
                 return
             try:
@@ -215,6 +219,11 @@ class Listener:
                     return
         self._streams[stream] = None
         self._http.handle_stream(stream, address)
+
+    def _may_make_room(self) -> bool:
+        if not (self._leaving or self._silent or self._idle):
+            return False
+        return self._evictions.take(EVICTIONS, self._loop.time()) == 0.0
 
     def _make_room(self) -> None:
         """End what has waited for a request for the longest."""
