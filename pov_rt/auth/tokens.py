@@ -123,7 +123,7 @@ class Tokens:
 
     def remembers(self, token: str, accept: frozenset[Kind]) -> bool:
         """Tell whether `verify` would not have to look at a signature."""
-        return (token, accept) in self._verified
+        return self._verified.get((token, accept)) is not None
 
     def issue(
         self,

@@ -151,7 +151,7 @@ class JsonHandler(RequestHandler):
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Cache-Control", "no-store")
 
-    def prepare(self) -> Awaitable[None] | None:
+    async def prepare(self) -> None:
         """Decide, when the headers are there and nothing of a body is."""
         takes_body = self.request.method in self.BODIES
         size = None
@@ -162,7 +162,9 @@ class JsonHandler(RequestHandler):
                 self.bodies.check_size(size)
             self.check_method()
             if self.request.method != "OPTIONS":  # a page asks without a token whether it may ask
-                self.authorize(*self.path_args, **self.path_kwargs)
+                answer = self.authorize(*self.path_args, **self.path_kwargs)
+                if answer is not None:
+                    await answer
             if size is not None and takes_body:
                 self.body = Body(self.bodies, self.identity.owner, size, self._refuse_body)
         except ClientError as error:
@@ -172,9 +174,9 @@ class JsonHandler(RequestHandler):
             self.refusal = error
             setattr(self, self._method_name, self._refuse)
         if size is not None and not takes_body:
-            return self._answer_now()
-        self.is_early = False
-        return None
+            await self._answer_now()
+        else:
+            self.is_early = False
 
     def check(self) -> None:
         """Check what is the same for all requests (stock checks let a rebound name pass)."""
@@ -203,11 +205,13 @@ class JsonHandler(RequestHandler):
         if self.request.method not in self._methods():
             raise MethodNotAllowed
 
-    def authorize(self, *path: Any, **named: Any) -> None:
+    def authorize(self, *path: Any, **named: Any) -> Awaitable[None] | None:
         """Raise unless the sender may do what is asked for: whatever is known without the body.
 
-        The parts of the path are given as they are to a method.
+        The parts of the path are given as they are to a method. It may be a coroutine, if others
+        are to be asked.
         """
+        return None
 
     def takes_upgrade(self) -> bool:
         """Tell whether this path is one for WebSockets."""
