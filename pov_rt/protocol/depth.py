@@ -38,7 +38,7 @@ _BOUNDED = (NewActivity, NewNotification)
 """Their `details` are looked at when they are published."""
 
 
-def may_be_deeper(content: bytes, levels: int) -> bool:
+def may_be_deeper(content: bytes | bytearray, levels: int) -> bool:
     """Tell whether encoded JSON has as many objects and lists as it needs to be deeper."""
     return len(content) > 2 * levels and content.translate(_SHAPE).count(OPENING) > levels
 

@@ -34,7 +34,7 @@ def decode_anyway(body: bytes | bytearray | msgspec.Raw) -> Any:
         return _decode_either(prune(bytes(body), KEPT_LEVELS))
 
 
-def _decode_either(body: bytes | msgspec.Raw) -> Any:
+def _decode_either(body: bytes | bytearray | msgspec.Raw) -> Any:
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

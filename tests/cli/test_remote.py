@@ -173,11 +173,12 @@ def test_what_is_no_websocket_is_words() -> None:
 @pytest.mark.parametrize("style", ["json", "plain", "coloured"])
 def test_others_words_act_on_no_terminal(style: Style) -> None:
     odd = "a\x9b31mb\x1b[2J\u202ec\u2028d\ufeff\n\x07"
-    data = {name: odd for name in ("id", "type", "action", "povId", "userId", "at")}
-    message = {"data": {**data, "details": {odd: [odd]}}, "offset": 1}
+    fields = ("id", "type", "action", "povId", "userId", "at")
+    data: dict[str, Any] = {name: odd for name in fields} | {"details": {odd: [odd]}}
+    message = {"data": data, "offset": 1}
     line = format_activity(message, style)
     if style == "coloured":
         line = re.sub(r"\x1b\[(0|1|2|36)m", "", line)
     assert find_unsafe(line) is None
     if style == "json":
-        assert json.loads(line) == {**message["data"], "offset": 1}
+        assert json.loads(line) == {**data, "offset": 1}

@@ -150,9 +150,9 @@ class HistoryHandler(JsonHandler):
         read = size = 0
         for entry in page.entries:
             read += 1
-            size += len(entry.body)
             if stored.is_good(topic, entry):
                 items.append(encoder.item(entry))
+                size += len(items[-1])
             if size >= MAX_BYTES:
                 break
         following = page.next(read, limit, reverse=reverse)
