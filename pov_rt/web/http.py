@@ -232,8 +232,9 @@ class JsonHandler(RequestHandler):
         """Let go of what an answered request needs no more, and of what refers to itself."""
         if self.body is not None:
             self.body.release()
-        self.refusal = None
-        vars(self).pop(self._method_name, None)
+        if self.refusal is not None:
+            self.refusal = None
+            del vars(self)[self._method_name]
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> Future[None]:
         """Send the answer; a page that may use the server can read it."""
