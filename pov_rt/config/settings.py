@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 from msgspec import Meta, field
 
+from pov_rt.protocol.depth import MAX_DETAILS_DEPTH
 from pov_rt.runtime.limits import parse_rate
 
 # 30 years are as good as for ever, and TOML's `inf` would break timers.
@@ -106,7 +107,7 @@ class LimitSettings(Section, frozen=True, kw_only=True):
 
     message_bytes: Count = 64 * 1024
     details_bytes: Count = 16 * 1024
-    details_depth: Annotated[int, Meta(ge=1, le=100)] = 32
+    details_depth: Annotated[int, Meta(ge=1, le=MAX_DETAILS_DEPTH)] = 32
     """Levels of objects and lists in `details`, itself being the first."""
     subscriptions: Count = 200
     """Per connection."""

@@ -161,9 +161,13 @@ class Dispatcher:
         if handler is None:
             return UnknownType(), request_id
         kind = handler.spec.message
-        if (deep := find_deep(kind, value, self._limits.details_depth)) is not None:
-            if isinstance(deep, InvalidActivity):
-                return deep, request_id
+        if (bad_id := find_bad_id(kind, value)) is not None:
+            return bad_id, request_id
+        if (path := find_fault(kind, value)) is not None:
+            return InvalidMessage(field=path or None), request_id
+        deep = find_deep(kind, value, self._limits.details_depth)
+        if isinstance(deep, InvalidActivity):
+            return deep, request_id
+        if deep is not None:
             return InvalidMessage(field=deep.field, detail=deep.message), request_id
-        fault = InvalidMessage(field=find_fault(kind, value) or None)
-        return find_bad_id(kind, value) or fault, request_id
+        return InvalidMessage(), request_id

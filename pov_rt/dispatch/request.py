@@ -98,9 +98,11 @@ def fault_of(
         value = decode_anyway(content)
     except DECODE_ERRORS:
         return InvalidRequest("This is not JSON")
-    if (fault := find_deep(kind, value, levels) or find_bad_id(kind, value)) is not None:
-        return fault
+    if (bad_id := find_bad_id(kind, value)) is not None:
+        return bad_id
     path = find_fault(kind, value)
+    if path is None and (deep := find_deep(kind, value, levels)) is not None:
+        return deep
     if not path:
         return InvalidRequest("This is not a JSON object")
     fields = {field.encode_name for field in msgspec.structs.fields(kind)}

@@ -24,8 +24,8 @@ ENVELOPE = 2
 """Levels around `details` where it lies deepest, in a `publish`: the message and its `data`."""
 
 KEPT_LEVELS = MAX_DETAILS_DEPTH + ENVELOPE + 1
-MAX_TOKENS = 200_000
-"""Looked at to find what is too deep (some 30 ms); a body with more is refused as a whole."""
+MAX_RUNS = 8_000
+"""Runs of brackets looked at to find what is too deep: a few ms. What has more is not named."""
 
 OPENING = b"{"
 """What `{` and `[` are after a translation that has `LEVELS` in it."""
@@ -33,7 +33,10 @@ OPENING = b"{"
 LEVELS = {ord("{"): ord("{"), ord("["): ord("{")}
 
 _SHAPE = bytes(LEVELS.get(byte, ord(" ")) for byte in range(256))
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
+_RUN = re.compile(rb'(?:[^"\[\]{}]|"(?:[^"\\]|\\.)*+")*+([\[{]+|[\]}]+)', re.DOTALL)
+"""Brackets, several at a time: of the deepest JSON there are fewest."""
+
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 _BOUNDED = (NewActivity, NewNotification)
 """Their `details` are looked at when they are published."""
 
@@ -48,68 +51,73 @@ def is_deeper(value: Any, levels: int) -> bool:
 
     Without recursion, and also for what contains itself.
     """
-    level = [value] if isinstance(value, (dict, list)) else []
+    level = [value] if isinstance(value, dict | list) else []
     for _ in range(levels):
-        inner: dict[int, Any] = {}
+        inner: list[Any] = []
         for each in level:
-            for item in each.values() if isinstance(each, dict) else each:
-                if isinstance(item, (dict, list)):
-                    inner[id(item)] = item
+            items = each.values() if isinstance(each, dict) else each
+            inner += [item for item in items if type(item) not in _SCALARS]
+        inner = [item for item in inner if isinstance(item, dict | list)]
         if not inner:
             return False
-        level = list(inner.values())
+        # Once each: what contains itself twice would double at each level.
+        level = inner if len(inner) < 100 else list({id(item): item for item in inner}.values())
     return bool(level)
 
 
-def check_details(details: Any, levels: int, field: str = "details") -> None:
+def check_details(details: Any, levels: int) -> None:
     """Raise `InvalidActivity`, naming the bound, for details that are nested deeper."""
     if is_deeper(details, levels):
-        raise InvalidActivity(f"{field} is nested deeper than {levels} levels", field=field)
+        raise _too_deep("details", levels)
 
 
 def prune(content: bytes, levels: int) -> bytes:
     """Return JSON with 0 in place of all that is nested deeper, so that a decoder can read it.
 
-    What is cut out need not be right. Raises RecursionError where that takes too long to find.
+    What is cut out need not be right. Raises RecursionError where it would take too long.
     """
     kept: list[bytes] = []
     depth = start = 0
-    for count, found in enumerate(_TOKEN.finditer(content)):
-        mark = content[found.start()]
-        if mark in b"[{":
-            if depth == levels:
-                kept += (content[start : found.start()], b"0")
-            depth += 1
-        elif mark in b"]}":
-            depth -= 1
-            if depth == levels:
-                start = found.end()
-        if count >= MAX_TOKENS:
-            raise RecursionError(f"nested too deep, and more than {MAX_TOKENS} parts")
+    for count, found in enumerate(_RUN.finditer(content)):
+        first, end = found.span(1)
+        size = end - first
+        if content[first] in b"[{":
+            if depth <= levels < depth + size:
+                kept += (content[start : first + levels - depth], b"0")
+            depth += size
+        elif content[first] in b"]}":
+            if depth - size <= levels < depth:
+                start = first + depth - levels
+            depth -= size
+        if count >= MAX_RUNS:
+            raise RecursionError(f"nested too deep, with more than {MAX_RUNS} runs of brackets")
     if depth <= levels:
         kept.append(content[start:])
     return b"".join(kept)
 
 
 def find_deep(kind: type[msgspec.Struct], value: Any, levels: int) -> ClientError | None:
-    """Say which field of a decoded value is too deep: details, or the value as a whole.
+    """Say which field of a decoded value is too deep for the whole to be taken.
 
-    The whole may have `ENVELOPE` more levels than details may.
+    The whole may have `ENVELOPE` more levels than `details`, which are looked at by themselves when
+    they are published.
     """
-    if not is_deeper(value, levels):
-        return None
-    if (found := _find_details(kind, value, levels, "")) is not None:
-        return found
     left = levels + ENVELOPE
     if not is_deeper(value, left):
         return None
     path, inner = "", kind
     while (fields := _fields(inner)) and isinstance(value, dict):
         left -= 1
-        names = [name for name in fields if is_deeper(value.get(name), left)]
+        names = [name for name in fields if isinstance(value.get(name), dict | list)]
+        if len(names) != 1:
+            names = [name for name in names if is_deeper(value[name], left)]
         if not names:
             break
-        path, value, inner = _join(path, names[0]), value[names[0]], fields[names[0]]
+        (name, *_), owner = names, inner
+        path = f"{path}.{name}" if path else name
+        if name == "details" and issubclass(owner, _BOUNDED):
+            return _too_deep(path, levels)
+        value, inner = value[name], fields[name]
     words = f"{path or 'this'} is nested too deep: there are {levels + ENVELOPE} levels in all"
     return InvalidRequest(words, field=path or None)
 
@@ -122,22 +130,8 @@ def is_open(kind: type[msgspec.Struct]) -> bool:
     return _is_open(shape.type_info(kind), set())
 
 
-def _find_details(kind: Any, value: Any, levels: int, path: str) -> ClientError | None:
-    fields = _fields(kind)
-    if not isinstance(value, dict):
-        return None
-    for name, inner in fields.items():
-        if name not in value:
-            continue
-        where = _join(path, name)
-        if name == "details" and issubclass(kind, _BOUNDED):
-            try:
-                check_details(value[name], levels, where)
-            except InvalidActivity as error:
-                return error
-        elif (found := _find_details(inner, value[name], levels, where)) is not None:
-            return found
-    return None
+def _too_deep(field: str, levels: int) -> InvalidActivity:
+    return InvalidActivity(f"{field} is nested deeper than {levels} levels", field=field)
 
 
 def _fields(kind: Any) -> dict[str, Any]:
@@ -159,10 +153,6 @@ def _struct(kind: Any) -> Any:
 
 def _fields_of(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
 
 
 def _is_open(kind: shape.Type, seen: set[type]) -> bool:

@@ -25,6 +25,9 @@ RESERVED_IDS = frozenset({"*", "__proto__"})
 """`*` is the team feed. To set `__proto__` of an object of JavaScript is to replace its prototype,
 and `receipts.read` is keyed by user."""
 
+_PLAIN_START = frozenset(map(chr, range(0x21, 0x7F))) - {text[0] for text in RESERVED_IDS}
+"""With what nearly all ids begin: there is then something to see."""
+
 
 def _id(sort: str) -> Meta:
     """Mark an id, so that `registry.pov_ids` finds it.
@@ -267,10 +270,10 @@ def check_id(text: str, field: str, *, longest: int = MAX_ID_CHARS) -> None:
     """
     if not 1 <= len(text) <= longest:
         raise InvalidId(f"{field} must have 1 to {longest} characters", field=field)
+    if text[0] in _PLAIN_START and text.isprintable():
+        return
     if text in RESERVED_IDS:
         raise InvalidId(f"{field} may not be '{text}', which is reserved", field=field)
-    if "!" <= text[0] <= "~" and text.isprintable():  # nearly all
-        return
     if (odd := find_unsafe(text)) is not None:
         raise InvalidId(f"{field} may not contain U+{ord(odd):04X}", field=field)
     if not is_visible(text):

@@ -66,7 +66,7 @@ def split_batch(body: Content, *, lines: bool) -> Sequence[Item] | None:
     try:
         return _split(body)
     except DECODE_ERRORS as error:
-        refusal = InvalidRequest("The body is not a JSON array")
+        refusal = InvalidRequest("The body is not a JSON array, or is nested too deep")
         try:
             items = decode_anyway(body)
         except DECODE_ERRORS:
