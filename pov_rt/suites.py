@@ -101,6 +101,38 @@ class EngineSuite:
         assert [each.offset for each in done] == [1, 1, 2]
         assert [each.offset for each in await self.engine.log.append([new(A, "3")])] == [3]
 
+    @on_engine(max_entries=6)
+    async def test_entries_are_counted_by_their_heads_and_those_without_by_their_bodies(
+        self,
+    ) -> None:
+        heads = [b"x", b"x", b"", b"y", b"x", b"", b"y", b"x"]
+        batch = [
+            NewEntry(A, "p", str(n), b"%d" % (n % 2), FEED, head=head)
+            for n, head in enumerate(heads)
+        ]
+        await self.engine.log.append(batch)
+
+        async def count(after: int, limit: int, topic: str = A) -> dict[bytes, int]:
+            tally = self.engine.log.tally
+            return dict(await tally(topic, after, limit, lambda body: b"body " + body))
+
+        assert await count(0, 100) == {b"y": 2, b"x": 2, b"body 0": 1, b"body 1": 1}
+        assert await count(0, 100) == {b"y": 2, b"x": 2, b"body 0": 1, b"body 1": 1}
+        assert await count(0, 3) == {b"y": 1, b"x": 1, b"body 1": 1}
+        assert await count(7, 100) == {b"x": 1}
+        assert await count(8, 100) == await count(9, 9) == await count(0, 9, B) == {}
+        assert await count(6, 100, FEED) == {b"body 0": 1, b"body 1": 1}
+
+    @on_engine(max_age_s=10)
+    async def test_what_is_too_old_is_not_counted(self) -> None:
+        await self.engine.log.append([NewEntry(A, "p", "1", b"", head=b"x")])
+        self.clock.advance(8)
+        await self.engine.log.append([NewEntry(A, "p", "2", b"", head=b"x")])
+        self.clock.advance(8)
+        assert await self.engine.log.tally(A, 0, 9, bytes) == {b"x": 1}
+        self.clock.advance(8)
+        assert await self.engine.log.tally(A, 0, 9, bytes) == {}
+
     @on_engine()
     async def test_an_unknown_topic_has_an_epoch_that_stays(self) -> None:
         top = await self.engine.log.top(A)

@@ -113,6 +113,9 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     control_rate: RateText = "200/s"
     """Pings, pongs and small fragments of one connection, with a burst of five times that; past it
     the connection is closed."""
+    cost_rate: RateText = "2000/s"
+    """What all messages and requests of one user may cost, with a burst of three times that; the
+    unit is about a tenth of a millisecond of the server's time."""
     rejected_messages: Count = 500
     """By how many rate-limited messages may outnumber the others; then the connection is closed."""
     inbox_messages: Count = 64
@@ -296,7 +299,7 @@ def _find_limit_problems(limits: LimitSettings) -> Iterator[tuple[str, str]]:
             "limits.details_bytes",
             f"must be below limits.message_bytes, {limits.message_bytes}, to fit into a message",
         )
-    for name in ("message_rate", "control_rate", "token_rate"):
+    for name in ("message_rate", "cost_rate", "control_rate", "token_rate"):
         try:
             parse_rate(getattr(limits, name))
         except ValueError as error:

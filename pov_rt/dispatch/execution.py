@@ -33,7 +33,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple, cast
 
+from msgspec import UNSET
+
 from pov_rt.activities.publishing import InFlight, in_flight
+from pov_rt.connections.budgets import BYTE
 from pov_rt.connections.connection import Connection
 from pov_rt.dispatch.context import ConnectionContext
 from pov_rt.dispatch.host import PluginHost, Services
@@ -42,9 +45,13 @@ from pov_rt.protocol.errors import ClientError, HandlerTimeout
 from pov_rt.protocol.messages import Message
 from pov_rt.registry.build import Handler
 from pov_rt.runtime import containment, turns
+from pov_rt.runtime.bounds import payer
 from pov_rt.runtime.eager import start
 
 log = logging.getLogger(__name__)
+
+LARGE_BYTES = 1024
+"""The bytes of a larger answer are charged; those of a smaller one are in its message's price."""
 
 
 class Invocation(NamedTuple):
@@ -101,7 +108,10 @@ class Execution:
             self._enqueue(connection, Invocation(connection, handler, message))
 
     def refuse(
-        self, connection: Connection, error: ClientError, request_id: RequestIdValue
+        self,
+        connection: Connection,
+        error: ClientError,
+        request_id: RequestIdValue = UNSET,
     ) -> None:
         """Answer an error in turn: behind what the worker still has to do."""
         body = self._error(error, request_id)
@@ -127,6 +137,8 @@ class Execution:
         connection, handler, message = call
         context = ConnectionContext(self._hosts[handler.plugin.name], connection)
         context.request_id = message.id
+        budget = connection.budget
+        payer.set(budget.owner)
         publications = InFlight()
         in_flight.set(publications)
         task = cast("asyncio.Task[None]", asyncio.current_task())
@@ -154,6 +166,8 @@ class Execution:
         if task not in self._tasks:
             return
         if body is not None and not context.answered:
+            if len(body) > LARGE_BYTES:
+                budget.charge(len(body) * BYTE, self._clock.monotonic())
             connection.reply(body)
         for topic in context.starting or ():
             self._hub.start(connection, topic)

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from pov_rt.activities.digest import Digest, make_digest
+from pov_rt.activities.digest import WITHIN_S, Digest, Digests
 from pov_rt.activities.durable import Durable
 from pov_rt.activities.inbox import Inboxes
 from pov_rt.activities.publishing import Published, Publisher, Publishing
@@ -17,6 +17,7 @@ from pov_rt.auth.grants import DEFAULT_TEAM, Kind
 from pov_rt.auth.revocations import Revocation
 from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.config.settings import Settings
+from pov_rt.connections.budgets import ACTIVITY, ROW, Budgets
 from pov_rt.connections.connection import Connection
 from pov_rt.connections.deadlines import Deadlines
 from pov_rt.connections.directory import Directory
@@ -61,6 +62,8 @@ class Services(Protocol):
     node: str
     guarantee: Guarantee
     bounds: Bounds
+    budgets: Budgets
+    digests: Digests
 
 
 def delegate(path: str) -> Any:
@@ -160,8 +163,8 @@ class PluginHost:
         name = f"plugin:{self.name}" if sender is None else f"{sender.kind}:{sender.user_id}"
         return await self.services.inboxes.notify(user_id, notification, name)
 
-    async def digest(self, pov_id: str, after: int) -> Digest:
-        return await make_digest(self.services.engine.log, pov_topic(pov_id), after)
+    async def digest(self, pov_id: str, after: int, *, within_s: float = WITHIN_S) -> Digest | None:
+        return await self.services.digests.get(pov_topic(pov_id), after, within_s)
 
     async def history(
         self,
@@ -189,6 +192,8 @@ class PluginHost:
             size += len(entry.body)
             if max_bytes is not None and size >= max_bytes:
                 break
+        found = len(activities)
+        self.services.budgets.charge(found * ACTIVITY + (len(page.entries) - found) * ROW)
         following = page.next(read, limit, reverse=reverse)
         return HistoryPage(activities, *page.top, following, size)
 

@@ -45,6 +45,9 @@ class PluginRequest:
     def body(self, kind: type[StructT]) -> StructT:
         return decode_body(self._content, kind)
 
+    def charge(self, cost: float) -> None:
+        self.host.services.budgets.charge_owner(self.user.owner, cost)
+
     def check_pov(self, pov_id: str | None, field: str = "povId") -> None:
         if pov_id is None:
             self.user.grants.require_every_pov(field)

@@ -8,8 +8,11 @@ When the engine cannot do what is asked (disk full, Redis away), methods raise `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
+
+MAX_HEAD_BYTES = 999
+"""Of a longer head nothing is kept."""
 
 
 class Position(NamedTuple):
@@ -23,7 +26,8 @@ class NewEntry(NamedTuple):
     """One thing to append. `key` is unique per (topic, publisher) for the idempotency window.
 
     `feed` names another topic that gets the same body, atomically with the first where the engine
-    can. `origin` is handed to followers unread (the connection that published).
+    can. `origin` is handed to followers unread (the connection that published). `head` says in
+    `MAX_HEAD_BYTES` what is counted of the entry (`Log.tally`).
     """
 
     topic: str
@@ -32,6 +36,7 @@ class NewEntry(NamedTuple):
     body: bytes
     feed: str = ""
     origin: str = ""
+    head: bytes = b""
 
 
 class Appended(NamedTuple):
@@ -125,6 +130,15 @@ class Log(Protocol):
 
         With `reverse`: those with offset < `after`, newest first (`after` 0: from the top). Entries
         that retention took are left out: compare with `top.oldest`.
+        """
+
+    async def tally(
+        self, topic: str, after: int, limit: int, head_of: Callable[[bytes], bytes]
+    ) -> Mapping[bytes, int]:
+        """Count the entries with offset > `after` by their heads, of more the newest `limit`.
+
+        Those of feeds have none. `head_of` makes that of an entry that has none from its body; it
+        may be called in another thread.
         """
 
     async def top(self, topic: str) -> Top:

@@ -7,13 +7,14 @@ validates on the server, types the test client and describes the wire in the gen
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, dataclass_transform
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from pov_rt.protocol.errors import InvalidId
+from pov_rt.protocol.errors import InvalidId, InvalidMessage
 
 MAX_SAFE_INTEGER = 2**53 - 1
 """The largest integer that JavaScript holds exactly (ECMA-262, Number.MAX_SAFE_INTEGER)."""
@@ -271,3 +272,10 @@ def check_id(text: str, field: str, *, longest: int = MAX_ID_CHARS) -> None:
         # takes. Others that are not printable, such as a joiner, belong to some script.
         if unicodedata.category(character) in ("Cc", "Cs"):
             raise InvalidId(f"{field} may not contain U+{ord(character):04X}", field=field)
+
+
+def check_distinct(ids: Sequence[str], field: str) -> None:
+    """Raise `InvalidMessage` naming the first id that is there for the second time."""
+    if len(set(ids)) < len(ids):
+        index = next(index for index, each in enumerate(ids) if each in ids[:index])
+        raise InvalidMessage(field=f"{field}[{index}]", detail="This one is there twice")

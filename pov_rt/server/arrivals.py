@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from pov_rt.auth.tokens import Identity
+from pov_rt.connections.budgets import CONNECTION
 from pov_rt.connections.connection import Connection, Transport
 from pov_rt.dispatch.dispatcher import Dispatcher
 from pov_rt.dispatch.hooks import Hooks
@@ -29,6 +30,7 @@ class Arrivals:
 
     def __init__(self, services: Services, hooks: Hooks, dispatcher: Dispatcher) -> None:
         self._directory = services.directory
+        self._budgets = services.budgets
         self._deadlines = services.deadlines
         self._hub = services.hub
         self._hooks = hooks
@@ -89,6 +91,7 @@ class Arrivals:
         """
         # At once: it must not count against its user who comes back.
         self._directory.remove(connection)
+        self._budgets.keep(connection.budget)
         self._ended.add((connection, reason))
 
     def come_back_after_s(self) -> float:
@@ -122,6 +125,8 @@ class Arrivals:
         **client: Any,
     ) -> Connection:
         now = self._clock.monotonic()
+        budget = self._budgets.of(identity.owner)
+        budget.charge(CONNECTION, now)
         self.opened += 1
         return kind(
             self,
@@ -131,6 +136,7 @@ class Arrivals:
             opened_at=now,
             expires_at=now + identity.expires_at - self._clock.time(),
             bucket=self._dispatcher.new_bucket(),
+            budget=budget,
             **client,
         )
 

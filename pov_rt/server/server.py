@@ -7,6 +7,7 @@ import logging
 import math
 from contextlib import suppress
 
+from pov_rt.activities.digest import Digests
 from pov_rt.activities.durable import Durable
 from pov_rt.activities.inbox import Inboxes
 from pov_rt.activities.publishing import Publishing
@@ -14,6 +15,7 @@ from pov_rt.auth.keys import Keyring
 from pov_rt.auth.revocations import Revocations
 from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.config.settings import AuthSettings, Settings
+from pov_rt.connections.budgets import Budgets
 from pov_rt.connections.deadlines import Deadlines
 from pov_rt.connections.directory import Directory
 from pov_rt.delivery.hub import Hub
@@ -55,6 +57,8 @@ class Server:
         self.clock: Clock = clock or SystemClock()
         self.fetch = fetch
         self.bounds = Bounds()
+        self.budgets = Budgets(settings.limits.cost_rate, self.clock)
+        self.bounds.add(self.budgets.bound)
         self.node = self.clock.new_id()[-12:]
         self.engine = engine or open_engine(settings, self.clock, self.node)
         self.revocations = Revocations(self.engine.sets, self.clock, settings.auth.revocation_s)
@@ -66,6 +70,7 @@ class Server:
         self.publishing = Publishing(self.engine, settings.limits, self.clock)
         self.inboxes = Inboxes(self.engine, self.hub, self.publishing, self.clock)
         self.durable = Durable(self.engine)
+        self.digests = Digests(self.engine.log, self.budgets, self.clock)
         self.guarantee = Guarantee(
             self.engine.guarantee, settings.engine.max_entries, settings.engine.max_age_s
         )
@@ -103,12 +108,14 @@ class Server:
         return self.engine.health()
 
     def admit(self, identity: Identity, device: str) -> None:
-        """Raise `Unavailable` or `LimitExceeded` unless this user may connect now."""
+        """Raise `Unavailable`, `LimitExceeded` or `RateLimited` unless this user may come in."""
         if self.draining:
             raise Unavailable(
                 "This server is about to restart", retry_after_s=self.arrivals.come_back_after_s()
             )
         self.directory.check_room(identity, device)
+        if (wait := self.budgets.debt_s(identity.owner)) > 0:
+            raise self.budgets.refusal(identity.owner, wait)
 
     def sweep(self) -> None:
         """Do what is due; called about once a second."""
@@ -116,6 +123,7 @@ class Server:
         self.deadlines.sweep(now)
         self.hub.sweep(now)
         self.revocations.sweep(now)
+        self.budgets.sweep(now)
         self.bounds.sweep()
 
     def reload(self, auth: AuthSettings) -> None:
@@ -149,6 +157,7 @@ class Server:
         self.arrivals.stop()
         await self.dispatcher.close()
         await self.hooks.stop()
+        await self.digests.close()
         await self.hub.close()
         await self.engine.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from asyncio import Future
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -14,6 +15,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from pov_rt.auth.grants import Kind
 from pov_rt.auth.tokens import Identity
+from pov_rt.connections.budgets import BYTE
 from pov_rt.protocol.encoding import encode, http_error
 from pov_rt.protocol.errors import (
     ClientError,
@@ -26,6 +28,7 @@ from pov_rt.protocol.errors import (
     TooLarge,
     Unavailable,
 )
+from pov_rt.runtime.bounds import payer
 from pov_rt.runtime.clock import Clock
 from pov_rt.runtime.containment import internal
 from pov_rt.runtime.logs import Throttle
@@ -167,6 +170,14 @@ class JsonHandler(RequestHandler):
             raise TokenError("Send a token: Authorization: Bearer ...") from ValueError("no token")
         return self.server.tokens.verify(token, accept)
 
+    def pay(self, identity: Identity, price: float = 1) -> None:
+        """Take a price off the user's budget; what the request does is the user's from here on.
+
+        Raises `RateLimited`.
+        """
+        self.server.budgets.pay(identity.owner, price)
+        payer.set(identity.owner)
+
     def answer(self, value: Any, status: int = 200) -> None:
         """Send a struct or a dict as JSON."""
         self.answer_bytes(encode(value), status)
@@ -175,6 +186,7 @@ class JsonHandler(RequestHandler):
         """Send ready JSON."""
         self.set_status(status)
         self.set_header("Content-Type", "application/json")
+        self.server.budgets.charge(len(body) * BYTE)
         self.finish(body)
 
     def refuse(self, error: ClientError) -> None:
@@ -187,7 +199,7 @@ class JsonHandler(RequestHandler):
         elif self.is_early or "Upgrade" in self.request.headers:
             self._hang_up()
         if error.retry_after_s is not None:
-            self.set_header("Retry-After", str(max(1, round(error.retry_after_s))))
+            self.set_header("Retry-After", str(max(1, math.ceil(error.retry_after_s))))
         if error.status == 401:
             self.set_header("WWW-Authenticate", "Bearer")
         self.answer_bytes(http_error(error), error.status)

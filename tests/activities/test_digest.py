@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pov_rt.activities import digest as digest_module
-from pov_rt.activities.digest import MOST, Author, Digest, Sort, make_digest
+from pov_rt.activities.digest import (
+    MAX_COUNTED,
+    MOST,
+    REMEMBERED_S,
+    Author,
+    Digest,
+    Digests,
+    Sort,
+    bucket,
+    head_of,
+    make_digest,
+    make_head,
+)
 from pov_rt.config.settings import EngineSettings
+from pov_rt.connections.budgets import Budgets
 from pov_rt.engine.base import NewEntry
-from pov_rt.engine.memory import MemoryEngine
+from pov_rt.engine.memory import MemoryEngine, MemoryLog
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.messages import Activity
+from pov_rt.runtime.bounds import payer
 from pov_rt.runtime.clock import ManualClock
 
 A = "pov/a"
@@ -26,18 +44,16 @@ def digest_of(activities: list[tuple[str, str]], after: int) -> Digest:
         batch = []
         for n, (action, user) in enumerate(activities):
             made = Activity(id=str(n), type="t", action=action, pov_id="a", user_id=user)
-            batch.append(NewEntry(A, "p", str(n), encode(made)))
+            # Every second one as by a publisher from before there were heads.
+            head = make_head("t", action, user) if n % 2 else b""
+            batch.append(NewEntry(A, "p", str(n), encode(made), head=head))
         await engine.log.append(batch)
         return await make_digest(engine.log, A, after)
 
     return asyncio.run(work())
 
 
-@pytest.mark.parametrize("page", [1, 3, 4, 100])
-def test_only_what_came_after_is_counted_whatever_a_page_holds(
-    page: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(digest_module, "PAGE", page)
+def test_only_what_came_after_is_counted() -> None:
     activities = [("old", "zoe"), *[("done", "ana")] * 3, ("done", "ben"), ("opened", "ana")]
     found = digest_of(activities, 1)
     assert (found.counted, found.people) == (5, 2)
@@ -52,10 +68,94 @@ def test_only_what_came_after_is_counted_whatever_a_page_holds(
 def test_the_newest_are_counted_up_to_the_bound_and_the_most_frequent_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(digest_module, "PAGE", 10)
     monkeypatch.setattr(digest_module, "MAX_COUNTED", 50)
     often = [(f"a{n % 25}", f"u{n % 25}") for n in range(45)]
     found = digest_of([("old", "old")] * 30 + often + [("last", "last")] * 5, 0)
     assert (found.counted, found.people) == (50, 26), "the old ones are beyond the bound"
     assert len(found.activities) == len(found.users) == MOST
     assert found.users[0] == Author(user_id="last", count=5)
+
+
+def test_a_head_says_what_the_body_does() -> None:
+    made = Activity(id="1", type="t.x", action="a-b", pov_id="a", user_id="zoë b c")
+    assert head_of(encode(made)) == make_head("t.x", "a-b", "zoë b c")
+
+
+@given(st.integers(0, 30_000), st.integers(0, 30_000))
+def test_those_who_missed_nearly_as_much_share_a_digest_that_counts_nothing_they_did_not_miss(
+    after: int, top: int
+) -> None:
+    found, missed = bucket(after, top), top - after
+    if missed >= MAX_COUNTED:
+        assert found == 0, "the newest are counted, whatever they missed"
+    elif missed > 0:
+        assert after <= found <= top
+        assert found - after <= missed / 32
+        assert len({bucket(each, top) for each in range(after, min(after + 100, top))}) <= 100
+    else:
+        assert found >= after
+
+
+class SlowLog(MemoryLog):
+    """Counts when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__(EngineSettings(), ManualClock())
+        self.go = asyncio.Event()
+        self.tallies = 0
+
+    async def tally(self, *arguments: Any) -> Mapping[bytes, int]:
+        self.tallies += 1
+        await self.go.wait()
+        return await super().tally(*arguments)
+
+
+def with_slow_log(test: Callable[[SlowLog, Digests, ManualClock], Awaitable[None]]) -> None:
+    async def work() -> None:
+        log, clock = SlowLog(), ManualClock()
+        await log.append([NewEntry(A, "p", str(n), b"", head=b"t a u") for n in range(3000)])
+        digests = Digests(log, Budgets("1000/s", clock), clock)
+        await test(log, digests, clock)
+        await digests.close()
+
+    asyncio.run(work())
+
+
+def test_a_digest_that_is_not_there_in_time_is_left_out_and_there_for_the_next_one() -> None:
+    async def test(log: SlowLog, digests: Digests, clock: ManualClock) -> None:
+        assert await digests.get(A, 0, within_s=0.01) is None
+        assert await digests.get(A, 1000, within_s=0.01) is None, "one of a topic at a time"
+        assert log.tallies == 1
+        log.go.set()
+        found = await digests.get(A, 0)
+        assert found is not None
+        assert found.counted == 3000
+        assert await digests.get(A, 0, within_s=0) is found, "it is remembered"
+        assert log.tallies == 1
+        clock.advance(REMEMBERED_S)
+        assert await digests.get(A, 0) == found
+        assert log.tallies == 2
+
+    with_slow_log(test)
+
+
+def test_a_crowd_that_missed_as_much_has_one_digest_made_and_who_asked_first_pays() -> None:
+    async def test(log: SlowLog, digests: Digests, clock: ManualClock) -> None:
+        budgets = Budgets("10/s", clock)
+        digests = Digests(log, budgets, clock)
+
+        async def ask(owner: str) -> Digest | None:
+            payer.set(owner)
+            return await digests.get(A, 10)
+
+        log.go.set()
+        found = await asyncio.gather(*(ask(f"u{n}") for n in range(50)))
+        assert log.tallies == 1
+        assert all(each is not None and each == found[0] for each in found)
+        assert [n for n in range(50) if not budgets.of(f"u{n}").is_full(clock.monotonic())] == [0]
+        budgets.charge_owner("poor", 1000)
+        payer.set("poor")
+        assert await digests.get(A, 0) is None, "an owner in debt goes without"
+        await digests.close()
+
+    with_slow_log(test)

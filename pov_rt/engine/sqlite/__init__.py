@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from pov_rt.config.settings import EngineSettings
@@ -18,11 +18,11 @@ from pov_rt.engine.base import Appended, Conflict, Entry, Follower, NewEntry, Pa
 from pov_rt.engine.memory import MemoryLeases, MemorySignals
 from pov_rt.engine.sqlite.jobs import Append, Change, Operation, Outcome, ResultT
 from pov_rt.engine.sqlite.log import LogStore
-from pov_rt.engine.sqlite.pages import Kept, Span, read_page
+from pov_rt.engine.sqlite.pages import Kept, Span, count_bodies, count_heads, read_page
+from pov_rt.engine.sqlite.readers import Readers
 from pov_rt.engine.sqlite.schema import (
     FileLock,
     explain,
-    open_reader,
     open_writer,
     read_epoch,
 )
@@ -31,7 +31,8 @@ from pov_rt.engine.sqlite.writer import Writer
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.clock import Clock
 
-READERS = 2
+BODIES = 500
+"""Entries whose bodies are read at a time to count them; then another user's read has its turn."""
 
 
 class _Known:
@@ -61,11 +62,29 @@ class SqliteLog:
         return outcome.results
 
     async def read(self, topic: str, after: int, limit: int, *, reverse: bool = False) -> Page:
+        kept, span = self._kept(), Span(after, limit, reverse)
+        return await self._engine.read(lambda connection: read_page(connection, topic, kept, span))
+
+    async def tally(
+        self, topic: str, after: int, limit: int, head_of: Callable[[bytes], bytes]
+    ) -> Mapping[bytes, int]:
+        kept, read = self._kept(), self._engine.read
+        found, first, last = await read(
+            lambda connection: count_heads(connection, topic, kept, after, limit)
+        )
+        if not found.pop(b"", 0):
+            return found
+        counts = Counter(found)
+        for start in range(first, last + 1, BODIES):
+            span = (start, min(start + BODIES - 1, last))
+            some = partial(count_bodies, topic=topic, span=span, head_of=head_of)
+            counts.update(await read(some))
+        return counts
+
+    def _kept(self) -> Kept:
         engine = self._engine
         not_before = engine.clock.time() - engine.settings.max_age_s
-        kept = Kept(engine.epoch, engine.settings.max_entries, not_before)
-        span = Span(after, limit, reverse)
-        return await engine.read(lambda connection: read_page(connection, topic, kept, span))
+        return Kept(engine.epoch, engine.settings.max_entries, not_before)
 
     async def top(self, topic: str) -> Top:
         """Return the state of a topic's log; that of a watched topic without asking the disk."""
@@ -149,8 +168,7 @@ class SqliteEngine:
         self.sets = SqliteSets(self, clock)
         self._lock: FileLock | None = None
         self._connections: list[sqlite3.Connection] = []
-        self._thread_local = threading.local()
-        self._readers: ThreadPoolExecutor | None = None
+        self._readers: Readers | None = None
 
     async def start(self, follower: Follower) -> None:
         self._lock = FileLock(self.path)
@@ -166,7 +184,7 @@ class SqliteEngine:
             await self.close()
             raise
         self.log.follower = follower
-        self._readers = ThreadPoolExecutor(READERS, "sqlite-reader")
+        self._readers = Readers(self.path)
         self.writer = Writer(
             connection,
             store,
@@ -179,8 +197,8 @@ class SqliteEngine:
         readers = self._readers
         if readers is not None:
             # Cancelled here, it leaves all open for a second call to close.
-            await self.writer.close(readers)
-            readers.shutdown()
+            await self.writer.close(readers.executor)
+            readers.close()
             self._readers = None
         self.log.follower = None
         # The writer's connection is the first and closed last: the last one copies the write-ahead
@@ -211,20 +229,4 @@ class SqliteEngine:
     async def read(self, operation: Operation[ResultT]) -> ResultT:
         if self._readers is None:
             raise Unavailable("The log is closed")
-        return await asyncio.get_running_loop().run_in_executor(
-            self._readers, self._read, operation
-        )
-
-    def _read(self, operation: Operation[ResultT]) -> ResultT:
-        try:
-            connection: sqlite3.Connection | None = getattr(self._thread_local, "connection", None)
-            if connection is None:
-                connection = self._thread_local.connection = open_reader(self.path)
-                self._connections.append(connection)
-            return operation(connection)
-        except sqlite3.Error as error:
-            raise Unavailable(
-                f"The log cannot be read: {explain(error, self.path)}".replace(
-                    str(self.path), "its file"
-                )
-            ) from error
+        return await self._readers.read(operation)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
 from pov_rt.engine.base import Entry, Page, Top
@@ -22,6 +24,46 @@ class Span(NamedTuple):
     after: int
     limit: int
     reverse: bool
+
+
+def count_heads(
+    connection: sqlite3.Connection, topic: str, kept: Kept, after: int, limit: int
+) -> tuple[dict[bytes, int], int, int]:
+    """Count the newest entries by their heads; return that, and the first and last of them."""
+    connection.execute("BEGIN")
+    try:
+        row = connection.execute("SELECT id FROM topics WHERE name = ?", (topic,)).fetchone()
+        top = edge(connection, row[0], "max") if row else None
+        first = first_kept(connection, row[0], kept.not_before) if row else None
+        if top is None or first is None:
+            return {}, 1, 0
+        low = max(first, top - kept.max_entries + 1, after + 1, top - limit + 1)
+        rows = connection.execute(
+            'SELECT head, count(*) FROM entries WHERE topic = ? AND "offset" >= ? GROUP BY head',
+            (row[0], low),
+        ).fetchall()
+        return dict(rows), low, top
+    finally:
+        connection.execute("COMMIT")
+
+
+def count_bodies(
+    connection: sqlite3.Connection,
+    topic: str,
+    span: tuple[int, int],
+    head_of: Callable[[bytes], bytes],
+) -> dict[bytes, int]:
+    """Count those entries between two offsets that have no head by what their bodies say."""
+    rows = connection.execute(
+        "SELECT bodies.body FROM entries JOIN bodies ON bodies.id = entries.body "
+        "WHERE entries.topic = (SELECT id FROM topics WHERE name = ?) "
+        "AND entries.\"offset\" BETWEEN ? AND ? AND head = x''",
+        (topic, *span),
+    )
+    found: Counter[bytes] = Counter()
+    for (body,) in rows:  # one at a time: together they are large
+        found[head_of(body)] += 1
+    return found
 
 
 def read_page(connection: sqlite3.Connection, topic: str, kept: Kept, span: Span) -> Page:

@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from pov_rt.activities.publishing import Published, publisher_of
 from pov_rt.auth.tokens import Identity
+from pov_rt.connections.budgets import ROW
 from pov_rt.delivery.entries import ActivityEncoder
 from pov_rt.dispatch.host import MAX_HISTORY
 from pov_rt.dispatch.request import fault_of, read_number
@@ -116,6 +117,7 @@ class HistoryHandler(JsonHandler):
     async def get(self, pov_id: str) -> None:
         """Answer a page with the log's state."""
         identity = self.authenticate(API_KINDS)
+        self.pay(identity)
         identity.grants.require("subscribe")
         identity.grants.require_pov(pov_id)
         query = dict(parse_query(self.request.query))
@@ -143,4 +145,5 @@ class HistoryHandler(JsonHandler):
             oldest_offset=page.top.oldest,
             next=UNSET if following is None else following,
         )
+        self.server.budgets.charge_owner(identity.owner, len(page.entries) * ROW)
         self.answer_bytes(b'%b,"activities":[%b]}' % (encode(head)[:-1], b",".join(items)))

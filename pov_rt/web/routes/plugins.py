@@ -36,6 +36,7 @@ class PluginHandler(JsonHandler):
         if route is None:
             raise MethodNotAllowed
         identity = self.authenticate(SERVICE if route.spec.service else API_KINDS)
+        self.pay(identity, route.spec.price)
         identity.grants.require(route.spec.grant)
         if "pov_id" in path:
             identity.grants.require_pov(path["pov_id"])
