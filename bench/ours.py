@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import jwt
@@ -30,10 +31,19 @@ class Ours(HttpPublisher):
         config.write_text(
             f'[server]\nport = {self.port}\nadmin_port = 0\ndata = "{self.folder}"\n'
             f'[auth]\nsecrets = ["{SECRET}"]\n'
-            '[limits]\nmessage_rate = "1000000/s"\nconnections_per_user = 20000\n'
+            f'[limits]\nmessage_rate = "1000000/s"\nconnections_per_user = 20000\n{self.budget()}'
             f'[engine]\nurl = "{self.engine}"\n{self.settings}'
         )
         return [self.python, "-m", "pov_rt.cli", "serve", "--config", str(config)]
+
+    def budget(self) -> str:
+        """Return the setting with which a user may cost as much as there is.
+
+        A checkout from before there were budgets does not know it.
+        """
+        settings = Path(self.python).parents[2] / "pov_rt/config/settings.py"
+        has_budgets = not settings.exists() or "cost_rate" in settings.read_text()
+        return 'cost_rate = "99999999/s"\n' if has_budgets else ""
 
     def client(self, user: str, topic: str) -> Client:
         """Return a client with its own token."""
@@ -64,6 +74,15 @@ class OursBySocket(Ours):
     """pov-rt, published to over a WebSocket as the peers are, with the grant that this needs."""
 
     name = "pov-rt, socket"
+
+    def budget(self) -> str:
+        """Return the setting with which a user may cost as much as there is.
+
+        A checkout from before there were budgets does not know it.
+        """
+        settings = Path(self.python).parents[2] / "pov_rt/config/settings.py"
+        has_budgets = not settings.exists() or "cost_rate" in settings.read_text()
+        return 'cost_rate = "99999999/s"\n' if has_budgets else ""
 
     def client(self, user: str, topic: str) -> Client:
         """Return a client whose token grants publishing."""

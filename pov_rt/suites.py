@@ -101,6 +101,24 @@ class EngineSuite:
         assert [each.offset for each in done] == [1, 1, 2]
         assert [each.offset for each in await self.engine.log.append([new(A, "3")])] == [3]
 
+    @on_engine()
+    async def test_a_page_ends_with_the_entry_that_fills_its_bytes_and_says_where_to_go_on(
+        self,
+    ) -> None:
+        await self.engine.log.append([new(A, str(n), b"x" * 10) for n in range(1, 8)])
+        for reverse, expected in ((False, [1, 2, 3, 4, 5, 6, 7]), (True, [7, 6, 5, 4, 3, 2, 1])):
+            for max_bytes, each in ((1, 1), (10, 1), (11, 2), (30, 3), (69, 7), (70, 7), (999, 7)):
+                found: list[int] = []
+                at: int | None = 0
+                while at is not None:
+                    page = await self.engine.log.read(
+                        A, at, 100, reverse=reverse, max_bytes=max_bytes
+                    )
+                    found += [entry.offset for entry in page.entries]
+                    at = page.next(len(page.entries), reverse=reverse)
+                    assert len(page.entries) == each or at is None
+                assert found == expected
+
     @on_engine(max_entries=6)
     async def test_entries_are_counted_by_their_heads_and_those_without_by_their_bodies(
         self,

@@ -8,7 +8,7 @@ from collections import Counter
 
 from pov_rt.connections.budgets import COUNTED, Budgets
 from pov_rt.delivery.filters import read_head
-from pov_rt.engine.base import Log
+from pov_rt.engine.base import Log, Top
 from pov_rt.protocol.encoding import DECODE_ERRORS
 from pov_rt.protocol.messages import Part
 from pov_rt.runtime.bounds import payer
@@ -112,7 +112,7 @@ class Digests:
 
         It may be some seconds old, and may leave out the oldest 2 % of what was missed.
         """
-        after = bucket(after, (await self._log.top(topic)).offset)
+        after = bucket(after, await self._log.top(topic))
         until = asyncio.get_running_loop().time() + within_s
         while (known := self._find(topic, after)) is None:
             making = self._making.get(topic)
@@ -148,10 +148,10 @@ class Digests:
         self._known[topic, after] = (digest, self._clock.monotonic() + REMEMBERED_S)
 
 
-def bucket(after: int, top: int) -> int:
+def bucket(after: int, top: Top) -> int:
     """Return the offset after which is counted for those who missed nearly as much, never more."""
-    missed = top - after
-    if missed >= MAX_COUNTED:
-        return 0
+    missed = top.offset - after
+    if missed >= MAX_COUNTED or after < top.oldest:
+        return 0  # all that is kept, or counted
     step = 1 << (max(missed, 0) // 128).bit_length()
-    return min(-(-after // step) * step, max(top, after))
+    return min(-(-after // step) * step, max(top.offset, after))

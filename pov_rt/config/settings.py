@@ -116,6 +116,8 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     cost_rate: RateText = "2000/s"
     """What all messages and requests of one user may cost, with a burst of three times that; the
     unit is about a tenth of a millisecond of the server's time."""
+    pages_bytes: Count = 64 * 1024 * 1024
+    """Large answers that clients have not read yet; an eighth of it for one user."""
     rejected_messages: Count = 500
     """By how many rate-limited messages may outnumber the others; then the connection is closed."""
     inbox_messages: Count = 64

@@ -1,4 +1,4 @@
-"""What users may cost: one budget for each, over all connections and HTTP; and what has a price.
+"""What users may cost: one budget for each, over all connections and HTTP, and what has a price.
 
 The unit is about a tenth of a millisecond of the server's time. A message type and a route have a
 price of their own (`plugin.on`, `plugin.http`), which is paid before they are handled. What they
@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from weakref import WeakValueDictionary
 
-from pov_rt.protocol.errors import RateLimited
-from pov_rt.runtime.bounds import Bound, payer
+from pov_rt.protocol.errors import RateLimited, Unavailable
+from pov_rt.runtime.bounds import Bound, FairSlots, Shares, payer
 from pov_rt.runtime.clock import Clock
 from pov_rt.runtime.limits import Budget, parse_rate
 
@@ -36,6 +36,31 @@ DEBT_S = 10.0
 """The longest that an owner can be told to wait."""
 MAX_OWNERS = 100_000
 """Budgets that are not full; past that the fullest half of them is forgotten."""
+
+
+LARGE_BYTES = 64 * 1024
+"""An answer of more counts among the pages that are under way."""
+AT_WORK = 4
+"""Pages that are read and encoded at a time: each may hold as much as its entries have."""
+SHARE = 8
+"""One user may have this part of the pages that are under way."""
+
+
+class Pages(Shares):
+    """Bytes of large answers that their clients have not read yet. Owner: the server."""
+
+    def __init__(self, total: int) -> None:
+        super().__init__("pages", "limits.pages_bytes", total, total / SHARE)
+        self.at_work = FairSlots(AT_WORK)
+        """Entered to read a page, by users in turn."""
+
+    def begin(self, owner: str, size: int) -> None:
+        """Count an answer; `give` ends it. Raises `RateLimited` or `Unavailable`."""
+        is_own = self.held(owner) > 0
+        if not self.take(owner, size):
+            if is_own:
+                raise RateLimited("Read first what you asked for before", retry_after_s=1.0)
+            raise Unavailable("Too much is on its way to others", retry_after_s=1.0)
 
 
 class Budgets:

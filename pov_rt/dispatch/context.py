@@ -92,7 +92,8 @@ class ConnectionContext:
                 raise LimitExceeded(f"A connection has at most {most} subscriptions", field="povId")
             self.joining.add(name)
         try:
-            joined = await services.hub.join(connection, name, since, only or None)
+            async with services.joins:
+                joined = await services.hub.join(connection, name, since, only or None)
         finally:
             if is_new:
                 self.joining.discard(name)

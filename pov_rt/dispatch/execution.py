@@ -36,7 +36,7 @@ from typing import Any, NamedTuple, cast
 from msgspec import UNSET
 
 from pov_rt.activities.publishing import InFlight, in_flight
-from pov_rt.connections.budgets import BYTE
+from pov_rt.connections.budgets import BYTE, LARGE_BYTES
 from pov_rt.connections.connection import Connection
 from pov_rt.dispatch.context import ConnectionContext
 from pov_rt.dispatch.host import PluginHost, Services
@@ -50,7 +50,7 @@ from pov_rt.runtime.eager import start
 
 log = logging.getLogger(__name__)
 
-LARGE_BYTES = 1024
+SMALL_BYTES = 1024
 """The bytes of a larger answer are charged; those of a smaller one are in its message's price."""
 
 
@@ -85,6 +85,7 @@ class Execution:
         self._limits = services.settings.limits
         self._clock = services.clock
         self._hub = services.hub
+        self._pages = services.pages
         self._hosts = hosts
         # Hooks that wait could let one publication of a connection get ahead of another.
         self._pipelines = not services.registry.asks_before_publish
@@ -166,11 +167,31 @@ class Execution:
         if task not in self._tasks:
             return
         if body is not None and not context.answered:
-            if len(body) > LARGE_BYTES:
+            if len(body) > SMALL_BYTES:
                 budget.charge(len(body) * BYTE, self._clock.monotonic())
+            if len(body) > LARGE_BYTES:
+                body = self._begin_page(call, body)
             connection.reply(body)
         for topic in context.starting or ():
             self._hub.start(connection, topic)
+
+    def _begin_page(self, call: Invocation, body: bytes) -> bytes:
+        """Count a large answer until it is read; return it, or the error in its place."""
+        connection, _, message = call
+        owner, size = connection.budget.owner, len(body)
+        try:
+            self._pages.begin(owner, size)
+        except ClientError as error:
+            return self._error(error, message.id)
+        self._hub.tasks.spawn(self._end_page(connection, owner, size))
+        return body
+
+    async def _end_page(self, connection: Connection, owner: str, size: int) -> None:
+        try:
+            await asyncio.sleep(0)  # it leaves at the turn's end
+            await connection.transport.drained()
+        finally:
+            self._pages.give(owner, size)
 
     def _abandon(self, call: Invocation, task: asyncio.Task[Any], order: Order | None) -> None:
         """Go on without a handler that refuses to be cancelled."""

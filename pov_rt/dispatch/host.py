@@ -17,7 +17,7 @@ from pov_rt.auth.grants import DEFAULT_TEAM, Kind
 from pov_rt.auth.revocations import Revocation
 from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.config.settings import Settings
-from pov_rt.connections.budgets import ACTIVITY, ROW, Budgets
+from pov_rt.connections.budgets import ACTIVITY, ROW, Budgets, Pages
 from pov_rt.connections.connection import Connection
 from pov_rt.connections.deadlines import Deadlines
 from pov_rt.connections.directory import Directory
@@ -30,12 +30,14 @@ from pov_rt.protocol.errors import CloseCode, NotFound, TokenError
 from pov_rt.protocol.messages import Activity, Event, Message, NewActivity, NewNotification
 from pov_rt.protocol.topics import channel_topic, pov_topic, user_topic, wire_id
 from pov_rt.registry.build import Registry
-from pov_rt.runtime.bounds import Bounds
+from pov_rt.runtime.bounds import Bounds, FairSlots
 from pov_rt.runtime.clock import Clock, rfc3339
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 MAX_HISTORY = 1000
+MAX_READ_BYTES = 1024 * 1024
+"""Of activities that are read at a time, save for the last one of them: a page ends there."""
 MAX_COUNTERS = 32
 """Names of one plugin: each is a series of the metrics."""
 _COUNTER = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -63,6 +65,8 @@ class Services(Protocol):
     guarantee: Guarantee
     bounds: Bounds
     budgets: Budgets
+    pages: Pages
+    joins: FairSlots
     digests: Digests
 
 
@@ -177,7 +181,14 @@ class PluginHost:
         max_bytes: int | None = None,
     ) -> HistoryPage:
         limit = min(limit, MAX_HISTORY)
-        page = await self.services.engine.log.read(pov_topic(pov_id), after, limit, reverse=reverse)
+        async with self.services.pages.at_work:
+            page = await self.services.engine.log.read(
+                pov_topic(pov_id),
+                after,
+                limit,
+                reverse=reverse,
+                max_bytes=MAX_READ_BYTES,
+            )
         activities: list[tuple[int, Activity]] = []
         read, size = 0, 0
         for entry in page.entries:
@@ -194,7 +205,7 @@ class PluginHost:
                 break
         found = len(activities)
         self.services.budgets.charge(found * ACTIVITY + (len(page.entries) - found) * ROW)
-        following = page.next(read, limit, reverse=reverse)
+        following = page.next(read, reverse=reverse)
         return HistoryPage(activities, *page.top, following, size)
 
     def announce(self, event: Event) -> None:

@@ -79,12 +79,12 @@ class Page(NamedTuple):
     top: Top
     entries: Sequence[Entry]
 
-    def next(self, taken: int, limit: int, *, reverse: bool) -> int | None:
+    def next(self, taken: int, *, reverse: bool) -> int | None:
         """Return from where to read on behind the first `taken` entries, None if nothing follows.
 
-        `limit` and `reverse` are those of the reading.
+        `reverse` is that of the reading.
         """
-        if taken == 0 or (taken == len(self.entries) and taken < limit):
+        if taken == 0:
             return None
         offset = self.entries[taken - 1].offset
         is_last = offset <= self.top.oldest if reverse else offset >= self.top.offset
@@ -125,8 +125,18 @@ class Log(Protocol):
         lasts for the idempotency window, whatever the retention.
         """
 
-    async def read(self, topic: str, after: int, limit: int, *, reverse: bool = False) -> Page:
+    async def read(
+        self,
+        topic: str,
+        after: int,
+        limit: int,
+        *,
+        reverse: bool = False,
+        max_bytes: int | None = None,
+    ) -> Page:
         """Return up to `limit` entries with offset > `after`, oldest first.
+
+        The entry that fills `max_bytes` is the last one.
 
         With `reverse`: those with offset < `after`, newest first (`after` 0: from the top). Entries
         that retention took are left out: compare with `top.oldest`.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
+from itertools import accumulate, islice, takewhile
 from typing import NamedTuple
 
 from pov_rt.config.settings import EngineSettings
@@ -106,7 +106,15 @@ class MemoryLog:
                     self.follower.entries(topic, self.epoch, entries)
         return results
 
-    async def read(self, topic: str, after: int, limit: int, *, reverse: bool = False) -> Page:
+    async def read(
+        self,
+        topic: str,
+        after: int,
+        limit: int,
+        *,
+        reverse: bool = False,
+        max_bytes: int | None = None,
+    ) -> Page:
         log = self._topics.get(topic)
         if log is None:
             return Page(Top(self.epoch, 0, 1), ())
@@ -120,6 +128,9 @@ class MemoryLog:
         else:
             start = max(log.head, after + 1 + base)
             found = log.entries[start : start + limit]
+        if max_bytes is not None:
+            sizes = accumulate(len(entry.body) for entry in found)
+            found = found[: 1 + sum(1 for _ in takewhile(lambda size: size < max_bytes, sizes))]
         return Page(Top(self.epoch, log.offset, log.oldest), found)
 
     async def tally(

@@ -15,7 +15,7 @@ from pov_rt.auth.keys import Keyring
 from pov_rt.auth.revocations import Revocations
 from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.config.settings import AuthSettings, Settings
-from pov_rt.connections.budgets import Budgets
+from pov_rt.connections.budgets import Budgets, Pages
 from pov_rt.connections.deadlines import Deadlines
 from pov_rt.connections.directory import Directory
 from pov_rt.delivery.hub import Hub
@@ -27,7 +27,7 @@ from pov_rt.plugin.interfaces import Fetch, Guarantee
 from pov_rt.protocol.errors import CloseCode, Unavailable
 from pov_rt.protocol.topics import NODES
 from pov_rt.registry.build import Registry
-from pov_rt.runtime.bounds import Bounds
+from pov_rt.runtime.bounds import Bounds, FairSlots
 from pov_rt.runtime.clock import Clock, SystemClock
 from pov_rt.server.arrivals import Arrivals
 from pov_rt.server.follower import NodeFollower
@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 WAVE_SIZE = 50
 MAX_WAVES = 20
+JOINS = 32
+"""Subscriptions that are begun at a time, for users in turn."""
 NO_KEY_WAIT_S = 2.0
 """Between two fetches of `auth.jwks_url` while there is no key at all."""
 
@@ -58,7 +60,9 @@ class Server:
         self.fetch = fetch
         self.bounds = Bounds()
         self.budgets = Budgets(settings.limits.cost_rate, self.clock)
-        self.bounds.add(self.budgets.bound)
+        self.joins = FairSlots(JOINS)
+        self.pages = Pages(settings.limits.pages_bytes)
+        self.bounds.add(self.budgets.bound, self.pages.bound)
         self.node = self.clock.new_id()[-12:]
         self.engine = engine or open_engine(settings, self.clock, self.node)
         self.revocations = Revocations(self.engine.sets, self.clock, settings.auth.revocation_s)

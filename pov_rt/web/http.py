@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from asyncio import Future
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
+from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPServerRequest
+from tornado.iostream import IOStream, StreamClosedError
 from tornado.web import HTTPError, RequestHandler
 
 from pov_rt.auth.grants import Kind
 from pov_rt.auth.tokens import Identity
-from pov_rt.connections.budgets import BYTE
+from pov_rt.connections.budgets import BYTE, LARGE_BYTES
 from pov_rt.protocol.encoding import encode, http_error
 from pov_rt.protocol.errors import (
     ClientError,
@@ -47,6 +50,8 @@ _BY_STATUS: Mapping[int, type[ClientError]] = {
     413: TooLarge,
     503: Unavailable,
 }
+UNREAD_S = 60.0
+"""How long a client may take to read a large answer."""
 REFUSALS_PER_S = 5.0
 REFUSALS_AT_ONCE = 50.0
 """How many lines on refused requests the log takes, for anybody can cause them."""
@@ -187,7 +192,25 @@ class JsonHandler(RequestHandler):
         self.set_status(status)
         self.set_header("Content-Type", "application/json")
         self.server.budgets.charge(len(body) * BYTE)
+        if len(body) <= LARGE_BYTES:
+            self.finish(body)
+            return
+        pages, owner, size = self.server.pages, payer.get(), len(body)
+        stream: IOStream = cast("HTTP1Connection", self.request.connection).stream
+        pages.begin(owner, size)
+        # However slowly it is read: a byte now and then does not keep it for ever.
+        timer = asyncio.get_running_loop().call_later(UNREAD_S, stream.close)
+
+        def end(_: object = None) -> None:
+            timer.cancel()
+            pages.give(owner, size)
+
         self.finish(body)
+        try:
+            # Done when all before it is, or when the connection is gone.
+            stream.write(b"").add_done_callback(end)
+        except StreamClosedError:
+            end()
 
     def refuse(self, error: ClientError) -> None:
         """Send an error as JSON. What led to it goes to the log and not to the sender."""

@@ -26,7 +26,7 @@ from pov_rt.activities.digest import (
 )
 from pov_rt.config.settings import EngineSettings
 from pov_rt.connections.budgets import Budgets
-from pov_rt.engine.base import NewEntry
+from pov_rt.engine.base import NewEntry, Top
 from pov_rt.engine.memory import MemoryEngine, MemoryLog
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.messages import Activity
@@ -81,17 +81,18 @@ def test_a_head_says_what_the_body_does() -> None:
     assert head_of(encode(made)) == make_head("t.x", "a-b", "zoë b c")
 
 
-@given(st.integers(0, 30_000), st.integers(0, 30_000))
+@given(st.integers(0, 30_000), st.integers(0, 30_000), st.integers(1, 30_000))
 def test_those_who_missed_nearly_as_much_share_a_digest_that_counts_nothing_they_did_not_miss(
-    after: int, top: int
+    after: int, top: int, oldest: int
 ) -> None:
-    found, missed = bucket(after, top), top - after
-    if missed >= MAX_COUNTED:
+    state = Top("e", top, min(oldest, top + 1))
+    found, missed = bucket(after, state), top - after
+    if missed >= MAX_COUNTED or after < state.oldest:
         assert found == 0, "the newest are counted, whatever they missed"
     elif missed > 0:
         assert after <= found <= top
         assert found - after <= missed / 32
-        assert len({bucket(each, top) for each in range(after, min(after + 100, top))}) <= 100
+        assert len({bucket(each, state) for each in range(after, min(after + 100, top))}) <= 100
     else:
         assert found >= after
 

@@ -61,8 +61,16 @@ class SqliteLog:
             raise outcome.error
         return outcome.results
 
-    async def read(self, topic: str, after: int, limit: int, *, reverse: bool = False) -> Page:
-        kept, span = self._kept(), Span(after, limit, reverse)
+    async def read(
+        self,
+        topic: str,
+        after: int,
+        limit: int,
+        *,
+        reverse: bool = False,
+        max_bytes: int | None = None,
+    ) -> Page:
+        kept, span = self._kept(), Span(after, limit, reverse, max_bytes)
         return await self._engine.read(lambda connection: read_page(connection, topic, kept, span))
 
     async def tally(

@@ -128,7 +128,10 @@ class HistoryHandler(JsonHandler):
         limit = read_number(query, "limit", 100, 1, MAX_HISTORY)
         reverse = "before" in query
         start = read_number(query, "before" if reverse else "after", 0, 0, MAX_SAFE_INTEGER)
-        page = await self.server.engine.log.read(pov_topic(pov_id), start, limit, reverse=reverse)
+        async with self.server.pages.at_work:
+            page = await self.server.engine.log.read(
+                pov_topic(pov_id), start, limit, reverse=reverse, max_bytes=MAX_BYTES
+            )
         encoder = ActivityEncoder()
         items: list[bytes] = []
         size = 0
@@ -137,7 +140,7 @@ class HistoryHandler(JsonHandler):
             size += len(items[-1])
             if size >= MAX_BYTES:
                 break
-        following = page.next(len(items), limit, reverse=reverse)
+        following = page.next(len(items), reverse=reverse)
         head = PageState(
             pov_id=pov_id,
             epoch=page.top.epoch,
