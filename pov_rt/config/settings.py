@@ -93,8 +93,8 @@ class AuthSettings(Section, frozen=True, kw_only=True):
     roles: dict[str, RoleSettings] = field(default_factory=dict)
     revocation_s: Positive = 30 * 86400.0
     """How long a revocation is kept: no token should be valid for longer."""
-    verified_cache: Count = 50_000
-    """How many verified tokens are remembered."""
+    verified_bytes: Count = 64 * 1024 * 1024
+    """What verified tokens may take that are remembered; a sixteenth of it for one user."""
 
 
 class LimitSettings(Section, frozen=True, kw_only=True):

@@ -68,6 +68,7 @@ class Server:
         self.revocations = Revocations(self.engine.sets, self.clock, settings.auth.revocation_s)
         self.keyring = Keyring(settings.auth, self.clock)
         self.tokens = Tokens(settings.auth, self.keyring, self.clock, self.revocations)
+        self.bounds.add(self.tokens.bound)
         self.hub = Hub(self.engine, self.clock)
         self.directory = Directory(self.engine.signals, self.revocations, settings.limits)
         self.deadlines = Deadlines(settings.ping, settings.auth, self.clock)
