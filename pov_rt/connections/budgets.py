@@ -19,8 +19,6 @@ from pov_rt.runtime.limits import Budget, parse_rate
 
 CONNECTION = 10.0
 """A handshake, with the connection's end."""
-SUBSCRIPTION = 1.0
-"""To one PoV."""
 ACTIVITY = 0.1
 """Of a page of history that is decoded and encoded again."""
 ROW = 0.02

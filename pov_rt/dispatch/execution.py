@@ -47,9 +47,14 @@ from pov_rt.registry.build import Handler
 from pov_rt.runtime import containment, turns
 from pov_rt.runtime.bounds import payer
 from pov_rt.runtime.eager import start
+from pov_rt.runtime.logs import Throttle
 
 log = logging.getLogger(__name__)
 
+LATE_PER_S, LATE_AT_ONCE = 1.0, 20.0
+"""Lines of the log on handlers that exceeded their deadline."""
+FAILURE = 50.0
+"""What a handler's failure costs, with its traceback in the log."""
 SMALL_BYTES = 1024
 """The bytes of a larger answer are charged; those of a smaller one are in its message's price."""
 
@@ -85,6 +90,7 @@ class Execution:
         self._limits = services.settings.limits
         self._clock = services.clock
         self._hub = services.hub
+        self._late = Throttle(log, LATE_PER_S, self._clock, burst=LATE_AT_ONCE)
         self._pages = services.pages
         self._hosts = hosts
         # Hooks that wait could let one publication of a connection get ahead of another.
@@ -155,10 +161,8 @@ class Execution:
         except HandlerTimeout as late:
             if publications.open:
                 late.extra["outcome"] = "unknown"
-            log.warning(
-                "a handler exceeded its deadline",
-                extra={"type": handler.tag, "plugin": handler.plugin.name},
-            )
+            words, plugin = "a handler exceeded its deadline", handler.plugin.name
+            self._late.log(logging.WARNING, words, type=handler.tag, plugin=plugin)
             body = self._error(late, message.id)
         except Exception as error:
             body = self._failure(call, error)
@@ -219,6 +223,7 @@ class Execution:
         """Turn what a handler raised into its caller's answer."""
         failure = containment.contain(error)
         if not isinstance(failure, ClientError):
+            call.connection.budget.charge(FAILURE, self._clock.monotonic())
             failure = containment.internal(
                 self._clock,
                 log,

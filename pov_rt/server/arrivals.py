@@ -17,12 +17,15 @@ from pov_rt.protocol.errors import CloseCode
 from pov_rt.protocol.messages import Welcome
 from pov_rt.runtime import turns
 from pov_rt.runtime.clock import rfc3339
+from pov_rt.runtime.logs import Throttle
 from pov_rt.version import VERSION
 
 log = logging.getLogger(__name__)
 
 COME_BACK_S = 5.0
 """Clients are asked to come back within this time, each at an instant of its own."""
+ENDS_PER_S, ENDS_AT_ONCE = 20.0, 200.0
+"""Lines of the log on connections that ended: a client may open and close as many as it likes."""
 
 
 class Arrivals:
@@ -38,6 +41,7 @@ class Arrivals:
         self._clock = services.clock
         self._ping_interval_s = services.settings.ping.interval_s
         self._ended = turns.Backlog(turns.DISCONNECTS, self._release)
+        self._ends = Throttle(log, ENDS_PER_S, self._clock, burst=ENDS_AT_ONCE)
         self.deliveries = services.hub
         self.receive = dispatcher.receive
         self.opened = 0
@@ -145,16 +149,15 @@ class Arrivals:
         # Without what varies, for each sort becomes a series of the metrics.
         sort = re.split(r"[,:]| with \d", reason, maxsplit=1)[0]
         self.closes[sort] = self.closes.get(sort, 0) + 1
-        log.info(
+        self._ends.log(
+            logging.INFO,
             "connection closed: %s",
             reason,
-            extra={
-                "user": connection.identity.user_id,
-                "device": connection.device,
-                "connection": connection.id,
-                "ip": connection.remote_ip,
-                "received": received,
-                "sent": sent,
-                "age_s": round(self._clock.monotonic() - connection.opened_at, 1),
-            },
+            user=connection.identity.user_id,
+            device=connection.device,
+            connection=connection.id,
+            ip=connection.remote_ip,
+            received=received,
+            sent=sent,
+            age_s=round(self._clock.monotonic() - connection.opened_at, 1),
         )
