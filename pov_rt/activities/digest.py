@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Mapping
 
-from pov_rt.connections.budgets import COUNTED, Budgets
+from pov_rt.connections.budgets import READ_BYTE, ROW, Budgets
 from pov_rt.delivery.filters import read_head
 from pov_rt.engine.base import Log, Top
 from pov_rt.protocol.encoding import DECODE_ERRORS
@@ -23,6 +24,10 @@ WITHIN_S = 0.3
 REMEMBERED_S = 5.0
 MAX_KNOWN, MAX_MAKING = 1000, 1000
 """Digests that are remembered (each names 40 things at most), and that are being made."""
+BLOCK = 500
+"""Activities that are counted at a time; then another user's read has its turn."""
+MAX_HEADS = 200_000
+"""Heads in all blocks that are remembered, of 100 bytes or so each."""
 MOST = 20
 """Of sorts of activities and of users, those that occur most are named."""
 
@@ -55,48 +60,25 @@ class Digest(Part):
     users: list[Author]
 
 
-def make_head(kind: str, action: str, user_id: str) -> bytes:
-    """Return what is counted of an activity. Neither types nor actions have blanks in them."""
-    return f"{kind} {action} {user_id}".encode()
-
-
 def head_of(body: bytes) -> bytes:
-    """Return the same of an activity as it is stored; nothing for one that cannot be read."""
+    """Return what is counted of an activity as it is stored; nothing if it cannot be read.
+
+    Neither types nor actions have blanks in them.
+    """
     try:
         head = read_head(body)
     except DECODE_ERRORS:
         return b""
-    return make_head(head.type, head.action, head.user_id)
-
-
-async def make_digest(log: Log, topic: str, after: int) -> Digest:
-    """Count the newest activities of a topic after an offset, at most 10,000."""
-    counts = await log.tally(topic, after, MAX_COUNTED, head_of)
-    sorts: Counter[tuple[str, str]] = Counter()
-    authors: Counter[str] = Counter()
-    for head, count in counts.items():
-        if not head:
-            continue
-        kind, action, user_id = head.decode().split(" ", 2)
-        sorts[kind, action] += count
-        authors[user_id] += count
-    return Digest(
-        counted=sorts.total(),
-        people=len(authors),
-        activities=[
-            Sort(type=kind, action=action, count=count)
-            for (kind, action), count in sorts.most_common(MOST)
-        ],
-        users=[Author(user_id=user, count=count) for user, count in authors.most_common(MOST)],
-    )
+    return f"{head.type} {head.action} {head.user_id}".encode()
 
 
 class Digests:
     """Makes digests, one of a topic at a time, and remembers them for some seconds.
 
     A digest is a nicety: who does not have it in time, or is in debt, goes without. Those who ask
-    for the same share one, and where much was missed those do who missed nearly as much. It is paid
-    for by who asked first. Owner: the server.
+    for the same share one, and where much was missed those do who missed nearly as much. What was
+    counted of a block of a log is remembered, for it does not change: a body is looked at once. It
+    is paid for by who asked first. Owner: the server.
     """
 
     def __init__(self, log: Log, budgets: Budgets, clock: Clock) -> None:
@@ -105,7 +87,10 @@ class Digests:
         self._clock = clock
         self._tasks = Tasks(logger, "a digest")
         self._making: dict[str, asyncio.Task[None]] = {}
-        self._known: dict[tuple[str, int], tuple[Digest, float]] = {}  # the oldest first
+        # The oldest first:
+        self._known: dict[tuple[str, int], tuple[Digest, float]] = {}
+        self._blocks: dict[tuple[str, str, int], Mapping[bytes, int]] = {}
+        self._heads = 0
 
     async def get(self, topic: str, after: int, within_s: float = WITHIN_S) -> Digest | None:
         """Return what was missed on a topic after an offset; None if that takes too long.
@@ -138,14 +123,61 @@ class Digests:
 
     async def _make(self, topic: str, after: int) -> None:
         try:
-            digest = await make_digest(self._log, topic, after)
+            digest = _sum_up(await self._count(topic, after))
         finally:
             del self._making[topic]
-        self._budgets.charge(digest.counted * COUNTED)
         self._known.pop((topic, after), None)
         if len(self._known) >= MAX_KNOWN:
             del self._known[next(iter(self._known))]
         self._known[topic, after] = (digest, self._clock.monotonic() + REMEMBERED_S)
+
+    async def _count(self, topic: str, after: int) -> Counter[bytes]:
+        """Count the newest activities after an offset by their heads."""
+        top = await self._log.top(topic)
+        first = max(after + 1, top.oldest, top.offset - MAX_COUNTED + 1)
+        counts: Counter[bytes] = Counter()
+        while first <= top.offset:
+            number = (first - 1) // BLOCK
+            last = min((number + 1) * BLOCK, top.offset)
+            is_whole = last - first + 1 == BLOCK
+            key = (topic, top.epoch, number)
+            found = self._blocks.get(key) if is_whole else None
+            if found is None:
+                tally = await self._log.tally(topic, first, last, head_of)
+                found = tally.counts
+                rows = sum(found.values())
+                self._budgets.charge(rows * ROW + tally.size * READ_BYTE)
+                if rows == BLOCK:
+                    self._remember(key, found)
+                await asyncio.sleep(0)  # an engine in memory lets nobody else have a turn
+            counts.update(found)
+            first = last + 1
+        del counts[b""]
+        return counts
+
+    def _remember(self, key: tuple[str, str, int], found: Mapping[bytes, int]) -> None:
+        self._blocks[key] = found
+        self._heads += len(found)
+        while self._heads > MAX_HEADS:
+            self._heads -= len(self._blocks.pop(next(iter(self._blocks))))
+
+
+def _sum_up(counts: Mapping[bytes, int]) -> Digest:
+    sorts: Counter[tuple[str, str]] = Counter()
+    authors: Counter[str] = Counter()
+    for head, count in counts.items():
+        kind, action, user_id = head.decode().split(" ", 2)
+        sorts[kind, action] += count
+        authors[user_id] += count
+    return Digest(
+        counted=sorts.total(),
+        people=len(authors),
+        activities=[
+            Sort(type=kind, action=action, count=count)
+            for (kind, action), count in sorts.most_common(MOST)
+        ],
+        users=[Author(user_id=user, count=count) for user, count in authors.most_common(MOST)],
+    )
 
 
 def bucket(after: int, top: Top) -> int:

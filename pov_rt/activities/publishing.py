@@ -13,7 +13,6 @@ import msgspec
 from msgspec import UNSET
 
 from pov_rt.activities.checks import DIGITS, LONG_NUMBER, check_name, check_value
-from pov_rt.activities.digest import make_head
 from pov_rt.auth.tokens import Identity
 from pov_rt.config.settings import LimitSettings
 from pov_rt.engine.base import Conflict, Engine, NewEntry
@@ -192,7 +191,6 @@ class Publishing:
                     body,
                     feed,
                     publisher.origin,
-                    make_head(activity.type, activity.action, activity.user_id),
                 )
             )
         appended = await self._log.append(entries) if entries else []

@@ -22,9 +22,9 @@ CONNECTION = 10.0
 ACTIVITY = 0.1
 """Of a page of history that is decoded and encoded again."""
 ROW = 0.02
-"""That is read: an activity that is sent as it is stored, or left out by a filter; a member."""
-COUNTED = 0.002
-"""An activity that a digest counts."""
+"""That is read: an activity that is sent as it is stored, left out, or counted; a member."""
+READ_BYTE = 0.005 / 1024
+"""Of activities that are counted, and not sent."""
 BYTE = 0.1 / 1024
 """Of an answer, or of what is sent again to whoever missed it."""
 

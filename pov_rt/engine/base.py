@@ -11,9 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-MAX_HEAD_BYTES = 999
-"""Of a longer head nothing is kept."""
-
 
 class Position(NamedTuple):
     """A place in a topic's log. Offsets of another epoch mean nothing."""
@@ -26,8 +23,7 @@ class NewEntry(NamedTuple):
     """One thing to append. `key` is unique per (topic, publisher) for the idempotency window.
 
     `feed` names another topic that gets the same body, atomically with the first where the engine
-    can. `origin` is handed to followers unread (the connection that published). `head` says in
-    `MAX_HEAD_BYTES` what is counted of the entry (`Log.tally`).
+    can. `origin` is handed to followers unread (the connection that published).
     """
 
     topic: str
@@ -36,7 +32,6 @@ class NewEntry(NamedTuple):
     body: bytes
     feed: str = ""
     origin: str = ""
-    head: bytes = b""
 
 
 class Appended(NamedTuple):
@@ -91,6 +86,13 @@ class Page(NamedTuple):
         return None if is_last else offset
 
 
+class Tally(NamedTuple):
+    """How many entries have which head, and how many bytes were read to find out."""
+
+    counts: Mapping[bytes, int]
+    size: int
+
+
 class Follower(Protocol):
     """Who is told what happens on watched topics: the hub. Called on the loop; must not raise."""
 
@@ -143,12 +145,11 @@ class Log(Protocol):
         """
 
     async def tally(
-        self, topic: str, after: int, limit: int, head_of: Callable[[bytes], bytes]
-    ) -> Mapping[bytes, int]:
-        """Count the entries with offset > `after` by their heads, of more the newest `limit`.
+        self, topic: str, first: int, last: int, head_of: Callable[[bytes], bytes]
+    ) -> Tally:
+        """Count the entries between two offsets, these included, by what `head_of` makes of each.
 
-        Those of feeds have none. `head_of` makes that of an entry that has none from its body; it
-        may be called in another thread.
+        It may be called in another thread. Of those that retention took some may be counted.
         """
 
     async def top(self, topic: str) -> Top:

@@ -21,6 +21,7 @@ from pov_rt.engine.base import (
     NewEntry,
     Page,
     Position,
+    Tally,
     Top,
 )
 from pov_rt.protocol.errors import Unavailable
@@ -51,11 +52,10 @@ class _Seen(NamedTuple):
 class _TopicLog:
     """One topic's entries: `entries[head:]` are kept, the others wait to be released."""
 
-    __slots__ = ("entries", "head", "heads", "offset")
+    __slots__ = ("entries", "head", "offset")
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self.heads: list[bytes] = []
         self.head = 0
         self.offset = 0
 
@@ -72,7 +72,7 @@ class _TopicLog:
             head += 1
         self.head = head
         if head >= COMPACT_AT and head * 2 >= len(entries):
-            del entries[:head], self.heads[:head]
+            del entries[:head]
             self.head = 0
 
 
@@ -134,20 +134,11 @@ class MemoryLog:
         return Page(Top(self.epoch, log.offset, log.oldest), found)
 
     async def tally(
-        self, topic: str, after: int, limit: int, head_of: Callable[[bytes], bytes]
-    ) -> Mapping[bytes, int]:
-        log = self._topics.get(topic)
-        if log is None:
-            return {}
-        self._trim(log)
-        start = max(log.head, after + 1 + log.head - log.oldest, len(log.entries) - limit)
-        found = Counter(log.heads[start:])
-        if found.pop(b"", 0):
-            for at in range(start, len(log.entries)):
-                if not log.heads[at]:
-                    log.heads[at] = head_of(log.entries[at].body)
-                    found[log.heads[at]] += 1
-        return found
+        self, topic: str, first: int, last: int, head_of: Callable[[bytes], bytes]
+    ) -> Tally:
+        page = await self.read(topic, first - 1, last - first + 1)
+        bodies = [entry.body for entry in page.entries]
+        return Tally(Counter(map(head_of, bodies)), sum(map(len, bodies)))
 
     async def top(self, topic: str) -> Top:
         log = self._topics.get(topic)
@@ -175,7 +166,6 @@ class MemoryLog:
             log.offset += 1
             entry = Entry(log.offset, new.body, now, new.origin)
             log.entries.append(entry)
-            log.heads.append(new.head if topic == new.topic else b"")
             fresh.setdefault(topic, []).append(entry)
         offset = self._topics[new.topic].offset
         self._keys[key] = _Seen(offset, body_hash, now)

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pov_rt.config.settings import EngineSettings
-from pov_rt.engine.base import Appended, Conflict, Entry, Follower, NewEntry, Page, Top
+from pov_rt.engine.base import Appended, Conflict, Entry, Follower, NewEntry, Page, Tally, Top
 from pov_rt.engine.memory import MemoryLeases, MemorySignals
 from pov_rt.engine.sqlite.jobs import Append, Change, Operation, Outcome, ResultT
 from pov_rt.engine.sqlite.log import LogStore
-from pov_rt.engine.sqlite.pages import Kept, Span, count_bodies, count_heads, read_page
+from pov_rt.engine.sqlite.pages import Kept, Span, read_page, tally
 from pov_rt.engine.sqlite.readers import Readers
 from pov_rt.engine.sqlite.schema import (
     FileLock,
@@ -30,9 +28,6 @@ from pov_rt.engine.sqlite.state import SqliteMarks, SqliteSets
 from pov_rt.engine.sqlite.writer import Writer
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.clock import Clock
-
-BODIES = 500
-"""Entries whose bodies are read at a time to count them; then another user's read has its turn."""
 
 
 class _Known:
@@ -74,20 +69,10 @@ class SqliteLog:
         return await self._engine.read(lambda connection: read_page(connection, topic, kept, span))
 
     async def tally(
-        self, topic: str, after: int, limit: int, head_of: Callable[[bytes], bytes]
-    ) -> Mapping[bytes, int]:
-        kept, read = self._kept(), self._engine.read
-        found, first, last = await read(
-            lambda connection: count_heads(connection, topic, kept, after, limit)
-        )
-        if not found.pop(b"", 0):
-            return found
-        counts = Counter(found)
-        for start in range(first, last + 1, BODIES):
-            span = (start, min(start + BODIES - 1, last))
-            some = partial(count_bodies, topic=topic, span=span, head_of=head_of)
-            counts.update(await read(some))
-        return counts
+        self, topic: str, first: int, last: int, head_of: Callable[[bytes], bytes]
+    ) -> Tally:
+        read = self._engine.read
+        return await read(lambda connection: tally(connection, topic, (first, last), head_of))
 
     def _kept(self) -> Kept:
         engine = self._engine

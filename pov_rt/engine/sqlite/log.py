@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pov_rt.config.settings import EngineSettings
-from pov_rt.engine.base import MAX_HEAD_BYTES, Appended, Conflict, NewEntry
+from pov_rt.engine.base import Appended, Conflict, NewEntry
 from pov_rt.engine.sqlite.jobs import Append, Change, Job, Outcome
 from pov_rt.engine.sqlite.packing import DROP_KEYS, FIND_KEYS, INSERT, Rows
 from pov_rt.engine.sqlite.retention import FUTURE_S, Key, Retention
@@ -164,9 +164,7 @@ class Plan:
             tail.top = tail.before
 
     def _add(self, new: NewEntry, results: list[Appended | Conflict], feeds: list[int]) -> None:
-        topic, publisher, key, body, feed, origin, head = new
-        if len(head) > MAX_HEAD_BYTES:
-            head = b""
+        topic, publisher, key, body, feed, origin = new
         tail = self._tail(topic)
         feed_tail = self._tail(feed) if feed else None
         name = f"{key}\n{publisher}".encode()
@@ -186,9 +184,7 @@ class Plan:
             feed_tail.top = feed_offset = feed_tail.top + 1
             feed_id = feed_tail.id
         self._known[tail.id, name] = (offset, digest)
-        self.rows.add(
-            tail.id, offset, feed_id, feed_offset, name, origin.encode(), head, body, digest
-        )
+        self.rows.add(tail.id, offset, feed_id, feed_offset, name, origin.encode(), body, digest)
         results.append(Appended(self._store.epoch, offset))
         feeds.append(feed_offset)
 

@@ -20,7 +20,6 @@ _FIELDS = (
     ("body_size", 10),
     ("key_size", 10),
     ("origin_size", 10),
-    ("head_size", 4),
     ("digest", 20),
 )
 _ROW = b"".join(b"%%%dd" % width for _, width in _FIELDS)
@@ -48,17 +47,13 @@ _ROWS = (
 # The more numbers it takes to find a piece, the slower. So the body, which is read twice, is first.
 _BODY = _piece(size="body_size")
 _KEY = _piece("body_size", size="key_size")
-_HEAD = (
-    f"CASE {_number('head_size')} WHEN 0 THEN x'' ELSE "
-    f"substr(:pieces, {_number('start')} - {_number('head_size')}, {_number('head_size')}) END"
-)
 _ORIGIN = (
     f"CASE {_number('origin_size')} WHEN 0 THEN x'' "
     f"ELSE {_piece('body_size', 'key_size', size='origin_size')} END"
 )
 INSERT = (
     f"{_ROWS} INSERT INTO batch SELECT {_number('topic')}, {_number('offset')}, "
-    f"{_number('feed')}, {_number('feed_offset')}, {_KEY}, {_ORIGIN}, {_HEAD}, {_BODY}, "
+    f"{_number('feed')}, {_number('feed_offset')}, {_KEY}, {_ORIGIN}, {_BODY}, "
     f"{_number('digest')}, :at FROM row"
 )
 """Inserts keys, bodies and entries, those of feeds too, at the instant `:at`, or nothing at all."""
@@ -76,16 +71,15 @@ DROP_KEYS = (
 
 
 _BATCH = """
-    CREATE TEMP VIEW batch (topic, "offset", feed, feed_offset, key, origin, head, body, digest, at)
-        AS SELECT 0, 0, 0, 0, 0, 0, 0, 0, 0, 0;
+    CREATE TEMP VIEW batch (topic, "offset", feed, feed_offset, key, origin, body, digest, at)
+        AS SELECT 0, 0, 0, 0, 0, 0, 0, 0, 0;
     CREATE TEMP TRIGGER batch_insert INSTEAD OF INSERT ON batch BEGIN
         INSERT INTO keys VALUES (NEW.topic, NEW.key, NEW."offset", NEW.digest, NEW.at);
         INSERT INTO bodies (topic, "offset", feed, feed_offset, origin, body) VALUES
             (NEW.topic, NEW."offset", NEW.feed, NEW.feed_offset, NEW.origin, NEW.body);
+        INSERT INTO entries VALUES (NEW.topic, NEW."offset", NEW.at, last_insert_rowid());
         INSERT INTO entries
-            VALUES (NEW.topic, NEW."offset", NEW.at, last_insert_rowid(), NEW.head);
-        INSERT INTO entries
-            SELECT NEW.feed, NEW.feed_offset, NEW.at, last_insert_rowid(), x'' WHERE NEW.feed > 0;
+            SELECT NEW.feed, NEW.feed_offset, NEW.at, last_insert_rowid() WHERE NEW.feed > 0;
     END;
 """
 
@@ -116,20 +110,16 @@ class Rows:
         feed_offset: int,
         key: bytes,
         origin: bytes,
-        head: bytes,
         body: bytes,
         digest: int,
     ) -> None:
         """Add an entry; `feed` 0: it is in none."""
-        head_size = len(head)
-        self._size += head_size  # it stands before the body, where the piece begins
         body_size, key_size, origin_size = len(body), len(key), len(origin)
         row = _ROW % (
-            topic, offset, feed, feed_offset, self._size, body_size, key_size, origin_size,
-            head_size, digest,
+            topic, offset, feed, feed_offset, self._size, body_size, key_size, origin_size, digest,
         )  # fmt: skip
         self._rows.append(row)
-        self._pieces += (head, body, key, origin)
+        self._pieces += (body, key, origin)
         self._size += body_size + key_size + origin_size
 
     def execute(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from sys import maxsize
 from typing import NamedTuple
 
-from pov_rt.engine.base import Entry, Page, Top
+from pov_rt.engine.base import Entry, Page, Tally, Top
 
 
 class Kept(NamedTuple):
@@ -28,44 +28,25 @@ class Span(NamedTuple):
     max_bytes: int | None = None
 
 
-def count_heads(
-    connection: sqlite3.Connection, topic: str, kept: Kept, after: int, limit: int
-) -> tuple[dict[bytes, int], int, int]:
-    """Count the newest entries by their heads; return that, and the first and last of them."""
-    connection.execute("BEGIN")
-    try:
-        row = connection.execute("SELECT id FROM topics WHERE name = ?", (topic,)).fetchone()
-        top = edge(connection, row[0], "max") if row else None
-        first = first_kept(connection, row[0], kept.not_before) if row else None
-        if top is None or first is None:
-            return {}, 1, 0
-        low = max(first, top - kept.max_entries + 1, after + 1, top - limit + 1)
-        rows = connection.execute(
-            'SELECT head, count(*) FROM entries WHERE topic = ? AND "offset" >= ? GROUP BY head',
-            (row[0], low),
-        ).fetchall()
-        return dict(rows), low, top
-    finally:
-        connection.execute("COMMIT")
-
-
-def count_bodies(
+def tally(
     connection: sqlite3.Connection,
     topic: str,
     span: tuple[int, int],
     head_of: Callable[[bytes], bytes],
-) -> dict[bytes, int]:
-    """Count those entries between two offsets that have no head by what their bodies say."""
+) -> Tally:
+    """Count the entries between two offsets by their heads."""
     rows = connection.execute(
         "SELECT bodies.body FROM entries JOIN bodies ON bodies.id = entries.body "
         "WHERE entries.topic = (SELECT id FROM topics WHERE name = ?) "
-        "AND entries.\"offset\" BETWEEN ? AND ? AND head = x''",
+        'AND entries."offset" BETWEEN ? AND ?',
         (topic, *span),
     )
-    found: Counter[bytes] = Counter()
-    for (body,) in rows:  # one at a time: together they are large
-        found[head_of(body)] += 1
-    return found
+    counts: Counter[bytes] = Counter()
+    size = 0
+    for (body,) in rows:  # one at a time: together they may be large
+        counts[head_of(body)] += 1
+        size += len(body)
+    return Tally(counts, size)
 
 
 def read_page(connection: sqlite3.Connection, topic: str, kept: Kept, span: Span) -> Page:

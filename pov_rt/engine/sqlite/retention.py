@@ -92,7 +92,7 @@ DROP_AGED = (
     # A topic's newest row stays, for the offset's sake. With an instant that stays too old, should
     # the clock or the age be changed.
     f"""
-    {_AGED} UPDATE entries SET body = 0, at = 0, head = x'' WHERE (topic, "offset") IN (
+    {_AGED} UPDATE entries SET body = 0, at = 0 WHERE (topic, "offset") IN (
         SELECT topic, last FROM aged WHERE last = newest)
     """,
     "DELETE FROM bodies WHERE id < :before",

@@ -90,12 +90,6 @@ MIGRATIONS = (
         "offset", digest, at FROM old_keys ORDER BY topic, turned;
     DROP TABLE old_keys;
     """,
-    # What is counted of an entry stands beside its place, so that to count a topic's entries is to
-    # read some pages in a row and no body (docs/measurements.md, digests). Entries from before have
-    # none; of those the bodies are read.
-    """
-    ALTER TABLE entries ADD COLUMN head BLOB NOT NULL DEFAULT x'';
-    """,
 )
 """The statements that lead from each version of the schema to the next."""
 

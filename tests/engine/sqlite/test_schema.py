@@ -146,7 +146,7 @@ def test_a_file_of_the_first_schema_is_brought_up_to_date(
         check_bodies(connection)
         assert connection.execute("SELECT count(*), max(id) FROM bodies").fetchall() == [(9, 9)]
     before, after = [record.getMessage() for record in caplog.records]
-    assert before.startswith(f"bringing {path} with 10 rows from schema 1 to 4; ")
+    assert before.startswith(f"bringing {path} with 10 rows from schema 1 to 3; ")
     assert after.startswith(f"{path} is up to date: 10 rows, ")
 
     async def work() -> None:
@@ -156,8 +156,6 @@ def test_a_file_of_the_first_schema_is_brought_up_to_date(
             assert page.top == ("e", 7, 4)
             assert page.entries == [Entry(n, b"a%d" % n, 1e9 + n, "") for n in range(4, 8)]
             assert await offsets(engine, FEED) == [1, 2, 3, 4]
-            by_body = await engine.log.tally(A, 4, 9, lambda body: body[1:])
-            assert by_body == {b"5": 1, b"6": 1, b"7": 1}
             assert (await engine.log.top(B))[1:] == (9, 10)
             new = [
                 NewEntry(A, "p", "7", b"other"),
