@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import jwt
@@ -33,10 +34,19 @@ class Ours(HttpPublisher):
             f"[server]\nport = {self.port}\nadmin_port = {self.admin_port}\n"
             f'data = "{self.folder}"\n'
             f'[auth]\nsecrets = ["{SECRET}"]\n'
-            f"[limits]\n{self.limits}"
+            f"[limits]\n{self.limits}{self.budget()}"
             f'[engine]\nurl = "{self.engine}"\n{self.settings}'
         )
         return [self.python, "-m", "pov_rt.cli", "serve", "--config", str(config)]
+
+    def budget(self) -> str:
+        """Return the setting with which a user may cost as much as there is.
+
+        A checkout from before there were budgets does not know it.
+        """
+        settings = Path(self.python).parents[2] / "pov_rt/config/settings.py"
+        has_budgets = not settings.exists() or "cost_rate" in settings.read_text()
+        return 'cost_rate = "99999999/s"\n' if has_budgets else ""
 
     def client(self, user: str, topic: str) -> Client:
         """Return a client with its own token."""
@@ -67,6 +77,15 @@ class OursBySocket(Ours):
     """pov-rt, published to over a WebSocket as the peers are, with the grant that this needs."""
 
     name = "pov-rt, socket"
+
+    def budget(self) -> str:
+        """Return the setting with which a user may cost as much as there is.
+
+        A checkout from before there were budgets does not know it.
+        """
+        settings = Path(self.python).parents[2] / "pov_rt/config/settings.py"
+        has_budgets = not settings.exists() or "cost_rate" in settings.read_text()
+        return 'cost_rate = "99999999/s"\n' if has_budgets else ""
 
     def client(self, user: str, topic: str) -> Client:
         """Return a client whose token grants publishing."""

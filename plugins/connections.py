@@ -27,7 +27,7 @@ def connections(request: Request) -> Connections:
     return Connections(node=host.node, connections=list(named), more=more)
 
 
-@plugin.http("POST", "/users/{user_id}/disconnect", grant="operate", service=True)
+@plugin.http("POST", "/users/{user_id}/disconnect", grant="operate", service=True, price=0)
 def disconnect(request: Request) -> None:
     """Close the user's connections on all nodes; their clients stay away."""
     request.host.disconnect(user_id=request.path["user_id"])

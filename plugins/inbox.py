@@ -22,7 +22,7 @@ def connected(context: Context) -> None:
         context.follow_inbox()
 
 
-@plugin.http("POST", "/users/{user_id}/notifications", grant="publish", service=True)
+@plugin.http("POST", "/users/{user_id}/notifications", grant="publish", service=True, price=0)
 async def notify(request: Request) -> Notified:
     """Put a notification into a user's inbox."""
     new = request.body(NewNotification)

@@ -14,12 +14,12 @@ class Pong(Message, tag="pong"):
 
 
 # Unordered: a slow handler must not make its own user look dead.
-@plugin.on(Ping, unordered=True)
+@plugin.on(Ping, price=0, unordered=True)
 def ping(message: Ping, context: Context) -> Pong:
     """Answer at once."""
     return Pong()
 
 
-@plugin.on(Pong, unordered=True)
+@plugin.on(Pong, price=0, unordered=True)
 def pong(message: Pong, context: Context) -> None:
     """Answer nothing; any byte counts as alive."""

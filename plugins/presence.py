@@ -24,6 +24,8 @@ from pov_rt.plugin import (
 
 TICK_S = 0.2
 """Who comes and goes within this time is told of in one diff."""
+PER_USER = 0.02
+"""What an answer costs for each user on the PoV."""
 
 State = Literal["active", "away"]
 
@@ -122,13 +124,17 @@ async def presence(message: Presence, context: Context[Roster[User]]) -> Present
         context.state.touch(pov_id, context.user.user_id, state=message.state)
     await tick(context.host)  # the answer has what happened so far, oneself included
     await context.listen(pov_id)
-    return await snapshot(pov_id, context.state)
+    answer = await snapshot(pov_id, context.state)
+    context.charge(PER_USER * (len(answer.users) + answer.more))
+    return answer
 
 
 @plugin.http("GET", "/povs/{pov_id}/presence", grant="subscribe")
 async def who(request: Request[Roster[User]]) -> Present:
     """Answer who is on the PoV."""
-    return await snapshot(request.path["pov_id"], request.state)
+    answer = await snapshot(request.path["pov_id"], request.state)
+    request.charge(PER_USER * (len(answer.users) + answer.more))
+    return answer
 
 
 async def snapshot(pov_id: str, roster: Roster[User]) -> Present:

@@ -20,6 +20,8 @@ from pov_rt.plugin import (
 TICK_S = 0.25
 """What several users read in this time is told of in one frame."""
 MAX_NAMED = 500
+PER_MARK = 0.02
+"""What an answer costs for each user who has ever read the PoV."""
 
 
 class Read(Message, tag="read"):
@@ -112,6 +114,7 @@ async def readers(request: Request[Unread]) -> Readers:
     page = await host.history(pov_id, limit=1, reverse=True)
     offset = request.number("offset", page.offset, 0, MAX_SAFE_INTEGER)
     marks = await host.marks.all(host.topic(pov_id), "read")
+    request.charge(PER_MARK * len(marks))
     users = [
         user for user, mark in marks.items() if mark.epoch == page.epoch and mark.offset >= offset
     ]

@@ -23,10 +23,12 @@ class Refreshed(Message, tag="refreshed"):
     lost: list[str]
 
 
-# Unordered: a slow handler must not let the token expire that its own user has renewed.
-@plugin.on(Refresh, rate="1/s", unordered=True)
+# Unordered: a slow handler must not let the token expire that its own user has renewed. Nor must a
+# debt: what it costs is charged, but there is no price that could refuse it.
+@plugin.on(Refresh, rate="1/s", price=0, unordered=True)
 def refresh(message: Refresh, context: Context) -> Refreshed:
     """Swap the token in place; on an error the connection stays as it was."""
+    context.charge(5)
     identity = context.host.verify(message.token)
     lost = context.host.regrant(context.connection_id, identity)
     return Refreshed(expires_at=rfc3339(identity.expires_at), lost=list(lost))

@@ -23,6 +23,7 @@ from pov_rt.plugin import (
     PovOrFeed,
     UncheckedId,
     UnsetType,
+    check_distinct,
 )
 
 From = Literal["cursor"] | Place | UnsetType
@@ -100,7 +101,8 @@ class PositionMessage(Message, tag="position"):
 plugin = Plugin("subscribe", pushes=[PositionMessage])
 
 
-@plugin.on(Subscribe)
+# As much as it has PoVs.
+@plugin.on(Subscribe, price=lambda asked: 1 if asked.pov_ids is UNSET else len(asked.pov_ids))
 async def subscribe(message: Subscribe, context: Context) -> Answer:
     """Subscribe the connection."""
     if message.pov_id is not UNSET and message.pov_ids is not UNSET:
@@ -110,6 +112,7 @@ async def subscribe(message: Subscribe, context: Context) -> Answer:
         return Answer(**await enter(message.pov_id, message.since, only, keep, context))
     if message.pov_ids is UNSET:
         raise InvalidMessage(field="povId")
+    check_distinct(message.pov_ids, "povIds")
     places = message.positions or {}
     wanted = [(pov_id, places.get(pov_id, message.since), only) for pov_id in message.pov_ids]
     return await enter_all(wanted, keep, context)
@@ -119,6 +122,7 @@ async def subscribe(message: Subscribe, context: Context) -> Answer:
 async def resume(message: Resume, context: Context) -> Answer:
     """Subscribe the connection to the user's durable subscriptions."""
     kept = (await context.host.durable.of(context.user.user_id)).items()
+    context.charge(len(kept))
     return await enter_all([(pov_id, "cursor", only) for pov_id, only in kept], False, context)
 
 
@@ -167,7 +171,7 @@ async def enter(
             read = mark.offset if mark is not None and mark.epoch == done.epoch else 0
             fields |= {"read_offset": read, "unread": done.offset - read}
         if done.missed and isinstance(since, Position) and pov_id != "*":
-            fields["digest"] = await host.digest(pov_id, since.offset)
+            fields["digest"] = await context.digest(pov_id, since.offset) or UNSET
         if keep:  # last, so that what is not answered is not kept
             await host.durable.add(user_id, pov_id, only)
         undo.pop_all()

@@ -22,9 +22,11 @@ class Unsubscribed(Message, tag="unsubscribed"):
     pov_id: str
 
 
-@plugin.on(Unsubscribe)
+# Without a price, which a debt would refuse: it makes less work. What there is is charged.
+@plugin.on(Unsubscribe, price=0)
 async def unsubscribe(message: Unsubscribe, context: Context) -> Unsubscribed:
     """Unsubscribe the connection."""
+    context.charge(1)
     context.unsubscribe(message.pov_id)
     if message.durable:
         await context.host.durable.remove(context.user.user_id, message.pov_id)

@@ -102,6 +102,39 @@ class EngineSuite:
         assert [each.offset for each in await self.engine.log.append([new(A, "3")])] == [3]
 
     @on_engine()
+    async def test_a_page_ends_with_the_entry_that_fills_its_bytes_and_says_where_to_go_on(
+        self,
+    ) -> None:
+        await self.engine.log.append([new(A, str(n), b"x" * 10) for n in range(1, 8)])
+        for reverse, expected in ((False, [1, 2, 3, 4, 5, 6, 7]), (True, [7, 6, 5, 4, 3, 2, 1])):
+            for max_bytes, each in ((1, 1), (10, 1), (11, 2), (30, 3), (69, 7), (70, 7), (999, 7)):
+                found: list[int] = []
+                at: int | None = 0
+                while at is not None:
+                    page = await self.engine.log.read(
+                        A, at, 100, reverse=reverse, max_bytes=max_bytes
+                    )
+                    found += [entry.offset for entry in page.entries]
+                    at = page.next(len(page.entries), reverse=reverse)
+                    assert len(page.entries) == each or at is None
+                assert found == expected
+
+    @on_engine(max_entries=6)
+    async def test_entries_are_counted_by_what_is_made_of_their_bodies(self) -> None:
+        batch = [new(A, str(n), b"%d." % (n % 2) + b"x" * n, FEED) for n in range(1, 9)]
+        await self.engine.log.append([*batch, new(B, "1", b"b", FEED)])
+
+        async def count(topic: str, first: int, last: int) -> tuple[dict[bytes, int], int]:
+            found = await self.engine.log.tally(topic, first, last, lambda body: body[:1])
+            return dict(found.counts), found.size
+
+        assert await count(A, 3, 8) == ({b"0": 3, b"1": 3}, 45)
+        assert await count(A, 4, 6) == ({b"0": 2, b"1": 1}, 21)
+        assert await count(A, 8, 100) == ({b"0": 1}, 10)
+        assert await count(FEED, 8, 9) == ({b"0": 1, b"b": 1}, 11)
+        assert await count(A, 9, 100) == await count("pov/none", 1, 9) == ({}, 0)
+
+    @on_engine()
     async def test_an_unknown_topic_has_an_epoch_that_stays(self) -> None:
         top = await self.engine.log.top(A)
         assert (top.offset, top.oldest, bool(top.epoch)) == (0, 1, True)

@@ -12,10 +12,16 @@ import pytest
 
 from pov_rt.cli.main import main
 from pov_rt.config.settings import Settings
+from pov_rt.connections import budgets
+from pov_rt.dispatch.execution import FAILURE
+from pov_rt.plugins.presence import PER_USER
+from pov_rt.plugins.read import PER_MARK
 from pov_rt.protocol.errors import ERRORS, CloseCode
 from pov_rt.registry.build import build_registry
 from pov_rt.registry.schema import tag_of
+from pov_rt.web.routes.token import EXCHANGE
 
+THREE = b'{"type": "subscribe", "povIds": ["a", "b", "c"]}'
 ROOT = Path(__file__).parent.parent
 DOCS = {path.stem: path.read_text() for path in (ROOT / "docs").glob("*.md")}
 
@@ -65,6 +71,27 @@ def test_every_message_type_has_an_entry() -> None:
     pushes = {tag_of(push) for push in registry.pushes}
     replies = {tag_of(reply) for each in registry.handlers.values() for reply in each.replies}
     assert pushes <= heard <= pushes | replies
+
+
+def test_every_message_and_route_and_all_else_that_costs_has_its_price() -> None:
+    rows = [row for row in table(DOCS["configuration"], "Prices") if len(row) == 2]
+    listed = {what.strip("`"): price.partition(";")[0] for what, price in rows}
+    registry = build_registry({})
+    for handler in registry.handlers.values():
+        price = handler.spec.price
+        if callable(price):
+            assert price(msgspec.json.decode(THREE, type=handler.spec.message)) == 3
+            assert listed[handler.tag] == "1 for each PoV"
+        else:
+            assert float(listed[handler.tag]) == price
+    for route in registry.routes:
+        name = f"{route.spec.method} /api{route.spec.path}"
+        assert float(listed[name]) == route.spec.price
+    assert float(listed["GET /api/auth/ws-token"]) == EXCHANGE
+    others = [budgets.CONNECTION, budgets.ACTIVITY, budgets.ROW, budgets.READ_BYTE * 1024]
+    others += [budgets.BYTE * 1024, FAILURE]
+    assert [float(price) for _, price in rows[-len(others) :]] == others
+    assert budgets.ROW == PER_USER == PER_MARK
 
 
 def commands(group: click.Group, prefix: str) -> set[str]:

@@ -26,7 +26,15 @@ class ChangesEpoch(MemoryLog):
 
 
 class IgnoresReverse(MemoryLog):
-    async def read(self, topic: str, after: int, limit: int, *, reverse: bool = False) -> Page:
+    async def read(
+        self,
+        topic: str,
+        after: int,
+        limit: int,
+        *,
+        reverse: bool = False,
+        max_bytes: int | None = None,
+    ) -> Page:
         return await super().read(topic, after, limit)
 
 

@@ -13,6 +13,7 @@ from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import CloseCode, IdConflict, InvalidActivity, Unavailable
 from pov_rt.protocol.messages import NewNotification, Notification, check_id
 from pov_rt.protocol.topics import user_topic
+from pov_rt.runtime.bounds import payer
 from pov_rt.runtime.clock import Clock
 
 READ = "read"
@@ -64,6 +65,7 @@ class Inboxes:
         self._hub.tasks.spawn(self._follow(connection))
 
     async def _follow(self, connection: Connection) -> None:
+        payer.set(connection.budget.owner)
         user_id = connection.identity.user_id
         name = user_topic(user_id)
         marks = self._engine.marks

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 from typing import Literal, Protocol
 
 import msgspec
@@ -12,9 +11,11 @@ from msgspec import UNSET, UnsetType
 
 from pov_rt.auth.grants import DEFAULT_CAN, DEFAULT_TEAM, Grants, Kind
 from pov_rt.auth.keys import MAX_TOKEN_BYTES, Keyring
+from pov_rt.auth.remembered import Remembered
 from pov_rt.config.settings import AuthSettings
 from pov_rt.protocol.errors import InvalidId, TokenError, TokenExpired, TokenRevoked, TooLarge
 from pov_rt.protocol.messages import check_id
+from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.clock import Clock
 
 __all__ = ["SERVICE_AUDIENCE", "SOCKET_AUDIENCE", "Identity", "Kind", "Tokens"]
@@ -28,6 +29,8 @@ AUDIENCES: dict[Kind, str | UnsetType] = {
     Kind.SERVICE: SERVICE_AUDIENCE,
 }
 
+TOKEN_BYTES, POV_BYTES = 1000, 120
+"""What a token takes beside its text: the objects around it, and around each PoV that it lists."""
 YEAR_9999 = 253_370_764_800.0
 """1 January 9999, UTC: a later `exp` cannot be written as a date."""
 
@@ -91,13 +94,18 @@ class Tokens:
         self._keyring = keyring
         self._keys_version = keyring.version
         self._clock = clock
-        # By token and what it was accepted as, for an app's own token can be ACCESS or SOCKET.
         # Successes only: a flood of forged tokens must not push out the good ones.
-        self._verified: dict[tuple[str, frozenset[Kind]], tuple[Identity, float]] = {}
+        self._verified = self._new_memory()
+        self.bound = Bound(
+            "verified_tokens",
+            "auth.verified_bytes",
+            settings.verified_bytes,
+            lambda: self._verified.used,
+        )
 
     @property
     def remembered(self) -> int:
-        """How many verified tokens are remembered, of `auth.verified_cache`."""
+        """How many verified tokens are remembered; `bound` has their bytes."""
         return len(self._verified)
 
     def verify(self, token: str, accept: frozenset[Kind]) -> Identity:
@@ -110,16 +118,15 @@ class Tokens:
             raise TokenError from TypeError("no string")
         if self._keys_version != self._keyring.version:
             self._keys_version = self._keyring.version
-            self._verified.clear()
+            self._forget()
         key = (token, accept)
         known = self._verified.get(key)
-        if known is None or known[1] <= self._clock.time():
-            self._verified.pop(key, None)
-            known = self._check(token, accept)
-            self._remember(key, known)
-        if self._void is not None and self._void.covers(known[0]):
+        if known is None:
+            known, until = self._check(token, accept)
+            self._verified.add(key, known, known.owner, _size_of(token, known), until)
+        if self._void is not None and self._void.covers(known):
             raise TokenRevoked
-        return known[0]
+        return known
 
     def remembers(self, token: str, accept: frozenset[Kind]) -> bool:
         """Tell whether `verify` would not have to look at a signature."""
@@ -186,7 +193,7 @@ class Tokens:
         """Take over changed settings and their keys; on `SettingsError` all stays as it was."""
         self._keyring.reload(settings)
         self._settings = settings
-        self._verified.clear()
+        self._forget()
 
     def _check(self, token: str, accept: frozenset[Kind]) -> tuple[Identity, float]:
         payload, key_until = self._keyring.verify(token)
@@ -246,13 +253,13 @@ class Tokens:
             return frozenset(self._settings.roles[role].can)
         return DEFAULT_CAN[kind]
 
-    def _remember(self, key: tuple[str, frozenset[Kind]], known: tuple[Identity, float]) -> None:
-        capacity = self._settings.verified_cache
-        if len(self._verified) >= capacity:
-            # The oldest half at once: a dict is slow at losing its first entry again and again.
-            for old in list(islice(self._verified, (capacity + 1) // 2)):
-                del self._verified[old]
-        self._verified[key] = known
+    def _new_memory(self) -> Remembered[tuple[str, frozenset[Kind]], Identity]:
+        # By token and what it was accepted as, for an app's own token can be ACCESS or SOCKET.
+        return Remembered(self._settings.verified_bytes, self._clock)
+
+    def _forget(self) -> None:
+        self._verified = self._new_memory()
+        self.bound.limit = self._settings.verified_bytes
 
     def _sign(self, claims: Claims) -> str:
         _check_ids(claims)
@@ -265,6 +272,12 @@ class Tokens:
                 "grant fewer PoVs, or '*'"
             )
         return token
+
+
+def _size_of(token: str, identity: Identity) -> int:
+    """Return how many bytes it takes to remember a token, more or less."""
+    povs = identity.grants.povs or ()
+    return len(token) + TOKEN_BYTES + sum(map(len, povs)) + POV_BYTES * len(povs)
 
 
 def _check_ids(claims: Claims) -> None:

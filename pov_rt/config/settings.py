@@ -98,8 +98,8 @@ class AuthSettings(Section, frozen=True, kw_only=True):
     roles: dict[str, RoleSettings] = field(default_factory=dict)
     revocation_s: Positive = 30 * 86400.0
     """How long a revocation is kept: no token should be valid for longer."""
-    verified_cache: Count = 50_000
-    """How many verified tokens are remembered."""
+    verified_bytes: Count = 64 * 1024 * 1024
+    """What verified tokens may take that are remembered; a sixteenth of it for one user."""
 
 
 class LimitSettings(Section, frozen=True, kw_only=True):
@@ -123,6 +123,11 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     control_rate: RateText = "200/s"
     """Pings, pongs and small fragments of one connection, with a burst of five times that; past it
     the connection is closed."""
+    cost_rate: RateText = "2000/s"
+    """What all messages and requests of one user may cost, with a burst of three times that; the
+    unit is about a tenth of a millisecond of the server's time."""
+    pages_bytes: Count = 64 * 1024 * 1024
+    """Large answers that clients have not read yet; an eighth of it for one user."""
     rejected_messages: Count = 500
     """By how many rate-limited messages may outnumber the others; then the connection is closed."""
     inbox_messages: Count = 64
@@ -332,7 +337,7 @@ def _find_limit_problems(limits: LimitSettings) -> Iterator[tuple[str, str]]:
             f"must be from limits.publish_bytes, {limits.publish_bytes}, to limits.bodies_bytes, "
             f"{limits.bodies_bytes}: one body must fit in, and one user not fill all",
         )
-    for name in ("message_rate", "control_rate", "token_rate", "failed_rate"):
+    for name in ("message_rate", "cost_rate", "control_rate", "token_rate", "failed_rate"):
         try:
             parse_rate(getattr(limits, name))
         except ValueError as error:

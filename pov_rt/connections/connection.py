@@ -16,7 +16,7 @@ from pov_rt.auth.tokens import Identity
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import CloseCode
 from pov_rt.protocol.messages import Closing, Message
-from pov_rt.runtime.limits import Bucket
+from pov_rt.runtime.limits import Bucket, Budget
 
 
 class Framing(Protocol):
@@ -140,6 +140,7 @@ class Connection:
         "_deliveries",
         "bucket",
         "buckets",
+        "budget",
         "close_reason",
         "closed",
         "device",
@@ -178,6 +179,7 @@ class Connection:
         opened_at: float,
         expires_at: float,
         bucket: Bucket,
+        budget: Budget,
     ) -> None:
         # What it is, from the handshake on.
         self.owner = owner
@@ -197,8 +199,10 @@ class Connection:
         self.topics: dict[str, Followed] = {}
         self.plain = not v1
         # The dispatcher's: what it may still send, of all messages and of each type that has a rate
-        # (None: none was sent yet), and how many of its messages were refused of late.
+        # (None: none was sent yet), what all that its user does may cost, and how many of its
+        # messages were refused of late.
         self.bucket = bucket
+        self.budget = budget
         self.buckets: dict[type[Message], Bucket] | None = None
         self.rejected = 0
         # The execution's: the messages and answers that wait in line, the task that works them off,

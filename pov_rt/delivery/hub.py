@@ -50,6 +50,8 @@ RETRY_S = 1.0
 LINGER_S = 15.0
 """A topic nobody is subscribed to any more is still followed for this long: with its ring, for
 those who come back after a reload or a broken network."""
+MAX_IDLE = 20_000
+"""Of more of them the oldest are followed no longer: a client can subscribe to many, and leave."""
 POSITION_S = 5.0
 """How often those with a filter are told the offset that they have reached."""
 
@@ -254,12 +256,13 @@ class Hub:
 
     def sweep(self, now: float) -> None:
         """Stop following topics without subscribers; called about once a second."""
-        for name, topic in list(self._idle.items()):
+        too_many = len(self._idle) - MAX_IDLE
+        for number, (name, topic) in enumerate(list(self._idle.items())):
             if topic.users:
                 del self._idle[name]
             elif topic.idle_since is None:
                 topic.idle_since = now
-            elif now - topic.idle_since >= LINGER_S:
+            elif now - topic.idle_since >= LINGER_S or number < too_many:
                 del self._idle[name], self._topics[name]
                 self.replay.drop(topic)
                 self._closing[name] = self.tasks.spawn(self._unwatch(name))

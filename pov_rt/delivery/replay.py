@@ -16,7 +16,10 @@ minute after the last one: when everybody reconnects at once, the log is read on
 not once for each of them. From the log itself where the ring does not reach, for inboxes, whose
 entries expire, and for those with filters, which look into the entries.
 
-All that want to go on at once share a turn's sends (`Slots`), and rings are loaded a few at a time.
+All that want to go on at once share a turn's sends (`Slots`), and rings are loaded a few at a time,
+for their owners in turn. What was missed before the subscription is paid for by its user, whose
+replays wait while little is left of the budget. What comes after it is not: it costs what it would
+have cost live.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from pov_rt.connections.budgets import BYTE, ROW
 from pov_rt.connections.connection import Connection
 from pov_rt.delivery.entries import ActivityEncoder, has_expired
 from pov_rt.delivery.filters import Only, Since
@@ -36,6 +40,7 @@ from pov_rt.delivery.topic import Progress, Topic
 from pov_rt.engine.base import Engine, Entry, Position, Top
 from pov_rt.protocol.errors import CloseCode, Unavailable
 from pov_rt.runtime import turns
+from pov_rt.runtime.bounds import FairSlots, payer
 from pov_rt.runtime.clock import Clock
 from pov_rt.runtime.containment import Tasks
 
@@ -99,7 +104,7 @@ class Replay:
         self._tasks = tasks
         self._rings: dict[Topic, None] = {}  # the longest unused first
         self._swept_at = 0.0
-        self._loads = asyncio.Semaphore(LOADS)
+        self._loads = FairSlots(LOADS)
         self._slots = turns.Slots(turns.SENDS)
 
     def message(self, topic: Topic, entry: Entry) -> bytes:
@@ -117,7 +122,7 @@ class Replay:
             topic.go_live(connection)
         else:
             progress.started = True
-            self._tasks.spawn(self._catch_up(topic, connection, progress))
+            self._tasks.spawn(self._catch_up(topic, connection, progress, paid_to=topic.offset))
 
     def hold(self, topic: Topic, connection: Connection) -> None:
         """Take a live connection back to where the topic is, until it has read what waits."""
@@ -145,11 +150,15 @@ class Replay:
         topic.ring = None
         self._rings.pop(topic, None)
 
-    async def _catch_up(self, topic: Topic, connection: Connection, progress: Progress) -> None:
+    async def _catch_up(
+        self, topic: Topic, connection: Connection, progress: Progress, *, paid_to: int = 0
+    ) -> None:
         """Replay until nothing is missing with no await in between, then go live.
 
-        `progress` is this task's own: one that was replaced meanwhile ends it.
+        `progress` is this task's own: one that was replaced meanwhile ends it. What is not beyond
+        `paid_to` is paid for.
         """
+        payer.set(connection.budget.owner)
 
         def is_wanted() -> bool:
             return topic.catching_up.get(connection) is progress
@@ -161,6 +170,8 @@ class Replay:
                     topic.go_live(connection)
                     return
                 only = topic.only.get(connection)
+                if progress.offset < paid_to:
+                    await connection.budget.spare(self._clock.monotonic)
                 bodies = await self._bodies(topic, progress.offset, only)
                 if not is_wanted():
                     return
@@ -172,6 +183,7 @@ class Replay:
                     await self._slots.take()
                     if not is_wanted():
                         return
+                    self._charge(connection, piece, is_paid=progress.offset < paid_to)
                     if sent := [body for body in piece if body]:
                         connection.transport.send(connection.transport.framing.join(sent))
                     # Before the wait, during which the client may acknowledge it.
@@ -182,6 +194,11 @@ class Replay:
         except Exception:  # a bug; its client must not wait for the rest for ever
             log.exception("a replay failed", extra={"topic": topic.name})
             connection.close(CloseCode.GAP)
+
+    def _charge(self, connection: Connection, piece: Sequence[bytes], *, is_paid: bool) -> None:
+        if is_paid:
+            cost = len(piece) * ROW + sum(map(len, piece)) * BYTE
+            connection.budget.charge(cost, self._clock.monotonic())
 
     async def _bodies(self, topic: Topic, after: int, only: Only | None) -> Sequence[bytes] | None:
         """Return some messages after an offset, one for each entry; None if there is a hole.

@@ -28,6 +28,17 @@ class _Notification(msgspec.Struct, rename="camel"):
     expires_at: datetime | None = None
 
 
+def read_stored(body: bytes) -> Head:
+    """Return the head of an activity as it is stored.
+
+    Raises one of `DECODE_ERRORS` for one that no client could read.
+    """
+    head = read_head(body)
+    if not body.isascii():
+        body.decode()
+    return head
+
+
 _INBOX = user_topic("")
 _read_notification = msgspec.json.Decoder(_Notification).decode
 
@@ -48,13 +59,10 @@ class Reader:
     def head(self, topic: str, entry: Entry) -> Head | None:
         """Return the head of a stored activity, None for one that nobody could read."""
         try:
-            head = read_head(entry.body)
-            if not entry.body.isascii():
-                entry.body.decode()
+            return read_stored(entry.body)
         except DECODE_ERRORS as error:
             self.refuse(topic, entry, error)
             return None
-        return head
 
     def is_good(self, topic: str, entry: Entry) -> bool:
         """Tell whether a client could read an entry of a topic of any kind."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from pov_rt.activities.digest import WITHIN_S, Digest
 from pov_rt.activities.inbox import acked
 from pov_rt.activities.publishing import Published, publisher_of
 from pov_rt.auth.grants import Grants
@@ -34,7 +36,15 @@ from pov_rt.runtime.containment import contain
 class ConnectionContext:
     """One connection during one message, as a handler sees it; implements `interfaces.Context`."""
 
-    __slots__ = ("_connection", "answered", "host", "joining", "request_id", "starting")
+    __slots__ = (
+        "_connection",
+        "_digests_until",
+        "answered",
+        "host",
+        "joining",
+        "request_id",
+        "starting",
+    )
 
     def __init__(self, host: PluginHost, connection: Connection) -> None:
         self.host = host
@@ -43,6 +53,7 @@ class ConnectionContext:
         self.starting: list[str] | None = None
         self.joining: set[str] | None = None
         self._connection = connection
+        self._digests_until: float | None = None
 
     state: Any = delegate("host.state")
     user: Identity = delegate("_connection.identity")
@@ -81,7 +92,8 @@ class ConnectionContext:
                 raise LimitExceeded(f"A connection has at most {most} subscriptions", field="povId")
             self.joining.add(name)
         try:
-            joined = await services.hub.join(connection, name, since, only or None)
+            async with services.joins:
+                joined = await services.hub.join(connection, name, since, only or None)
         finally:
             if is_new:
                 self.joining.discard(name)
@@ -165,6 +177,15 @@ class ConnectionContext:
     def _check_listen(self, pov_id: str) -> None:
         self.grants.require("collaborate")
         self.require_subscribed(pov_id)
+
+    async def digest(self, pov_id: str, after: int) -> Digest | None:
+        now = asyncio.get_running_loop().time()
+        if self._digests_until is None:
+            self._digests_until = now + WITHIN_S
+        return await self.host.digest(pov_id, after, within_s=self._digests_until - now)
+
+    def charge(self, cost: float) -> None:
+        self._connection.budget.charge(cost, self.host.clock.monotonic())
 
     def send(self, message: Message) -> None:
         if not self._connection.closed:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import UNSET
 
+from pov_rt.connections.budgets import BYTE
 from pov_rt.connections.connection import Connection
 from pov_rt.dispatch.execution import Execution
 from pov_rt.dispatch.host import PluginHost, Services
@@ -41,6 +42,7 @@ class Dispatcher:
         self._rate = parse_rate(limits.message_rate)
         self._clock = services.clock
         self._hub = services.hub
+        self._budgets = services.budgets
         self._execution = Execution(services, hosts)
         self._run, self._refuse = self._execution.run, self._execution.refuse
         self._by_tag = {handler.tag: handler for handler in registry.handlers.values()}
@@ -49,6 +51,7 @@ class Dispatcher:
             handler
             for handler in registry.handlers.values()
             if (handler.check_ids, handler.spec.grant, handler.rate) == (None, None, None)
+            and handler.spec.price == 0
             and handler.tag in FIRST_BLOCK
         )
         self._open = frozenset(
@@ -77,7 +80,11 @@ class Dispatcher:
                 raise InvalidMessage
             message = self._decode(payload)
         except (ClientError, *DECODE_ERRORS):
-            self._refuse(connection, *self._diagnose(payload, is_text))
+            # To say what is wrong takes another look at it, which is paid for, too.
+            if wait := connection.budget.pay(1 + len(payload) * BYTE, now):
+                self._refuse(connection, self._budgets.refusal(connection.budget.owner, wait))
+            else:
+                self._refuse(connection, *self._diagnose(payload, is_text))
             return
         handler = self._handlers[message.__class__]
         if handler not in self._free:
@@ -107,6 +114,8 @@ class Dispatcher:
         self, connection: Connection, handler: Handler, message: Message, now: float
     ) -> None:
         """Raise unless this connection may send this message now."""
+        if handler.spec.price != 0:
+            self._pay(connection, handler, message, now)
         grants = connection.identity.grants
         if handler.check_ids is not None:
             handler.check_ids(message, grants.require_pov)
@@ -119,6 +128,13 @@ class Dispatcher:
             self._charge(connection, handler, handler.rate, now)
         if connection.plain and handler.tag not in FIRST_BLOCK:
             self._hub.promote(connection)
+
+    def _pay(self, connection: Connection, handler: Handler, message: Message, now: float) -> None:
+        """Raise `RateLimited` if the user's budget is used up, else take the message's price."""
+        price = handler.spec.price
+        budget = connection.budget
+        if wait := budget.pay(price(message) if callable(price) else price, now):
+            raise self._budgets.refusal(budget.owner, wait)
 
     def _charge(self, connection: Connection, handler: Handler, rate: Rate, now: float) -> None:
         """Raise `RateLimited` if a connection sends too many messages of a type."""

@@ -33,7 +33,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple, cast
 
+from msgspec import UNSET
+
 from pov_rt.activities.publishing import InFlight, in_flight
+from pov_rt.connections.budgets import BYTE, LARGE_BYTES
 from pov_rt.connections.connection import Connection
 from pov_rt.dispatch.context import ConnectionContext
 from pov_rt.dispatch.host import PluginHost, Services
@@ -42,9 +45,18 @@ from pov_rt.protocol.errors import ClientError, HandlerTimeout
 from pov_rt.protocol.messages import Message
 from pov_rt.registry.build import Handler
 from pov_rt.runtime import containment, turns
+from pov_rt.runtime.bounds import payer
 from pov_rt.runtime.eager import start
+from pov_rt.runtime.logs import Throttle
 
 log = logging.getLogger(__name__)
+
+LATE_PER_S, LATE_AT_ONCE = 1.0, 20.0
+"""Lines of the log on handlers that exceeded their deadline."""
+FAILURE = 50.0
+"""What a handler's failure costs, with its traceback in the log."""
+SMALL_BYTES = 1024
+"""The bytes of a larger answer are charged; those of a smaller one are in its message's price."""
 
 
 class Invocation(NamedTuple):
@@ -78,6 +90,8 @@ class Execution:
         self._limits = services.settings.limits
         self._clock = services.clock
         self._hub = services.hub
+        self._late = Throttle(log, LATE_PER_S, self._clock, burst=LATE_AT_ONCE)
+        self._pages = services.pages
         self._hosts = hosts
         # Hooks that wait could let one publication of a connection get ahead of another.
         self._pipelines = not services.registry.asks_before_publish
@@ -101,7 +115,10 @@ class Execution:
             self._enqueue(connection, Invocation(connection, handler, message))
 
     def refuse(
-        self, connection: Connection, error: ClientError, request_id: RequestIdValue
+        self,
+        connection: Connection,
+        error: ClientError,
+        request_id: RequestIdValue = UNSET,
     ) -> None:
         """Answer an error in turn: behind what the worker still has to do."""
         body = self._error(error, request_id)
@@ -127,6 +144,8 @@ class Execution:
         connection, handler, message = call
         context = ConnectionContext(self._hosts[handler.plugin.name], connection)
         context.request_id = message.id
+        budget = connection.budget
+        payer.set(budget.owner)
         publications = InFlight()
         in_flight.set(publications)
         task = cast("asyncio.Task[None]", asyncio.current_task())
@@ -142,10 +161,8 @@ class Execution:
         except HandlerTimeout as late:
             if publications.open:
                 late.extra["outcome"] = "unknown"
-            log.warning(
-                "a handler exceeded its deadline",
-                extra={"type": handler.tag, "plugin": handler.plugin.name},
-            )
+            words, plugin = "a handler exceeded its deadline", handler.plugin.name
+            self._late.log(logging.WARNING, words, type=handler.tag, plugin=plugin)
             body = self._error(late, message.id)
         except Exception as error:
             body = self._failure(call, error)
@@ -154,9 +171,31 @@ class Execution:
         if task not in self._tasks:
             return
         if body is not None and not context.answered:
+            if len(body) > SMALL_BYTES:
+                budget.charge(len(body) * BYTE, self._clock.monotonic())
+            if len(body) > LARGE_BYTES:
+                body = self._begin_page(call, body)
             connection.reply(body)
         for topic in context.starting or ():
             self._hub.start(connection, topic)
+
+    def _begin_page(self, call: Invocation, body: bytes) -> bytes:
+        """Count a large answer until it is read; return it, or the error in its place."""
+        connection, _, message = call
+        owner, size = connection.budget.owner, len(body)
+        try:
+            self._pages.begin(owner, size)
+        except ClientError as error:
+            return self._error(error, message.id)
+        self._hub.tasks.spawn(self._end_page(connection, owner, size))
+        return body
+
+    async def _end_page(self, connection: Connection, owner: str, size: int) -> None:
+        try:
+            await asyncio.sleep(0)  # it leaves at the turn's end
+            await connection.transport.drained()
+        finally:
+            self._pages.give(owner, size)
 
     def _abandon(self, call: Invocation, task: asyncio.Task[Any], order: Order | None) -> None:
         """Go on without a handler that refuses to be cancelled."""
@@ -184,6 +223,7 @@ class Execution:
         """Turn what a handler raised into its caller's answer."""
         failure = containment.contain(error)
         if not isinstance(failure, ClientError):
+            call.connection.budget.charge(FAILURE, self._clock.monotonic())
             failure = containment.internal(
                 self._clock,
                 log,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from pov_rt.activities.digest import Digest, make_digest
+from pov_rt.activities.digest import WITHIN_S, Digest, Digests
 from pov_rt.activities.durable import Durable
 from pov_rt.activities.inbox import Inboxes
 from pov_rt.activities.publishing import Published, Publisher, Publishing
@@ -18,6 +18,7 @@ from pov_rt.auth.grants import DEFAULT_TEAM, Kind
 from pov_rt.auth.revocations import Revocation
 from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.config.settings import Settings
+from pov_rt.connections.budgets import ACTIVITY, ROW, Budgets, Pages
 from pov_rt.connections.connection import Connection
 from pov_rt.connections.deadlines import Deadlines
 from pov_rt.connections.directory import Directory
@@ -30,12 +31,14 @@ from pov_rt.protocol.errors import CloseCode, NotFound, TokenError
 from pov_rt.protocol.messages import Activity, Event, Message, NewActivity, NewNotification
 from pov_rt.protocol.topics import channel_topic, pov_topic, user_topic, wire_id
 from pov_rt.registry.build import Registry
-from pov_rt.runtime.bounds import Bounds
+from pov_rt.runtime.bounds import Bounds, FairSlots
 from pov_rt.runtime.clock import Clock, rfc3339
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 MAX_HISTORY = 1000
+MAX_READ_BYTES = 1024 * 1024
+"""Of activities that are read at a time, save for the last one of them: a page ends there."""
 MAX_COUNTERS = 32
 """Names of one plugin: each is a series of the metrics."""
 _COUNTER = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -72,6 +75,10 @@ class Services(Protocol):
     node: str
     guarantee: Guarantee
     bounds: Bounds
+    budgets: Budgets
+    pages: Pages
+    joins: FairSlots
+    digests: Digests
 
 
 def delegate(path: str) -> Any:
@@ -171,9 +178,8 @@ class PluginHost:
         name = f"plugin:{self.name}" if sender is None else f"{sender.kind}:{sender.user_id}"
         return await self.services.inboxes.notify(user_id, notification, name)
 
-    async def digest(self, pov_id: str, after: int) -> Digest:
-        services = self.services
-        return await make_digest(services.engine.log, services.hub.stored, pov_topic(pov_id), after)
+    async def digest(self, pov_id: str, after: int, *, within_s: float = WITHIN_S) -> Digest | None:
+        return await self.services.digests.get(pov_topic(pov_id), after, within_s)
 
     async def history(
         self,
@@ -188,7 +194,14 @@ class PluginHost:
     ) -> HistoryPage:
         limit = min(limit, MAX_HISTORY)
         topic, stored = pov_topic(pov_id), self.services.hub.stored
-        page = await self.services.engine.log.read(topic, after, limit, reverse=reverse)
+        async with self.services.pages.at_work:
+            page = await self.services.engine.log.read(
+                topic,
+                after,
+                limit,
+                reverse=reverse,
+                max_bytes=MAX_READ_BYTES,
+            )
         activities: list[tuple[int, Activity]] = []
         read, size = 0, 0
         for entry in page.entries:
@@ -208,7 +221,9 @@ class PluginHost:
             size += len(entry.body)
             if max_bytes is not None and size >= max_bytes:
                 break
-        following = page.next(read, limit, reverse=reverse)
+        found = len(activities)
+        self.services.budgets.charge(found * ACTIVITY + (len(page.entries) - found) * ROW)
+        following = page.next(read, reverse=reverse)
         return HistoryPage(activities, *page.top, following, size)
 
     def announce(self, event: Event) -> None:

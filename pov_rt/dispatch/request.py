@@ -49,6 +49,9 @@ class PluginRequest:
         levels = self.host.services.settings.limits.details_depth
         return decode_body(self._content, kind, levels)
 
+    def charge(self, cost: float) -> None:
+        self.host.services.budgets.charge_owner(self.user.owner, cost)
+
     def check_pov(self, pov_id: str | None, field: str = "povId") -> None:
         if pov_id is None:
             self.user.grants.require_every_pov(field)

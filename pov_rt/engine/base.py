@@ -8,7 +8,7 @@ When the engine cannot do what is asked (disk full, Redis away), methods raise `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 
@@ -74,16 +74,23 @@ class Page(NamedTuple):
     top: Top
     entries: Sequence[Entry]
 
-    def next(self, taken: int, limit: int, *, reverse: bool) -> int | None:
+    def next(self, taken: int, *, reverse: bool) -> int | None:
         """Return from where to read on behind the first `taken` entries, None if nothing follows.
 
-        `limit` and `reverse` are those of the reading.
+        `reverse` is that of the reading.
         """
-        if taken == 0 or (taken == len(self.entries) and taken < limit):
+        if taken == 0:
             return None
         offset = self.entries[taken - 1].offset
         is_last = offset <= self.top.oldest if reverse else offset >= self.top.offset
         return None if is_last else offset
+
+
+class Tally(NamedTuple):
+    """How many entries have which head, and how many bytes were read to find out."""
+
+    counts: Mapping[bytes, int]
+    size: int
 
 
 class Follower(Protocol):
@@ -120,11 +127,29 @@ class Log(Protocol):
         lasts for the idempotency window, whatever the retention.
         """
 
-    async def read(self, topic: str, after: int, limit: int, *, reverse: bool = False) -> Page:
+    async def read(
+        self,
+        topic: str,
+        after: int,
+        limit: int,
+        *,
+        reverse: bool = False,
+        max_bytes: int | None = None,
+    ) -> Page:
         """Return up to `limit` entries with offset > `after`, oldest first.
+
+        The entry that fills `max_bytes` is the last one.
 
         With `reverse`: those with offset < `after`, newest first (`after` 0: from the top). Entries
         that retention took are left out: compare with `top.oldest`.
+        """
+
+    async def tally(
+        self, topic: str, first: int, last: int, head_of: Callable[[bytes], bytes]
+    ) -> Tally:
+        """Count the entries between two offsets, these included, by what `head_of` makes of each.
+
+        It may be called in another thread. Of those that retention took some may be counted.
         """
 
     async def top(self, topic: str) -> Top:

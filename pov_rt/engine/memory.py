@@ -6,8 +6,9 @@ its log elsewhere may use them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import islice
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, islice, takewhile
 from typing import NamedTuple
 
 from pov_rt.config.settings import EngineSettings
@@ -20,6 +21,7 @@ from pov_rt.engine.base import (
     NewEntry,
     Page,
     Position,
+    Tally,
     Top,
 )
 from pov_rt.protocol.errors import Unavailable
@@ -104,7 +106,15 @@ class MemoryLog:
                     self.follower.entries(topic, self.epoch, entries)
         return results
 
-    async def read(self, topic: str, after: int, limit: int, *, reverse: bool = False) -> Page:
+    async def read(
+        self,
+        topic: str,
+        after: int,
+        limit: int,
+        *,
+        reverse: bool = False,
+        max_bytes: int | None = None,
+    ) -> Page:
         log = self._topics.get(topic)
         if log is None:
             return Page(Top(self.epoch, 0, 1), ())
@@ -118,7 +128,17 @@ class MemoryLog:
         else:
             start = max(log.head, after + 1 + base)
             found = log.entries[start : start + limit]
+        if max_bytes is not None:
+            sizes = accumulate(len(entry.body) for entry in found)
+            found = found[: 1 + sum(1 for _ in takewhile(lambda size: size < max_bytes, sizes))]
         return Page(Top(self.epoch, log.offset, log.oldest), found)
+
+    async def tally(
+        self, topic: str, first: int, last: int, head_of: Callable[[bytes], bytes]
+    ) -> Tally:
+        page = await self.read(topic, first - 1, last - first + 1)
+        bodies = [entry.body for entry in page.entries]
+        return Tally(Counter(map(head_of, bodies)), sum(map(len, bodies)))
 
     async def top(self, topic: str) -> Top:
         log = self._topics.get(topic)

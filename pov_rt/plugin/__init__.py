@@ -62,6 +62,7 @@ from pov_rt.protocol.messages import (
     Range,
     UncheckedId,
     UserId,
+    check_distinct,
     check_id,
 )
 from pov_rt.runtime.clock import Clock, rfc3339
@@ -127,6 +128,7 @@ __all__ = [
     "UnsetType",
     "UserId",
     "WebhookOptions",
+    "check_distinct",
     "check_id",
     "rfc3339",
 ]

@@ -56,6 +56,7 @@ class HandlerSpec:
     function: Callable[..., Any]
     grant: str | None
     rate: str | None
+    price: float | Callable[[Any], float]
     unordered: bool
     pipelined: bool | Callable[[Any], bool]
     source: Source
@@ -70,6 +71,7 @@ class RouteSpec:
     function: Callable[..., Any]
     grant: str
     service: bool
+    price: float
     source: Source
 
 
@@ -177,13 +179,16 @@ class Plugin(Generic[StateT]):
         *,
         grant: str | None = None,
         rate: str | None = None,
+        price: float | Callable[[MessageT], float] = 1,
         unordered: bool = False,
         pipelined: bool | Callable[[MessageT], bool] = False,
     ) -> OnMessage[MessageT, StateT]:
         """Handle a message type: `(message, context) -> reply or None`, plain or `async`.
 
         `grant` must be in the token's `can`. `rate` (`5/s`) is per connection. Every field of type
-        `PovId` is checked against the token before the handler is called.
+        `PovId` is checked against the token before the handler is called. `price`, or what it
+        returns for a message, is taken off the user's budget (`limits.cost_rate`) first: 1 is about
+        a tenth of a millisecond of the server's time; one of 0 is never refused for a debt.
 
         The messages of a connection are handled one after the other, in the order they came. Two
         options change that:
@@ -198,7 +203,14 @@ class Plugin(Generic[StateT]):
         def register(function: Callable[..., Any]) -> None:
             self.handlers.append(
                 HandlerSpec(
-                    message, function, grant, rate, unordered, pipelined, source_of(function)
+                    message,
+                    function,
+                    grant,
+                    rate,
+                    price,
+                    unordered,
+                    pipelined,
+                    source_of(function),
                 )
             )
 
@@ -281,18 +293,19 @@ class Plugin(Generic[StateT]):
         return register
 
     def http(
-        self, method: str, path: str, *, grant: str, service: bool = False
+        self, method: str, path: str, *, grant: str, service: bool = False, price: float = 1
     ) -> OnRequest[StateT]:
         """Serve `/api` + path, such as `/povs/{pov_id}/presence`, to tokens with the grant.
 
-        With `service` only to service tokens: no user's own will do, whatever it grants.
+        With `service` only to service tokens: no user's own will do, whatever it grants. `price` is
+        as for messages.
         A parameter called `pov_id` is checked against the token. The handler returns a struct (200)
         or None (204), or raises a `ClientError`.
         """
 
         def register(function: Callable[..., Any]) -> None:
             self.routes.append(
-                RouteSpec(method, path, function, grant, service, source_of(function))
+                RouteSpec(method, path, function, grant, service, price, source_of(function))
             )
 
         return OnRequest(register)

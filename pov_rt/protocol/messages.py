@@ -6,6 +6,7 @@ validates on the server, types the test client and describes the wire in the gen
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, dataclass_transform
 
@@ -13,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from pov_rt.protocol.characters import find_unsafe, is_visible
-from pov_rt.protocol.errors import InvalidId
+from pov_rt.protocol.errors import InvalidId, InvalidMessage
 
 MAX_SAFE_INTEGER = 2**53 - 1
 """The largest integer that JavaScript holds exactly (ECMA-262, Number.MAX_SAFE_INTEGER)."""
@@ -278,3 +279,10 @@ def check_id(text: str, field: str, *, longest: int = MAX_ID_CHARS) -> None:
         raise InvalidId(f"{field} may not contain U+{ord(odd):04X}", field=field)
     if not is_visible(text):
         raise InvalidId(f"{field} has only characters that nobody sees", field=field)
+
+
+def check_distinct(ids: Sequence[str], field: str) -> None:
+    """Raise `InvalidMessage` naming the first id that is there for the second time."""
+    if len(set(ids)) < len(ids):
+        index = next(index for index, each in enumerate(ids) if each in ids[:index])
+        raise InvalidMessage(field=f"{field}[{index}]", detail="This one is there twice")

@@ -184,6 +184,7 @@ def check_handler(plugin: Plugin[Any], spec: HandlerSpec) -> Handler:
     for reply in replies:
         _tag(reply, wrong)
     is_async = inspect.iscoroutinefunction(spec.function)
+    _check_price(spec.price, wrong)
     if spec.pipelined and (spec.unordered or not is_async):
         raise wrong("only an `async` handler can be pipelined, and not an unordered one")
     return Handler(plugin, spec, tag, is_async, rate, check_ids, replies)
@@ -196,9 +197,16 @@ def check_route(plugin: Plugin[Any], spec: RouteSpec) -> Route:
         raise wrong(f"the method must be one of {', '.join(METHODS)}")
     if not ROUTE.match(spec.path):
         raise wrong("the path must look like '/povs/{pov_id}/tally'")
+    _check_price(spec.price, wrong)
     _check_arguments(spec.function, ("request",), wrong)
     answers = _answers(_hints(spec.function), msgspec.Struct)
     return Route(plugin, spec, answers[0] if answers else None)
+
+
+def _check_price(price: object, wrong: Callable[[str], PluginError]) -> None:
+    is_number = isinstance(price, int | float) and 0 <= price < 1e6
+    if not is_number and not callable(price):
+        raise wrong(f"the price {price!r} must be a number from 0 on")
 
 
 def check_hooks(plugin: Plugin[Any]) -> None:

@@ -2,18 +2,25 @@
 
 Whoever hands something out that there is a bounded amount of tells of it here: how much is used and
 how much there is (metrics), when little is left (a warning at 80 %), and who was refused (a line in
-the log, the reason in words). docs/configuration.md has the table of all bounds.
+the log, the reason in words). docs/configuration.md has the table of all bounds. Where there is a
+queue, its owners take turns: whoever has much to be done waits for it, and nobody else does.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from typing import Generic, TypeVar
 
 from pov_rt.runtime.logs import Throttle
 
 log = logging.getLogger(__name__)
+
+ItemT = TypeVar("ItemT")
 
 NEARLY = 0.8
 """From this part of a bound on the log warns of it."""
@@ -121,3 +128,74 @@ class Bounds:
         """Warn of those that are nearly used up; called about once a second."""
         for bound in self._bounds:
             bound.look()
+
+
+class FairQueue(Generic[ItemT]):
+    """Items by owner; the owners take turns, and each one's items keep their order.
+
+    It may be used from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lines: dict[str, deque[ItemT]] = {}  # the owner whose turn it is first
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def waiting(self, owner: str) -> int:
+        """Return how many of an owner's items wait."""
+        return len(self._lines.get(owner, ()))
+
+    def put(self, owner: str, item: ItemT) -> None:
+        """Put an item behind the owner's others."""
+        with self._lock:
+            self._size += 1
+            line = self._lines.get(owner)
+            if line is None:
+                line = self._lines[owner] = deque()
+            line.append(item)
+
+    def take(self) -> ItemT:
+        """Take the next item; there has to be one."""
+        with self._lock:
+            owner = next(iter(self._lines))
+            line = self._lines.pop(owner)
+            item = line.popleft()
+            if line:
+                self._lines[owner] = line
+            self._size -= 1
+            return item
+
+
+class FairSlots:
+    """A semaphore whose waiters are let in by their owners' turns (`payer`)."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
+
+    async def __aenter__(self) -> None:
+        if self._free:
+            self._free -= 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.put(payer.get(), turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._leave()  # it had been let in just before
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        while self._waiting:
+            turn = self._waiting.take()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import NamedTuple
 
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -71,3 +73,50 @@ class KeyedBuckets:
                     del self._buckets[old]
             bucket = self._buckets[key] = Bucket(self.rate, now)
         return bucket.take(self.rate, now)
+
+
+class Budget:
+    """What one owner may cost. It may go into debt, and then nothing more may be begun.
+
+    So what is not known before it is done, such as the rows of a page, can be charged afterwards.
+    `paid_at` is when all that was charged is paid for: with it alone a charge is one addition.
+    """
+
+    __slots__ = ("__weakref__", "_burst_s", "_debt_s", "_line", "_unit_s", "owner", "paid_at")
+
+    def __init__(self, owner: str, rate: Rate, debt_s: float, now: float) -> None:
+        self.owner = owner
+        self._unit_s = 1 / rate.per_second
+        self._burst_s = rate.burst / rate.per_second
+        self._debt_s = debt_s
+        self._line: asyncio.Lock | None = None
+        self.paid_at = now - self._burst_s
+
+    def pay(self, cost: float, now: float) -> float:
+        """Charge and return 0.0, or the seconds until the debt is paid; nothing is charged then."""
+        if self.paid_at > now:
+            return self.paid_at - now
+        self.charge(cost, now)
+        return 0.0
+
+    def charge(self, cost: float, now: float) -> None:
+        """Charge what was done. No debt is for longer than `debt_s`: whoever asks comes back."""
+        paid_at = max(self.paid_at, now - self._burst_s) + cost * self._unit_s
+        self.paid_at = min(paid_at, now + self._debt_s)
+
+    def is_full(self, now: float) -> bool:
+        """Tell whether it is as a new one."""
+        return self.paid_at <= now - self._burst_s
+
+    async def spare(self, now: Callable[[], float]) -> None:
+        """Wait until a quarter of it is there: for what can wait, so that messages need not.
+
+        Those that wait go on one by one, each after it has seen what the one before was charged.
+        """
+        if self.paid_at <= now() - self._burst_s / 4:
+            return
+        if self._line is None:
+            self._line = asyncio.Lock()
+        async with self._line:
+            while (wait := self.paid_at - now() + self._burst_s / 4) > 0:  # noqa: ASYNC110  (time)
+                await asyncio.sleep(wait)

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from pov_rt.auth.tokens import Identity
+from pov_rt.connections.budgets import CONNECTION
 from pov_rt.connections.connection import Connection, Transport
 from pov_rt.dispatch.dispatcher import Dispatcher
 from pov_rt.dispatch.hooks import Hooks
@@ -15,12 +16,15 @@ from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.messages import Welcome
 from pov_rt.runtime import turns
 from pov_rt.runtime.clock import rfc3339
+from pov_rt.runtime.logs import Throttle
 from pov_rt.version import VERSION
 
 log = logging.getLogger(__name__)
 
 COME_BACK_S = 5.0
 """Clients are asked to come back within this time, each at an instant of its own."""
+ENDS_PER_S, ENDS_AT_ONCE = 20.0, 200.0
+"""Lines of the log on connections that ended: a client may open and close as many as it likes."""
 
 
 class Arrivals:
@@ -28,6 +32,7 @@ class Arrivals:
 
     def __init__(self, services: Services, hooks: Hooks, dispatcher: Dispatcher) -> None:
         self._directory = services.directory
+        self._budgets = services.budgets
         self._deadlines = services.deadlines
         self._hub = services.hub
         self._hooks = hooks
@@ -35,6 +40,7 @@ class Arrivals:
         self._clock = services.clock
         self._ping_interval_s = services.settings.ping.interval_s
         self._ended = turns.Backlog(turns.DISCONNECTS, self._release)
+        self._ends = Throttle(log, ENDS_PER_S, self._clock, burst=ENDS_AT_ONCE)
         self.deliveries = services.hub
         self.receive = dispatcher.receive
         self.opened = 0
@@ -57,6 +63,8 @@ class Arrivals:
         `client` is what `kind`, its class, wants to know of it: `remote_ip` and `user_agent`.
         """
         now = self._clock.monotonic()
+        budget = self._budgets.of(identity.owner)
+        budget.charge(CONNECTION, now)
         self.opened += 1
         connection = kind(
             self,
@@ -68,6 +76,7 @@ class Arrivals:
             opened_at=now,
             expires_at=now + identity.expires_at - self._clock.time(),
             bucket=self._dispatcher.new_bucket(),
+            budget=budget,
             **client,
         )
         self._directory.add(connection)
@@ -99,6 +108,7 @@ class Arrivals:
         """
         # At once: it must not count against its user who comes back.
         self._directory.remove(connection)
+        self._budgets.keep(connection.budget)
         self._ended.add((connection, reason))
 
     def come_back_after_s(self) -> float:
@@ -128,16 +138,15 @@ class Arrivals:
         # Without what varies, for each sort becomes a series of the metrics.
         sort = re.split(r"[,:]| with \d", reason, maxsplit=1)[0]
         self.closes[sort] = self.closes.get(sort, 0) + 1
-        log.info(
+        self._ends.log(
+            logging.INFO,
             "connection closed: %s",
             reason,
-            extra={
-                "user": connection.identity.user_id,
-                "device": connection.device,
-                "connection": connection.id,
-                "ip": connection.remote_ip,
-                "received": received,
-                "sent": sent,
-                "age_s": round(self._clock.monotonic() - connection.opened_at, 1),
-            },
+            user=connection.identity.user_id,
+            device=connection.device,
+            connection=connection.id,
+            ip=connection.remote_ip,
+            received=received,
+            sent=sent,
+            age_s=round(self._clock.monotonic() - connection.opened_at, 1),
         )

@@ -7,6 +7,7 @@ import logging
 import math
 from contextlib import suppress
 
+from pov_rt.activities.digest import Digests
 from pov_rt.activities.durable import Durable
 from pov_rt.activities.inbox import Inboxes
 from pov_rt.activities.publishing import Publishing
@@ -14,6 +15,7 @@ from pov_rt.auth.keys import Keyring
 from pov_rt.auth.revocations import Revocations
 from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.config.settings import AuthSettings, Settings
+from pov_rt.connections.budgets import Budgets, Pages
 from pov_rt.connections.deadlines import Deadlines
 from pov_rt.connections.directory import Directory
 from pov_rt.delivery.hub import Hub
@@ -25,7 +27,7 @@ from pov_rt.plugin.interfaces import Fetch, Guarantee
 from pov_rt.protocol.errors import CloseCode, Unavailable
 from pov_rt.protocol.topics import NODES
 from pov_rt.registry.build import Registry
-from pov_rt.runtime.bounds import Bounds
+from pov_rt.runtime.bounds import Bounds, FairSlots
 from pov_rt.runtime.clock import Clock, SystemClock
 from pov_rt.server.arrivals import Arrivals
 from pov_rt.server.follower import NodeFollower
@@ -34,6 +36,8 @@ log = logging.getLogger(__name__)
 
 WAVE_SIZE = 50
 MAX_WAVES = 20
+JOINS = 32
+"""Subscriptions that are begun at a time, for users in turn."""
 NO_KEY_WAIT_S = 2.0
 """Between two fetches of `auth.jwks_url` while there is no key at all."""
 
@@ -55,17 +59,23 @@ class Server:
         self.clock: Clock = clock or SystemClock()
         self.fetch = fetch
         self.bounds = Bounds()
+        self.budgets = Budgets(settings.limits.cost_rate, self.clock)
+        self.joins = FairSlots(JOINS)
+        self.pages = Pages(settings.limits.pages_bytes)
+        self.bounds.add(self.budgets.bound, self.pages.bound)
         self.node = self.clock.new_id()[-12:]
         self.engine = engine or open_engine(settings, self.clock, self.node)
         self.revocations = Revocations(self.engine.sets, self.clock, settings.auth.revocation_s)
         self.keyring = Keyring(settings.auth, self.clock)
         self.tokens = Tokens(settings.auth, self.keyring, self.clock, self.revocations)
+        self.bounds.add(self.tokens.bound)
         self.hub = Hub(self.engine, self.clock)
         self.directory = Directory(self.engine.signals, self.revocations, settings.limits)
         self.deadlines = Deadlines(settings.ping, settings.auth, self.clock)
         self.publishing = Publishing(self.engine, settings.limits, self.clock)
         self.inboxes = Inboxes(self.engine, self.hub, self.publishing, self.clock)
         self.durable = Durable(self.engine)
+        self.digests = Digests(self.engine.log, self.budgets, self.clock)
         self.guarantee = Guarantee(
             self.engine.guarantee, settings.engine.max_entries, settings.engine.max_age_s
         )
@@ -103,12 +113,14 @@ class Server:
         return self.engine.health()
 
     def admit(self, identity: Identity, device: str) -> None:
-        """Raise `Unavailable` or `LimitExceeded` unless this user may connect now."""
+        """Raise `Unavailable`, `LimitExceeded` or `RateLimited` unless this user may come in."""
         if self.draining:
             raise Unavailable(
                 "This server is about to restart", retry_after_s=self.arrivals.come_back_after_s()
             )
         self.directory.check_room(identity, device)
+        if (wait := self.budgets.debt_s(identity.owner)) > 0:
+            raise self.budgets.refusal(identity.owner, wait)
 
     def sweep(self) -> None:
         """Do what is due; called about once a second."""
@@ -116,6 +128,7 @@ class Server:
         self.deadlines.sweep(now)
         self.hub.sweep(now)
         self.revocations.sweep(now)
+        self.budgets.sweep(now)
         self.bounds.sweep()
 
     def reload(self, auth: AuthSettings) -> None:
@@ -149,6 +162,7 @@ class Server:
         self.arrivals.stop()
         await self.dispatcher.close()
         await self.hooks.stop()
+        await self.digests.close()
         await self.hub.close()
         await self.engine.close()
 

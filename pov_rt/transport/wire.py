@@ -235,7 +235,8 @@ class Wire:
             return
         events = self._parser.feed(data)
         if self._parser.controls and self._is_flooding():
-            log.info("a client sends too many control frames or fragments")
+            words = "a client sends too many control frames or fragments"
+            self._bounds.complaint.log(logging.INFO, words)
             self.close(CloseCode.FLOODING)
         elif self._paused or self._events:  # which the loop may not have come to yet
             self._events = [*self._events, *events]
@@ -270,8 +271,9 @@ class Wire:
                 else:
                     self._handle(self._peer, opcode, payload)
             if self._parser.error is not None and not self._events:
-                log.info("a client broke the protocol: %s", self._parser.error)
-                self.close(self._parser.error.close)
+                error = self._parser.error
+                self._bounds.complaint.log(logging.INFO, "a client broke the protocol: %s", error)
+                self.close(error.close)
         except Exception:  # a bug of ours; it must end this client only
             log.exception("handling a message failed")
             self.close(CloseCode.INTERNAL)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import math
 import re
 from asyncio import Future
 from collections.abc import Awaitable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
+from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPServerRequest
+from tornado.iostream import IOStream, StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from pov_rt.auth.grants import Kind
 from pov_rt.auth.tokens import Identity
+from pov_rt.connections.budgets import BYTE, LARGE_BYTES
 from pov_rt.dispatch.request import Content
 from pov_rt.protocol.encoding import encode, http_error
 from pov_rt.protocol.errors import (
@@ -50,7 +55,8 @@ _BY_STATUS: Mapping[int, type[ClientError]] = {
     503: Unavailable,
 }
 _LENGTH = re.compile(r"[0-9]{1,18}")
-
+UNREAD_S = 60.0
+"""How long a client may take to read a large answer."""
 REFUSALS_PER_S = 5.0
 REFUSALS_AT_ONCE = 50.0
 """How many lines on refused requests the log takes, for anybody can cause them."""
@@ -281,6 +287,10 @@ class JsonHandler(RequestHandler):
         payer.set(self.identity.owner)
         return self.identity
 
+    def pay(self, price: float = 1) -> None:
+        """Take a price off the user's budget. Raises `RateLimited`."""
+        self.server.budgets.pay(self.identity.owner, price)
+
     def answer(self, value: Any, status: int = 200) -> None:
         """Send a struct or a dict as JSON."""
         self.answer_bytes(encode(value), status)
@@ -289,7 +299,26 @@ class JsonHandler(RequestHandler):
         """Send ready JSON."""
         self.set_status(status)
         self.set_header("Content-Type", "application/json")
+        self.server.budgets.charge(len(body) * BYTE)
+        if len(body) <= LARGE_BYTES:
+            self.finish(body)
+            return
+        pages, owner, size = self.server.pages, payer.get(), len(body)
+        stream: IOStream = cast("HTTP1Connection", self.request.connection).stream
+        pages.begin(owner, size)
+        # However slowly it is read: a byte now and then does not keep it for ever.
+        timer = asyncio.get_running_loop().call_later(UNREAD_S, stream.close)
+
+        def end(_: object = None) -> None:
+            timer.cancel()
+            pages.give(owner, size)
+
         self.finish(body)
+        try:
+            # Done when all before it is, or when the connection is gone.
+            stream.write(b"").add_done_callback(end)
+        except StreamClosedError:
+            end()
 
     def refuse(self, error: ClientError) -> None:
         """Send an error as JSON. What led to it goes to the log and not to the sender."""
@@ -297,7 +326,7 @@ class JsonHandler(RequestHandler):
         if error.status == 405:
             self.set_header("Allow", ", ".join(self._methods()))
         if error.retry_after_s is not None:
-            self.set_header("Retry-After", str(max(1, round(error.retry_after_s))))
+            self.set_header("Retry-After", str(max(1, math.ceil(error.retry_after_s))))
         if error.status == 401:
             self.set_header("WWW-Authenticate", "Bearer")
         self.answer_bytes(http_error(error), error.status)

@@ -103,19 +103,8 @@ def test_revocation_is_not_asked_about_forged_or_expired_tokens(
     assert void.asked == []
 
 
-@pytest.mark.parametrize("capacity", [1, 2, 7])
-def test_no_more_tokens_are_remembered_than_allowed_and_the_newest_is(
-    make: Callable[..., Tokens], capacity: int
-) -> None:
-    tokens = make(verified_cache=capacity)
-    for number in range(20):
-        token = app_token(jti=str(number))
-        assert tokens.verify(token, SOCKET) is tokens.verify(token, SOCKET)
-        assert tokens.remembered <= capacity
-
-
 def test_forged_tokens_push_no_good_one_out(make: Callable[..., Tokens]) -> None:
-    tokens = make(verified_cache=1)
+    tokens = make(verified_bytes=40_000)
     good = tokens.verify(app_token(), SOCKET)
     for number in range(10):
         assert not outcome(tokens, app_token(NEXT_SECRET, jti=str(number)), SOCKET)
@@ -126,3 +115,18 @@ def test_two_verifiers_in_one_process_do_not_see_each_other(make: Callable[..., 
     one, other = make(), make(secrets=[NEXT_SECRET])
     assert outcome(one, app_token(), SOCKET)
     assert not outcome(other, app_token(), SOCKET)
+
+
+def test_a_member_whose_tokens_are_large_has_a_share_of_the_memory(
+    make: Callable[..., Tokens],
+) -> None:
+    room = 1024 * 1024
+    tokens = make(verified_bytes=room)
+    good = [app_token(userId=f"user {number}") for number in range(20)]
+    found = [tokens.verify(token, SOCKET) for token in good]
+    povs = [f"pov {number}" for number in range(200)]
+    for number in range(100):
+        tokens.verify(app_token(userId="mallory", povs=povs, jti=str(number)), SOCKET)
+    assert [tokens.verify(token, SOCKET) for token in good] == found
+    assert all(tokens.verify(token, SOCKET) is who for token, who in zip(good, found, strict=True))
+    assert tokens.bound.used() <= room / 16 + 20 * 2000

@@ -41,7 +41,7 @@ class Server:
         config.write_text(
             f'[server]\nport = {self.port}\nadmin_port = 0\ndata = "{self.data}"\n'
             f'[auth]\nsecrets = ["{SECRET}"]\n'
-            '[limits]\nmessage_rate = "1000000/s"\n'
+            '[limits]\nmessage_rate = "1000000/s"\ncost_rate = "99999999/s"\n'
             f'[engine]\nurl = "{engine}://"\n'
         )
         self._command = [*command, "serve", "--config", str(config)]

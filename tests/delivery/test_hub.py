@@ -40,7 +40,15 @@ class SlowLog(MemoryLog):
         await self.wait()
         return await super().append(batch)
 
-    async def read(self, topic: str, after: int, limit: int, *, reverse: bool = False) -> Page:
+    async def read(
+        self,
+        topic: str,
+        after: int,
+        limit: int,
+        *,
+        reverse: bool = False,
+        max_bytes: int | None = None,
+    ) -> Page:
         await self.wait()
         page = await super().read(topic, after, min(limit, 3), reverse=reverse)
         await self.wait()

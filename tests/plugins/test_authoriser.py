@@ -145,12 +145,12 @@ def test_several_povs_are_asked_about_at_the_same_time_and_answered_in_order(
     ana = server.connect("ana")
     receiver.open.clear()
     povs = [f"pov{number}" for number in range(20)]
-    ana.send({"type": "subscribe", "povIds": [*povs, povs[3]]})
+    ana.send({"type": "subscribe", "povIds": povs})
     asked = {receiver.next().json["povId"] for _ in povs}
     receiver.open.set()
     assert asked == set(povs)
     answer = ana.receive()
-    assert [each["povId"] for each in answer["results"]] == [*povs, povs[3]]
+    assert [each["povId"] for each in answer["results"]] == povs
     assert not any("code" in each for each in answer["results"])
     assert receiver.calls.empty()
     assert server.call(lambda: server.web.server.hub.subscriptions) == len(povs)

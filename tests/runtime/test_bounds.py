@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
 
-from pov_rt.runtime.bounds import Bound, Bounds, Shares
+from pov_rt.runtime.bounds import Bound, Bounds, FairQueue, FairSlots, Shares, payer
 
 
 def test_one_owner_gets_a_share_and_leaves_the_rest_to_others() -> None:
@@ -49,3 +50,43 @@ def test_who_is_refused_is_named_with_the_reason(caplog: pytest.LogCaptureFixtur
     (line,) = caplog.records
     assert "one owner may hold 1 of slots" in line.getMessage()
     assert line.__dict__["owner"] == "ana"
+
+
+def test_owners_take_turns_and_each_ones_items_keep_their_order() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for item in ("a1", "a2", "a3", "b1", "a4", "c1", "b2"):
+        queue.put(item[0], item)
+    assert queue.waiting("a") == 4
+    assert [queue.take() for _ in range(len(queue))] == ["a1", "b1", "c1", "a2", "b2", "a3", "a4"]
+    assert (len(queue), queue.waiting("a")) == (0, 0)
+
+
+def test_slots_are_given_to_owners_in_turn_and_none_is_lost_when_a_waiter_goes() -> None:
+    async def work() -> None:
+        slots, done = FairSlots(2), list[str]()
+
+        async def use(owner: str, hold: asyncio.Event) -> None:
+            payer.set(owner)
+            async with slots:
+                done.append(owner)
+                await hold.wait()
+
+        hold, free = asyncio.Event(), asyncio.Event()
+        free.set()
+        first = [asyncio.create_task(use("x", hold)) for _ in range(2)]
+        await asyncio.sleep(0)
+        waiting = [asyncio.create_task(use(owner, free)) for owner in "aaaab"]
+        await asyncio.sleep(0)
+        assert done == ["x", "x"]
+        waiting[0].cancel()
+        first[0].cancel()  # its slot goes to one who is still there, though the first is gone
+        await asyncio.sleep(0)
+        hold.set()
+        await asyncio.gather(*first, *waiting, return_exceptions=True)
+        assert done[2:4] in (["b", "a"], ["a", "b"])
+        assert done.count("a") == 3
+        # All slots are free again.
+        again = [asyncio.create_task(use("z", free)) for _ in range(2)]
+        await asyncio.wait_for(asyncio.gather(*again), 5)
+
+    asyncio.run(work())

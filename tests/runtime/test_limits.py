@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from pov_rt.runtime.limits import Bucket, KeyedBuckets, Rate, parse_rate
+from pov_rt.runtime.limits import Bucket, Budget, KeyedBuckets, Rate, parse_rate
 
 
 @pytest.mark.parametrize("text", ["5", "5/d", "x/s", "0/s", "-1/s", "/s", "inf/s", "nan/s"])
@@ -25,3 +27,24 @@ def test_keyed_buckets_do_not_grow_without_end() -> None:
     buckets = KeyedBuckets(Rate(1, 1), capacity=4)
     assert [buckets.take(str(n), 0.0) for n in range(50)] == [0.0] * 50
     assert buckets.take("49", 0.0) == 1.0
+
+
+def test_what_can_wait_leaves_a_quarter_of_a_budget_to_what_cannot() -> None:
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        budget = Budget("ana", Rate(100, 100), 10, loop.time())
+        done: list[int] = []
+
+        async def take(number: int) -> None:
+            await budget.spare(loop.time)
+            done.append(number)
+            assert budget.pay(0, loop.time()) == 0, "messages are never refused for it"
+            budget.charge(20, loop.time())
+
+        began = loop.time()
+        await asyncio.gather(*(take(number) for number in range(6)))
+        assert done == list(range(6))
+        # 75 are there to begin with, of which the fourth takes what it wants.
+        assert loop.time() - began >= 0.2
+
+    asyncio.run(work())

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pov_rt.config.settings import EngineSettings
-from pov_rt.engine.base import Appended, Conflict, Entry, Follower, NewEntry, Page, Top
+from pov_rt.engine.base import Appended, Conflict, Entry, Follower, NewEntry, Page, Tally, Top
 from pov_rt.engine.memory import MemoryLeases, MemorySignals
 from pov_rt.engine.sqlite.jobs import Append, Change, Operation, Outcome, ResultT
 from pov_rt.engine.sqlite.log import LogStore
-from pov_rt.engine.sqlite.pages import Kept, Span, read_page
+from pov_rt.engine.sqlite.pages import Kept, Span, read_page, tally
+from pov_rt.engine.sqlite.readers import Readers
 from pov_rt.engine.sqlite.schema import (
     FileLock,
     explain,
     keep_private,
-    open_reader,
     open_writer,
     read_epoch,
 )
@@ -31,8 +29,6 @@ from pov_rt.engine.sqlite.state import SqliteMarks, SqliteSets
 from pov_rt.engine.sqlite.writer import Writer
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.clock import Clock
-
-READERS = 2
 
 
 class _Known:
@@ -61,12 +57,28 @@ class SqliteLog:
             raise outcome.error
         return outcome.results
 
-    async def read(self, topic: str, after: int, limit: int, *, reverse: bool = False) -> Page:
+    async def read(
+        self,
+        topic: str,
+        after: int,
+        limit: int,
+        *,
+        reverse: bool = False,
+        max_bytes: int | None = None,
+    ) -> Page:
+        kept, span = self._kept(), Span(after, limit, reverse, max_bytes)
+        return await self._engine.read(lambda connection: read_page(connection, topic, kept, span))
+
+    async def tally(
+        self, topic: str, first: int, last: int, head_of: Callable[[bytes], bytes]
+    ) -> Tally:
+        read = self._engine.read
+        return await read(lambda connection: tally(connection, topic, (first, last), head_of))
+
+    def _kept(self) -> Kept:
         engine = self._engine
         not_before = engine.clock.time() - engine.settings.max_age_s
-        kept = Kept(engine.epoch, engine.settings.max_entries, not_before)
-        span = Span(after, limit, reverse)
-        return await engine.read(lambda connection: read_page(connection, topic, kept, span))
+        return Kept(engine.epoch, engine.settings.max_entries, not_before)
 
     async def top(self, topic: str) -> Top:
         """Return the state of a topic's log; that of a watched topic without asking the disk."""
@@ -150,8 +162,7 @@ class SqliteEngine:
         self.sets = SqliteSets(self, clock)
         self._lock: FileLock | None = None
         self._connections: list[sqlite3.Connection] = []
-        self._thread_local = threading.local()
-        self._readers: ThreadPoolExecutor | None = None
+        self._readers: Readers | None = None
 
     async def start(self, follower: Follower) -> None:
         self._lock = FileLock(self.path)
@@ -168,7 +179,7 @@ class SqliteEngine:
             await self.close()
             raise
         self.log.follower = follower
-        self._readers = ThreadPoolExecutor(READERS, "sqlite-reader")
+        self._readers = Readers(self.path)
         self.writer = Writer(
             connection,
             store,
@@ -181,8 +192,8 @@ class SqliteEngine:
         readers = self._readers
         if readers is not None:
             # Cancelled here, it leaves all open for a second call to close.
-            await self.writer.close(readers)
-            readers.shutdown()
+            await self.writer.close(readers.executor)
+            readers.close()
             self._readers = None
         self.log.follower = None
         # The writer's connection is the first and closed last: the last one copies the write-ahead
@@ -213,20 +224,4 @@ class SqliteEngine:
     async def read(self, operation: Operation[ResultT]) -> ResultT:
         if self._readers is None:
             raise Unavailable("The log is closed")
-        return await asyncio.get_running_loop().run_in_executor(
-            self._readers, self._read, operation
-        )
-
-    def _read(self, operation: Operation[ResultT]) -> ResultT:
-        try:
-            connection: sqlite3.Connection | None = getattr(self._thread_local, "connection", None)
-            if connection is None:
-                connection = self._thread_local.connection = open_reader(self.path)
-                self._connections.append(connection)
-            return operation(connection)
-        except sqlite3.Error as error:
-            raise Unavailable(
-                f"The log cannot be read: {explain(error, self.path)}".replace(
-                    str(self.path), "its file"
-                )
-            ) from error
+        return await self._readers.read(operation)

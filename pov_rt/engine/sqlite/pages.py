@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from sys import maxsize
 from typing import NamedTuple
 
-from pov_rt.engine.base import Entry, Page, Top
+from pov_rt.engine.base import Entry, Page, Tally, Top
 
 
 class Kept(NamedTuple):
@@ -22,11 +25,33 @@ class Span(NamedTuple):
     after: int
     limit: int
     reverse: bool
+    max_bytes: int | None = None
+
+
+def tally(
+    connection: sqlite3.Connection,
+    topic: str,
+    span: tuple[int, int],
+    head_of: Callable[[bytes], bytes],
+) -> Tally:
+    """Count the entries between two offsets by their heads."""
+    rows = connection.execute(
+        "SELECT bodies.body FROM entries JOIN bodies ON bodies.id = entries.body "
+        "WHERE entries.topic = (SELECT id FROM topics WHERE name = ?) "
+        'AND entries."offset" BETWEEN ? AND ?',
+        (topic, *span),
+    )
+    counts: Counter[bytes] = Counter()
+    size = 0
+    for (body,) in rows:  # one at a time: together they may be large
+        counts[head_of(body)] += 1
+        size += len(body)
+    return Tally(counts, size)
 
 
 def read_page(connection: sqlite3.Connection, topic: str, kept: Kept, span: Span) -> Page:
     """Read a page and the log's state at one instant."""
-    after, limit, reverse = span
+    after, limit, reverse, max_bytes = span
     connection.execute("BEGIN")
     try:
         row = connection.execute("SELECT id FROM topics WHERE name = ?", (topic,)).fetchone()
@@ -48,8 +73,14 @@ def read_page(connection: sqlite3.Connection, topic: str, kept: Kept, span: Span
             "JOIN bodies ON bodies.id = entries.body WHERE entries.topic = ? "
             f'AND entries."offset" BETWEEN ? AND ? ORDER BY entries."offset" {span_sql} LIMIT ?',
             (topic_id, low, high, limit),
-        ).fetchall()
-        entries = [Entry(offset, body, at, origin.decode()) for offset, body, at, origin in rows]
+        )
+        entries, left = [], maxsize if max_bytes is None else max_bytes
+        for offset, body, at, origin in rows:
+            entries.append(Entry(offset, body, at, origin.decode()))
+            left -= len(body)
+            if left <= 0:
+                break
+        rows.close()
         return Page(state, entries)
     finally:
         connection.execute("COMMIT")

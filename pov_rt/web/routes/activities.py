@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from pov_rt.activities.publishing import Published, publisher_of
 from pov_rt.auth.tokens import Identity
+from pov_rt.connections.budgets import ROW
 from pov_rt.delivery.entries import ActivityEncoder
 from pov_rt.dispatch.host import MAX_HISTORY
 from pov_rt.dispatch.request import Content, fault_of, read_number
@@ -130,6 +131,7 @@ class HistoryHandler(JsonHandler):
     def authorize(self, pov_id: str) -> None:
         """Ask for a token that may see the PoV."""
         identity = self.authenticate(API_KINDS)
+        self.pay()
         identity.grants.require("subscribe")
         identity.grants.require_pov(pov_id)
 
@@ -144,7 +146,10 @@ class HistoryHandler(JsonHandler):
         reverse = "before" in query
         start = read_number(query, "before" if reverse else "after", 0, 0, MAX_SAFE_INTEGER)
         topic, stored = pov_topic(pov_id), self.server.hub.stored
-        page = await self.server.engine.log.read(topic, start, limit, reverse=reverse)
+        async with self.server.pages.at_work:
+            page = await self.server.engine.log.read(
+                topic, start, limit, reverse=reverse, max_bytes=MAX_BYTES
+            )
         encoder = ActivityEncoder()
         items: list[bytes] = []
         read = size = 0
@@ -155,7 +160,7 @@ class HistoryHandler(JsonHandler):
                 size += len(items[-1])
             if size >= MAX_BYTES:
                 break
-        following = page.next(read, limit, reverse=reverse)
+        following = page.next(read, reverse=reverse)
         head = PageState(
             pov_id=pov_id,
             epoch=page.top.epoch,
@@ -163,4 +168,5 @@ class HistoryHandler(JsonHandler):
             oldest_offset=page.top.oldest,
             next=UNSET if following is None else following,
         )
+        self.server.budgets.charge(len(page.entries) * ROW)
         self.answer_bytes(b'%b,"activities":[%b]}' % (encode(head)[:-1], b",".join(items)))

@@ -36,6 +36,7 @@ class PluginHandler(JsonHandler):
         """Ask for a token as the route wants it, and check the ids in the path."""
         spec = self.routes[self.request.method or ""].spec
         identity = self.authenticate(SERVICE if spec.service else API_KINDS)
+        self.pay(spec.price)
         identity.grants.require(spec.grant)
         if "pov_id" in path:
             identity.grants.require_pov(path["pov_id"])

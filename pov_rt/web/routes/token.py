@@ -11,6 +11,8 @@ from pov_rt.runtime.limits import KeyedBuckets
 from pov_rt.web.http import JsonHandler, bearer
 
 ACCESS = frozenset({Kind.ACCESS})
+EXCHANGE = 2.0
+"""The price of a token."""
 
 
 class TokenHandler(JsonHandler):
@@ -27,6 +29,7 @@ class TokenHandler(JsonHandler):
             if wait:
                 raise RateLimited("Too many token requests", retry_after_s=wait)
         self.verify(bearer(self.request) or self._cookie_token(), ACCESS)
+        self.pay(EXCHANGE)
 
     def get(self) -> None:
         """Answer `{token}`."""

@@ -1,0 +1,140 @@
+"""Reads are done for their owners in turn; what nobody waits for any more is not done."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from pov_rt.engine.sqlite import readers as readers_module
+from pov_rt.engine.sqlite.readers import THREADS, Readers
+from pov_rt.engine.sqlite.schema import open_writer
+from pov_rt.protocol.errors import Unavailable
+from pov_rt.runtime.bounds import payer
+
+WAIT_S = 10.0
+
+
+class Desk:
+    """Readers whose reads are held up until they are let go, and what they have done."""
+
+    def __init__(self, path: Path) -> None:
+        self.readers = Readers(path)
+        self.done: list[str] = []
+        self.go = threading.Semaphore(0)
+
+    def ask(self, owner: str, name: str = "") -> asyncio.Task[None]:
+        """Read something for an owner."""
+
+        def operation(connection: sqlite3.Connection) -> None:
+            assert self.go.acquire(timeout=WAIT_S)
+            self.done.append(name or owner)
+
+        async def work() -> None:
+            payer.set(owner)
+            await self.readers.read(operation)
+
+        return asyncio.create_task(work())
+
+    async def busy(self) -> None:
+        """Return when all threads are held up by the node's own reads."""
+        began = threading.Semaphore(0)
+
+        def operation(connection: sqlite3.Connection) -> None:
+            began.release()
+            assert self.go.acquire(timeout=WAIT_S)
+
+        self.node = [asyncio.create_task(self.readers.read(operation)) for _ in range(THREADS)]
+        for _ in range(THREADS):
+            await asyncio.to_thread(began.acquire)
+
+    def let(self, count: int) -> None:
+        """Let reads go on."""
+        self.go.release(count + THREADS)
+
+
+def with_desk(path: Path, test: Callable[[Desk], Awaitable[None]]) -> None:
+    async def work() -> None:
+        open_writer(path).close()
+        desk = Desk(path)
+        await test(desk)
+        desk.readers.close()
+
+    asyncio.run(work())
+
+
+def test_200_reads_of_one_user_delay_anothers_by_one(tmp_path: Path) -> None:
+    async def test(desk: Desk) -> None:
+        await desk.busy()
+        many = [desk.ask("greedy") for _ in range(200)]
+        await asyncio.sleep(0)
+        one = desk.ask("bystander")
+        await asyncio.sleep(0)
+        desk.let(201)
+        await asyncio.gather(one, *many, *desk.node)
+        assert desk.done.index("bystander") <= THREADS
+
+    with_desk(tmp_path / "log.db", test)
+
+
+def test_each_owners_reads_keep_their_order(tmp_path: Path) -> None:
+    async def test(desk: Desk) -> None:
+        await desk.busy()
+        tasks = [desk.ask(owner, f"{owner}{n:02}") for n in range(20) for owner in "abc"]
+        await asyncio.sleep(0)
+        for _ in range(60 + THREADS):  # one at a time: two threads would pass each other
+            desk.go.release()
+        await asyncio.gather(*tasks, *desk.node)
+        taken = [sorted(desk.done[n : n + 3]) for n in range(0, 60, 3)]
+        assert [each[0][0] + each[1][0] + each[2][0] for each in taken].count("abc") >= 18
+
+    with_desk(tmp_path / "log.db", test)
+
+
+def test_what_nobody_waits_for_is_not_read(tmp_path: Path) -> None:
+    async def test(desk: Desk) -> None:
+        await desk.busy()
+        gone = [desk.ask("ana", f"gone {n}") for n in range(50)]
+        stays = desk.ask("ana", "stays")
+        await asyncio.sleep(0)
+        for task in gone:
+            task.cancel()
+        await asyncio.gather(*gone, return_exceptions=True)
+        desk.let(1)
+        await asyncio.gather(stays, *desk.node)
+        assert desk.done == ["stays"]
+
+    with_desk(tmp_path / "log.db", test)
+
+
+def test_one_owner_has_a_bounded_number_of_reads_that_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers_module, "MAX_WAITING", 3)
+
+    async def test(desk: Desk) -> None:
+        await desk.busy()
+        waiting = [desk.ask("ana") for _ in range(4)]
+        other = desk.ask("ben")
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        assert [type(task.exception()) for task in done] == [Unavailable]
+        assert desk.readers.bound.refused == 1
+        desk.let(4)
+        await asyncio.gather(other, *desk.node, *(set(waiting) - done))
+
+    with_desk(tmp_path / "log.db", test)
+
+
+def test_a_database_that_cannot_be_read_is_said_without_its_path(tmp_path: Path) -> None:
+    async def work() -> None:
+        readers = Readers(tmp_path / "none.db")
+        with pytest.raises(Unavailable, match="cannot be read") as error:
+            await readers.read(lambda connection: None)
+        assert str(tmp_path) not in str(error.value)
+        readers.close()
+
+    asyncio.run(work())
