@@ -76,9 +76,9 @@ class Digests:
     """Makes digests, one of a topic at a time, and remembers them for some seconds.
 
     A digest is a nicety: who does not have it in time, or is in debt, goes without. Those who ask
-    for the same share one, and where much was missed those do who missed nearly as much. What was
-    counted of a block of a log is remembered, for it does not change: a body is looked at once. It
-    is paid for by who asked first. Owner: the server.
+    for the same share one, made no faster than the budget of who asked first allows; where much was
+    missed, those do who missed nearly as much. What was counted of a block of a log is remembered,
+    for it does not change: a body is looked at once. Owner: the server.
     """
 
     def __init__(self, log: Log, budgets: Budgets, clock: Clock) -> None:
@@ -143,6 +143,7 @@ class Digests:
             key = (topic, top.epoch, number)
             found = self._blocks.get(key) if is_whole else None
             if found is None:
+                await self._budgets.spare()
                 tally = await self._log.tally(topic, first, last, head_of)
                 found = tally.counts
                 rows = sum(found.values())

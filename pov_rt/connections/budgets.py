@@ -100,9 +100,15 @@ class Budgets:
         """Charge what was done to an owner."""
         self.of(owner).charge(cost, self._clock.monotonic())
 
+    async def spare(self) -> None:
+        """Wait until the owner for whom the task works has enough for what can wait."""
+        if owner := payer.get():
+            await self.of(owner).spare(self._clock.monotonic)
+
     def debt_s(self, owner: str) -> float:
         """Return for how long an owner is in debt; 0 or less: it is in none."""
-        return self.of(owner).paid_at - self._clock.monotonic()
+        budget = self._by_owner.get(owner)
+        return 0.0 if budget is None else budget.paid_at - self._clock.monotonic()
 
     def refusal(self, owner: str, wait: float) -> RateLimited:
         """Return the error for an owner who is in debt for so long."""
