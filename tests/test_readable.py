@@ -171,8 +171,9 @@ def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 names = map("p{}".format, itertools.count())
 
 
+@pytest.mark.timeout(240)  # some 40 requests and commits for each example
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(details)
 @example(as_object("1", DEPTH - 1, "l", 0))

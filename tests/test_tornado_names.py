@@ -10,7 +10,9 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 
 import tornado
 
@@ -41,6 +43,12 @@ THEIRS = set[str]().union(
 )
 
 
+@lru_cache
+def names_in(module: ModuleType) -> set[str]:
+    return defined(ast.parse(inspect.getsource(module))) & THEIRS
+
+
+@lru_cache
 def inherited(path: Path, name: str) -> set[str]:
     """Return the private names of the Tornado classes from which a class of a file inherits."""
     module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
@@ -48,8 +56,7 @@ def inherited(path: Path, name: str) -> set[str]:
     found: set[str] = set()
     for each in getattr(kind, "__mro__", ()):
         if each.__module__.startswith("tornado."):
-            found |= defined(ast.parse(inspect.getsource(inspect.getmodule(each) or tornado)))
-            found &= THEIRS
+            found |= names_in(importlib.import_module(each.__module__))
     return found
 
 
