@@ -16,7 +16,7 @@ from pov_rt.cli.db import db
 from pov_rt.cli.options import SettingsOptions, registry_of, settings_options
 from pov_rt.cli.serve import serve
 from pov_rt.config import load as config
-from pov_rt.config.settings import MIN_SECRET_BYTES, AuthSettings, Settings
+from pov_rt.config.settings import MIN_SECRET_BYTES, AuthSettings, Settings, describe_access
 from pov_rt.registry.build import Registry
 from pov_rt.registry.scaffold import write_plugin
 from pov_rt.runtime.clock import SystemClock
@@ -115,7 +115,7 @@ def check_config(options: SettingsOptions) -> None:
     registry_of(loaded.settings)
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
-    click.echo("the settings are good")
+    click.echo(f"the settings are good: {describe_access(loaded.settings.auth)}")
 
 
 def with_dev_secret(settings: Settings) -> AuthSettings:

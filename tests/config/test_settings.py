@@ -13,7 +13,7 @@ SECRET = "s" * 32
 
 
 def problems(**tables: dict[str, Any]) -> list[tuple[str, str]]:
-    tables["auth"] = {"secrets": [SECRET]} | tables.get("auth", {})
+    tables["auth"] = {"secrets": [SECRET], "default_povs": "*"} | tables.get("auth", {})
     tables["server"] = {"data": "/var/lib/pov-rt"} | tables.get("server", {})
     return list(find_problems(msgspec.convert(tables, Settings)))
 
