@@ -138,7 +138,7 @@ class RunningServer:
     def token(
         self, user: str = "ana", kind: Kind = Kind.SOCKET, *, ttl_s: float = 3600, **claims: Any
     ) -> str:
-        """Return a token of this server; it may see and do everything that is not said otherwise."""
+        """Return a token of this server; it may see and do everything, unless that is said."""
         claims = {"povs": "*", "can": EVERYTHING, **claims}
         return self.call(lambda: self.web.server.tokens.issue(kind, user, ttl_s=ttl_s, **claims))
 

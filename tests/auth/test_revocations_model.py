@@ -92,9 +92,7 @@ class Model(RuleBasedStateMachine):
         has_ids=st.booleans(),
         keep_s=st.sampled_from([None, 30 * DAY_S]),
     )
-    def begin(
-        self, ahead: float, whole_seconds: bool, has_ids: bool, keep_s: float | None
-    ) -> None:
+    def begin(self, ahead: float, whole_seconds: bool, has_ids: bool, keep_s: float | None) -> None:
         self.ahead, self.whole_seconds, self.has_ids = ahead, whole_seconds, has_ids
         self.clock = ManualClock(NOW + 0.4)
         self.auth = AuthSettings(

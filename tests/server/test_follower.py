@@ -58,7 +58,7 @@ def test_revocations_that_were_not_heard_are_looked_up(monkeypatch: pytest.Monke
         await server.start()
         (_, to_ana), (_, to_ben) = connect(server, "ana"), connect(server, "ben")
         other = Revocations(server.engine.sets, clock, AuthSettings())
-        await other.store([Revocation(user_id="ana", before=clock.time() + 1)])
+        await other.store([Revocation(user_id="ana", before=clock.time() + 1, at=clock.time())])
         follower: Any = server.engine.log.follower  # type: ignore[attr-defined]
         members, asked = server.engine.sets.members, 0
 
@@ -75,7 +75,7 @@ def test_revocations_that_were_not_heard_are_looked_up(monkeypatch: pytest.Monke
         await until(lambda: to_ana.closed_with is CloseCode.TOKEN)
         assert to_ben.closed_with is None
         assert asked == 2
-        await other.store([Revocation(user_id="ben", before=clock.time() + 1)])
+        await other.store([Revocation(user_id="ben", before=clock.time() + 1, at=clock.time())])
         follower.uncertain(NODES)
         await until(lambda: to_ben.closed_with is CloseCode.TOKEN)
         await server.stop()
