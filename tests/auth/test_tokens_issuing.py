@@ -135,7 +135,8 @@ def test_no_token_is_issued_that_would_be_valid_for_longer_than_allowed(
 def test_a_socket_token_says_when_its_access_token_was_issued(
     tokens: Tokens, iat: float | None
 ) -> None:
-    access = tokens.verify(app_token(**{} if iat is None else {"iat": iat}), ACCESS)
+    claims: Claims = {} if iat is None else {"iat": iat}
+    access = tokens.verify(app_token(**claims), ACCESS)
     socket = tokens.verify(tokens.exchange(access), SOCKET)
     assert (socket.parent_id, socket.parent_issued_at) == (access.token_id, iat)
     assert socket.issued_at == NOW
