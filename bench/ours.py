@@ -33,7 +33,8 @@ class Ours(HttpPublisher):
         config.write_text(
             f"[server]\nport = {self.port}\nadmin_port = {self.admin_port}\n"
             f'data = "{self.folder}"\n'
-            f'[auth]\nsecrets = ["{SECRET}"]\n'
+            # As older versions call `default_povs = "*"`: other checkouts are measured, too.
+            f'[auth]\nsecrets = ["{SECRET}"]\nrequire_grants = false\n'
             f"[limits]\n{self.limits}{self.budget()}"
             f'[engine]\nurl = "{self.engine}"\n{self.settings}'
         )

@@ -5,7 +5,17 @@ from typing import Annotated
 
 import msgspec
 
-from pov_rt.plugin import UNSET, InvalidRequest, Length, Part, Plugin, Request, UnsetType, UserId
+from pov_rt.plugin import (
+    UNSET,
+    InvalidRequest,
+    Length,
+    Part,
+    Plugin,
+    Request,
+    UnsetType,
+    UserId,
+    rfc3339,
+)
 
 plugin = Plugin("revoke")
 
@@ -13,23 +23,34 @@ plugin = Plugin("revoke")
 class Revoke(Part, forbid_unknown_fields=True):
     """Which tokens: one by its `jti`, or a user's or everybody's issued before an instant."""
 
-    token_id: Annotated[str, Length(1, 200)] | UnsetType = UNSET
+    token_id: Annotated[str, Length(1, 4096)] | UnsetType = UNSET
     user_id: UserId | UnsetType = UNSET
     issued_before: Annotated[datetime, msgspec.Meta(tz=True)] | UnsetType = UNSET
 
 
+class Revoked(Part):
+    """What is void now: what was issued before this instant, unless it was one token.
+
+    `closed` is how many connections of this node ended.
+    """
+
+    closed: int
+    issued_before: str | UnsetType = UNSET
+
+
 @plugin.http("POST", "/tokens/revoke", grant="operate", service=True, price=0)
-async def revoke(request: Request) -> None:
+async def revoke(request: Request) -> Revoked:
     """Make tokens void and close the connections that have one."""
     which = request.body(Revoke)
     if which.token_id is not UNSET:
         if which.user_id is not UNSET or which.issued_before is not UNSET:
             raise InvalidRequest("Send tokenId alone", field="tokenId")
-        await request.host.revoke(token_id=which.token_id)
-        return
+        return Revoked(closed=(await request.host.revoke(token_id=which.token_id)).closed)
     if which.user_id is UNSET and which.issued_before is UNSET:
         raise InvalidRequest("Send tokenId, userId or issuedBefore", field="userId")
-    await request.host.revoke(
+    revoked = await request.host.revoke(
         user_id=None if which.user_id is UNSET else which.user_id,
         before=None if which.issued_before is UNSET else which.issued_before.timestamp(),
     )
+    before = UNSET if revoked.before is None else rfc3339(revoked.before)
+    return Revoked(closed=revoked.closed, issued_before=before)

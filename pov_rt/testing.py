@@ -138,8 +138,8 @@ class RunningServer:
     def token(
         self, user: str = "ana", kind: Kind = Kind.SOCKET, *, ttl_s: float = 3600, **claims: Any
     ) -> str:
-        """Return a token of this server; without `can` it may do everything."""
-        claims.setdefault("can", EVERYTHING)
+        """Return a token of this server; it may see and do everything, unless that is said."""
+        claims = {"povs": "*", "can": EVERYTHING, **claims}
         return self.call(lambda: self.web.server.tokens.issue(kind, user, ttl_s=ttl_s, **claims))
 
     def connect(
@@ -217,7 +217,7 @@ def make_settings(**sections: msgspec.Struct) -> Settings:
     """Return settings for a test, on free ports; `sections` replace whole sections."""
     given: dict[str, Any] = {
         "server": ServerSettings(port=0, admin_port=0, drain_s=0.2),
-        "auth": AuthSettings(secrets=[SECRET]),
+        "auth": AuthSettings(secrets=[SECRET], default_povs="*"),
         "engine": EngineSettings(url="memory://"),
     }
     return Settings(**given | sections)

@@ -24,7 +24,11 @@ LAST_LINE = "Ctrl-C ends the server. It starts anew when a source or plugin file
 
 def environment(tmp_path: Path) -> dict[str, str]:
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-    return {**kept, "POV_RT_SERVER__DATA": str(tmp_path / "data")}
+    return {
+        **kept,
+        "POV_RT_SERVER__DATA": str(tmp_path / "data"),
+        "POV_RT_AUTH__DEFAULT_POVS": "*",
+    }
 
 
 def run(

@@ -55,6 +55,7 @@ UNTESTED_BY_NAME = {
     "pov_rt/engine/base.py": "declarations; pov_rt/suites.py tests every engine by them",
     "pov_rt/engine/sqlite/backups.py": "tests/cli/test_db.py, for only the commands use it",
     "pov_rt/engine/sqlite/jobs.py": "declarations; what writes them has the tests",
+    "pov_rt/engine/sqlite/members.py": "tests/cli/test_db.py, for only the command uses it",
     "pov_rt/engine/sqlite/pages.py": "EngineSuite reads pages in every way",
     "pov_rt/engine/sqlite/stats.py": "tests/cli/test_db.py, for only the command uses it",
     "pov_rt/plugin/interfaces.py": "declarations",

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import click
+import jwt
 import msgspec
 import pytest
+from websockets.sync.client import connect
 
+from bench.peers import free_port
 from pov_rt.cli.main import main
 from pov_rt.config.settings import Settings
 from pov_rt.connections import budgets
@@ -20,6 +28,7 @@ from pov_rt.protocol.errors import ERRORS, CloseCode
 from pov_rt.registry.build import build_registry
 from pov_rt.registry.schema import tag_of
 from pov_rt.web.routes.token import EXCHANGE
+from tests.processes import COMMAND, SECRET, environment, read_until, running
 
 THREE = b'{"type": "subscribe", "povIds": ["a", "b", "c"]}'
 ROOT = Path(__file__).parent.parent
@@ -144,3 +153,51 @@ def test_the_example_plugin_of_the_docs_works(tmp_path: Path) -> None:
             }
         )
         assert ana.request({**vote, "choice": ""})["field"] == "choice"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the drill asks with curl")
+def test_the_drill_for_a_leaked_key_works_as_it_is_written(tmp_path: Path) -> None:
+    text = DOCS["operations"].split("\n## A leaked key\n")[1]
+    rotate, revoke, look = re.findall(r"```bash\n(.*?)```", text.split("\n## ")[0], re.S)
+    config, secret, port = tmp_path / "pov-rt.toml", tmp_path / "secret", free_port()
+    (tmp_path / "conf.d").mkdir()
+    secret.write_text(SECRET)
+    secret.chmod(0o600)
+    config.write_text(
+        f'[auth]\nsecret_files = ["{secret}"]\ndefault_povs = "none"\n'
+        f"[server]\nport = {port}\nadmin_port = 0\n"
+    )
+    variables = environment(tmp_path)
+    del variables["POV_RT_AUTH__DEFAULT_POVS"]
+    variables |= {"CONFIG": str(config), "SECRET": str(secret)}
+    variables |= {"URL": f"http://127.0.0.1:{port}"}
+    variables["PATH"] = f"{Path(sys.executable).parent}:{variables['PATH']}"
+    command = [*COMMAND, "serve", "--config", str(config)]
+    with running(command, env=variables, cwd=tmp_path, stderr=subprocess.PIPE) as server:
+        read_until(server.stderr, "listens on")
+        variables["SERVER"] = str(server.pid)
+        kept = tmp_path / "kept"
+
+        def type_in(block: str) -> str:
+            script = f"set -eu; touch {kept}; . {kept}\n{block}\ndeclare -p OLD > {kept}\n"
+            done = subprocess.run(
+                ["bash", "-c", script],
+                env=variables,
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        claims = {"userId": "ana", "exp": time.time() + 900, "iat": time.time() - 60}
+        forged = jwt.encode(claims, SECRET, "HS256")
+        with connect(f"ws://127.0.0.1:{port}/ws/?token={forged}", proxy=None):
+            type_in(rotate)
+            read_until(server.stderr, "reloaded: auth.key_overlap_s, keys")
+            done = json.loads(type_in(revoke))
+        assert (done["closed"], sorted(done)) == (1, ["closed", "issuedBefore"])
+        assert type_in(look).split() == ["401", "426"]
+        read_until(server.stderr, "no key has signed this")

@@ -9,6 +9,7 @@ import logging
 import math
 import re
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import jwt
 import msgspec
@@ -66,14 +67,23 @@ def make_jws() -> jwt.PyJWS:
 
 
 class Header(msgspec.Struct):
-    """What is read of a token's header before its signature: only to choose among our keys."""
+    """What is read of a token's header: before its signature only to choose among our keys."""
 
     alg: str
     kid: str | msgspec.UnsetType = msgspec.UNSET
+    typ: object = msgspec.UNSET
     crit: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _HEADER = msgspec.json.Decoder(Header)
+
+
+class Verified(NamedTuple):
+    """A correctly signed token: its payload, until when its key is accepted, its header's `typ`."""
+
+    payload: bytes
+    key_until: float
+    header_type: object
 
 
 class Keyring:
@@ -145,8 +155,8 @@ class Keyring:
         except Exception as error:  # whatever `fetch` raises: the issuer's outage must not be ours
             log.warning("the keys at %s stay as they were: %r", url, error)
 
-    def verify(self, token: str) -> tuple[bytes, float]:
-        """Return a correctly signed token's payload, and until when its key is accepted.
+    def verify(self, token: str) -> Verified:
+        """Return what a correctly signed token has inside.
 
         Raises `TokenError` for anything else; its `__cause__` says why, for the log.
         """
@@ -161,8 +171,8 @@ class Keyring:
         except Exception as error:  # PyJWT lets some of its input's errors through
             raise TokenError from error
 
-    def sign(self, payload: bytes) -> str:
-        """Return a token with this payload, signed with the newest secret.
+    def sign(self, payload: bytes, header_type: str | None = None) -> str:
+        """Return a token with this payload, signed with the newest secret, of that `typ` or `JWT`.
 
         Raises `SettingsError` if there are only public keys.
         """
@@ -171,9 +181,10 @@ class Keyring:
                 "there is no secret to sign tokens with: set auth.secrets or auth.secret_files "
                 "(make a secret with: openssl rand -base64 48)"
             )
-        return self._jws.encode(payload, self._secrets[0].identity, "HS256")
+        headers = None if header_type is None else {"typ": header_type}
+        return self._jws.encode(payload, self._secrets[0].identity, "HS256", headers)
 
-    def _verify(self, token: str) -> tuple[bytes, float]:
+    def _verify(self, token: str) -> Verified:
         encoded = token.partition(".")[0]
         header = _HEADER.decode(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
         if header.crit is not msgspec.UNSET:
@@ -188,7 +199,7 @@ class Keyring:
                 verified = self._jws.decode_complete(token, key.material, [key.algorithm])
             except jwt.InvalidSignatureError:
                 continue
-            return verified["payload"], until
+            return Verified(verified["payload"], until, header.typ)
         self._miss(header.kid)
         raise TokenError from ValueError("no key has signed this")
 

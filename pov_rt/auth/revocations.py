@@ -1,36 +1,64 @@
-"""Tokens that are void before their time: one, all of a user's, or all that were issued before."""
+"""Tokens that are void before their time: one, all of a user's, or all that were issued before.
+
+What a revocation looks at is the app's own token: a socket token is as old as the access token that
+it was exchanged for, and void with it. An `iat` is compared with the instant as it was written: one
+in whole seconds with the instant's second. That leaves tokens which may be older than the instant
+and do not look it: of the same second, or of an app whose clock is ahead. Those that this node had
+seen by then are made void by their ids.
+"""
 
 from __future__ import annotations
 
-from itertools import takewhile
+import asyncio
+import heapq
+import math
+from collections.abc import Awaitable, Iterable, Iterator
+from typing import NamedTuple
 
 import msgspec
 
 from pov_rt.auth.tokens import Identity
+from pov_rt.config.settings import AuthSettings
 from pov_rt.engine.base import Sets
-from pov_rt.runtime.clock import Clock
+from pov_rt.protocol.errors import InvalidRequest
+from pov_rt.protocol.messages import check_id
+from pov_rt.runtime.bounds import Bound
+from pov_rt.runtime.clock import Clock, rfc3339
 
 REVOCATIONS = "revocations"
 """The engine's set of them."""
 
+EVERYBODY = "all"
 
-class Revocation(msgspec.Struct, frozen=True, omit_defaults=True):
+MAX_FRESH = 20_000
+"""Tokens that do not look older than now and were seen: of the last second, or of a clock ahead.
+Each cost a check of its signature, which keeps them below this."""
+
+REMOVED_AT_ONCE = 100
+"""Forgotten revocations that are removed from the engine with a new one."""
+
+
+class Revocation(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What is void: the token with this id, or a user's (without one: everybody's) issued earlier.
 
-    `before` is in seconds since 1970. A token that does not say when it was issued counts as older.
-    A socket token is void with the access token that it was exchanged for.
+    All times are in seconds since 1970. A token that does not say when it was issued counts as
+    older than any `before`.
     """
 
     token_id: str | None = None
     user_id: str | None = None
     before: float | None = None
+    at: float | None = None
+    """When it was said; versions before 0.2 did not keep it."""
+    until: float | None = None
+    """When the token ends, if that is known: then nothing is left to revoke."""
 
     @property
     def name(self) -> str:
-        """What it is kept under; of two with the same name one covers all that the other does."""
+        """What it is kept under, one of a name."""
         if self.token_id is not None:
             return f"token {self.token_id}"
-        return "all" if self.user_id is None else f"user {self.user_id}"
+        return EVERYBODY if self.user_id is None else f"user {self.user_id}"
 
     def covers(self, identity: Identity) -> bool:
         """Tell whether a token is void by it."""
@@ -38,66 +66,146 @@ class Revocation(msgspec.Struct, frozen=True, omit_defaults=True):
             return self.token_id in (identity.token_id, identity.parent_id)
         if self.user_id is not None and self.user_id != identity.user_id:
             return False
-        issued_at = identity.issued_at
-        return self.before is None or issued_at is None or issued_at < self.before
+        issued_at = find_issued_at(identity)
+        if self.before is None or issued_at is None:
+            return True
+        return issued_at < (math.floor(self.before) if issued_at.is_integer() else self.before)
 
-    def is_wider(self, than: Revocation) -> bool:
-        """Tell whether it covers more than another one of the same name."""
-        return than.before is not None and (self.before is None or self.before > than.before)
+    def join(self, other: Revocation) -> Revocation:
+        """Return what covers all that the two do, which have one name."""
+        return Revocation(
+            self.token_id,
+            self.user_id,
+            None if None in (self.before, other.before) else _latest(self.before, other.before),
+            _latest(self.at, other.at),
+            None if None in (self.until, other.until) else _latest(self.until, other.until),
+        )
+
+    def describe(self) -> str:
+        """Return in words what is void."""
+        said = "" if self.at is None else f" (since {rfc3339(self.at)})"
+        if self.token_id is not None:
+            return f"one token, and those that were exchanged for it{said}"
+        whose = "everybody's tokens" if self.user_id is None else "the user's tokens"
+        before = "" if self.before is None else f" issued before {rfc3339(self.before)}"
+        return f"{whose}{before}{said}"
+
+
+class Revoked(NamedTuple):
+    """What a revocation did: `before` is the instant that is in force now, None for one token.
+
+    `closed` is how many connections of this node it ended.
+    """
+
+    before: float | None
+    closed: int
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Revocation).decode
+decode = msgspec.json.Decoder(Revocation).decode
 
 
 class Revocations:
-    """All that are in force on this node, each for `keep_s`, and those that are stored.
+    """All that are in force on this node, and those that are stored.
 
-    Owner: the server. Looked at for each token.
+    Kept for `auth.revocation_s`, for ever without it, and never after their token's end. Owner: the
+    server. Looked at for each token.
     """
 
-    def __init__(self, sets: Sets, clock: Clock, keep_s: float) -> None:
+    def __init__(self, sets: Sets, clock: Clock, settings: AuthSettings) -> None:
         self._sets = sets
         self._clock = clock
-        self._keep_s = keep_s
+        self._settings = settings
+        self.bound = Bound(
+            "revocations",
+            "auth.max_revocations and auth.revocation_s",
+            settings.max_revocations,
+            self.__len__,
+        )
+        # The one that was said last is the last.
         self._by_name: dict[str, Revocation] = {}
-        # The instants (monotonic) in their order, for all are kept equally long.
-        self._ends: dict[str, float] = {}
+        self._ends: list[tuple[float, str]] = []
+        """A heap; an end that is no longer the one of its name is passed over."""
+        self._fresh: dict[str, _Seen] = {}
+        self._forgotten: list[str] = []
+        """Names of those that are still stored."""
 
     def __len__(self) -> int:
         return len(self._by_name)
 
-    def add(self, revocation: Revocation) -> Revocation:
-        """Put one into force; return what now is, under its name.
+    def make(self, token_id: str | None, user_id: str | None, before: float | None) -> Revocation:
+        """Return the revocation that somebody asks for now.
+
+        Raises `InvalidId` for what can be no user, `InvalidRequest` for an instant that lies ahead
+        by more than clocks may differ: tokens that are issued until then would be void for life.
+        """
+        now = self._clock.time()
+        if token_id is not None:
+            return Revocation(token_id, at=now)
+        if user_id is not None:
+            check_id(user_id, "userId")
+        if before is None:
+            before = now
+        if not before <= now + self._settings.leeway_s:
+            raise InvalidRequest(
+                f"issuedBefore lies ahead: it is {rfc3339(now)}", field="issuedBefore"
+            )
+        # Nothing was issued before 1970, and not every earlier instant can be written as a date.
+        return Revocation(None, user_id, max(before, 0.0), now)
+
+    def add(self, revocation: Revocation) -> list[Revocation]:
+        """Put one into force; return what now is: under its name, and of tokens that were seen.
 
         One that says less than what is in force undoes nothing of it.
         """
-        name = revocation.name
-        known = self._by_name.get(name)
-        if known is None or revocation.is_wider(known):
-            self._by_name[name] = known = revocation
-        self._ends.pop(name, None)
-        self._ends[name] = self._clock.monotonic() + self._keep_s
-        return known
+        return [self._put(each) for each in (revocation, *self._find_seen(revocation))]
 
-    async def store(self, revocation: Revocation) -> None:
-        """Have one outlast restarts, with what is stored under its name. Raises `Unavailable`."""
-        stored = await self._sets.get(REVOCATIONS, revocation.name)
-        if stored is not None:
-            self.add(_decode(stored))
-        in_force = self.add(revocation)
-        expires_at = self._clock.time() + self._keep_s
-        await self._sets.add(REVOCATIONS, in_force.name, _encode(in_force), expires_at=expires_at)
+    async def store(self, revocations: Iterable[Revocation]) -> None:
+        """Have some outlast restarts, with what is stored under their names. Raises `Unavailable`.
+
+        All are written together, or each would wait for the disk.
+        """
+        await _all(self._store(each) for each in revocations)
+        names = self._forgotten[:REMOVED_AT_ONCE]
+        del self._forgotten[:REMOVED_AT_ONCE]
+        removed = (name for name in names if name not in self._by_name)
+        await _all(self._sets.remove(REVOCATIONS, name) for name in removed)
 
     async def load(self) -> None:
         """Put into force what is stored. Raises `Unavailable`."""
-        for body in (await self._sets.members(REVOCATIONS)).values():
-            self.add(_decode(body))
+        bodies = (await self._sets.members(REVOCATIONS)).values()
+        found = sorted(map(decode, bodies), key=lambda each: each.at or 0.0)
+        for each in found:
+            self._put(each)
+        # Those of older versions would be gone from the engine after a time.
+        now = self._clock.time()
+        undated = [msgspec.structs.replace(each, at=now) for each in found if each.at is None]
+        await self.store(self._put(each) for each in undated)
+        self.sweep()
 
-    def sweep(self, now: float) -> None:
-        """Forget those that were kept for long enough; `now` is monotonic."""
-        for name in list(takewhile(lambda name: self._ends[name] <= now, self._ends)):
-            del self._ends[name], self._by_name[name]
+    def reload(self, settings: AuthSettings) -> None:
+        """Take over for how long they are kept, and how many."""
+        self._settings = settings
+        self.bound.limit = settings.max_revocations
+        self._ends = [
+            (end, name)
+            for name, each in self._by_name.items()
+            if (end := self._end(each)) < math.inf
+        ]
+        heapq.heapify(self._ends)
+
+    def sweep(self) -> None:
+        """Forget those that were kept for long enough; called about once a second."""
+        now = self._clock.time()
+        while self._ends and self._ends[0][0] <= now:
+            _, name = heapq.heappop(self._ends)
+            known = self._by_name.get(name)
+            if known is not None and self._end(known) <= now:
+                self._forget(name)
+        if self._fresh:
+            self._fresh = {
+                token_id: seen for token_id, seen in self._fresh.items() if seen.looks_old_at >= now
+            }
 
     def covers(self, identity: Identity) -> bool:
         """Tell whether a token is void."""
@@ -107,7 +215,95 @@ class Revocations:
             f"token {identity.token_id}",
             f"token {identity.parent_id}",
             f"user {identity.user_id}",
-            "all",
+            EVERYBODY,
         )
         found = (self._by_name.get(name) for name in names)
         return any(each is not None and each.covers(identity) for each in found)
+
+    def see(self, identity: Identity) -> None:
+        """Remember a token for as long as it would not look older than a revocation of now."""
+        issued_at, now = find_issued_at(identity), self._clock.time()
+        if issued_at is None:
+            return
+        looks_old_at = issued_at + 1.0 if issued_at.is_integer() else issued_at
+        if looks_old_at < now or len(self._fresh) >= MAX_FRESH:
+            return
+        if identity.parent_id is None:
+            token_id, until = identity.token_id, identity.expires_at
+        else:  # how long the access token is good is not said
+            token_id, until = identity.parent_id, None
+        if token_id is not None:
+            seen = _Seen(identity.user_id, now, looks_old_at, until)
+            self._fresh.setdefault(token_id, seen)
+
+    def _find_seen(self, revocation: Revocation) -> Iterator[Revocation]:
+        at, before = revocation.at, revocation.before
+        if revocation.token_id is not None or at is None or before is None:
+            return
+        for token_id, seen in self._fresh.items():
+            if revocation.user_id in (None, seen.user_id) and seen.at <= min(at, before):
+                yield Revocation(token_id, at=at, until=seen.until)
+
+    def _put(self, revocation: Revocation) -> Revocation:
+        name = revocation.name
+        known = self._by_name.pop(name, None)
+        if known is not None:
+            revocation = known.join(revocation)
+        self._by_name[name] = revocation
+        end = self._end(revocation)
+        if end < math.inf:
+            heapq.heappush(self._ends, (end, name))
+        while len(self._by_name) > self._settings.max_revocations:
+            self._drop_oldest()
+        return revocation
+
+    def _drop_oldest(self) -> None:
+        # The one for everybody is what a leaked key was answered with.
+        name = next(name for name in self._by_name if name != EVERYBODY or len(self._by_name) == 1)
+        self.bound.refuse("", f"no room for the revocation of {name}, the oldest: it is forgotten")
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        del self._by_name[name]
+        self._forgotten.append(name)
+
+    async def _store(self, revocation: Revocation) -> None:
+        stored = await self._sets.get(REVOCATIONS, revocation.name)
+        if stored is not None:
+            revocation = self._put(decode(stored).join(revocation))
+        await self._sets.add(
+            REVOCATIONS, revocation.name, _encode(revocation), expires_at=revocation.until
+        )
+
+    def _end(self, revocation: Revocation) -> float:
+        end = math.inf if revocation.until is None else revocation.until
+        if self._settings.revocation_s is None or revocation.at is None:
+            return end
+        # From the instant, not before it is said: what it covers was issued up to there.
+        since = max(revocation.at, revocation.before or 0.0)
+        return min(end, since + self._settings.revocation_s + self._settings.leeway_s + 1.0)
+
+
+class _Seen(msgspec.Struct, frozen=True, gc=False):
+    """A token that was seen at an instant, and looks older than now from another one on."""
+
+    user_id: str
+    at: float
+    looks_old_at: float
+    until: float | None
+
+
+def find_issued_at(identity: Identity) -> float | None:
+    """Return when the app's own token was issued that this one is, or was exchanged for."""
+    return identity.issued_at if identity.parent_id is None else identity.parent_issued_at
+
+
+async def _all(work: Iterable[Awaitable[object]]) -> None:
+    """Wait for all of it, and raise the first of what was raised."""
+    for result in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+def _latest(*times: float | None) -> float | None:
+    return max((time for time in times if time is not None), default=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -12,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from pov_rt.auth.grants import DEFAULT_CAN, DEFAULT_TEAM, Grants, Kind
 from pov_rt.auth.keys import MAX_TOKEN_BYTES, Keyring
 from pov_rt.auth.remembered import Remembered
-from pov_rt.config.settings import AuthSettings
+from pov_rt.config.settings import SERVICE_AUDIENCE, SOCKET_AUDIENCE, AuthSettings
 from pov_rt.protocol.errors import InvalidId, TokenError, TokenExpired, TokenRevoked, TooLarge
 from pov_rt.protocol.messages import check_id
 from pov_rt.runtime.bounds import Bound
@@ -20,14 +21,12 @@ from pov_rt.runtime.clock import Clock
 
 __all__ = ["SERVICE_AUDIENCE", "SOCKET_AUDIENCE", "Identity", "Kind", "Tokens"]
 
-SOCKET_AUDIENCE = "pov-rt.socket"
-SERVICE_AUDIENCE = "pov-rt.service"
+OWN_AUDIENCES = {Kind.SOCKET: SOCKET_AUDIENCE, Kind.SERVICE: SERVICE_AUDIENCE}
+"""Of tokens that are made for this server. All others are the app's own."""
 
-AUDIENCES: dict[Kind, str | UnsetType] = {
-    Kind.ACCESS: UNSET,
-    Kind.SOCKET: SOCKET_AUDIENCE,
-    Kind.SERVICE: SERVICE_AUDIENCE,
-}
+USUAL_TYPES = ("JWT", "at+jwt")
+"""A token that says it is of another type is made for something else: to refresh, to log out, to
+identify (RFC 8725, section 3.11)."""
 
 TOKEN_BYTES, POV_BYTES = 1000, 120
 """What a token takes beside its text: the objects around it, and around each PoV that it lists."""
@@ -47,8 +46,11 @@ class Identity:
     expires_at: float
     issued_at: float | None
     token_id: str | None
+    """The token's `jti`; where it has none, a digest of its claims."""
     parent_id: str | None = None
     """Of the access token that a socket token was exchanged for."""
+    parent_issued_at: float | None = None
+    """When that was issued, if it says so."""
 
     @property
     def owner(self) -> str:
@@ -63,7 +65,8 @@ class Claims(msgspec.Struct, rename="camel", omit_defaults=True):
     user_id: str
     email: str | None = None
     role: str | None = None
-    aud: str | UnsetType = UNSET
+    aud: str | list[str] | UnsetType = UNSET
+    iss: object = UNSET
     nbf: float | UnsetType = UNSET
     iat: float | UnsetType = UNSET
     jti: str | UnsetType = UNSET
@@ -71,6 +74,7 @@ class Claims(msgspec.Struct, rename="camel", omit_defaults=True):
     can: list[str] | UnsetType = UNSET
     team_id: str = DEFAULT_TEAM
     parent: str | UnsetType = UNSET
+    parent_iat: float | UnsetType = UNSET
 
 
 _CLAIMS = msgspec.json.Decoder(Claims)
@@ -81,6 +85,9 @@ class Void(Protocol):
 
     def covers(self, identity: Identity) -> bool:
         """Tell whether a token is void."""
+
+    def see(self, identity: Identity) -> None:
+        """Take note of a token that is verified for the first time, or anew."""
 
 
 class Tokens:
@@ -147,22 +154,32 @@ class Tokens:
         """Return a token signed with the newest secret; what is None is left out of it.
 
         Raises `InvalidId` for a bad id, `TooLarge` for more PoVs than a token can hold,
-        ValueError for a lifetime without end, `SettingsError` if there is no secret.
+        ValueError for a lifetime that no token may have, `SettingsError` if there is no secret.
         """
+        settings, is_apps = self._settings, kind is Kind.ACCESS
         expires_at = self._clock.time() + ttl_s
         if not (ttl_s > 0 and expires_at < YEAR_9999):
             raise ValueError(f"a token cannot be valid for {ttl_s} s")
+        if settings.revocation_s is not None and ttl_s > settings.revocation_s:
+            raise ValueError(
+                f"a token cannot be valid for {ttl_s:g} s, as auth.revocation_s is "
+                f"{settings.revocation_s:g}"
+            )
+        # The app's own is made as the settings say that the app makes it.
+        audience = next(iter(settings.audiences), UNSET) if is_apps else OWN_AUDIENCES[kind]
         return self._sign(
             Claims(
                 exp=expires_at,
                 user_id=user_id,
                 email=email,
                 role=role,
-                aud=AUDIENCES[kind],
+                aud=audience,
+                iss=settings.issuer if is_apps and settings.issuer is not None else UNSET,
                 povs=UNSET if povs is None else povs if isinstance(povs, str) else sorted(povs),
                 can=UNSET if can is None else sorted(can),
                 team_id=DEFAULT_TEAM if team_id is None else team_id,
-            )
+            ),
+            settings.types[0] if is_apps and settings.types else None,
         )
 
     def exchange(self, access: Identity) -> str:
@@ -186,6 +203,8 @@ class Tokens:
                 can=UNSET if by_default else sorted(grants.can),
                 team_id=grants.team_id,
                 parent=UNSET if access.token_id is None else access.token_id,
+                # A revocation looks at it: a new token must not make an old session younger.
+                parent_iat=UNSET if access.issued_at is None else access.issued_at,
             )
         )
 
@@ -196,12 +215,13 @@ class Tokens:
         self._forget()
 
     def _check(self, token: str, accept: frozenset[Kind]) -> tuple[Identity, float]:
-        payload, key_until = self._keyring.verify(token)
+        payload, key_until, header_type = self._keyring.verify(token)
         try:
             # msgspec does not look into fields it skips; decoding first refuses bad UTF-8 anywhere.
             claims = _CLAIMS.decode(payload.decode())
             self._check_claims(claims)
-            kind = self._kind(claims.aud, accept)
+            kind, is_apps = self._kind(claims.aud, accept)
+            self._check_origin(claims.iss, header_type, is_apps=is_apps)
         except (ValueError, RecursionError, InvalidId) as error:
             raise TokenError from error
         if claims.exp <= self._clock.time():
@@ -214,34 +234,71 @@ class Tokens:
             grants=self._grants(claims, kind),
             expires_at=claims.exp,
             issued_at=None if claims.iat is UNSET else claims.iat,
-            token_id=None if claims.jti is UNSET else claims.jti,
-            parent_id=None if claims.parent is UNSET else claims.parent,
+            token_id=claims.jti or f"~{hashlib.sha256(payload).hexdigest()[:32]}",
+            # In an app's own token these would be claims of the app's.
+            parent_id=None if is_apps or claims.parent is UNSET else claims.parent,
+            parent_issued_at=None if is_apps or claims.parent_iat is UNSET else claims.parent_iat,
         )
+        if self._void is not None:
+            self._void.see(identity)
         return identity, min(claims.exp, key_until)
 
     def _check_claims(self, claims: Claims) -> None:
-        latest = self._clock.time() + self._settings.leeway_s
+        now, settings = self._clock.time(), self._settings
+        latest = now + settings.leeway_s
         if claims.exp >= YEAR_9999:
             raise ValueError("exp is beyond any date")
         if claims.nbf is not UNSET and claims.nbf > latest:
             raise ValueError("nbf is in the future")
         if claims.iat is not UNSET and claims.iat > latest:
             raise ValueError("iat is in the future")
+        if settings.revocation_s is not None:
+            issued_at = now if claims.iat is UNSET else claims.iat
+            # With a second for an `exp` and an `iat` that were rounded.
+            if claims.exp - issued_at > settings.revocation_s + 1:
+                raise ValueError("it is valid for longer than auth.revocation_s")
         _check_ids(claims)
 
-    def _kind(self, audience: str | UnsetType, accept: frozenset[Kind]) -> Kind:
-        for kind in accept:
-            if audience == AUDIENCES[kind]:
-                return kind
-        if audience is UNSET and Kind.SOCKET in accept and not self._settings.require_audience:
-            return Kind.SOCKET
+    def _kind(
+        self, audience: str | list[str] | UnsetType, accept: frozenset[Kind]
+    ) -> tuple[Kind, bool]:
+        """Return what a token is taken for, and whether it is the app's own."""
+        # RFC 7519, section 4.1.3: one of several is enough.
+        named = [audience] if isinstance(audience, str) else [] if audience is UNSET else audience
+        for kind, own in OWN_AUDIENCES.items():
+            if kind in accept and own in named:
+                return kind, False
+        expected = self._settings.audiences
+        if any(each in expected for each in named) if expected else audience is UNSET:
+            if Kind.ACCESS in accept:
+                return Kind.ACCESS, True
+            if Kind.SOCKET in accept and not self._settings.require_audience:
+                return Kind.SOCKET, True
         raise ValueError("the audience is another")
+
+    def _check_origin(self, issuer: object, header_type: object, *, is_apps: bool) -> None:
+        """Refuse what another issuer made, or what was made for something else.
+
+        What is made for this server need not name an issuer, as it names its audience.
+        """
+        expected = self._settings.issuer
+        if expected is not None and issuer != expected and (is_apps or issuer is not UNSET):
+            raise ValueError("the issuer is another")
+        types = self._settings.types
+        if header_type is UNSET:
+            if types is not None and is_apps:
+                raise ValueError("it has no typ")
+            return
+        allowed = types if types is not None and is_apps else USUAL_TYPES
+        full = media_type(header_type) if isinstance(header_type, str) else ""
+        if full not in map(media_type, allowed):
+            raise ValueError(f"the type is another: {header_type!r}")
 
     def _grants(self, claims: Claims, kind: Kind) -> Grants:
         povs: frozenset[str] | None
         if isinstance(claims.povs, list):
             povs = frozenset(claims.povs)
-        elif claims.povs is UNSET and self._settings.require_grants:
+        elif claims.povs is UNSET and not self._settings.sees_all_by_default:
             povs = frozenset()
         else:
             povs = None
@@ -261,11 +318,11 @@ class Tokens:
         self._verified = self._new_memory()
         self.bound.limit = self._settings.verified_bytes
 
-    def _sign(self, claims: Claims) -> str:
+    def _sign(self, claims: Claims, header_type: str | None = None) -> str:
         _check_ids(claims)
         claims.iat = self._clock.time()
         claims.jti = self._clock.new_id()
-        token = self._keyring.sign(msgspec.json.encode(claims))
+        token = self._keyring.sign(msgspec.json.encode(claims), header_type)
         if len(token) > MAX_TOKEN_BYTES:
             raise TooLarge(
                 f"the token would have {len(token)} bytes, of {MAX_TOKEN_BYTES} that are accepted: "
@@ -278,6 +335,12 @@ def _size_of(token: str, identity: Identity) -> int:
     """Return how many bytes it takes to remember a token, more or less."""
     povs = identity.grants.povs or ()
     return len(token) + TOKEN_BYTES + sum(map(len, povs)) + POV_BYTES * len(povs)
+
+
+def media_type(name: str) -> str:
+    """Return a `typ` in full and in one spelling: RFC 7515, section 4.1.9."""
+    name = name.lower()
+    return name if "/" in name else f"application/{name}"
 
 
 def _check_ids(claims: Claims) -> None:

@@ -75,7 +75,7 @@ def make_tokens(options: SettingsOptions) -> Tokens:
 @click.option("--user", required=True, help="The token's userId.")
 @click.option("--email", help="The token's email.")
 @click.option("--role", help="The token's role; [auth.roles] may say what it grants.")
-@click.option("--povs", help="PoV ids, a,b, or '*'. Default: left out, which means every PoV.")
+@click.option("--povs", help="PoV ids, a,b, or '*'. Default: left out: see auth.default_povs.")
 @click.option("--can", help="Grants, such as subscribe,publish. Default: those of the kind.")
 @click.option("--team", help="The team of the feed.")
 @click.option("--ttl", type=Duration(), default="1h", show_default=True, help="90s, 15m, 1h, 7d.")
@@ -126,7 +126,7 @@ def own_token(bearer: str | None, kind: Kind, options: SettingsOptions) -> str:
     if bearer:
         return bearer
     try:
-        return make_tokens(options).issue(kind, "pov-rt-cli", ttl_s=DAY_S)
+        return make_tokens(options).issue(kind, "pov-rt-cli", ttl_s=DAY_S, povs="*")
     except SettingsError as error:
         raise SettingsError(f"{error}, or --token TOKEN") from error
 

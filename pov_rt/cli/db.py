@@ -10,9 +10,11 @@ from pathlib import Path
 
 import click
 
+from pov_rt.auth.revocations import REVOCATIONS, Revocation, decode
 from pov_rt.cli.options import SettingsOptions, say, say_json, settings_options
 from pov_rt.config.settings import SettingsError, database_path, find_problems
 from pov_rt.engine.sqlite.backups import back_up, restore
+from pov_rt.engine.sqlite.members import read_members, remove_member
 from pov_rt.engine.sqlite.stats import Stats, read_stats
 from pov_rt.runtime.clock import rfc3339
 
@@ -65,6 +67,40 @@ def stats_command(options: SettingsOptions, as_json: bool) -> None:
         return
     for name, title, value in rows:
         say(f"{title:<16} {in_words(name, value)}")
+
+
+@db.command("revocations")
+@settings_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, times in RFC 3339.")
+@click.option(
+    "--remove", metavar="NAME", help="Remove this one, as the list calls it; the server is stopped."
+)
+def revocations_command(options: SettingsOptions, as_json: bool, remove: str | None) -> None:
+    """List which tokens are void before their time, while a server runs or not; or remove one."""
+    path = find_database(options)
+    if remove is not None:
+        try:
+            name = str(json.loads(remove)) if remove.startswith('"') else remove
+        except ValueError as error:
+            raise click.ClickException(f"{remove} is not as the list writes it") from error
+        if not remove_member(path, REVOCATIONS, name):
+            raise click.ClickException(f"there is no revocation {remove}; the list has the names")
+        say(f"removed: {remove}")
+        return
+    found = {name: decode(body) for name, body in read_members(path, REVOCATIONS).items()}
+    if as_json:
+        say_json(json.dumps({name: in_json(each) for name, each in found.items()}))
+        return
+    for name, each in found.items():
+        # A terminal obeys control characters, and an id of a token may have any.
+        shown = name if name.isprintable() and not name.startswith('"') else json.dumps(name)
+        say(f"{shown}: {each.describe()}")
+
+
+def in_json(revocation: Revocation) -> dict[str, str | None]:
+    """Return when a revocation was said, up to which instant it reaches, and until when."""
+    times = {"issuedBefore": revocation.before, "at": revocation.at, "until": revocation.until}
+    return {name: None if time is None else rfc3339(time) for name, time in times.items()}
 
 
 def find_database(options: SettingsOptions) -> Path:

@@ -25,7 +25,7 @@ from pov_rt.cli.options import (
 )
 from pov_rt.cli.serve import serve
 from pov_rt.config import load as config
-from pov_rt.config.settings import MIN_SECRET_BYTES, AuthSettings, Settings
+from pov_rt.config.settings import MIN_SECRET_BYTES, AuthSettings, Settings, describe_access
 from pov_rt.protocol.redaction import redact
 from pov_rt.registry.build import Registry
 from pov_rt.registry.scaffold import write_plugin
@@ -132,7 +132,7 @@ def check_config(options: SettingsOptions) -> None:
     registry_of(loaded.settings)
     for warning in loaded.warnings:
         say(f"warning: {redact(warning)}", err=True)
-    say("the settings are good")
+    say(f"the settings are good: {describe_access(loaded.settings.auth)}")
 
 
 def with_dev_secret(settings: Settings) -> AuthSettings:

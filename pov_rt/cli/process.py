@@ -16,7 +16,7 @@ from pov_rt.cli.options import SettingsOptions
 from pov_rt.cli.restart import Watch, find_syntax_error
 from pov_rt.config import load as config
 from pov_rt.config.load import Loaded
-from pov_rt.config.settings import Settings, SettingsError
+from pov_rt.config.settings import Settings, SettingsError, describe_access
 from pov_rt.registry.build import Registry
 from pov_rt.runtime import containment, logs
 from pov_rt.runtime.systemd import listen_sockets, notify, watchdog_interval_s
@@ -114,12 +114,15 @@ class Process:
         except SettingsError as error:
             log.error("nothing was reloaded: %s", error)  # noqa: TRY400  (the text says it all)
         else:
+            access = describe_access(self._settings.auth), describe_access(new.auth)
             web.apply(merged(self._settings, new))
             self._settings = web.settings
             logs.configure(web.settings.log.format, web.settings.log.level, stream=self._stream)
             if keyring.version != version:  # also if only a file's contents changed
                 applied.append("keys")
             log.info("reloaded: %s", ", ".join(applied) or "nothing changed")
+            if access[0] != access[1]:
+                log.info("%s", access[1])
             if restart:
                 log.warning("needs a restart: %s", ", ".join(restart))
         notify("READY=1")

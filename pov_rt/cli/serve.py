@@ -14,7 +14,7 @@ import click
 
 from pov_rt.cli.options import SettingsOptions, failure, registry_of, say, settings_options
 from pov_rt.config import load as config
-from pov_rt.config.settings import SettingsError
+from pov_rt.config.settings import SettingsError, describe_access
 from pov_rt.protocol.errors import ClientError
 from pov_rt.protocol.redaction import redact
 from pov_rt.registry.discovery import PluginError
@@ -77,6 +77,8 @@ def run(options: SettingsOptions, watch: Watch) -> list[Path]:
     settings = loaded.settings
     watch.wanted = settings.dev
     logs.configure(settings.log.format, settings.log.level, stream=sys.stderr)
+    if not settings.dev:
+        log.info("%s", describe_access(settings.auth))
     for warning in loaded.warnings:
         log.warning("%s", warning)
     if settings.server.plugins_dir:

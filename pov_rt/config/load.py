@@ -32,6 +32,7 @@ TOKEN_VARIABLE = "POV_RT_TOKEN"  # noqa: S105  (a name)
 SECRET_CREDENTIAL = "jwt-secret"  # noqa: S105  (a name)
 DEV_DATA = ".dev"
 
+_POVS_CHOICE = {"default_povs", "require_grants"}
 _RELOADABLE = re.compile(r"auth\..*|server\.allowed_(origins|hosts)|log\.level")
 
 
@@ -69,6 +70,8 @@ def load(
             merged.put(name.split("."), value, f"--{flag}")
     if "data" not in merged.tree.get("server", {}):
         _default_data(merged, environ)
+    if merged.tree.get("dev") and not _POVS_CHOICE & merged.tree.get("auth", {}).keys():
+        merged.put(["auth", "default_povs"], "*", "default under --dev")
     settings = merged.build()
     values = dict(list_leaves(settings))
     sources = {name: merged.sources.get(name, "default") for name in values}

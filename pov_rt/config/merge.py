@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
@@ -91,7 +91,7 @@ class _Layer:
     def _parse(self, text: str, kind: Any, name: str) -> Any:
         if name == SECRETS:
             return _parse_secrets(text)
-        kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+        kinds = _list_kinds(kind)
         is_list = any(get_origin(each) is list for each in kinds)
         if text[:1] in ("{", "[") and (is_list or _is_table(kind) or kind is Any):
             try:
@@ -111,9 +111,12 @@ class _Layer:
             problem = str(error)
             if not isinstance(value, dict | list):
                 problem += f", not {to_text(name, value)}"
-            if get_origin(kind) is Literal:
-                problem += f"; choose from {', '.join(get_args(kind))}"
-            elif kind is bool:
+            kinds = _list_kinds(kind)
+            literals = [each for each in kinds if get_origin(each) is Literal]
+            choices = [choice for each in literals for choice in get_args(each)]
+            if choices:
+                problem += f"; choose from {', '.join(choices)}"
+            elif bool in kinds:
                 problem += "; write true or false"
             raise self._wrong(name, problem) from error
 
@@ -178,6 +181,11 @@ def split_secrets(text: str) -> list[str]:
     """Return the lines; a blank one is no secret."""
     lines = (line.removesuffix("\r") for line in text.split("\n"))
     return [line for line in lines if line.strip()]
+
+
+def _list_kinds(kind: Any) -> tuple[Any, ...]:
+    """Return the members of a union, else the type alone."""
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
 def _is_table(kind: Any) -> bool:

@@ -81,7 +81,7 @@ class AuthSettings(Section, frozen=True, kw_only=True):
     jwks_file: str | None = None
     jwks_url: str | None = None
     jwks_refresh_s: Positive = 300.0
-    key_overlap_s: Positive = 3600.0
+    key_overlap_s: NotNegative = 3600.0
     """How long a key that left the JWKS or the settings (on reload) is still accepted."""
     cookie: str = "accessToken"
     socket_ttl_s: Positive = 3600.0
@@ -91,15 +91,33 @@ class AuthSettings(Section, frozen=True, kw_only=True):
     """How long before a token's expiry `token_expiring` is sent."""
     leeway_s: NotNegative = 5.0
     """Clock difference allowed for `nbf` and `iat`; `exp` has none."""
+    default_povs: Literal["*", "none"] | None = None
+    """What a token without `povs` may see: every PoV, or none. Has to be chosen, but under dev."""
+    require_grants: bool | None = None
+    """The same choice as older versions called it: true stands for none, false for `*`."""
+    issuer: str | None = None
+    """The `iss` that the app's tokens must have; none: any, or no."""
+    audiences: list[str] = field(default_factory=list)
+    """The `aud` of the app's tokens: one of these must be among theirs; empty: they have none."""
+    types: list[str] | None = None
+    """The `typ` (header) that the app's tokens must have; none: `JWT`, `at+jwt`, or no `typ`."""
     require_audience: bool = False
-    """Refuse tokens without audience at /ws/ (apps that mint their own then must set it)."""
-    require_grants: bool = False
-    """Refuse tokens without `povs`; otherwise such a token may see every PoV."""
+    """Refuse the app's tokens at /ws/: only tokens for `pov-rt.socket` open one."""
     roles: dict[str, RoleSettings] = field(default_factory=dict)
-    revocation_s: Positive = 30 * 86400.0
-    """How long a revocation is kept: no token should be valid for longer."""
+    revocation_s: Positive | None = None
+    """How long a revocation is kept; then tokens that are valid for longer are refused. None: for
+    ever, and tokens may be valid for any time."""
+    max_revocations: Count = 500_000
+    """How many are kept; past that the oldest are forgotten."""
     verified_bytes: Count = 64 * 1024 * 1024
     """What verified tokens may take that are remembered; a sixteenth of it for one user."""
+
+    @property
+    def sees_all_by_default(self) -> bool:
+        """Whether a token without `povs` may see every PoV: no, as long as nobody has chosen."""
+        if self.default_povs is None:
+            return self.require_grants is False
+        return self.default_povs == "*"
 
 
 class LimitSettings(Section, frozen=True, kw_only=True):
@@ -216,6 +234,11 @@ DATABASE = "pov-rt.db"
 ENGINES = ("memory", "sqlite")
 """Schemes that engine.url may have."""
 
+SOCKET_AUDIENCE = "pov-rt.socket"
+SERVICE_AUDIENCE = "pov-rt.service"
+OWN_AUDIENCES = (SOCKET_AUDIENCE, SERVICE_AUDIENCE)
+"""The `aud` of tokens that are made for this server, by itself or by the app."""
+
 MIN_SECRET_BYTES = 32
 """RFC 7518, section 3.2: an HS256 key has at least the size of the hash output."""
 
@@ -228,6 +251,7 @@ def find_problems(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield the name of each setting that cannot work, and what is wrong and would be right."""
     yield from _find_server_problems(settings.server)
     yield from _find_key_problems(settings.auth, dev=settings.dev)
+    yield from _find_token_problems(settings.auth, dev=settings.dev)
     yield from _find_limit_problems(settings.limits)
     if settings.auth.warning_s >= settings.auth.socket_ttl_s:
         yield (
@@ -321,6 +345,54 @@ def _find_key_problems(auth: AuthSettings, *, dev: bool) -> Iterator[tuple[str, 
                 f"the secret of the app's tokens ({remedy}), or auth.public_key_files, "
                 "auth.jwks_file or auth.jwks_url; to try things out, start with --dev",
             )
+
+
+def _find_token_problems(auth: AuthSettings, *, dev: bool) -> Iterator[tuple[str, str]]:
+    if auth.default_povs is None and auth.require_grants is None and not dev:
+        yield (
+            "auth.default_povs",
+            "what may a token without the claim `povs` see? There is no default; under [auth] "
+            "write one of these lines:\n"
+            '  default_povs = "*"     # every PoV of every team: for apps that hide none\n'
+            '  default_povs = "none"  # no PoV: the app lists in each token what it may see\n'
+            "or start with --dev to try things out, where it is the first",
+        )
+    elif None not in (auth.default_povs, auth.require_grants) and (
+        auth.require_grants is auth.sees_all_by_default
+    ):
+        yield "auth.require_grants", "says the opposite of auth.default_povs; remove one of them"
+    if auth.issuer == "":
+        yield "auth.issuer", "is empty: no token has that issuer; remove it, or write the app's"
+    for audience in auth.audiences:
+        if not audience or audience in OWN_AUDIENCES:
+            yield (
+                "auth.audiences",
+                f"{audience!r} is none of the app's: "
+                + ("its tokens could be exchanged again and again" if audience else "it is empty"),
+            )
+    if auth.types is not None and not all(auth.types):
+        yield "auth.types", "has an empty type; remove it, or the setting for the default"
+    if auth.types == []:
+        yield "auth.types", "is empty: no token would be accepted; remove it for the default"
+
+
+def describe_access(auth: AuthSettings) -> str:
+    """Return in one sentence who may see what."""
+    if auth.sees_all_by_default:
+        seen = "one without it may see every PoV of every team"
+    else:
+        seen = "one without it may see none"
+    asked = [
+        f"{claim} {' or '.join(map(repr, values))}"
+        for claim, values in (
+            ("iss", [auth.issuer] if auth.issuer is not None else []),
+            ("aud", auth.audiences),
+            ("typ", auth.types or []),
+        )
+        if values
+    ]
+    of = f" (the app's tokens must have {', '.join(asked)})" if asked else ""
+    return f"a token may see the PoVs that its claim povs lists, and {seen}{of}"
 
 
 def _find_limit_problems(limits: LimitSettings) -> Iterator[tuple[str, str]]:

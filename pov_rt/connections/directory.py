@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
-from pov_rt.auth.revocations import Revocation, Revocations
+from pov_rt.auth.revocations import Revocation, Revocations, Revoked
 from pov_rt.auth.tokens import Identity
 from pov_rt.config.settings import LimitSettings
 from pov_rt.connections.connection import Connection
@@ -89,19 +89,25 @@ class Directory:
         """Send one encoded message to every connection of a user, on all nodes."""
         self._tell_all(Command(user=user_id, message=body.decode()))
 
-    async def revoke(self, revocation: Revocation) -> None:
+    async def revoke(
+        self, *, token_id: str | None, user_id: str | None, before: float | None
+    ) -> Revoked:
         """Refuse tokens on all nodes, after restarts too, and close the connections with one.
 
-        Raises `Unavailable` if it could not be stored: it is in force, but not after restarts.
+        Raises `InvalidId` or `InvalidRequest` as `Revocations.make` does, and `Unavailable` if it
+        could not be stored: it is in force, but not after restarts.
         """
+        in_force, closed = self._enforce(self._revocations.make(token_id, user_id, before))
+        for each in in_force:
+            self._signals.send(NODES, encode(Command(revoke=each)))
         # Not the other way round: while the disk is full, a stolen token would stay good.
-        self._tell_all(Command(revoke=revocation))
-        await self._revocations.store(revocation)
+        await self._revocations.store(in_force)
+        return Revoked(in_force[0].before, closed)
 
     async def reread_revocations(self) -> None:
         """Enforce what is stored: other nodes may have told of it unheard. Raises `Unavailable`."""
         await self._revocations.load()
-        self._close_those(self._revocations.covers)
+        self._close_those(self._revocations.covers, self.all())
 
     def disconnect(
         self, *, user_id: str | None, connection_id: str | None, code: CloseCode
@@ -126,18 +132,30 @@ class Directory:
 
     def _carry_out(self, command: Command) -> None:
         if command.revoke is not None:
-            self._revocations.add(command.revoke)
-            self._close_those(command.revoke.covers)
+            self._enforce(command.revoke)
         for connection in self._matching(command):
             if command.message is not None and not connection.plain:
                 connection.send(command.message.encode())
             if command.close is not None:
                 connection.close(CloseCode[command.close])
 
-    def _close_those(self, are_void: Callable[[Identity], bool]) -> None:
-        for connection in self.all():
-            if are_void(connection.identity):
+    def _enforce(self, revocation: Revocation) -> tuple[list[Revocation], int]:
+        """Put a revocation into force; return what now is, and how many connections it closed."""
+        in_force = self._revocations.add(revocation)
+        are_void = in_force[0].covers if len(in_force) == 1 else self._revocations.covers
+        user_id = revocation.user_id
+        mine = self.all() if user_id is None else self.of(user_id)
+        return in_force, self._close_those(are_void, mine)
+
+    def _close_those(
+        self, are_void: Callable[[Identity], bool], connections: Iterable[Connection]
+    ) -> int:
+        closed = 0
+        for connection in connections:
+            if connection.close_reason is None and are_void(connection.identity):
                 connection.close(CloseCode.TOKEN)
+                closed += 1
+        return closed
 
     def _matching(self, command: Command) -> list[Connection]:
         if command.connection is None:

@@ -15,7 +15,7 @@ from pov_rt.activities.durable import Durable
 from pov_rt.activities.inbox import Inboxes
 from pov_rt.activities.publishing import Published, Publisher, Publishing
 from pov_rt.auth.grants import DEFAULT_TEAM, Kind
-from pov_rt.auth.revocations import Revocation
+from pov_rt.auth.revocations import Revoked
 from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.config.settings import Settings
 from pov_rt.connections.budgets import ACTIVITY, ROW, Budgets, Pages
@@ -254,12 +254,12 @@ class PluginHost:
         token_id: str | None = None,
         user_id: str | None = None,
         before: float | None = None,
-    ) -> None:
+    ) -> Revoked:
         if token_id is None and user_id is None and before is None:
             raise ValueError("revoke needs a token_id, a user_id or an instant")
-        if token_id is None and before is None:
-            before = self.clock.time()
-        await self.services.directory.revoke(Revocation(token_id, user_id, before))
+        return await self.services.directory.revoke(
+            token_id=token_id, user_id=user_id, before=before
+        )
 
     def verify(self, token: str) -> Identity:
         return self.services.tokens.verify(token, SOCKET)

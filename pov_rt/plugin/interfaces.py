@@ -16,6 +16,7 @@ from pov_rt.activities.digest import Digest
 from pov_rt.activities.durable import Durable
 from pov_rt.activities.publishing import Published
 from pov_rt.auth.grants import Grants
+from pov_rt.auth.revocations import Revoked
 from pov_rt.auth.tokens import Identity
 from pov_rt.delivery.filters import Only, Since
 from pov_rt.engine.base import Leases, Marks, Position, Sets
@@ -249,12 +250,14 @@ class Host(Protocol[S_co]):
         token_id: str | None = None,
         user_id: str | None = None,
         before: float | None = None,
-    ) -> None:
+    ) -> Revoked:
         """Refuse tokens on all nodes, after restarts too, and close the connections with one.
 
         One by its id (`jti`), or those of a user, or without a user of everybody, that were issued
-        before an instant (seconds since 1970; for a user now, if none is given). None undoes one
-        before. `Unavailable`: it is in force, but only until the nodes restart.
+        before an instant (seconds since 1970; for a user now, if none is given). A socket token
+        counts as issued when its access token was. None undoes one before. `InvalidRequest`: the
+        instant lies ahead by more than `auth.leeway_s`; `InvalidId`: that can be no user.
+        `Unavailable`: it is in force, but only until the nodes restart.
         """
 
     def verify(self, token: str) -> Identity:

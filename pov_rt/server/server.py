@@ -65,7 +65,8 @@ class Server:
         self.bounds.add(self.budgets.bound, self.pages.bound)
         self.node = self.clock.new_id()[-12:]
         self.engine = engine or open_engine(settings, self.clock, self.node)
-        self.revocations = Revocations(self.engine.sets, self.clock, settings.auth.revocation_s)
+        self.revocations = Revocations(self.engine.sets, self.clock, settings.auth)
+        self.bounds.add(self.revocations.bound)
         self.keyring = Keyring(settings.auth, self.clock)
         self.tokens = Tokens(settings.auth, self.keyring, self.clock, self.revocations)
         self.bounds.add(self.tokens.bound)
@@ -127,13 +128,14 @@ class Server:
         now = self.clock.monotonic()
         self.deadlines.sweep(now)
         self.hub.sweep(now)
-        self.revocations.sweep(now)
+        self.revocations.sweep()
         self.budgets.sweep(now)
         self.bounds.sweep()
 
     def reload(self, auth: AuthSettings) -> None:
         """Take over changed keys and rules for tokens. Raises `SettingsError`; nothing changes."""
         self.tokens.reload(auth)
+        self.revocations.reload(auth)
         self.deadlines.reload(auth)
 
     async def drain(self) -> None:

@@ -22,7 +22,7 @@ def clock() -> ManualClock:
 @pytest.fixture
 def make(clock: ManualClock) -> Callable[..., Tokens]:
     def make(void: Void | None = None, **settings: Any) -> Tokens:
-        auth = AuthSettings(**{"secrets": [SECRET]} | settings)
+        auth = AuthSettings(**{"secrets": [SECRET], "default_povs": "*"} | settings)
         return Tokens(auth, Keyring(auth, clock), clock, void)
 
     return make

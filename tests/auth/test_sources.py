@@ -124,6 +124,35 @@ def test_unsuitable_pem_files_are_refused_by_name(tmp_path: Path, data: bytes) -
         read_public_keys(AuthSettings(public_key_files=[path]))
 
 
+@pytest.mark.parametrize(
+    ("bits", "exponent", "words"),
+    [
+        (2047, 65537, "need 2048 bits"),
+        (2048, 65537, None),
+        (2048, 3, None),
+        (2048, 2**32 + 1, "exponent"),
+        (8192, 2**32 - 1, None),
+        (8193, 65537, "may have 8192 bits"),
+        (131_072, 65537, "may have 8192 bits"),
+    ],
+)
+def test_an_rsa_key_is_neither_weak_nor_costly_for_strangers_to_use(
+    tmp_path: Path, bits: int, exponent: int, words: str | None
+) -> None:
+    # No product of primes: nobody can sign with it, and it costs as much.
+    key = rsa.RSAPublicNumbers(exponent, 2 ** (bits - 1) + 1).public_key()
+    jwk = jwt.algorithms.RSAAlgorithm.to_jwk(key, as_dict=True)
+    files = AuthSettings(public_key_files=[write(tmp_path / "app.pem", pem(key))])
+    others = jwk_set(jwk, JWKS["ES256"])
+    if words is None:
+        assert [each.algorithm for each in read_public_keys(files)] == ["RS256"]
+        assert [each.algorithm for each in parse_jwks(others)] == ["RS256", "ES256"]
+        return
+    with pytest.raises(SettingsError, match=words):
+        read_public_keys(files)
+    assert [each.algorithm for each in parse_jwks(others)] == ["ES256"]
+
+
 def test_a_private_key_is_refused_with_the_command_for_its_public_half(tmp_path: Path) -> None:
     private = EC.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     path = write(tmp_path / "app.pem", private)

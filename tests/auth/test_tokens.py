@@ -1,7 +1,9 @@
 """What a good token is worth, and for how long it is believed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import jwt
 import pytest
 
 from pov_rt.auth.grants import DEFAULT_CAN, Grants
@@ -14,16 +16,19 @@ from tests.auth.apps import (
     NEXT_SECRET,
     NOW,
     PUBLISHERS,
+    SECRET,
     SERVICE,
     SOCKET,
     Claims,
     app_token,
     outcome,
+    raw_token,
 )
 
 
 def test_a_token_of_an_existing_app_needs_exp_and_user_id_only(tokens: Tokens) -> None:
-    assert tokens.verify(app_token(), ACCESS) == Identity(
+    identity = tokens.verify(app_token(), ACCESS)
+    assert replace(identity, token_id=None) == Identity(
         user_id="alice",
         email=None,
         role=None,
@@ -87,7 +92,13 @@ def test_email_and_role_may_be_null(tokens: Tokens) -> None:
         ({"aud": "another"}, ANY, None),
         ({"aud": ""}, ANY, None),
         ({"aud": None}, ANY, None),
-        ({"aud": [SOCKET_AUDIENCE]}, ANY, None),
+        ({"aud": [SOCKET_AUDIENCE]}, ANY, Kind.SOCKET),
+        ({"aud": ["another", SERVICE_AUDIENCE]}, ANY, Kind.SERVICE),
+        ({"aud": [SOCKET_AUDIENCE]}, ACCESS, None),
+        ({"aud": [SERVICE_AUDIENCE, SOCKET_AUDIENCE]}, PUBLISHERS, Kind.SOCKET),
+        ({"aud": ["another"]}, ANY, None),
+        ({"aud": []}, ANY, None),
+        ({"aud": [1]}, ANY, None),
     ],
 )
 def test_the_audience_decides_what_a_token_is_accepted_as(
@@ -117,20 +128,125 @@ def test_with_require_audience_a_token_without_one_opens_no_socket(
 
 
 @pytest.mark.parametrize(
-    ("claims", "required", "povs"),
+    ("choice", "povs"),
     [
-        ({}, False, None),
-        ({}, True, frozenset()),
-        ({"povs": "*"}, True, None),
-        ({"povs": []}, False, frozenset()),
-        ({"povs": ["a", "b", "a"]}, True, frozenset({"a", "b"})),
+        ({"default_povs": "*"}, None),
+        ({"default_povs": "none"}, frozenset()),
+        ({"default_povs": None, "require_grants": False}, None),
+        ({"default_povs": None, "require_grants": True}, frozenset()),
+        # No server starts like this; a verifier that was made all the same shows nothing.
+        ({"default_povs": None}, frozenset()),
     ],
 )
-def test_without_povs_every_pov_is_seen_unless_grants_are_required(
-    make: Callable[..., Tokens], claims: Claims, required: bool, povs: frozenset[str] | None
+def test_without_povs_a_token_sees_what_was_chosen_and_with_them_just_these(
+    make: Callable[..., Tokens], choice: Claims, povs: frozenset[str] | None
 ) -> None:
-    tokens = make(require_grants=required)
-    assert tokens.verify(app_token(**claims), SOCKET).grants.povs == povs
+    tokens = make(**choice)
+    assert tokens.verify(app_token(), SOCKET).grants.povs == povs
+    assert tokens.verify(app_token(povs="*"), SOCKET).grants.povs is None
+    assert tokens.verify(app_token(povs=[]), SOCKET).grants.povs == frozenset()
+    listed = app_token(povs=["a", "b", "a"])
+    assert tokens.verify(listed, SOCKET).grants.povs == frozenset({"a", "b"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "claims", "kind"),
+    [
+        ({"audiences": ["api"]}, {}, None),
+        ({"audiences": ["api"]}, {"aud": "api"}, Kind.ACCESS),
+        ({"audiences": ["web", "api"]}, {"aud": ["other", "api"]}, Kind.ACCESS),
+        ({"audiences": ["api"]}, {"aud": ["other"]}, None),
+        ({"audiences": ["api"]}, {"aud": "API"}, None),
+        ({"audiences": ["api"]}, {"aud": []}, None),
+        ({"audiences": ["api"]}, {"aud": [SOCKET_AUDIENCE, "api"]}, Kind.SOCKET),
+        ({"issuer": "https://id"}, {}, None),
+        ({"issuer": "https://id"}, {"iss": "https://id"}, Kind.ACCESS),
+        ({"issuer": "https://id"}, {"iss": "https://id/"}, None),
+        ({"issuer": "https://id"}, {"iss": ["https://id"]}, None),
+        ({"issuer": "https://id"}, {"iss": None}, None),
+        ({"issuer": "https://id"}, {"aud": SERVICE_AUDIENCE}, Kind.SERVICE),
+        ({"issuer": "https://id"}, {"aud": SERVICE_AUDIENCE, "iss": "https://evil"}, None),
+        ({}, {"iss": 5}, Kind.ACCESS),
+    ],
+)
+def test_an_apps_token_must_be_of_its_issuer_and_for_its_audience(
+    make: Callable[..., Tokens], settings: Claims, claims: Claims, kind: Kind | None
+) -> None:
+    assert outcome(make(**settings), raw_token({}, **claims), ANY) == kind
+
+
+@pytest.mark.parametrize(
+    ("types", "header_type", "own", "apps"),
+    [
+        (None, "JWT", True, True),
+        (None, None, True, True),
+        (None, "jwt", True, True),
+        (None, "at+jwt", True, True),
+        (None, "application/AT+JWT", True, True),
+        (None, "refresh+jwt", False, False),
+        (None, "logout+jwt", False, False),
+        (None, "x/jwt", False, False),
+        (None, "", False, False),
+        (["at+jwt"], "at+jwt", True, True),
+        (["application/at+jwt"], "AT+jwt", True, True),
+        (["at+jwt"], "JWT", True, False),
+        (["at+jwt"], None, True, False),
+        (["session"], "session", False, True),
+        (["session"], "refresh+jwt", False, False),
+    ],
+)
+def test_a_token_of_another_type_is_made_for_something_else(
+    make: Callable[..., Tokens],
+    types: list[str] | None,
+    header_type: str | None,
+    own: bool,
+    apps: bool,
+) -> None:
+    tokens = make(types=types)
+    for claims, accept, good in (({"aud": SOCKET_AUDIENCE}, SOCKET, own), ({}, ACCESS, apps)):
+        token = raw_token({} if header_type is None else {"typ": header_type}, **claims)
+        assert (outcome(tokens, token, accept) is not None) == good
+
+
+def test_a_type_that_is_no_string_is_refused(tokens: Tokens) -> None:
+    assert outcome(tokens, raw_token({"typ": "JWT"}), ACCESS)
+    for found in (None, 1, ["JWT"]):
+        assert not outcome(tokens, raw_token({"typ": found}), ACCESS), found
+
+
+@pytest.mark.parametrize(
+    ("claims", "good"),
+    [
+        ({"iat": NOW - 90, "exp": NOW + 10}, True),
+        ({"iat": NOW - 190, "exp": NOW + 10}, False),
+        ({"exp": NOW + 100}, True),
+        ({"exp": NOW + 200}, False),
+    ],
+)
+def test_with_an_end_of_revocations_no_token_is_good_for_longer(
+    make: Callable[..., Tokens], claims: Claims, good: bool
+) -> None:
+    tokens = make(revocation_s=100.0)
+    assert (outcome(tokens, app_token(**claims), ACCESS) is not None) == good
+
+
+def test_without_a_jti_a_token_is_known_by_a_digest_of_its_claims(tokens: Tokens) -> None:
+    ids = {tokens.verify(app_token(**claims), ACCESS).token_id for claims in (
+        {}, {"jti": ""}, {"iat": NOW}
+    )}  # fmt: skip
+    assert len(ids) == 3
+    assert all(token_id is not None and token_id.startswith("~") for token_id in ids)
+    headers = {"kid": "1"}
+    again = jwt.encode({"exp": NOW + 900, "userId": "alice"}, SECRET, "HS256", headers)
+    assert tokens.verify(again, ACCESS).token_id in ids
+
+
+def test_an_apps_own_token_has_no_parent(tokens: Tokens) -> None:
+    claims: Claims = {"parent": "p", "parentIat": NOW, "iat": NOW}
+    own = tokens.verify(app_token(**claims), ACCESS)
+    assert (own.parent_id, own.parent_issued_at) == (None, None)
+    socket = tokens.verify(app_token(aud=SOCKET_AUDIENCE, **claims), SOCKET)
+    assert (socket.parent_id, socket.parent_issued_at) == ("p", NOW)
 
 
 @pytest.mark.parametrize(

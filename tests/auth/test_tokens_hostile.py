@@ -132,7 +132,7 @@ WRONG_CLAIMS: dict[str, tuple[object, ...]] = {
     "aud": (
         *("", "pov-rt", "pov-rt.socket ", " pov-rt.socket", "POV-RT.SOCKET", "pov-rt.sock"),
         *("pov-rt.socket.evil", "pov-rt.socket\0", "pov-rt.*", "*", "another-service"),
-        *(None, True, 0, [], {}, ["pov-rt.socket"], ["pov-rt.socket", "x"], [["pov-rt.socket"]]),
+        *(None, True, 0, [], {}, ["x"], ["pov-rt.socket", 1], [["pov-rt.socket"]]),
         {"pov-rt.socket": True},
     ),
     "email": (1, True, [], {}, ["admin"], {"admin": True}),

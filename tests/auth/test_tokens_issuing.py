@@ -114,6 +114,34 @@ def test_an_exchange_widens_no_grants(make: Callable[..., Tokens]) -> None:
         assert tokens.verify(tokens.exchange(access), SOCKET).grants == access.grants
 
 
+def test_an_access_token_is_issued_as_the_app_issues_its_own(make: Callable[..., Tokens]) -> None:
+    tokens = make(issuer="https://id", audiences=["api", "web"], types=["at+jwt"])
+    token = tokens.issue(Kind.ACCESS, "alice", ttl_s=60)
+    socket = tokens.exchange(tokens.verify(token, ACCESS))
+    assert outcome(tokens, socket, SOCKET) is Kind.SOCKET
+    assert outcome(tokens, socket, ACCESS | SERVICE) is None
+
+
+def test_no_token_is_issued_that_would_be_valid_for_longer_than_allowed(
+    make: Callable[..., Tokens],
+) -> None:
+    tokens = make(revocation_s=60.0)
+    assert outcome(tokens, tokens.issue(Kind.SERVICE, "app", ttl_s=60), SERVICE)
+    with pytest.raises(ValueError, match=r"auth\.revocation_s is 60"):
+        tokens.issue(Kind.SERVICE, "app", ttl_s=61)
+
+
+@pytest.mark.parametrize("iat", [NOW - 100, None])
+def test_a_socket_token_says_when_its_access_token_was_issued(
+    tokens: Tokens, iat: float | None
+) -> None:
+    claims: Claims = {} if iat is None else {"iat": iat}
+    access = tokens.verify(app_token(**claims), ACCESS)
+    socket = tokens.verify(tokens.exchange(access), SOCKET)
+    assert (socket.parent_id, socket.parent_issued_at) == (access.token_id, iat)
+    assert socket.issued_at == NOW
+
+
 @pytest.mark.parametrize("kind", [Kind.SOCKET, Kind.SERVICE])
 def test_only_an_access_token_is_exchanged(tokens: Tokens, kind: Kind) -> None:
     identity = tokens.verify(tokens.issue(kind, "alice", ttl_s=60), ANY)

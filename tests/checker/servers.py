@@ -40,7 +40,7 @@ class Server:
         config = folder / "pov-rt.toml"
         config.write_text(
             f'[server]\nport = {self.port}\nadmin_port = 0\ndata = "{self.data}"\n'
-            f'[auth]\nsecrets = ["{SECRET}"]\n'
+            f'[auth]\nsecrets = ["{SECRET}"]\ndefault_povs = "*"\n'
             '[limits]\nmessage_rate = "1000000/s"\ncost_rate = "99999999/s"\n'
             f'[engine]\nurl = "{engine}://"\n'
         )

@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from pov_rt.auth.revocations import Revocations
 from pov_rt.cli.main import main
+from pov_rt.config.settings import AuthSettings
 from pov_rt.engine.base import Appended, Position
 from pov_rt.engine.sqlite import backups
 from pov_rt.engine.sqlite.schema import APPLICATION_ID, MIGRATIONS, reading
@@ -446,6 +448,45 @@ def test_stats_of_a_log_that_is_empty_or_all_too_old(path: Path, folder: Path) -
     stats = json.loads(succeed(folder, "stats", "--json"))
     assert (stats["entries"], stats["oldest"], stats["newest"]) == (0, None, None)
     assert f"{'oldest entry':<16} -" in succeed(folder, "stats").splitlines()
+
+
+def test_revocations_are_listed_in_words_and_removed_when_the_server_is_stopped(
+    path: Path, folder: Path
+) -> None:
+    odd = 'token "\x1b[2J'
+
+    async def work() -> None:
+        async with opened(path) as (engine, _):
+            void = Revocations(engine.sets, ManualClock(60.0), AuthSettings())
+            for which in ((None, "ana", 30.0), (None, None, 0.0), ('"\x1b[2J', None, None)):
+                await void.store(void.add(void.make(*which)))
+            listed = succeed(folder, "revocations")
+            since = "(since 1970-01-01T00:01:00.000Z)"
+            assert listed.splitlines() == [
+                f"all: everybody's tokens issued before 1970-01-01T00:00:00.000Z {since}",
+                f"{json.dumps(odd)}: one token, and those that were exchanged for it {since}",
+                f"user ana: the user's tokens issued before 1970-01-01T00:00:30.000Z {since}",
+            ]
+            found = json.loads(succeed(folder, "revocations", "--json"))
+            assert found["user ana"] == {
+                "issuedBefore": "1970-01-01T00:00:30.000Z",
+                "at": "1970-01-01T00:01:00.000Z",
+                "until": None,
+            }
+            assert "in use by another process" in fail(folder, "revocations", "--remove", "all")
+
+    asyncio.run(work())
+    assert succeed(folder, "revocations", "--remove", "user ana") == "removed: user ana\n"
+    succeed(folder, "revocations", "--remove", json.dumps(odd))
+    assert json.loads(succeed(folder, "revocations", "--json")).keys() == {"all"}
+    for name, words in (("user ana", "there is no revocation"), ('"x', "as the list writes it")):
+        assert words in fail(folder, "revocations", "--remove", name)
+
+
+def test_revocations_of_no_database_are_words(folder: Path) -> None:
+    for flags in ((), ("--remove", "all")):
+        assert "there is no database" in fail(folder, "revocations", *flags)
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(

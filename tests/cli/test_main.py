@@ -11,9 +11,18 @@ from tests.processes import SECRET, run
 
 def test_config_check_and_show(tmp_path: Path) -> None:
     good = run(tmp_path, "config", "check", POV_RT_AUTH__SECRETS=SECRET)
-    assert (good.returncode, good.stdout) == (0, "the settings are good\n")
+    assert (good.returncode, good.stdout) == (
+        0,
+        "the settings are good: a token may see the PoVs that its claim povs lists, "
+        "and one without it may see every PoV of every team\n",
+    )
     bad = run(tmp_path, "config", "check", POV_RT_AUTH__SECRETS="short")
     assert (bad.returncode, "auth.secrets" in bad.stderr) == (1, True)
+    undecided = {"POV_RT_AUTH__SECRETS": SECRET, "POV_RT_AUTH__DEFAULT_POVS": ""}
+    open_question = run(tmp_path, "config", "check", **undecided)
+    assert open_question.returncode == 1
+    for line in ('default_povs = "*"', 'default_povs = "none"'):
+        assert f"\n  {line} " in open_question.stderr
     shown = run(tmp_path, "config", "show", POV_RT_AUTH__SECRETS=SECRET)
     assert SECRET not in shown.stdout
     assert "environment POV_RT_AUTH__SECRETS" in shown.stdout

@@ -49,6 +49,7 @@ def serving(tmp_path: Path) -> Iterator[Serving]:
         stderr=subprocess.PIPE,
     ) as process:
         serving = Serving(process, file, secret)
+        assert "every PoV of every team" in serving.line()["message"]
         assert "listens on 127.0.0.1:" in serving.line()["message"]
         yield serving
         process.send_signal(signal.SIGTERM)
@@ -65,6 +66,11 @@ def test_a_reload_says_what_it_took_over_and_applies_nothing_else(serving: Servi
     serving.file.write_text(serving.file.read_text() + 'level = "debug"\n')
     assert serving.reload() == "reloaded: log.level"
     assert serving.line()["message"] == "needs a restart: log.format"
+    text = serving.file.read_text().replace("[auth]\n", "[auth]\nissuer = 'https://id'\n")
+    serving.file.write_text(text)
+    assert serving.reload() == "reloaded: auth.issuer"
+    assert "must have iss 'https://id'" in serving.line()["message"]
+    assert serving.line()["message"] == "needs a restart: log.format"
     serving.secret.write_text("short")
     assert serving.reload().startswith("nothing was reloaded: the secret in ")
 
@@ -79,6 +85,7 @@ def test_sighup_takes_over_origins_and_says_what_needs_a_restart(tmp_path: Path)
     ) as process:
         assert process.stderr is not None
         lines = (json.loads(line) for line in process.stderr)  # without a terminal all is JSON
+        assert "every PoV of every team" in next(lines)["message"]
         warning = next(lines)
         assert (warning["level"], f"run: chmod o= {file}" in warning["message"]) == (
             "warning",

@@ -208,7 +208,8 @@ def test_show_yields_every_setting_and_masks_what_is_secret(file: Path) -> None:
 
 
 def test_check_tells_every_problem_with_its_source(file: Path) -> None:
-    loaded = load_text(file, "engine.url = 'mysql://'", POV_RT_AUTH__SECRETS="short")
+    text = "engine.url = 'mysql://'\nauth.require_grants = true"
+    loaded = load_text(file, text, POV_RT_AUTH__SECRETS="short")
     with pytest.raises(SettingsError) as caught:
         check(loaded)
     assert str(caught.value).splitlines() == [
@@ -216,6 +217,33 @@ def test_check_tells_every_problem_with_its_source(file: Path) -> None:
         "[0] has 5 bytes; HS256 needs at least 32; make a secret with: openssl rand -base64 48",
         f"engine.url ({file}): there is no engine 'mysql'; there are: memory, sqlite",
     ]
+
+
+@pytest.mark.parametrize(
+    ("environ", "sees_all", "source"),
+    [
+        ({"POV_RT_DEV": "1"}, True, "default under --dev"),
+        ({"POV_RT_AUTH__DEFAULT_POVS": "none"}, False, "environment POV_RT_AUTH__DEFAULT_POVS"),
+        ({"POV_RT_DEV": "1", "POV_RT_AUTH__REQUIRE_GRANTS": "true"}, False, "default"),
+        ({"POV_RT_AUTH__REQUIRE_GRANTS": "0"}, True, "default"),
+        ({}, False, "default"),
+    ],
+)
+def test_under_dev_a_token_without_povs_sees_all_unless_it_is_said_otherwise(
+    environ: dict[str, str], sees_all: bool, source: str
+) -> None:
+    loaded = load_environ(**environ)
+    assert loaded.settings.auth.sees_all_by_default == sees_all
+    assert loaded.sources["auth.default_povs"] == source
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("DEFAULT_POVS", "choose from *, none"), ("REQUIRE_GRANTS", "write true or false")],
+)
+def test_a_choice_that_is_none_is_told_what_there_is(name: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(words)):
+        load_environ(**{f"POV_RT_AUTH__{name}": "all"})
 
 
 def test_the_dev_secret_is_made_once_and_only_for_its_owner(tmp_path: Path) -> None:

@@ -7,13 +7,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from pov_rt.config.settings import ServerSettings, Settings, find_problems
+from pov_rt.config.settings import (
+    AuthSettings,
+    ServerSettings,
+    Settings,
+    describe_access,
+    find_problems,
+)
 
 SECRET = "s" * 32
 
 
 def problems(**tables: dict[str, Any]) -> list[tuple[str, str]]:
-    tables["auth"] = {"secrets": [SECRET]} | tables.get("auth", {})
+    tables["auth"] = {"secrets": [SECRET], "default_povs": "*"} | tables.get("auth", {})
     tables["server"] = {"data": "/var/lib/pov-rt"} | tables.get("server", {})
     return list(find_problems(msgspec.convert(tables, Settings)))
 
@@ -50,6 +56,13 @@ def test_under_dev_no_key_is_needed() -> None:
         ("auth", "jwks_url", "https:jwks", "must be an https:// URL"),
         ("auth", "jwks_url", "ftp://localhost/jwks", "must be an https:// URL"),
         ("auth", "warning_s", 3600, "must be below auth.socket_ttl_s"),
+        ("auth", "default_povs", None, 'default_povs = "none"  # no PoV'),
+        ("auth", "require_grants", True, "says the opposite of auth.default_povs"),
+        ("auth", "issuer", "", "is empty"),
+        ("auth", "audiences", ["api", "pov-rt.socket"], "exchanged again and again"),
+        ("auth", "audiences", [""], "it is empty"),
+        ("auth", "types", [], "no token would be accepted"),
+        ("auth", "types", ["at+jwt", ""], "has an empty type"),
         ("server", "trusted_proxies", ["::1", "proxy"], "'proxy' is no IP address"),
         ("server", "admin_port", 8765, "is also server.port"),
         ("server", "allowed_hosts", ["https://a.example"], "is no host name"),
@@ -76,6 +89,31 @@ def test_a_setting_that_cannot_work_is_told(
     ((found, problem),) = problems(**{section: {name: value}})
     assert found == f"{section}.{name}"
     assert words in problem
+
+
+@pytest.mark.parametrize("sees_all", [True, False])
+def test_what_older_versions_called_the_choice_counts_as_one(sees_all: bool) -> None:
+    assert problems(auth={"default_povs": None, "require_grants": not sees_all}) == []
+    choice = "*" if sees_all else "none"
+    assert problems(auth={"default_povs": choice, "require_grants": not sees_all}) == []
+    auth = AuthSettings(require_grants=not sees_all)
+    assert auth.sees_all_by_default == sees_all
+    chosen = msgspec.convert({"default_povs": choice}, AuthSettings)
+    assert describe_access(auth) == describe_access(chosen)
+
+
+def test_one_sentence_says_who_may_see_what() -> None:
+    assert describe_access(AuthSettings(default_povs="*")) == (
+        "a token may see the PoVs that its claim povs lists, and one without it may see every PoV "
+        "of every team"
+    )
+    auth = AuthSettings(
+        default_povs="none", issuer="https://id", audiences=["a", "b"], types=["at+jwt"]
+    )
+    assert describe_access(auth) == (
+        "a token may see the PoVs that its claim povs lists, and one without it may see none (the "
+        "app's tokens must have iss 'https://id', aud 'a' or 'b', typ 'at+jwt')"
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pov_rt.auth.revocations import Revocations
-from pov_rt.config.settings import EngineSettings, LimitSettings
+from pov_rt.config.settings import AuthSettings, EngineSettings, LimitSettings
 from pov_rt.connections.directory import Directory
 from pov_rt.engine.memory import MemoryEngine
 from pov_rt.protocol.errors import CloseCode, LimitExceeded
@@ -17,7 +17,7 @@ def test_connections_are_found_by_id_and_user_and_bounded() -> None:
     clock, engine = ManualClock(), MemoryEngine(EngineSettings(), ManualClock(), "node")
     directory = Directory(
         engine.signals,
-        Revocations(engine.sets, clock, 60.0),
+        Revocations(engine.sets, clock, AuthSettings()),
         LimitSettings(connections_per_user=3, devices_per_user=2),
     )
     one, two = connection("1", "ana", clock), connection("2", "ana", clock)

@@ -39,7 +39,8 @@ class Server(Ours):
         """Return what to run."""
         command = super().command()
         Path(command[-1]).write_text(
-            f'[server]\nport = {self.port}\nadmin_port = 0\n[auth]\nsecrets = ["{SECRET}"]\n'
+            f"[server]\nport = {self.port}\nadmin_port = 0\n"
+            f'[auth]\nsecrets = ["{SECRET}"]\ndefault_povs = "*"\n'
             '[limits]\nhandshake_s = 1.0\nmessage_rate = "150/s"\n'
             '[engine]\nurl = "memory://"\nmax_entries = 1000\nmax_ids = 1000\n'
         )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pov_rt.auth.revocations import Revocation, Revocations
+from pov_rt.config.settings import AuthSettings
 from pov_rt.protocol.errors import CloseCode, Unavailable
 from pov_rt.protocol.topics import NODES
 from pov_rt.runtime.clock import ManualClock
@@ -56,8 +57,8 @@ def test_revocations_that_were_not_heard_are_looked_up(monkeypatch: pytest.Monke
         server = Server(make_settings(), REGISTRY, fetch=nothing, clock=clock)
         await server.start()
         (_, to_ana), (_, to_ben) = connect(server, "ana"), connect(server, "ben")
-        other = Revocations(server.engine.sets, clock, 60.0)
-        await other.store(Revocation(user_id="ana", before=clock.time() + 1))
+        other = Revocations(server.engine.sets, clock, AuthSettings())
+        await other.store([Revocation(user_id="ana", before=clock.time() + 1, at=clock.time())])
         follower: Any = server.engine.log.follower  # type: ignore[attr-defined]
         members, asked = server.engine.sets.members, 0
 
@@ -74,7 +75,7 @@ def test_revocations_that_were_not_heard_are_looked_up(monkeypatch: pytest.Monke
         await until(lambda: to_ana.closed_with is CloseCode.TOKEN)
         assert to_ben.closed_with is None
         assert asked == 2
-        await other.store(Revocation(user_id="ben", before=clock.time() + 1))
+        await other.store([Revocation(user_id="ben", before=clock.time() + 1, at=clock.time())])
         follower.uncertain(NODES)
         await until(lambda: to_ben.closed_with is CloseCode.TOKEN)
         await server.stop()

@@ -26,7 +26,7 @@ from pov_rt.config.settings import (
 from pov_rt.plugin.interfaces import Response
 from pov_rt.protocol.errors import CloseCode, TokenError, Unavailable
 from pov_rt.registry.build import build_registry
-from pov_rt.runtime.clock import ManualClock, SystemClock
+from pov_rt.runtime.clock import ManualClock
 from pov_rt.server.server import Server
 from pov_rt.testing import SECRET, RunningServer, make_settings
 from tests.transport.test_wire import publish, raw_client, text, wait_until
@@ -127,25 +127,28 @@ def test_a_revocation_is_in_force_though_the_disk_is_full(monkeypatch: pytest.Mo
         _, to_ana = connect(server, "ana")
         monkeypatch.setattr(server.engine.sets, "add", refuse)
         with pytest.raises(Unavailable):
-            await server.directory.revoke(Revocation(user_id="ana"))
+            await server.directory.revoke(token_id=None, user_id="ana", before=None)
         assert to_ana.closed_with is CloseCode.TOKEN
         await server.stop()
 
     asyncio.run(run())
 
 
-def test_revocations_are_swept(server: RunningServer) -> None:
-    def sweep() -> int:
-        node = server.web.server
-        node.revocations.add(Revocation(token_id="t"))
-        node.clock = ManualClock(node.clock.monotonic() + 40 * 86400.0)
-        try:
-            node.sweep()
-        finally:
-            node.clock = SystemClock()
-        return len(node.revocations)
+def test_revocations_are_swept_and_a_reload_says_for_how_long_they_are_kept() -> None:
+    async def run() -> None:
+        clock = ManualClock()
+        server = Server(make_settings(), REGISTRY, fetch=nothing, clock=clock)
+        await server.start()
+        server.revocations.add(Revocation(token_id="t", at=clock.time()))
+        clock.advance(400 * 86400.0)
+        server.sweep()
+        assert len(server.revocations) == 1
+        server.reload(replace(server.settings.auth, revocation_s=86400.0))
+        server.sweep()
+        assert len(server.revocations) == 0
+        await server.stop()
 
-    assert server.call(sweep) == 0
+    asyncio.run(run())
 
 
 def test_many_connections_are_closed_in_waves() -> None:

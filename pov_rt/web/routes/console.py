@@ -22,7 +22,7 @@ def dev_tokens(server: Server) -> tuple[str, str]:
     """Return a socket token and a service token for a day of trying things out."""
     issue = server.tokens.issue
     socket = issue(Kind.SOCKET, "dev", ttl_s=TOKEN_S, povs="*", can=EVERYTHING)
-    return socket, issue(Kind.SERVICE, "dev-publisher", ttl_s=TOKEN_S)
+    return socket, issue(Kind.SERVICE, "dev-publisher", ttl_s=TOKEN_S, povs="*")
 
 
 class ConsoleHandler(JsonHandler):
