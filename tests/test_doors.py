@@ -179,7 +179,7 @@ ROUTES: dict[str, Row] = {
         body_kind=NewNotification,
     ),
     "POST /api/tokens/revoke": Row(
-        "/api/tokens/revoke", body={"userId": "eve"}, body_kind=Revoke, needs=("userId",), good=204
+        "/api/tokens/revoke", body={"userId": "eve"}, body_kind=Revoke, needs=("userId",)
     ),
     "PUT /api/povs/{}/probe/{}": Row(
         "/api/povs/{pov_id}/probe/{user_id}",
