@@ -1,13 +1,14 @@
-"""The authoriser: asks another server who may subscribe, and remembers what it said."""
+"""The authoriser: asks another server what users may do on PoVs, and remembers what it said."""
 
 import logging
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 from pov_rt.plugin import (
-    Context,
+    Access,
+    Allowed,
     Endpoint,
     Forbidden,
     Host,
@@ -24,22 +25,31 @@ log = logging.getLogger(__name__)
 ASK_S = 2.0
 DOWN_S = 1.0
 """For how long nobody asks an authoriser that did not answer."""
-MAX_ANSWERS = 10_000
+MAX_ANSWERS = 50_000
+ANSWERS_EACH = 1_000
+"""Answers about one user."""
 MAX_ASKING = 64
 """Questions at a time."""
+ASKING_EACH = 8
+"""About one user."""
 
 
 class Options(Endpoint, frozen=True, forbid_unknown_fields=True):
-    """`url` is asked; what it answered is good for `ttl_s`."""
+    """`url` is asked; what it answered is good for `ttl_s` at most.
+
+    If it is away then, who is subscribed stays so for `grace_s` more.
+    """
 
     ttl_s: Annotated[float, Range(0, 86400)] = 60.0
+    grace_s: Annotated[float, Range(0, 86400)] = 300.0
 
 
 class Question(Part):
-    """The body of what is asked: whether this user may subscribe to this PoV."""
+    """The body of what is asked: whether this user may do this on this PoV."""
 
     user_id: str
     pov_id: str
+    action: Literal["see", "collaborate", "write"]
     role: str | None
     team_id: str
 
@@ -60,7 +70,7 @@ class Authoriser:
             status = await self._calls.post(msgspec.json.encode(question), ASK_S)
             self._note(status)
         if status != 403 and not 200 <= status < 300:
-            raise Unavailable("Nobody can say now whether you may subscribe", retry_after_s=DOWN_S)
+            raise Unavailable("Nobody can say now whether you may", retry_after_s=DOWN_S)
         return status != 403
 
     def _note(self, status: int) -> None:
@@ -72,7 +82,7 @@ class Authoriser:
         if status == 0:
             self._down_until = self._host.clock.monotonic() + DOWN_S
         if not self._is_failing:
-            log.warning("subscriptions are refused: the authoriser gave %s", status or "no answer")
+            log.warning("users are refused: the authoriser gave %s", status or "no answer")
             self._is_failing = True
 
 
@@ -83,15 +93,30 @@ plugin = Plugin[Lookup[Question, bool]]("authoriser", options=Options, needs="ur
 async def answers(host: Host) -> AsyncIterator[Lookup[Question, bool]]:
     """Read the secret; at the end stop asking."""
     ask, ttl_s = Authoriser(host).ask, host.options(Options).ttl_s
-    made = Lookup(host, ask, ttl_s=ttl_s, capacity=MAX_ANSWERS, at_once=MAX_ASKING)
+    made = Lookup(
+        host,
+        ask,
+        ttl_s=ttl_s,
+        capacity=MAX_ANSWERS,
+        capacity_each=ANSWERS_EACH,
+        at_once=MAX_ASKING,
+        at_once_each=ASKING_EACH,
+    )
     yield made
     await made.close()
 
 
-@plugin.before_subscribe
-async def authorise(pov_id: str, context: Context[Lookup[Question, bool]]) -> None:
+@plugin.authorise
+async def authorise(access: Access, host: Host[Lookup[Question, bool]]) -> Allowed:
     """Ask whether the user may; the token says so already."""
-    user, team_id = context.user, context.grants.team_id
-    question = Question(user_id=user.user_id, pov_id=pov_id, role=user.role, team_id=team_id)
-    if not await context.state.get(question):
-        raise Forbidden("You may not subscribe to this PoV", field="povId")
+    question = Question(
+        user_id=access.user_id,
+        pov_id=access.pov_id,
+        action=access.action,
+        role=access.role,
+        team_id=access.team_id,
+    )
+    if not await host.state.get(question, access.owner):
+        raise Forbidden("You may not do this on this PoV", field="povId")
+    good_for_s = host.state.good_for_s(question, access.owner)
+    return Allowed(good_for_s, host.options(Options).grace_s)

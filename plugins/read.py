@@ -20,10 +20,16 @@ from pov_rt.plugin import (
 TICK_S = 0.25
 """What several users read in this time is told of in one frame."""
 MAX_NAMED = 500
+HIDDEN = "hidden"
+"""The mark up to where what a user has read is not told: read without the grant `collaborate`, or
+before the user lost the PoV. Who reads on with it is counted again."""
 
 
 class Read(Message, tag="read"):
-    """The user has read a PoV, or with `inbox` the notifications, up to `offset`."""
+    """The user has read a PoV, or with `inbox` the notifications, up to `offset`.
+
+    Others are told of those who may collaborate on the PoV.
+    """
 
     offset: Offset
     pov_id: PovId | UnsetType = UNSET
@@ -48,8 +54,8 @@ class InboxRead(Message, tag="inbox_read"):
 class Readers(Part):
     """Who has read the PoV up to `offset`: how many, of how many who follow it, and who.
 
-    Those follow it who are subscribed durably, are there, or have ever read it. At most 500 are
-    named.
+    Those follow it who are subscribed durably, are there, or have ever read it, but not those who
+    are known to have lost it. At most 500 are named.
     """
 
     pov_id: str
@@ -60,20 +66,25 @@ class Readers(Part):
     users: list[str]
 
 
-Unread = dict[str, dict[str, int]]
-"""By PoV and user: what is to be told of next."""
+class News:
+    """By PoV and user what is to be told of next; and who lost which PoV."""
 
-plugin = Plugin[Unread]("read", pushes=[Receipts, InboxRead])
+    def __init__(self) -> None:
+        self.read: dict[str, dict[str, int]] = {}
+        self.lost: set[tuple[str, str]] = set()
+
+
+plugin = Plugin[News]("read", pushes=[Receipts, InboxRead])
 
 
 @plugin.lifespan
-async def unread(host: Host) -> AsyncIterator[Unread]:
+async def news(host: Host) -> AsyncIterator[News]:
     """Begin with nothing to tell."""
-    yield {}
+    yield News()
 
 
 @plugin.on(Read)
-async def read(message: Read, context: Context[Unread]) -> Receipts | InboxRead:
+async def read(message: Read, context: Context[News]) -> Receipts | InboxRead:
     """Move the user's mark, which never goes back."""
     if (message.pov_id is UNSET) != message.inbox:
         raise InvalidMessage(field="povId", detail="Send povId, or inbox: true")
@@ -81,6 +92,9 @@ async def read(message: Read, context: Context[Unread]) -> Receipts | InboxRead:
     position = context.delivered(message.offset, pov_id, message.epoch)
     host, user_id = context.host, context.user.user_id
     topic = host.inbox(user_id) if pov_id is None else context.topic(pov_id)
+    is_told = pov_id is not None and await context.may("collaborate", pov_id)
+    if pov_id is not None and not is_told:  # first, so that it is never told in between
+        await host.marks.advance(topic, user_id, HIDDEN, position)
     before = await host.marks.get(topic, user_id, "read")
     mark = await host.marks.advance(topic, user_id, "read", position)
     answer: Receipts | InboxRead
@@ -93,25 +107,46 @@ async def read(message: Read, context: Context[Unread]) -> Receipts | InboxRead:
     if mark != before:
         # The user's other devices learn it at once, and whether they look at the PoV or not.
         host.send_user(user_id, answer)
-        context.state.setdefault(pov_id, {})[user_id] = mark.offset
+        if is_told:
+            context.state.read.setdefault(pov_id, {})[user_id] = mark.offset
     return answer
 
 
+@plugin.lost
+def lost(pov_id: str, context: Context[News]) -> None:
+    """Have a user leave those who follow the PoV."""
+    if pov_id != "*":
+        context.state.lost.add((pov_id, context.user.user_id))
+
+
 @plugin.every(TICK_S)
-def tick(host: Host[Unread]) -> None:
-    """Tell each PoV who has read on."""
-    for pov_id, users in host.state.items():
+async def tick(host: Host[News]) -> None:
+    """Tell each PoV who has read on, and hide who lost it."""
+    for pov_id, users in host.state.read.items():
         host.broadcast(pov_id, Receipts(pov_id=pov_id, read=users))
-    host.state.clear()
+    host.state.read.clear()
+    for pov_id, user_id in [*host.state.lost]:
+        if not host.devices(pov_id, user_id):  # with another token the user may still see it
+            topic = host.topic(pov_id)
+            mark = await host.marks.get(topic, user_id, "read")
+            if mark is not None:
+                await host.marks.advance(topic, user_id, HIDDEN, mark)
+            await host.durable.unfollow(user_id, [pov_id])
+        host.state.lost.discard((pov_id, user_id))
 
 
 @plugin.http("GET", "/povs/{pov_id}/receipts", grant="subscribe")
-async def readers(request: Request[Unread]) -> Readers:
+async def readers(request: Request[News]) -> Readers:
     """Answer who has read `?offset=` of the PoV; without it, its newest activity."""
     pov_id, host = request.path["pov_id"], request.host
     page = await host.history(pov_id, limit=1, reverse=True)
     offset = request.number("offset", page.offset, 0, MAX_SAFE_INTEGER)
-    marks = await host.marks.all(host.topic(pov_id), "read")
+    hidden = await host.marks.all(host.topic(pov_id), HIDDEN)
+    marks = {
+        user: mark
+        for user, mark in (await host.marks.all(host.topic(pov_id), "read")).items()
+        if user not in hidden or hidden[user].epoch != mark.epoch or hidden[user] < mark
+    }
     users = [
         user for user, mark in marks.items() if mark.epoch == page.epoch and mark.offset >= offset
     ]

@@ -18,7 +18,7 @@ class Revoke(Part, forbid_unknown_fields=True):
     issued_before: Annotated[datetime, msgspec.Meta(tz=True)] | UnsetType = UNSET
 
 
-@plugin.http("POST", "/tokens/revoke", grant="operate", service=True)
+@plugin.http("POST", "/tokens/revoke", grant="operate", service=True, body=Revoke)
 async def revoke(request: Request) -> None:
     """Make tokens void and close the connections that have one."""
     which = request.body(Revoke)

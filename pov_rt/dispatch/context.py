@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -17,9 +17,10 @@ from pov_rt.connections.connection import Connection
 from pov_rt.delivery.filters import Only, Since
 from pov_rt.dispatch.host import PluginHost, delegate
 from pov_rt.engine.base import Position
-from pov_rt.plugin.interfaces import Subscribed
+from pov_rt.plugin.interfaces import Allowed, Subscribed
 from pov_rt.protocol.encoding import RequestIdValue, encode, encode_reply
 from pov_rt.protocol.errors import (
+    ClientError,
     EpochChanged,
     Forbidden,
     InvalidMessage,
@@ -34,7 +35,7 @@ from pov_rt.runtime.containment import contain
 class ConnectionContext:
     """One connection during one message, as a handler sees it; implements `interfaces.Context`."""
 
-    __slots__ = ("_connection", "answered", "host", "joining", "request_id", "starting")
+    __slots__ = ("_connection", "answered", "asked", "host", "joining", "request_id", "starting")
 
     def __init__(self, host: PluginHost, connection: Connection) -> None:
         self.host = host
@@ -42,6 +43,8 @@ class ConnectionContext:
         self.request_id: RequestIdValue = UNSET
         self.starting: list[str] | None = None
         self.joining: set[str] | None = None
+        self.asked: tuple[Identity, dict[str | None, dict[str, Allowed | None]]] | None = None
+        """What was allowed for this message: whom, and by grant and PoV."""
         self._connection = connection
 
     state: Any = delegate("host.state")
@@ -60,14 +63,40 @@ class ConnectionContext:
         if not self.subscribed(pov_id):
             raise Forbidden("Subscribe first", field=field)
 
+    async def may(self, grant: str, pov_id: str) -> bool:
+        try:
+            await self.require({pov_id: "povId"}, grant)
+        except ClientError:
+            return False
+        return True
+
+    async def require(
+        self, povs: Mapping[str, str], grant: str | None, *, feed: bool = False
+    ) -> Mapping[str, Allowed | None]:
+        """As `Permissions.require_all` for the token in use; nothing is asked twice for a message.
+
+        `povs` are the fields of PoVs.
+        """
+        permissions, connection = self.host.services.permissions, self._connection
+        while True:
+            identity = connection.identity
+            if self.asked is None or self.asked[0] is not identity:
+                self.asked = identity, {}
+            known = self.asked[1].setdefault(grant, {})
+            new = {pov_id: field for pov_id, field in povs.items() if pov_id not in known}
+            known |= await permissions.require_all(identity, new, grant, feed=feed)
+            if connection.identity is identity:  # else another token came meanwhile
+                return known
+
     async def subscribe(
         self, pov_id: str, since: Since | None = None, only: Only | None = None
     ) -> Subscribed:
         services, connection = self.host.services, self._connection
-        self.grants.require_subscribe(pov_id)
-        if self.host.plugins.asks_before_subscribe:
-            await self.host.plugins.ask_before_subscribe(pov_id, connection)
-            self.grants.require_subscribe(pov_id)  # another token may have come meanwhile
+        self.grants.require_pov_or_feed(pov_id)
+        self.grants.require("subscribe")
+        allowed = None
+        if services.permissions.asks:
+            allowed = (await self.require({pov_id: "povId"}, "subscribe", feed=True))[pov_id]
         identity = connection.identity
         name = identity.grants.topic(pov_id)
         # A handler may subscribe to several at a time: what is on its way counts, too.
@@ -91,6 +120,10 @@ class ConnectionContext:
             # Replaced meanwhile, by a token that did not see this subscription to end it.
             services.hub.leave(connection, name)
             raise Forbidden("The token was replaced meanwhile", field="povId")
+        if allowed is not None:
+            if connection.identity is not identity:
+                allowed = Allowed(0)  # it was about the other token
+            services.permissions.stand(connection, pov_id, "see", allowed)
         if self.starting is None:
             self.starting = []
         self.starting.append(name)
@@ -147,20 +180,25 @@ class ConnectionContext:
         connection.remembered = True
 
     def unsubscribe(self, pov_id: str) -> bool:
-        return self.host.leave(self._connection, self.topic(pov_id))
+        return self.host.services.permissions.leave(self._connection, self.topic(pov_id))
 
     async def listen(self, pov_id: str) -> None:
-        hub, name = self.host.services.hub, self.host.channel(pov_id)
+        services, connection = self.host.services, self._connection
+        hub, name = services.hub, self.host.channel(pov_id)
         self._check_listen(pov_id)
-        if name in self._connection.topics:
-            return
-        await hub.join(self._connection, name)
+        allowed = None
+        if services.permissions.asks:
+            allowed = (await self.require({pov_id: "povId"}, "collaborate", feed=True))[pov_id]
+        if name not in connection.topics:
+            await hub.join(connection, name)
         try:
             self._check_listen(pov_id)  # the subscription may have ended meanwhile
         except Forbidden:
-            hub.leave(self._connection, name)
+            hub.leave(connection, name)
             raise
-        hub.start(self._connection, name)
+        if allowed is not None:
+            services.permissions.stand(connection, pov_id, "collaborate", allowed)
+        hub.start(connection, name)
 
     def _check_listen(self, pov_id: str) -> None:
         self.grants.require("collaborate")
@@ -180,11 +218,13 @@ class ConnectionContext:
         instead: Callable[[Published], Message] | None = None,
     ) -> Published:
         services, connection = self.host.services, self._connection
-        user = connection.identity
         if services.clock.monotonic() >= connection.expires_at:
             raise TokenExpired
-        user.grants.require("publish")
-        user.grants.require_pov(activity.pov_id)
+        connection.identity.grants.require("publish")
+        connection.identity.grants.require_pov(activity.pov_id)
+        if services.permissions.asks:
+            await self.require({activity.pov_id: "povId"}, "publish")
+        user = connection.identity
         own = msgspec.structs.replace(activity, user_id=user.user_id)
         if instead is None or self.answered:  # a message has one answer
             publisher = publisher_of(user, is_service=False, origin=connection.id)

@@ -18,6 +18,8 @@ from pov_rt.engine.base import Leases, Marks, Position, Sets
 from pov_rt.plugin.calls import Endpoint, Outbox, SignedCalls, WebhookOptions
 from pov_rt.plugin.declare import Plugin
 from pov_rt.plugin.interfaces import (
+    Access,
+    Allowed,
     ConnectionInfo,
     Context,
     Guarantee,
@@ -39,6 +41,7 @@ from pov_rt.protocol.errors import (
     InvalidRequest,
     LimitExceeded,
     NotFound,
+    RateLimited,
     Rejected,
     TokenError,
     Unavailable,
@@ -61,6 +64,7 @@ from pov_rt.protocol.messages import (
     PovOrFeed,
     Range,
     UncheckedId,
+    Unsubscribed,
     UserId,
     check_id,
 )
@@ -70,8 +74,10 @@ __all__ = [
     "MAX_ID_CHARS",
     "MAX_SAFE_INTEGER",
     "UNSET",
+    "Access",
     "Activity",
     "ActivityId",
+    "Allowed",
     "ClientError",
     "Clock",
     "CloseCode",
@@ -113,6 +119,7 @@ __all__ = [
     "PovOrFeed",
     "Published",
     "Range",
+    "RateLimited",
     "Rejected",
     "Request",
     "Response",
@@ -125,6 +132,7 @@ __all__ = [
     "Unavailable",
     "UncheckedId",
     "UnsetType",
+    "Unsubscribed",
     "UserId",
     "WebhookOptions",
     "check_id",

@@ -142,7 +142,7 @@ def test_without_povs_every_pov_is_seen_unless_grants_are_required(
         ({"role": "muted"}, set()),
         ({"role": "lead", "can": ["poll"]}, {"poll"}),
         ({"role": "lead", "can": []}, set()),
-        ({"aud": SERVICE_AUDIENCE}, {"subscribe", "publish"}),
+        ({"aud": SERVICE_AUDIENCE}, {"subscribe", "collaborate", "publish"}),
         ({"aud": SERVICE_AUDIENCE, "role": "muted"}, set()),
     ],
 )

@@ -121,8 +121,8 @@ def do(message, context): ...
 async def life(host):
     1 / 0
     yield
-@plugin.before_subscribe
-def ask(pov_id, context): 1 / 0
+@plugin.authorise
+def ask(access, host): 1 / 0
 @plugin.every(0.001)
 def tick(host): 1 / 0
 @plugin.http("GET", "/mine", grant="subscribe")

@@ -116,8 +116,7 @@ class HistoryHandler(JsonHandler):
     async def get(self, pov_id: str) -> None:
         """Answer a page with the log's state."""
         identity = self.authenticate(API_KINDS)
-        identity.grants.require("subscribe")
-        identity.grants.require_pov(pov_id)
+        await self.server.permissions.require(identity, pov_id, "subscribe")
         query = dict(parse_query(self.request.query))
         if unknown := sorted(set(query) - {"after", "before", "limit"}):
             raise InvalidRequest(f"There is no parameter '{unknown[0]}'", field=unknown[0])

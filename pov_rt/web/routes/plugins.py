@@ -45,7 +45,8 @@ class PluginHandler(JsonHandler):
         if host is None:
             raise NotFound
         query = dict(parse_query(self.request.query))
-        request = PluginRequest(host, identity, path, query, self.request.body)
+        request = PluginRequest(host, identity, route.spec, path, query, self.request.body)
+        await request.admit()
         deadline_s = self.server.settings.limits.handler_deadline_s
         result = await containment.call(route.spec.function, request, deadline_s=deadline_s)
         if result is None:
