@@ -24,7 +24,10 @@ log = logging.getLogger(__name__)
 
 ASK_S = 2.0
 DOWN_S = 1.0
-"""For how long nobody asks an authoriser that did not answer."""
+"""For how long an authoriser that did not answer is not asked again about the user; and about
+nobody when it did not answer about `DOWN_USERS` in a row: one who knows what takes it long must not
+keep it from the others."""
+DOWN_USERS = 3
 MAX_ANSWERS = 50_000
 ANSWERS_EACH = 1_000
 """Answers about one user."""
@@ -61,25 +64,36 @@ class Authoriser:
         self._host = host
         self._calls = SignedCalls(host, host.options(Options))
         self._down_until = 0.0
+        self._unanswered: set[str] = set()
+        """The users about whom there was no answer since there was one."""
         self._is_failing = False
 
     async def ask(self, question: Question) -> bool:
         """Return whether the user may. Raises `Unavailable` if the answer is neither yes nor no."""
         status = 0
-        if self._host.clock.monotonic() >= self._down_until:
+        if not self._is_down(question.user_id):
             status = await self._calls.post(msgspec.json.encode(question), ASK_S)
-            self._note(status)
+            self._note(status, question.user_id)
         if status != 403 and not 200 <= status < 300:
             raise Unavailable("Nobody can say now whether you may", retry_after_s=DOWN_S)
         return status != 403
 
-    def _note(self, status: int) -> None:
+    def _is_down(self, user_id: str) -> bool:
+        if self._host.clock.monotonic() >= self._down_until:
+            return False
+        return user_id in self._unanswered or len(self._unanswered) >= DOWN_USERS
+
+    def _note(self, status: int, user_id: str) -> None:
         self._host.count("questions_asked")
+        if status:
+            self._unanswered.clear()
         if 200 <= status < 300 or status == 403:
             self._is_failing = False
             return
         self._host.count("questions_failed")
         if status == 0:
+            if len(self._unanswered) < DOWN_USERS:
+                self._unanswered.add(user_id)
             self._down_until = self._host.clock.monotonic() + DOWN_S
         if not self._is_failing:
             log.warning("users are refused: the authoriser gave %s", status or "no answer")

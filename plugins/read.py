@@ -153,7 +153,11 @@ async def readers(request: Request[News]) -> Readers:
     followers = {
         *marks,
         *(await host.durable.followers(pov_id)),
-        *(lease.member for lease in await host.leases.members(host.channel(pov_id, "presence"))),
+        *(
+            lease.member
+            for lease in await host.leases.members(host.channel(pov_id, "presence"))
+            if lease.leaving_at is None
+        ),
     }
     return Readers(
         pov_id=pov_id,
