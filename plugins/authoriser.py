@@ -33,7 +33,7 @@ ANSWERS_EACH = 1_000
 """Answers about one user."""
 MAX_ASKING = 64
 """Questions at a time."""
-ASKING_EACH = 8
+ASKING_EACH = 4
 """About one user."""
 
 

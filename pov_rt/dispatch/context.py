@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from typing import Any
 
@@ -25,17 +26,31 @@ from pov_rt.protocol.errors import (
     Forbidden,
     InvalidMessage,
     LimitExceeded,
+    RateLimited,
     TokenExpired,
     Unavailable,
 )
 from pov_rt.protocol.messages import Message, NewActivity
 from pov_rt.runtime.containment import contain
 
+AT_ONCE = 8
+"""Questions of one message at a time: even to refuse them takes time, for which others wait."""
+
 
 class ConnectionContext:
     """One connection during one message, as a handler sees it; implements `interfaces.Context`."""
 
-    __slots__ = ("_connection", "answered", "asked", "host", "joining", "request_id", "starting")
+    __slots__ = (
+        "_connection",
+        "_refusal",
+        "_turns",
+        "answered",
+        "asked",
+        "host",
+        "joining",
+        "request_id",
+        "starting",
+    )
 
     def __init__(self, host: PluginHost, connection: Connection) -> None:
         self.host = host
@@ -45,6 +60,8 @@ class ConnectionContext:
         self.joining: set[str] | None = None
         self.asked: tuple[Identity, dict[str | None, dict[str, Allowed | None]]] | None = None
         """What was allowed for this message: whom, and by grant and PoV."""
+        self._turns: asyncio.Semaphore | None = None
+        self._refusal: RateLimited | None = None
         self._connection = connection
 
     state: Any = delegate("host.state")
@@ -62,6 +79,13 @@ class ConnectionContext:
     def require_subscribed(self, pov_id: str, field: str = "povId") -> None:
         if not self.subscribed(pov_id):
             raise Forbidden("Subscribe first", field=field)
+
+    @property
+    def turns(self) -> asyncio.Semaphore:
+        """Lets a few of what the message asks for at the same time go on."""
+        if self._turns is None:
+            self._turns = asyncio.Semaphore(AT_ONCE)
+        return self._turns
 
     async def may(self, grant: str, pov_id: str) -> bool:
         try:
@@ -84,7 +108,14 @@ class ConnectionContext:
                 self.asked = identity, {}
             known = self.asked[1].setdefault(grant, {})
             new = {pov_id: field for pov_id, field in povs.items() if pov_id not in known}
-            known |= await permissions.require_all(identity, new, grant, feed=feed)
+            async with self.turns:
+                if self._refusal is not None:
+                    raise self._refusal
+                try:
+                    known |= await permissions.require_all(identity, new, grant, feed=feed)
+                except RateLimited as error:
+                    self._refusal = error  # nor is there room for the rest of the message
+                    raise
             if connection.identity is identity:  # else another token came meanwhile
                 return known
 
@@ -94,20 +125,17 @@ class ConnectionContext:
         services, connection = self.host.services, self._connection
         self.grants.require_pov_or_feed(pov_id)
         self.grants.require("subscribe")
-        allowed = None
-        if services.permissions.asks:
-            allowed = (await self.require({pov_id: "povId"}, "subscribe", feed=True))[pov_id]
-        identity = connection.identity
-        name = identity.grants.topic(pov_id)
         # A handler may subscribe to several at a time: what is on its way counts, too.
         if self.joining is None:
             self.joining = set()
-        is_new = name not in connection.topics and name not in self.joining
+        allowed = None
+        if services.permissions.asks:
+            self._find_room(self.topic(pov_id), self.joining)  # or somebody is asked for nothing
+            allowed = (await self.require({pov_id: "povId"}, "subscribe", feed=True))[pov_id]
+        identity = connection.identity
+        name = identity.grants.topic(pov_id)
+        is_new = self._find_room(name, self.joining)
         if is_new:
-            subscriptions = sum(topic.is_subscription for topic in connection.topics.values())
-            most = services.settings.limits.subscriptions
-            if subscriptions + len(self.joining) >= most:
-                raise LimitExceeded(f"A connection has at most {most} subscriptions", field="povId")
             self.joining.add(name)
         try:
             joined = await services.hub.join(connection, name, since, only or None)
@@ -131,6 +159,16 @@ class ConnectionContext:
             self.host.plugins.tell("subscribed", pov_id, connection=connection)
         guarantee = services.guarantee
         return Subscribed(pov_id, *joined.top, guarantee, joined.recovered, joined.missed)
+
+    def _find_room(self, name: str, joining: Set[str]) -> bool:
+        """Tell whether a subscription is a new one. Raises `LimitExceeded` for one too many."""
+        topics = self._connection.topics
+        if name in topics or name in joining:
+            return False
+        most = self.host.services.settings.limits.subscriptions
+        if sum(topic.is_subscription for topic in topics.values()) + len(joining) >= most:
+            raise LimitExceeded(f"A connection has at most {most} subscriptions", field="povId")
+        return True
 
     async def cursor(self, pov_id: str) -> Position | None:
         with suppress(Unavailable):  # a full disk can be read; the next use enters the device

@@ -38,7 +38,8 @@ from pov_rt.runtime.containment import Tasks
 log = logging.getLogger(__name__)
 
 AT_ONCE = 4
-"""Of one owner's standing subscriptions so many are asked about at a time."""
+"""Of one request's PoVs, and of one owner's standing subscriptions, so many are asked about at a
+time."""
 LEAST_S = 1.0
 """Nobody is asked again sooner, however short an answer stands."""
 RETRY_S = 5.0
@@ -127,22 +128,21 @@ class Permissions:
     async def require_all(
         self, identity: Identity, povs: Mapping[str, str], grant: str | None, *, feed: bool = False
     ) -> Mapping[str, Allowed | None]:
-        """Do so for several, with their fields, at the same time; raise what the first one does."""
+        """Do so for several, with their fields, a few at a time; raise what the first one does."""
         if self.hooks.authorise is None or len(povs) < 2:
             return {
                 pov_id: await self.require(identity, pov_id, grant, field, feed=feed)
                 for pov_id, field in povs.items()
             }
-        asked = [
-            self.require(identity, pov_id, grant, field, feed=feed)
-            for pov_id, field in povs.items()
-        ]
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        allowed: dict[str, Allowed | None] = {}
-        for pov_id, answer in zip(povs, answers, strict=True):
-            if isinstance(answer, BaseException):
-                raise answer
-            allowed[pov_id] = answer
+        left, allowed = deque(povs.items()), dict[str, Allowed | None]()
+        while left:
+            some = [left.popleft() for _ in range(min(AT_ONCE, len(left)))]
+            asked = [self.require(identity, pov, grant, field, feed=feed) for pov, field in some]
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            for (pov_id, _), answer in zip(some, answers, strict=True):
+                if isinstance(answer, BaseException):
+                    raise answer
+                allowed[pov_id] = answer
         return allowed
 
     def guard(self, handlers: Mapping[type[Message], Handler]) -> Mapping[type[Message], Handler]:

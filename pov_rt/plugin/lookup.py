@@ -93,7 +93,7 @@ class Lookup(Generic[QuestionT, AnswerT]):
         capacity: int = 50_000,
         capacity_each: int = 1_000,
         at_once: int = 64,
-        at_once_each: int = 8,
+        at_once_each: int = 4,
         waiting: int = 10_000,
         waiting_each: int = 256,
     ) -> None:
@@ -132,6 +132,7 @@ class Lookup(Generic[QuestionT, AnswerT]):
         task = self._asking.get((owner, question))
         if task is None:
             if not self._shares.take(owner):
+                await asyncio.sleep(0)  # or a crowd of them would hold the loop up
                 raise RateLimited("Too many questions wait for an answer", retry_after_s=RETRY_S)
             task = asyncio.create_task(self._find(question, owner))
             self._asking[owner, question] = task

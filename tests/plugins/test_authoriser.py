@@ -240,12 +240,13 @@ def without_eve(receiver: Receiver) -> Iterator[None]:
 
 @pytest.mark.usefixtures("without_eve")
 def test_who_asks_a_lot_keeps_nobody_waiting_and_pushes_nobody_out(
-    run: Run, receiver: Receiver
+    run: Run, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(authoriser, "ASK_S", 60.0)
     server = run()
     ana, ben = server.connect("ana"), server.connect("ben")
     assert subscribe(ana) == "subscribed"
-    for number in range(4):
+    for number in range(33):
         povs = [f"pov{number}-{each}" for each in range(200)]
         server.connect("eve").send({"type": "subscribe", "povIds": povs})
     asking = server.web.server.hooks.hosts["authoriser"].state
