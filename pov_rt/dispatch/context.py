@@ -37,13 +37,26 @@ AT_ONCE = 8
 """Questions of one message at a time: even to refuse them takes time, for which others wait."""
 
 
+class Asked:
+    """What was asked for one message about its sender: what was allowed, by grant and PoV.
+
+    It counts no longer than a handler may take: a plugin may keep a context for longer.
+    """
+
+    def __init__(self, identity: Identity, until: float) -> None:
+        self.identity = identity
+        self.until = until
+        self.allowed: dict[str | None, dict[str, Allowed | None]] = {}
+        self.turns = asyncio.Semaphore(AT_ONCE)
+        self.refusal: RateLimited | None = None
+        """There was no room for one of its questions; nor is there for the others."""
+
+
 class ConnectionContext:
     """One connection during one message, as a handler sees it; implements `interfaces.Context`."""
 
     __slots__ = (
         "_connection",
-        "_refusal",
-        "_turns",
         "answered",
         "asked",
         "host",
@@ -58,10 +71,7 @@ class ConnectionContext:
         self.request_id: RequestIdValue = UNSET
         self.starting: list[str] | None = None
         self.joining: set[str] | None = None
-        self.asked: tuple[Identity, dict[str | None, dict[str, Allowed | None]]] | None = None
-        """What was allowed for this message: whom, and by grant and PoV."""
-        self._turns: asyncio.Semaphore | None = None
-        self._refusal: RateLimited | None = None
+        self.asked: Asked | None = None
         self._connection = connection
 
     state: Any = delegate("host.state")
@@ -80,13 +90,6 @@ class ConnectionContext:
         if not self.subscribed(pov_id):
             raise Forbidden("Subscribe first", field=field)
 
-    @property
-    def turns(self) -> asyncio.Semaphore:
-        """Lets a few of what the message asks for at the same time go on."""
-        if self._turns is None:
-            self._turns = asyncio.Semaphore(AT_ONCE)
-        return self._turns
-
     async def may(self, grant: str, pov_id: str) -> bool:
         try:
             await self.require({pov_id: "povId"}, grant)
@@ -101,20 +104,22 @@ class ConnectionContext:
 
         `povs` are the fields of PoVs.
         """
-        permissions, connection = self.host.services.permissions, self._connection
+        services, connection = self.host.services, self._connection
         while True:
-            identity = connection.identity
-            if self.asked is None or self.asked[0] is not identity:
-                self.asked = identity, {}
-            known = self.asked[1].setdefault(grant, {})
+            identity, now = connection.identity, services.clock.monotonic()
+            asked = self.asked
+            if asked is None or asked.identity is not identity or now >= asked.until:
+                until = now + services.settings.limits.handler_deadline_s
+                asked = self.asked = Asked(identity, until)
+            known = asked.allowed.setdefault(grant, {})
             new = {pov_id: field for pov_id, field in povs.items() if pov_id not in known}
-            async with self.turns:
-                if self._refusal is not None:
-                    raise self._refusal
+            async with asked.turns:
+                if asked.refusal is not None:
+                    raise asked.refusal.with_traceback(None)
                 try:
-                    known |= await permissions.require_all(identity, new, grant, feed=feed)
+                    known |= await services.permissions.require_all(identity, new, grant, feed=feed)
                 except RateLimited as error:
-                    self._refusal = error  # nor is there room for the rest of the message
+                    asked.refusal = error
                     raise
             if connection.identity is identity:  # else another token came meanwhile
                 return known

@@ -75,6 +75,15 @@ async def put(message: Put, context: Context) -> Said:
     await context.publish(NewActivity(type="t", action="a", pov_id=message.where))
     return Said(number=0)
 
+class Keep(Message, tag="judge.keep"):
+    """Keeps the context, with which a timer could go on."""
+    pov_id: PovId
+
+@plugin.on(Keep, grant="publish")
+async def keep(message: Keep, context: Context[State]) -> Said:
+    context.state.kept = context
+    return Said(number=0)
+
 class Given(Part):
     pov_ids: list[PovId]
 
@@ -354,6 +363,17 @@ def test_a_plugin_that_publishes_is_asked_about_for_its_user_and_nobody_twice(
     data = {"type": "t", "action": "a", "povId": "acme"}
     ana.request({"type": "publish", "data": data})
     assert state(server).asked == [("ana", "acme", "write")]
+
+
+def test_a_context_that_is_kept_is_no_way_around_the_question(
+    server: RunningServer, clock: ManualClock
+) -> None:
+    ana = server.connect("ana")
+    ana.request({"type": "judge.keep", "povId": "acme"})
+    says(server, ana=NO)
+    assert server.run(lambda: state(server).kept.may("publish", "acme")), "as it was asked before"
+    clock.advance(5)
+    assert not server.run(lambda: state(server).kept.may("publish", "acme"))
 
 
 @pytest.mark.parametrize(
