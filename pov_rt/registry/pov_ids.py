@@ -25,7 +25,8 @@ Getter = Callable[[Any], Any]
 _Fielded = shape.StructType | shape.DataclassType | shape.NamedTupleType | shape.TypedDictType
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-POV_WORDS = frozenset({"pov", "povs", "povid", "povids"})
+_AT_END = re.compile(r"povs?(?:ids?)?$")
+POV_WORDS = frozenset({"pov", "povs", "povid", "povids", "povsid", "povsids"})
 ID_WORDS = frozenset({"id", "ids"})
 
 
@@ -109,9 +110,10 @@ def find_bad_id(kind: type[msgspec.Struct], value: Any) -> InvalidId | None:
     return None
 
 
-def words_of(name: str) -> list[str]:
-    """Return the words of a name, written in whatever case: `povId`, `pov_id`, `POV-ID`."""
-    return [word.lower() for word in _WORD.findall(name)]
+def words_of(name: str) -> set[str]:
+    """Return the words of a name, in whatever case it is: `povId`, `pov_id`, `POV-ID`, `aPOVid`."""
+    words = {word.lower() for word in _WORD.findall(name)}
+    return words | {*_AT_END.findall(name.lower())}
 
 
 def names_pov(name: str) -> bool:
@@ -142,9 +144,10 @@ def _find_unchecked(kind: shape.Type, path: str, *, is_pov: bool) -> Iterator[Un
         return
     for field in kind.fields:
         there = f"{path}.{field.encode_name}" if path else field.encode_name
-        words = {*words_of(field.name), *words_of(field.encode_name)}
+        words = words_of(field.name) | words_of(field.encode_name)
         looks_so = bool(words & POV_WORDS) or (is_pov and bool(words & ID_WORDS))
-        if looks_so and _is_loose(field.type, is_id=bool(words & {"id", "ids", "povid", "povids"})):
+        is_id = any(word.endswith(("id", "ids")) for word in words)
+        if looks_so and _is_loose(field.type, is_id=is_id):
             yield Unchecked(kind.cls, field.name, there)
         yield from _find_unchecked(field.type, there, is_pov=looks_so)
 

@@ -170,6 +170,7 @@ def test_what_is_wrong_with_an_id_is_said(bad: str, problem: str) -> None:
     [
         *("pov", "povs", "povId", "pov_id", "povIds", "pov_ids", "povid", "PovID", "POV", "POV_ID"),
         *("sourcePov", "from_pov_id", "targetPovId", "pov_name", "pov_key", "otherPovs", "the-pov"),
+        *("POVs", "POVid", "sourcePOVid", "pov2"),
     ],
 )
 def test_a_name_like_a_pov(name: str) -> None:
