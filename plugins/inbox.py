@@ -22,11 +22,18 @@ def connected(context: Context) -> None:
         context.follow_inbox()
 
 
-@plugin.http("POST", "/users/{user_id}/notifications", grant="publish", service=True, price=0)
+@plugin.http(
+    "POST",
+    "/users/{user_id}/notifications",
+    grant="publish",
+    service=True,
+    body=NewNotification,
+    price=0,
+)
 async def notify(request: Request) -> Notified:
     """Put a notification into a user's inbox."""
     new = request.body(NewNotification)
-    request.check_pov(None if new.pov_id is UNSET else new.pov_id)
+    await request.check_pov(None if new.pov_id is UNSET else new.pov_id)
     done = await request.host.notify(request.path["user_id"], new, sender=request.user)
     return Notified(
         id=done.id,

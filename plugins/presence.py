@@ -129,7 +129,7 @@ async def presence(message: Presence, context: Context[Roster[User]]) -> Present
     return answer
 
 
-@plugin.http("GET", "/povs/{pov_id}/presence", grant="subscribe")
+@plugin.http("GET", "/povs/{pov_id}/presence", grant="collaborate")
 async def who(request: Request[Roster[User]]) -> Present:
     """Answer who is on the PoV."""
     answer = await snapshot(request.path["pov_id"], request.state)

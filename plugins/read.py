@@ -22,10 +22,16 @@ TICK_S = 0.25
 MAX_NAMED = 500
 PER_MARK = 0.02
 """What an answer costs for each user who has ever read the PoV."""
+HIDDEN = "hidden"
+"""The mark up to where what a user has read is not told: read without the grant `collaborate`, or
+before the user lost the PoV. Who reads on with it is counted again."""
 
 
 class Read(Message, tag="read"):
-    """The user has read a PoV, or with `inbox` the notifications, up to `offset`."""
+    """The user has read a PoV, or with `inbox` the notifications, up to `offset`.
+
+    Others are told of those who may collaborate on the PoV.
+    """
 
     offset: Offset
     pov_id: PovId | UnsetType = UNSET
@@ -50,8 +56,8 @@ class InboxRead(Message, tag="inbox_read"):
 class Readers(Part):
     """Who has read the PoV up to `offset`: how many, of how many who follow it, and who.
 
-    Those follow it who are subscribed durably, are there, or have ever read it. At most 500 are
-    named.
+    Those follow it who are subscribed durably, are there, or have ever read it, but not those who
+    are known to have lost it. At most 500 are named.
     """
 
     pov_id: str
@@ -62,20 +68,25 @@ class Readers(Part):
     users: list[str]
 
 
-Unread = dict[str, dict[str, int]]
-"""By PoV and user: what is to be told of next."""
+class News:
+    """By PoV and user what is to be told of next; and who lost which PoV."""
 
-plugin = Plugin[Unread]("read", pushes=[Receipts, InboxRead])
+    def __init__(self) -> None:
+        self.read: dict[str, dict[str, int]] = {}
+        self.lost: set[tuple[str, str]] = set()
+
+
+plugin = Plugin[News]("read", pushes=[Receipts, InboxRead])
 
 
 @plugin.lifespan
-async def unread(host: Host) -> AsyncIterator[Unread]:
+async def news(host: Host) -> AsyncIterator[News]:
     """Begin with nothing to tell."""
-    yield {}
+    yield News()
 
 
 @plugin.on(Read)
-async def read(message: Read, context: Context[Unread]) -> Receipts | InboxRead:
+async def read(message: Read, context: Context[News]) -> Receipts | InboxRead:
     """Move the user's mark, which never goes back."""
     if (message.pov_id is UNSET) != message.inbox:
         raise InvalidMessage(field="povId", detail="Send povId, or inbox: true")
@@ -83,6 +94,9 @@ async def read(message: Read, context: Context[Unread]) -> Receipts | InboxRead:
     position = context.delivered(message.offset, pov_id, message.epoch)
     host, user_id = context.host, context.user.user_id
     topic = host.inbox(user_id) if pov_id is None else context.topic(pov_id)
+    is_told = pov_id is not None and await context.may("collaborate", pov_id)
+    if pov_id is not None and not is_told:  # first, so that it is never told in between
+        await host.marks.advance(topic, user_id, HIDDEN, position)
     before = await host.marks.get(topic, user_id, "read")
     mark = await host.marks.advance(topic, user_id, "read", position)
     answer: Receipts | InboxRead
@@ -95,25 +109,46 @@ async def read(message: Read, context: Context[Unread]) -> Receipts | InboxRead:
     if mark != before:
         # The user's other devices learn it at once, and whether they look at the PoV or not.
         host.send_user(user_id, answer)
-        context.state.setdefault(pov_id, {})[user_id] = mark.offset
+        if is_told:
+            context.state.read.setdefault(pov_id, {})[user_id] = mark.offset
     return answer
 
 
+@plugin.lost
+def lost(pov_id: str, context: Context[News]) -> None:
+    """Have a user leave those who follow the PoV."""
+    if pov_id != "*":
+        context.state.lost.add((pov_id, context.user.user_id))
+
+
 @plugin.every(TICK_S)
-def tick(host: Host[Unread]) -> None:
-    """Tell each PoV who has read on."""
-    for pov_id, users in host.state.items():
+async def tick(host: Host[News]) -> None:
+    """Tell each PoV who has read on, and hide who lost it."""
+    for pov_id, users in host.state.read.items():
         host.broadcast(pov_id, Receipts(pov_id=pov_id, read=users))
-    host.state.clear()
+    host.state.read.clear()
+    for pov_id, user_id in [*host.state.lost]:
+        if not host.devices(pov_id, user_id):  # with another token the user may still see it
+            topic = host.topic(pov_id)
+            mark = await host.marks.get(topic, user_id, "read")
+            if mark is not None:
+                await host.marks.advance(topic, user_id, HIDDEN, mark)
+            await host.durable.unfollow(user_id, [pov_id])
+        host.state.lost.discard((pov_id, user_id))
 
 
 @plugin.http("GET", "/povs/{pov_id}/receipts", grant="subscribe")
-async def readers(request: Request[Unread]) -> Readers:
+async def readers(request: Request[News]) -> Readers:
     """Answer who has read `?offset=` of the PoV; without it, its newest activity."""
     pov_id, host = request.path["pov_id"], request.host
     page = await host.history(pov_id, limit=1, reverse=True)
     offset = request.number("offset", page.offset, 0, MAX_SAFE_INTEGER)
-    marks = await host.marks.all(host.topic(pov_id), "read")
+    hidden = await host.marks.all(host.topic(pov_id), HIDDEN)
+    marks = {
+        user: mark
+        for user, mark in (await host.marks.all(host.topic(pov_id), "read")).items()
+        if user not in hidden or hidden[user].epoch != mark.epoch or hidden[user] < mark
+    }
     request.charge(PER_MARK * len(marks))
     users = [
         user for user, mark in marks.items() if mark.epoch == page.epoch and mark.offset >= offset
@@ -121,7 +156,11 @@ async def readers(request: Request[Unread]) -> Readers:
     followers = {
         *marks,
         *(await host.durable.followers(pov_id)),
-        *(lease.member for lease in await host.leases.members(host.channel(pov_id, "presence"))),
+        *(
+            lease.member
+            for lease in await host.leases.members(host.channel(pov_id, "presence"))
+            if lease.leaving_at is None
+        ),
     }
     return Readers(
         pov_id=pov_id,

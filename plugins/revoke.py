@@ -38,7 +38,7 @@ class Revoked(Part):
     issued_before: str | UnsetType = UNSET
 
 
-@plugin.http("POST", "/tokens/revoke", grant="operate", service=True, price=0)
+@plugin.http("POST", "/tokens/revoke", grant="operate", service=True, body=Revoke, price=0)
 async def revoke(request: Request) -> Revoked:
     """Make tokens void and close the connections that have one."""
     which = request.body(Revoke)

@@ -121,9 +121,13 @@ async def subscribe(message: Subscribe, context: Context) -> Answer:
 @plugin.on(Resume)
 async def resume(message: Resume, context: Context) -> Answer:
     """Subscribe the connection to the user's durable subscriptions."""
-    kept = (await context.host.durable.of(context.user.user_id)).items()
+    durable, user_id = context.host.durable, context.user.user_id
+    kept = (await durable.of(user_id)).items()
     context.charge(len(kept))
-    return await enter_all([(pov_id, "cursor", only) for pov_id, only in kept], False, context)
+    answer = await enter_all([(pov_id, "cursor", only) for pov_id, only in kept], False, context)
+    lost = [each.pov_id for each in answer.results or () if each.code == "forbidden"]
+    await durable.unfollow(user_id, lost)
+    return answer
 
 
 async def enter_all(wanted: list[Wanted], keep: bool, context: Context) -> Answer:

@@ -1,6 +1,6 @@
 """The end of a subscription: nothing of the PoV follows the answer."""
 
-from pov_rt.plugin import Context, Message, Plugin, PovOrFeed
+from pov_rt.plugin import Context, Message, Plugin, PovOrFeed, Unsubscribed
 
 plugin = Plugin("unsubscribe")
 
@@ -14,12 +14,6 @@ class Unsubscribe(Message, tag="unsubscribe"):
     # No PovId: whoever lost the right to see a PoV must still be able to leave it.
     pov_id: PovOrFeed
     durable: bool = False
-
-
-class Unsubscribed(Message, tag="unsubscribed"):
-    """The connection is not subscribed any more, whether it was or not."""
-
-    pov_id: str
 
 
 # Without a price, which a debt would refuse: it makes less work. What there is is charged.

@@ -7,7 +7,7 @@ import hmac
 import json
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
@@ -41,11 +41,14 @@ class Server(ThreadingHTTPServer):
 
 
 class Receiver:
-    """A server that keeps what it is told, and answers with the next of `answers`, then 204."""
+    """A server that keeps what it is told, and answers with the next of `answers`, or as `decide`
+    does: 204 unless told otherwise.
+    """
 
     def __init__(self) -> None:
         self.calls: queue.Queue[Call] = queue.Queue()
         self.answers: queue.Queue[int] = queue.Queue()
+        self.decide: Callable[[Call], int] = lambda _: 204
         self.open = threading.Event()
         """Unset, and nothing is answered."""
         self.open.set()
@@ -67,13 +70,14 @@ class Receiver:
                 receiver.at_once += 1
                 receiver.most_at_once = max(receiver.most_at_once, receiver.at_once)
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.calls.put(Call(dict(self.headers.items()), body))
+                call = Call(dict(self.headers.items()), body)
+                receiver.calls.put(call)
                 receiver.open.wait(WAIT_S)
                 receiver.at_once -= 1
                 try:
                     self.send_response(receiver.answers.get_nowait())
                 except queue.Empty:
-                    self.send_response(204)
+                    self.send_response(receiver.decide(call))
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 

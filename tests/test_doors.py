@@ -504,7 +504,10 @@ def test_what_is_wrong_with_an_activity_is_named_by_its_path_in_the_message(
         client.socket.close()
 
 
-def ask(server: RunningServer, case: Case, body: bytes | None) -> tuple[int, Any]:
+def ask(
+    server: RunningServer, case: Case, body: bytes | None, kind: Kind | None = None
+) -> tuple[int, Any]:
+    """Make a request, with a token of the row's kind unless told otherwise."""
     row, method = ROUTES[case.door], case.door.partition(" ")[0]
     url = row.url.format(**{name: url_part(text) for name, text in case.path.items()})
     if case.query:
@@ -512,7 +515,7 @@ def ask(server: RunningServer, case: Case, body: bytes | None) -> tuple[int, Any
     connection = HTTPConnection(server.address, timeout=10)
     headers = {}
     if row.kind is not None:
-        token = server.token("app", row.kind, **case.claims)
+        token = server.token("app", kind or row.kind, **case.claims)
         headers["Authorization"] = f"Bearer {token}"
     connection.request(method, url, body, headers)
     with connection.getresponse() as response:

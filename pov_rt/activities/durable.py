@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -41,6 +41,17 @@ class Durable:
         """Forget a subscription; nothing happens if there is none."""
         await self._engine.sets.remove(f"durable/{user_id}", pov_id)
         await self._engine.sets.remove(f"followers/{pov_id}", user_id)
+
+    async def unfollow(self, user_id: str, pov_ids: Iterable[str]) -> None:
+        """Count a user no more among those who follow PoVs, who may not see them now.
+
+        The subscriptions are kept, for the day when they may again: whoever adds one once more
+        counts.
+        """
+        for pov_id in pov_ids:
+            # Most often it was done before, and to look costs less than to write.
+            if await self._engine.sets.get(f"followers/{pov_id}", user_id) is not None:
+                await self._engine.sets.remove(f"followers/{pov_id}", user_id)
 
     async def of(self, user_id: str) -> Mapping[str, Only | None]:
         """Return the PoVs that a user is subscribed to, in the order of their ids."""

@@ -1,13 +1,16 @@
 """What a token allows: which PoVs, which actions, which team.
 
-The one judge: whoever must know whether a token allows something asks here. `may` is a question,
-`require` raises what the client is told.
+The one judge of tokens: whoever must know whether one allows something asks here. `may` is a
+question, `require` raises what the client is told. What the app says beside its tokens is asked by
+`dispatch/permissions`, which asks here first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 from pov_rt.protocol.errors import Forbidden
 from pov_rt.protocol.messages import check_id
@@ -25,6 +28,24 @@ class Kind(StrEnum):
 
 
 DEFAULT_TEAM = "main"
+
+Action = Literal["see", "collaborate", "write"]
+"""What may be done on a PoV, as the app is asked about it."""
+
+_ACTIONS: Mapping[str | None, Action] = {
+    None: "see",
+    "subscribe": "see",
+    "collaborate": "collaborate",
+    "publish": "write",
+}
+
+
+def action_of(grant: str | None) -> Action:
+    """Return what a message or route that needs this grant does on its PoVs.
+
+    Without one it sees; what needs a plugin's own grant counts as the most, which is to write.
+    """
+    return _ACTIONS.get(grant, "write")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +92,12 @@ class Grants:
         if self.povs is not None:
             raise _not_covered(field)
 
-    def require_subscribe(self, pov_id: str, field: str = "povId") -> None:
-        """Raise as `require_pov` unless a PoV, or with `*` the team feed, may be subscribed to."""
+    def require_pov_or_feed(self, pov_id: str, field: str = "povId") -> None:
+        """Raise as `require_pov` unless a PoV, or with `*` the team feed, may be seen."""
         if pov_id == TEAM_FEED:
             self.require_every_pov(field)
         else:
             self.require_pov(pov_id, field)
-        self.require("subscribe")
 
 
 def _not_covered(field: str) -> Forbidden:
@@ -89,6 +109,6 @@ _MEMBER = frozenset({"subscribe", "collaborate"})
 DEFAULT_CAN: dict[Kind, frozenset[str]] = {
     Kind.ACCESS: _MEMBER,
     Kind.SOCKET: _MEMBER,
-    Kind.SERVICE: frozenset({"subscribe", "publish"}),
+    Kind.SERVICE: frozenset({"subscribe", "collaborate", "publish"}),
 }
 """What a token may do that has no `can` claim and whose role is not in the settings."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from typing import Any
 
@@ -19,18 +19,38 @@ from pov_rt.connections.connection import Connection
 from pov_rt.delivery.filters import Only, Since
 from pov_rt.dispatch.host import PluginHost, delegate
 from pov_rt.engine.base import Position
-from pov_rt.plugin.interfaces import Subscribed
+from pov_rt.plugin.interfaces import Allowed, Subscribed
 from pov_rt.protocol.encoding import RequestIdValue, encode, encode_reply
 from pov_rt.protocol.errors import (
+    ClientError,
     EpochChanged,
     Forbidden,
     InvalidMessage,
     LimitExceeded,
+    RateLimited,
     TokenExpired,
     Unavailable,
 )
 from pov_rt.protocol.messages import Message, NewActivity
 from pov_rt.runtime.containment import contain
+
+AT_ONCE = 8
+"""Questions of one message at a time: even to refuse them takes time, for which others wait."""
+
+
+class Asked:
+    """What was asked for one message about its sender: what was allowed, by grant and PoV.
+
+    It counts no longer than a handler may take: a plugin may keep a context for longer.
+    """
+
+    def __init__(self, identity: Identity, until: float) -> None:
+        self.identity = identity
+        self.until = until
+        self.allowed: dict[str | None, dict[str, Allowed | None]] = {}
+        self.turns = asyncio.Semaphore(AT_ONCE)
+        self.refusal: RateLimited | None = None
+        """There was no room for one of its questions; nor is there for the others."""
 
 
 class ConnectionContext:
@@ -40,6 +60,7 @@ class ConnectionContext:
         "_connection",
         "_digests_until",
         "answered",
+        "asked",
         "host",
         "joining",
         "request_id",
@@ -52,6 +73,7 @@ class ConnectionContext:
         self.request_id: RequestIdValue = UNSET
         self.starting: list[str] | None = None
         self.joining: set[str] | None = None
+        self.asked: Asked | None = None
         self._connection = connection
         self._digests_until: float | None = None
 
@@ -71,25 +93,57 @@ class ConnectionContext:
         if not self.subscribed(pov_id):
             raise Forbidden("Subscribe first", field=field)
 
+    async def may(self, grant: str, pov_id: str) -> bool:
+        try:
+            await self.require({pov_id: "povId"}, grant)
+        except ClientError:
+            return False
+        return True
+
+    async def require(
+        self, povs: Mapping[str, str], grant: str | None, *, feed: bool = False
+    ) -> Mapping[str, Allowed | None]:
+        """As `Permissions.require_all` for the token in use; nothing is asked twice for a message.
+
+        `povs` are the fields of PoVs.
+        """
+        services, connection = self.host.services, self._connection
+        while True:
+            identity, now = connection.identity, services.clock.monotonic()
+            asked = self.asked
+            if asked is None or asked.identity is not identity or now >= asked.until:
+                until = now + services.settings.limits.handler_deadline_s
+                asked = self.asked = Asked(identity, until)
+            known = asked.allowed.setdefault(grant, {})
+            new = {pov_id: field for pov_id, field in povs.items() if pov_id not in known}
+            async with asked.turns:
+                if asked.refusal is not None:
+                    raise asked.refusal.with_traceback(None)
+                try:
+                    known |= await services.permissions.require_all(identity, new, grant, feed=feed)
+                except RateLimited as error:
+                    asked.refusal = error
+                    raise
+            if connection.identity is identity:  # else another token came meanwhile
+                return known
+
     async def subscribe(
         self, pov_id: str, since: Since | None = None, only: Only | None = None
     ) -> Subscribed:
         services, connection = self.host.services, self._connection
-        self.grants.require_subscribe(pov_id)
-        if self.host.plugins.asks_before_subscribe:
-            await self.host.plugins.ask_before_subscribe(pov_id, connection)
-            self.grants.require_subscribe(pov_id)  # another token may have come meanwhile
-        identity = connection.identity
-        name = identity.grants.topic(pov_id)
+        self.grants.require_pov_or_feed(pov_id)
+        self.grants.require("subscribe")
         # A handler may subscribe to several at a time: what is on its way counts, too.
         if self.joining is None:
             self.joining = set()
-        is_new = name not in connection.topics and name not in self.joining
+        allowed = None
+        if services.permissions.asks:
+            self._find_room(self.topic(pov_id), self.joining)  # or somebody is asked for nothing
+            allowed = (await self.require({pov_id: "povId"}, "subscribe", feed=True))[pov_id]
+        identity = connection.identity
+        name = identity.grants.topic(pov_id)
+        is_new = self._find_room(name, self.joining)
         if is_new:
-            subscriptions = sum(topic.is_subscription for topic in connection.topics.values())
-            most = services.settings.limits.subscriptions
-            if subscriptions + len(self.joining) >= most:
-                raise LimitExceeded(f"A connection has at most {most} subscriptions", field="povId")
             self.joining.add(name)
         try:
             async with services.joins:
@@ -103,6 +157,10 @@ class ConnectionContext:
             # Replaced meanwhile, by a token that did not see this subscription to end it.
             services.hub.leave(connection, name)
             raise Forbidden("The token was replaced meanwhile", field="povId")
+        if allowed is not None:
+            if connection.identity is not identity:
+                allowed = Allowed(0)  # it was about the other token
+            services.permissions.stand(connection, pov_id, "see", allowed)
         if self.starting is None:
             self.starting = []
         self.starting.append(name)
@@ -110,6 +168,16 @@ class ConnectionContext:
             self.host.plugins.tell("subscribed", pov_id, connection=connection)
         guarantee = services.guarantee
         return Subscribed(pov_id, *joined.top, guarantee, joined.recovered, joined.missed)
+
+    def _find_room(self, name: str, joining: Set[str]) -> bool:
+        """Tell whether a subscription is a new one. Raises `LimitExceeded` for one too many."""
+        topics = self._connection.topics
+        if name in topics or name in joining:
+            return False
+        most = self.host.services.settings.limits.subscriptions
+        if sum(topic.is_subscription for topic in topics.values()) + len(joining) >= most:
+            raise LimitExceeded(f"A connection has at most {most} subscriptions", field="povId")
+        return True
 
     async def cursor(self, pov_id: str) -> Position | None:
         with suppress(Unavailable):  # a full disk can be read; the next use enters the device
@@ -159,20 +227,25 @@ class ConnectionContext:
         connection.remembered = True
 
     def unsubscribe(self, pov_id: str) -> bool:
-        return self.host.leave(self._connection, self.topic(pov_id))
+        return self.host.services.permissions.leave(self._connection, self.topic(pov_id))
 
     async def listen(self, pov_id: str) -> None:
-        hub, name = self.host.services.hub, self.host.channel(pov_id)
+        services, connection = self.host.services, self._connection
+        hub, name = services.hub, self.host.channel(pov_id)
         self._check_listen(pov_id)
-        if name in self._connection.topics:
-            return
-        await hub.join(self._connection, name)
+        allowed = None
+        if services.permissions.asks:
+            allowed = (await self.require({pov_id: "povId"}, "collaborate", feed=True))[pov_id]
+        if name not in connection.topics:
+            await hub.join(connection, name)
         try:
             self._check_listen(pov_id)  # the subscription may have ended meanwhile
         except Forbidden:
-            hub.leave(self._connection, name)
+            hub.leave(connection, name)
             raise
-        hub.start(self._connection, name)
+        if allowed is not None:
+            services.permissions.stand(connection, pov_id, "collaborate", allowed)
+        hub.start(connection, name)
 
     def _check_listen(self, pov_id: str) -> None:
         self.grants.require("collaborate")
@@ -201,11 +274,13 @@ class ConnectionContext:
         instead: Callable[[Published], Message] | None = None,
     ) -> Published:
         services, connection = self.host.services, self._connection
-        user = connection.identity
         if services.clock.monotonic() >= connection.expires_at:
             raise TokenExpired
-        user.grants.require("publish")
-        user.grants.require_pov(activity.pov_id)
+        connection.identity.grants.require("publish")
+        connection.identity.grants.require_pov(activity.pov_id)
+        if services.permissions.asks:
+            await self.require({activity.pov_id: "povId"}, "publish")
+        user = connection.identity
         own = msgspec.structs.replace(activity, user_id=user.user_id)
         if instead is None or self.answered:  # a message has one answer
             publisher = publisher_of(user, is_service=False, origin=connection.id)

@@ -36,7 +36,7 @@ class Dispatcher:
 
     def __init__(self, services: Services, hosts: Mapping[str, PluginHost]) -> None:
         registry, limits = services.registry, services.settings.limits
-        self._handlers = registry.handlers
+        self._handlers = services.permissions.guard(registry.handlers)
         self._decode = registry.decoder.decode
         self._limits = limits
         self._rate = parse_rate(limits.message_rate)
@@ -45,11 +45,11 @@ class Dispatcher:
         self._budgets = services.budgets
         self._execution = Execution(services, hosts)
         self._run, self._refuse = self._execution.run, self._execution.refuse
-        self._by_tag = {handler.tag: handler for handler in registry.handlers.values()}
+        self._by_tag = {handler.tag: handler for handler in self._handlers.values()}
         # What anybody may send at any time, such as pings: there is nothing to admit.
         self._free = frozenset(
             handler
-            for handler in registry.handlers.values()
+            for handler in self._handlers.values()
             if (handler.check_ids, handler.spec.grant, handler.rate) == (None, None, None)
             and handler.spec.price == 0
             and handler.tag in FIRST_BLOCK

@@ -20,6 +20,7 @@ from pov_rt.dispatch.context import ConnectionContext
 from pov_rt.dispatch.host import PluginHost, Services
 from pov_rt.engine.base import Lease
 from pov_rt.plugin.declare import ListenerSpec, TimerSpec, source_of
+from pov_rt.plugin.interfaces import Access, Allowed
 from pov_rt.protocol.errors import ClientError
 from pov_rt.protocol.messages import Activity, Event
 from pov_rt.registry.build import Registry
@@ -61,7 +62,7 @@ class Hooks:
             for spec in found.plugin.listeners:
                 tag = spec.event.__struct_config__.tag
                 self._listeners.setdefault(tag, []).append((host, spec))
-        self.asks_before_subscribe = "before_subscribe" in self._hooks
+        self.authorise = self._ask_whether if "authorise" in self._hooks else None
         self.before_publish = self._ask_before if "before_publish" in self._hooks else None
         self.published = partial(self.tell, "published") if "published" in self._hooks else None
         self._services = services
@@ -165,24 +166,31 @@ class Hooks:
         plugin, _, pov_id = name.partition("/")
         self.tell("expired", pov_id, lease.member, plugin=plugin)
 
-    async def ask_before_subscribe(self, pov_id: str, connection: Connection) -> None:
-        """Call the `before_subscribe` hooks; raise what one refuses with, or `Internal`."""
+    async def _ask_whether(self, access: Access) -> Allowed | None:
+        """Call the `authorise` hooks; raise what one refuses with, or `Internal`.
+
+        Of several answers the one that stands for the shortest time counts.
+        """
         deadline_s = self._services.settings.limits.handler_deadline_s
-        for host, function in self._hooks["before_subscribe"]:
-            context = ConnectionContext(host, connection)
+        shortest: Allowed | None = None
+        for host, function in self._hooks["authorise"]:
             try:
-                await containment.call(function, pov_id, context, deadline_s=deadline_s)
+                answer = await containment.call(function, access, host, deadline_s=deadline_s)
+                allowed = _check_answer(answer)
             except ClientError:
                 raise
             except Exception as error:  # who cannot be asked has not allowed it
                 raise containment.internal(
                     self._services.clock,
                     log,
-                    "a before_subscribe hook failed at %s",
+                    "an authorise hook failed at %s",
                     source_of(function),
                     error=error,
                     plugin=host.name,
                 ) from error
+            if allowed is not None and (shortest is None or allowed.for_s < shortest.for_s):
+                shortest = allowed
+        return shortest
 
     async def _ask_before(self, activity: Activity) -> Activity:
         """Call the `before_publish` hooks in turn; what one changed the next one sees."""
@@ -207,6 +215,12 @@ class Hooks:
                 result = timer.function(host)
                 if inspect.isawaitable(result):
                     await result
+
+
+def _check_answer(answer: object) -> Allowed | None:
+    if answer is None or isinstance(answer, Allowed):
+        return answer
+    raise TypeError(f"an authorise hook returned {type(answer).__name__}, no Allowed")
 
 
 def _stop_order(registry: Registry) -> list[str]:

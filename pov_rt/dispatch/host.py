@@ -24,14 +24,15 @@ from pov_rt.connections.deadlines import Deadlines
 from pov_rt.connections.directory import Directory
 from pov_rt.delivery.filters import Only
 from pov_rt.delivery.hub import Hub
+from pov_rt.dispatch.permissions import Permissions
 from pov_rt.engine.base import Engine, Leases, Marks, Sets
 from pov_rt.plugin.interfaces import ConnectionInfo, Fetch, Guarantee, HistoryPage
 from pov_rt.protocol.encoding import DECODE_ERRORS, encode
 from pov_rt.protocol.errors import CloseCode, NotFound, TokenError
 from pov_rt.protocol.messages import Activity, Event, Message, NewActivity, NewNotification
-from pov_rt.protocol.topics import channel_topic, pov_topic, user_topic, wire_id
+from pov_rt.protocol.topics import channel_topic, pov_topic, user_topic
 from pov_rt.registry.build import Registry
-from pov_rt.runtime.bounds import Bounds, FairSlots
+from pov_rt.runtime.bounds import Bounds, FairSlots, Shares
 from pov_rt.runtime.clock import Clock, rfc3339
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
@@ -67,6 +68,7 @@ class Services(Protocol):
     publishing: Publishing
     inboxes: Inboxes
     durable: Durable
+    permissions: Permissions
     tokens: Tokens
     clock: Clock
     fetch: Fetch
@@ -89,17 +91,11 @@ def delegate(path: str) -> Any:
 class PluginCalls(Protocol):
     """What a host has called in other plugins: `Hooks`."""
 
-    asks_before_subscribe: bool
-    """Whether any plugin has a `before_subscribe` hook."""
-
     def tell(self, hook: str, *arguments: Any, connection: Connection) -> None:
         """Call the hooks of this name with the arguments and the connection."""
 
     def announce(self, event: Event) -> None:
         """Call those who hear an event."""
-
-    async def ask_before_subscribe(self, pov_id: str, connection: Connection) -> None:
-        """Call the `before_subscribe` hooks; raise what one refuses with, or `Internal`."""
 
 
 class PluginHost:
@@ -239,6 +235,11 @@ class PluginHost:
                 name = "other"
         self.counts[name] = self.counts.get(name, 0) + value
 
+    def shares(self, name: str, limit: float, each: float) -> Shares:
+        made = Shares(f"{self.name}_{name}", f"plugins.{self.name}", limit, each)
+        self.services.bounds.add(made.bound)
+        return made
+
     def disconnect(
         self,
         *,
@@ -277,6 +278,8 @@ class PluginHost:
         clock = self.services.clock
         connection.expires_at = clock.monotonic() + identity.expires_at - clock.time()
         self.services.deadlines.renew(connection)
+        permissions = self.services.permissions
+        permissions.replaced(connection, old)
         grants, topics = identity.grants, connection.topics
         lost = [
             pov_id
@@ -284,28 +287,11 @@ class PluginHost:
             if not grants.may_subscribe(pov_id) or grants.topic(pov_id) not in topics
         ]
         for pov_id in lost:
-            self.leave(connection, old.grants.topic(pov_id))
+            if permissions.leave(connection, old.grants.topic(pov_id)):
+                self.plugins.tell("lost", pov_id, connection=connection)
         if not grants.may("collaborate"):
-            self._leave_channels(connection)
+            permissions.leave_channels(connection)
         return lost
-
-    def leave(self, connection: Connection, name: str) -> bool:
-        """End a subscription, with the plugins' channels on its PoV; return whether it was there.
-
-        Nothing else would end those before the connection does.
-        """
-        if not self.services.hub.leave(connection, name):
-            return False
-        pov_id = wire_id(name)
-        self._leave_channels(connection, pov_id)
-        self.plugins.tell("unsubscribed", pov_id, connection=connection)
-        return True
-
-    def _leave_channels(self, connection: Connection, pov_id: str | None = None) -> None:
-        """End what plugins broadcast to listeners, on one PoV or on all."""
-        for topic in list(connection.topics.values()):
-            if pov_id in (None, topic.wire_id) and topic.kind not in ("pov", "team", "user"):
-                self.services.hub.leave(connection, topic.name)
 
 
 def _describe(connection: Connection, now: float) -> ConnectionInfo:

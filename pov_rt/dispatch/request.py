@@ -9,12 +9,13 @@ import msgspec
 
 from pov_rt.auth.tokens import Identity
 from pov_rt.dispatch.host import PluginHost
+from pov_rt.plugin.declare import RouteSpec
 from pov_rt.protocol.depth import find_deep, may_be_deeper
 from pov_rt.protocol.encoding import DECODE_ERRORS, decode_anyway
 from pov_rt.protocol.errors import ClientError, InvalidRequest
 from pov_rt.protocol.faults import find_fault
 from pov_rt.protocol.messages import check_id
-from pov_rt.registry.pov_ids import check_of, find_bad_id
+from pov_rt.registry.pov_ids import check_of, find_bad_id, names_pov
 
 Content = bytes | bytearray
 """A body as it came: in one piece, or put together."""
@@ -31,6 +32,7 @@ class PluginRequest:
         self,
         host: PluginHost,
         user: Identity,
+        route: RouteSpec,
         path: Mapping[str, str],
         query: Mapping[str, str],
         content: Content,
@@ -39,24 +41,40 @@ class PluginRequest:
         self.user = user
         self.path = path
         self.query = query
+        self._route = route
         self._content = content
+        self._body: msgspec.Struct | None = None
 
     @property
     def state(self) -> Any:
         return self.host.state
 
-    def body(self, kind: type[StructT]) -> StructT:
+    async def admit(self) -> None:
+        """Decode the body, and raise unless every PoV that body and query name is for its user."""
         levels = self.host.services.settings.limits.details_depth
-        return decode_body(self._content, kind, levels)
+        povs = {text: name for name, text in self.query.items() if names_pov(name)}
+        if self._route.body is not None:
+            self._body = decode_body(self._content, self._route.body, levels)
+            if (check := check_of(self._route.body)) is not None:
+                check(self._body, povs.setdefault)
+        await self.host.services.permissions.require_all(self.user, povs, self._route.grant)
 
     def charge(self, cost: float) -> None:
         self.host.services.budgets.charge_owner(self.user.owner, cost)
 
-    def check_pov(self, pov_id: str | None, field: str = "povId") -> None:
+    def body(self, kind: type[StructT]) -> StructT:
+        if not isinstance(self._body, kind):
+            raise TypeError(
+                f"{self._route.source}: declare the body: @plugin.http(..., body={kind.__name__})"
+            )
+        return self._body
+
+    async def check_pov(self, pov_id: str | None, field: str = "povId") -> None:
         if pov_id is None:
             self.user.grants.require_every_pov(field)
         else:
-            self.user.grants.require_pov(pov_id, field)
+            permissions = self.host.services.permissions
+            await permissions.require(self.user, pov_id, self._route.grant, field)
 
     def number(self, name: str, default: int, least: int, most: int) -> int:
         return read_number(self.query, name, default, least, most)

@@ -11,7 +11,7 @@ import msgspec
 from typing_extensions import TypeVar
 
 from pov_rt.activities.publishing import Published
-from pov_rt.plugin.interfaces import Context, Host, Request
+from pov_rt.plugin.interfaces import Access, Allowed, Context, Host, Request
 from pov_rt.protocol.messages import Activity, Event, Message
 
 StateT = TypeVar("StateT", default=None)
@@ -24,7 +24,7 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 ConnectionHook = Callable[[Context[StateT]], None]
 PovHook = Callable[[str, Context[StateT]], None]
-BeforeSubscribe = Callable[[str, Context[StateT]], Awaitable[None] | None]
+AuthoriseHook = Callable[[Access, Host[StateT]], Awaitable[Allowed | None] | Allowed | None]
 BeforePublish = Callable[[Activity, Host[StateT]], Activity | Awaitable[Activity | None] | None]
 PublishedHook = Callable[[Activity, Published, Host[StateT]], None]
 ExpiredHook = Callable[[str, str, Host[StateT]], None]
@@ -72,6 +72,7 @@ class RouteSpec:
     grant: str
     service: bool
     price: float
+    body: type[msgspec.Struct] | None
     source: Source
 
 
@@ -116,7 +117,8 @@ HOOKS: Mapping[str, HookRule] = {
     "published": HookRule(3),
     "expired": HookRule(3),
     "before_publish": HookRule(2, may_be_async=True),
-    "before_subscribe": HookRule(2, may_be_async=True),
+    "authorise": HookRule(2, may_be_async=True),
+    "lost": HookRule(2),
 }
 
 
@@ -186,9 +188,13 @@ class Plugin(Generic[StateT]):
         """Handle a message type: `(message, context) -> reply or None`, plain or `async`.
 
         `grant` must be in the token's `can`. `rate` (`5/s`) is per connection. Every field of type
-        `PovId` is checked against the token before the handler is called. `price`, or what it
-        returns for a message, is taken off the user's budget (`limits.cost_rate`) first: 1 is about
-        a tenth of a millisecond of the server's time; one of 0 is never refused for a debt.
+        `PovId` is checked against the token before the handler is called, and the plugins that
+        authorise are asked: whether the user may see the PoV (no grant, or `subscribe`),
+        collaborate (`collaborate`), or write (`publish`, or any other grant) on it.
+
+        `price`, or what it returns for a message, is taken off the user's budget
+        (`limits.cost_rate`) first: 1 is about a tenth of a millisecond of the server's time; one of
+        0 is never refused for a debt.
 
         The messages of a connection are handled one after the other, in the order they came. Two
         options change that:
@@ -197,7 +203,7 @@ class Plugin(Generic[StateT]):
         - `pipelined` (for all messages, or those for which the function returns True): the next
           pipelined message begins as soon as this handler waits for the first time. So whatever has
           to happen in order belongs before the first `await`. Answers stay in order. It has no
-          effect while any plugin has a `before_publish` hook.
+          effect while any plugin has a `before_publish` hook, or one that authorises.
         """
 
         def register(function: Callable[..., Any]) -> None:
@@ -258,12 +264,23 @@ class Plugin(Generic[StateT]):
         """
         return self._hook("before_publish", function)
 
-    def before_subscribe(self, function: BeforeSubscribe[StateT]) -> BeforeSubscribe[StateT]:
-        """Call with the PoV's id (`*`: the team feed) before a connection subscribes, or raise.
+    def authorise(self, function: AuthoriseHook[StateT]) -> AuthoriseHook[StateT]:
+        """Call before a user sees a PoV, collaborates or writes on it: `(access, host)`, or raise.
 
-        The token covers the PoV. A `ClientError` refuses the subscription with that error.
+        At every door, once the token allows it; services are not asked about. `access.pov_id` is
+        `*` for the team feed. A `ClientError` refuses with that error, anything else with
+        `internal`. The answer `Allowed(for_s, grace_s)` stands for so long, then it is asked for
+        again where somebody stays subscribed; None stands as long as the token.
         """
-        return self._hook("before_subscribe", function)
+        return self._hook("authorise", function)
+
+    def lost(self, function: PovHook[StateT]) -> PovHook[StateT]:
+        """Call with the PoV's id after a connection was unsubscribed for it may not see it now.
+
+        As `unsubscribed` was before: its newer token does not cover the PoV, or a plugin that was
+        asked again refused.
+        """
+        return self._hook("lost", function)
 
     def hears(
         self, event: type[EventT]
@@ -293,19 +310,27 @@ class Plugin(Generic[StateT]):
         return register
 
     def http(
-        self, method: str, path: str, *, grant: str, service: bool = False, price: float = 1
+        self,
+        method: str,
+        path: str,
+        *,
+        grant: str,
+        service: bool = False,
+        body: type[msgspec.Struct] | None = None,
+        price: float = 1,
     ) -> OnRequest[StateT]:
         """Serve `/api` + path, such as `/povs/{pov_id}/presence`, to tokens with the grant.
 
-        With `service` only to service tokens: no user's own will do, whatever it grants. `price` is
-        as for messages.
-        A parameter called `pov_id` is checked against the token. The handler returns a struct (200)
-        or None (204), or raises a `ClientError`.
+        With `service` only to service tokens: no user's own will do, whatever it grants. `body` is
+        what `request.body` then gives. Before the handler is called, `{pov_id}` in the path, every
+        `PovId` of the body and every parameter of the query that is named like a PoV is checked
+        against the token, as a message's are. The handler returns a struct (200) or None (204), or
+        raises a `ClientError`. `price` is as for messages.
         """
 
         def register(function: Callable[..., Any]) -> None:
             self.routes.append(
-                RouteSpec(method, path, function, grant, service, price, source_of(function))
+                RouteSpec(method, path, function, grant, service, price, body, source_of(function))
             )
 
         return OnRequest(register)

@@ -15,13 +15,14 @@ from typing_extensions import TypeVar
 from pov_rt.activities.digest import Digest
 from pov_rt.activities.durable import Durable
 from pov_rt.activities.publishing import Published
-from pov_rt.auth.grants import Grants
+from pov_rt.auth.grants import Action, Grants
 from pov_rt.auth.revocations import Revoked
 from pov_rt.auth.tokens import Identity
 from pov_rt.delivery.filters import Only, Since
 from pov_rt.engine.base import Leases, Marks, Position, Sets
 from pov_rt.protocol.errors import CloseCode
 from pov_rt.protocol.messages import Activity, Event, Message, NewActivity, NewNotification
+from pov_rt.runtime.bounds import Shares
 from pov_rt.runtime.clock import Clock
 
 S_co = TypeVar("S_co", default=None, covariant=True)
@@ -54,6 +55,29 @@ class Subscribed(msgspec.Struct, frozen=True):
     guarantee: Guarantee
     recovered: bool | None = None
     missed: int | None = None
+
+
+class Access(msgspec.Struct, frozen=True):
+    """What plugins that authorise are asked: whether a user may do something on a PoV now.
+
+    `pov_id` is `*` for the team feed. All that is known of the user is here, so that one answer is
+    good for all connections about which the same is asked. `owner` is who pays for the question.
+    """
+
+    user_id: str
+    pov_id: str
+    action: Action
+    role: str | None
+    email: str | None
+    team_id: str
+    owner: str
+
+
+class Allowed(msgspec.Struct, frozen=True):
+    """A yes that stands for `for_s` seconds, and if nobody can say then, for `grace_s` more."""
+
+    for_s: float
+    grace_s: float = 0.0
 
 
 class ConnectionInfo(msgspec.Struct, frozen=True, rename="camel"):
@@ -235,6 +259,12 @@ class Host(Protocol[S_co]):
         is not like `calls_failed`.
         """
 
+    def shares(self, name: str, limit: float, each: float) -> Shares:
+        """Return a bound that users share, `limit` in all and `each` for one.
+
+        The metrics and the log have it as `PLUGIN_NAME`.
+        """
+
     def disconnect(
         self,
         *,
@@ -314,6 +344,12 @@ class Context(Protocol[S_co]):
     def subscribed(self, pov_id: str) -> bool:
         """Tell whether this connection is subscribed to the PoV."""
 
+    async def may(self, grant: str, pov_id: str) -> bool:
+        """Tell whether this user may do now what needs a grant on a PoV.
+
+        Token and plugins are asked, as before a message is handled; if nobody can say it is no.
+        """
+
     def require_subscribed(self, pov_id: str, field: str = "povId") -> None:
         """Raise `Forbidden` naming the field unless this connection is subscribed to the PoV."""
 
@@ -324,9 +360,10 @@ class Context(Protocol[S_co]):
 
         With `since`, those after that position, or that number of the newest, come first. What
         `only` leaves out is not sent; without it a second subscription ends the filter of the
-        first. `*` is the team feed.
+        first. `*` is the team feed. It ends when the user may not see the PoV any more.
 
-        Raises `InvalidId`, `Forbidden`, `LimitExceeded`, `Unavailable`.
+        Raises `InvalidId`, `Forbidden`, `LimitExceeded`, `Unavailable`, and what a plugin refuses
+        with.
         """
 
     async def cursor(self, pov_id: str) -> Position | None:
@@ -362,9 +399,9 @@ class Context(Protocol[S_co]):
     async def listen(self, pov_id: str) -> None:
         """Have this connection get what the plugin broadcasts to listeners, from now on.
 
-        Until it unsubscribes from the PoV, or a newer token does not grant `collaborate`. What is
-        broadcast before the handler's reply comes before it. Raises `Forbidden` without that grant
-        or without a subscription, `Unavailable`.
+        Until it unsubscribes from the PoV, or its user may not collaborate on it any more. What is
+        broadcast before the handler's reply comes before it. Raises `Forbidden` without the grant
+        `collaborate` or without a subscription, `Unavailable`.
         """
 
     async def digest(self, pov_id: str, after: int) -> Digest | None:
@@ -396,8 +433,8 @@ class Context(Protocol[S_co]):
         handler's message, and the handler's own result then is not sent. What it raises, this
         raises, though the activity is published; the publisher then gets that, too.
 
-        Raises `Forbidden` without the grant `publish` or once the token has expired, and what
-        `Host.publish` raises.
+        Raises `Forbidden` without the grant `publish` or once the token has expired, what a plugin
+        refuses with, and what `Host.publish` raises.
         """
 
 
@@ -425,12 +462,15 @@ class Request(Protocol[S_co]):
 
     @property
     def query(self) -> Mapping[str, str]:
-        """The query's parameters; of a repeated one the last."""
+        """The query's parameters; of a repeated one the last.
+
+        The token covers what is named like a PoV.
+        """
 
     def body(self, kind: type[StructT]) -> StructT:
-        """Decode the JSON body; its ids are good ones.
+        """Return the JSON body, of the class that the route was declared with (`body=`).
 
-        Raises `InvalidRequest` or `InvalidId` with the field at fault.
+        Its ids are good ones, and the token covers each `PovId`.
         """
 
     def number(self, name: str, default: int, least: int, most: int) -> int:
@@ -442,8 +482,8 @@ class Request(Protocol[S_co]):
     def charge(self, cost: float) -> None:
         """Charge the user as `Context.charge` does."""
 
-    def check_pov(self, pov_id: str | None, field: str = "povId") -> None:
-        """Raise `InvalidId`, or `Forbidden` unless the token covers a PoV that the body names here.
+    async def check_pov(self, pov_id: str | None, field: str = "povId") -> None:
+        """Raise `InvalidId`, or `Forbidden` unless this may be done on a PoV that no `PovId` named.
 
-        Without one it must cover every PoV. A `{pov_id}` in the path is checked already.
+        Without one the token must cover every PoV.
         """

@@ -1,19 +1,24 @@
-"""Answers that cost a call to somebody else: asked once at a time, and remembered."""
+"""Answers that cost a call to somebody else: asked for, by their owners' turns, and remembered."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from pov_rt.plugin.interfaces import Host
-from pov_rt.protocol.errors import Unavailable
+from pov_rt.protocol.errors import RateLimited, Unavailable
 
 QuestionT = TypeVar("QuestionT", bound=Hashable)
 AnswerT = TypeVar("AnswerT")
 
 WAIT_S = 4.0
 """How long an answer may take, with the wait for other questions; handlers have 5 s."""
+RETRY_S = 1.0
+"""When an owner with too many questions may ask again."""
+SPREAD = 0.2
+"""An answer is remembered for up to this part less, at random: not all are over at once."""
 
 
 class _Known(NamedTuple, Generic[AnswerT]):
@@ -23,12 +28,60 @@ class _Known(NamedTuple, Generic[AnswerT]):
     until: float
 
 
+class _Slots:
+    """Lets in `count` at a time and `each` of one owner; owners by turns, each one's in order."""
+
+    def __init__(self, count: int, each: int) -> None:
+        self._free = count
+        self._each = each
+        self._busy: dict[str, int] = {}
+        self._lines: dict[str, deque[asyncio.Future[None]]] = {}  # whose turn it is first
+
+    async def enter(self, owner: str) -> None:
+        """Wait for a place; `leave` gives it back."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._lines.setdefault(owner, deque()).append(turn)
+        self._let_in()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave(owner)  # it had been let in just before
+            raise
+
+    def leave(self, owner: str) -> None:
+        """Give a place back."""
+        self._free += 1
+        self._busy[owner] -= 1
+        if not self._busy[owner]:
+            del self._busy[owner]
+        self._let_in()
+
+    def _let_in(self) -> None:
+        while self._free:
+            # Those with all that is theirs are few: they have a part of all places each.
+            owner = next((a for a in self._lines if self._busy.get(a, 0) < self._each), None)
+            if owner is None:
+                return
+            line = self._lines.pop(owner)
+            turn = line.popleft()
+            if line:
+                self._lines[owner] = line  # behind the others
+            if not turn.done():
+                self._free -= 1
+                self._busy[owner] = self._busy.get(owner, 0) + 1
+                turn.set_result(None)
+
+
 class Lookup(Generic[QuestionT, AnswerT]):
     """Asks, and remembers what was answered for `ttl_s`. Owner: a plugin's lifespan.
 
-    `ask` raises if there is no answer, which is not remembered. At most `at_once` questions are
-    asked at a time; who asks what is being asked already waits for that answer. Of more than
-    `capacity` answers the oldest are forgotten.
+    `ask` raises if there is no answer, which is not remembered. Every question is somebody's
+    (`Identity.owner`), and nobody can take from others what all share: of `at_once` questions at a
+    time one owner has `at_once_each`, of `waiting` that wait or are asked `waiting_each`, of
+    `capacity` answers `capacity_each`, and owners are served by turns. Whose memory is full forgets
+    its own oldest answer. What an owner asks already is not asked once more meanwhile. The metrics
+    have what waits as the bound `PLUGIN_questions`.
     """
 
     def __init__(
@@ -37,39 +90,63 @@ class Lookup(Generic[QuestionT, AnswerT]):
         ask: Callable[[QuestionT], Awaitable[AnswerT]],
         *,
         ttl_s: float,
-        capacity: int = 10_000,
+        capacity: int = 50_000,
+        capacity_each: int = 1_000,
         at_once: int = 64,
+        at_once_each: int = 4,
+        waiting: int = 10_000,
+        waiting_each: int = 256,
     ) -> None:
         self._clock = host.clock
         self._ask = ask
         self._ttl_s = ttl_s
         self._capacity = capacity
-        self._answers: dict[QuestionT, _Known[AnswerT]] = {}
-        self._asking: dict[QuestionT, asyncio.Task[AnswerT]] = {}
-        self._slots = asyncio.Semaphore(at_once)
+        self._capacity_each = capacity_each
+        self._slots = _Slots(at_once, at_once_each)
+        self._shares = host.shares("questions", waiting, waiting_each)
+        # By owner: their answers, the oldest first. The owner whose newest answer is the oldest is
+        # the first.
+        self._answers: dict[str, dict[QuestionT, _Known[AnswerT]]] = {}
+        self._remembered = 0
+        self._asking: dict[tuple[str, QuestionT], asyncio.Task[AnswerT]] = {}
 
     @property
     def asking(self) -> int:
-        """How many questions are being asked."""
+        """How many questions wait or are being asked."""
         return len(self._asking)
 
-    async def get(self, question: QuestionT) -> AnswerT:
+    @property
+    def remembered(self) -> int:
+        """How many answers are remembered."""
+        return self._remembered
+
+    async def get(self, question: QuestionT, owner: str) -> AnswerT:
         """Return the answer; who asks may go away meanwhile.
 
-        Raises what `ask` does, and `Unavailable` after 4 s.
+        Raises what `ask` does, `RateLimited` if the owner has too many questions, and `Unavailable`
+        after 4 s.
         """
-        known = self._answers.get(question)
-        if known is not None and self._clock.monotonic() < known.until:
+        known = self._known(question, owner)
+        if known is not None:
             return known.answer
-        task = self._asking.get(question)
+        task = self._asking.get((owner, question))
         if task is None:
-            task = self._asking[question] = asyncio.create_task(self._find(question))
+            if not self._shares.take(owner):
+                await asyncio.sleep(0)  # or a crowd of them would hold the loop up
+                raise RateLimited("Too many questions wait for an answer", retry_after_s=RETRY_S)
+            task = asyncio.create_task(self._find(question, owner))
+            self._asking[owner, question] = task
             task.add_done_callback(self._forget_failure)
         try:
             async with asyncio.timeout(WAIT_S):
                 return await asyncio.shield(task)
         except TimeoutError:
             raise Unavailable from None
+
+    def good_for_s(self, question: QuestionT, owner: str) -> float:
+        """Return for how long an answer is remembered yet; 0 if it is not."""
+        known = self._known(question, owner)
+        return 0.0 if known is None else known.until - self._clock.monotonic()
 
     async def close(self) -> None:
         """Cancel what is still being asked."""
@@ -78,17 +155,42 @@ class Lookup(Generic[QuestionT, AnswerT]):
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
 
-    async def _find(self, question: QuestionT) -> AnswerT:
+    def _known(self, question: QuestionT, owner: str) -> _Known[AnswerT] | None:
+        known = self._answers.get(owner, {}).get(question)
+        return known if known is not None and self._clock.monotonic() < known.until else None
+
+    async def _find(self, question: QuestionT, owner: str) -> AnswerT:
         try:
-            async with self._slots:
+            await self._slots.enter(owner)
+            try:
                 answer = await self._ask(question)
+            finally:
+                self._slots.leave(owner)
         finally:
-            del self._asking[question]
-        self._answers.pop(question, None)
-        if len(self._answers) >= self._capacity:
-            del self._answers[next(iter(self._answers))]
-        self._answers[question] = _Known(answer, self._clock.monotonic() + self._ttl_s)
+            del self._asking[owner, question]
+            self._shares.give(owner)
+        if self._ttl_s:
+            self._remember(question, owner, answer)
         return answer
+
+    def _remember(self, question: QuestionT, owner: str, answer: AnswerT) -> None:
+        mine = self._answers.pop(owner, {})
+        self._answers[owner] = mine
+        if mine.pop(question, None) is None:
+            self._remembered += 1
+        until = self._clock.monotonic() + self._ttl_s * (1 - SPREAD * self._clock.random())
+        mine[question] = _Known(answer, until)
+        if len(mine) > self._capacity_each:
+            del mine[next(iter(mine))]
+            self._remembered -= 1
+        elif self._remembered > self._capacity:
+            # Whoever has more than one gives one of their own; only a newcomer takes from others.
+            whose = owner if len(mine) > 1 else next(iter(self._answers))
+            theirs = self._answers[whose]
+            del theirs[next(iter(theirs))]
+            self._remembered -= 1
+            if not theirs:
+                del self._answers[whose]
 
     @staticmethod
     def _forget_failure(task: asyncio.Task[AnswerT]) -> None:

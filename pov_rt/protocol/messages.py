@@ -47,7 +47,9 @@ PovOrFeed = Annotated[str, _id("feed")]
 """A PoV's id, or `*` for the team feed. That the token covers it is not checked."""
 
 UncheckedId = Annotated[str, _id("unchecked")]
-"""An id that the handler checks: one of several, of which a bad one must not refuse the others."""
+"""An id that the handler checks: one of several, of which a bad one must not refuse the others.
+
+Of what is named like a PoV but is none, too: that nobody checks it has to be said."""
 
 UserId = Annotated[str, _id("user")]
 """A user's id, compared byte for byte."""
@@ -245,6 +247,18 @@ class Closing(Message, tag="closing"):
     retry_after: float | UnsetType = UNSET
 
 
+class Unsubscribed(Message, tag="unsubscribed"):
+    """The connection is not subscribed any more.
+
+    The answer to `unsubscribe`, whether it was or not. Without being asked for it has a `code` and
+    a `message`: the user may not see the PoV now (`forbidden`), or nobody could say for too long.
+    """
+
+    pov_id: str
+    code: str | UnsetType = UNSET
+    message: str | UnsetType = UNSET
+
+
 class TokenExpiring(Message, tag="token_expiring"):
     """The token expires at `expires_at` (RFC 3339); get a new one now."""
 
@@ -255,6 +269,7 @@ CORE_PUSHES: tuple[type[Message], ...] = (
     Welcome,
     ActivityMessage,
     NotificationMessage,
+    Unsubscribed,
     ErrorMessage,
     TokenExpiring,
     Closing,

@@ -9,6 +9,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -21,7 +22,7 @@ from pov_rt.plugin.declare import HOOKS, HandlerSpec, Plugin, RouteSpec, Source,
 from pov_rt.protocol.messages import CORE_PUSHES, Event, Message
 from pov_rt.protocol.topics import pov_topic, team_topic, user_topic
 from pov_rt.registry.discovery import Found, PluginError, discover
-from pov_rt.registry.pov_ids import CheckIds, check_of
+from pov_rt.registry.pov_ids import CheckIds, Unchecked, check_of, find_unchecked, names_pov
 from pov_rt.runtime.limits import Rate, parse_rate
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
@@ -32,6 +33,8 @@ ROUTE = re.compile(r"(/([a-z0-9_-]+|\{[a-z][a-z0-9_]*\}))+\Z")
 TAKEN = tuple(topic("").rstrip("/") for topic in (pov_topic, team_topic, user_topic))
 """A plugin of such a name would have its channels where inboxes, PoVs and feeds are."""
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+WITH_BODY = ("POST", "PUT", "PATCH")
+"""The methods with which a route may have a body."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,8 +181,11 @@ def check_handler(plugin: Plugin[Any], spec: HandlerSpec) -> Handler:
         rate = parse_rate(spec.rate) if spec.rate is not None else None
         msgspec.json.Decoder(spec.message)
         check_ids = check_of(spec.message)
+        unchecked = find_unchecked(spec.message)
     except (ValueError, TypeError, RecursionError) as error:
         raise wrong(str(error)) from error
+    if unchecked is not None:
+        raise _unchecked(unchecked, spec.source)
     replies = _answers(hints, Message)
     for reply in replies:
         _tag(reply, wrong)
@@ -198,7 +204,18 @@ def check_route(plugin: Plugin[Any], spec: RouteSpec) -> Route:
     if not ROUTE.match(spec.path):
         raise wrong("the path must look like '/povs/{pov_id}/tally'")
     _check_price(spec.price, wrong)
+    before = ""
+    for part in spec.path.split("/"):
+        name = part.strip("{}")
+        if part != name != "pov_id" and (names_pov(name) or names_pov(before)):
+            raise wrong(
+                f"{part} looks like a PoV, which nobody would check; call it {{pov_id}}, and every "
+                "other PoV of the request a PovId of its body"
+            )
+        before = "" if part != name else part
     _check_arguments(spec.function, ("request",), wrong)
+    if spec.body is not None:
+        _check_body(spec, spec.body, wrong)
     answers = _answers(_hints(spec.function), msgspec.Struct)
     return Route(plugin, spec, answers[0] if answers else None)
 
@@ -207,6 +224,41 @@ def _check_price(price: object, wrong: Callable[[str], PluginError]) -> None:
     is_number = isinstance(price, int | float) and 0 <= price < 1e6
     if not is_number and not callable(price):
         raise wrong(f"the price {price!r} must be a number from 0 on")
+
+
+def _check_body(
+    spec: RouteSpec, body: type[msgspec.Struct], wrong: Callable[[str], PluginError]
+) -> None:
+    if spec.method not in WITH_BODY:
+        raise wrong(f"only {', '.join(WITH_BODY)} have a body")
+    try:
+        msgspec.json.Decoder(body)
+        check_of(body)
+        unchecked = find_unchecked(body)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise wrong(str(error)) from error
+    if unchecked is not None:
+        raise _unchecked(unchecked, spec.source)
+
+
+def _unchecked(field: Unchecked, used_at: Source) -> PluginError:
+    """Return the error for what is named like a PoV and is not made of ids, with a way to mend it.
+
+    It names the line of the field, or if the class's source is not known that where it is used.
+    """
+    source, line = used_at, f"{field.name}: PovId"
+    with suppress(OSError, TypeError):
+        lines, first = inspect.getsourcelines(field.owner)
+        for number, text in enumerate(lines, first):
+            if re.match(rf"\s+{field.name}\s*:", text):
+                source = Source(inspect.getfile(field.owner), number)
+                line = re.sub(r"\bstr\b", "PovId", text.strip())
+    return PluginError(
+        source,
+        f"{field.owner.__name__}: the field {field.path!r} is named like a PoV, and nobody would "
+        f"check it against the token; write `{line if 'PovId' in line else 'PovId'}`, or "
+        "`UncheckedId` in place of `PovId` if the function itself asks for what it needs",
+    )
 
 
 def check_hooks(plugin: Plugin[Any]) -> None:

@@ -1,11 +1,16 @@
-"""Finds the ids in a message, so that every one is checked, PoV ids against the token's grants."""
+"""Finds the ids in a message, so that every one is checked, PoV ids against the token's grants.
+
+And what is named like a PoV and is none of them, for nobody would check it (`find_unchecked`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import repeat
-from typing import Any, Protocol
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from msgspec import inspect as shape
@@ -14,8 +19,15 @@ from pov_rt.protocol.errors import InvalidId
 from pov_rt.protocol.messages import check_id
 from pov_rt.protocol.topics import TEAM_FEED
 
-CheckId = Callable[[str, str], None]
-"""Raises what is wrong with an id: `(text, path)`."""
+CheckId = Callable[[str, str], object]
+"""Raises what is wrong with an id: `(text, path)`; or takes note of it."""
+Getter = Callable[[Any], Any]
+_Fielded = shape.StructType | shape.DataclassType | shape.NamedTupleType | shape.TypedDictType
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_AT_END = re.compile(r"povs?(?:ids?)?$")
+POV_WORDS = frozenset({"pov", "povs", "povid", "povids", "povsid", "povsids"})
+ID_WORDS = frozenset({"id", "ids"})
 
 
 class CheckIds(Protocol):
@@ -39,7 +51,7 @@ def make_check(
     """
     match kind:
         case shape.Metadata(type=inner):
-            sort = (kind.extra or {}).get("id")
+            sort = _sort(kind)
             return make_check(inner, inside, dot=dot) if sort is None else _leaf(sort)
         case shape.UnionType(types=types):
             return _chain(make_check(each, inside, dot=dot) for each in types)
@@ -51,18 +63,32 @@ def make_check(
             keys = _members((dict,), _unnamed, "%s", make_check(key, inside, dot="."))
             values = _members((dict,), dict.items, ".%s", make_check(inner, inside, dot="."))
             return _chain([keys, values])
-        case shape.StructType(cls=owner):
-            if owner in inside:
-                raise TypeError(f"{owner.__name__} contains itself, which messages may not")
-            within = (*inside, owner)
-            return _attributes(
-                owner,
-                [
-                    (field.name, dot + field.encode_name, make_check(field.type, within, dot="."))
-                    for field in kind.fields
-                ],
-            )
+        case shape.TupleType(item_types=types):
+            items = [make_check(each, inside, dot=".") for each in types]
+            places = [(itemgetter(i), f"[{i}]", item) for i, item in enumerate(items)]
+            return _parts(tuple, places)
+        case shape.StructType() | shape.DataclassType() | shape.NamedTupleType():
+            return _parts(kind.cls, _fields(kind, inside, dot, attrgetter))
+        case shape.TypedDictType():
+            return _parts(dict, _fields(kind, inside, dot, _getter))
     return None
+
+
+def _fields(
+    kind: _Fielded, inside: tuple[type, ...], dot: str, getter: Callable[[str], Getter]
+) -> list[tuple[Getter, str, CheckIds | None]]:
+    if kind.cls in inside:
+        raise TypeError(f"{kind.cls.__name__} contains itself, which messages may not")
+    within = (*inside, kind.cls)
+    return [
+        (getter(field.name), dot + field.encode_name, make_check(field.type, within, dot="."))
+        for field in kind.fields
+    ]
+
+
+def _getter(name: str) -> Getter:
+    # Of a `TypedDict` fields may be absent; None is no id.
+    return lambda value: value.get(name)
 
 
 @lru_cache(256)
@@ -82,6 +108,94 @@ def find_bad_id(kind: type[msgspec.Struct], value: Any) -> InvalidId | None:
     except (msgspec.ValidationError, UnicodeEncodeError, RecursionError):
         pass
     return None
+
+
+def words_of(name: str) -> set[str]:
+    """Return the words of a name, in whatever case it is: `povId`, `pov_id`, `POV-ID`, `aPOVid`."""
+    words = {word.lower() for word in _WORD.findall(name)}
+    return words | {*_AT_END.findall(name.lower())}
+
+
+def names_pov(name: str) -> bool:
+    """Tell whether something of this name looks like a PoV."""
+    return not POV_WORDS.isdisjoint(words_of(name))
+
+
+class Unchecked(NamedTuple):
+    """A field that is named like a PoV, and not made of ids; of which class, and its path."""
+
+    owner: type
+    name: str
+    path: str
+
+
+def find_unchecked(kind: type[msgspec.Struct]) -> Unchecked | None:
+    """Return the first field of what a client sends that looks like a PoV and nobody checks.
+
+    So does an `id` inside of such a field. A number is no PoV's id unless it says so.
+    """
+    return next(_find_unchecked(shape.type_info(kind), "", is_pov=False), None)
+
+
+def _find_unchecked(kind: shape.Type, path: str, *, is_pov: bool) -> Iterator[Unchecked]:
+    if not isinstance(kind, _Fielded):
+        for inner in _inner_types(kind):
+            yield from _find_unchecked(inner, path, is_pov=is_pov)
+        return
+    for field in kind.fields:
+        there = f"{path}.{field.encode_name}" if path else field.encode_name
+        words = words_of(field.name) | words_of(field.encode_name)
+        looks_so = bool(words & POV_WORDS) or (is_pov and bool(words & ID_WORDS))
+        is_id = any(word.endswith(("id", "ids")) for word in words)
+        if looks_so and _is_loose(field.type, is_id=is_id):
+            yield Unchecked(kind.cls, field.name, there)
+        yield from _find_unchecked(field.type, there, is_pov=looks_so)
+
+
+def _is_loose(kind: shape.Type, *, is_id: bool) -> bool:
+    """Tell whether a value can be a PoV's id that is not marked as an id."""
+    if _sort(kind) is not None or (isinstance(kind, shape.DictType) and _sort(kind.key_type)):
+        return False  # a dict by PoV: it is named for its keys
+    if isinstance(kind, _NUMBERS):
+        return is_id
+    return isinstance(kind, _LOOSE) or any(
+        _is_loose(inner, is_id=is_id) for inner in _inner_types(kind)
+    )
+
+
+_NUMBERS = (shape.IntType, shape.FloatType, shape.DecimalType)
+_LOOSE = (shape.StrType, shape.AnyType, shape.RawType, shape.UUIDType, shape.BytesType)
+
+
+def _sort(kind: shape.Type) -> str | None:
+    """Return which sort of id something is, if it is marked as one."""
+    return (kind.extra or {}).get("id") if isinstance(kind, shape.Metadata) else None
+
+
+def _inner_types(kind: shape.Type) -> Iterable[shape.Type]:
+    """Return the types of what is in a value, fields of their own aside."""
+    match kind:
+        case shape.Metadata(type=inner):
+            return (inner,)
+        case shape.UnionType(types=types) | shape.TupleType(item_types=types):
+            return types
+        case shape.DictType(key_type=key, value_type=value):
+            return (key, value)
+        case shape.CollectionType(item_type=inner):
+            return (inner,)
+    return ()
+
+
+def has_povs(kind: type[msgspec.Struct]) -> bool:
+    """Tell whether a struct may have PoV ids that are checked against the token's grants."""
+    return any(_sort(each) == "pov" for each in _all_types(shape.type_info(kind)))
+
+
+def _all_types(kind: shape.Type) -> Iterator[shape.Type]:
+    yield kind
+    inside = (each.type for each in kind.fields) if isinstance(kind, _Fielded) else ()
+    for inner in (*_inner_types(kind), *inside):
+        yield from _all_types(inner)
 
 
 def _leaf(sort: str) -> CheckIds | None:
@@ -119,13 +233,13 @@ def _members(
     return check
 
 
-def _attributes(owner: type, fields: Iterable[tuple[str, str, CheckIds | None]]) -> CheckIds | None:
-    there = [(name, path, inner) for name, path, inner in fields if inner is not None]
+def _parts(owner: type, parts: Iterable[tuple[Getter, str, CheckIds | None]]) -> CheckIds | None:
+    there = [(get, path, inner) for get, path, inner in parts if inner is not None]
 
     def check(value: Any, check_pov: CheckId, place: str = "") -> None:
         if isinstance(value, owner):
-            for name, path, inner in there:
-                inner(getattr(value, name), check_pov, place + path)
+            for get, path, inner in there:
+                inner(get(value), check_pov, place + path)
 
     return check if there else None
 

@@ -160,8 +160,9 @@ _HANDSHAKE = {
 def openapi(registry: Registry, settings: Settings) -> Document:
     """Describe every route of the HTTP side."""
     answers = [route.answer for route in registry.routes if route.answer is not None]
+    bodies = [route.spec.body for route in registry.routes if route.spec.body is not None]
     core = (BatchAnswer, ErrorAnswer, HistoryAnswer, LogPlace, PublishedActivity, SocketToken)
-    components = Components([*core, *answers])
+    components = Components([*core, *answers, *bodies])
     components.bound_details(settings.limits)
     items = {"anyOf": [components.ref(LogPlace), components.ref(ErrorAnswer)]}
     components.schema(BatchAnswer)["properties"]["results"]["items"] = items
@@ -269,8 +270,11 @@ def _plugin_operation(route: Route, components: Components) -> Document:
     if route.answer is not None:
         good = {"200": ("The plugin's answer", components.ref(route.answer))}
     body: Document = {}
-    if route.spec.method in WITH_BODY:  # which class it is, only the function knows
-        body = {"requestBody": {"content": {"application/json": {"schema": {}}}}}
+    if route.spec.body is not None:
+        schema = components.ref(route.spec.body)
+        body = {
+            "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}
+        }
     return {
         "operationId": f"{route.plugin.name}.{route.spec.function.__name__}",
         "summary": first_line(route.spec.function),

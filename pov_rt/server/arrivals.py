@@ -36,6 +36,7 @@ class Arrivals:
         self._deadlines = services.deadlines
         self._hub = services.hub
         self._hooks = hooks
+        self._permissions = services.permissions
         self._dispatcher = dispatcher
         self._clock = services.clock
         self._ping_interval_s = services.settings.ping.interval_s
@@ -126,6 +127,7 @@ class Arrivals:
         for topic in list(connection.topics.values()):
             self._hub.leave(connection, topic.name)
             if topic.is_subscription:
+                self._permissions.forget(connection, topic.wire_id)
                 self._hooks.tell("unsubscribed", topic.wire_id, connection=connection)
         for task in (connection.worker, *(connection.tasks or ())):
             if task is not None:

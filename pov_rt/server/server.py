@@ -21,6 +21,7 @@ from pov_rt.connections.directory import Directory
 from pov_rt.delivery.hub import Hub
 from pov_rt.dispatch.dispatcher import Dispatcher
 from pov_rt.dispatch.hooks import Hooks
+from pov_rt.dispatch.permissions import Permissions
 from pov_rt.engine.base import Engine
 from pov_rt.engine.open import open_engine
 from pov_rt.plugin.interfaces import Fetch, Guarantee
@@ -80,10 +81,11 @@ class Server:
         self.guarantee = Guarantee(
             self.engine.guarantee, settings.engine.max_entries, settings.engine.max_age_s
         )
+        self.permissions = Permissions(self.hub, self.clock)
         # From here on the parts are handed the server itself: all that `Services` names is there.
         self.hooks = Hooks(self)
-        # Plugins publish, and are asked about what is published: one of the two comes first.
-        self.publishing.hooks = self.hooks
+        # Plugins publish, and are asked about what is published and who may: these come first.
+        self.publishing.hooks = self.permissions.hooks = self.hooks
         self.dispatcher = Dispatcher(self, self.hooks.hosts)
         self.arrivals = Arrivals(self, self.hooks, self.dispatcher)
         self.draining = False
@@ -130,6 +132,7 @@ class Server:
         self.hub.sweep(now)
         self.revocations.sweep()
         self.budgets.sweep(now)
+        self.permissions.sweep(now)
         self.bounds.sweep()
 
     def reload(self, auth: AuthSettings) -> None:
@@ -163,6 +166,7 @@ class Server:
         await self.publishing.close()
         self.arrivals.stop()
         await self.dispatcher.close()
+        await self.permissions.close()
         await self.hooks.stop()
         await self.digests.close()
         await self.hub.close()

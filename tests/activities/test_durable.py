@@ -62,3 +62,19 @@ def test_several_at_a_time_do_not_get_past_the_limit(durable: Durable) -> None:
         await durable.add("ana", "pov0")  # which it has already
 
     asyncio.run(work())
+
+
+def test_who_may_not_see_a_pov_is_no_follower_but_keeps_the_subscription(
+    durable: Durable,
+) -> None:
+    async def work() -> None:
+        await durable.add("ana", "a")
+        await durable.add("ben", "a")
+        for _ in range(2):
+            await durable.unfollow("ana", ["a", "b"])
+            assert [*await durable.followers("a")] == ["ben"]
+        assert await durable.of("ana") == {"a": None}
+        await durable.add("ana", "a")
+        assert sorted(await durable.followers("a")) == ["ana", "ben"]
+
+    asyncio.run(work())

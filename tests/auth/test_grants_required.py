@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pov_rt.auth.grants import Grants
+from pov_rt.auth.grants import Grants, action_of
 from pov_rt.protocol.errors import Forbidden, InvalidId
 
 ALL = Grants(None, frozenset({"subscribe"}), "red")
@@ -22,9 +22,9 @@ NO_GRANT = Grants(None, frozenset())
         lambda: ALL.require_pov("acme"),
         lambda: SOME.require_pov("acme"),
         lambda: ALL.require_every_pov(),
-        lambda: ALL.require_subscribe("acme"),
-        lambda: SOME.require_subscribe("acme"),
-        lambda: ALL.require_subscribe("*"),
+        lambda: ALL.require_pov_or_feed("acme"),
+        lambda: SOME.require_pov_or_feed("acme"),
+        lambda: ALL.require_pov_or_feed("*"),
     ],
 )
 def test_what_is_allowed_raises_nothing(ask: Callable[[], Any]) -> None:
@@ -41,10 +41,9 @@ NOT_COVERED = "The token does not cover this PoV"
         (lambda: SOME.require_pov("other"), NOT_COVERED, "povId"),
         (lambda: SOME.require_pov("other", "data.povId"), NOT_COVERED, "data.povId"),
         (lambda: SOME.require_every_pov(), NOT_COVERED, "povId"),
-        (lambda: SOME.require_subscribe("*"), NOT_COVERED, "povId"),
-        (lambda: SOME.require_subscribe("other", "povIds[1]"), NOT_COVERED, "povIds[1]"),
-        (lambda: NO_GRANT.require_subscribe("acme"), "The token does not grant 'subscribe'", None),
-        (lambda: NO_GRANT.require_subscribe("*"), "The token does not grant 'subscribe'", None),
+        (lambda: SOME.require_pov_or_feed("*"), NOT_COVERED, "povId"),
+        (lambda: SOME.require_pov_or_feed("other", "povIds[1]"), NOT_COVERED, "povIds[1]"),
+        (lambda: NO_GRANT.require("subscribe"), "The token does not grant 'subscribe'", None),
     ],
 )
 def test_what_is_not_allowed_is_said(ask: Callable[[], Any], message: str, field: Any) -> None:
@@ -65,7 +64,8 @@ def test_the_question_is_answered_as_the_demand_is() -> None:
     for grants in (ALL, SOME, NO_GRANT):
         for pov_id in ("acme", "other", "*"):
             try:
-                grants.require_subscribe(pov_id)
+                grants.require_pov_or_feed(pov_id)
+                grants.require("subscribe")
                 allowed = True
             except Forbidden:
                 allowed = False
@@ -74,3 +74,19 @@ def test_the_question_is_answered_as_the_demand_is() -> None:
 
 def test_the_feed_is_the_teams() -> None:
     assert (SOME.topic("acme"), SOME.topic("*")) == ("pov/acme", "team/red")
+
+
+@pytest.mark.parametrize(
+    ("grant", "action"),
+    [
+        (None, "see"),
+        ("subscribe", "see"),
+        ("collaborate", "collaborate"),
+        ("publish", "write"),
+        ("moderate", "write"),
+    ],
+)
+def test_what_needs_a_grant_is_an_action_and_a_plugins_own_is_the_most(
+    grant: str | None, action: str
+) -> None:
+    assert action_of(grant) == action

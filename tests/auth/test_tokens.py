@@ -258,7 +258,7 @@ def test_an_apps_own_token_has_no_parent(tokens: Tokens) -> None:
         ({"role": "muted"}, set()),
         ({"role": "lead", "can": ["poll"]}, {"poll"}),
         ({"role": "lead", "can": []}, set()),
-        ({"aud": SERVICE_AUDIENCE}, {"subscribe", "publish"}),
+        ({"aud": SERVICE_AUDIENCE}, {"subscribe", "collaborate", "publish"}),
         ({"aud": SERVICE_AUDIENCE, "role": "muted"}, set()),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,8 +17,9 @@ from pov_rt.config.settings import LimitSettings, SettingsError
 from pov_rt.plugin import lookup
 from pov_rt.plugins import authoriser
 from pov_rt.registry.build import build_registry
+from pov_rt.runtime.clock import ManualClock
 from pov_rt.testing import Client, RunningServer, make_settings
-from tests.receivers import SECRET, Receiver, is_signed, receive
+from tests.receivers import SECRET, Call, Receiver, is_signed, receive
 
 Run = Callable[..., RunningServer]
 
@@ -58,7 +60,13 @@ def test_the_authoriser_allows_and_denies_and_is_asked_once(run: Run, receiver: 
     assert subscribe(ana) == "subscribed"
     call = receiver.next()
     assert is_signed(call)
-    assert call.json == {"userId": "ana", "povId": "acme", "role": "lead", "teamId": "red"}
+    assert call.json == {
+        "userId": "ana",
+        "povId": "acme",
+        "action": "see",
+        "role": "lead",
+        "teamId": "red",
+    }
     receiver.answers.put(403)
     for _ in range(2):
         refused = ana.request({"type": "subscribe", "povId": "other"})
@@ -146,9 +154,11 @@ def test_several_povs_are_asked_about_at_the_same_time_and_answered_in_order(
     receiver.open.clear()
     povs = [f"pov{number}" for number in range(20)]
     ana.send({"type": "subscribe", "povIds": povs})
-    asked = {receiver.next().json["povId"] for _ in povs}
+    asked = [receiver.next().json["povId"] for _ in range(authoriser.ASKING_EACH)]
     receiver.open.set()
-    assert asked == set(povs)
+    asked += [receiver.next().json["povId"] for _ in povs[authoriser.ASKING_EACH :]]
+    assert sorted(asked) == sorted(povs)
+    assert receiver.most_at_once == authoriser.ASKING_EACH
     answer = ana.receive()
     assert [each["povId"] for each in answer["results"]] == povs
     assert not any("code" in each for each in answer["results"])
@@ -169,8 +179,32 @@ def test_one_that_does_not_answer_is_not_waited_for_at_each_pov(
     povs = [f"pov{number}" for number in range(100)]
     answer = ana.request({"type": "subscribe", "povIds": povs})
     assert {each["code"] for each in answer["results"]} == {"unavailable"}
-    assert counts(server)["questions_asked"] == authoriser.MAX_ASKING
-    assert receiver.calls.qsize() <= authoriser.MAX_ASKING
+    assert counts(server)["questions_asked"] == authoriser.ASKING_EACH
+    assert receiver.calls.qsize() <= authoriser.ASKING_EACH
+
+
+def test_one_user_about_whom_it_is_silent_does_not_make_it_down_for_others(
+    run: Run, receiver: Receiver, without_eve: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authoriser, "ASK_S", 0.1)
+    monkeypatch.setattr(authoriser, "DOWN_S", 60.0)
+    server = run()
+    eve = server.connect("eve")
+    for pov in ("slow", "slower"):
+        assert subscribe(eve, pov) == "unavailable"
+    assert counts(server)["questions_asked"] == 1
+    assert subscribe(server.connect("ana")) == "subscribed"
+
+
+def test_it_is_down_for_all_when_it_is_silent_about_several(
+    run: Run, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authoriser, "DOWN_S", 60.0)
+    receiver.stop()
+    server = run()
+    for number in range(authoriser.DOWN_USERS + 3):
+        assert subscribe(server.connect(f"user{number}")) == "unavailable"
+    assert counts(server)["questions_asked"] == authoriser.DOWN_USERS
 
 
 def test_who_waits_for_others_questions_for_too_long_is_refused_but_nobody_is_down(
@@ -187,6 +221,75 @@ def test_who_waits_for_others_questions_for_too_long_is_refused_but_nobody_is_do
     receiver.open.set()
     monkeypatch.undo()
     assert subscribe(ana, "c") == "subscribed"
+
+
+@pytest.fixture
+def without_eve(receiver: Receiver) -> Iterator[None]:
+    """Answer everybody but eve, who waits for the end."""
+    over = threading.Event()
+
+    def decide(call: Call) -> int:
+        if call.json["userId"] == "eve":
+            over.wait()
+        return 204
+
+    receiver.decide = decide
+    yield
+    over.set()
+
+
+@pytest.mark.usefixtures("without_eve")
+def test_who_asks_a_lot_keeps_nobody_waiting_and_pushes_nobody_out(
+    run: Run, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authoriser, "ASK_S", 60.0)
+    server = run()
+    ana, ben = server.connect("ana"), server.connect("ben")
+    assert subscribe(ana) == "subscribed"
+    for number in range(33):
+        povs = [f"pov{number}-{each}" for each in range(200)]
+        server.connect("eve").send({"type": "subscribe", "povIds": povs})
+    asking = server.web.server.hooks.hosts["authoriser"].state
+    while server.call(lambda: asking.asking) < 256:
+        pass
+    assert subscribe(ben) == "subscribed"
+    assert subscribe(ana, "other") == "subscribed"
+    assert subscribe(server.connect("ana")) == "subscribed"
+    asked = [receiver.next().json for _ in range(receiver.calls.qsize())]
+    by_user = [each["userId"] for each in asked]
+    assert by_user.count("eve") == authoriser.ASKING_EACH
+    assert by_user.count("ana") == 2
+    assert subscribe(server.connect("eve")) == "rate_limited"
+    (bound,) = [each for each in server.web.server.bounds if each.name == "authoriser_questions"]
+    assert server.call(bound.used) == 256
+    assert bound.refused > 0
+
+
+def test_who_is_subscribed_is_asked_about_again_and_told_of_a_no(receiver: Receiver) -> None:
+    clock = ManualClock()
+    settings = make_settings()
+    settings.plugins["authoriser"] = {"url": receiver.url, "secret": SECRET}
+    with RunningServer(settings, None, clock) as server:
+        ana = server.connect("ana")
+        ana.request({"type": "subscribe", "povIds": ["acme", "*"], "durable": True})
+        receiver.decide = lambda call: 403 if call.json["povId"] == "acme" else 204
+
+        def pass_ttl() -> None:
+            clock.advance(61)
+            server.web.server.permissions.sweep(clock.monotonic())
+
+        server.call(pass_ttl)
+        told = ana.receive()
+        assert (told["type"], told["povId"], told["code"]) == ("unsubscribed", "acme", "forbidden")
+        assert ana.request({"type": "history", "povId": "acme"})["code"] == "forbidden"
+        results = ana.request({"type": "resume"})["results"]
+        assert [(each["povId"], each.get("code")) for each in results] == [
+            ("*", None),
+            ("acme", "forbidden"),
+        ]
+        data = {"type": "t", "action": "a", "povId": "other"}
+        ana.request({"type": "publish", "data": data})
+        assert [each["feed"] for each in ana.early if each["type"] == "activity"] == ["*"]
 
 
 def test_the_end_lets_go_of_what_is_being_asked(run: Run, receiver: Receiver) -> None:
@@ -211,13 +314,13 @@ def test_without_a_url_nobody_is_asked_at_any_subscription() -> None:
     with RunningServer(make_settings(), None) as server:
         plugins = server.web.server.hooks
         assert "authoriser" not in plugins.hosts
-        assert not plugins.asks_before_subscribe
+        assert not server.web.server.permissions.asks
         (hooks,) = [
             found.plugin.hooks
             for found in server.web.server.registry.idle
             if found.plugin.name == "authoriser"
         ]
-        assert [name for name, _, _ in hooks] == ["before_subscribe"]
+        assert [name for name, _, _ in hooks] == ["authorise"]
 
 
 def test_the_secret_is_in_no_log_and_not_shown(

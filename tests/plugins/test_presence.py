@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tornado.httpclient import HTTPClient
 
+from pov_rt.auth.grants import Kind
 from pov_rt.config.settings import LimitSettings, Settings
 from pov_rt.testing import Client, Connect, RunningServer, make_settings
 
@@ -105,17 +106,27 @@ def test_a_client_without_the_right_or_a_subscription_is_refused(connect: Connec
     assert ask(join(connect("ana")), state="asleep")["code"] == "invalid_message"
 
 
-def test_http_answers_the_same(server: RunningServer, connect: Connect) -> None:
+def test_http_answers_the_same_and_to_whom_the_socket_would(
+    server: RunningServer, connect: Connect
+) -> None:
     answer = ask(join(connect("ana")))
-    client = HTTPClient()
-    try:
-        got = client.fetch(
-            f"http://{server.address}/api/povs/acme/presence",
-            headers={"Authorization": f"Bearer {server.token('x', povs=['acme'])}"},
-        )
-    finally:
-        client.close()
-    assert json.loads(got.body) == {key: answer[key] for key in answer if key != "id"}
+
+    def get(token: str) -> tuple[int, Any]:
+        client = HTTPClient()
+        try:
+            got = client.fetch(
+                f"http://{server.address}/api/povs/acme/presence",
+                headers={"Authorization": f"Bearer {token}"},
+                raise_error=False,
+            )
+        finally:
+            client.close()
+        return got.code, json.loads(got.body)
+
+    there = {key: answer[key] for key in answer if key != "id"}
+    assert get(server.token("x", povs=["acme"])) == (200, there)
+    assert get(server.token("x", can=["subscribe"]))[0] == 403
+    assert get(server.token("app", Kind.SERVICE, can=None)) == (200, there), "as a service may"
 
 
 def crash(client: Client) -> None:

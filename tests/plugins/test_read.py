@@ -148,3 +148,85 @@ def test_an_app_can_ask_who_has_read_something_and_of_how_many(
     assert call(server, "/povs/acme/receipts?offset=1", token)[1]["users"] == ["ana", "ben"]
     assert call(server, "/povs/acme/receipts", token)[1]["offset"] == 3
     assert call(server, "/povs/acme/receipts?offset=x", token)[0] == 400
+
+
+def who_read(server: RunningServer, offset: int = 1) -> tuple[list[str], int]:
+    token = server.token("app", Kind.SERVICE, can=["subscribe"])
+    answer = call(server, f"/povs/acme/receipts?offset={offset}", token)[1]
+    return answer["users"], answer["followers"]
+
+
+def test_who_may_not_collaborate_moves_a_mark_of_which_others_are_not_told(
+    server: RunningServer, connect: Connect
+) -> None:
+    ana, ben = join(connect("ana", can=["subscribe"])), join(connect("ben"))
+    laptop, cy = connect("ana"), join(connect("cy"))
+    publish(server, 3)
+    for client in (ana, ben, cy):
+        assert [client.receive()["offset"] for _ in range(3)] == [1, 2, 3]
+    assert read(ana, 2)["read"] == {"ana": 2} == receipts(laptop)
+    assert laptop.request({"type": "subscribe", "povId": "acme"})["readOffset"] == 2
+    read(ben, 3)
+    assert receipts(cy) == {"ben": 3}, "what ana read would have come with it"
+    assert who_read(server)[0] == ["ben"]
+    refreshed = ana.request({"type": "refresh", "token": server.token("ana")})
+    assert refreshed["type"] == "refreshed"
+    assert who_read(server)[0] == ["ben"], "what was read before stays so"
+    read(ana, 3)
+    assert receipts(cy) == {"ana": 3}
+    assert who_read(server)[0] == ["ana", "ben"]
+
+
+def test_who_has_lost_the_pov_follows_it_no_more_until_they_go_on_reading(
+    server: RunningServer, connect: Connect
+) -> None:
+    ana, ben = join(connect("ana")), join(connect("ben"))
+    ana.request({"type": "subscribe", "povId": "acme", "durable": True})
+    publish(server, 3)
+    for client in (ana, ben):
+        assert [client.receive()["offset"] for _ in range(3)] == [1, 2, 3]
+    read(ana, 2)
+    read(ben, 1)
+    assert who_read(server) == (["ana", "ben"], 2)
+    lost = ana.request({"type": "refresh", "token": server.token("ana", povs=["other"])})["lost"]
+    assert lost == ["acme"]
+    while who_read(server) != (["ben"], 1):
+        pass
+    back = join(connect("ana"))
+    answer = back.request({"type": "subscribe", "povId": "acme", "since": {"last": 3}})
+    assert answer["readOffset"] == 2, "the mark is kept"
+    assert who_read(server)[0] == ["ben"]
+    assert [back.receive()["offset"] for _ in range(3)] == [1, 2, 3]
+    read(back, 3)
+    assert who_read(server) == (["ana", "ben"], 2)
+
+
+def test_with_another_token_the_user_still_follows(server: RunningServer, connect: Connect) -> None:
+    ana, other = join(connect("ana")), join(connect("ana"))
+    publish(server, 1)
+    for client in (ana, other):
+        client.receive()
+    read(ana, 1)
+    ana.request({"type": "refresh", "token": server.token("ana", povs=[])})
+    ben, cy = join(connect("ben")), join(connect("cy"))
+    publish(server, 1)
+    ben.receive()
+    read(ben, 2)
+    while receipts(cy).get("ben") != 2:  # then a tick has passed
+        pass
+    assert who_read(server) == (["ana", "ben"], 3)
+
+
+def test_who_comes_back_without_the_right_follows_no_more(
+    server: RunningServer, connect: Connect
+) -> None:
+    ana = connect("ana")
+    ana.request({"type": "subscribe", "povId": "acme", "durable": True})
+    ana.socket.close()
+    while who_read(server) != ([], 1):
+        pass
+    answer = connect("ana", povs=["other"]).request({"type": "resume"})
+    assert answer["results"][0]["code"] == "forbidden"
+    assert who_read(server) == ([], 0)
+    answer = connect("ana").request({"type": "resume"})
+    assert "code" not in answer["results"][0], "the subscription is kept"

@@ -16,19 +16,20 @@ from pov_rt.testing import RunningServer, make_settings
 PLUGIN = '''
 """Refuses what is called so."""
 import asyncio
-from pov_rt.plugin import Context, Forbidden, Host, Message, Plugin
+from pov_rt.plugin import Access, Context, Forbidden, Host, Message, Plugin
 
 plugin = Plugin("guard")
 
-@plugin.before_subscribe
-async def guard(pov_id: str, context: Context) -> None:
-    context.host.count("asked")
+@plugin.authorise
+async def guard(access: Access, host: Host) -> None:
+    pov_id = access.pov_id
+    host.count("asked")
     if pov_id.startswith("late"):
         await asyncio.sleep(0)
     if pov_id == "slow":
         await asyncio.sleep(3600)
     if pov_id == "closed":
-        raise Forbidden(f"{context.user.user_id} may not")
+        raise Forbidden(f"{access.user_id} may not")
     if pov_id == "broken":
         raise RuntimeError("broken")
     if pov_id == "exit":

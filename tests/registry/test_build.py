@@ -121,8 +121,8 @@ def do(message, context): ...
 async def life(host):
     1 / 0
     yield
-@plugin.before_subscribe
-def ask(pov_id, context): 1 / 0
+@plugin.authorise
+def ask(access, host): 1 / 0
 @plugin.every(0.001)
 def tick(host): 1 / 0
 @plugin.http("GET", "/mine", grant="subscribe")
@@ -150,3 +150,81 @@ def test_a_plugin_is_off_while_what_it_needs_is_not_set(tmp_path: Path) -> None:
 def test_what_a_plugin_needs_must_be_one_of_its_options(tmp_path: Path, text: str) -> None:
     with pytest.raises(PluginError, match=r"needs '.*', which is none of its options"):
         build(tmp_path, text)
+
+
+SENT = """
+class Inner(Part):
+    source_pov: str = ""
+class Vote(Message, tag="mine.vote"):
+    text: str
+    pov_id: str
+class Deep(Message, tag="mine.deep"):
+    inner: list[Inner]
+class Fine(Message, tag="mine.fine"):
+    pov_id: UncheckedId
+class Answer(Message, tag="mine.answer"):
+    pov_id: str
+class Body(Part):
+    pov_ids: list[str]
+"""
+PREFACE = (
+    "from pov_rt.plugin import Message, Part, Plugin, PovId, UncheckedId\nplugin = Plugin('mine')"
+)
+
+
+@pytest.mark.parametrize(
+    ("use", "field", "line", "mended"),
+    [
+        ("@plugin.on(Vote)\ndef f(m, c): ...", "pov_id", 7, "pov_id: PovId"),
+        ("@plugin.on(Deep)\ndef f(m, c): ...", "inner.sourcePov", 4, 'source_pov: PovId = ""'),
+        (
+            "@plugin.http('POST', '/x', grant='subscribe', body=Body)\ndef f(r): ...",
+            "pov_ids",
+            15,
+            "pov_ids: list[PovId]",
+        ),
+    ],
+)
+def test_what_is_named_like_a_pov_and_is_none_is_refused_with_what_mends_it(
+    tmp_path: Path, use: str, field: str, line: int, mended: str
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(PREFACE + SENT + use)
+    with pytest.raises(PluginError) as refused:
+        build_registry({}, tmp_path)
+    said = str(refused.value)
+    assert f"mine.py:{line}" in said
+    assert repr(field if "." in field else words(field)) in said
+    assert f"`{mended}`" in said
+    assert "`UncheckedId`" in said
+    text = file.read_text().splitlines()
+    text[line - 1] = f"    {mended}"
+    file.write_text("\n".join(text))
+    build_registry({}, tmp_path)
+
+
+def words(name: str) -> str:
+    """Return a name as it is on the wire."""
+    first, *rest = name.split("_")
+    return first + "".join(word.title() for word in rest)
+
+
+def test_whoever_says_that_it_is_not_checked_may(tmp_path: Path) -> None:
+    use = "@plugin.on(Fine)\ndef f(m, c) -> Answer: ..."
+    (tmp_path / "mine.py").write_text(PREFACE + SENT + use)
+    assert "mine.fine" in build_registry({}, tmp_path).tags
+
+
+@pytest.mark.parametrize("path", ["/x/{pov}", "/povs/{id}/x", "/{from_pov_id}", "/pov/{name}"])
+def test_a_parameter_that_looks_like_a_pov_is_called_so(tmp_path: Path, path: str) -> None:
+    use = f"@plugin.http('GET', '{path}', grant='subscribe')\ndef f(r): ..."
+    (tmp_path / "mine.py").write_text(PREFACE + SENT + use)
+    with pytest.raises(PluginError, match=r"looks like a PoV.*call it \{pov_id\}"):
+        build_registry({}, tmp_path)
+
+
+def test_a_body_comes_with_a_method_that_has_one(tmp_path: Path) -> None:
+    use = "@plugin.http('GET', '/x', grant='subscribe', body=Inner)\ndef f(r): ..."
+    (tmp_path / "mine.py").write_text(PREFACE + SENT + use)
+    with pytest.raises(PluginError, match="only POST, PUT, PATCH have a body"):
+        build_registry({}, tmp_path)

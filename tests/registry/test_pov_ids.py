@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
+from uuid import UUID
 
 import msgspec
 import pytest
 from msgspec import UNSET, UnsetType, field
 
 from pov_rt.protocol.errors import InvalidId
-from pov_rt.protocol.messages import Part, PovId, PovOrFeed, UncheckedId, UserId, check_id
-from pov_rt.registry.pov_ids import check_of, find_bad_id
+from pov_rt.protocol.messages import Length, Part, PovId, PovOrFeed, UncheckedId, UserId, check_id
+from pov_rt.registry.pov_ids import check_of, find_bad_id, find_unchecked, has_povs, names_pov
 
 
 class Inner(Part):
+    pov_id: PovId
+
+
+@dataclass
+class Plain:
+    pov_id: PovId
+
+
+class Pair(NamedTuple):
+    first: PovId
+    second: str
+
+
+class Loose(TypedDict, total=False):
     pov_id: PovId
 
 
@@ -28,6 +44,10 @@ class Everything(Part):
     values: dict[str, PovId] = field(default_factory=dict)
     inner: Inner | None = None
     deep: list[dict[str, list[Inner]]] = field(default_factory=list)
+    pair: tuple[str, PovId] | None = None
+    plain: Plain | None = None
+    named: Pair | None = None
+    loose: list[Loose] = field(default_factory=list)
     user_id: UserId = "no-pov"
     feed: PovOrFeed = "*"
     own: list[UncheckedId] = field(default_factory=list)
@@ -55,6 +75,10 @@ def test_each_is_found_once_with_its_path() -> None:
         values={"x": "9"},
         inner=Inner(pov_id="10"),
         deep=[{"y": [Inner(pov_id="11")]}],
+        pair=("no-pov", "12"),
+        plain=Plain("13"),
+        named=Pair("14", "no-pov"),
+        loose=[{"pov_id": "15"}, {}],
     )
     assert found(value) == [
         ("one", "1"),
@@ -68,6 +92,10 @@ def test_each_is_found_once_with_its_path() -> None:
         ("values.x", "9"),
         ("inner.povId", "10"),
         ("deep[0].y[0].povId", "11"),
+        ("pair[1]", "12"),
+        ("plain.pov_id", "13"),
+        ("named.first", "14"),
+        ("loose[0].pov_id", "15"),
     ]
     assert found(Everything(one="1")) == [("one", "1")]
 
@@ -94,12 +122,12 @@ def test_a_value_that_is_good_or_bad_otherwise_has_no_bad_id(given: dict[str, An
     assert find_bad_id(Everything, {"one": "1", **given}) is None
 
 
-class Plain(Part):
+class Words(Part):
     text: str
 
 
 def test_a_message_without_any_costs_nothing() -> None:
-    assert check_of(Plain) is None
+    assert check_of(Words) is None
 
 
 class Tree(msgspec.Struct):
@@ -132,3 +160,98 @@ def test_what_is_wrong_with_an_id_is_said(bad: str, problem: str) -> None:
     with pytest.raises(InvalidId) as raised:
         check_id(bad, "povId")
     assert (raised.value.message, raised.value.field) == (f"povId {problem}", "povId")
+
+
+# What is named like a PoV, and checked by nobody:
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("pov", "povs", "povId", "pov_id", "povIds", "pov_ids", "povid", "PovID", "POV", "POV_ID"),
+        *("sourcePov", "from_pov_id", "targetPovId", "pov_name", "pov_key", "otherPovs", "the-pov"),
+        *("POVs", "POVid", "sourcePOVid", "pov2"),
+    ],
+)
+def test_a_name_like_a_pov(name: str) -> None:
+    assert names_pov(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["id", "improve", "provider", "poverty", "user_id", "topic", "p_o"]
+)
+def test_a_name_like_none(name: str) -> None:
+    assert not names_pov(name)
+
+
+class Ref(Part):
+    id: str
+    label: str = ""
+
+
+class RefWithId(Part):
+    id: PovId
+    label: str = ""
+
+
+UNCHECKED: dict[str, tuple[str, Any]] = {
+    "text": ("pov_id", str),
+    "text of a length": ("pov_id", Annotated[str, Length(1, 9)]),
+    "perhaps": ("pov", str | None),
+    "several": ("pov_ids", list[str]),
+    "a set": ("povs", frozenset[str]),
+    "one of a pair": ("povs", tuple[PovId, str]),
+    "keys": ("povs", dict[str, int]),
+    "values": ("by_pov", dict[str, PovId]),
+    "anything": ("pov", Any),
+    "raw": ("pov", msgspec.Raw),
+    "a dict of anything": ("pov", dict),
+    "uuid": ("pov_id", UUID),
+    "a number": ("pov_id", int),
+    "another of a union": ("pov_id", PovId | str),
+    "an id in it": ("pov", Ref),
+    "an id in several": ("povs", list[Ref]),
+}
+CHECKED: dict[str, tuple[str, Any]] = {
+    "id": ("pov_id", PovId),
+    "perhaps": ("pov_id", PovId | None | UnsetType),
+    "of a length": ("pov_id", Annotated[PovId, Length(1, 9)]),
+    "several": ("pov_ids", list[PovId]),
+    "the handler's": ("pov_ids", list[UncheckedId]),
+    "or feed": ("pov", PovOrFeed),
+    "keys": ("povs", dict[PovId, str]),
+    "a count": ("pov_count", int),
+    "a choice": ("pov", Literal["all"] | PovId),
+    "a flag": ("all_povs", bool),
+    "an id in it": ("pov", RefWithId),
+    "of nothing like it": ("topic", str),
+}
+
+
+@pytest.mark.parametrize("case", UNCHECKED)
+def test_what_looks_like_a_pov_and_is_checked_by_nobody_is_found(case: str) -> None:
+    name, kind = UNCHECKED[case]
+    inner = msgspec.defstruct("Inner", [(name, kind)], rename="camel")
+    for outer in (inner, msgspec.defstruct("Outer", [("deep", list[inner])])):  # type: ignore[valid-type]
+        assert find_unchecked(outer) is not None
+
+
+@pytest.mark.parametrize("case", CHECKED)
+def test_what_is_made_of_ids_is_not(case: str) -> None:
+    name, kind = CHECKED[case]
+    assert find_unchecked(msgspec.defstruct("Sent", [(name, kind)], rename="camel")) is None
+
+
+def test_a_name_on_the_wire_counts_and_the_path_is_said() -> None:
+    inner = msgspec.defstruct("Inner", [("target", str, field(name="povId"))])
+    outer = msgspec.defstruct("Outer", [("deep", dict[str, inner])])  # type: ignore[valid-type]
+    assert find_unchecked(outer) == (inner, "target", "deep.povId")
+
+
+def test_where_there_are_povs_is_known() -> None:
+    assert [has_povs(kind) for kind in (Everything, Inner, Words, Ref)] == [
+        True,
+        True,
+        False,
+        False,
+    ]

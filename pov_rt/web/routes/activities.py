@@ -128,12 +128,11 @@ class HistoryHandler(JsonHandler):
 
     CORS_METHODS = "GET"
 
-    def authorize(self, pov_id: str) -> None:
+    async def authorize(self, pov_id: str) -> None:
         """Ask for a token that may see the PoV."""
         identity = self.authenticate(API_KINDS)
         self.pay()
-        identity.grants.require("subscribe")
-        identity.grants.require_pov(pov_id)
+        await self.server.permissions.require(identity, pov_id, "subscribe")
 
     async def get(self, pov_id: str) -> None:
         """Answer a page with the log's state."""

@@ -72,6 +72,7 @@ class Counters(Collector):
         yield info
         yield gauge("connections", "Open sockets", len(server.directory))
         yield gauge("subscriptions", "Subscriptions of all sockets", hub.subscriptions)
+        yield gauge("answers_standing", "Asked for again in time", server.permissions.standing)
         yield gauge("topics", "Topics followed", hub.topics)
         yield gauge("answers_expected", "Publications to be answered in the stream", hub.expected)
         yield gauge("tokens_remembered", "Tokens not verified anew", server.tokens.remembered)

@@ -32,14 +32,14 @@ class PluginHandler(JsonHandler):
 
     routes: dict[str, Route]
 
-    def authorize(self, **path: str) -> None:
+    async def authorize(self, **path: str) -> None:
         """Ask for a token as the route wants it, and check the ids in the path."""
         spec = self.routes[self.request.method or ""].spec
         identity = self.authenticate(SERVICE if spec.service else API_KINDS)
         self.pay(spec.price)
         identity.grants.require(spec.grant)
         if "pov_id" in path:
-            identity.grants.require_pov(path["pov_id"])
+            await self.server.permissions.require(identity, path["pov_id"], spec.grant)
         if "user_id" in path:
             check_id(path["user_id"], "userId")
 
@@ -50,7 +50,8 @@ class PluginHandler(JsonHandler):
         if host is None:
             raise NotFound
         query = dict(parse_query(self.request.query))
-        request = PluginRequest(host, self.identity, path, query, self.content)
+        request = PluginRequest(host, self.identity, route.spec, path, query, self.content)
+        await request.admit()
         deadline_s = self.server.settings.limits.handler_deadline_s
         result = await containment.call(route.spec.function, request, deadline_s=deadline_s)
         if result is None:

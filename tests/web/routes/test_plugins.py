@@ -28,7 +28,7 @@ class Given(Part):
 def tally(request: Request) -> Tally:
     return Tally(pov_id=request.path["pov_id"], count=len(request.query))
 
-@plugin.http("POST", "/tally", grant="publish")
+@plugin.http("POST", "/tally", grant="publish", body=Given)
 async def add(request: Request) -> None:
     request.body(Given)
 
