@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from pov_rt.activities.cursors import Cursors
 from pov_rt.activities.digest import Digest, make_digest
 from pov_rt.activities.durable import Durable
 from pov_rt.activities.inbox import Inboxes
@@ -52,6 +53,7 @@ class Services(Protocol):
     deadlines: Deadlines
     publishing: Publishing
     inboxes: Inboxes
+    cursors: Cursors
     durable: Durable
     tokens: Tokens
     clock: Clock

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from typing_extensions import TypeVar
 
+from pov_rt.activities.cursors import Unread
 from pov_rt.activities.digest import Digest
 from pov_rt.activities.durable import Durable
 from pov_rt.activities.publishing import Published
@@ -324,14 +325,25 @@ class Context(Protocol[S_co]):
     async def cursor(self, pov_id: str) -> Position | None:
         """Return up to where this device acknowledged the PoV; None if it never did.
 
-        Raises `LimitExceeded` if the user has too many devices.
+        The device is remembered; of too many the user's longest unused is forgotten.
         """
 
     async def acknowledge(self, position: Position, pov_id: str | None = None) -> Position:
         """Move this device's cursor on the PoV, or on the user's inbox; return where it is.
 
-        It never goes back within an epoch. Raises as `cursor`.
+        It never goes back within an epoch. Where nothing is (offset 0) none is made.
         """
+
+    async def mark_read(
+        self, position: Position, pov_id: str | None = None
+    ) -> tuple[Position, bool]:
+        """Move up to where the user has read the PoV, or the inbox, as `acknowledge` does.
+
+        Returns where that is, and whether it moved.
+        """
+
+    async def unread(self, subscribed: Subscribed) -> Unread:
+        """Return up to where the user has read the PoV, on whatever device, and what is left."""
 
     def topic(self, pov_id: str) -> str:
         """Return the engine's name for a PoV, or with `*` for the feed of the user's team."""

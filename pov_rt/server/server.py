@@ -7,6 +7,7 @@ import logging
 import math
 from contextlib import suppress
 
+from pov_rt.activities.cursors import Cursors
 from pov_rt.activities.durable import Durable
 from pov_rt.activities.inbox import Inboxes
 from pov_rt.activities.publishing import Publishing
@@ -65,6 +66,7 @@ class Server:
         self.deadlines = Deadlines(settings.ping, settings.auth, self.clock)
         self.publishing = Publishing(self.engine, settings.limits, self.clock)
         self.inboxes = Inboxes(self.engine, self.hub, self.publishing, self.clock)
+        self.cursors = Cursors(self.engine, self.directory, self.clock, settings)
         self.durable = Durable(self.engine)
         self.guarantee = Guarantee(
             self.engine.guarantee, settings.engine.max_entries, settings.engine.max_age_s
@@ -82,6 +84,7 @@ class Server:
     async def start(self) -> None:
         """Open the engine and start the plugins. Raises `Unavailable` or `PluginError`."""
         await self.engine.start(NodeFollower(self.hub, self.directory))
+        self.bounds.add(*self.engine.bounds)
         await self.engine.watch(NODES)
         await self.revocations.load()
         await self.hooks.start()
