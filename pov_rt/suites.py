@@ -314,7 +314,7 @@ class EngineSuite:
             assert top.epoch not in epochs
             assert (await log.read(A, 0, 9)).top == top
             (old,) = await log.append([new(A, "1", b"other")])
-            assert (old.offset, old.duplicate, old.epoch) == (1, False, old.epoch)
+            assert old == Appended(old.epoch, 1)
             assert old.epoch not in epochs
             epochs.add(old.epoch)
             page = await log.read(A, 0, 9)
@@ -425,6 +425,7 @@ class EngineSuite:
                 # An engine may write down uses later, and many together.
                 while "ana" not in await marks.all(A, "read"):  # noqa: ASYNC110  (it tells nobody)
                     await asyncio.sleep(LOOK_S)
+            assert await marks.get(A, "ana", "read") == ("e", 5)
             assert await marks.advance(A, "ana", "acked:phone", Position("e", 2)) == ("e", 5)
         assert await marks.get(A, "ana", "unused") is None
         assert await marks.all(A, "unused") == {}

@@ -25,6 +25,7 @@ from pov_rt.engine.base import (
     Top,
 )
 from pov_rt.engine.bounds import ROUND_S, MarkRules, TopicCount
+from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.clock import Clock, SteadyTime
 
 LEASE_S = 30.0
@@ -49,6 +50,10 @@ class _Seen(NamedTuple):
     offset: int
     body_hash: int
     at: float
+
+
+_Key = tuple[str, str, str]
+"""A topic, a publisher and its id for an entry."""
 
 
 class _TopicLog:
@@ -107,7 +112,11 @@ class MemoryLog:
         self._left = 0
         self._round_at = clock.monotonic() + ROUND_S
         # In the order of their age, so that the oldest leave from the front.
-        self._keys: OrderedDict[tuple[str, str, str], _Seen] = OrderedDict()
+        self._keys: OrderedDict[_Key, _Seen] = OrderedDict()
+        self._keys_of: dict[str, deque[_Key]] = {}
+        """Those of each publisher."""
+        self.ids = Bound("ids", "engine.max_ids", settings.max_ids, lambda: len(self._keys))
+        self._ids_each = max(1, settings.max_ids // 2)
 
     async def append(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:
         now = self._clock.time()
@@ -185,6 +194,11 @@ class MemoryLog:
         log = self._topics[new.topic]
         self._keys[key] = _Seen(log.offset, body_hash, self._steady.now())
         log.keys += 1
+        mine = self._keys_of.setdefault(new.publisher, deque())
+        mine.append(key)
+        if len(mine) > self._ids_each:
+            self.ids.refuse(new.publisher, "one publisher has half of all ids; its oldest go")
+            self._forget_key(mine[0])
         return Appended(self._epoch(log.generation), log.offset)
 
     def _begin(self, topic: str) -> None:
@@ -203,8 +217,7 @@ class MemoryLog:
             key, seen = next(iter(self._keys.items()))
             if seen.at >= oldest and len(self._keys) <= self._settings.max_ids:
                 break
-            del self._keys[key]
-            self._topics[key[0]].keys -= 1
+            self._forget_key(key)
         if not self._left:
             now = self._clock.monotonic()
             if now < self._round_at and not self.count.is_nearly_full:
@@ -221,6 +234,16 @@ class MemoryLog:
             generation = self._topics.pop(topic).generation
             self._generation = max(self._generation, generation + 1)
             self.count.number -= 1
+
+    def _forget_key(self, key: _Key) -> None:
+        """Forget the oldest id of its publisher."""
+        topic, publisher, _ = key
+        del self._keys[key]
+        self._topics[topic].keys -= 1
+        mine = self._keys_of[publisher]
+        mine.popleft()
+        if not mine:
+            del self._keys_of[publisher]
 
     def _is_needed(self, topic: str) -> bool:
         log = self._topics[topic]
@@ -483,7 +506,7 @@ class MemoryEngine:
         self.signals = MemorySignals()
         self.leases = MemoryLeases(clock, node)
         self.sets = MemorySets(clock)
-        self.bounds = (self.log.count.bound, self.marks.rules.bound)
+        self.bounds = (self.log.count.bound, self.marks.rules.bound, self.log.ids)
 
     async def start(self, follower: Follower) -> None:
         self.log.follower = follower

@@ -38,7 +38,7 @@ class LogStore:
         self._settings = settings
         self._clock = clock
         self._steady = state.steady
-        self._tails = tails
+        self.tails = tails
         self._state = state
         self._retention = Retention(connection, settings, state.steady, tails)
         self._forgetting = Forgetting(connection, clock, tails)
@@ -98,11 +98,11 @@ class LogStore:
 
     def tail(self, name: str, publisher: str) -> Tail:
         """Return the end of a topic's log; a new topic is entered. Raises `Unavailable`."""
-        return self._tails.use(name, publisher)
+        return self.tails.use(name, publisher)
 
     def forget(self) -> None:
         """Forget what is remembered of the database: a transaction was rolled back."""
-        self._tails.forget()
+        self.tails.forget()
         self._retention.forget()
         self._state.forget()
 

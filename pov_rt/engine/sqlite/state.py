@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Mapping, Sequence
+from itertools import chain
 from typing import Protocol
 
 from pov_rt.config.settings import EngineSettings
@@ -204,6 +205,8 @@ class SqliteSets:
         self, add: Sequence[NewMember] = (), remove: Sequence[tuple[str, str]] = ()
     ) -> None:
         def operation(connection: sqlite3.Connection) -> None:
+            for text in (*chain(*remove), *(text for each in add for text in each[:2])):
+                text.encode()  # a refusal half-way would leave the half that was done
             connection.executemany('DELETE FROM members WHERE "set" = ? AND member = ?', remove)
             connection.executemany("INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?)", add)
 
