@@ -119,13 +119,13 @@ class MemoryLog:
         self._ids_each = max(1, settings.max_ids // 2)
 
     async def append(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:
-        now = self._clock.time()
+        now, steady = self._clock.time(), self._steady.now()
         self._forget()
         results: list[Appended | Conflict] = []
         fresh: dict[str, list[Entry]] = {}
         try:
             for new in batch:
-                results.append(self._append(new, now, fresh))
+                results.append(self._append(new, now, steady, fresh))
         finally:
             # Also after a failure half-way: what is in the log, its followers must hear of.
             for topic, entries in fresh.items():
@@ -170,7 +170,7 @@ class MemoryLog:
         return f"{self.epoch}-{generation}" if generation else self.epoch
 
     def _append(
-        self, new: NewEntry, now: float, fresh: dict[str, list[Entry]]
+        self, new: NewEntry, now: float, steady: float, fresh: dict[str, list[Entry]]
     ) -> Appended | Conflict:
         key = (new.topic, new.publisher, new.key)
         body_hash = hash(new.body)
@@ -181,30 +181,35 @@ class MemoryLog:
                 return Conflict(epoch, seen.offset)
             return Appended(epoch, seen.offset, duplicate=True)
         topics = [new.topic, new.feed] if new.feed else [new.topic]
-        if unknown := [topic for topic in topics if topic not in self._topics]:
-            self.count.check_room(len(unknown), new.publisher)
-            for topic in unknown:
-                self._begin(topic)
+        logs = self._topics
+        if new.topic not in logs or (new.feed and new.feed not in logs):
+            unknown = [topic for topic in dict.fromkeys(topics) if topic not in logs]
+            self._begin(unknown, new.publisher)
         for topic in topics:
-            log = self._topics[topic]
+            log = logs[topic]
             log.offset += 1
             entry = Entry(log.offset, new.body, now, new.origin)
             log.entries.append(entry)
             fresh.setdefault(topic, []).append(entry)
-        log = self._topics[new.topic]
-        self._keys[key] = _Seen(log.offset, body_hash, self._steady.now())
+        log = logs[new.topic]
+        self._keys[key] = _Seen(log.offset, body_hash, steady)
         log.keys += 1
-        mine = self._keys_of.setdefault(new.publisher, deque())
+        mine = self._keys_of.get(new.publisher)
+        if mine is None:
+            mine = self._keys_of[new.publisher] = deque()
         mine.append(key)
         if len(mine) > self._ids_each:
             self.ids.refuse(new.publisher, "one publisher has half of all ids; its oldest go")
             self._forget_key(mine[0])
         return Appended(self._epoch(log.generation), log.offset)
 
-    def _begin(self, topic: str) -> None:
-        self._topics[topic] = _TopicLog(self.watched.get(topic, self._generation))
-        self._round.append(topic)
-        self.count.number += 1
+    def _begin(self, topics: Sequence[str], publisher: str) -> None:
+        """Begin logs for a publisher. Raises `Unavailable`."""
+        self.count.check_room(len(topics), publisher)
+        for topic in topics:
+            self._topics[topic] = _TopicLog(self.watched.get(topic, self._generation))
+            self._round.append(topic)
+            self.count.number += 1
 
     def _trim(self, log: _TopicLog) -> None:
         not_before = self._steady.now() - self._settings.max_age_s
