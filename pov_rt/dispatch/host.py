@@ -112,6 +112,7 @@ class PluginHost:
     sets: Sets = delegate("services.engine.sets")
     durable: Durable = delegate("services.durable")
     node: str = delegate("services.node")
+    bounds: Bounds = delegate("services.bounds")
 
     def connections(
         self, user_id: str | None = None, *, limit: int | None = None

@@ -22,6 +22,7 @@ from pov_rt.delivery.filters import Only, Since
 from pov_rt.engine.base import Leases, Marks, Position, Sets
 from pov_rt.protocol.errors import CloseCode
 from pov_rt.protocol.messages import Activity, Event, Message, NewActivity, NewNotification
+from pov_rt.runtime.bounds import Bounds
 from pov_rt.runtime.clock import Clock
 
 S_co = TypeVar("S_co", default=None, covariant=True)
@@ -144,6 +145,10 @@ class Host(Protocol[S_co]):
     @property
     def node(self) -> str:
         """The name of this server process, another one each time it starts."""
+
+    @property
+    def bounds(self) -> Bounds:
+        """What users share on this node; a plugin adds its own."""
 
     def connections(
         self, user_id: str | None = None, *, limit: int | None = None

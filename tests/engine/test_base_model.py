@@ -34,11 +34,9 @@ from pov_rt.suites import Recorder
 
 ValueT = TypeVar("ValueT")
 
-AGE_S, WINDOW_S, MARK_AGE_S = 4000.0, 9000.0, 20_000.0
+MARK_AGE_S = 20_000.0
 RENEW_S = MARK_AGE_S / 8
-GIVEN = EngineSettings(
-    max_entries=6, max_age_s=AGE_S, id_window_s=WINDOW_S, mark_age_s=MARK_AGE_S, max_marks=60
-)
+MAX_ENTRIES = 6
 TOPICS = ("pov/a", "pov/b", "pov/c")
 Place = tuple[str, str, int]
 """A topic, an epoch and an offset."""
@@ -53,6 +51,8 @@ class EngineModel(RuleBasedStateMachine):
     """The engine beside what it must remember. `right` is the time that no step has changed."""
 
     kind: ClassVar[str]
+    age_s: ClassVar[float] = 4000.0
+    window_s: ClassVar[float] = 9000.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,10 +72,17 @@ class EngineModel(RuleBasedStateMachine):
 
     def open(self) -> Engine:
         engine: Engine
+        given = EngineSettings(
+            max_entries=MAX_ENTRIES,
+            max_age_s=self.age_s,
+            id_window_s=self.window_s,
+            mark_age_s=MARK_AGE_S,
+            max_marks=60,
+        )
         if self.kind == "memory":
-            engine = MemoryEngine(GIVEN, self.clock, "node-1")
+            engine = MemoryEngine(given, self.clock, "node-1")
         else:
-            engine = SqliteEngine(self.folder / "pov-rt.db", GIVEN, self.clock, "node-1")
+            engine = SqliteEngine(self.folder / "pov-rt.db", given, self.clock, "node-1")
         self.run(engine.start(self.told))
         return engine
 
@@ -95,9 +102,9 @@ class EngineModel(RuleBasedStateMachine):
         """Whether the topic must be there still."""
         return (
             topic in self.watched
-            or any(key[0] == topic and self.now - at <= AGE_S for key, at in self.at.items())
+            or any(key[0] == topic and self.now - at <= self.age_s for key, at in self.at.items())
             or any(
-                key[0] == topic and self.now - at < WINDOW_S
+                key[0] == topic and self.now - at < self.window_s
                 for key, (_, _, at) in self.keys.items()
             )
             or any(
@@ -133,7 +140,7 @@ class EngineModel(RuleBasedStateMachine):
             assert isinstance(done, Conflict) == (known[1] != body)
             assert known[0].epoch == before.epoch
             return
-        assert known is None or self.now - known[2] >= WINDOW_S, "a retry is another entry"
+        assert known is None or self.now - known[2] >= self.window_s, "a retry is another entry"
         assert done == Appended(done.epoch, before.offset + 1)
         assert done.epoch == before.epoch
         place = (topic, done.epoch, done.offset)
@@ -164,8 +171,8 @@ class EngineModel(RuleBasedStateMachine):
         if offset >= page.top.oldest - 1:
             assert len(page.entries) == page.top.offset - offset, "something is missing"
         mine = [(key, at) for key, at in self.at.items() if key[:2] == (topic, epoch)]
-        for (_, _, number), at in mine[-GIVEN.max_entries :]:
-            assert number >= page.top.oldest or self.now - at >= AGE_S, "left before its time"
+        for (_, _, number), at in mine[-MAX_ENTRIES:]:
+            assert number >= page.top.oldest or self.now - at >= self.age_s, "left before its time"
 
     @rule(topic=topics, user=users, name=names, offset=st.integers(1, 9))
     def advance(self, topic: str, user: str, name: str, offset: int) -> None:
@@ -310,6 +317,12 @@ class SqliteModel(EngineModel):
     kind = "sqlite"
 
 
+class SqliteModelWithoutIds(SqliteModel):
+    """Here ids are forgotten before entries leave."""
+
+    age_s, window_s = 9000.0, 1000.0
+
+
 GIVEN_RUNS = settings(
     stateful_step_count=30,
     deadline=None,
@@ -318,7 +331,9 @@ GIVEN_RUNS = settings(
 )
 
 
-@pytest.mark.parametrize(("model", "runs"), [(MemoryModel, 60), (SqliteModel, 20)])
+@pytest.mark.parametrize(
+    ("model", "runs"), [(MemoryModel, 60), (SqliteModel, 20), (SqliteModelWithoutIds, 20)]
+)
 def test_an_engine_keeps_what_is_needed_and_brings_no_epoch_back(
     model: type[EngineModel], runs: int
 ) -> None:
