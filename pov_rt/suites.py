@@ -479,15 +479,6 @@ class EngineSuite:
             self.clock.advance(1)
             assert (await log.top(A)).oldest == 1
 
-    @on_engine(max_age_s=7 * 86400.0)
-    async def test_a_clock_that_stays_ahead_is_believed_in_the_end(self) -> None:
-        await self.engine.watch(A)
-        await self.engine.log.append([new(A, "1")])
-        self.clock.step(8 * DAY_S)
-        assert (await self.engine.log.top(A)).oldest == 1
-        self.clock.advance(3700)
-        assert (await self.engine.log.top(A)).oldest == 2
-
     @on_engine()
     async def test_leases_do_not_obey_the_wall_clock(self) -> None:
         leases = self.engine.leases

@@ -41,7 +41,9 @@ any size of the log."""
 
 
 class _Seen(NamedTuple):
-    """What became of a key. The body is kept as its hash: it may be gone from the log.
+    """What became of a key, and when (`Clock.monotonic`).
+
+    The body is kept as its hash: it may be gone from the log.
 
     Python's own hash of bytes (SipHash, 64 bits, keyed anew in each process) will do, for all of it
     dies with the process. A digest takes longer (docs/measurements.md, hashes).
@@ -57,13 +59,17 @@ _Key = tuple[str, str, str]
 
 
 class _TopicLog:
-    """One topic's entries: `entries[head:]` are kept, the others wait to be released."""
+    """One topic's entries: `entries[head:]` are kept, the others wait to be released.
 
-    __slots__ = ("entries", "generation", "head", "keys", "offset")
+    `came` has the instant of each by `Clock.monotonic`: none outlives the process.
+    """
+
+    __slots__ = ("came", "entries", "generation", "head", "keys", "offset")
 
     def __init__(self, generation: int) -> None:
         self.generation = generation
         self.entries: list[Entry] = []
+        self.came: list[float] = []
         self.head = 0
         self.offset = 0
         self.keys = 0
@@ -78,11 +84,11 @@ class _TopicLog:
         """Release what is too many or too old."""
         entries = self.entries
         head = max(self.head, len(entries) - max_entries)
-        while head < len(entries) and entries[head].at < not_before:
+        while head < len(entries) and self.came[head] < not_before:
             head += 1
         self.head = head
         if head >= COMPACT_AT and head * 2 >= len(entries):
-            del entries[:head]
+            del entries[:head], self.came[:head]
             self.head = 0
 
 
@@ -105,7 +111,6 @@ class MemoryLog:
         self._generation = 0
         self._settings = settings
         self._clock = clock
-        self._steady = SteadyTime(clock)
         self._marks = marks
         self._topics: dict[str, _TopicLog] = {}
         self._round: deque[str] = deque()
@@ -119,13 +124,13 @@ class MemoryLog:
         self._ids_each = max(1, settings.max_ids // 2)
 
     async def append(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:
-        now, steady = self._clock.time(), self._steady.now()
+        now, monotonic = self._clock.time(), self._clock.monotonic()
         self._forget()
         results: list[Appended | Conflict] = []
         fresh: dict[str, list[Entry]] = {}
         try:
             for new in batch:
-                results.append(self._append(new, now, steady, fresh))
+                results.append(self._append(new, now, monotonic, fresh))
         finally:
             # Also after a failure half-way: what is in the log, its followers must hear of.
             for topic, entries in fresh.items():
@@ -170,7 +175,7 @@ class MemoryLog:
         return f"{self.epoch}-{generation}" if generation else self.epoch
 
     def _append(
-        self, new: NewEntry, now: float, steady: float, fresh: dict[str, list[Entry]]
+        self, new: NewEntry, now: float, monotonic: float, fresh: dict[str, list[Entry]]
     ) -> Appended | Conflict:
         key = (new.topic, new.publisher, new.key)
         body_hash = hash(new.body)
@@ -190,9 +195,10 @@ class MemoryLog:
             log.offset += 1
             entry = Entry(log.offset, new.body, now, new.origin)
             log.entries.append(entry)
+            log.came.append(monotonic)
             fresh.setdefault(topic, []).append(entry)
         log = logs[new.topic]
-        self._keys[key] = _Seen(log.offset, body_hash, steady)
+        self._keys[key] = _Seen(log.offset, body_hash, monotonic)
         log.keys += 1
         mine = self._keys_of.get(new.publisher)
         if mine is None:
@@ -212,12 +218,12 @@ class MemoryLog:
             self.count.number += 1
 
     def _trim(self, log: _TopicLog) -> None:
-        not_before = self._steady.now() - self._settings.max_age_s
+        not_before = self._clock.monotonic() - self._settings.max_age_s
         log.trim(self._settings.max_entries, not_before)
 
     def _forget(self) -> None:
         """Forget the ids whose time is over, the oldest of too many, and topics nothing needs."""
-        oldest = self._steady.now() - self._settings.id_window_s
+        oldest = self._clock.monotonic() - self._settings.id_window_s
         while self._keys:
             key, seen = next(iter(self._keys.items()))
             if seen.at >= oldest and len(self._keys) <= self._settings.max_ids:
@@ -266,7 +272,7 @@ class MemorySignals:
 
 
 class _Mark(NamedTuple):
-    """How far somebody got; `used_at` as `SteadyTime` has it, a day late at most."""
+    """How far somebody got; `used_at` (`Clock.monotonic`) is a day late at most."""
 
     position: Position
     used_at: float
@@ -281,7 +287,7 @@ class MemoryMarks:
 
     def __init__(self, settings: EngineSettings, clock: Clock) -> None:
         self.rules = MarkRules(settings)
-        self._steady = SteadyTime(clock)
+        self._clock = clock
         # Each in the order of the last use, the longest unused first.
         self._marks: OrderedDict[_MarkKey, _Mark] = OrderedDict()
         self._of_user: dict[str, OrderedDict[_MarkKey, None]] = {}
@@ -300,7 +306,7 @@ class MemoryMarks:
             self.rules.number += 1
         elif old.position.epoch == position.epoch and old.position.offset > position.offset:
             return old.position
-        used_at = self._steady.now() if old is None else old.used_at
+        used_at = self._clock.monotonic() if old is None else old.used_at
         self._marks[key] = _Mark(position, used_at)
         return position
 
@@ -332,7 +338,7 @@ class MemoryMarks:
         found = self._marks.get(key)
         if found is None:
             return None
-        now = self._steady.now()
+        now = self._clock.monotonic()
         if now - found.used_at >= self.rules.renew_s:
             found = self._marks[key] = found._replace(used_at=now)
             self._marks.move_to_end(key)
@@ -341,7 +347,7 @@ class MemoryMarks:
 
     def _forget(self) -> None:
         """Forget those that were not used for long."""
-        not_before = self._steady.now() - self.rules.age_s
+        not_before = self._clock.monotonic() - self.rules.age_s
         while self._marks:
             key, mark = next(iter(self._marks.items()))
             if mark.used_at >= not_before:

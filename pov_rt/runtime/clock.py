@@ -76,6 +76,10 @@ class SteadyTime:
             self._ahead, self._doubted = ahead, None
         return at + self._ahead
 
+    def stamp(self) -> float:
+        """Return when something is that happens now: rather too late, so that it stays longer."""
+        return max(self.now(), self._clock.time())
+
     def _measure(self) -> tuple[float, float]:
         at = self._clock.monotonic()
         return self._clock.time() - at, at

@@ -114,6 +114,15 @@ def test_a_jump_ahead_is_not_believed_until_it_has_lasted(days: int) -> None:
     assert steady.now() == clock.time()
 
 
+def test_what_happens_while_the_clock_is_doubted_counts_as_later_rather_than_earlier() -> None:
+    clock = ManualClock()
+    steady = SteadyTime(clock)
+    clock.step(86400.0)
+    assert steady.stamp() == clock.time() == steady.now() + 86400.0
+    clock.advance(DOUBT_S)
+    assert steady.stamp() == steady.now()
+
+
 def test_a_jump_that_is_put_right_leaves_nothing() -> None:
     clock = ManualClock()
     steady = SteadyTime(clock)

@@ -83,7 +83,7 @@ class StateStore:
             number -= dropped
         self.marks.check_room(user)
         connection.execute(
-            "INSERT INTO marks VALUES (?, ?, ?, ?, ?, ?)", (*key, *position, self.steady.now())
+            "INSERT INTO marks VALUES (?, ?, ?, ?, ?, ?)", (*key, *position, self.steady.stamp())
         )
         self.count(1)
         if len(self._of_user) >= COUNTED_USERS:
@@ -102,7 +102,7 @@ class StateStore:
         while self._used and len(used) < TIDY_ROWS:
             used.add(self._used.popleft())
         connection.executemany(
-            f"UPDATE marks SET at = ? WHERE {_KEY}", [(now, *key) for key in sorted(used)]
+            f"UPDATE marks SET at = ? WHERE {_KEY}", [(self.steady.stamp(), *key) for key in sorted(used)]
         )
         connection.execute(
             'DELETE FROM members WHERE ("set", member) IN '
@@ -140,7 +140,7 @@ class SqliteMarks:
             if is_known and old.offset > position.offset:
                 new = old
             # Also where it stays: a mark that is used is kept.
-            used_at = now if abs(now - at) >= state.marks.renew_s else at
+            used_at = state.steady.stamp() if abs(now - at) >= state.marks.renew_s else at
             if (new, used_at) != (old, at):
                 connection.execute(
                     f'UPDATE marks SET epoch = ?, "offset" = ?, at = ? WHERE {_KEY}',

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pov_rt.config.settings import EngineSettings
-from pov_rt.engine.base import Appended, NewEntry
+from pov_rt.engine.base import Appended, NewEntry, Position
 from pov_rt.engine.sqlite import SqliteEngine
 from pov_rt.engine.sqlite import retention as retention_module
 from pov_rt.engine.sqlite import tails as tails_module
@@ -510,3 +510,26 @@ def test_ids_are_remembered_for_their_time_and_looked_through_only_when_one_may_
         clock.advance(window_s + 1)
         store.tidy()
         assert looked == before + 1
+
+
+def test_a_clock_that_stays_ahead_is_believed_in_the_end(path: Path) -> None:
+    """As after a machine was suspended. What happened meanwhile is not as old as it seems."""
+
+    async def work() -> None:
+        clock = ManualClock()
+        day_s = 86400.0
+        async with opened(path, clock) as (engine, _):
+            (done,) = await engine.log.append(entries(A, 1))
+            await engine.marks.advance(A, "ana", "read", Position(done.epoch, 1))
+            clock.step(60 * day_s)
+            assert (await engine.log.top(A)).oldest == 1
+            await engine.marks.advance(A, "ben", "read", Position(done.epoch, 1))
+            (late,) = await engine.log.append(entries(B, 1))
+            clock.advance(3601)
+            await tidied(engine, 2)
+            assert (await engine.log.top(A)).oldest == 2
+            assert await offsets(engine, B) == [1]
+            assert await engine.log.append(entries(B, 1)) == [late._replace(duplicate=True)]
+            assert await engine.marks.all(A, "read") == {"ben": (done.epoch, 1)}
+
+    asyncio.run(work())
