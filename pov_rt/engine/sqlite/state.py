@@ -101,8 +101,9 @@ class StateStore:
         used: set[_MarkKey] = set()
         while self._used and len(used) < TIDY_ROWS:
             used.add(self._used.popleft())
+        at = self.steady.stamp()
         connection.executemany(
-            f"UPDATE marks SET at = ? WHERE {_KEY}", [(self.steady.stamp(), *key) for key in sorted(used)]
+            f"UPDATE marks SET at = ? WHERE {_KEY}", [(at, *key) for key in sorted(used)]
         )
         connection.execute(
             'DELETE FROM members WHERE ("set", member) IN '
