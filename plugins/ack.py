@@ -27,7 +27,7 @@ class Ack(Message, tag="ack"):
 
 
 class Acked(Message, tag="acked"):
-    """Where the device's cursor is now; it never goes back."""
+    """Where the device's cursor is now (0: it has none); it never goes back."""
 
     pov_id: str | UnsetType = UNSET
     inbox: bool | UnsetType = UNSET

@@ -93,20 +93,18 @@ async def read(message: Read, context: Context[News]) -> Receipts | InboxRead:
     pov_id = None if message.pov_id is UNSET else message.pov_id
     position = context.delivered(message.offset, pov_id, message.epoch)
     host, user_id = context.host, context.user.user_id
-    topic = host.inbox(user_id) if pov_id is None else context.topic(pov_id)
     is_told = pov_id is not None and await context.may("collaborate", pov_id)
     if pov_id is not None and not is_told:  # first, so that it is never told in between
-        await host.marks.advance(topic, user_id, HIDDEN, position)
-    before = await host.marks.get(topic, user_id, "read")
-    mark = await host.marks.advance(topic, user_id, "read", position)
+        await host.marks.advance(context.topic(pov_id), user_id, HIDDEN, position)
+    mark, has_moved = await context.mark_read(position, pov_id)
     answer: Receipts | InboxRead
     if pov_id is None:
         answer = InboxRead(epoch=mark.epoch, offset=mark.offset)
-        if mark != before:
+        if has_moved:
             host.send_user(user_id, answer)
         return answer
     answer = Receipts(pov_id=pov_id, read={user_id: mark.offset})
-    if mark != before:
+    if has_moved:
         # The user's other devices learn it at once, and whether they look at the PoV or not.
         host.send_user(user_id, answer)
         if is_told:

@@ -170,10 +170,7 @@ async def enter(
             "missed": done.missed or UNSET,
         }
         if context.subprotocol and pov_id != "*":
-            # Up to where the user has read it, on whatever device.
-            mark = await host.marks.get(context.topic(pov_id), user_id, "read")
-            read = mark.offset if mark is not None and mark.epoch == done.epoch else 0
-            fields |= {"read_offset": read, "unread": done.offset - read}
+            fields |= (await context.unread(done))._asdict()
         if done.missed and isinstance(since, Position) and pov_id != "*":
             fields["digest"] = await context.digest(pov_id, since.offset) or UNSET
         if keep:  # last, so that what is not answered is not kept

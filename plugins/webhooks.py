@@ -1,6 +1,7 @@
 """Webhooks: tells another server who comes and goes, in signed calls."""
 
 from collections.abc import AsyncIterator
+from operator import attrgetter
 from typing import Literal
 
 from pov_rt.plugin import (
@@ -48,7 +49,7 @@ plugin = Plugin[Box]("webhooks", options=Options, needs="url")
 @plugin.lifespan
 async def run(host: Host) -> AsyncIterator[Box]:
     """Read the secret; at the end tell what is left to tell."""
-    outbox = Box(host, host.options(Options))
+    outbox = Box(host, host.options(Options), attrgetter("user_id"))
     yield outbox
     await outbox.close()
 

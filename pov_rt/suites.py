@@ -17,7 +17,16 @@ from typing import Any
 
 import pytest
 
-from pov_rt.engine.base import Appended, Conflict, Engine, Entry, NewEntry, Position
+from pov_rt.engine.base import (
+    Appended,
+    Conflict,
+    Engine,
+    Entry,
+    NewEntry,
+    NewMember,
+    Position,
+    Top,
+)
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.clock import ManualClock
 
@@ -31,6 +40,10 @@ ODD = (
     "pov/\U0001f600",
 )
 BODIES = (b"", b"{}", bytes(range(256)), b"x" * 100_000)
+HOUR_S, DAY_S = 3601.0, 86400.0
+WAIT_S, LOOK_S = 20.0, 0.01
+"""How long an engine may take to do what it does in its own time, and how often that is looked for
+(real seconds)."""
 
 
 class Recorder:
@@ -288,10 +301,90 @@ class EngineSuite:
 
     @on_engine(max_topics=3)
     async def test_topics_are_bounded(self) -> None:
-        await self.engine.log.append([new(f"pov/{n}", "1") for n in range(3)])
+        await self.engine.log.append([new(f"pov/{n}", "1", publisher=str(n)) for n in range(3)])
         with pytest.raises(Unavailable, match="max_topics"):
             await self.engine.log.append([new("pov/0", "2"), new("pov/4", "1")])
         assert (await self.engine.log.append([new("pov/0", "3")]))[0].offset in (2, 3)
+        (bound,) = (each for each in self.engine.bounds if each.name == "topics")
+        assert (bound.used(), bound.limit, bound.refused) == (3, 3, 1)
+
+    @on_engine(max_topics=100, topics_per_hour=10)
+    async def test_one_publisher_begins_so_many_topics_in_an_hour(self) -> None:
+        append = self.engine.log.append
+        await append([new(f"pov/{n}", "1") for n in range(10)])
+        with pytest.raises(Unavailable, match="topics_per_hour") as refused:
+            await append([new("pov/0", "2"), new("pov/11", "1")])
+        assert refused.value.retry_after_s == 360.0
+        await append([new("pov/11", "1", publisher="q"), new("pov/11", "2")])
+        self.clock.advance(360)
+        await append([new("pov/12", "1")])
+
+    @on_engine(max_topics=8)
+    async def test_one_publisher_leaves_half_of_a_small_bound_to_the_others(self) -> None:
+        with pytest.raises(Unavailable, match="topics_per_hour"):
+            await self.engine.log.append([new(f"pov/{n}", "1") for n in range(8)])
+        await self.engine.log.append([new(f"pov/{n}", "1", publisher="q") for n in range(8)])
+
+    # Topics that nothing needs:
+
+    async def forgotten(self, topic: str, epoch: str) -> Top:
+        """Let hours pass until a topic has another epoch, and return its state."""
+        async with asyncio.timeout(WAIT_S):
+            while (top := await self.engine.log.top(topic)).epoch == epoch:
+                self.clock.advance(HOUR_S)
+                await self.engine.leases.renew()
+                await asyncio.sleep(LOOK_S)
+        return top
+
+    @on_engine(max_age_s=10.0, id_window_s=20.0)
+    async def test_a_topic_that_nothing_needs_is_forgotten_and_comes_back_as_another(self) -> None:
+        log = self.engine.log
+        (old,) = await log.append([new(A, "1", feed=FEED)])
+        epochs = {old.epoch}
+        for _ in range(3):
+            top = await self.forgotten(A, old.epoch)
+            assert (top.offset, top.oldest) == (0, 1)
+            assert top.epoch not in epochs
+            assert (await log.read(A, 0, 9)).top == top
+            (old,) = await log.append([new(A, "1", b"other")])
+            assert old == Appended(old.epoch, 1)
+            assert old.epoch not in epochs
+            epochs.add(old.epoch)
+            page = await log.read(A, 0, 9)
+            assert ([each.body for each in page.entries], page.top.epoch) == ([b"other"], old.epoch)
+        (bound,) = (each for each in self.engine.bounds if each.name == "topics")
+        assert bound.used() == 1, "the feed has gone as well"
+
+    @on_engine(max_age_s=10.0, id_window_s=5 * 86400.0)
+    async def test_a_topic_with_ids_or_marks_or_somebody_who_watches_is_kept(self) -> None:
+        log, marks = self.engine.log, self.engine.marks
+        for topic in (A, B, FEED, "pov/gone"):
+            (done,) = await log.append([new(topic, "1", publisher="p" if topic == A else "q")])
+        await marks.advance(B, "ana", "read", Position(done.epoch, 1))
+        await self.engine.watch(FEED)
+        self.clock.advance(4 * 86400.0)
+        await log.append([new(A, "2")])
+        (again,) = await log.append([new("pov/other", "1")])
+        gone = await self.forgotten("pov/gone", done.epoch)
+        assert (await log.top(A))[:2] == (done.epoch, 2)
+        assert (await log.top(B))[:2] == (done.epoch, 1)
+        assert (await log.top(FEED))[:2] == (done.epoch, 1)
+        assert gone.offset == 0
+        assert again.epoch == done.epoch
+
+    @on_engine(max_age_s=10.0, id_window_s=10.0)
+    async def test_who_watches_an_unknown_topic_has_the_epoch_that_its_log_will_have(self) -> None:
+        log = self.engine.log
+        (old,) = await log.append([new(A, "1")])
+        top = await self.engine.watch(B)
+        await self.forgotten(A, old.epoch)
+        assert await log.top(B) == top
+        assert (await log.read(B, 0, 9)).top == top
+        (first,) = await log.append([new(B, "1")])
+        assert first == Appended(top.epoch, 1)
+        assert self.told.told == [(B, top.epoch, 1, b"{}")]
+        await self.engine.unwatch(B)
+        assert (await log.top(B)).epoch == top.epoch
 
     # Marks, leases, sets:
 
@@ -324,6 +417,116 @@ class EngineSuite:
         await self.engine.marks.advance(A, "eve", "read", Position("e", 1))
         assert set(await self.engine.marks.all(A, "read")) == {"ben", "eve"}
 
+    @on_engine(max_marks=100, marks_per_user=3)
+    async def test_a_user_has_so_many_marks_and_loses_the_longest_unused(self) -> None:
+        marks = self.engine.marks
+        await marks.advance(A, "ben", "read", Position("e", 9))
+        for number in range(3):
+            await marks.advance(f"pov/{number}", "ana", "read", Position("e", 1))
+            self.clock.advance(2 * DAY_S)
+        await marks.advance("pov/0", "ana", "read", Position("e", 1))
+        self.clock.advance(2 * DAY_S)
+        for number in (3, 4):
+            await marks.advance(f"pov/{number}", "ana", "read", Position("e", 1))
+        left = {n for n in range(5) if await marks.get(f"pov/{n}", "ana", "read") is not None}
+        assert left == {0, 3, 4}
+        assert await marks.get(A, "ben", "read") == ("e", 9)
+        (bound,) = (each for each in self.engine.bounds if each.name == "marks")
+        assert (bound.used(), bound.limit) == (4, 100)
+
+    @on_engine(max_marks=50)
+    async def test_one_user_has_a_tenth_of_a_small_bound_at_most(self) -> None:
+        for number in range(50):
+            await self.engine.marks.advance(f"pov/{number}", "eve", "read", Position("e", 1))
+        for number in range(45):
+            await self.engine.marks.advance(A, f"user-{number}", "read", Position("e", 1))
+        with pytest.raises(Unavailable, match="max_marks"):
+            await self.engine.marks.advance(A, "late", "read", Position("e", 1))
+        assert len(await self.engine.marks.all(A, "read")) == 45
+
+    @on_engine(mark_age_s=10 * 86400.0, max_age_s=10.0)
+    async def test_a_mark_that_is_used_is_kept_and_another_is_not(self) -> None:
+        marks = self.engine.marks
+        for name in ("read", "acked:phone", "unused"):
+            await marks.advance(A, "ana", name, Position("e", 5))
+        for _ in range(3):
+            self.clock.advance(6 * DAY_S)
+            assert await marks.get(A, "ana", "read") == ("e", 5)
+            assert await marks.advance(A, "ana", "acked:phone", Position("e", 2)) == ("e", 5)
+            self.clock.advance(5 * DAY_S)
+            async with asyncio.timeout(WAIT_S):
+                # An engine may write down uses later, and many together.
+                while "ana" not in await marks.all(A, "read"):  # noqa: ASYNC110  (it tells nobody)
+                    await asyncio.sleep(LOOK_S)
+            assert await marks.get(A, "ana", "read") == ("e", 5)
+            assert await marks.advance(A, "ana", "acked:phone", Position("e", 2)) == ("e", 5)
+        assert await marks.get(A, "ana", "unused") is None
+        assert await marks.all(A, "unused") == {}
+        self.clock.advance(11 * DAY_S)
+        assert await marks.all(A, "read") == {}
+        assert await marks.get(A, "ana", "acked:phone") is None
+        assert await marks.advance(A, "ana", "read", Position("e", 1)) == ("e", 1)
+
+    @on_engine(mark_age_s=1.0, max_age_s=1000.0)
+    async def test_no_mark_goes_before_the_entries_it_speaks_of(self) -> None:
+        marks = self.engine.marks
+        (done,) = await self.engine.log.append([new(A, "1")])
+        await marks.advance(A, "ana", "read", Position(done.epoch, 1))
+        self.clock.advance(999)
+        assert (await self.engine.log.top(A)).oldest == 1
+        assert await marks.get(A, "ana", "read") == (done.epoch, 1)
+
+    @on_engine()
+    async def test_a_users_marks_of_a_name_are_forgotten_at_once(self) -> None:
+        marks = self.engine.marks
+        for topic in (A, B):
+            for user, name in (("ana", "acked:x"), ("ana", "read"), ("ben", "acked:x")):
+                await marks.advance(topic, user, name, Position("e", 1))
+        await marks.drop_all("ana", "acked:x")
+        await marks.drop_all("nobody", "acked:x")
+        for topic in (A, B):
+            assert set(await marks.all(topic, "acked:x")) == {"ben"}
+            assert set(await marks.all(topic, "read")) == {"ana"}
+        (bound,) = (each for each in self.engine.bounds if each.name == "marks")
+        assert bound.used() == 4
+
+    @on_engine(max_age_s=7 * 86400.0, mark_age_s=30 * 86400.0, id_window_s=86400.0)
+    async def test_a_clock_that_is_ahead_for_a_while_removes_nothing(self) -> None:
+        log, marks, sets = self.engine.log, self.engine.marks, self.engine.sets
+        (first,) = await log.append([new(A, "1")])
+        await marks.advance(A, "ana", "read", Position(first.epoch, 1))
+        await sets.add("s", "a", expires_at=self.clock.time() + 30 * DAY_S)
+        for days in (8, 31, 400):
+            self.clock.step(days * DAY_S)
+            for _ in range(3):
+                self.clock.advance(1)
+                await self.engine.leases.renew()
+                assert (await log.top(A)).oldest == 1
+                assert [each.body for each in (await log.read(A, 0, 9)).entries] == [b"{}"]
+                assert await marks.get(A, "ana", "read") == (first.epoch, 1)
+                assert set(await sets.members("s")) == {"a"}
+                (again,) = await log.append([new(A, "1")])
+                assert again == Appended(first.epoch, 1, duplicate=True)
+                await asyncio.sleep(LOOK_S)
+            self.clock.step(-days * DAY_S)
+            self.clock.advance(1)
+            assert (await log.top(A)).oldest == 1
+
+    @on_engine()
+    async def test_leases_do_not_obey_the_wall_clock(self) -> None:
+        leases = self.engine.leases
+        for seconds in (-3600, 3600):
+            await leases.put(A, "ana", b"")
+            await leases.leave(A, "ana", 10.0)
+            self.clock.step(seconds)
+            self.clock.advance(9)
+            await leases.renew()
+            assert [each.member for each in await leases.members(A)] == ["ana"]
+            assert await leases.expire() == []
+            self.clock.advance(1)
+            assert await leases.members(A) == []
+            assert [each.member for _, each in await leases.expire()] == ["ana"]
+
     @on_engine()
     async def test_leases_come_leave_and_return(self) -> None:
         leases = self.engine.leases
@@ -334,7 +537,7 @@ class EngineSuite:
         assert not await leases.leave(A, "nobody", 5.0)
         members = {each.member: each for each in await leases.members(A)}
         assert (members["ana"].body, members["ben"].leaving_at) == (b"2", None)
-        assert members["ana"].leaving_at == self.clock.time() + 5
+        assert members["ana"].leaving_at == self.clock.monotonic() + 5
         await leases.put(A, "ana", b"4")  # it came back
         self.clock.advance(6)
         await leases.renew()
@@ -373,6 +576,14 @@ class EngineSuite:
         assert not await sets.remove("s", "a")
         assert await sets.members("s") == {}
         assert await sets.get("t", "a") == b"4"
+
+    @on_engine()
+    async def test_sets_change_together(self) -> None:
+        sets = self.engine.sets
+        await sets.update([NewMember("s", "a", b"1"), NewMember("t", "b", b"2")])
+        await sets.update([NewMember("s", "a", b"3"), NewMember("u", "c")], [("t", "b")])
+        await sets.update(remove=[("none", "x"), ("u", "c")])
+        assert [await sets.members(name) for name in "stu"] == [{"a": b"3"}, {}, {}]
 
     # The whole:
 

@@ -70,7 +70,7 @@ def test_a_broken_engine_fails_the_test_of_its_guarantee(name: str) -> None:
             engine = MemoryEngine(given, clock, "node")
             every: Mapping[str, tuple[Any, ...]] = {
                 "log": (given, clock),
-                "marks": (given,),
+                "marks": (given, clock),
                 "sets": (clock,),
             }
             arguments = every[part]

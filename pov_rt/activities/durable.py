@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from pov_rt.delivery.filters import Only
-from pov_rt.engine.base import Engine
+from pov_rt.engine.base import Engine, NewMember
 from pov_rt.protocol.errors import LimitExceeded
 
 MAX_DURABLE = 200
@@ -34,13 +34,18 @@ class Durable:
             if pov_id not in mine and len(mine) >= MAX_DURABLE:
                 raise LimitExceeded(f"A user has at most {MAX_DURABLE} durable subscriptions")
             body = msgspec.json.encode(only) if only else b""
-            await self._engine.sets.add(f"durable/{user_id}", pov_id, body)
-        await self._engine.sets.add(f"followers/{pov_id}", user_id)
+            # At once, so that the PoV's followers are those who are subscribed, whatever happens.
+            await self._engine.sets.update(
+                [
+                    NewMember(f"durable/{user_id}", pov_id, body),
+                    NewMember(f"followers/{pov_id}", user_id),
+                ]
+            )
 
     async def remove(self, user_id: str, pov_id: str) -> None:
         """Forget a subscription; nothing happens if there is none."""
-        await self._engine.sets.remove(f"durable/{user_id}", pov_id)
-        await self._engine.sets.remove(f"followers/{pov_id}", user_id)
+        both = [(f"durable/{user_id}", pov_id), (f"followers/{pov_id}", user_id)]
+        await self._engine.sets.update(remove=both)
 
     async def unfollow(self, user_id: str, pov_ids: Iterable[str]) -> None:
         """Count a user no more among those who follow PoVs, who may not see them now.

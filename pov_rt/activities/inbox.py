@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
+from pov_rt.activities.cursors import READ, acked
 from pov_rt.activities.publishing import Published, Publishing
 from pov_rt.connections.connection import Connection
 from pov_rt.delivery.hub import Hub
@@ -15,13 +16,6 @@ from pov_rt.protocol.messages import NewNotification, Notification, check_id
 from pov_rt.protocol.topics import user_topic
 from pov_rt.runtime.bounds import payer
 from pov_rt.runtime.clock import Clock
-
-READ = "read"
-
-
-def acked(device: str) -> str:
-    """Return the name of the mark up to which a device has acknowledged a topic."""
-    return f"acked:{device}"
 
 
 class Inboxes:

@@ -192,16 +192,21 @@ class EngineSettings(Section, frozen=True, kw_only=True):
     """Entries kept per topic."""
     max_age_s: Positive = 7 * 86400.0
     max_topics: Count = 1_000_000
+    topics_per_hour: Count = 5_000
+    """Topics that one publisher may begin in an hour, half of max_topics at most."""
     max_marks: Count = 1_000_000
     """Watermarks of all users."""
+    marks_per_user: Count = 5_000
+    """Watermarks of a user, a tenth of max_marks at most. For one more the longest unused goes."""
     mark_age_s: Positive = 30 * 86400.0
-    """How long a device's watermark is kept that nobody uses."""
+    """How long a watermark is kept that its user does not use; max_age_s at least."""
     id_window_s: Positive = 86400.0
     """How long a publisher's ids are remembered, so that a retry is no second activity."""
     max_ids: Count = 1_000_000
     """Ids that `memory://` remembers; past that the oldest are forgotten before their time."""
     backlog_bytes: Count = 64 * 1024 * 1024
-    """What may wait for a slow disk; past that publishers are told to come back later."""
+    """What may wait for a slow disk, half of it one publisher's; past that publishers are told to
+    come back later."""
 
 
 class LogSettings(Section, frozen=True, kw_only=True):

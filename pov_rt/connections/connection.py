@@ -153,7 +153,7 @@ class Connection:
         "pinged",
         "plain",
         "rejected",
-        "remembered",
+        "remembered_until",
         "remote_ip",
         "tasks",
         "topics",
@@ -212,7 +212,7 @@ class Connection:
         self.tasks: set[asyncio.Task[None]] | None = None
         self.last_answer: asyncio.Future[None] | None = None
         # The context's: whether its device is entered among the user's.
-        self.remembered = False
+        self.remembered_until = 0.0
         # The deadlines': whether a ping is on its way, and whether it was told that its token ends.
         self.pinged = False
         self.warned = False

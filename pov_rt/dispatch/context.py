@@ -10,15 +10,15 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from pov_rt.activities.cursors import Unread
 from pov_rt.activities.digest import WITHIN_S, Digest
-from pov_rt.activities.inbox import acked
 from pov_rt.activities.publishing import Published, publisher_of
 from pov_rt.auth.grants import Grants
 from pov_rt.auth.tokens import Identity
 from pov_rt.connections.connection import Connection
 from pov_rt.delivery.filters import Only, Since
 from pov_rt.dispatch.host import PluginHost, delegate
-from pov_rt.engine.base import Position
+from pov_rt.engine.base import Position, Top
 from pov_rt.plugin.interfaces import Allowed, Subscribed
 from pov_rt.protocol.encoding import RequestIdValue, encode, encode_reply
 from pov_rt.protocol.errors import (
@@ -180,15 +180,28 @@ class ConnectionContext:
         return True
 
     async def cursor(self, pov_id: str) -> Position | None:
+        cursors, topic = self.host.services.cursors, self.topic(pov_id)
         with suppress(Unavailable):  # a full disk can be read; the next use enters the device
-            await self._remember_device()
-        return await self.host.marks.get(self.topic(pov_id), self.user.user_id, acked(self.device))
+            await cursors.remember_device(self._connection)
+        return await cursors.cursor(self._connection, topic)
 
     async def acknowledge(self, position: Position, pov_id: str | None = None) -> Position:
-        await self._remember_device()
-        user_id = self.user.user_id
-        topic = self.host.inbox(user_id) if pov_id is None else self.topic(pov_id)
-        return await self.host.marks.advance(topic, user_id, acked(self.device), position)
+        topic = self._marked(pov_id)
+        return await self.host.services.cursors.acknowledge(self._connection, topic, position)
+
+    async def mark_read(
+        self, position: Position, pov_id: str | None = None
+    ) -> tuple[Position, bool]:
+        topic, user_id = self._marked(pov_id), self.user.user_id
+        return await self.host.services.cursors.read(user_id, topic, position)
+
+    async def unread(self, subscribed: Subscribed) -> Unread:
+        topic, user_id = self.topic(subscribed.pov_id), self.user.user_id
+        top = Top(subscribed.epoch, subscribed.offset, subscribed.oldest_offset)
+        return await self.host.services.cursors.unread(user_id, topic, top)
+
+    def _marked(self, pov_id: str | None) -> str:
+        return self.host.inbox(self.user.user_id) if pov_id is None else self.topic(pov_id)
 
     def topic(self, pov_id: str) -> str:
         return self.grants.topic(pov_id)
@@ -198,7 +211,7 @@ class ConnectionContext:
     ) -> Position:
         if pov_id is not None:
             self.require_subscribed(pov_id)
-        name = self.host.inbox(self.user.user_id) if pov_id is None else self.topic(pov_id)
+        name = self._marked(pov_id)
         sent = self.host.services.hub.delivered_to(self._connection, name)
         if sent is None:
             raise Forbidden("This connection does not get notifications", field="inbox")
@@ -212,19 +225,6 @@ class ConnectionContext:
 
     def follow_inbox(self) -> None:
         self.host.services.inboxes.follow(self._connection)
-
-    async def _remember_device(self) -> None:
-        """Enter the device among the user's, which are forgotten when unused for long."""
-        connection, services = self._connection, self.host.services
-        if connection.remembered:
-            return
-        name = f"devices/{self.user.user_id}"
-        known = await services.engine.sets.members(name)
-        if self.device not in known and len(known) >= services.settings.limits.devices_per_user:
-            raise LimitExceeded(f"This user already has {len(known)} devices", field="device")
-        expires_at = services.clock.time() + services.settings.engine.mark_age_s
-        await services.engine.sets.add(name, self.device, expires_at=expires_at)
-        connection.remembered = True
 
     def unsubscribe(self, pov_id: str) -> bool:
         return self.host.services.permissions.leave(self._connection, self.topic(pov_id))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from pov_rt.activities.cursors import Cursors
 from pov_rt.activities.digest import WITHIN_S, Digest, Digests
 from pov_rt.activities.durable import Durable
 from pov_rt.activities.inbox import Inboxes
@@ -67,6 +68,7 @@ class Services(Protocol):
     deadlines: Deadlines
     publishing: Publishing
     inboxes: Inboxes
+    cursors: Cursors
     durable: Durable
     permissions: Permissions
     tokens: Tokens
@@ -124,6 +126,7 @@ class PluginHost:
     sets: Sets = delegate("services.engine.sets")
     durable: Durable = delegate("services.durable")
     node: str = delegate("services.node")
+    bounds: Bounds = delegate("services.bounds")
 
     def connections(
         self, user_id: str | None = None, *, limit: int | None = None

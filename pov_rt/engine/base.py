@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from pov_rt.runtime.bounds import Bound
+
 
 class Position(NamedTuple):
     """A place in a topic's log. Offsets of another epoch mean nothing."""
@@ -114,6 +116,10 @@ class Log(Protocol):
 
     Order: one total order per topic, the same for every reader and follower on every node. Offsets
     start at 1 and are contiguous. A log that was lost, reset or restored has a new epoch.
+
+    A topic that nothing needs is forgotten: all its entries are too old, all its keys too, it has
+    no mark, and no node watches it. It is an unknown topic then, and has another epoch than ever
+    before.
     """
 
     async def append(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:
@@ -125,6 +131,9 @@ class Log(Protocol):
         prefix may be there, and a retry with the same keys is safe. A retry with an equal body
         answers the first offset with `duplicate`; with another one `Conflict`. The memory of keys
         lasts for the idempotency window, whatever the retention.
+
+        `Unavailable` also for more topics than `EngineSettings.max_topics`, or than one publisher
+        may begin in an hour.
         """
 
     async def read(
@@ -153,9 +162,10 @@ class Log(Protocol):
         """
 
     async def top(self, topic: str) -> Top:
-        """Return the state of the topic's log; asking gives an unknown topic an epoch.
+        """Return the state of the topic's log; an unknown topic has an epoch, too.
 
-        The epoch stays the same as long as the log does, even if nothing is appended.
+        The epoch stays the same as long as the log does. That of an unknown topic stays for as long
+        as the topic is watched, and begins its log; else until some topic is forgotten.
         """
 
 
@@ -167,28 +177,35 @@ class Signals(Protocol):
 
 
 class Marks(Protocol):
-    """Watermarks: how far somebody got in a topic. They only ever move forward in an epoch."""
+    """Watermarks: how far somebody got in a topic. They only ever move forward in an epoch.
+
+    A mark that its user does not use for `mark_age_s` is forgotten, but none before the entries it
+    speaks of (`max_age_s`). To advance a mark, even to where it is, and to get it is to use it.
+    """
 
     async def advance(self, topic: str, user: str, name: str, position: Position) -> Position:
         """Move the mark to the later of what is there and `position`; return what is there now.
 
-        A position of another epoch than the mark's replaces it (the log was reset). Raises
-        `Unavailable` for more marks than `EngineSettings.max_marks`. A mark that nobody advances,
-        not even to where it is, may be forgotten after `mark_age_s`.
+        A position of another epoch than the mark's replaces it (the log was reset). A user has
+        `EngineSettings.marks_per_user` at most, and a tenth of `max_marks`: for one more the user's
+        longest unused mark is forgotten. Raises `Unavailable` for more than `max_marks` in all.
         """
 
     async def get(self, topic: str, user: str, name: str) -> Position | None:
-        """Return one mark, or None if it was never set."""
+        """Return one mark, or None if there is none."""
 
     async def all(self, topic: str, name: str) -> Mapping[str, Position]:
-        """Return every user's mark of that name on the topic."""
+        """Return every user's mark of that name on the topic. Nobody has used theirs by that."""
 
     async def drop(self, topic: str, user: str, name: str) -> None:
         """Forget one mark; nothing happens if there is none."""
 
+    async def drop_all(self, user: str, name: str) -> None:
+        """Forget a user's marks of that name, on whatever topic."""
+
 
 class Lease(NamedTuple):
-    """A member under a lease; `leaving_at` (seconds since 1970) is set once it is going."""
+    """A member under a lease; `leaving_at` (`Clock.monotonic`) is set once it is going."""
 
     member: str
     body: bytes
@@ -225,8 +242,17 @@ class Leases(Protocol):
         """Renew this node's lease: one operation, however many members it has."""
 
 
+class NewMember(NamedTuple):
+    """A member to add to the set `name`; the fields are those of `Sets.add`."""
+
+    name: str
+    member: str
+    body: bytes = b""
+    expires_at: float | None = None
+
+
 class Sets(Protocol):
-    """Named sets whose members have a value and may expire."""
+    """Named sets whose members have a value and may expire. A set without members is forgotten."""
 
     async def add(
         self, name: str, member: str, body: bytes = b"", expires_at: float | None = None
@@ -235,6 +261,11 @@ class Sets(Protocol):
 
     async def remove(self, name: str, member: str) -> bool:
         """Remove a member; return whether it was there."""
+
+    async def update(
+        self, add: Sequence[NewMember] = (), remove: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """Remove members (set and member) and add others, all of it or nothing."""
 
     async def get(self, name: str, member: str) -> bytes | None:
         """Return the member's value, or None if it is not there or has expired."""
@@ -252,6 +283,10 @@ class Engine(Protocol):
     @property
     def waiting_bytes(self) -> int:
         """What was accepted and is not acknowledged yet, of `engine.backlog_bytes`."""
+
+    @property
+    def bounds(self) -> Sequence[Bound]:
+        """What its users share: topics, marks, what waits."""
 
     @property
     def log(self) -> Log:

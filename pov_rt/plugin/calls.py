@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -14,6 +15,7 @@ import msgspec
 from pov_rt.plugin.interfaces import Host
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.protocol.messages import Part, Range
+from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.sender import Attempt, Batch, BatchSender
 
 log = logging.getLogger(__name__)
@@ -106,28 +108,55 @@ class Outbox(BatchSender[EventT]):
 
     Send with `deliver` in an `@plugin.every`; `close` it at the end of the lifespan. What is not
     answered 2xx is tried again, save 410, after which nothing is sent any more. Of too many events
-    the oldest are dropped. It counts `events_queued`, `events_sent`, `events_dropped` and
+    the oldest are dropped; with `owner_of`, which says whose an event is, the new ones of whoever
+    has half of all that may wait. It counts `events_queued`, `events_sent`, `events_dropped` and
     `calls_failed`. Reads the secret as `SignedCalls` does.
     """
 
     what, drops_oldest, flush_s = "events", True, 3.0
 
-    def __init__(self, host: Host[Any], receiver: WebhookOptions) -> None:
+    def __init__(
+        self,
+        host: Host[Any],
+        receiver: WebhookOptions,
+        owner_of: Callable[[EventT], str] | None = None,
+    ) -> None:
         super().__init__(host.clock, logging.LoggerAdapter(log, {"plugin": host.name}))
         self.capacity, self.batch_items = receiver.queue, receiver.batch
         self.retry_for_s = receiver.retry_s
         self._host = host
         self._calls = SignedCalls(host, receiver)
+        self._owner_of = owner_of
+        self._held: Counter[str] = Counter()
+        setting = f"plugins.{host.name}.queue"
+        self._bound = Bound(f"{host.name}_queue", setting, receiver.queue, lambda: self.queued)
+        host.bounds.add(self._bound)
 
     def put(self, event: EventT) -> bool:
-        """Take an event; it waits for the next `deliver`."""
+        """Take an event, which waits for the next `deliver`; return whether it was taken."""
+        if self._owner_of is not None:
+            owner = self._owner_of(event)
+            self._held[owner] += 1  # also of one that is dropped at once: then it is given back
+            if self._held[owner] > max(1, self.capacity // 2):
+                why = "one user has half of all that may wait"
+                self._bound.refuse(owner, why)
+                self.on_dropped([event], why)
+                return False
         if is_taken := super().put(event):
             self._host.count("events_queued")
         return is_taken
 
+    def _give_back(self, events: Sequence[EventT]) -> None:
+        if self._owner_of is not None:
+            for owner in map(self._owner_of, events):
+                self._held[owner] -= 1
+                if not self._held[owner]:
+                    del self._held[owner]
+
     def on_dropped(self, events: Sequence[EventT], why: str) -> None:
         """Count them."""
         super().on_dropped(events, why)
+        self._give_back(events)
         self._host.count("events_dropped", len(events))
 
     def encode(self, events: Sequence[EventT]) -> bytes:
@@ -140,6 +169,7 @@ class Outbox(BatchSender[EventT]):
         """Make a call."""
         status = await self._calls.post(batch.body)
         if 200 <= status < 300:
+            self._give_back(batch.items)
             self._host.count("events_sent", len(batch.items))
             return Attempt("done")
         self._host.count("calls_failed")

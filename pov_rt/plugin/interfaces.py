@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from typing_extensions import TypeVar
 
+from pov_rt.activities.cursors import Unread
 from pov_rt.activities.digest import Digest
 from pov_rt.activities.durable import Durable
 from pov_rt.activities.publishing import Published
@@ -22,7 +23,7 @@ from pov_rt.delivery.filters import Only, Since
 from pov_rt.engine.base import Leases, Marks, Position, Sets
 from pov_rt.protocol.errors import CloseCode
 from pov_rt.protocol.messages import Activity, Event, Message, NewActivity, NewNotification
-from pov_rt.runtime.bounds import Shares
+from pov_rt.runtime.bounds import Bounds, Shares
 from pov_rt.runtime.clock import Clock
 
 S_co = TypeVar("S_co", default=None, covariant=True)
@@ -168,6 +169,10 @@ class Host(Protocol[S_co]):
     @property
     def node(self) -> str:
         """The name of this server process, another one each time it starts."""
+
+    @property
+    def bounds(self) -> Bounds:
+        """What users share on this node; a plugin adds its own."""
 
     def connections(
         self, user_id: str | None = None, *, limit: int | None = None
@@ -369,14 +374,25 @@ class Context(Protocol[S_co]):
     async def cursor(self, pov_id: str) -> Position | None:
         """Return up to where this device acknowledged the PoV; None if it never did.
 
-        Raises `LimitExceeded` if the user has too many devices.
+        The device is remembered; of too many the user's longest unused is forgotten.
         """
 
     async def acknowledge(self, position: Position, pov_id: str | None = None) -> Position:
         """Move this device's cursor on the PoV, or on the user's inbox; return where it is.
 
-        It never goes back within an epoch. Raises as `cursor`.
+        It never goes back within an epoch. Where nothing is (offset 0) none is made.
         """
+
+    async def mark_read(
+        self, position: Position, pov_id: str | None = None
+    ) -> tuple[Position, bool]:
+        """Move up to where the user has read the PoV, or the inbox, as `acknowledge` does.
+
+        Returns where that is, and whether it moved.
+        """
+
+    async def unread(self, subscribed: Subscribed) -> Unread:
+        """Return up to where the user has read the PoV, on whatever device, and what is left."""
 
     def topic(self, pov_id: str) -> str:
         """Return the engine's name for a PoV, or with `*` for the feed of the user's team."""

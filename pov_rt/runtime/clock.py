@@ -43,22 +43,69 @@ class SystemClock:
     new_id = staticmethod(new_id)
 
 
+STEP_S = 30.0
+"""The wall clock goes this much faster or slower than the other at most, between two looks."""
+DOUBT_S = 3600.0
+"""How long the wall clock must stay ahead after a step until that is believed."""
+
+
+class SteadyTime:
+    """The wall clock for ages: what leaves when it is old must not leave by a wrong clock.
+
+    A step back is believed at once: things stay longer. A step forward is believed only after the
+    clock has stayed there for an hour (`DOUBT_S`): until then time goes on as if it had not come.
+    Where the clock stands at the start is believed. May be asked from several threads.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ahead = self._measure()[0]
+        """How far the wall clock, as it is believed, is ahead of the monotonic one."""
+        self._doubted: tuple[float, float] | None = None
+        """How far it says it is ahead, and since when (`Clock.monotonic`)."""
+
+    def now(self) -> float:
+        """Return seconds since 1970 (UTC)."""
+        ahead, at = self._measure()
+        doubted = self._doubted
+        if ahead <= self._ahead + STEP_S:
+            self._ahead, self._doubted = ahead, None
+        elif doubted is None or abs(ahead - doubted[0]) > STEP_S:
+            self._doubted = ahead, at
+        elif at - doubted[1] >= DOUBT_S:
+            self._ahead, self._doubted = ahead, None
+        return at + self._ahead
+
+    def stamp(self) -> float:
+        """Return when something is that happens now: rather too late, so that it stays longer."""
+        return max(self.now(), self._clock.time())
+
+    def _measure(self) -> tuple[float, float]:
+        at = self._clock.monotonic()
+        return self._clock.time() - at, at
+
+
 class ManualClock:
     """A clock that moves when told to. Owner: the test."""
 
     def __init__(self, start: float = 1_800_000_000.0) -> None:
         self.now = start
+        self.ahead = 0.0
         self._ids = 0
 
     def advance(self, seconds: float) -> None:
         """Move both clocks forward."""
         self.now += seconds
 
+    def step(self, seconds: float) -> None:
+        """Put the wall clock forward, or back, as NTP does; the other goes on as if nothing was."""
+        self.ahead += seconds
+
     def monotonic(self) -> float:
         return self.now
 
     def time(self) -> float:
-        return self.now
+        return self.now + self.ahead
 
     def random(self) -> float:
         """Return 0.5: the middle of every spread."""

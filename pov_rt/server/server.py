@@ -7,6 +7,7 @@ import logging
 import math
 from contextlib import suppress
 
+from pov_rt.activities.cursors import Cursors
 from pov_rt.activities.digest import Digests
 from pov_rt.activities.durable import Durable
 from pov_rt.activities.inbox import Inboxes
@@ -76,6 +77,7 @@ class Server:
         self.deadlines = Deadlines(settings.ping, settings.auth, self.clock)
         self.publishing = Publishing(self.engine, settings.limits, self.clock)
         self.inboxes = Inboxes(self.engine, self.hub, self.publishing, self.clock)
+        self.cursors = Cursors(self.engine, self.directory, self.clock, settings)
         self.durable = Durable(self.engine)
         self.digests = Digests(self.engine.log, self.budgets, self.clock)
         self.guarantee = Guarantee(
@@ -95,6 +97,7 @@ class Server:
     async def start(self) -> None:
         """Open the engine and start the plugins. Raises `Unavailable` or `PluginError`."""
         await self.engine.start(NodeFollower(self.hub, self.directory))
+        self.bounds.add(*self.engine.bounds)
         await self.engine.watch(NODES)
         await self.revocations.load()
         await self.hooks.start()

@@ -19,11 +19,14 @@ from click.testing import CliRunner, Result
 
 from pov_rt.auth.revocations import Revocations
 from pov_rt.cli.main import main
-from pov_rt.config.settings import AuthSettings
+from pov_rt.config.settings import AuthSettings, EngineSettings
 from pov_rt.engine.base import Appended, Position
 from pov_rt.engine.sqlite import backups
 from pov_rt.engine.sqlite.schema import APPLICATION_ID, MIGRATIONS, reading
 from pov_rt.runtime.clock import ManualClock, rfc3339
+from pov_rt.testing import RunningServer, make_settings
+from tests.clients import notify, publish, span, subscribe
+from tests.clients import offsets as offsets_of
 from tests.engine.sqlite_parts import entries, offsets, opened
 
 A = "pov/a"
@@ -238,6 +241,49 @@ def test_a_restore_brings_back_the_log_under_a_new_epoch_and_keeps_the_old_one(
     kept.unlink()
     succeed(folder, "restore", tmp_path / "backup.db")
     assert read(path)[0] not in (epoch, restored)
+
+
+def test_after_a_restore_what_was_read_is_read_and_what_clients_hold_is_void(
+    path: Path, folder: Path, tmp_path: Path
+) -> None:
+    """Their positions may be of what came after the backup; the marks in it cannot be."""
+    settings = make_settings(engine=EngineSettings(url=f"sqlite://{path}"))
+    source = tmp_path / "backup.db"
+    with RunningServer(settings, None) as server:
+        phone = server.connect("ana", device="phone")
+        first = subscribe(phone, durable=True)
+        publish(server, 5)
+        assert offsets_of(phone, 5) == span(1, 5)
+        for number in range(3):
+            notify(server, id=str(number))
+        assert [phone.receive()["offset"] for _ in range(3)] == span(1, 3)
+        phone.request({"type": "ack", "povId": "acme", "offset": 4})
+        phone.request({"type": "read", "povId": "acme", "offset": 3})
+        phone.request({"type": "read", "inbox": True, "offset": 3})
+        succeed(folder, "backup", source)
+        publish(server, 2)
+        while phone.receive().get("offset") != 7:
+            pass  # what was read is told, too
+        phone.request({"type": "ack", "povId": "acme", "offset": 7})
+    for _ in range(2):
+        succeed(folder, "restore", source)
+        (folder / "pov-rt.db.before-restore").unlink()
+        with RunningServer(settings, None) as server:
+            for offset in (1, 4, 5, 7):
+                laptop = server.connect("ana", device="laptop")
+                held = {"epoch": first["epoch"], "offset": offset}
+                answer = subscribe(laptop, since=held)
+                assert (answer["recovered"], answer["offset"]) == (False, 5)
+                assert (answer["readOffset"], answer["unread"]) == (3, 2)
+                assert laptop.request({"type": "ping"})["type"] == "pong"
+                assert not laptop.early, "no notification comes again"
+            phone = server.connect("ana", device="phone")
+            (result,) = phone.request({"type": "resume"})["results"]
+            assert result["recovered"] is True
+            assert offsets_of(phone, 1) == [5]
+            publish(server, 1)
+            assert offsets_of(phone, 1) == [6]
+            assert not phone.early
 
 
 def test_a_restore_needs_no_old_database(path: Path, folder: Path, tmp_path: Path) -> None:

@@ -91,14 +91,16 @@ def test_a_second_subscription_replaces_the_filter(server: RunningServer, connec
 def test_a_durable_subscription_keeps_its_filter(server: RunningServer, connect: Connect) -> None:
     ana = connect("ana", device="phone")
     subscribe(ana, only={"users": ["cy"]}, durable=True, since="cursor")
-    ana.request({"type": "ack", "povId": "acme", "offset": 0})
+    publish(server, 1, user_id="cy")
+    assert offsets(ana, 1) == [1]
+    ana.request({"type": "ack", "povId": "acme", "offset": 1})
     ana.socket.close()
     publish(server, 1)
     publish(server, 1, user_id="cy")
     again = connect("ana", device="phone")
     (result,) = again.request({"type": "resume"})["results"]
     assert (result["recovered"], result["filtered"]) == (True, True)
-    assert offsets(again, 1) == [2]
+    assert offsets(again, 1) == [3]
 
 
 def test_signals_pass_every_filter(server: RunningServer, connect: Connect) -> None:

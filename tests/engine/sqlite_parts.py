@@ -16,8 +16,12 @@ import pytest
 
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import NewEntry
+from pov_rt.engine.bounds import TopicCount
 from pov_rt.engine.sqlite import SqliteEngine
-from pov_rt.runtime.clock import ManualClock
+from pov_rt.engine.sqlite.log import LogStore
+from pov_rt.engine.sqlite.state import StateStore
+from pov_rt.engine.sqlite.tails import Tails
+from pov_rt.runtime.clock import ManualClock, SteadyTime
 from pov_rt.suites import Recorder
 
 WAIT_S = 10.0
@@ -41,6 +45,24 @@ async def opened(
         yield engine, recorder
     finally:
         await engine.close()
+
+
+class NobodyWatches:
+    """No topic is watched."""
+
+    def __contains__(self, name: object) -> bool:
+        return False
+
+    def begun(self, name: str) -> str | None:
+        """Return None: nobody was told an epoch."""
+
+
+def open_store(
+    connection: sqlite3.Connection, settings: EngineSettings, clock: ManualClock, epoch: str
+) -> LogStore:
+    """Return what the writer's thread works with, on a connection for this thread."""
+    tails = Tails(connection, epoch, TopicCount(settings, clock), NobodyWatches())
+    return LogStore(connection, settings, clock, tails, StateStore(settings, SteadyTime(clock)))
 
 
 def entries(topic: str, count: int, body: bytes = b"{}", start: int = 0) -> list[NewEntry]:

@@ -171,25 +171,30 @@ def test_a_cancelled_append_is_written_and_told_as_any_other(path: Path) -> None
     asyncio.run(work())
 
 
-def test_a_writer_that_is_behind_sends_publishers_away(path: Path) -> None:
+def test_a_writer_that_is_behind_sends_publishers_away_first_who_has_half_of_what_waits(
+    path: Path,
+) -> None:
     async def work() -> None:
-        async with opened(path, backlog_bytes=100_000) as (engine, _):
+        async with opened(path, backlog_bytes=130_000) as (engine, _):
             with held(engine) as writer:
                 tasks = [asyncio.create_task(engine.log.append(entries(A, 1)))]
                 await asyncio.wait_for(writer.reached.wait(), WAIT_S)
-                for number in range(1, 5):
-                    batch = entries(A, 1, b"x" * 30_000, start=number)
-                    tasks.append(asyncio.create_task(engine.log.append(batch)))
-                *accepted, refused = tasks
-                with pytest.raises(Unavailable, match="behind") as error:
-                    await refused
-                assert error.value.retry_after_s == 1.0
-                assert not any(task.done() for task in accepted)
-            done = await asyncio.gather(*accepted)
-            assert [each[0].offset for each in done] == [1, 2, 3, 4]
+                for number, publisher in enumerate("ppqpqr", 1):
+                    new = NewEntry(A, publisher, str(number), b"x" * 30_000)
+                    tasks.append(asyncio.create_task(engine.log.append([new])))
+                await asyncio.sleep(0)
+                refused = [task for task in tasks if task.done()]
+                assert [tasks.index(task) for task in refused] == [4, 6]
+                for task in refused:
+                    with pytest.raises(Unavailable, match="behind") as error:
+                        await task
+                    assert error.value.retry_after_s == 1.0
+                assert engine.bounds[2].used() == engine.waiting_bytes > 120_000
+            done = await asyncio.gather(*(task for task in tasks if task not in refused))
+            assert [each[0].offset for each in done] == [1, 2, 3, 4, 5]
             # A batch above the bound is taken when nothing else waits: it could never be otherwise.
             (large,) = await engine.log.append(entries(A, 1, b"x" * 200_000, start=9))
-            assert large.offset == 5
+            assert large.offset == 6
 
     asyncio.run(work())
 

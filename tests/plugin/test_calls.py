@@ -65,6 +65,38 @@ def test_a_plugin_of_ones_own_tells_of_its_own_things(tmp_path: Path) -> None:
             assert receiver.calls.empty()
 
 
+def test_one_user_leaves_half_of_the_queue_to_the_others(tmp_path: Path) -> None:
+    plugin = PLUGIN.replace(
+        "host.options(Options))\n", "host.options(Options), lambda task: task.pov_id)\n"
+    ).replace("@plugin.every(0.01)", "@plugin.every(3600)")
+    (tmp_path / "tasks.py").write_text(plugin)
+    settings = make_settings()
+    with receive() as receiver:
+        options = {"url": receiver.url, "secret": SECRET, "only": "task", "queue": 4}
+        settings.plugins["tasks"] = options
+        with RunningServer(settings, tmp_path) as server:
+            ana = server.connect("ana")
+
+            def publish(*povs: str) -> None:
+                for pov in povs:
+                    data = {"type": "task", "action": "done", "povId": pov}
+                    ana.request({"type": "publish", "data": data})
+
+            publish("a", "a", "a", "a", "b", "c")
+            host = server.web.server.hooks.hosts["tasks"]
+            (bound,) = (each for each in server.web.server.bounds if each.name == "tasks_queue")
+            assert (bound.used(), bound.limit, bound.refused) == (4, 4, 2)
+            server.run(lambda: host.state.deliver())
+            events = receiver.next().json["events"]
+            assert [each["povId"] for each in events] == ["a", "a", "b", "c"]
+            publish("a", "a", "b", "b", "a", "c")  # the oldest goes for the last one
+            server.run(lambda: host.state.deliver())
+            events = receiver.next().json["events"]
+            assert [each["povId"] for each in events] == ["a", "b", "b", "c"]
+            publish("a")
+            assert server.call(bound.used) == 1
+
+
 @pytest.mark.parametrize(
     ("failures", "longest"), [(1, 0.5), (2, 1.0), (3, 2.0), (6, 16.0), (7, 30.0), (10_000, 30.0)]
 )

@@ -59,19 +59,47 @@ class TestCursor:
         answer = ana.request({"type": "ack", **ack})
         assert (answer.get("code"), answer.get("field")) == (code, field)
 
-    def test_a_user_has_so_many_devices_and_no_more(
+    def test_the_longest_unused_device_makes_room_and_is_as_new_when_it_returns(
         self, server: RunningServer, connect: Connect
     ) -> None:
-        for device in ("a", "b", "c"):
+        publish(server, 2)
+        recovered: dict[str, list[bool]] = {}
+        # Three may have a cursor (see `settings_of`). The fourth takes the first one's place, and
+        # the first one, which comes back, that of the second.
+        for device in ("a", "b", "c", "d", "d", "a", "c"):
             client = connect("ana", device=device)
-            assert subscribe(client, since="cursor")["type"] == "subscribed"
+            recovered.setdefault(device, []).append(subscribe(client, since="cursor")["recovered"])
+            subscribe(client, since={"last": 1})
+            assert offsets(client, 1) == [2]
+            assert client.request({"type": "ack", "povId": "acme", "offset": 2})["offset"] == 2
             client.socket.close()
-        while server.call(lambda: len(server.web.server.directory)):
-            pass
-        late = connect("ana", device="d")
-        answer = subscribe(late, since="cursor")
-        assert (answer["code"], answer["field"]) == ("limit_exceeded", "device")
-        assert subscribe(late)["type"] == "subscribed", "without a cursor nothing is kept of it"
+            while server.call(lambda: len(server.web.server.directory)):
+                pass
+        assert recovered == {
+            "a": [False, False], "b": [False], "c": [False, True], "d": [False, True]
+        }  # fmt: skip
+
+    def test_nothing_is_kept_where_nothing_is(
+        self, server: RunningServer, connect: Connect
+    ) -> None:
+        bound = server.web.server.engine.bounds[1]
+        ana = connect("ana", device="phone")
+        subscribe(ana)
+        before = server.call(bound.used)
+        for kind in ("ack", "read"):
+            answer = ana.request({"type": kind, "povId": "acme", "offset": 0})
+            assert "code" not in answer
+        publish(server, 2)
+        assert offsets(ana, 2) == [1, 2]
+        for kind in ("ack", "read"):
+            ana.request({"type": kind, "povId": "acme", "offset": 0})
+        assert server.call(bound.used) == before == 0
+        devices = server.run(lambda: server.web.server.engine.sets.members("devices/ana"))
+        assert devices == {}
+        assert subscribe(ana)["readOffset"] == 0
+        ana.request({"type": "ack", "povId": "acme", "offset": 1})
+        ana.request({"type": "read", "povId": "acme", "offset": 2})
+        assert server.call(bound.used) == 2
 
     def test_a_device_goes_on_while_nothing_can_be_written(
         self, server: RunningServer, connect: Connect

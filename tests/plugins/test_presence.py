@@ -6,6 +6,7 @@ import json
 import random
 import socket
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,28 @@ def diff(client: Client) -> dict[str, Any]:
     told = client.receive()
     assert told["type"] == "presence_diff"
     return told
+
+
+@pytest.mark.parametrize("seconds", [-3600.0, 3600.0])
+def test_a_clock_that_is_put_back_or_forward_makes_nobody_stay_or_leave(
+    server: RunningServer,
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+    seconds: float,
+) -> None:
+    ana, ben = join(connect("ana")), join(connect("ben"))
+    ask(ben)
+    monkeypatch.setattr(server.web.server.clock, "time", lambda: time.time() + seconds)
+    ana.socket.close()
+    monkeypatch.setattr(server.web.server.clock, "time", lambda: time.time() - seconds)
+    again = join(connect("ana"))
+    assert set(users(ask(ben))) == {"ana", "ben"}
+    again.socket.close()
+    monkeypatch.setattr(server.web.server.clock, "time", lambda: time.time() + seconds)
+    assert diff(ben)["left"] == ["ana"], "after its grace, and not told of twice"
+    assert set(users(ask(ben))) == {"ben"}
+    assert not ben.early
 
 
 def test_a_user_is_one_on_however_many_devices(connect: Connect) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,22 @@ def test_silence_ends_it(server: RunningServer, connect: Connect) -> None:
         await server.web.server.engine.leases.leave("typing/acme", "ana", 0.0)
 
     server.run(be_over)
+    assert told(ana) == {}
+
+
+def test_a_clock_that_is_put_back_prolongs_it_by_nothing(
+    server: RunningServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ana = join(connect("ana"))
+    leases = server.web.server.engine.leases
+    say(ana)
+    assert told(ana) == {"ana": None}
+    monkeypatch.setattr(server.web.server.clock, "time", lambda: time.time() - 3600.0)
+    now = server.web.server.clock.monotonic()
+    (lease,) = server.run(lambda: leases.members("typing/acme"))
+    assert lease.leaving_at is not None
+    assert lease.leaving_at <= now + 6.0
+    monkeypatch.setattr(server.web.server.clock, "monotonic", lambda: time.monotonic() + 6.0)
     assert told(ana) == {}
 
 

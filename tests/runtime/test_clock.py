@@ -4,10 +4,42 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
-from pov_rt.runtime.clock import ManualClock, full_jitter, new_id, rfc3339
+import pov_rt
+from pov_rt.runtime.clock import (
+    DOUBT_S,
+    STEP_S,
+    ManualClock,
+    SteadyTime,
+    full_jitter,
+    new_id,
+    rfc3339,
+)
+from tests.test_architecture import FILES, PLUGINS
+
+WALL = re.compile(r"(?<!loop)\.time\(\)|\btime_ns\(\)|datetime\.(?:now|utcnow|today)\(")
+WALL_CLOCK: Mapping[str, str] = {
+    "activities/cursors": "when a device is to be forgotten, over restarts",
+    "activities/inbox": "what expires at an instant that the sender names",
+    "auth/keys": "when a key stops to count, for tokens that have instants",
+    "auth/revocations": "until when a revocation is kept, over restarts",
+    "auth/tokens": "the instants in tokens",
+    "delivery/replay": "what expires at an instant that the sender names",
+    "dispatch/host": "the instants in tokens",
+    "engine/memory": "when an entry was appended, for people",
+    "engine/sqlite/log": "when an entry was appended, for people and over restarts",
+    "plugin/calls": "the instant in a signature",
+    "plugins/presence": "since when a user is there, for people",
+    "plugins/webhooks": "when an event was, for the receiver",
+    "runtime/clock": "the clocks themselves",
+    "server/arrivals": "the instants in tokens",
+    "suites": "what an entry says, and members of sets",
+}
+"""Who may ask for the time of day, and why. Durations within the process are `monotonic`'s."""
 
 
 def test_ids_are_nobody_elses_and_sort_by_the_millisecond_they_were_made_in() -> None:
@@ -48,3 +80,80 @@ def test_a_manual_clock_moves_when_it_is_told_to() -> None:
     clock.advance(2.5)
     assert (clock.time(), clock.monotonic()) == (7.5, 7.5)
     assert clock.new_id() < clock.new_id()
+
+
+def test_a_manual_clock_can_be_put_forward_and_back_as_others_are() -> None:
+    clock = ManualClock(5.0)
+    clock.step(-3.0)
+    assert (clock.time(), clock.monotonic()) == (2.0, 5.0)
+
+
+def test_the_time_of_day_is_asked_for_where_that_has_a_reason_and_nowhere_else() -> None:
+    """A clock that is put right must not end, or prolong, what lasts for some seconds."""
+    root = Path(pov_rt.__file__).parent
+    asking = set()
+    for path in (*FILES, *PLUGINS):
+        if WALL.search(path.read_text()):
+            within = path.relative_to(root if root in path.parents else root.parent)
+            asking.add(str(within.with_suffix("")))
+    assert asking == WALL_CLOCK.keys()
+
+
+@pytest.mark.parametrize("days", [1, 8, 31, 400])
+def test_a_jump_ahead_is_not_believed_until_it_has_lasted(days: int) -> None:
+    clock = ManualClock()
+    steady = SteadyTime(clock)
+    right = clock.time()
+    clock.step(days * 86400.0)
+    assert steady.now() == right
+    clock.advance(DOUBT_S - 1)
+    assert steady.now() == right + DOUBT_S - 1
+    clock.advance(1)
+    assert steady.now() == clock.time()
+    clock.advance(5)
+    assert steady.now() == clock.time()
+
+
+def test_what_happens_while_the_clock_is_doubted_counts_as_later_rather_than_earlier() -> None:
+    clock = ManualClock()
+    steady = SteadyTime(clock)
+    clock.step(86400.0)
+    assert steady.stamp() == clock.time() == steady.now() + 86400.0
+    clock.advance(DOUBT_S)
+    assert steady.stamp() == steady.now()
+
+
+def test_a_jump_that_is_put_right_leaves_nothing() -> None:
+    clock = ManualClock()
+    steady = SteadyTime(clock)
+    for _ in range(3):  # each begins anew, however long all of them last together
+        clock.step(8 * 86400.0)
+        right = clock.time() - 8 * 86400.0
+        assert steady.now() == right
+        clock.advance(DOUBT_S - 1)
+        assert steady.now() == right + DOUBT_S - 1
+        clock.step(-8 * 86400.0)
+        assert steady.now() == clock.time()
+
+
+def test_a_clock_that_jumps_on_is_doubted_from_then_on() -> None:
+    clock = ManualClock()
+    steady = SteadyTime(clock)
+    right = clock.time()
+    clock.step(86400.0)
+    steady.now()
+    clock.advance(DOUBT_S - 1)
+    clock.step(86400.0)
+    assert steady.now() == right + DOUBT_S - 1
+    clock.advance(DOUBT_S - 1)
+    assert steady.now() == right + 2 * (DOUBT_S - 1)
+    clock.advance(1)
+    assert steady.now() == clock.time()
+
+
+def test_a_step_back_and_small_steps_are_believed_at_once() -> None:
+    clock = ManualClock()
+    steady = SteadyTime(clock)
+    for seconds in (-86400.0, STEP_S, -1.0, STEP_S, STEP_S):
+        clock.step(seconds)
+        assert steady.now() == clock.time()

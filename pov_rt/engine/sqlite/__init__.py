@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Appended, Conflict, Entry, Follower, NewEntry, Page, Tally, Top
+from pov_rt.engine.bounds import TopicCount
 from pov_rt.engine.memory import MemoryLeases, MemorySignals
 from pov_rt.engine.sqlite.jobs import Append, Change, Operation, Outcome, ResultT
 from pov_rt.engine.sqlite.log import LogStore
@@ -25,18 +26,21 @@ from pov_rt.engine.sqlite.schema import (
     open_writer,
     read_epoch,
 )
-from pov_rt.engine.sqlite.state import SqliteMarks, SqliteSets
+from pov_rt.engine.sqlite.state import SqliteMarks, SqliteSets, StateStore
+from pov_rt.engine.sqlite.tails import Tails
 from pov_rt.engine.sqlite.writer import Writer
 from pov_rt.protocol.errors import Unavailable
-from pov_rt.runtime.clock import Clock
+from pov_rt.runtime.bounds import Bound
+from pov_rt.runtime.clock import Clock, SteadyTime
 
 
 class _Known:
     """The top of a watched topic, as the loop knows it; `oldest_at` is when its oldest came."""
 
-    __slots__ = ("offset", "oldest", "oldest_at")
+    __slots__ = ("epoch", "offset", "oldest", "oldest_at")
 
     def __init__(self, top: Top, oldest_at: float) -> None:
+        self.epoch = top.epoch
         self.offset = top.offset
         self.oldest = top.oldest
         self.oldest_at = oldest_at
@@ -67,7 +71,11 @@ class SqliteLog:
         max_bytes: int | None = None,
     ) -> Page:
         kept, span = self._kept(), Span(after, limit, reverse, max_bytes)
-        return await self._engine.read(lambda connection: read_page(connection, topic, kept, span))
+        page = await self._engine.read(lambda connection: read_page(connection, topic, kept, span))
+        begun = self.begun(topic)
+        if begun is not None and page.top.offset == 0:
+            return page._replace(top=page.top._replace(epoch=begun))
+        return page
 
     async def tally(
         self, topic: str, first: int, last: int, head_of: Callable[[bytes], bytes]
@@ -77,7 +85,7 @@ class SqliteLog:
 
     def _kept(self) -> Kept:
         engine = self._engine
-        not_before = engine.clock.time() - engine.settings.max_age_s
+        not_before = engine.steady.now() - engine.settings.max_age_s
         return Kept(engine.epoch, engine.settings.max_entries, not_before)
 
     async def top(self, topic: str) -> Top:
@@ -86,9 +94,9 @@ class SqliteLog:
         if known is not None:
             engine = self._engine
             oldest = max(known.oldest, known.offset - engine.settings.max_entries + 1)
-            too_old = engine.clock.time() - engine.settings.max_age_s
+            too_old = engine.steady.now() - engine.settings.max_age_s
             if oldest > known.offset or known.oldest_at >= too_old:
-                return Top(engine.epoch, known.offset, oldest)
+                return Top(known.epoch, known.offset, oldest)
         page = await self.read(topic, 0, 1)
         if known is not None and self._watched.get(topic) is known:
             # So that the disk is not asked again until this one is too old, too. Without any entry,
@@ -108,13 +116,22 @@ class SqliteLog:
             self._watched.pop(topic, None)
             raise
         known = self._watched.get(topic)
-        if known is None or known.offset < page.top.offset:
+        if known is None or (known.epoch == page.top.epoch and known.offset < page.top.offset):
             oldest_at = page.entries[0].at if page.entries else 0.0
             self._watched[topic] = _Known(page.top, oldest_at)
         return page.top
 
     def unwatch(self, topic: str) -> None:
         self._watched.pop(topic, None)
+
+    def __contains__(self, topic: object) -> bool:
+        """Tell whether a topic is watched; see `tails.Watched`."""
+        return topic in self._watched
+
+    def begun(self, name: str) -> str | None:
+        """Return the epoch of a watched topic without entries; see `tails.Watched`."""
+        known = self._watched.get(name)
+        return None if known is None or known.offset else known.epoch
 
     def _tell(self, batch: Sequence[NewEntry], outcome: Outcome) -> None:
         """Tell the follower what is on disk now: the batch, or its beginning."""
@@ -130,15 +147,18 @@ class SqliteLog:
                 entry = Entry(feed, new.body, outcome.at, new.origin)
                 fresh.setdefault(new.feed, []).append(entry)
         for topic, entries in fresh.items():
-            self._advance(topic, entries)
+            epoch = outcome.epochs[topic]
+            self._advance(topic, epoch, entries)
             if self.follower is not None:
-                self.follower.entries(topic, self._engine.epoch, entries)
+                self.follower.entries(topic, epoch, entries)
 
-    def _advance(self, topic: str, entries: Sequence[Entry]) -> None:
+    def _advance(self, topic: str, epoch: str, entries: Sequence[Entry]) -> None:
         known = self._watched[topic]
         first, last = entries[0], entries[-1]
-        if known is None:  # the topic's state is being read; whichever is newer stays
-            known = self._watched[topic] = _Known(Top("", last.offset, 1), 0.0)
+        # The topic's state is being read; whichever is newer stays. Or it was forgotten just when
+        # it came to be watched, and has come back.
+        if known is None or known.epoch != epoch:
+            known = self._watched[topic] = _Known(Top(epoch, last.offset, 1), 0.0)
         elif known.oldest > known.offset:
             known.oldest, known.oldest_at = first.offset, first.at
         known.offset = max(known.offset, last.offset)
@@ -154,12 +174,15 @@ class SqliteEngine:
         self.path = path
         self.settings = settings
         self.clock = clock
+        self.steady = SteadyTime(clock)
         self.epoch = ""
         self.log = SqliteLog(self)
         self.signals = MemorySignals()
-        self.marks = SqliteMarks(self, settings, clock)
+        self._state = StateStore(settings, self.steady)
+        self._topics = TopicCount(settings, clock)
+        self.marks = SqliteMarks(self, self._state)
         self.leases = MemoryLeases(clock, node)
-        self.sets = SqliteSets(self, clock)
+        self.sets = SqliteSets(self, self.steady)
         self._lock: FileLock | None = None
         self._connections: list[sqlite3.Connection] = []
         self._readers: Readers | None = None
@@ -171,7 +194,10 @@ class SqliteEngine:
             connection = open_writer(self.path)
             self._connections.append(connection)
             self.epoch = read_epoch(connection)
-            store = LogStore(connection, self.settings, self.clock, self.epoch)
+            self._state.read(connection)
+            tails = Tails(connection, self.epoch, self._topics, self.log)
+            tails.read()
+            store = LogStore(connection, self.settings, self.clock, tails, self._state)
         except sqlite3.Error as error:
             await self.close()
             raise Unavailable(explain(error, self.path)) from error
@@ -213,7 +239,13 @@ class SqliteEngine:
     @property
     def waiting_bytes(self) -> int:
         """What waits to be written, or is being written."""
-        return self.writer.waiting_bytes if self._readers is not None else 0
+        return int(self.writer.backlog.used) if self._readers is not None else 0
+
+    @property
+    def bounds(self) -> Sequence[Bound]:
+        """Topics and marks; and what waits, once it is started."""
+        shared = [self._topics.bound, self._state.marks.bound]
+        return [*shared, self.writer.backlog.bound] if self._readers is not None else shared
 
     def health(self) -> str | None:
         return self.writer.fault if self._readers is not None else None

@@ -9,7 +9,15 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from pov_rt.config.private import MODE, narrow
-from pov_rt.engine.sqlite.schema import KEPT, FileLock, explain, give_to_owner, new_epoch, reading
+from pov_rt.engine.sqlite.schema import (
+    KEPT,
+    FileLock,
+    commit,
+    explain,
+    give_to_owner,
+    new_epoch,
+    reading,
+)
 from pov_rt.protocol.errors import Unavailable
 
 Progress = Callable[[int, int], None]
@@ -32,6 +40,8 @@ def back_up(path: Path, target: Path, progress: Progress | None = None) -> None:
 
 def restore(path: Path, source: Path, progress: Progress | None = None) -> Path | None:
     """Put a backup into the database's place, with a new epoch; return where the old one is kept.
+
+    What users have read and devices acknowledged goes over to it, as it is in the backup.
 
     Nothing has changed when it raises `Unavailable`, with a line for people.
     """
@@ -117,6 +127,7 @@ def _renew(path: Path) -> None:
     """Void the offsets that clients have: after them other entries will come than came before."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         new_epoch(connection)
+        commit(connection)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         _check_whole(connection, path)
     _flush(path)

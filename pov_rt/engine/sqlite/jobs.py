@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from pov_rt.engine.base import Appended, Conflict, NewEntry
 from pov_rt.protocol.errors import Unavailable
+from pov_rt.runtime.bounds import payer
 
 ResultT = TypeVar("ResultT")
 Operation = Callable[[sqlite3.Connection], ResultT]
@@ -20,20 +21,26 @@ ENTRY_BYTES = 400
 class Outcome(NamedTuple):
     """What became of a batch: of its entries, or of those before the one that `error` stopped.
 
-    `feed` has each entry's offset in its feed (0: it is in none), `at` is when all were appended.
+    `feed` has each entry's offset in its feed (0: it is in none), `at` is when all were appended,
+    `epochs` has those of their topics.
     """
 
     results: list[Appended | Conflict]
     feed: list[int]
     at: float
+    epochs: Mapping[str, str]
     error: Unavailable | None = None
 
 
 class Job(Generic[ResultT]):
-    """Something to be written. `size` is how many bytes it holds in memory while it waits."""
+    """Something to be written. `size` is how many bytes it holds in memory while it waits.
 
-    def __init__(self, size: int) -> None:
+    `owner` is for whom: who may have a part of what waits.
+    """
+
+    def __init__(self, size: int, owner: str) -> None:
         self.size = size
+        self.owner = owner
         self.future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
 
     def finish(self, result: ResultT) -> None:
@@ -46,7 +53,8 @@ class Append(Job[Outcome]):
     def __init__(
         self, batch: Sequence[NewEntry], tell: Callable[[Sequence[NewEntry], Outcome], None]
     ) -> None:
-        super().__init__(sum(len(new.body) for new in batch) + ENTRY_BYTES * len(batch))
+        size = sum(len(new.body) for new in batch) + ENTRY_BYTES * len(batch)
+        super().__init__(size, batch[0].publisher if batch else "")
         self.batch = batch
         self._tell = tell
 
@@ -59,7 +67,7 @@ class Change(Job[ResultT]):
     """Any other operation. A refusal that it raises is its caller's alone."""
 
     def __init__(self, operation: Operation[ResultT]) -> None:
-        super().__init__(ENTRY_BYTES)
+        super().__init__(ENTRY_BYTES, payer.get())
         self._operation = operation
 
     def apply(self, connection: sqlite3.Connection) -> ResultT | Exception:

@@ -9,11 +9,12 @@ from typing import Any
 
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Appended, Conflict, NewEntry
+from pov_rt.engine.sqlite.forgetting import Forgetting
 from pov_rt.engine.sqlite.jobs import Append, Change, Job, Outcome
 from pov_rt.engine.sqlite.packing import DROP_KEYS, FIND_KEYS, INSERT, Rows
 from pov_rt.engine.sqlite.retention import FUTURE_S, Key, Retention
 from pov_rt.engine.sqlite.schema import begin, commit
-from pov_rt.engine.sqlite.state import tidy_state
+from pov_rt.engine.sqlite.state import StateStore
 from pov_rt.engine.sqlite.tails import Tail, Tails
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.clock import Clock
@@ -26,15 +27,21 @@ class LogStore:
     """Writes jobs, and removes what is old. Used by the writer's thread only."""
 
     def __init__(
-        self, connection: sqlite3.Connection, settings: EngineSettings, clock: Clock, epoch: str
+        self,
+        connection: sqlite3.Connection,
+        settings: EngineSettings,
+        clock: Clock,
+        tails: Tails,
+        state: StateStore,
     ) -> None:
         self._connection = connection
         self._settings = settings
         self._clock = clock
-        self.epoch = epoch
-        """The epoch of every log."""
-        self._tails = Tails(connection, settings.max_topics)
-        self._retention = Retention(connection, settings, clock, self._tails)
+        self._steady = state.steady
+        self.tails = tails
+        self._state = state
+        self._retention = Retention(connection, settings, state.steady, tails)
+        self._forgetting = Forgetting(connection, clock, tails)
         self._last_at = 0.0
         self._appended = 0
         self._appended_bytes = 0
@@ -71,7 +78,8 @@ class LogStore:
             # Some are retries, or were used so long ago that they are new again. Both are rare, so
             # they are looked for only now.
             begin(self._connection)
-            plan.rows.execute(self._connection, DROP_KEYS, at - self._settings.id_window_s)
+            too_old = self._steady.now() - self._settings.id_window_s
+            plan.rows.execute(self._connection, DROP_KEYS, too_old)
             known: dict[Key, tuple[int, int]] = {
                 (topic, name): (offset, digest)
                 for topic, name, offset, digest in plan.rows.execute(
@@ -88,14 +96,15 @@ class LogStore:
             self._retention.count(tail, tail.top - tail.before)
         return outcomes
 
-    def tail(self, name: str) -> Tail:
+    def tail(self, name: str, publisher: str) -> Tail:
         """Return the end of a topic's log; a new topic is entered. Raises `Unavailable`."""
-        return self._tails.use(name)
+        return self.tails.use(name, publisher)
 
     def forget(self) -> None:
         """Forget what is remembered of the database: a transaction was rolled back."""
-        self._tails.forget()
+        self.tails.forget()
         self._retention.forget()
+        self._state.forget()
 
     @property
     def is_untidy(self) -> bool:
@@ -120,7 +129,8 @@ class LogStore:
         retention.survey()
         pages = retention.drop_aged(appended, size) + retention.drop_surplus(size)
         pages += retention.drop_keys(appended)
-        tidy_state(self._connection, self._clock.time(), self._settings.mark_age_s)
+        self._state.tidy(self._connection)
+        self._forgetting.step()
         commit(self._connection)
         return pages
 
@@ -146,6 +156,7 @@ class Plan:
         self.rows = Rows()
         self.tails: dict[str, Tail] = {}
         """The ends of the logs that are appended to."""
+        self.epochs: dict[str, str] = {}
 
     def add(self, batch: Sequence[NewEntry]) -> Outcome:
         """Plan a batch; an `Unavailable` ends it, what stands before it is appended."""
@@ -155,8 +166,8 @@ class Plan:
             for new in batch:
                 self._add(new, results, feed)
         except Unavailable as error:
-            return Outcome(results, feed, self._at, error)
-        return Outcome(results, feed, self._at)
+            return Outcome(results, feed, self._at, self.epochs, error)
+        return Outcome(results, feed, self._at, self.epochs)
 
     def take_back(self) -> None:
         """Give the tails the offsets that they had before."""
@@ -165,15 +176,15 @@ class Plan:
 
     def _add(self, new: NewEntry, results: list[Appended | Conflict], feeds: list[int]) -> None:
         topic, publisher, key, body, feed, origin = new
-        tail = self._tail(topic)
-        feed_tail = self._tail(feed) if feed else None
+        tail = self._tail(topic, publisher)
+        feed_tail = self._tail(feed, publisher) if feed else None
         name = f"{key}\n{publisher}".encode()
         # A checksum is enough: both bodies are the same publisher's, who gains nothing by a clash.
         digest = zlib.crc32(body) | len(body) << 32
         known = self._known.get((tail.id, name))
         if known is not None:
             offset, other = known
-            epoch = self._store.epoch
+            epoch = tail.epoch
             is_same = other == digest
             results.append(Appended(epoch, offset, True) if is_same else Conflict(epoch, offset))
             feeds.append(0)
@@ -185,13 +196,14 @@ class Plan:
             feed_id = feed_tail.id
         self._known[tail.id, name] = (offset, digest)
         self.rows.add(tail.id, offset, feed_id, feed_offset, name, origin.encode(), body, digest)
-        results.append(Appended(self._store.epoch, offset))
+        results.append(Appended(tail.epoch, offset))
         feeds.append(feed_offset)
 
-    def _tail(self, topic: str) -> Tail:
+    def _tail(self, topic: str, publisher: str) -> Tail:
         # Its own first: the store may have dropped it meanwhile, and the database is behind.
         tail = self.tails.get(topic)
         if tail is None:
-            tail = self.tails[topic] = self._store.tail(topic)
+            tail = self.tails[topic] = self._store.tail(topic, publisher)
             tail.before = tail.top
+            self.epochs[topic] = tail.epoch
         return tail

@@ -9,10 +9,11 @@ from sys import maxsize
 from typing import NamedTuple
 
 from pov_rt.engine.base import Entry, Page, Tally, Top
+from pov_rt.engine.sqlite.schema import epoch_of, read_generation
 
 
 class Kept(NamedTuple):
-    """What every topic keeps in this epoch: its newest `max_entries`, but none from before."""
+    """What every topic keeps: its newest `max_entries`, but none from before; in which database."""
 
     epoch: str
     max_entries: int
@@ -54,14 +55,17 @@ def read_page(connection: sqlite3.Connection, topic: str, kept: Kept, span: Span
     after, limit, reverse, max_bytes = span
     connection.execute("BEGIN")
     try:
-        row = connection.execute("SELECT id FROM topics WHERE name = ?", (topic,)).fetchone()
-        top = edge(connection, row[0], "max") if row else None
-        if row is None or top is None:
-            return Page(Top(kept.epoch, 0, 1), ())
-        (topic_id,) = row
+        row = connection.execute(
+            "SELECT id, generation FROM topics WHERE name = ?", (topic,)
+        ).fetchone()
+        topic_id, generation = row or (0, read_generation(connection))
+        epoch = epoch_of(kept.epoch, generation)
+        top = edge(connection, topic_id, "max")
+        if top is None:
+            return Page(Top(epoch, 0, 1), ())
         first = first_kept(connection, topic_id, kept.not_before)
         oldest = top + 1 if first is None else max(first, top - kept.max_entries + 1)
-        state = Top(kept.epoch, top, oldest)
+        state = Top(epoch, top, oldest)
         if not limit:
             return Page(state, ())
         if reverse:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.sqlite.tails import Tail, Tails
-from pov_rt.runtime.clock import Clock
+from pov_rt.runtime.clock import SteadyTime
 
 STEP_ROWS, MOST_ROWS = 500, 20_000
 """Bounds of a step's budget of rows, or of bodies that are too old. A publication that comes
@@ -41,7 +41,7 @@ ROWS_PER_PAGE, PAGE_BYTES = 10, 4096
 for each `PAGE_BYTES` of bodies."""
 
 _SURVEY = """
-    SELECT id, name,
+    SELECT id, name, generation,
         (SELECT min("offset") FROM entries WHERE entries.topic = topics.id),
         (SELECT max("offset") FROM entries WHERE entries.topic = topics.id)
     FROM topics WHERE id > ? ORDER BY id LIMIT ?
@@ -117,11 +117,15 @@ class Retention:
     """Decides what leaves, and removes it. Used by the writer's thread only."""
 
     def __init__(
-        self, connection: sqlite3.Connection, settings: EngineSettings, clock: Clock, tails: Tails
+        self,
+        connection: sqlite3.Connection,
+        settings: EngineSettings,
+        steady: SteadyTime,
+        tails: Tails,
     ) -> None:
         self._connection = connection
         self._settings = settings
-        self._clock = clock
+        self._steady = steady
         self._tails = tails
         self._slack = max(1, min(MOST_SLACK, settings.max_entries // SLACK))
         self._surplus = 0
@@ -167,9 +171,10 @@ class Retention:
         if self._next_topic is None:
             return
         rows = self._connection.execute(_SURVEY, (self._next_topic, SURVEYED)).fetchall()
-        for topic_id, name, stored, top in rows:
+        for topic_id, name, generation, stored, top in rows:
             if top is not None and self._tails.find(name) is None:
-                self.count(Tail(topic_id, name, top, stored))
+                epoch = self._tails.epoch(generation)
+                self.count(Tail(topic_id, name, epoch, top, stored))
         self._next_topic = rows[-1][0] if len(rows) == SURVEYED else None
 
     def drop_surplus(self, appended_bytes: int) -> float:
@@ -213,7 +218,7 @@ class Retention:
         Return how many pages that adds to the write-ahead log, more or less. The tails stay as they
         are: they say that there is nothing below `stored`, which remains true.
         """
-        now = self._clock.time()
+        now = self._steady.now()
         not_before = now - self._settings.max_age_s
         self.is_aged = False
         first = self._connection.execute(FIRST_AT).fetchone()
@@ -247,11 +252,11 @@ class Retention:
         their age would find them at once, but slow down each append (docs/measurements.md,
         retention). After a round over all, the oldest that is left says when the next is due.
         """
-        not_before = self._clock.time() - self._settings.id_window_s
+        not_before = self._steady.now() - self._settings.id_window_s
         if not_before <= self._no_key_before:
             return 0.0
         if self._next_key == FIRST_KEY:
-            self._round = Round(self._clock.time(), math.inf)
+            self._round = Round(self._steady.now(), math.inf)
         number = min(max(STEP_KEYS, 2 * appended), MOST_KEYS)
         last = self._connection.execute(
             "SELECT topic, name FROM keys WHERE (topic, name) > (?, ?) "

@@ -91,6 +91,21 @@ MIGRATIONS = (
         "offset", digest, at FROM old_keys ORDER BY topic, turned;
     DROP TABLE old_keys;
     """,
+    # A topic may be forgotten, and come back: its `generation` says as which one, so that it has
+    # another epoch. The longest unused marks of a user are found at once. Until now a subscription
+    # and who follows the PoV were written one after the other: what stands alone is mended.
+    """
+    ALTER TABLE topics ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
+    INSERT INTO meta VALUES ('generation', '0');
+    CREATE INDEX marks_by_user ON marks (user, at);
+    INSERT OR IGNORE INTO members
+        SELECT 'followers/' || member, substr("set", length('durable/') + 1), x'', NULL
+        FROM members WHERE "set" >= 'durable/' AND "set" < 'durable0';
+    DELETE FROM members WHERE "set" >= 'followers/' AND "set" < 'followers0'
+        AND NOT EXISTS (SELECT 1 FROM members AS mine
+            WHERE mine."set" = 'durable/' || members.member
+            AND mine.member = substr(members."set", length('followers/') + 1));
+    """,
 )
 """The statements that lead from each version of the schema to the next."""
 
@@ -244,16 +259,41 @@ def commit(connection: sqlite3.Connection) -> None:
 
 
 def new_epoch(connection: sqlite3.Connection) -> str:
-    """Give the database another epoch: offsets that clients have of the old one are void."""
-    epoch = uuid.uuid4().hex[:12]
+    """Give the database another epoch: offsets that clients have of the old one are void.
+
+    Marks go over to it: they speak of the logs beside them.
+    """
+    old, epoch = read_epoch(connection), uuid.uuid4().hex[:12]
+    begin(connection)
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (epoch,))
+    connection.execute(
+        "UPDATE marks SET epoch = :new || substr(epoch, length(:old) + 1) "
+        "WHERE epoch = :old OR substr(epoch, 1, length(:old) + 1) = :old || '-'",
+        {"old": old, "new": epoch},
+    )
     return epoch
 
 
 def read_epoch(connection: sqlite3.Connection) -> str:
-    """Return the epoch of every log in the database: they can only be lost together."""
-    (epoch,) = connection.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()
-    return str(epoch)
+    """Return the epoch of the database: its logs can only be lost together."""
+    row = connection.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()
+    return str(row[0]) if row else ""
+
+
+def read_generation(connection: sqlite3.Connection) -> int:
+    """Return the newest generation of topics; any that was forgotten had an older one."""
+    (number,) = connection.execute("SELECT value FROM meta WHERE name = 'generation'").fetchone()
+    return int(number)
+
+
+def epoch_of(epoch: str, generation: int) -> str:
+    """Return the epoch of a log in a database of that epoch."""
+    return f"{epoch}-{generation}" if generation else epoch
+
+
+def generation_of(epoch: str) -> int:
+    """Return the generation of a log by its epoch."""
+    return int(epoch.partition("-")[2] or 0)
 
 
 def read_version(connection: sqlite3.Connection) -> int:

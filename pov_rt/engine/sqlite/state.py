@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Mapping
+from collections import deque
+from collections.abc import Awaitable, Mapping, Sequence
+from itertools import chain
 from typing import Protocol
 
 from pov_rt.config.settings import EngineSettings
-from pov_rt.engine.base import Position
+from pov_rt.engine.base import NewMember, Position
+from pov_rt.engine.bounds import MarkRules
 from pov_rt.engine.sqlite.jobs import Operation, ResultT
-from pov_rt.protocol.errors import Unavailable
-from pov_rt.runtime.clock import Clock
+from pov_rt.runtime.clock import SteadyTime
 
 TIDY_ROWS = 500
+MAX_USED = 10_000
+"""Marks that were read and wait to be renewed; of more the first wait for their next use."""
+COUNTED_USERS = 10_000
+
+_MarkKey = tuple[str, str, str]
+"""A topic, a mark's name and a user."""
+_KEY = "topic = ? AND name = ? AND user = ?"
 
 
 class Database(Protocol):
@@ -25,90 +34,187 @@ class Database(Protocol):
         """Run an operation on a reader's connection. Raises `Unavailable`."""
 
 
+class StateStore:
+    """How many marks there are, which are used, and what leaves. But for `use`: the writer's."""
+
+    def __init__(self, settings: EngineSettings, steady: SteadyTime) -> None:
+        self.marks = MarkRules(settings)
+        self.steady = steady
+        self._is_read = False
+        self._of_user: dict[str, int] = {}
+        """Not fewer than a user has, of some who made some lately."""
+        self._used: deque[_MarkKey] = deque(maxlen=MAX_USED)
+
+    def use(self, key: _MarkKey) -> None:
+        """Have it written down that a mark was read, soon and with others."""
+        self._used.append(key)
+
+    def read(self, connection: sqlite3.Connection) -> None:
+        """Count the marks, unless their number is known."""
+        if not self._is_read:
+            self.marks.number = connection.execute("SELECT count(*) FROM marks").fetchone()[0]
+            self._is_read = True
+
+    def forget(self) -> None:
+        """Forget what is known of the database: a transaction was rolled back."""
+        self._is_read = False
+        self._of_user.clear()
+
+    def add(self, connection: sqlite3.Connection, key: _MarkKey, position: Position) -> None:
+        """Add a mark; a user who has as many as one may have loses the longest unused one.
+
+        Raises `Unavailable` if there are too many of all users.
+        """
+        self.read(connection)
+        user, most = key[2], self.marks.each
+        number = self._of_user.get(user)
+        if number is None or number >= most:
+            (number,) = connection.execute(
+                "SELECT count(*) FROM (SELECT 1 FROM marks WHERE user = ? LIMIT ?)",
+                (user, most + TIDY_ROWS),
+            ).fetchone()
+        if number >= most:
+            dropped = connection.execute(
+                "DELETE FROM marks WHERE (topic, name, user) IN (SELECT topic, name, user "
+                "FROM marks WHERE user = ? ORDER BY at LIMIT ?)",
+                (user, number - most + 1),
+            ).rowcount
+            self.count(-dropped)
+            number -= dropped
+        self.marks.check_room(user)
+        connection.execute(
+            "INSERT INTO marks VALUES (?, ?, ?, ?, ?, ?)", (*key, *position, self.steady.stamp())
+        )
+        self.count(1)
+        if len(self._of_user) >= COUNTED_USERS:
+            self._of_user.clear()
+        self._of_user[user] = number + 1
+
+    def count(self, more: int) -> None:
+        """Count marks that came, or left."""
+        self.marks.number += more
+
+    def tidy(self, connection: sqlite3.Connection) -> None:
+        """Renew some marks that were used, then remove some of what nobody has used for long."""
+        self.read(connection)
+        now = self.steady.now()
+        used: set[_MarkKey] = set()
+        while self._used and len(used) < TIDY_ROWS:
+            used.add(self._used.popleft())
+        at = self.steady.stamp()
+        connection.executemany(
+            f"UPDATE marks SET at = ? WHERE {_KEY}", [(at, *key) for key in sorted(used)]
+        )
+        connection.execute(
+            'DELETE FROM members WHERE ("set", member) IN '
+            '(SELECT "set", member FROM members WHERE expires_at <= ? LIMIT ?)',
+            (now, TIDY_ROWS),
+        )
+        dropped = connection.execute(
+            "DELETE FROM marks WHERE (topic, name, user) IN "
+            "(SELECT topic, name, user FROM marks WHERE at < ? ORDER BY at LIMIT ?)",
+            (now - self.marks.age_s, TIDY_ROWS),
+        ).rowcount
+        self.count(-dropped)
+
+
 class SqliteMarks:
     """Watermarks; see `base.Marks`."""
 
-    def __init__(self, database: Database, settings: EngineSettings, clock: Clock) -> None:
+    def __init__(self, database: Database, state: StateStore) -> None:
         self._database = database
-        self._settings = settings
-        self._clock = clock
-        self._count: int | None = None
+        self._state = state
 
     async def advance(self, topic: str, user: str, name: str, position: Position) -> Position:
+        key = (topic, name, user)
+        state = self._state
+
         def operation(connection: sqlite3.Connection) -> Position:
-            key = (topic, name, user)
-            old = _mark(connection, topic, user, name)
-            if old is None:
-                self._make_room(connection)
+            now = state.steady.now()
+            row = _row(connection, key)
+            if row is None:
+                state.add(connection, key, position)
+                return position
+            old, at = row
             new = position
-            if old is not None and old.epoch == position.epoch and old.offset > position.offset:
+            is_known = at >= now - state.marks.age_s and old.epoch == position.epoch
+            if is_known and old.offset > position.offset:
                 new = old
             # Also where it stays: a mark that is used is kept.
-            connection.execute(
-                "INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?, ?)",
-                (*key, *new, self._clock.time()),
-            )
+            used_at = state.steady.stamp() if abs(now - at) >= state.marks.renew_s else at
+            if (new, used_at) != (old, at):
+                connection.execute(
+                    f'UPDATE marks SET epoch = ?, "offset" = ?, at = ? WHERE {_KEY}',
+                    (*new, used_at, *key),
+                )
             return new
 
         return await self._database.write(operation)
 
     async def get(self, topic: str, user: str, name: str) -> Position | None:
-        return await self._database.read(lambda connection: _mark(connection, topic, user, name))
+        key = (topic, name, user)
+        row = await self._database.read(lambda connection: _row(connection, key))
+        if row is None:
+            return None
+        position, at = row
+        rules, now = self._state.marks, self._state.steady.now()
+        if at < now - rules.age_s:
+            return None
+        if now - at >= rules.renew_s:
+            self._state.use(key)
+        return position
 
     async def all(self, topic: str, name: str) -> Mapping[str, Position]:
+        not_before = self._state.steady.now() - self._state.marks.age_s
+
         def operation(connection: sqlite3.Connection) -> Mapping[str, Position]:
             rows = connection.execute(
-                'SELECT user, epoch, "offset" FROM marks WHERE topic = ? AND name = ?',
-                (topic, name),
+                'SELECT user, epoch, "offset" FROM marks WHERE topic = ? AND name = ? AND at >= ?',
+                (topic, name, not_before),
             ).fetchall()
             return {user: Position(epoch, offset) for user, epoch, offset in rows}
 
         return await self._database.read(operation)
 
     async def drop(self, topic: str, user: str, name: str) -> None:
+        await self._drop(_KEY, (topic, name, user))
+
+    async def drop_all(self, user: str, name: str) -> None:
+        await self._drop("user = ? AND name = ?", (user, name))
+
+    async def _drop(self, which: str, values: tuple[str, ...]) -> None:
         def operation(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "DELETE FROM marks WHERE topic = ? AND name = ? AND user = ?", (topic, name, user)
-            )
+            dropped = connection.execute(f"DELETE FROM marks WHERE {which}", values).rowcount
+            self._state.count(-dropped)
 
         await self._database.write(operation)
-
-    def _make_room(self, connection: sqlite3.Connection) -> None:
-        """Count one more. Raises `Unavailable`.
-
-        Marks that were dropped are noticed only at the bound, where all are counted anew: for many
-        that takes long (docs/measurements.md, marks).
-        """
-        most = self._settings.max_marks
-        if self._count is None or self._count >= most:
-            self._count = int(connection.execute("SELECT count(*) FROM marks").fetchone()[0])
-            if self._count >= most:
-                raise Unavailable(
-                    f"there are {self._count} marks, as many as engine.max_marks allows"
-                )
-        self._count += 1
 
 
 class SqliteSets:
     """Sets with expiry; see `base.Sets`."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, steady: SteadyTime) -> None:
         self._database = database
-        self._clock = clock
+        self._steady = steady
 
     async def add(
         self, name: str, member: str, body: bytes = b"", expires_at: float | None = None
     ) -> None:
+        await self.update([NewMember(name, member, body, expires_at)])
+
+    async def update(
+        self, add: Sequence[NewMember] = (), remove: Sequence[tuple[str, str]] = ()
+    ) -> None:
         def operation(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?)",
-                (name, member, body, expires_at),
-            )
+            for text in (*chain(*remove), *(text for each in add for text in each[:2])):
+                text.encode()  # a refusal half-way would leave the half that was done
+            connection.executemany('DELETE FROM members WHERE "set" = ? AND member = ?', remove)
+            connection.executemany("INSERT OR REPLACE INTO members VALUES (?, ?, ?, ?)", add)
 
         await self._database.write(operation)
 
     async def remove(self, name: str, member: str) -> bool:
-        now = self._clock.time()
+        now = self._steady.now()
 
         def operation(connection: sqlite3.Connection) -> bool:
             rows = connection.execute(
@@ -120,7 +226,7 @@ class SqliteSets:
         return await self._database.write(operation)
 
     async def get(self, name: str, member: str) -> bytes | None:
-        now = self._clock.time()
+        now = self._steady.now()
 
         def operation(connection: sqlite3.Connection) -> bytes | None:
             row = connection.execute(
@@ -133,7 +239,7 @@ class SqliteSets:
         return await self._database.read(operation)
 
     async def members(self, name: str) -> Mapping[str, bytes]:
-        now = self._clock.time()
+        now = self._steady.now()
 
         def operation(connection: sqlite3.Connection) -> Mapping[str, bytes]:
             return dict(
@@ -147,23 +253,7 @@ class SqliteSets:
         return await self._database.read(operation)
 
 
-def tidy_state(connection: sqlite3.Connection, now: float, mark_age_s: float) -> None:
-    """Remove some expired members, and marks that nobody has used for long."""
-    connection.execute(
-        'DELETE FROM members WHERE ("set", member) IN '
-        '(SELECT "set", member FROM members WHERE expires_at <= ? LIMIT ?)',
-        (now, TIDY_ROWS),
-    )
-    connection.execute(
-        "DELETE FROM marks WHERE (topic, name, user) IN "
-        "(SELECT topic, name, user FROM marks WHERE at < ? ORDER BY at LIMIT ?)",
-        (now - mark_age_s, TIDY_ROWS),
-    )
-
-
-def _mark(connection: sqlite3.Connection, topic: str, user: str, name: str) -> Position | None:
-    row = connection.execute(
-        'SELECT epoch, "offset" FROM marks WHERE topic = ? AND name = ? AND user = ?',
-        (topic, name, user),
-    ).fetchone()
-    return None if row is None else Position(*row)
+def _row(connection: sqlite3.Connection, key: _MarkKey) -> tuple[Position, float] | None:
+    """Return a mark, and when it was used, a day late at most."""
+    row = connection.execute(f'SELECT epoch, "offset", at FROM marks WHERE {_KEY}', key).fetchone()
+    return None if row is None else (Position(row[0], row[1]), row[2])

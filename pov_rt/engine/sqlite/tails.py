@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
+from typing import Protocol
 
+from pov_rt.engine.bounds import TopicCount
 from pov_rt.engine.sqlite.pages import edge
-from pov_rt.engine.sqlite.schema import begin
-from pov_rt.protocol.errors import Unavailable
+from pov_rt.engine.sqlite.schema import begin, epoch_of, generation_of, read_generation
 
 CACHED_TOPICS = 50_000
 
@@ -17,14 +19,25 @@ class Tail:
     `before` is what `top` was before the group that is being written.
     """
 
-    __slots__ = ("before", "id", "name", "stored", "surplus", "top")
+    __slots__ = ("before", "epoch", "id", "name", "stored", "surplus", "top")
 
-    def __init__(self, topic_id: int, name: str, top: int, stored: int) -> None:
+    def __init__(self, topic_id: int, name: str, epoch: str, top: int, stored: int) -> None:
         self.id = topic_id
         self.name = name
+        self.epoch = epoch
         self.top = self.before = top
         self.stored = stored
         self.surplus = 0
+
+
+class Watched(Protocol):
+    """Which topics are watched. Asked by the writer's thread."""
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether a topic is watched."""
+
+    def begun(self, name: str) -> str | None:
+        """Return the epoch of a watched topic without entries: those who watch have been told."""
 
 
 class Tails:
@@ -33,19 +46,24 @@ class Tails:
     There is one tail of a topic at a time. Used by the writer's thread only.
     """
 
-    def __init__(self, connection: sqlite3.Connection, max_topics: int) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, epoch: str, count: TopicCount, watched: Watched
+    ) -> None:
         self._connection = connection
-        self._max_topics = max_topics
+        self._epoch = epoch
+        self.count = count
+        self.watched = watched
         self._used: dict[str, Tail] = {}
         self.overdue: dict[str, Tail] = {}
         """Those with a surplus; the first is the next to lose some."""
-        self._count: int | None = None
+        self._generation = 0
+        self._is_read = False
 
-    def use(self, name: str) -> Tail:
+    def use(self, name: str, publisher: str) -> Tail:
         """Return a topic's tail to append to; a new topic is entered. Raises `Unavailable`."""
         tail = self._used.get(name)
         if tail is None:
-            tail = self.overdue.get(name) or self._load(name)
+            tail = self.overdue.get(name) or self._load(name, publisher)
             if len(self._used) >= CACHED_TOPICS:
                 self._used.clear()
             self._used[name] = tail
@@ -55,29 +73,64 @@ class Tails:
         """Return a topic's tail if it is known."""
         return self._used.get(name) or self.overdue.get(name)
 
+    def epoch(self, generation: int) -> str:
+        """Return the epoch of a topic."""
+        return epoch_of(self._epoch, generation)
+
     def forget(self) -> None:
         """Forget all that was read from the database."""
         self._used.clear()
         self.overdue.clear()
-        self._count = None
+        self._is_read = False
 
-    def _load(self, name: str) -> Tail:
-        row = self._connection.execute("SELECT id FROM topics WHERE name = ?", (name,)).fetchone()
+    def remove(self, topics: Sequence[tuple[int, str, int]]) -> None:
+        """Delete topics (id, name, generation) that nothing needs.
+
+        The newest generation is afterwards newer than theirs: should they come back, they have an
+        epoch that they never had.
+        """
+        self.read()
+        for _, name, _ in topics:
+            self._used.pop(name, None)
+        marks = ", ".join("?" * len(topics))
+        ids = [topic_id for topic_id, _, _ in topics]
+        self._connection.execute(f"DELETE FROM entries WHERE topic IN ({marks})", ids)
+        self._connection.execute(f"DELETE FROM topics WHERE id IN ({marks})", ids)
+        self.count.number -= len(topics)
+        newest = max(generation for _, _, generation in topics)
+        if newest >= self._generation:
+            self._generation = newest + 1
+            self._connection.execute(
+                "UPDATE meta SET value = ? WHERE name = 'generation'", (str(self._generation),)
+            )
+
+    def read(self) -> None:
+        """Read how many topics there are, and their newest generation, unless that is known."""
+        if not self._is_read:
+            self._generation = read_generation(self._connection)
+            number = self._connection.execute("SELECT count(*) FROM topics").fetchone()[0]
+            self.count.number = number
+            self._is_read = True
+
+    def _load(self, name: str, publisher: str) -> Tail:
+        row = self._connection.execute(
+            "SELECT id, generation FROM topics WHERE name = ?", (name,)
+        ).fetchone()
         if row is None:
-            return self._enter(name)
-        (topic_id,) = row
+            return self._enter(name, publisher)
+        topic_id, generation = row
         top = edge(self._connection, topic_id, "max")
         stored = edge(self._connection, topic_id, "min")
-        return Tail(topic_id, name, top or 0, stored or 1)
+        return Tail(topic_id, name, self.epoch(generation), top or 0, stored or 1)
 
-    def _enter(self, name: str) -> Tail:
-        if self._count is None:
-            self._count = self._connection.execute("SELECT count(*) FROM topics").fetchone()[0]
-        if self._count >= self._max_topics:
-            raise Unavailable(
-                f"the log has {self._count} topics, as many as engine.max_topics allows"
-            )
+    def _enter(self, name: str, publisher: str) -> Tail:
+        self.read()
+        self.count.check_room(1, publisher)
+        begun = self.watched.begun(name)
+        generation = self._generation if begun is None else generation_of(begun)
         begin(self._connection)
-        cursor = self._connection.execute("INSERT INTO topics (name) VALUES (?)", (name,))
-        self._count += 1
-        return Tail(int(cursor.lastrowid or 0), name, 0, 1)
+        cursor = self._connection.execute(
+            "INSERT INTO topics (name, generation) VALUES (?, ?)", (name, generation)
+        )
+        self.count.number += 1
+        return Tail(int(cursor.lastrowid or 0), name, self.epoch(generation), 0, 1)

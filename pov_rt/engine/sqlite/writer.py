@@ -22,6 +22,7 @@ from pov_rt.engine.sqlite.jobs import Job, ResultT
 from pov_rt.engine.sqlite.log import LogStore
 from pov_rt.engine.sqlite.schema import begin, commit, explain
 from pov_rt.protocol.errors import Unavailable
+from pov_rt.runtime.bounds import Shares
 from pov_rt.runtime.logs import Throttle
 
 log = logging.getLogger(__name__)
@@ -63,11 +64,12 @@ class Writer:
         # Neither is changed but by tests, which have the disk fail or see what is done.
         self.connection = connection
         self.store = store
-        self.waiting_bytes = 0
-        """What waits to be written, or is being written."""
+        self.backlog = Shares(
+            "backlog_bytes", "engine.backlog_bytes", backlog_bytes, backlog_bytes / 2
+        )
+        """What waits to be written, or is being written; one publisher's is half of it at most."""
         self._path = path
         self._loop = loop
-        self._backlog_bytes = backlog_bytes
         self._failed_bytes = 0
         self._pages = 0.0
         self._tidied_at = 0.0
@@ -87,9 +89,8 @@ class Writer:
         """
         if self._closed:
             raise Unavailable("The log is closed")
-        if self.waiting_bytes + job.size > self._backlog_bytes and self.waiting_bytes:
+        if not self.backlog.take(job.owner, job.size):
             raise Unavailable("The log is behind with writing; try again", retry_after_s=1.0)
-        self.waiting_bytes += job.size
         if not self._fresh:
             self._loop.call_soon(self._hand_over)
         self._fresh.append(job)
@@ -254,7 +255,7 @@ class Writer:
     def _deliver(self, group: Sequence[Job[Any]], results: Sequence[Any]) -> None:
         said: list[Any] = []
         for job, result in zip(group, results, strict=True):
-            self.waiting_bytes -= job.size
+            self.backlog.give(job.owner, job.size)
             if not isinstance(result, Exception):
                 try:
                     job.finish(result)

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from pov_rt.config.settings import EngineSettings
-from pov_rt.engine.base import Appended, NewEntry
+from pov_rt.engine.base import Appended, NewEntry, Position
 from pov_rt.engine.sqlite import SqliteEngine
 from pov_rt.engine.sqlite import retention as retention_module
 from pov_rt.engine.sqlite import tails as tails_module
 from pov_rt.engine.sqlite import writer as writer_module
-from pov_rt.engine.sqlite.log import LogStore
 from pov_rt.engine.sqlite.schema import commit, open_writer, read_epoch
 from pov_rt.runtime.clock import ManualClock
 from tests.engine.sqlite_parts import (
@@ -28,6 +27,7 @@ from tests.engine.sqlite_parts import (
     content,
     entries,
     offsets,
+    open_store,
     opened,
     rows,
     tidied,
@@ -75,7 +75,7 @@ class Trial:
         self.connection = open_writer(self._path)
         self.failing = Failing(self.connection, self.chance)
         connection: Any = self.failing
-        self.store = LogStore(connection, self.settings, self.clock, read_epoch(self.connection))
+        self.store = open_store(connection, self.settings, self.clock, read_epoch(self.connection))
 
     def step(self) -> None:
         """Do something; now and then it fails in the middle."""
@@ -180,7 +180,7 @@ def test_the_young_behind_many_old_ones_stay(path: Path) -> None:
     clock = ManualClock()
     with closing(open_writer(path)) as connection:
         settings = EngineSettings(max_age_s=10.0)
-        store = LogStore(connection, settings, clock, read_epoch(connection))
+        store = open_store(connection, settings, clock, read_epoch(connection))
         store.append([entries(A, 3000)])
         clock.advance(8)
         store.append([entries(A, 500, start=3000), entries(B, 10)])
@@ -199,9 +199,9 @@ def test_after_a_start_with_less_to_keep_every_topic_is_looked_at(
     clock = ManualClock()
     with closing(open_writer(path)) as connection:
         epoch = read_epoch(connection)
-        store = LogStore(connection, EngineSettings(), clock, epoch)
+        store = open_store(connection, EngineSettings(), clock, epoch)
         store.append([entries(f"pov/{number}", 30) for number in range(35)])
-        store = LogStore(connection, EngineSettings(max_entries=5), clock, epoch)
+        store = open_store(connection, EngineSettings(max_entries=5), clock, epoch)
         for _ in range(4):
             store.tidy()
         counts = connection.execute(COUNTS).fetchall()
@@ -214,7 +214,7 @@ def test_what_failed_is_tried_again(path: Path) -> None:
     with closing(open_writer(path)) as connection:
         failing: Any = Failing(connection, chance)
         settings = EngineSettings(max_entries=10)
-        store = LogStore(failing, settings, clock, read_epoch(connection))
+        store = open_store(failing, settings, clock, read_epoch(connection))
         store.append([entries(A, 2000)])
         before = store.is_behind
         failing.part = 1.0
@@ -289,10 +289,10 @@ def test_a_clock_that_was_ahead_keeps_nothing_for_longer(path: Path) -> None:
     year = 365 * 86400.0
     with closing(open_writer(path)) as connection:
         settings = EngineSettings(max_age_s=10.0)
-        store = LogStore(connection, settings, clock, read_epoch(connection))
-        clock.advance(year)
+        store = open_store(connection, settings, clock, read_epoch(connection))
+        clock.step(year)
         store.append([entries(A, 1)])
-        clock.advance(-year)
+        clock.step(-year)
         store.append([entries(B, 100)])
         (at,) = connection.execute("SELECT max(at) FROM entries WHERE topic = 2").fetchone()
         assert at == clock.time(), "it does not stay ahead either"
@@ -312,10 +312,10 @@ def test_a_clock_that_starts_behind_costs_nothing(path: Path, number: int) -> No
     with closing(open_writer(path)) as connection:
         settings = EngineSettings(max_age_s=1000.0)
         epoch = read_epoch(connection)
-        LogStore(connection, settings, clock, epoch).append([entries(A, number)])
+        open_store(connection, settings, clock, epoch).append([entries(A, number)])
         before = connection.execute("SELECT * FROM entries").fetchall()
         clock.advance(-years)
-        store = LogStore(connection, settings, clock, epoch)
+        store = open_store(connection, settings, clock, epoch)
         for _ in range(5):
             store.tidy()
         clock.advance(years + 500)
@@ -331,7 +331,7 @@ def test_of_large_bodies_fewer_leave_at_once(path: Path, why: str) -> None:
     clock = ManualClock()
     with closing(open_writer(path)) as connection:
         settings = EngineSettings(max_age_s=10.0, max_entries=100 if why == "too many" else 10**4)
-        store = LogStore(connection, settings, clock, read_epoch(connection))
+        store = open_store(connection, settings, clock, read_epoch(connection))
         store.append([entries(A, 1000, bytes(16_000))])
         store.tidy()  # after as much as came
         count = "SELECT count(*) FROM bodies"
@@ -353,7 +353,7 @@ def test_steady_batches_that_age_leave_as_fast_as_they_come(path: Path) -> None:
     clock = ManualClock()
     with closing(open_writer(path)) as connection:
         settings = EngineSettings(max_entries=10**6, max_age_s=1.0, id_window_s=1.0)
-        store = LogStore(connection, settings, clock, read_epoch(connection))
+        store = open_store(connection, settings, clock, read_epoch(connection))
         for turn in range(60):
             batch = [NewEntry(A, "p", f"{turn}-{n}", b"{}", FEED) for n in range(1500)]
             store.append([batch])
@@ -372,10 +372,10 @@ def test_what_is_too_much_leaves_the_file_in_small_steps(
     monkeypatch.setattr(retention_module, "STEP_ROWS", 30)
     clock = ManualClock()
     with closing(open_writer(path)) as connection:
-        store = LogStore(connection, EngineSettings(), clock, read_epoch(connection))
+        store = open_store(connection, EngineSettings(), clock, read_epoch(connection))
         store.append([entries(A, 100), entries(B, 5), entries("pov/c", 55)])
         settings = EngineSettings(max_entries=10)
-        store = LogStore(connection, settings, clock, read_epoch(connection))
+        store = open_store(connection, settings, clock, read_epoch(connection))
         left = []
         for _ in range(6):
             store.tidy()
@@ -481,7 +481,7 @@ def test_ids_are_remembered_for_their_time_and_looked_through_only_when_one_may_
     chance, clock, window_s = random.Random(seed), ManualClock(), 50.0
     with closing(open_writer(path)) as connection:
         settings = EngineSettings(id_window_s=window_s)
-        store = LogStore(connection, settings, clock, read_epoch(connection))
+        store = open_store(connection, settings, clock, read_epoch(connection))
         looked = 0
 
         def trace(statement: str) -> None:
@@ -510,3 +510,27 @@ def test_ids_are_remembered_for_their_time_and_looked_through_only_when_one_may_
         clock.advance(window_s + 1)
         store.tidy()
         assert looked == before + 1
+
+
+def test_a_clock_that_stays_ahead_is_believed_in_the_end(path: Path) -> None:
+    """As after a machine was suspended. What happened meanwhile is not as old as it seems."""
+
+    async def work() -> None:
+        clock = ManualClock()
+        day_s = 86400.0
+        async with opened(path, clock) as (engine, _):
+            (done,) = await engine.log.append(entries(A, 1))
+            await engine.marks.advance(A, "ana", "read", Position(done.epoch, 1))
+            clock.step(60 * day_s)
+            assert (await engine.log.top(A)).oldest == 1
+            await engine.marks.advance(A, "ben", "read", Position(done.epoch, 1))
+            (late,) = await engine.log.append(entries(B, 1))
+            assert isinstance(late, Appended)
+            clock.advance(3601)
+            await tidied(engine, 2)
+            assert (await engine.log.top(A)).oldest == 2
+            assert await offsets(engine, B) == [1]
+            assert await engine.log.append(entries(B, 1)) == [late._replace(duplicate=True)]
+            assert await engine.marks.all(A, "read") == {"ben": (done.epoch, 1)}
+
+    asyncio.run(work())

@@ -15,7 +15,7 @@ A = "pov/a"
 def test_marks_that_nobody_uses_and_members_that_expired_leave_the_file(path: Path) -> None:
     async def work() -> None:
         clock = ManualClock()
-        async with opened(path, clock, mark_age_s=10.0) as (engine, _):
+        async with opened(path, clock, mark_age_s=10.0, max_age_s=1.0) as (engine, _):
             for user in ("ana", "ben"):
                 await engine.marks.advance(A, user, "read", Position("e", 1))
                 await engine.sets.add("s", user, expires_at=clock.time() + 5)

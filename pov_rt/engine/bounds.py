@@ -1,0 +1,72 @@
+"""What the users of an engine share: topics and marks, and which part of them is one user's."""
+
+from __future__ import annotations
+
+import math
+
+from pov_rt.config.settings import EngineSettings
+from pov_rt.protocol.errors import Unavailable
+from pov_rt.runtime.bounds import Bound
+from pov_rt.runtime.clock import Clock
+from pov_rt.runtime.limits import KeyedBuckets, Rate
+
+ROUND_S = 3600.0
+"""How often all topics are looked at, to forget those that nothing needs. With each round that
+forgets one, unknown topics have another epoch: not too often, for positions in empty topics."""
+FULL = 0.8
+"""From this part of the bound on they are looked at all the time."""
+DAY_S = 86400.0
+
+
+class TopicCount:
+    """How many topics there are, and who may begin another. Used by one thread."""
+
+    def __init__(self, settings: EngineSettings, clock: Clock) -> None:
+        self.number = 0
+        self.bound = Bound("topics", "engine.max_topics", settings.max_topics, lambda: self.number)
+        # Also where the bound is small, one publisher must leave something to the others.
+        self._per_hour = min(settings.topics_per_hour, max(1, settings.max_topics // 2))
+        self._begun = KeyedBuckets(Rate(self._per_hour / 3600.0, self._per_hour))
+        self._clock = clock
+
+    @property
+    def is_nearly_full(self) -> bool:
+        """Whether there should be fewer before long."""
+        return self.number >= FULL * self.bound.limit
+
+    def check_room(self, number: int, publisher: str) -> None:
+        """Raise `Unavailable` unless a publisher may begin so many more topics now."""
+        if self.number + number > self.bound.limit:
+            why = f"the log has {self.number} topics, as many as engine.max_topics allows"
+            self.bound.refuse(publisher, why)
+            raise Unavailable(why)
+        now = self._clock.monotonic()
+        wait_s = max((self._begun.take(publisher, now) for _ in range(number)), default=0.0)
+        if wait_s:
+            why = (
+                f"one publisher may begin {self._per_hour} topics in an hour "
+                "(engine.topics_per_hour, and half of engine.max_topics)"
+            )
+            self.bound.refuse(publisher, why)
+            raise Unavailable(why, retry_after_s=max(1.0, float(math.ceil(wait_s))))
+
+
+class MarkRules:
+    """How long marks live, how many a user may have, and how many there are."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self.number = 0
+        self.bound = Bound("marks", "engine.max_marks", settings.max_marks, lambda: self.number)
+        # Also where the bound is small, one user must leave something to the others.
+        self.each = min(settings.marks_per_user, max(1, settings.max_marks // 10))
+        # A mark that goes before the entries that it speaks of would have them unread again.
+        self.age_s = max(settings.mark_age_s, settings.max_age_s)
+        self.renew_s = min(DAY_S, self.age_s / 8)
+        """A use is written down at most this often: once a day."""
+
+    def check_room(self, user: str) -> None:
+        """Raise `Unavailable` if there are as many as there may be."""
+        if self.number >= self.bound.limit:
+            why = f"there are {self.number} marks, as many as engine.max_marks allows"
+            self.bound.refuse(user, why)
+            raise Unavailable(why)

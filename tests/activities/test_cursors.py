@@ -1,0 +1,164 @@
+"""What users have read and devices acknowledged, and which devices are remembered."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from pov_rt.activities.cursors import READ, Cursors, acked
+from pov_rt.config.settings import EngineSettings, LimitSettings, Settings
+from pov_rt.connections.connection import Connection
+from pov_rt.connections.directory import Directory
+from pov_rt.engine.base import NewEntry, Position, Top
+from pov_rt.engine.memory import MemoryEngine
+from pov_rt.runtime.clock import ManualClock
+
+A = "pov/a"
+DAY_S = 86400.0
+
+
+class Client:
+    """As much of a connection as cursors look at."""
+
+    def __init__(self, device: str, user_id: str = "ana") -> None:
+        self.device = device
+        self.remembered_until = 0.0
+        self.identity = cast("Any", self)
+        self.user_id = user_id
+
+
+class Bench:
+    """Cursors on a memory engine, and who is connected."""
+
+    def __init__(self) -> None:
+        self.here: list[Client] = []
+        self.clock = ManualClock()
+        settings = Settings(
+            engine=EngineSettings(max_entries=5, max_age_s=3 * DAY_S),
+            limits=LimitSettings(devices_per_user=3),
+        )
+        self.engine = MemoryEngine(settings.engine, self.clock, "node-1")
+        directory = cast("Directory", self)
+        self.cursors = Cursors(self.engine, directory, self.clock, settings)
+
+    def of(self, user_id: str) -> list[Client]:
+        return [each for each in self.here if each.user_id == user_id]
+
+    async def publish(self, number: int, start: int = 0) -> str:
+        """Publish so many; return the epoch."""
+        batch = [NewEntry(A, "p", f"{start + n}", b"{}") for n in range(number)]
+        return (await self.engine.log.append(batch))[0].epoch
+
+    async def ack(self, device: str, position: Position) -> Position:
+        connection = cast("Connection", Client(device))
+        return await self.cursors.acknowledge(connection, A, position)
+
+    async def cursor(self, device: str) -> Position | None:
+        return await self.cursors.cursor(cast("Connection", Client(device)), A)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.mark.parametrize(
+    ("mark", "top", "expected"),
+    [
+        (None, Top("e", 0, 1), (0, 0)),
+        (None, Top("e", 7, 1), (0, 7)),
+        (None, Top("e", 100, 91), (90, 10)),
+        (Position("e", 95), Top("e", 100, 91), (95, 5)),
+        (Position("e", 5), Top("e", 100, 91), (90, 10)),
+        (Position("e", 100), Top("e", 100, 101), (100, 0)),
+        (None, Top("e", 100, 101), (100, 0)),
+        (Position("e", 101), Top("e", 100, 91), (101, 0)),
+        (Position("old", 95), Top("e", 3, 1), (0, 3)),
+    ],
+)
+def test_unread_is_what_is_still_there_and_never_less_than_nothing(
+    bench: Bench, mark: Position | None, top: Top, expected: tuple[int, int]
+) -> None:
+    async def work() -> None:
+        if mark is not None:
+            await bench.engine.marks.advance(A, "ana", READ, mark)
+        assert await bench.cursors.unread("ana", A, top) == expected
+
+    asyncio.run(work())
+
+
+def test_what_was_read_does_not_become_unread_when_its_mark_goes(bench: Bench) -> None:
+    async def work() -> None:
+        epoch = await bench.publish(4)
+        await bench.cursors.read("ana", A, Position(epoch, 3))
+        await bench.engine.watch(A)
+        before = 0
+        for _ in range(40):
+            bench.clock.advance(DAY_S)
+            top = await bench.engine.log.top(A)
+            if await bench.engine.marks.all(A, READ):
+                continue  # not asked for, so that it is not used
+            unread = await bench.cursors.unread("ana", A, top)
+            assert unread.read_offset >= max(3, before)
+            before = unread.read_offset
+        assert before == 4
+
+    asyncio.run(work())
+
+
+def test_where_nothing_is_no_mark_is_made_but_one_that_is_there_goes_on(bench: Bench) -> None:
+    async def work() -> None:
+        unknown = (await bench.engine.log.top(A)).epoch
+        for offset in (0, 3):
+            assert await bench.ack("phone", Position(unknown, offset)) == (unknown, 0)
+            read = await bench.cursors.read("ana", A, Position(unknown, offset))
+            assert read == ((unknown, 0), False)
+        epoch = await bench.publish(9)
+        for offset in (0, 4, 10):  # 5 to 9 are kept
+            assert await bench.ack("phone", Position(epoch, offset)) == (epoch, 0)
+        assert bench.engine.bounds[1].used() == 0
+        assert await bench.engine.sets.members("devices/ana") == {}
+        assert await bench.ack("phone", Position(epoch, 5)) == (epoch, 5)
+        assert await bench.cursors.read("ana", A, Position(epoch, 9)) == ((epoch, 9), True)
+        assert await bench.cursors.read("ana", A, Position(epoch, 8)) == ((epoch, 9), False)
+        bench.clock.advance(4 * DAY_S)  # nothing is left
+        assert await bench.ack("phone", Position(epoch, 7)) == (epoch, 7)
+        assert await bench.ack("phone", Position(epoch, 0)) == (epoch, 7)
+        assert await bench.ack("laptop", Position(epoch, 9)) == (epoch, 0)
+
+    asyncio.run(work())
+
+
+def test_the_longest_unused_device_makes_room_but_none_that_is_connected(bench: Bench) -> None:
+    async def work() -> None:
+        epoch = await bench.publish(3)
+        for device in "abc":
+            bench.clock.advance(1)
+            await bench.ack(device, Position(epoch, 2))
+        bench.here = [Client("a"), Client("x", "ben")]
+        await bench.ack("d", Position(epoch, 1))
+        assert set(await bench.engine.sets.members("devices/ana")) == {"a", "c", "d"}
+        assert await bench.cursor("b") is None
+        assert await bench.ack("b", Position(epoch, 1)) == (epoch, 1), "it is as new"
+        assert await bench.cursor("c") is None
+        assert await bench.cursor("a") == (epoch, 2)
+        assert set(await bench.engine.marks.all(A, acked("d"))) == {"ana"}
+
+    asyncio.run(work())
+
+
+def test_a_device_is_remembered_once_a_day_while_it_is_connected(bench: Bench) -> None:
+    async def work() -> None:
+        epoch = await bench.publish(3)
+        phone = cast("Connection", Client("phone"))
+        for _ in range(40):
+            bench.clock.advance(DAY_S)
+            await bench.cursors.acknowledge(phone, A, Position(epoch, 2))
+            assert set(await bench.engine.sets.members("devices/ana")) == {"phone"}
+        await bench.engine.sets.remove("devices/ana", "phone")
+        await bench.cursors.acknowledge(phone, A, Position(epoch, 3))
+        assert not await bench.engine.sets.members("devices/ana"), "a second time on that day"
+
+    asyncio.run(work())
