@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import cast
+from contextlib import suppress
+from typing import Any, cast
 
 import pytest
 
@@ -12,7 +13,7 @@ from pov_rt.activities.durable import MAX_DURABLE, Durable
 from pov_rt.delivery.filters import Only
 from pov_rt.engine.base import Engine
 from pov_rt.engine.memory import MemorySets
-from pov_rt.protocol.errors import LimitExceeded
+from pov_rt.protocol.errors import LimitExceeded, Unavailable
 from pov_rt.runtime.clock import ManualClock
 
 
@@ -76,5 +77,34 @@ def test_who_may_not_see_a_pov_is_no_follower_but_keeps_the_subscription(
         assert await durable.of("ana") == {"a": None}
         await durable.add("ana", "a")
         assert sorted(await durable.followers("a")) == ["ana", "ben"]
+
+    asyncio.run(work())
+
+
+def test_a_subscription_and_who_follows_the_pov_are_written_together_or_not_at_all() -> None:
+    class Broken(MemorySets):
+        """Sets of which the second thing that is written fails."""
+
+        writes = 0
+
+        async def add(self, *arguments: Any, **more: Any) -> None:
+            self.writes += 1
+            if self.writes == 2:
+                raise Unavailable("killed")
+            await super().add(*arguments, **more)
+
+    class Fake:
+        sets = Broken(ManualClock())
+
+    durable = Durable(cast("Engine", Fake()))
+
+    async def work() -> None:
+        for pov_id in ("a", "b"):
+            with suppress(Unavailable):
+                await durable.add("ana", pov_id)
+            assert (pov_id in await durable.of("ana")) == bool(await durable.followers(pov_id))
+        await durable.remove("ana", "a")
+        assert "a" not in await durable.of("ana")
+        assert not await durable.followers("a")
 
     asyncio.run(work())

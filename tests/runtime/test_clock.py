@@ -37,7 +37,8 @@ WALL_CLOCK: Mapping[str, str] = {
     "plugins/webhooks": "when an event was, for the receiver",
     "runtime/clock": "the clocks themselves",
     "server/arrivals": "the instants in tokens",
-    "suites": "what an entry says, and members of sets",
+    "suites/logs": "what an entry says",
+    "suites/state": "members of sets",
 }
 """Who may ask for the time of day, and why. Durations within the process are `monotonic`'s."""
 

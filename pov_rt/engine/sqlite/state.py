@@ -50,7 +50,10 @@ class StateStore:
         self._used.append(key)
 
     def read(self, connection: sqlite3.Connection) -> None:
-        """Count the marks, unless their number is known."""
+        """Count the marks, unless their number is known: at the start, and after a failure.
+
+        For many that takes long (docs/measurements.md, marks).
+        """
         if not self._is_read:
             self.marks.number = connection.execute("SELECT count(*) FROM marks").fetchone()[0]
             self._is_read = True

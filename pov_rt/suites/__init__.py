@@ -1,0 +1,33 @@
+"""For engine authors: `EngineSuite` tests every guarantee of `engine.base`.
+
+Subclass it in a test module and say how to open the engine:
+
+    class TestMyEngine(EngineSuite):
+        def make(self, clock, **settings):
+            return MyEngine(EngineSettings(**settings), clock, "node-1")
+"""
+
+from __future__ import annotations
+
+from pov_rt.engine.base import NewEntry
+from pov_rt.suites.logs import LogSuite
+from pov_rt.suites.state import StateSuite
+from pov_rt.suites.support import A, Recorder, on_engine
+
+__all__ = ["EngineSuite", "Recorder"]
+
+
+class EngineSuite(LogSuite, StateSuite):
+    """What every engine must do. Each test has a fresh engine and a clock that stands still."""
+
+    @on_engine()
+    async def test_it_is_healthy_says_its_guarantee_and_closes_twice(self) -> None:
+        assert self.engine.health() is None
+        assert self.engine.guarantee in ("process", "disk", "primary")
+        await self.engine.log.append([NewEntry(A, "p", "1", b"{}")])
+        assert self.engine.waiting_bytes == 0
+        await self.engine.watch(A)
+        self.engine.signals.send(A, b"signal", "origin")
+        await self.engine.close()
+        await self.engine.close()
+        assert self.told.told == []
