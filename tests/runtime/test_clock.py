@@ -21,16 +21,18 @@ from pov_rt.runtime.clock import (
 )
 from tests.test_architecture import FILES, PLUGINS
 
-WALL = re.compile(r"(?<!loop)\.time\(\)|\btime_ns\(\)|datetime\.(?:now|utcnow|today)\(")
+WALL = re.compile(r"(?<!loop\(\))(?<!loop)\.time\(\)|\btime_ns\(\)|datetime\.(?:now|utcnow|today)\(")
 WALL_CLOCK: Mapping[str, str] = {
     "activities/cursors": "when a device is to be forgotten, over restarts",
     "activities/inbox": "what expires at an instant that the sender names",
     "auth/keys": "when a key stops to count, for tokens that have instants",
+    "auth/remembered": "the instants in tokens",
     "auth/revocations": "until when a revocation is kept, over restarts",
     "auth/tokens": "the instants in tokens",
     "delivery/replay": "what expires at an instant that the sender names",
     "dispatch/host": "the instants in tokens",
     "engine/memory": "when an entry was appended, for people",
+    "engine/sqlite/members": "what has expired, while no server runs",
     "engine/sqlite/log": "when an entry was appended, for people and over restarts",
     "plugin/calls": "the instant in a signature",
     "plugins/presence": "since when a user is there, for people",
