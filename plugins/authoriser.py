@@ -4,8 +4,6 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
-import msgspec
-
 from pov_rt.plugin import (
     Access,
     Allowed,
@@ -18,6 +16,7 @@ from pov_rt.plugin import (
     Range,
     SignedCalls,
     Unavailable,
+    encode,
 )
 
 log = logging.getLogger(__name__)
@@ -72,7 +71,7 @@ class Authoriser:
         """Return whether the user may. Raises `Unavailable` if the answer is neither yes nor no."""
         status = 0
         if not self._is_down(question.user_id):
-            status = await self._calls.post(msgspec.json.encode(question), ASK_S)
+            status = await self._calls.post(encode(question), ASK_S)
             self._note(status, question.user_id)
         if status != 403 and not 200 <= status < 300:
             raise Unavailable("Nobody can say now whether you may", retry_after_s=DOWN_S)

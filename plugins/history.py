@@ -6,6 +6,7 @@ from typing import Annotated
 from pov_rt.plugin import (
     UNSET,
     Activity,
+    AuthorId,
     Context,
     InvalidMessage,
     Length,
@@ -17,7 +18,6 @@ from pov_rt.plugin import (
     PovId,
     Range,
     UnsetType,
-    UserId,
 )
 
 plugin = Plugin("history")
@@ -44,7 +44,7 @@ class History(Message, tag="history"):
     limit: Annotated[int, Range(1, 1000)] = 100
     types: Names | UnsetType = UNSET
     actions: Names | UnsetType = UNSET
-    users: Annotated[list[UserId], Length(1, 50)] | UnsetType = UNSET
+    users: Annotated[list[AuthorId], Length(1, 50)] | UnsetType = UNSET
 
 
 class Item(Part):

@@ -15,6 +15,7 @@ from pov_rt.plugin import (
     PovId,
     Request,
     UnsetType,
+    wire_of,
 )
 
 TICK_S = 0.25
@@ -103,12 +104,12 @@ async def read(message: Read, context: Context[News]) -> Receipts | InboxRead:
         if has_moved:
             host.send_user(user_id, answer)
         return answer
-    answer = Receipts(pov_id=pov_id, read={user_id: mark.offset})
+    answer = Receipts(pov_id=pov_id, read={wire_of(user_id): mark.offset})
     if has_moved:
         # The user's other devices learn it at once, and whether they look at the PoV or not.
         host.send_user(user_id, answer)
         if is_told:
-            context.state.read.setdefault(pov_id, {})[user_id] = mark.offset
+            context.state.read.setdefault(pov_id, {})[wire_of(user_id)] = mark.offset
     return answer
 
 
@@ -166,5 +167,5 @@ async def readers(request: Request[News]) -> Readers:
         offset=offset,
         readers=len(users),
         followers=len(followers),
-        users=sorted(users)[:MAX_NAMED],
+        users=sorted(map(wire_of, users))[:MAX_NAMED],
     )

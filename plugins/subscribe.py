@@ -41,7 +41,7 @@ class Subscribe(Message, tag="subscribe"):
     pov_id: PovOrFeed | UnsetType = UNSET
     pov_ids: Annotated[list[UncheckedId], Length(1, 200)] | UnsetType = UNSET
     since: From = UNSET
-    positions: dict[str, Place] | UnsetType = UNSET
+    positions: dict[UncheckedId, Place] | UnsetType = UNSET
     only: Only | UnsetType = UNSET
     durable: bool = False
 

@@ -13,6 +13,7 @@ from pov_rt.plugin import (
     Plugin,
     PovId,
     UnsetType,
+    wire_of,
 )
 
 SILENCE_S = 6.0
@@ -123,7 +124,8 @@ async def tick(host: Host[Updates]) -> None:
                 changed.add(pov_id)
             stopped.remove((pov_id, user_id))
         for pov_id in [*changed]:
-            now = [(a.member, a.body) for a in await host.leases.members(host.channel(pov_id))]
+            there = await host.leases.members(host.channel(pov_id))
+            now = [(wire_of(each.member), each.body) for each in there]
             changed.remove(pov_id)
             if now == mine.told.get(pov_id, []):
                 continue

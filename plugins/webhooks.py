@@ -16,6 +16,7 @@ from pov_rt.plugin import (
     UnsetType,
     WebhookOptions,
     rfc3339,
+    team_of,
 )
 
 TICK_S = 0.2
@@ -36,6 +37,7 @@ class Happening(Part):
     event: Name
     at: str
     user_id: str
+    team_id: str | UnsetType = UNSET
     pov_id: str | UnsetType = UNSET
     device: str | UnsetType = UNSET
     connection_id: str | UnsetType = UNSET
@@ -107,4 +109,6 @@ def tell(name: Name, host: Host[Box], user_id: str, **more: str) -> None:
     """Put what happened into the outbox, if it is wanted."""
     if name in host.options(Options).events:
         at = rfc3339(host.clock.time())
-        host.state.put(Happening(event=name, at=at, user_id=user_id, **more))
+        host.state.put(
+            Happening(event=name, at=at, user_id=user_id, team_id=team_of(user_id) or UNSET, **more)
+        )

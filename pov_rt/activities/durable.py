@@ -11,6 +11,7 @@ import msgspec
 from pov_rt.delivery.filters import Only
 from pov_rt.engine.base import Engine, NewMember
 from pov_rt.protocol.errors import LimitExceeded
+from pov_rt.protocol.tenants import restore
 
 MAX_DURABLE = 200
 """Durable subscriptions of one user."""
@@ -61,7 +62,8 @@ class Durable:
     async def of(self, user_id: str) -> Mapping[str, Only | None]:
         """Return the PoVs that a user is subscribed to, in the order of their ids."""
         mine = await self._engine.sets.members(f"durable/{user_id}")
-        return {pov_id: _decode(body) if body else None for pov_id, body in sorted(mine.items())}
+        found = ((restore(pov_id), body) for pov_id, body in sorted(mine.items()))
+        return {pov_id: _decode(body) if body else None for pov_id, body in found}
 
     async def followers(self, pov_id: str) -> Collection[str]:
         """Return the users who are subscribed to a PoV."""

@@ -14,6 +14,7 @@ from typing import Literal
 
 from pov_rt.protocol.errors import Forbidden
 from pov_rt.protocol.messages import check_id
+from pov_rt.protocol.tenants import TenantId
 from pov_rt.protocol.topics import TEAM_FEED, pov_topic, team_topic
 
 
@@ -55,6 +56,14 @@ class Grants:
     povs: frozenset[str] | None
     can: frozenset[str]
     team_id: str = DEFAULT_TEAM
+    tenant: str | None = None
+    """The team below which all of its bearer's ids lie; None without `auth.tenants`."""
+
+    def scope(self, wire_id: str) -> str:
+        """Return what the bearer means by an id; `*` stays what it is."""
+        if self.tenant is None or wire_id == TEAM_FEED:
+            return wire_id
+        return TenantId.of(self.tenant, wire_id)
 
     def may(self, grant: str) -> bool:
         """Tell whether this action is allowed."""
@@ -69,7 +78,11 @@ class Grants:
 
     def topic(self, pov_id: str) -> str:
         """Return the topic that the token's bearer means by a PoV's id, or by `*`."""
-        return team_topic(self.team_id) if pov_id == TEAM_FEED else pov_topic(pov_id)
+        if pov_id == TEAM_FEED:
+            return team_topic(self.team_id)
+        if self.tenant is not None and type(pov_id) is not TenantId:
+            pov_id = TenantId.of(self.tenant, pov_id)
+        return pov_topic(pov_id)
 
     def require(self, grant: str) -> None:
         """Raise `Forbidden` unless this action is allowed."""

@@ -17,11 +17,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from pov_rt.auth.tokens import Identity
+from pov_rt.auth.tokens import EVERYBODY_OF, Identity
 from pov_rt.config.settings import AuthSettings
 from pov_rt.engine.base import Sets
 from pov_rt.protocol.errors import InvalidRequest
 from pov_rt.protocol.messages import check_id
+from pov_rt.protocol.tenants import TenantId
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.clock import Clock, rfc3339
 
@@ -64,7 +65,7 @@ class Revocation(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         """Tell whether a token is void by it."""
         if self.token_id is not None:
             return self.token_id in (identity.token_id, identity.parent_id)
-        if self.user_id is not None and self.user_id != identity.user_id:
+        if self.user_id not in (None, identity.user_id, identity.everybody):
             return False
         issued_at = find_issued_at(identity)
         if self.before is None or issued_at is None:
@@ -133,17 +134,27 @@ class Revocations:
     def __len__(self) -> int:
         return len(self._by_name)
 
-    def make(self, token_id: str | None, user_id: str | None, before: float | None) -> Revocation:
-        """Return the revocation that somebody asks for now.
+    def make(
+        self,
+        token_id: str | None,
+        user_id: str | None,
+        before: float | None,
+        tenant: str | None = None,
+    ) -> Revocation:
+        """Return the revocation that somebody asks for now; `tenant`: of this one's tokens alone.
 
         Raises `InvalidId` for what can be no user, `InvalidRequest` for an instant that lies ahead
         by more than clocks may differ: tokens that are issued until then would be void for life.
         """
         now = self._clock.time()
         if token_id is not None:
-            return Revocation(token_id, at=now)
+            whole = token_id if tenant is None else str(TenantId.of(tenant, token_id))
+            return Revocation(whole, at=now)
         if user_id is not None:
             check_id(user_id, "userId")
+            user_id = str(user_id)
+        elif tenant is not None:
+            user_id = EVERYBODY_OF + tenant
         if before is None:
             before = now
         if not before <= now + self._settings.leeway_s:
@@ -215,6 +226,7 @@ class Revocations:
             f"token {identity.token_id}",
             f"token {identity.parent_id}",
             f"user {identity.user_id}",
+            f"user {identity.everybody}",
             EVERYBODY,
         )
         found = (self._by_name.get(name) for name in names)
@@ -233,7 +245,7 @@ class Revocations:
         else:  # how long the access token is good is not said
             token_id, until = identity.parent_id, None
         if token_id is not None:
-            seen = _Seen(identity.user_id, now, looks_old_at, until)
+            seen = _Seen(identity.user_id, identity.everybody, now, looks_old_at, until)
             self._fresh.setdefault(token_id, seen)
 
     def _find_seen(self, revocation: Revocation) -> Iterator[Revocation]:
@@ -241,7 +253,8 @@ class Revocations:
         if revocation.token_id is not None or at is None or before is None:
             return
         for token_id, seen in self._fresh.items():
-            if revocation.user_id in (None, seen.user_id) and seen.at <= min(at, before):
+            users = (None, seen.user_id, seen.everybody)
+            if revocation.user_id in users and seen.at <= min(at, before):
                 yield Revocation(token_id, at=at, until=seen.until)
 
     def _put(self, revocation: Revocation) -> Revocation:
@@ -288,6 +301,7 @@ class _Seen(msgspec.Struct, frozen=True, gc=False):
     """A token that was seen at an instant, and looks older than now from another one on."""
 
     user_id: str
+    everybody: str
     at: float
     looks_old_at: float
     until: float | None

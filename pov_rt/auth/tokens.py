@@ -14,8 +14,10 @@ from pov_rt.auth.grants import DEFAULT_CAN, DEFAULT_TEAM, Grants, Kind
 from pov_rt.auth.keys import MAX_TOKEN_BYTES, Keyring
 from pov_rt.auth.remembered import Remembered
 from pov_rt.config.settings import SERVICE_AUDIENCE, SOCKET_AUDIENCE, AuthSettings
+from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import InvalidId, TokenError, TokenExpired, TokenRevoked, TooLarge
 from pov_rt.protocol.messages import check_id
+from pov_rt.protocol.tenants import SEPARATOR, TenantId, wire_of
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.clock import Clock
 
@@ -30,6 +32,8 @@ identify (RFC 8725, section 3.11)."""
 
 TOKEN_BYTES, POV_BYTES = 1000, 120
 """What a token takes beside its text: the objects around it, and around each PoV that it lists."""
+EVERYBODY_OF = "*" + SEPARATOR
+"""Before a team: all of its users. No user's id begins with it."""
 YEAR_9999 = 253_370_764_800.0
 """1 January 9999, UTC: a later `exp` cannot be written as a date."""
 
@@ -56,6 +60,11 @@ class Identity:
     def owner(self) -> str:
         """Who pays for what this token's bearer costs, over all connections and HTTP."""
         return self.user_id
+
+    @property
+    def everybody(self) -> str:
+        """All users of its tenant, as a revocation calls them; without tenants nobody's name."""
+        return "" if self.grants.tenant is None else EVERYBODY_OF + self.grants.tenant
 
 
 class Claims(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -199,7 +208,7 @@ class Tokens:
                 email=access.email,
                 role=access.role,
                 aud=SOCKET_AUDIENCE,
-                povs="*" if grants.povs is None else sorted(grants.povs),
+                povs="*" if grants.povs is None else sorted(map(wire_of, grants.povs)),
                 can=UNSET if by_default else sorted(grants.can),
                 team_id=grants.team_id,
                 parent=UNSET if access.token_id is None else access.token_id,
@@ -226,17 +235,20 @@ class Tokens:
             raise TokenError from error
         if claims.exp <= self._clock.time():
             raise TokenExpired
+        grants = self._grants(claims, kind)
+        token_id = claims.jti or f"~{hashlib.sha256(payload).hexdigest()[:32]}"
+        # In an app's own token these would be claims of the app's.
+        parent_id = None if is_apps or claims.parent is UNSET else claims.parent
         identity = Identity(
-            user_id=claims.user_id,
+            user_id=grants.scope(claims.user_id),
             email=claims.email,
             role=claims.role,
             kind=kind,
-            grants=self._grants(claims, kind),
+            grants=grants,
             expires_at=claims.exp,
             issued_at=None if claims.iat is UNSET else claims.iat,
-            token_id=claims.jti or f"~{hashlib.sha256(payload).hexdigest()[:32]}",
-            # In an app's own token these would be claims of the app's.
-            parent_id=None if is_apps or claims.parent is UNSET else claims.parent,
+            token_id=grants.scope(token_id),
+            parent_id=None if parent_id is None else grants.scope(parent_id),
             parent_issued_at=None if is_apps or claims.parent_iat is UNSET else claims.parent_iat,
         )
         if self._void is not None:
@@ -295,15 +307,18 @@ class Tokens:
             raise ValueError(f"the type is another: {header_type!r}")
 
     def _grants(self, claims: Claims, kind: Kind) -> Grants:
+        tenant = claims.team_id if self._settings.tenants else None
         povs: frozenset[str] | None
         if isinstance(claims.povs, list):
-            povs = frozenset(claims.povs)
+            povs = frozenset(
+                claims.povs if tenant is None else (TenantId.of(tenant, e) for e in claims.povs)
+            )
         elif claims.povs is UNSET and not self._settings.sees_all_by_default:
             povs = frozenset()
         else:
             povs = None
         can = self._default_can(kind, claims.role) if claims.can is UNSET else frozenset(claims.can)
-        return Grants(povs, can, claims.team_id)
+        return Grants(povs, can, claims.team_id, tenant)
 
     def _default_can(self, kind: Kind, role: str | None) -> frozenset[str]:
         if role is not None and role in self._settings.roles:
@@ -322,7 +337,7 @@ class Tokens:
         _check_ids(claims)
         claims.iat = self._clock.time()
         claims.jti = self._clock.new_id()
-        token = self._keyring.sign(msgspec.json.encode(claims), header_type)
+        token = self._keyring.sign(encode(claims), header_type)
         if len(token) > MAX_TOKEN_BYTES:
             raise TooLarge(
                 f"the token would have {len(token)} bytes, of {MAX_TOKEN_BYTES} that are accepted: "

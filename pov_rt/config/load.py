@@ -33,7 +33,7 @@ SECRET_CREDENTIAL = "jwt-secret"  # noqa: S105  (a name)
 DEV_DATA = ".dev"
 
 _POVS_CHOICE = {"default_povs", "require_grants"}
-_RELOADABLE = re.compile(r"auth\..*|server\.allowed_(origins|hosts)|log\.level")
+_RELOADABLE = re.compile(r"auth\.(?!tenants).*|server\.allowed_(origins|hosts)|log\.level")
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,8 @@ class AuthSettings(Section, frozen=True, kw_only=True):
     """What a token without `povs` may see: every PoV, or none. Has to be chosen, but under dev."""
     require_grants: bool | None = None
     """The same choice as older versions called it: true stands for none, false for `*`."""
+    tenants: bool = False
+    """Keep teams apart: every id of a PoV or user lies below its token's `teamId`."""
     issuer: str | None = None
     """The `iss` that the app's tokens must have; none: any, or no."""
     audiences: list[str] = field(default_factory=list)
@@ -384,7 +386,8 @@ def _find_token_problems(auth: AuthSettings, *, dev: bool) -> Iterator[tuple[str
 def describe_access(auth: AuthSettings) -> str:
     """Return in one sentence who may see what."""
     if auth.sees_all_by_default:
-        seen = "one without it may see every PoV of every team"
+        whose = "its own team" if auth.tenants else "every team"
+        seen = f"one without it may see every PoV of {whose}"
     else:
         seen = "one without it may see none"
     asked = [
@@ -397,7 +400,8 @@ def describe_access(auth: AuthSettings) -> str:
         if values
     ]
     of = f" (the app's tokens must have {', '.join(asked)})" if asked else ""
-    return f"a token may see the PoVs that its claim povs lists, and {seen}{of}"
+    below = " of its team" if auth.tenants else ""
+    return f"a token may see the PoVs{below} that its claim povs lists, and {seen}{of}"
 
 
 def _find_limit_problems(limits: LimitSettings) -> Iterator[tuple[str, str]]:

@@ -91,7 +91,7 @@ class Followed(Protocol):
         """Whether a client subscribed to it: not its inbox, nor a plugin's channel."""
 
     @property
-    def wire_id(self) -> str:
+    def pov_id(self) -> str:
         """What clients call it: the PoV's id, or `*`."""
 
     def settle(self, connection: Connection) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from pov_rt.auth.revocations import Revocation, Revocations, Revoked
-from pov_rt.auth.tokens import Identity
+from pov_rt.auth.tokens import EVERYBODY_OF, Identity
 from pov_rt.config.settings import LimitSettings
 from pov_rt.connections.connection import Connection
 from pov_rt.engine.base import Signals
@@ -57,6 +57,13 @@ class Directory:
         """Return a user's connections."""
         return list(self._by_user.get(user_id, {}).values())
 
+    def find(self, user_id: str | None, tenant: str | None) -> list[Connection]:
+        """Return a user's connections, or everybody's; with `auth.tenants` those of a team."""
+        found = self.all() if user_id is None else self.of(user_id)
+        if tenant is None:
+            return found
+        return [each for each in found if each.identity.grants.tenant == tenant]
+
     def check_room(self, identity: Identity, device: str) -> None:
         """Raise `LimitExceeded` if the user has as many connections or devices as are allowed."""
         mine = self._by_user.get(identity.user_id)
@@ -87,17 +94,23 @@ class Directory:
 
     def send_user(self, user_id: str, body: bytes) -> None:
         """Send one encoded message to every connection of a user, on all nodes."""
-        self._tell_all(Command(user=user_id, message=body.decode()))
+        self._tell_all(Command(user=str(user_id), message=body.decode()))
 
     async def revoke(
-        self, *, token_id: str | None, user_id: str | None, before: float | None
+        self,
+        *,
+        token_id: str | None,
+        user_id: str | None,
+        before: float | None,
+        tenant: str | None = None,
     ) -> Revoked:
         """Refuse tokens on all nodes, after restarts too, and close the connections with one.
 
         Raises `InvalidId` or `InvalidRequest` as `Revocations.make` does, and `Unavailable` if it
         could not be stored: it is in force, but not after restarts.
         """
-        in_force, closed = self._enforce(self._revocations.make(token_id, user_id, before))
+        wanted = self._revocations.make(token_id, user_id, before, tenant)
+        in_force, closed = self._enforce(wanted)
         for each in in_force:
             self._signals.send(NODES, encode(Command(revoke=each)))
         # Not the other way round: while the disk is full, a stolen token would stay good.
@@ -115,7 +128,8 @@ class Directory:
         """Close a user's connections, or one, on all nodes."""
         if user_id is None and connection_id is None:
             raise ValueError("disconnect needs a user_id or a connection_id")
-        self._tell_all(Command(user=user_id, connection=connection_id, close=code.name))
+        user = None if user_id is None else str(user_id)
+        self._tell_all(Command(user=user, connection=connection_id, close=code.name))
 
     def hear(self, body: bytes) -> None:
         """Carry out what another node says."""
@@ -144,7 +158,8 @@ class Directory:
         in_force = self._revocations.add(revocation)
         are_void = in_force[0].covers if len(in_force) == 1 else self._revocations.covers
         user_id = revocation.user_id
-        mine = self.all() if user_id is None else self.of(user_id)
+        is_ones = user_id is not None and not user_id.startswith(EVERYBODY_OF)
+        mine = self.of(user_id) if user_id is not None and is_ones else self.all()
         return in_force, self._close_those(are_void, mine)
 
     def _close_those(

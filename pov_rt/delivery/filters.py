@@ -9,10 +9,10 @@ from msgspec import UNSET, UnsetType
 
 from pov_rt.engine.base import Position
 from pov_rt.protocol.errors import InvalidMessage
-from pov_rt.protocol.messages import MAX_NAME_CHARS, Length, Offset, Part, Range, UserId
+from pov_rt.protocol.messages import MAX_NAME_CHARS, AuthorId, Length, Offset, Part, Range
 
 Kinds = Annotated[frozenset[Annotated[str, Length(1, MAX_NAME_CHARS)]], Length(1, 50)]
-Users = Annotated[frozenset[UserId], Length(1, 50)]
+Users = Annotated[frozenset[AuthorId], Length(1, 50)]
 
 
 Since = Position | int

@@ -300,7 +300,7 @@ class Hub:
     def _tell_position(self, topic: Topic) -> None:
         """Tell those with a filter how far they are, for they cannot see it."""
         topic.positioned = topic.offset
-        body = encode({"type": "position", "povId": topic.wire_id, "offset": topic.offset})
+        body = encode({"type": "position", "povId": topic.pov_id, "offset": topic.offset})
         for connection in topic.only:
             if connection not in topic.catching_up:
                 connection.send(body)

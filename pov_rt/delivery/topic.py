@@ -16,7 +16,7 @@ from pov_rt.connections.connection import Connection, Framing
 from pov_rt.delivery.filters import Only, read_head
 from pov_rt.delivery.pieces import Shares, Spread, join
 from pov_rt.delivery.ring import Ring
-from pov_rt.protocol.topics import wire_id
+from pov_rt.protocol.topics import pov_of
 
 Send = Callable[[bytes], None]
 
@@ -129,9 +129,9 @@ class Topic:
         return self.is_subscription or self.kind == "user"
 
     @property
-    def wire_id(self) -> str:
+    def pov_id(self) -> str:
         """What clients call it: the PoV's id, or `*`."""
-        return wire_id(self.name)
+        return pov_of(self.name)
 
     @property
     def live(self) -> list[Connection]:

@@ -117,6 +117,8 @@ class Dispatcher:
         if handler.spec.price != 0:
             self._pay(connection, handler, message, now)
         grants = connection.identity.grants
+        if grants.tenant is not None and handler.scope is not None:
+            handler.scope(message, grants.tenant)
         if handler.check_ids is not None:
             handler.check_ids(message, grants.require_pov)
         grant = handler.spec.grant

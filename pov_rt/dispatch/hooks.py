@@ -23,6 +23,7 @@ from pov_rt.plugin.declare import ListenerSpec, TimerSpec, source_of
 from pov_rt.plugin.interfaces import Access, Allowed
 from pov_rt.protocol.errors import ClientError
 from pov_rt.protocol.messages import Activity, Event
+from pov_rt.protocol.tenants import restore
 from pov_rt.registry.build import Registry
 from pov_rt.registry.discovery import PluginError
 from pov_rt.runtime import containment, turns
@@ -164,7 +165,7 @@ class Hooks:
     def _tell_ended(self, ended: tuple[str, Lease]) -> None:
         name, lease = ended
         plugin, _, pov_id = name.partition("/")
-        self.tell("expired", pov_id, lease.member, plugin=plugin)
+        self.tell("expired", restore(pov_id), restore(lease.member), plugin=plugin)
 
     async def _ask_whether(self, access: Access) -> Allowed | None:
         """Call the `authorise` hooks; raise what one refuses with, or `Internal`.

@@ -31,6 +31,7 @@ from pov_rt.plugin.interfaces import ConnectionInfo, Fetch, Guarantee, HistoryPa
 from pov_rt.protocol.encoding import DECODE_ERRORS, encode
 from pov_rt.protocol.errors import CloseCode, NotFound, TokenError
 from pov_rt.protocol.messages import Activity, Event, Message, NewActivity, NewNotification
+from pov_rt.protocol.tenants import team_of
 from pov_rt.protocol.topics import channel_topic, pov_topic, user_topic
 from pov_rt.registry.build import Registry
 from pov_rt.runtime.bounds import Bounds, FairSlots, Shares
@@ -129,16 +130,18 @@ class PluginHost:
     bounds: Bounds = delegate("services.bounds")
 
     def connections(
-        self, user_id: str | None = None, *, limit: int | None = None
+        self,
+        user_id: str | None = None,
+        *,
+        limit: int | None = None,
+        tenant: str | None = None,
     ) -> Sequence[ConnectionInfo]:
         now = self.clock.monotonic()
-        directory = self.services.directory
-        found = directory.all() if user_id is None else directory.of(user_id)
+        found = self.services.directory.find(user_id, tenant)
         return [_describe(each, now) for each in found[:limit]]
 
-    def count_connections(self, user_id: str | None = None) -> int:
-        directory = self.services.directory
-        return len(directory) if user_id is None else len(directory.of(user_id))
+    def count_connections(self, user_id: str | None = None, *, tenant: str | None = None) -> int:
+        return len(self.services.directory.find(user_id, tenant))
 
     def devices(self, pov_id: str, user_id: str) -> Sequence[str]:
         name, mine = pov_topic(pov_id), self.services.directory.of(user_id)
@@ -167,8 +170,13 @@ class PluginHost:
         self.services.directory.send_user(user_id, encode(message))
 
     async def publish(self, activity: NewActivity, *, user_id: str | None = None) -> Published:
-        name = f"plugin:{self.name}"
-        publisher = Publisher(name, user_id or name, DEFAULT_TEAM)
+        name, team_id = f"plugin:{self.name}", team_of(activity.pov_id)
+        if team_id is None and self.services.settings.auth.tenants:
+            raise ValueError(
+                f"with auth.tenants {activity.pov_id!r} names no PoV: take it from a message, a "
+                "request or a hook, which know the team"
+            )
+        publisher = Publisher(name, user_id or name, team_id or DEFAULT_TEAM)
         return await self.services.publishing.publish_one(activity, publisher)
 
     async def notify(
@@ -258,11 +266,12 @@ class PluginHost:
         token_id: str | None = None,
         user_id: str | None = None,
         before: float | None = None,
+        tenant: str | None = None,
     ) -> Revoked:
         if token_id is None and user_id is None and before is None:
             raise ValueError("revoke needs a token_id, a user_id or an instant")
         return await self.services.directory.revoke(
-            token_id=token_id, user_id=user_id, before=before
+            token_id=token_id, user_id=user_id, before=before, tenant=tenant
         )
 
     def verify(self, token: str) -> Identity:
@@ -314,7 +323,7 @@ def _describe(connection: Connection, now: float) -> ConnectionInfo:
 
 
 def _povs(connection: Connection) -> list[str]:
-    return [topic.wire_id for topic in connection.topics.values() if topic.is_subscription]
+    return [topic.pov_id for topic in connection.topics.values() if topic.is_subscription]
 
 
 def _is_older(identity: Identity, than: Identity) -> bool:

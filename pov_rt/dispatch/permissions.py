@@ -28,7 +28,7 @@ from pov_rt.plugin.interfaces import Access, Allowed
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import ClientError
 from pov_rt.protocol.messages import ErrorMessage, Message, Unsubscribed
-from pov_rt.protocol.topics import wire_id
+from pov_rt.protocol.topics import pov_of
 from pov_rt.registry.build import Handler
 from pov_rt.registry.pov_ids import has_povs
 from pov_rt.runtime.bounds import payer
@@ -189,14 +189,14 @@ class Permissions:
             if topic.kind == "user":
                 continue
             action: Action = "see" if topic.is_subscription else "collaborate"
-            before = _access(old, topic.wire_id, action)
-            after = _access(connection.identity, topic.wire_id, action)
+            before = _access(old, topic.pov_id, action)
+            after = _access(connection.identity, topic.pov_id, action)
             if before != after:
                 self._drop(connection, before)
                 if after in self._standing:
                     self._standing[after].connections.add(connection)
                 else:
-                    self.stand(connection, topic.wire_id, action, Allowed(0, RETRY_S))
+                    self.stand(connection, topic.pov_id, action, Allowed(0, RETRY_S))
 
     def leave(self, connection: Connection, name: str) -> bool:
         """End a subscription, with the plugins' channels on its PoV; return whether it was there.
@@ -205,7 +205,7 @@ class Permissions:
         """
         if not self._hub.leave(connection, name):
             return False
-        pov_id = wire_id(name)
+        pov_id = pov_of(name)
         self.forget(connection, pov_id)
         self.leave_channels(connection, pov_id)
         self.hooks.tell("unsubscribed", pov_id, connection=connection)
@@ -214,9 +214,9 @@ class Permissions:
     def leave_channels(self, connection: Connection, pov_id: str | None = None) -> None:
         """End what plugins broadcast to listeners, on one PoV or on all."""
         for topic in list(connection.topics.values()):
-            if pov_id in (None, topic.wire_id) and topic.kind not in ("pov", "team", "user"):
+            if pov_id in (None, topic.pov_id) and topic.kind not in ("pov", "team", "user"):
                 self._hub.leave(connection, topic.name)
-                self._drop(connection, _access(connection.identity, topic.wire_id, "collaborate"))
+                self._drop(connection, _access(connection.identity, topic.pov_id, "collaborate"))
 
     def sweep(self, now: float) -> None:
         """Begin to ask about what is due; called about once a second."""

@@ -15,7 +15,8 @@ from pov_rt.protocol.encoding import DECODE_ERRORS, decode_anyway
 from pov_rt.protocol.errors import ClientError, InvalidRequest
 from pov_rt.protocol.faults import find_fault
 from pov_rt.protocol.messages import check_id
-from pov_rt.registry.pov_ids import check_of, find_bad_id, names_pov
+from pov_rt.registry.pov_ids import check_of, find_bad_id, names_id, names_pov
+from pov_rt.registry.tenants import scope_of
 
 Content = bytes | bytearray
 """A body as it came: in one piece, or put together."""
@@ -40,7 +41,10 @@ class PluginRequest:
         self.host = host
         self.user = user
         self.path = path
-        self.query = query
+        self.query = {
+            name: user.grants.scope(text) if names_id(name) else text
+            for name, text in query.items()
+        }
         self._route = route
         self._content = content
         self._body: msgspec.Struct | None = None
@@ -54,7 +58,8 @@ class PluginRequest:
         levels = self.host.services.settings.limits.details_depth
         povs = {text: name for name, text in self.query.items() if names_pov(name)}
         if self._route.body is not None:
-            self._body = decode_body(self._content, self._route.body, levels)
+            tenant = self.user.grants.tenant
+            self._body = decode_body(self._content, self._route.body, levels, tenant)
             if (check := check_of(self._route.body)) is not None:
                 check(self._body, povs.setdefault)
         await self.host.services.permissions.require_all(self.user, povs, self._route.grant)
@@ -91,7 +96,9 @@ def read_number(query: Mapping[str, str], name: str, default: int, least: int, m
     return int(text)
 
 
-def decode_body(content: Content, kind: type[StructT], levels: int) -> StructT:
+def decode_body(
+    content: Content, kind: type[StructT], levels: int, tenant: str | None = None
+) -> StructT:
     """Decode a JSON object. Raises what is wrong with it, naming the field at fault.
 
     `levels` is how deep details may be nested. Raises `InvalidRequest`, `InvalidId` or, for
@@ -108,6 +115,8 @@ def decode_body(content: Content, kind: type[StructT], levels: int) -> StructT:
     check = check_of(kind)
     if check is not None:
         check(body, check_id)
+    if tenant is not None and (scope := scope_of(kind)) is not None:
+        scope(body, tenant)
     return body
 
 

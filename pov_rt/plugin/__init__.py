@@ -31,6 +31,7 @@ from pov_rt.plugin.interfaces import (
 )
 from pov_rt.plugin.lookup import Lookup
 from pov_rt.plugin.roster import Diff, Roster
+from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import (
     ClientError,
     CloseCode,
@@ -51,6 +52,7 @@ from pov_rt.protocol.messages import (
     MAX_SAFE_INTEGER,
     Activity,
     ActivityId,
+    AuthorId,
     Event,
     Joined,
     Left,
@@ -69,6 +71,7 @@ from pov_rt.protocol.messages import (
     check_distinct,
     check_id,
 )
+from pov_rt.protocol.tenants import team_of, wire_of
 from pov_rt.runtime.clock import Clock, rfc3339
 
 __all__ = [
@@ -79,6 +82,7 @@ __all__ = [
     "Activity",
     "ActivityId",
     "Allowed",
+    "AuthorId",
     "ClientError",
     "Clock",
     "CloseCode",
@@ -138,5 +142,8 @@ __all__ = [
     "WebhookOptions",
     "check_distinct",
     "check_id",
+    "encode",
     "rfc3339",
+    "team_of",
+    "wire_of",
 ]

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import msgspec
 
 from pov_rt.plugin.interfaces import Host
+from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.protocol.messages import Part, Range
 from pov_rt.runtime.bounds import Bound
@@ -161,9 +162,7 @@ class Outbox(BatchSender[EventT]):
 
     def encode(self, events: Sequence[EventT]) -> bytes:
         """Return the body of a call."""
-        return msgspec.json.encode(
-            Call(id=self._host.clock.new_id(), node=self._host.node, events=events)
-        )
+        return encode(Call(id=self._host.clock.new_id(), node=self._host.node, events=events))
 
     async def attempt(self, batch: Batch[EventT]) -> Attempt:
         """Make a call."""

@@ -175,12 +175,19 @@ class Host(Protocol[S_co]):
         """What users share on this node; a plugin adds its own."""
 
     def connections(
-        self, user_id: str | None = None, *, limit: int | None = None
+        self,
+        user_id: str | None = None,
+        *,
+        limit: int | None = None,
+        tenant: str | None = None,
     ) -> Sequence[ConnectionInfo]:
-        """Return the connections of this node, or a user's, the oldest first; at most `limit`."""
+        """Return the connections of this node, or a user's, the oldest first; at most `limit`.
 
-    def count_connections(self, user_id: str | None = None) -> int:
-        """Return how many connections this node has, or a user has on it."""
+        With `tenant` (`Grants.tenant`) those of its users alone.
+        """
+
+    def count_connections(self, user_id: str | None = None, *, tenant: str | None = None) -> int:
+        """Return how many connections this node has, or a user has on it; `tenant` as above."""
 
     def devices(self, pov_id: str, user_id: str) -> Sequence[str]:
         """Return on which devices a user is subscribed to a PoV on this node, each once, sorted."""
@@ -285,12 +292,14 @@ class Host(Protocol[S_co]):
         token_id: str | None = None,
         user_id: str | None = None,
         before: float | None = None,
+        tenant: str | None = None,
     ) -> Revoked:
         """Refuse tokens on all nodes, after restarts too, and close the connections with one.
 
         One by its id (`jti`), or those of a user, or without a user of everybody, that were issued
         before an instant (seconds since 1970; for a user now, if none is given). A socket token
-        counts as issued when its access token was. None undoes one before. `InvalidRequest`: the
+        counts as issued when its access token was. None undoes one before. With `tenant`
+        (`Grants.tenant`) only its tokens, whatever is asked for. `InvalidRequest`: the
         instant lies ahead by more than `auth.leeway_s`; `InvalidId`: that can be no user.
         `Unavailable`: it is in force, but only until the nodes restart.
         """

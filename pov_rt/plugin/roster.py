@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from pov_rt.plugin.interfaces import Host
+from pov_rt.protocol.encoding import encode
 from pov_rt.runtime import containment, turns
 
 log = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ class Roster(Generic[MemberT]):
             now = self._describe(pov_id, member, known)
             if now is not None:
                 now = msgspec.structs.replace(now, **fields) if fields else now
-                body = msgspec.json.encode(now)
+                body = encode(now)
         except BaseException as error:
             failure = containment.contain(error)
             log.exception("a member could not be described", exc_info=failure)

@@ -12,10 +12,11 @@ from msgspec import UNSET, UnsetType
 from pov_rt.protocol.depth import KEPT_LEVELS, prune
 from pov_rt.protocol.errors import ClientError, InvalidId, InvalidMessage
 from pov_rt.protocol.messages import Message
+from pov_rt.protocol.tenants import encode_tenant_id
 
 RequestIdValue = int | str | UnsetType
 
-encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder(enc_hook=encode_tenant_id).encode
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding hostile bytes can raise; only the first is msgspec's own."""

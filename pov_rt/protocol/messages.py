@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from pov_rt.protocol.characters import find_unsafe, is_visible
 from pov_rt.protocol.errors import InvalidId, InvalidMessage
+from pov_rt.protocol.tenants import TenantId
 
 MAX_SAFE_INTEGER = 2**53 - 1
 """The largest integer that JavaScript holds exactly (ECMA-262, Number.MAX_SAFE_INTEGER)."""
@@ -53,6 +54,9 @@ Of what is named like a PoV but is none, too: that nobody checks it has to be sa
 
 UserId = Annotated[str, _id("user")]
 """A user's id, compared byte for byte."""
+
+AuthorId = Annotated[str, _id("author")]
+"""A user's id as it stands in activities: for those who look into them."""
 
 ActivityId = Annotated[str, _id("activity")]
 """The id of an activity or a notification, by which a retry is known."""
@@ -284,6 +288,8 @@ def check_id(text: str, field: str, *, longest: int = MAX_ID_CHARS) -> None:
     terminals or encoders. Anything else is a good id, in any script, emoji with joiners too,
     compared byte for byte (no normalisation). Raises `InvalidId` naming `field`.
     """
+    if type(text) is TenantId:
+        text = text.wire_id
     if not 1 <= len(text) <= longest:
         raise InvalidId(f"{field} must have 1 to {longest} characters", field=field)
     if text[0] in _PLAIN_START and text.isprintable():

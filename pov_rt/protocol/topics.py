@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pov_rt.protocol.tenants import restore
+
 TEAM_FEED = "*"
 """What a client subscribes to instead of a PoV id to get every activity of its team."""
 
@@ -29,7 +31,7 @@ def channel_topic(plugin: str, pov_id: str) -> str:
     return f"{plugin}/{pov_id}"
 
 
-def wire_id(topic: str) -> str:
-    """Return what the wire calls a PoV's topic or a team feed: the PoV's id, or `*`."""
+def pov_of(topic: str) -> str:
+    """Return the PoV of a topic, or `*` for a team feed."""
     kind, _, name = topic.partition("/")
-    return TEAM_FEED if kind == "team" else name
+    return TEAM_FEED if kind == "team" else restore(name)

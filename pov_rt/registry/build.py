@@ -23,6 +23,7 @@ from pov_rt.protocol.messages import CORE_PUSHES, Event, Message
 from pov_rt.protocol.topics import pov_topic, team_topic, user_topic
 from pov_rt.registry.discovery import Found, PluginError, discover
 from pov_rt.registry.pov_ids import CheckIds, Unchecked, check_of, find_unchecked, names_pov
+from pov_rt.registry.tenants import Scope, scope_of
 from pov_rt.runtime.limits import Rate, parse_rate
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
@@ -47,6 +48,8 @@ class Handler:
     is_async: bool
     rate: Rate | None
     check_ids: CheckIds | None
+    scope: Scope | None
+    """Makes the ids of a message those of its sender's team."""
     replies: tuple[type[Message], ...]
 
 
@@ -193,7 +196,7 @@ def check_handler(plugin: Plugin[Any], spec: HandlerSpec) -> Handler:
     _check_price(spec.price, wrong)
     if spec.pipelined and (spec.unordered or not is_async):
         raise wrong("only an `async` handler can be pipelined, and not an unordered one")
-    return Handler(plugin, spec, tag, is_async, rate, check_ids, replies)
+    return Handler(plugin, spec, tag, is_async, rate, check_ids, scope_of(spec.message), replies)
 
 
 def check_route(plugin: Plugin[Any], spec: RouteSpec) -> Route:

@@ -121,6 +121,11 @@ def names_pov(name: str) -> bool:
     return not POV_WORDS.isdisjoint(words_of(name))
 
 
+def names_id(name: str) -> bool:
+    """Tell whether something of this name is a PoV or a user."""
+    return names_pov(name) or name in ("user_id", "userId")
+
+
 class Unchecked(NamedTuple):
     """A field that is named like a PoV, and not made of ids; of which class, and its path."""
 

@@ -19,6 +19,7 @@ import msgspec
 
 from pov_rt.protocol.characters import escape, escape_json
 from pov_rt.protocol.redaction import TOKEN, redact
+from pov_rt.protocol.tenants import SEPARATOR
 from pov_rt.runtime.clock import Clock, SystemClock, rfc3339
 from pov_rt.runtime.limits import Bucket, Rate
 
@@ -214,7 +215,7 @@ def _extra_fields(record: logging.LogRecord) -> Iterator[tuple[str, str | int | 
         elif value is None or type(value) in (bool, int, float):
             yield key, value
         else:
-            yield key, _clip(str(value))
+            yield key, _clip(str(value).replace(SEPARATOR, "/"))
 
 
 @lru_cache(256)

@@ -127,8 +127,8 @@ class Arrivals:
         for topic in list(connection.topics.values()):
             self._hub.leave(connection, topic.name)
             if topic.is_subscription:
-                self._permissions.forget(connection, topic.wire_id)
-                self._hooks.tell("unsubscribed", topic.wire_id, connection=connection)
+                self._permissions.forget(connection, topic.pov_id)
+                self._hooks.tell("unsubscribed", topic.pov_id, connection=connection)
         for task in (connection.worker, *(connection.tasks or ())):
             if task is not None:
                 task.cancel()

@@ -8,18 +8,18 @@ from pov_rt.protocol.topics import (
     NODES,
     TEAM_FEED,
     channel_topic,
+    pov_of,
     pov_topic,
     team_topic,
     user_topic,
-    wire_id,
 )
 from pov_rt.registry.build import build_registry
 
 
 @pytest.mark.parametrize("name", ["acme", "a/b", "team/main", "pov/acme", "nodes", "é\u2028"])
 def test_the_wire_calls_a_pov_by_its_id_and_a_feed_by_its_star(name: str) -> None:
-    assert wire_id(pov_topic(name)) == name
-    assert wire_id(team_topic(name)) == TEAM_FEED
+    assert pov_of(pov_topic(name)) == name
+    assert pov_of(team_topic(name)) == TEAM_FEED
 
 
 def test_topics_of_one_name_are_apart() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from typing import cast
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -19,7 +20,7 @@ from pov_rt.protocol.bodies import BatchAnswer, LogPlace, PageState, PublishedAc
 from pov_rt.protocol.encoding import DECODE_ERRORS, decode_anyway, encode, http_error
 from pov_rt.protocol.errors import ClientError, InvalidActivity, InvalidId, InvalidRequest, TooLarge
 from pov_rt.protocol.messages import MAX_SAFE_INTEGER, NewActivity
-from pov_rt.protocol.topics import pov_topic
+from pov_rt.registry.tenants import Scope, scope_of
 from pov_rt.web.http import API_KINDS, SERVICE, JsonHandler, parse_query
 
 MAX_BYTES = 1024 * 1024
@@ -27,6 +28,7 @@ MAX_BYTES = 1024 * 1024
 
 Item = Content | msgspec.Raw
 
+_scope = cast("Scope", scope_of(PublishedActivity))
 _decode_one = msgspec.json.Decoder(PublishedActivity).decode
 _IS_ARRAY = re.compile(rb"\s*\[").match
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -39,6 +41,8 @@ def read_activity(raw: Item, identity: Identity, levels: int) -> NewActivity | C
     """
     try:
         activity = _decode_one(raw)
+        if identity.grants.tenant is not None:
+            _scope(activity, identity.grants.tenant)
         if identity.grants.povs is not None:  # else there is the id to check, as in any case later
             identity.grants.require_pov(activity.pov_id)
     except ClientError as error:
@@ -132,7 +136,7 @@ class HistoryHandler(JsonHandler):
         """Ask for a token that may see the PoV."""
         identity = self.authenticate(API_KINDS)
         self.pay()
-        await self.server.permissions.require(identity, pov_id, "subscribe")
+        await self.server.permissions.require(identity, identity.grants.scope(pov_id), "subscribe")
 
     async def get(self, pov_id: str) -> None:
         """Answer a page with the log's state."""
@@ -144,7 +148,7 @@ class HistoryHandler(JsonHandler):
         limit = read_number(query, "limit", 100, 1, MAX_HISTORY)
         reverse = "before" in query
         start = read_number(query, "before" if reverse else "after", 0, 0, MAX_SAFE_INTEGER)
-        topic, stored = pov_topic(pov_id), self.server.hub.stored
+        topic, stored = self.identity.grants.topic(pov_id), self.server.hub.stored
         async with self.server.pages.at_work:
             page = await self.server.engine.log.read(
                 topic, start, limit, reverse=reverse, max_bytes=MAX_BYTES

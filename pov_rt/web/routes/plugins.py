@@ -10,6 +10,7 @@ from pov_rt.dispatch.request import PluginRequest
 from pov_rt.protocol.errors import NotFound
 from pov_rt.protocol.messages import check_id
 from pov_rt.registry.build import Registry, Route
+from pov_rt.registry.pov_ids import names_id
 from pov_rt.registry.schema import WITH_BODY
 from pov_rt.runtime import containment
 from pov_rt.web.http import API_KINDS, SERVICE, JsonHandler, parse_query
@@ -38,6 +39,7 @@ class PluginHandler(JsonHandler):
         identity = self.authenticate(SERVICE if spec.service else API_KINDS)
         self.pay(spec.price)
         identity.grants.require(spec.grant)
+        path = self._scope(path)
         if "pov_id" in path:
             await self.server.permissions.require(identity, path["pov_id"], spec.grant)
         if "user_id" in path:
@@ -50,6 +52,7 @@ class PluginHandler(JsonHandler):
         if host is None:
             raise NotFound
         query = dict(parse_query(self.request.query))
+        path = self._scope(path)
         request = PluginRequest(host, self.identity, route.spec, path, query, self.content)
         await request.admit()
         deadline_s = self.server.settings.limits.handler_deadline_s
@@ -62,5 +65,9 @@ class PluginHandler(JsonHandler):
             raise TypeError(
                 f"{route.spec.source}: the handler returned {type(result).__name__}, no struct"
             )
+
+    def _scope(self, path: dict[str, str]) -> dict[str, str]:
+        scope = self.identity.grants.scope
+        return {name: scope(text) if names_id(name) else text for name, text in path.items()}
 
     post = put = patch = delete = get
