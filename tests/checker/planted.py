@@ -98,7 +98,8 @@ BUGS = {
         "an activity is in another team's feed", engine.mix_feeds, {"foreign"}, FEEDS
     ),
     "left": Bug(
-        "what was unsubscribed from is delivered on", delivery.stay, {"stray"}, ("plain", *SIDE)
+        "what was unsubscribed from is delivered on", delivery.stay, {"stray"},
+        ("plain", "filter-a", *SIDE), seconds=10.0,
     ),
     "filter hole": Bug(
         "a filter leaves out what it wants", delivery.filter_some, {"hole", "ahead", "lost"},

@@ -144,8 +144,8 @@ class Voice:
 
     def send(self, message: dict[str, Any], request: Request) -> None:
         """Send what is to be answered."""
-        if self.socket is None:
-            return
+        if self.socket is None or self.socket.lost.done():
+            return  # what has to be sent is sent again on the next connection
         self._count += 1
         request.refreshes = self._refreshes
         request.at = asyncio.get_running_loop().time()
