@@ -8,11 +8,16 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
+from tests.checker.habits import PLAYED
+from tests.checker.planted import BUGS
+from tests.checker.prove import print_proofs, prove
 from tests.checker.run import Plan, Report, run
 
-SHOWN = 10
+SHOWN = 3
+"""Violations of each kind that are printed."""
 DEFAULT_S = 60.0
 
 
@@ -25,20 +30,38 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--engine", choices=("sqlite", "memory"), default="sqlite")
     parser.add_argument("--rate", type=float, default=8000, help="activities per second")
+    parser.add_argument(
+        "--prove",
+        nargs="*",
+        metavar="BUG",
+        choices=[*BUGS, []],
+        help="plant bugs, all or these, and tell whether each is found",
+    )
     given = parser.parse_args()
+    if given.prove is not None:
+        names = given.prove or list(BUGS)
+        return print_proofs(asyncio.run(prove(names, given.seed, show)))
     seconds = DEFAULT_S if given.seconds is None and given.kills is None else given.seconds
     print(f"seed {given.seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="check-delivery-"))
     plan = Plan(folder, given.seed, given.kills, seconds, given.engine, given.rate)
-    report = asyncio.run(run(plan, lambda line: print(line, flush=True)))
+    report = asyncio.run(run(plan, show))
     print("\n".join(table(report)))
     if not report.violations:
         shutil.rmtree(folder)
         return 0
     print(f"\nseed {given.seed} failed; the server's log is in {folder}")
-    for kind, text in report.violations[:SHOWN]:
-        print(f"- {kind}: {text}")
+    shown: Counter[str] = Counter()
+    for kind, text in report.violations:
+        shown[kind] += 1
+        if shown[kind] <= SHOWN:
+            print(f"- {kind}: {text}")
     return 1
+
+
+def show(line: str) -> None:
+    """Print how far it is."""
+    print(line, flush=True)
 
 
 def table(report: Report) -> list[str]:
@@ -66,6 +89,7 @@ def table(report: Report) -> list[str]:
         ("given up after that", f"{counts.get('given up', 0):,}"),
         ("requests refused as unavailable", f"{counts.get('refused', 0):,}"),
     ]
+    rows += [(name, f"{counts.get(name, 0):,}") for name in PLAYED]
     rows += [(f"received by {name}", f"{count:,}") for name, count in report.received.items()]
     rows += [(f"connections closed: {code}", f"{n:,}") for code, n in report.closes.items()]
     rows.append(("offsets excused by recovered: false", f"{report.verdict.excused:,}"))

@@ -8,17 +8,24 @@ from zlib import crc32
 
 import msgspec
 
-from tests.checker.records import History
+from tests.checker.records import History, Kind
 
-MAIN, QUIET = "main", "quiet"
+MAIN, QUIET, SIDE, WIDE = "main", "quiet", "side", "wide"
 POVS = {
     MAIN: [f"pov-{number}" for number in range(12)],
     QUIET: [f"quiet-{number}" for number in range(3)],
+    SIDE: [f"side-{number}" for number in range(6)],
+    WIDE: [f"wide-{number}" for number in range(40)],
 }
-"""By team. The feed of the quiet one is slow enough for its readers to recover after any fault."""
+"""By team. The feed of the quiet one is slow enough for its readers to recover after any fault;
+the members of the side one do all that clients may; the wide one has many PoVs with large
+activities, of which who comes back to all misses more than may wait for a socket."""
+TYPES = ("task", "phase", "comment")
+ACTIONS = ("created", "completed")
 PAD_CHARS = 200
 LARGE_CHARS = 8000
 """One in a hundred is large, so that sockets fill up."""
+WIDE_CHARS = 6000
 
 
 class Activity(msgspec.Struct, rename="camel"):
@@ -53,8 +60,11 @@ def checksum(activity: Activity) -> int:
 class Source:
     """Makes one producer's activities."""
 
-    def __init__(self, history: History, name: str, team: str, random: Random) -> None:
+    def __init__(
+        self, history: History, name: str, team: str, random: Random, prefix: str = ""
+    ) -> None:
         self.made = 0
+        self._prefix = prefix or name
         self._history = history
         self._name = name
         self._team = team
@@ -65,13 +75,16 @@ class Source:
         random = self._random
         self.made += 1
         size = LARGE_CHARS if random.random() < 0.01 else random.randrange(PAD_CHARS)
+        if self._team == WIDE:
+            size = WIDE_CHARS
         activity = Activity(
-            f"{self._name}-{self.made}",
-            random.choice(("task", "phase", "comment")),
-            random.choice(("created", "completed")),
+            f"{self._prefix}-{self.made}",
+            random.choice(TYPES),
+            random.choice(ACTIONS),
             random.choice(POVS[self._team]),
             self._name,
             {"number": self.made, "text": "é" + "x" * size},
         )
-        self._history.send(activity.id, activity.pov_id, self._team, checksum(activity))
+        kind = Kind(activity.type, activity.action, activity.user_id)
+        self._history.send(activity.id, activity.pov_id, self._team, checksum(activity), kind)
         return activity

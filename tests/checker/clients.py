@@ -8,7 +8,7 @@ import json
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -24,20 +24,33 @@ LOST = (OSError, EOFError)
 """What a connection that is lost raises; a timeout is an OSError."""
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER of 0 seconds: the end is a reset, and what is on its way is lost."""
+PASSING = ("unavailable", "timeout", "rate_limited")
+"""Errors after which a client tries again: they are no violation."""
+TOKEN_S = 86400
+"""Tokens outlast every step of the server's clock."""
 
 
-def make_token(user: str, team: str, *, service: bool = False) -> str:
-    """Return a token for everything."""
-    claims: dict[str, Any] = {
+def make_token(user: str, team: str, *, service: bool = False, age: int = 0, **claims: Any) -> str:
+    """Return a token for everything, unless the claims say otherwise.
+
+    One that is to replace another on an open socket has a higher `age`.
+    """
+    claims = {
         "userId": user,
         "povs": "*",
         "teamId": team,
         "can": ["subscribe", "publish"],
-        "exp": int(time.time()) + 86400,
+        "exp": int(time.time()) + TOKEN_S + age,
+        **claims,
     }
     if service:
         claims["aud"] = "pov-rt.service"
     return jwt.encode(claims, SECRET, "HS256")
+
+
+def wait_s(problem: Mapping[str, Any]) -> float:
+    """Return for how long an error asks to wait."""
+    return float(problem.get("retryAfter", 0.0))
 
 
 class WebSocket(asyncio.Protocol):
@@ -141,13 +154,18 @@ async def connect(
     *,
     device: str = "default",
     receive_bytes: int = 0,
+    plain: bool = False,
 ) -> WebSocket:
-    """Return an open client of `pov-rt.v1`. Raises one of `LOST`."""
+    """Return an open client of `pov-rt.v1`, or with `plain` one of no subprotocol.
+
+    Raises one of `LOST`.
+    """
     key = base64.b64encode(b"delivery checker")
+    target = f"/ws/?token={token}" if plain else f"/ws/?device={device}"
+    protocol = "" if plain else f"Sec-WebSocket-Protocol: pov-rt.v1, bearer.{token}\r\n"
     request = (
-        f"GET /ws/?device={device} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
-        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-        f"Sec-WebSocket-Protocol: pov-rt.v1, bearer.{token}\r\n"
+        f"GET {target} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+        f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n{protocol}"
         f"Sec-WebSocket-Key: {key.decode()}\r\n\r\n"
     ).encode()
     loop = asyncio.get_running_loop()
@@ -201,7 +219,8 @@ class Http:
                 reader, writer = self._streams
                 writer.write(head.encode() + body)
                 answer = (await reader.readuntil(b"\r\n\r\n")).lower()
-                size = int(answer.split(b"content-length:")[1].split(b"\r\n")[0])
+                _, _, length = answer.partition(b"content-length:")  # a 204 has none
+                size = int(length.split(b"\r\n")[0] or 0)
                 return int(answer[9:12]), await reader.readexactly(size)
         except BaseException:
             self.reset()

@@ -6,24 +6,22 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from random import Random
 from typing import Any, Literal
 from zlib import crc32
 
 from tests.checker.activities import checksum, decode_activity, decode_push
-from tests.checker.clients import LOST, WebSocket, connect, make_token
-from tests.checker.records import History, Place
+from tests.checker.clients import LOST, PASSING, WebSocket, connect, make_token, wait_s
+from tests.checker.digests import find_digest_problem
+from tests.checker.records import History, Kept, Place
 
 ACK_EVERY = 20
 """A device acknowledges when it has so many more than it has acknowledged."""
-SLOW_BYTES_PER_S = 1_000_000
 SLOW_PAUSES = 0.003
 """How often it stops after a piece, for a second or so, or until the server gives it up."""
 SLOW_RECEIVE_BYTES = 8192
 """SO_RCVBUF of a slow reader: what it does not read fills the server's side."""
-PASSING = ("unavailable", "timeout")
-"""Errors for which a client has to come back: they are no violation."""
-
 RESTLESS = 0.01
 """How often a restless reader subscribes again, on the same connection, after a delivery."""
 
@@ -36,6 +34,11 @@ class Consumer:
     `way` is how it recovers: from its positions (`restless`: also while it is connected), from its
     cursors, or by its durable subscriptions.
     """
+
+    receive_bytes = 0
+    """SO_RCVBUF, 0: the system's."""
+    bytes_per_s = 1_000_000
+    """The speed of a slow reader."""
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class Consumer:
         """Every topic was subscribed to once."""
         self.hurry = False
         """A slow reader reads as fast as it can."""
+        self.is_slow = slow
         self.closes: list[int | None] = []
         """Close codes of the connections that ended, None for those without."""
         self._history = history
@@ -61,7 +65,6 @@ class Consumer:
         self._token = make_token(name, team)
         self._topics = topics
         self._way = way
-        self._slow = slow
         self._random = Random(name)
         self._streams = {
             topic: history.stream(name, f"*{team}" if topic == "*" else topic) for topic in topics
@@ -73,6 +76,8 @@ class Consumer:
         self._asked: dict[str, Place] = {}
         self._by_cursor = False
         self._socket: WebSocket | None = None
+        self._pause_s = 0.0
+        """How long to stay away once the connection is lost, at least."""
         self._targets: dict[str, int] = {}
         self._arrived = asyncio.Event()
 
@@ -83,7 +88,7 @@ class Consumer:
 
     async def run(self) -> None:
         """Be connected, until it is cancelled."""
-        receive_bytes = SLOW_RECEIVE_BYTES if self._slow else 0
+        receive_bytes = SLOW_RECEIVE_BYTES if self.is_slow else self.receive_bytes
         while True:
             with suppress(*LOST):
                 self._socket = await connect(
@@ -93,12 +98,13 @@ class Consumer:
                     device=self.name,
                     receive_bytes=receive_bytes,
                 )
-                if self._slow:
+                if self.is_slow:
                     self._socket.pace = self._read_slowly
                 self._subscribe(self._socket)
                 await self._socket.lost
                 self.closes.append(self._socket.close_code)
-            await asyncio.sleep(self._random.uniform(0.01, 0.05))
+            pause_s, self._pause_s = max(self._pause_s, self._random.uniform(0.01, 0.05)), 0.0
+            await asyncio.sleep(pause_s)
 
     def reset(self) -> None:
         """Cut the connection."""
@@ -152,12 +158,16 @@ class Consumer:
     def _read_slowly(self, size: int) -> None:
         if self._socket is None or self.hurry:
             return
-        wait = size / SLOW_BYTES_PER_S
+        wait = size / self.bytes_per_s
         if self._random.random() < SLOW_PAUSES:
-            wait += 6.5 if self._random.random() < 0.1 else self._random.uniform(0.5, 2)
+            wait += self.pause_s()
         transport = self._socket.transport
         transport.pause_reading()
         asyncio.get_running_loop().call_later(wait, transport.resume_reading)
+
+    def pause_s(self) -> float:
+        """Return for how long a slow reader stops: at times until the server gives it up."""
+        return 6.5 if self._random.random() < 0.1 else self._random.uniform(0.5, 2)
 
     # What it receives:
 
@@ -193,6 +203,8 @@ class Consumer:
         if errors := [each for each in results if "code" in each]:
             self._take_error(errors[0])
             return
+        if self._by_cursor and (missing := {*self._topics} - {each["povId"] for each in results}):
+            self._history.notes.add("forgotten", f"{self.name} was not resumed on {missing}")
         for each in results:
             topic = each["povId"]
             since = self._asked.get(topic)
@@ -205,7 +217,9 @@ class Consumer:
                 cursor=self._by_cursor,
                 recovered=recovered,
                 missed=each.get("missed"),
+                kept=Kept(each["oldestOffset"], each["guarantee"]["entries"]),
             )
+            self._check_digest(topic, each)
             if not recovered:
                 self._reached[topic] = here
                 self._confirmed.pop(topic, None)
@@ -217,9 +231,16 @@ class Consumer:
         if message["code"] not in PASSING:
             self._history.notes.add("refused", f"{self.name} was answered {message}")
         if "id" in message:  # it acknowledges again, with what comes next
-            self._acking.discard(message["id"])
+            retry = partial(self._acking.discard, message["id"])
+            asyncio.get_running_loop().call_later(wait_s(message), retry)
         else:
+            self._pause_s = wait_s(message)
             self.reset()
+
+    def _check_digest(self, topic: str, answer: Mapping[str, Any]) -> None:
+        problem = find_digest_problem(answer.get("digest"), self._history)
+        if problem:
+            self._history.notes.add("digest", f"{self.name} was told of {topic}: {problem}")
 
     def _take_ack(self, message: dict[str, Any]) -> None:
         topic, place = message["povId"], Place(message["epoch"], message["offset"])

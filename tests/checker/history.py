@@ -15,10 +15,9 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from tests.checker.courses import Course, follow
 from tests.checker.records import History, Join, Notes, Place, Stream, Violation, extend
-
-MAX_REPLAY = 1000
-"""Whoever missed more is told so, and is sent nothing of it (docs/protocol.md, Recovery)."""
+from tests.checker.worlds import World, Worlds, check_removal, has_reason
 
 
 class Verdict(NamedTuple):
@@ -32,17 +31,6 @@ class Verdict(NamedTuple):
     """Offsets of which readers were told that they would not get them."""
 
 
-class World:
-    """A topic's log in one epoch, as all readers together saw it: a row for each offset from 1."""
-
-    def __init__(self) -> None:
-        self.numbers = array("q")
-        self.payloads = array("I")
-
-
-Worlds = dict[tuple[str, str], World]
-
-
 def check(history: History) -> Verdict:
     """Compare all that was received with what was promised."""
     notes = Notes()
@@ -51,10 +39,16 @@ def check(history: History) -> Verdict:
         for join, start, end in stream.connections():
             world = worlds.setdefault((stream.topic, join.epoch), World())
             _merge(history, world, stream, (start, end), notes)
+            check_removal(stream, join, history, notes)
     _check_acks(history, worlds, notes)
     _check_places(history, worlds, notes)
     excused = 0
     for stream in history.streams:
+        if not stream.joins:
+            continue  # its reader took no part
+        if isinstance(stream, Course):
+            excused += follow(stream, worlds, history, notes)
+            continue
         reader = Reader(history, stream, notes)
         reader.follow()
         if stream.topic.startswith("*"):
@@ -93,7 +87,9 @@ def _merge(
         elif known != number:
             names = f"{history.names[number]}, others {history.names[known]}"
             notes.add("order", f"{stream.reader} received as {where} {names}")
-        elif same != payload:
+        elif not same:
+            world.payloads[offset - 1] = payload
+        elif payload and same != payload:
             text = f"{stream.reader} received {where} with other bytes than it was sent before"
             notes.add("payload", text)
 
@@ -121,6 +117,9 @@ def _check_places(history: History, worlds: Worlds, notes: Notes) -> None:
             if place[number]:
                 text = f"{history.names[number]} is {topic} {place[number]} and {offset}"
                 notes.add("twice", text)
+            if topic not in (history.topics[number], history.feeds[number]):
+                text = f"{history.names[number]} of {history.feeds[number]} is {topic} {offset}"
+                notes.add("foreign", text)
             place[number] = offset
     for (topic, epoch), world in worlds.items():
         if topic.startswith("*") and f"{epoch} " in places:
@@ -224,7 +223,10 @@ class Reader:
                 self._add("flag", f"was told that the log of {topic} was replaced")
             return
         self.excused += max(0, join.top - position.offset)
-        if join.missed is None or join.missed <= MAX_REPLAY:
+        if join.top < since.offset:
+            text = f"was told that {topic} ends with {join.top}, it had come to {since.offset}"
+            self._add("epoch", f"{text} in the same epoch")
+        elif not has_reason(join, since):
             text = f"was not given {topic} after {since.offset} ({join.missed} missed)"
             if self._history.durable:
                 self._add("flag", f"{text} without a reason")
@@ -257,11 +259,16 @@ class Reader:
         self._notes.add(kind, f"{self._stream.reader} {text}")
 
 
-def find_idleness(history: History, faults: int, verdict: Verdict) -> Iterator[Violation]:
-    """Yield why a run proves nothing, if it does not."""
+def find_idleness(
+    history: History, faults: int, verdict: Verdict, played: Sequence[str] = ()
+) -> Iterator[Violation]:
+    """Yield why a run proves nothing, if it does not; all of `played` has to be counted."""
     if not faults:
         yield Violation("idle", "no fault was injected")
     if not history.counts["acked"]:
         yield Violation("idle", "nothing was acknowledged")
+    for name in played:
+        if not history.counts[name]:
+            yield Violation("idle", f"not once in the run: {name}")
     if history.durable and verdict.excused > verdict.received:
         yield Violation("idle", f"{verdict.excused} offsets were excused, more than were received")

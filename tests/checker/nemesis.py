@@ -12,10 +12,13 @@ from random import Random
 from threading import Event
 from typing import Protocol
 
+from tests.checker.launcher import set_clock
 from tests.checker.proxy import Proxy
 from tests.checker.servers import Disk, Server, ServerError
 
 PAUSE_S = (0.2, 1.2)
+STEP_S = (-3000.0, 4000.0)
+"""Where the server's wall clock is put, from the true time."""
 FULL_S = 6.0
 """How long to wait until the server has noticed that its disk is full."""
 
@@ -27,7 +30,14 @@ class Victim(Protocol):
         """Cut it."""
 
 
-WEIGHTS = {"kill -9": 6.0, "stop": 2.0, "reset": 2.0, "proxy": 2.0, "full disk": 1.0}
+WEIGHTS = {
+    "kill -9": 6.0,
+    "stop": 2.0,
+    "reset": 2.0,
+    "proxy": 2.0,
+    "clock step": 1.5,
+    "full disk": 1.0,
+}
 """The faults, and how often each is chosen."""
 
 
@@ -77,6 +87,7 @@ class Nemesis(threading.Thread):
             "stop": self._stop_and_go_on,
             "reset": self._reset,
             "proxy": self._disturb,
+            "clock step": self._step,
             "full disk": self._fill,
         }
         end = None if self._seconds is None else time.monotonic() + self._seconds
@@ -121,6 +132,10 @@ class Nemesis(threading.Thread):
     def _disturb(self) -> None:
         self._loop.call_soon_threadsafe(self._proxy.disturb, Random(self._random.random()))
         self.counts["proxy"] += 1
+
+    def _step(self) -> None:
+        set_clock(self._server.clock, self._random.uniform(*STEP_S))
+        self.counts["clock step"] += 1
 
     def _fill(self) -> None:
         self._refused.clear()

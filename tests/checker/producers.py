@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from random import Random
 from threading import Event
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import msgspec
 
 from tests.checker.activities import Activity, Source, encode
-from tests.checker.clients import LOST, Http, WebSocket, connect, make_token
+from tests.checker.clients import LOST, PASSING, Http, WebSocket, connect, make_token, wait_s
 from tests.checker.records import History
 
 PATIENCE_S = 1.0
@@ -20,8 +21,6 @@ PATIENCE_S = 1.0
 BATCH = 200
 WINDOW = 16
 """Publications of one socket that are under way at once."""
-PASSING = ("unavailable", "timeout")
-"""Errors after which a publisher tries again: they are no violation."""
 ANSWER_S = 7.0
 """A socket's publication is answered by then: the server's deadline is 5 s."""
 AGAIN_S = 0.1
@@ -68,18 +67,19 @@ class Producer:
         self._next_at += count / self._rate
         await asyncio.sleep(max(0.0, self._next_at - now))
 
-    async def hold(self, name: str) -> None:
+    async def hold(self, name: str, at_least_s: float = 0.0) -> None:
         """Wait a moment after something did not work, and count it."""
         self.history.counts[name] += 1
-        await asyncio.sleep(self.random.uniform(0.01, 0.05))
+        await asyncio.sleep(max(at_least_s, self.random.uniform(0.01, 0.05)))
 
-    def refuse(self, problem: dict[str, Any]) -> None:
-        """Take note of an error. `unavailable` and `timeout` are to be tried again."""
+    def refuse(self, problem: dict[str, Any]) -> float:
+        """Take note of an error; return after how many seconds to try again what is `PASSING`."""
         code = problem.get("code")
         if code == "unavailable" and self.refused is not None:
             self.refused.set()
         elif code not in PASSING:
             self.history.notes.add("refused", f"{self.name} was answered {problem}")
+        return wait_s(problem)
 
     def gives_up(self) -> bool:
         """Tell whether to leave it at an unknown outcome."""
@@ -136,8 +136,8 @@ class HttpProducer(Producer):
                 if status < 300 and len(results) == len(batch):
                     self._take(batch, results)
                     return
-                self.refuse(results[0].get("error", {"message": repr(answer[:200])}))
-                await self.hold("refused")
+                problem = results[0].get("error", {"message": repr(answer[:200])})
+                await self.hold("refused", self.refuse(problem))
 
     def _take(self, batch: Sequence[Activity], results: Sequence[dict[str, Any]]) -> None:
         for activity, result in zip(batch, results, strict=True):
@@ -159,6 +159,11 @@ class SocketProducer(Producer):
         super().__init__(history, port, name, team, rate, seed)
         self._token = make_token(name, team)
         self._waiting: dict[str, Activity] = {}
+        self._done: list[Activity] = []
+        self._asked: deque[tuple[str, bool]] = deque()
+        """What this connection has asked, in order: an id, and whether with other contents."""
+        self._newest: dict[str, int] = {}
+        """By PoV: where what this connection published last was put."""
         self._socket: WebSocket | None = None
         self._answered = asyncio.Event()
 
@@ -171,6 +176,8 @@ class SocketProducer(Producer):
                 await self.hold("refused connections")
                 continue
             self._socket.lost.add_done_callback(lambda _: self._answered.set())
+            self._asked.clear()
+            self._newest.clear()
             self._forget_some()
             for activity in self._waiting.values():
                 self._send(activity)
@@ -200,6 +207,8 @@ class SocketProducer(Producer):
             self._send(activity)
             if self.random.random() < REPEATED:
                 self._send(activity)  # as if it had not heard of the first one
+            if self._done and self.history.durable and self.random.random() < REPEATED:
+                self._send(self.random.choice(self._done), is_other=True)
             await self.pace(1)
 
     def _forget_some(self) -> None:
@@ -207,24 +216,59 @@ class SocketProducer(Producer):
             if self.gives_up():
                 del self._waiting[name]
 
-    def _send(self, activity: Activity) -> None:
+    def _send(self, activity: Activity, *, is_other: bool = False) -> None:
+        """Publish; `is_other`: other contents under an id that is known."""
         if self._socket is not None:
             data = msgspec.to_builtins(activity)
+            if is_other:
+                data["details"] = {"other": len(self._asked)}
+            self._asked.append((activity.id, is_other))
             self._socket.send({"type": "publish", "id": activity.id, "data": data})
 
     def _receive(self, payload: bytes) -> None:
         message = json.loads(payload)
-        name = message.get("id")
+        if "id" not in message:
+            return
+        name, is_other = self._asked.popleft() if self._asked else ("", False)
+        if name != message["id"]:
+            text = f"{self.name} was answered {message}, and {name} was next"
+            self.history.notes.add("reply", text)
+            self.reset()
+        elif is_other:
+            self._take_conflict(message)
+        elif message["type"] == "published":
+            self._take(name, message)
+        else:
+            again_s = max(AGAIN_S, self.refuse(message))
+            asyncio.get_running_loop().call_later(again_s, self._again, name)
+
+    def _take(self, name: str, message: Mapping[str, Any]) -> None:
+        activity = self._waiting.pop(name, None)
+        if message["activityId"] != name:
+            self.history.notes.add("place", f"{name} was answered {message}")
+        else:
+            self.history.acknowledge(name, message["epoch"], message["offset"])
+        if activity is not None:
+            if not message["duplicate"]:
+                self._check_order(activity, message["offset"])
+            self._done = [*self._done[-REMEMBERED:], activity]
+        self._answered.set()
+
+    def _check_order(self, activity: Activity, offset: int) -> None:
+        """What a connection publishes on a PoV has its places in that order."""
+        newest = self._newest.get(activity.pov_id, 0)
+        if offset <= newest:
+            text = f"{self.name} published {activity.id} last, which is {activity.pov_id} {offset}"
+            self.history.notes.add("order", f"{text}, and the one before is {newest}")
+        self._newest[activity.pov_id] = offset
+
+    def _take_conflict(self, message: Mapping[str, Any]) -> None:
+        self.history.counts["conflicts"] += 1
         if message["type"] == "published":
-            self._waiting.pop(name, None)
-            if message["activityId"] != name:
-                self.history.notes.add("place", f"{name} was answered {message}")
-            else:
-                self.history.acknowledge(name, message["epoch"], message["offset"])
-            self._answered.set()
-        elif message["type"] == "error":
-            self.refuse(message)
-            asyncio.get_running_loop().call_later(AGAIN_S, self._again, name)
+            text = f"{self.name} published other contents under a known id: {message}"
+            self.history.notes.add("conflict", text)
+        elif message["code"] != "id_conflict":
+            self.refuse(dict(message))
 
     def _again(self, name: str) -> None:
         activity = self._waiting.get(name)

@@ -43,6 +43,24 @@ class Place(NamedTuple):
     offset: int
 
 
+class Kept(NamedTuple):
+    """What an answer says of the log: its oldest offset, and how many entries it keeps."""
+
+    oldest: int = 1
+    entries: int = 0
+
+
+class Kind(NamedTuple):
+    """What of an activity filters look at."""
+
+    type: str
+    action: str
+    user: str
+
+
+UNKNOWN = Kind("", "", "")
+
+
 class Join(NamedTuple):
     """An answer to `subscribe`, and the number of deliveries before it.
 
@@ -57,6 +75,7 @@ class Join(NamedTuple):
     cursor: bool = False
     recovered: bool | None = None
     missed: int | None = None
+    kept: Kept | None = None
 
 
 class Stream:
@@ -80,10 +99,11 @@ class Stream:
         cursor: bool = False,
         recovered: bool | None = None,
         missed: int | None = None,
+        kept: Kept | None = None,
     ) -> None:
         """Note an answer to `subscribe`; what is received from now on is of a new connection."""
         at = len(self.offsets)
-        self.joins.append(Join(at, epoch, top, since, cursor, recovered, missed))
+        self.joins.append(Join(at, epoch, top, since, cursor, recovered, missed, kept))
 
     def receive(self, offset: int, name: str, content: int, payload: int) -> None:
         """Note a delivery, with checksums of what was published and of all that was received."""
@@ -99,7 +119,7 @@ class Stream:
 
     def connections(self) -> Iterator[tuple[Join, int, int]]:
         """Yield each connection's beginning, and where its deliveries begin and end."""
-        ends = [*[join.at for join in self.joins[1:]], len(self.offsets)]
+        ends = [*[join.at for join in self.joins], len(self.offsets)][1:]
         for join, end in zip(self.joins, ends, strict=True):
             yield join, join.at, end
 
@@ -114,6 +134,10 @@ class History:
         self.topics = [""]
         self.feeds = [""]
         self.contents = array("I", [0])
+        self.kinds = [UNKNOWN]
+        self.authors: set[str] = set()
+        self.sent_on: Counter[str] = Counter()
+        """How many were ever sent, by PoV."""
         self.acked = array("q", [0])
         """The offset at which each was acknowledged last; 0: it was not yet."""
         self.acked_in = [""]
@@ -130,8 +154,11 @@ class History:
         self.streams.append(stream)
         return stream
 
-    def send(self, name: str, topic: str, team: str, content: int) -> None:
+    def send(self, name: str, topic: str, team: str, content: int, kind: Kind = UNKNOWN) -> None:
         """Note what is about to be published for the first time."""
+        self.sent_on[topic] += 1
+        self.kinds.append(kind)
+        self.authors.add(kind.user)
         self.numbers[name] = len(self.names)
         self.names.append(name)
         self.topics.append(topic)

@@ -6,29 +6,49 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from threading import Event
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import msgspec
 
-from tests.checker.activities import MAIN, POVS, QUIET, Push, checksum, decode_activity
+from tests.checker.activities import POVS, WIDE, Push, checksum, decode_activity
 from tests.checker.clients import PATIENCE_S, Http, connect, make_token
-from tests.checker.consumers import Consumer
+from tests.checker.crowd import Crowd, Named
+from tests.checker.habits import PLAYED
 from tests.checker.history import Verdict, check, find_idleness
-from tests.checker.inbox import Device, Inbox, Notifier
-from tests.checker.nemesis import WEIGHTS, Nemesis, Victim
-from tests.checker.producers import HttpProducer, Producer, SocketProducer
+from tests.checker.launcher import LAUNCHER
+from tests.checker.nemesis import WEIGHTS, Nemesis
 from tests.checker.proxy import Proxy
 from tests.checker.records import History, Violation
 from tests.checker.servers import Disk, Server, ServerError
-from tests.processes import COMMAND
 
 PROGRESS_S = 3.0
 PAGE = 1000
 Say = Callable[[str], None]
+EVERYBODY = ("",)
+WHOLE_S = 60.0
+"""In a run of this length everything happens that clients do."""
+SLOW_CONSUMER = 4002
+PULSE_S = 0.1
+STILL_S = 2.0
+"""Past this the clients themselves were slow: the machine is too busy to tell."""
+
+
+class Pulse:
+    """Notes for how long this process's loop stood still, so that its clients did not read."""
+
+    def __init__(self) -> None:
+        self.late_s = 0.0
+
+    async def run(self) -> None:
+        """Go on until it is cancelled."""
+        while True:
+            begun = time.monotonic()
+            await asyncio.sleep(PULSE_S)
+            self.late_s = max(self.late_s, time.monotonic() - begun - PULSE_S)
 
 
 class Plan(NamedTuple):
@@ -44,7 +64,11 @@ class Plan(NamedTuple):
     patience_s: float = 60.0
     """How long clients may take to finish once there are no more faults."""
     faults: Sequence[str] = tuple(WEIGHTS)
-    command: Sequence[str] = COMMAND
+    command: Sequence[str] = LAUNCHER
+    max_entries: int = 2000
+    """Kept of each topic: few, so that retention is at work behind the readers."""
+    clients: Sequence[str] = EVERYBODY
+    """Those whose names begin so take part."""
 
 
 class Report(NamedTuple):
@@ -73,7 +97,7 @@ class Page(msgspec.Struct, rename="camel"):
 async def run(plan: Plan, say: Say) -> Report:
     """Do it."""
     with Disk(plan.folder / "data") as disk:
-        server = Server(plan.folder, plan.engine, plan.command)
+        server = Server(plan.folder, plan.engine, plan.command, plan.max_entries)
         try:
             await asyncio.to_thread(server.start)
             return await Run(plan, server, disk, say).run()
@@ -91,23 +115,28 @@ class Run:
         self._say = say
         self._history = History(durable=plan.engine == "sqlite")
         self._proxy = Proxy(server.port)
-        self._consumers: list[Consumer] = []
-        self._producers: list[Producer] = []
-        self._inbox = Inbox(self._history.notes)
-        self._devices: list[Device] = []
         self._faults: Mapping[str, int] = {}
 
     async def run(self) -> Report:
         """Publish and read under faults, then check."""
         begun = time.monotonic()
         await self._proxy.start()
-        self._make_clients()
+        plan = self._plan
+        crowd = self._crowd = Crowd(
+            self._history,
+            (self._server.port, self._proxy.port),
+            (plan.seed, plan.rate, plan.max_entries),
+        )
+        crowd.keep(plan.clients)
         async with asyncio.TaskGroup() as tasks:
-            readers: Sequence[Consumer | Device] = [*self._consumers, *self._devices]
-            reading = [tasks.create_task(each.run()) for each in readers]
-            for consumer in self._consumers:
-                await consumer.joined.wait()
-            writing = [tasks.create_task(each.run()) for each in self._producers]
+            reading = [tasks.create_task(each.run()) for each in crowd.readers]
+            await self._wait_for(
+                "subscribe", crowd.subscribers, [each.joined.wait() for each in crowd.subscribers]
+            )
+            writing = [tasks.create_task(each.run()) for each in crowd.producers]
+            reading += [tasks.create_task(each.run()) for each in crowd.revokers]
+            pulse = Pulse()
+            reading.append(tasks.create_task(pulse.run()))
             progress = tasks.create_task(self._tell(begun))
             await self._disturb()
             seconds = time.monotonic() - begun
@@ -115,71 +144,40 @@ class Run:
             await self._finish(writing)
             for task in (*reading, *writing):
                 task.cancel()
-        for client in self._clients:
+        for client in crowd.all:
             client.reset()
         self._proxy.close()
         await asyncio.to_thread(self._stop)
         history = self._history
         if history.durable:
-            self._inbox.check()
+            for inbox in crowd.inboxes:
+                inbox.check()
+            self._check_closes(pulse)
         verdict = check(history)
-        idle = find_idleness(history, sum(self._faults.values()), verdict)
+        whole = history.durable and plan.clients == EVERYBODY and seconds >= WHOLE_S
+        idle = find_idleness(history, sum(self._faults.values()), verdict, PLAYED if whole else ())
         return Report(
             [*verdict.violations, *idle],
             verdict,
             self._faults,
             {"sent": len(history.numbers), **history.counts},
-            {each.name: each.received for each in readers},
-            Counter(str(code or "lost") for each in self._consumers for code in each.closes),
+            {each.name: each.received for each in crowd.readers},
+            Counter(str(code or "lost") for each in crowd.subscribers for code in each.closes),
             self._server.starts,
             seconds,
             self._disk.there,
         )
 
-    @property
-    def _clients(self) -> Sequence[Victim]:
-        return [*self._consumers, *self._devices, *self._producers]
-
-    def _make_clients(self) -> None:
-        history, near, far = self._history, self._server.port, self._proxy.port
-        main, quiet = POVS[MAIN], POVS[QUIET]
-        self._consumers = [
-            Consumer(history, far, "position-a", MAIN, main[:6], "position"),
-            Consumer(history, near, "position-b", MAIN, main[3:9], "position"),
-            Consumer(history, near, "position-c", MAIN, main[6:], "position"),
-            Consumer(history, near, "restless", MAIN, main[2:5], "restless"),
-            Consumer(history, near, "cursor-a", MAIN, main[:4], "cursor"),
-            Consumer(history, far, "cursor-b", QUIET, quiet, "cursor"),
-            Consumer(history, near, "resume", MAIN, main[8:], "resume"),
-            Consumer(history, near, "slow", MAIN, main[4:6], "position", slow=True),
-            Consumer(history, near, "slow-cursor", MAIN, main[9:], "cursor", slow=True),
-            Consumer(history, near, "feed", MAIN, ["*"], "position"),
-            Consumer(history, far, "quiet-feed-a", QUIET, ["*"], "position"),
-            Consumer(history, near, "quiet-feed-b", QUIET, ["*", *quiet], "position"),
-        ]
-        seed, rate = self._plan.seed, self._plan.rate
-        self._producers = [
-            HttpProducer(history, near, "http-a", MAIN, rate * 0.3, seed),
-            HttpProducer(history, near, "http-b", MAIN, rate * 0.3, seed),
-            HttpProducer(history, far, "http-c", MAIN, rate * 0.3, seed),
-            HttpProducer(history, near, "http-quiet", QUIET, rate * 0.04, seed),
-            SocketProducer(history, near, "socket-a", MAIN, rate * 0.03, seed),
-            SocketProducer(history, far, "socket-quiet", QUIET, rate * 0.02, seed),
-        ]
-        if history.durable:  # in memory no promise about an inbox outlasts a kill
-            self._devices = [Device(history, far, self._inbox)]
-            self._producers.append(Notifier(history, near, rate * 0.02, seed, self._inbox))
-
     async def _disturb(self) -> None:
         """Let the nemesis work to its end."""
         plan, refused = self._plan, Event()
-        for producer in self._producers:
+        for producer in self._crowd.producers:
             producer.refused = refused
         nemesis = Nemesis(
             self._server,
             self._disk,
             self._proxy,
-            self._clients,
+            self._crowd.all,
             refused,
             seed=plan.seed,
             faults=plan.faults,
@@ -197,29 +195,52 @@ class Run:
 
     async def _finish(self, writing: Sequence[asyncio.Task[None]]) -> None:
         """Have everything published and read, and the history read as well."""
-        for producer in self._producers:
+        crowd = self._crowd
+        for producer in crowd.producers:
             producer.stopped = True
-        await self._expect(writing, [each.name for each in self._producers])
+        for member in crowd.members:
+            member.stopped = True
+        await self._expect(writing, [each.name for each in crowd.producers])
+        await self._wait_for("settle", crowd.members, [each.settle() for each in crowd.members])
         try:
-            ends = {team: await self._read_ends(team) for team in (MAIN, QUIET)}
+            ends = {team: await self._read_ends(team) for team in POVS}
         except (OSError, EOFError) as error:
             self._history.notes.add("stuck", f"no position was to be had: {error!r}")
             return
-        catching_up = [
-            asyncio.ensure_future(each.catch_up(ends[each.team])) for each in self._consumers
-        ]
-        await self._expect(catching_up, [each.name for each in self._consumers])
-        last = [asyncio.ensure_future(each.catch_up()) for each in self._devices]
-        if last:
-            await self._expect(last, [each.name for each in self._devices])
+        readers = crowd.subscribers
+        await self._wait_for(
+            "catch up", readers, [each.catch_up(ends[each.team]) for each in readers]
+        )
+        devices = crowd.devices
+        await self._wait_for("catch up", devices, [each.catch_up() for each in devices])
+        for member in crowd.members:
+            member.check_end()
+        for revoker in crowd.revokers:
+            await revoker.check_end()
         await self._read_history()
 
-    async def _expect(self, work: Sequence[asyncio.Task[None]], names: Sequence[str]) -> None:
+    async def _wait_for(
+        self, what: str, clients: Sequence[Named], work: Sequence[Coroutine[Any, Any, object]]
+    ) -> None:
+        if work:
+            tasks = [asyncio.ensure_future(each) for each in work]
+            await self._expect(tasks, [f"to {what}, {each.name}" for each in clients])
+
+    def _check_closes(self, pulse: Pulse) -> None:
+        """Whoever reads at full speed is no slow consumer, unless this process stood still."""
+        if pulse.late_s > STILL_S:
+            return
+        for client in self._crowd.quick:
+            if count := client.closes.count(SLOW_CONSUMER):
+                text = f"{client.name} reads at full speed and was closed as slow {count} times"
+                self._history.notes.add("thrown out", text)
+
+    async def _expect(self, work: Sequence[asyncio.Task[Any]], names: Sequence[str]) -> None:
         patience_s = self._plan.patience_s
         _, late = await asyncio.wait(work, timeout=patience_s)
         for task, name in zip(work, names, strict=True):
             if task in late:
-                text = f"{name} is not done {patience_s:g} s after the last fault"
+                text = f"{name} is not done within {patience_s:g} s after the last fault"
                 self._history.notes.add("stuck", text)
                 task.cancel()
 
@@ -241,6 +262,8 @@ class Run:
     async def _read_history(self) -> None:
         """Page through what is kept, as one more reader."""
         for team, povs in POVS.items():
+            if team == WIDE:
+                continue  # many, and read by two already
             http = Http(self._server.port, make_token("history", team, service=True))
             for pov in povs:
                 await self._page(http, pov)
@@ -268,7 +291,7 @@ class Run:
         """Say now and then how far it is."""
         while True:
             await asyncio.sleep(PROGRESS_S)
-            received = sum(consumer.received for consumer in self._consumers)
+            received = sum(reader.received for reader in self._crowd.readers)
             acked, kills = self._history.counts["acked"], self._faults.get("kill -9", 0)
             self._say(
                 f"{time.monotonic() - begun:5.0f} s  {acked:9,} acknowledged"

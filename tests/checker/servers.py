@@ -13,7 +13,8 @@ from pathlib import Path
 
 from bench.peers import free_port
 from tests.checker.clients import SECRET
-from tests.processes import COMMAND, end, launch
+from tests.checker.launcher import CLOCK, LAUNCHER, set_clock
+from tests.processes import end, launch
 
 ROOT = Path(__file__).parents[2]
 START_S = 30.0
@@ -30,8 +31,17 @@ class ServerError(Exception):
 class Server:
     """pov-rt with a log in `folder`. `command` is what understands `serve`."""
 
-    def __init__(self, folder: Path, engine: str, command: Sequence[str] = COMMAND) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        engine: str,
+        command: Sequence[str] = LAUNCHER,
+        max_entries: int = 10_000,
+    ) -> None:
         self.port = free_port()
+        self.clock = folder / "clock"
+        """How far its wall clock is moved: see `set_clock`."""
+        set_clock(self.clock, 0.0)
         self.data = folder / "data"
         self.log = folder / "server.log"
         self.starts: list[float] = []
@@ -42,7 +52,7 @@ class Server:
             f'[server]\nport = {self.port}\nadmin_port = 0\ndata = "{self.data}"\n'
             f'[auth]\nsecrets = ["{SECRET}"]\ndefault_povs = "*"\n'
             '[limits]\nmessage_rate = "1000000/s"\ncost_rate = "99999999/s"\n'
-            f'[engine]\nurl = "{engine}://"\n'
+            f'[engine]\nurl = "{engine}://"\nmax_entries = {max_entries}\n'
         )
         self._command = [*command, "serve", "--config", str(config)]
         self._process: subprocess.Popen[bytes] | None = None
@@ -58,6 +68,7 @@ class Server:
         """Start it."""
         # A measurement of the tests' coverage is not to slow it down.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
+        environment[CLOCK] = str(self.clock)
         with self.log.open("ab") as file:
             self._process = launch(
                 self._command, cwd=ROOT, env=environment, stdout=file, stderr=file

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.checker.planted import BUGS, MAIN
+from tests.checker.prove import prove
 from tests.checker.run import Plan, Report, run
 
-PLANTED = (sys.executable, "-m", "tests.checker.planted")
+OTHERS = ("quiet", "feed", "resume", "restless", "slow", "socket", *MAIN)
+MEMBERS = (
+    *("filter", "all", "plain", "echo", "refresh", "resume-", "read", "ack", "revoke"),
+    *("inbox", "notifier", "http-side"),
+)
 
 
 def deliver(folder: Path, **plan: Any) -> Report:
     return asyncio.run(run(Plan(folder, rate=3000, **plan), lambda line: None))
 
 
-def kinds(report: Report) -> set[str]:
-    return {violation.kind for violation in report.violations}
-
-
 def test_what_is_acknowledged_reaches_everybody_under_every_fault(tmp_path: Path) -> None:
-    report = deliver(tmp_path, seed=10, kills=3)
+    report = deliver(tmp_path, seed=10, kills=3, clients=OTHERS)
     assert report.violations == []
     assert report.faults["kill -9"] >= 3
     assert report.counts["acked"] > 300
@@ -29,18 +32,20 @@ def test_what_is_acknowledged_reaches_everybody_under_every_fault(tmp_path: Path
     assert all(report.received.values())
 
 
-def test_an_acknowledgement_before_the_commit_is_found(tmp_path: Path) -> None:
-    report = deliver(tmp_path, seed=1, kills=2, faults=["kill -9"], command=(*PLANTED, "early=0.2"))
-    assert kinds(report) & {"lost", "place"}
+def test_members_who_do_all_that_a_client_may_are_told_nothing_wrong(tmp_path: Path) -> None:
+    report = deliver(tmp_path, seed=10, seconds=6.0, faults=["reset", "kill -9"], clients=MEMBERS)
+    assert report.violations == []
+    for played in ("filters changed", "moved", "left", "read", "refreshed", "revoked", "resumed"):
+        assert report.counts[played], played
 
 
-def test_a_delivery_that_is_left_out_is_found(tmp_path: Path) -> None:
-    report = deliver(
-        tmp_path,
-        seed=1,
-        seconds=1.0,
-        faults=["reset"],
-        patience_s=3.0,
-        command=(*PLANTED, "drop=300"),
-    )
-    assert {"hole", "lost"} <= kinds(report)
+def test_who_comes_back_to_many_povs_is_no_slow_consumer(tmp_path: Path) -> None:
+    report = deliver(tmp_path, seed=10, seconds=6.0, faults=["stop"], clients=("returning", "http"))
+    assert report.violations == []
+
+
+@pytest.mark.parametrize("name", ["early", "skipped", "cursor", "echo"])
+def test_a_planted_bug_is_found(name: str) -> None:
+    (proof,) = asyncio.run(prove([name], seed=1, say=lambda line: None, control=False))
+    assert proof.is_caught
+    assert set(proof.kinds) <= set(BUGS[name].kinds)

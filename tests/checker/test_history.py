@@ -242,7 +242,7 @@ def turn_the_order_round_in_the_feed(story: Story) -> None:
         (acknowledge_one_and_deliver_another, {"place"}),
         (answer_a_retry_otherwise, {"retry", "lost"}),
         (flag_without_a_reason, {"flag"}),
-        (flag_what_is_ahead_of_the_log, {"flag"}),
+        (flag_what_is_ahead_of_the_log, {"epoch"}),
         (replace_a_durable_log, {"flag"}),
         (recover_over_a_change_of_the_epoch, {"flag"}),
         (leave_one_out_of_the_feed, {"lost"}),
@@ -271,3 +271,5 @@ def test_a_run_without_faults_or_acknowledgements_proves_nothing() -> None:
     history = History()
     texts = [idle.text for idle in find_idleness(history, 0, check(history))]
     assert texts == ["no fault was injected", "nothing was acknowledged"]
+    (idle,) = find_idleness(Story().history, 1, check(Story().history), ["refreshed"])
+    assert idle.text == "not once in the run: refreshed"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.checker.inbox import Inbox
+from tests.checker.inbox import Inbox, Mail
 from tests.checker.records import Notes
 
 
@@ -54,3 +54,61 @@ def test_one_offset_is_one_notification() -> None:
     inbox.begin()
     inbox.receive("n-2", 1)
     assert set(notes.counts) == {"place", "order"}
+
+
+def devices(kept: int = 0) -> tuple[Notes, Inbox, Inbox]:
+    """Return two devices of a user to whom five were sent."""
+    notes, mail = Notes(), Mail(kept)
+    first, second = Inbox(notes, mail, "first"), Inbox(notes, mail, "second")
+    for offset in range(1, 6):
+        first.acknowledge(f"n-{offset}", offset)
+    return notes, first, second
+
+
+def receive(inbox: Inbox, *offsets: int) -> None:
+    inbox.begin()
+    for offset in offsets:
+        inbox.receive(f"n-{offset}", offset)
+
+
+def test_each_device_gets_all_that_the_user_has_not_read() -> None:
+    notes, first, second = devices()
+    receive(first, 1, 2, 3, 4, 5)
+    first.confirmed = 5
+    first.mail.asked = first.mail.read = 3
+    receive(second, 4, 5)
+    first.hear(3)
+    second.check()
+    assert notes.violations == []
+
+
+def test_what_another_device_acknowledged_is_not_excused() -> None:
+    notes, first, second = devices()
+    receive(first, 1, 2, 3, 4, 5)
+    first.confirmed = 5
+    receive(second, 4, 5)
+    second.check()
+    assert set(notes.counts) == {"hole", "lost"}
+
+
+def test_what_was_read_does_not_come_again() -> None:
+    notes, first, second = devices()
+    first.mail.asked = first.mail.read = 3
+    receive(second, 3, 4, 5)
+    assert set(notes.counts) == {"cursor"}
+
+
+def test_a_read_mark_never_goes_back_and_is_none_that_nobody_set() -> None:
+    notes, first, _ = devices()
+    first.mail.asked = 4
+    first.hear(4)
+    first.hear(3)
+    first.hear(5)
+    assert notes.counts == {"read": 2}
+
+
+def test_what_retention_took_is_excused() -> None:
+    notes, first, _ = devices(kept=2)
+    receive(first, 4, 5)
+    first.check()
+    assert notes.violations == []
