@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from pov_rt.activities import inbox as inbox_module
+from pov_rt.activities.cursors import acked
 from pov_rt.activities.durable import Durable
 from pov_rt.connections.connection import Connection
 from pov_rt.connections.directory import Directory
 from pov_rt.delivery.filters import Only
 from pov_rt.dispatch.context import ConnectionContext
 from pov_rt.dispatch.host import PluginHost
+from pov_rt.dispatch.permissions import Permissions
 from pov_rt.engine.base import Position
 from pov_rt.engine.sqlite.state import SqliteMarks
 from tests.checker.planting import one_in, replace
@@ -90,7 +92,6 @@ def lose_receipts() -> None:
 
 def share_inbox_cursors() -> None:
     """Follow an inbox from what the user's first device acknowledged."""
-    acked = inbox_module.acked
 
     def share(device: str) -> str:
         return acked(device.removesuffix("-b") + "-a" if device.endswith("-b") else device)
@@ -100,7 +101,6 @@ def share_inbox_cursors() -> None:
 
 def forget_inbox_cursors() -> None:
     """Follow the inbox of a second device from what nobody acknowledged."""
-    acked = inbox_module.acked
 
     def forget(device: str) -> str:
         return acked("nobody" if device.endswith("-b") else device)
@@ -111,22 +111,22 @@ def forget_inbox_cursors() -> None:
 def keep_revoked() -> None:
     """Leave connections open whose tokens are void."""
 
-    def keep(_: Directory, are_void: Any) -> None:
-        return
+    def keep(_: Directory, are_void: Any, connections: Any) -> int:
+        return 0
 
     replace(Directory, "_close_those", keep)
 
 
 def keep_lost() -> None:
     """Say what a refresh takes away, and take nothing away."""
-    regrant, leave = PluginHost.regrant, PluginHost.leave
+    regrant, leave = PluginHost.regrant, Permissions.leave
 
     def keep(host: PluginHost, connection_id: str, identity: Any) -> Any:
-        setattr(PluginHost, "leave", lambda *_: False)  # noqa: B010  (as `replace`, for a moment)
+        setattr(Permissions, "leave", lambda *_: False)  # noqa: B010  (as `replace`, for a moment)
         try:
             return regrant(host, connection_id, identity)
         finally:
-            setattr(PluginHost, "leave", leave)  # noqa: B010
+            setattr(Permissions, "leave", leave)  # noqa: B010
 
     replace(PluginHost, "regrant", keep)
 
