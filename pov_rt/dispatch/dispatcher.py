@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from pov_rt.connections.budgets import BYTE
 from pov_rt.connections.connection import Connection
-from pov_rt.dispatch.execution import Execution
+from pov_rt.dispatch.execution import Execution, require_grants
 from pov_rt.dispatch.host import PluginHost, Services
 from pov_rt.protocol.depth import find_deep, is_open, may_be_deeper
 from pov_rt.protocol.encoding import DECODE_ERRORS, RequestIdValue, decode_anyway
@@ -116,14 +116,9 @@ class Dispatcher:
         """Raise unless this connection may send this message now."""
         if handler.spec.price != 0:
             self._pay(connection, handler, message, now)
-        grants = connection.identity.grants
-        if handler.check_ids is not None:
-            handler.check_ids(message, grants.require_pov)
-        grant = handler.spec.grant
-        if grant is not None:
-            grants.require(grant)
-            if grant == "publish" and now >= connection.expires_at:
-                raise TokenExpired
+        require_grants(connection.identity.grants, handler, message)
+        if handler.spec.grant == "publish" and now >= connection.expires_at:
+            raise TokenExpired
         if handler.rate is not None:
             self._charge(connection, handler, handler.rate, now)
         if connection.plain and handler.tag not in FIRST_BLOCK:
