@@ -1,7 +1,5 @@
 """Subscriptions: what happens on a PoV is pushed, from now on or from where the client was."""
 
-import asyncio
-from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -22,14 +20,10 @@ from pov_rt.plugin import (
     Plugin,
     Position,
     PovOrFeed,
-    Unavailable,
     UncheckedId,
     UnsetType,
     check_distinct,
 )
-
-EXTRAS_PART = 0.4
-"""Of the time that a handler has: after it, what an answer can do without is left out."""
 
 From = Literal["cursor"] | Place | UnsetType
 Wanted = tuple[str, Any, Only | None]
@@ -154,7 +148,6 @@ async def enter(
     pov_id: str, place: From, only: Only | None, keep: bool, context: Context
 ) -> dict[str, Any]:
     """Subscribe to one; return what its answer says."""
-    until = asyncio.get_running_loop().time() + EXTRAS_PART * context.host.deadline_s
     since = place.since() if isinstance(place, Place) else None
     if place == "cursor":
         since = await context.cursor(pov_id)
@@ -169,10 +162,8 @@ async def enter(
     if pov_id == "*":
         return fields
     # Nothing that an answer can do without decides whether it comes.
-    with suppress(TimeoutError, Unavailable):
-        async with asyncio.timeout_at(until):
-            if context.subprotocol:
-                fields |= (await context.unread(done))._asdict()
-            if done.missed and isinstance(since, Position):
-                fields["digest"] = await context.digest(pov_id, since.offset) or UNSET
+    if context.subprotocol and (read := await context.unread(done)) is not None:
+        fields |= read._asdict()
+    if done.missed and isinstance(since, Position):
+        fields["digest"] = await context.digest(pov_id, since.offset) or UNSET
     return fields

@@ -238,21 +238,23 @@ class Replay:
         self, topic: Topic, connection: Connection, progress: Progress, piece: Sequence[bytes]
     ) -> list[bytes]:
         """Move the place on by a piece; return what of it is sent, and in the place of it."""
-        instead = topic.instead.get(connection)
+        instead, start = topic.instead.get(connection), progress.offset
+        progress.offset += len(piece)
+        progress.highest = max(progress.highest, progress.offset)
+        if not instead and connection not in topic.only:
+            return [body for body in piece if body]
         sent: list[bytes] = []
-        for offset, body in enumerate(piece, progress.offset + 1):
+        for offset, body in enumerate(piece, start + 1):
             found = instead.pop(offset, None) if instead else None
             if found is None:
                 found = [body] if body else []
             if found:
                 sent += found
                 progress.told = offset
-        progress.offset += len(piece)
         is_told = connection in topic.only and not connection.plain
         if is_told and progress.offset - progress.told >= POSITION_ENTRIES:
             progress.told = progress.offset
             sent.append(position_of(topic, progress.offset))
-        progress.highest = max(progress.highest, progress.offset)
         return sent
 
     async def _bodies(self, topic: Topic, after: int, only: Only | None) -> Sequence[bytes] | None:

@@ -34,11 +34,13 @@ from pov_rt.protocol.errors import (
     Unavailable,
 )
 from pov_rt.protocol.messages import Message, NewActivity
-from pov_rt.runtime.containment import contain
+from pov_rt.runtime.containment import call, contain
 
 AT_ONCE = 8
 """Questions of one message at a time: even to refuse them takes time, for which others wait."""
 ENDED = "The subscription was ended meanwhile"
+UNREAD_PART = 0.3
+"""Of the time that a handler has: after so much what a user has read is not waited for any more."""
 SEVERAL_PART = 0.8
 """Of the time that a handler has: of several things those are given up that take longer."""
 
@@ -79,7 +81,7 @@ class ConnectionContext:
         "_digests_until",
         "answered",
         "asked",
-        "has_published",
+        "has_acted",
         "host",
         "is_over",
         "joined",
@@ -89,7 +91,7 @@ class ConnectionContext:
 
     def __init__(self, host: PluginHost, connection: Connection) -> None:
         self.host = host
-        self.answered = self.has_published = self.is_over = False
+        self.answered = self.has_acted = self.is_over = False
         self.request_id: RequestIdValue = UNSET
         self.joined: list[_Wish] | None = None
         self.required: set[str] | None = None
@@ -207,7 +209,8 @@ class ConnectionContext:
     async def several(
         self, attempts: Mapping[str, Callable[[Self], Coroutine[Any, Any, ValueT]]]
     ) -> Mapping[str, ValueT | ClientError]:
-        until = asyncio.get_running_loop().time() + SEVERAL_PART * self.host.deadline_s
+        within_s = SEVERAL_PART * self.host.services.settings.limits.handler_deadline_s
+        until = asyncio.get_running_loop().time() + within_s
 
         async def attempt(pov_id: str) -> ValueT | ClientError:
             error: ClientError
@@ -234,12 +237,12 @@ class ConnectionContext:
         """Raise `Forbidden` unless the subscriptions stand that the answer speaks of.
 
         To be called in the step in which it is sent: refreshes and other messages that wait for
-        nobody act between any two steps of a handler.
+        nobody act between any two steps of a handler. What was done (`has_acted`) is answered so.
         """
         for each in self.joined or ():
             if not self.host.services.hub.stands(each.joining):
                 raise Forbidden(ENDED, field="povId")
-        for pov_id in () if self.has_published else self.required or ():
+        for pov_id in () if self.has_acted else self.required or ():
             if not self.subscribed(pov_id):
                 raise Forbidden(ENDED, field="povId")
 
@@ -275,19 +278,30 @@ class ConnectionContext:
         return await cursors.cursor(self._connection, topic)
 
     async def acknowledge(self, position: Position, pov_id: str | None = None) -> Position:
-        topic = self._marked(pov_id)
-        return await self.host.services.cursors.acknowledge(self._connection, topic, position)
+        topic, cursors = self._marked(pov_id), self.host.services.cursors
+        cursor = await cursors.acknowledge(self._connection, topic, position)
+        self.has_acted = True
+        return cursor
 
     async def mark_read(
         self, position: Position, pov_id: str | None = None
     ) -> tuple[Position, bool]:
         topic, user_id = self._marked(pov_id), self.user.user_id
-        return await self.host.services.cursors.read(user_id, topic, position)
+        mark = await self.host.services.cursors.read(user_id, topic, position)
+        self.has_acted = True
+        return mark
 
-    async def unread(self, subscribed: Subscribed) -> Unread:
-        topic, user_id = self.topic(subscribed.pov_id), self.user.user_id
+    async def unread(self, subscribed: Subscribed) -> Unread | None:
+        services, topic = self.host.services, self.topic(subscribed.pov_id)
         top = Top(subscribed.epoch, subscribed.newest, subscribed.oldest_offset)
-        return await self.host.services.cursors.unread(user_id, topic, top)
+        within_s = UNREAD_PART * services.settings.limits.handler_deadline_s
+        try:
+            found: Unread = await call(
+                services.cursors.unread, self.user.user_id, topic, top, deadline_s=within_s
+            )
+        except (HandlerTimeout, Unavailable):
+            return None
+        return found
 
     def _marked(self, pov_id: str | None) -> str:
         return self.host.inbox(self.user.user_id) if pov_id is None else self.topic(pov_id)
@@ -376,7 +390,7 @@ class ConnectionContext:
         if instead is None or self.answered:  # a message has one answer
             publisher = publisher_of(user, is_service=False, origin=connection.id)
             published = await services.publishing.publish_one(own, publisher)
-            self.has_published = True
+            self.has_acted = True
             return published
         origin = f"{connection.id}/{services.clock.new_id()}"
         if own.id is UNSET:
@@ -390,7 +404,7 @@ class ConnectionContext:
             await services.hub.taken_over(connection, names)
         finally:
             self.answered = services.hub.withdraw(origin)
-        self.has_published = True
+        self.has_acted = True
         if failures:
             raise failures[0]
         if not self.answered:

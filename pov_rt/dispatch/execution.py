@@ -17,7 +17,7 @@ messages included, save for types declared `unordered`:
 An answer comes behind what was delivered to the connection before (`connection.send` and `reply`
 see to that), and before what its own subscriptions bring. The step that sends it is the one in
 which what it says becomes true: before it, it is asked once more whether the token and the
-subscriptions allow the answer (`context.check`; what was published stays so), and after it the
+subscriptions allow the answer (`context.check`; what was done is answered so), and after it the
 subscriptions are confirmed, or left as they were if it is an error (`context.end`).
 
 Bounds. In one turn of the loop few `async` handlers of a connection begin, few run beside each
@@ -205,7 +205,7 @@ class Execution:
         connection, handler, message = call
         try:
             context.check()
-            if is_new_token and not context.has_published:
+            if is_new_token and not context.has_acted:
                 require_grants(connection.identity.grants, handler, message)
         except ClientError as error:
             return self._error(error, message.id)

@@ -127,7 +127,6 @@ class PluginHost:
     durable: Durable = delegate("services.durable")
     node: str = delegate("services.node")
     bounds: Bounds = delegate("services.bounds")
-    deadline_s: float = delegate("services.settings.limits.handler_deadline_s")
 
     def connections(
         self, user_id: str | None = None, *, limit: int | None = None

@@ -178,10 +178,6 @@ class Host(Protocol[S_co]):
     def bounds(self) -> Bounds:
         """What users share on this node; a plugin adds its own."""
 
-    @property
-    def deadline_s(self) -> float:
-        """How many seconds a handler may take until it is cancelled."""
-
     def connections(
         self, user_id: str | None = None, *, limit: int | None = None
     ) -> Sequence[ConnectionInfo]:
@@ -430,8 +426,11 @@ class Context(Protocol[S_co]):
         Returns where that is, and whether it moved.
         """
 
-    async def unread(self, subscribed: Subscribed) -> Unread:
-        """Return up to where the user has read the PoV, on whatever device, and what is left."""
+    async def unread(self, subscribed: Subscribed) -> Unread | None:
+        """Return up to where the user has read the PoV, on whatever device, and what is left.
+
+        None: that cannot be said in time.
+        """
 
     def topic(self, pov_id: str) -> str:
         """Return the engine's name for a PoV, or with `*` for the feed of the user's team."""

@@ -66,6 +66,7 @@ class Model:
         self.plain = plain
         self.places: dict[str, Place] = {}
         self.cursors: dict[str, int] = {}
+        self.furthest: dict[str, int] = {}
         self.asked: dict[int, dict[str, Any]] = {}
         self.in_line: list[int] = []
         self.silent: set[str] = set()
@@ -130,6 +131,7 @@ class Model:
         assert not missed, f"{self.name} is at {offset} of {topic} without {missed}"
         place.at = offset
         place.had = max(place.had, offset)
+        self.furthest[topic] = max(self.furthest.get(topic, 0), offset)
 
     def is_hidden(self, topic: str, offset: int) -> bool:
         """Tell whether an entry is left out of the feed, for it is the client's own."""
@@ -196,6 +198,7 @@ class Model:
             if asked["type"] == "resume":
                 only = {"types": ["a"]} if result.get("filtered") else None
             assert bool(only) == result.get("filtered", False)
+            self.furthest[pov] = max(self.furthest.get(pov, 0), at)
             if before is None:
                 self.places[pov] = Place(at, at, only)
             else:
@@ -214,9 +217,8 @@ class Model:
 
     def hear_acked(self, message: dict[str, Any], _: object) -> None:
         pov = message["povId"]
-        had = self.places[pov].had if pov in self.places else 0
-        # What was acknowledged in an earlier subscription stays so.
-        assert message["offset"] <= max(had, self.cursors.get(pov, 0))
+        # What was sent in an earlier subscription counts, too.
+        assert message["offset"] <= self.furthest[pov]
         self.cursors[pov] = message["offset"]
 
     def hear_receipts(self, message: dict[str, Any], _: object) -> None:

@@ -130,7 +130,6 @@ def test_what_is_lost_while_the_rest_of_the_answer_is_made_is_not_said_to_stand(
     [
         ({"type": "presence"}, "leases", "members"),
         ({"type": "history"}, "log", "read"),
-        ({"type": "read", "offset": 1}, "marks", "advance"),
     ],
 )
 def test_what_the_token_does_not_allow_any_more_is_not_answered(
@@ -148,13 +147,32 @@ def test_what_the_token_does_not_allow_any_more_is_not_answered(
     assert ana.request({**message, "povId": "acme"})["code"] == "forbidden"
 
 
-def test_what_was_published_is_answered_so_though_the_token_is_another(
-    server: RunningServer, connect: Connect, before: Patch
+@pytest.mark.parametrize(
+    ("message", "part", "method"),
+    [
+        (
+            {"type": "publish", "data": {"type": "t", "action": "a", "povId": "acme"}},
+            "log",
+            "append",
+        ),
+        ({"type": "read", "povId": "acme", "offset": 1}, "marks", "advance"),
+        ({"type": "ack", "povId": "acme", "offset": 1}, "marks", "advance"),
+    ],
+)
+def test_what_was_done_is_answered_so_though_the_token_is_another(
+    server: RunningServer,
+    connect: Connect,
+    before: Patch,
+    message: dict[str, Any],
+    part: str,
+    method: str,
 ) -> None:
     ana = connect("ana")
-    before(server.web.server.engine.log, "append", lose(server, ana, "acme"))
-    data = {"type": "t", "action": "a", "povId": "acme"}
-    assert ana.request({"type": "publish", "data": data})["type"] == "published"
+    subscribe(ana)
+    publish(server, 1)
+    assert offsets(ana, 1) == [1]
+    before(getattr(server.web.server.engine, part), method, lose(server, ana, "acme"))
+    assert ana.request(message)["type"] != "error"
 
 
 def test_what_an_answer_can_do_without_is_left_out_when_it_takes_long(

@@ -21,7 +21,9 @@ from pov_rt.runtime.clock import (
 )
 from tests.test_architecture import FILES, PLUGINS
 
-WALL = re.compile(r"(?<!loop\(\))(?<!loop)\.time\(\)|\btime_ns\(\)|datetime\.(?:now|utcnow|today)\(")
+WALL = re.compile(
+    r"(?<!loop\(\))(?<!loop)\.time\(\)|\btime_ns\(\)|datetime\.(?:now|utcnow|today)\("
+)
 WALL_CLOCK: Mapping[str, str] = {
     "activities/cursors": "when a device is to be forgotten, over restarts",
     "activities/inbox": "what expires at an instant that the sender names",
