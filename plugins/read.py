@@ -124,7 +124,9 @@ def lost(pov_id: str, context: Context[News]) -> None:
 async def tick(host: Host[News]) -> None:
     """Tell each PoV who has read on, and hide who lost it."""
     for pov_id, users in host.state.read.items():
-        host.broadcast(pov_id, Receipts(pov_id=pov_id, read=users))
+        # By user: who has had to catch up is told of all that went on meanwhile.
+        states = {user: Receipts(pov_id=pov_id, read={user: at}) for user, at in users.items()}
+        host.broadcast(pov_id, Receipts(pov_id=pov_id, read=users), states=states)
     host.state.read.clear()
     for pov_id, user_id in [*host.state.lost]:
         if not host.devices(pov_id, user_id):  # with another token the user may still see it

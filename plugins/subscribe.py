@@ -1,7 +1,6 @@
 """Subscriptions: what happens on a PoV is pushed, from now on or from where the client was."""
 
-import asyncio
-from contextlib import ExitStack
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -132,48 +131,39 @@ async def resume(message: Resume, context: Context) -> Answer:
 
 async def enter_all(wanted: list[Wanted], keep: bool, context: Context) -> Answer:
     """Subscribe to several at a time; what goes wrong with one is said in its place."""
-
-    async def attempt(pov_id: str, place: From, only: Only | None) -> Result:
-        try:
-            return Result(**await enter(pov_id, place, only, keep, context))
-        except ClientError as error:
-            return Result(pov_id=pov_id, code=error.code, message=error.message)
-
+    done = await context.several(
+        {pov_id: partial(enter, pov_id, place, only, keep) for pov_id, place, only in wanted}
+    )
+    results = {
+        pov_id: Result(pov_id=pov_id, code=each.code, message=each.message)
+        if isinstance(each, ClientError)
+        else Result(**each)
+        for pov_id, each in done.items()
+    }
     pov_ids = [pov_id for pov_id, _, _ in wanted]
-    with ExitStack() as undo:
-        for pov_id in pov_ids:
-            if not context.subscribed(pov_id):
-                undo.callback(context.unsubscribe, pov_id)
-        async with asyncio.TaskGroup() as group:
-            entering = [group.create_task(attempt(*each)) for each in wanted]
-        undo.pop_all()
-    return Answer(pov_ids=pov_ids, results=[task.result() for task in entering])
+    return Answer(pov_ids=pov_ids, results=[results[pov_id] for pov_id in pov_ids])
 
 
 async def enter(
     pov_id: str, place: From, only: Only | None, keep: bool, context: Context
 ) -> dict[str, Any]:
     """Subscribe to one; return what its answer says."""
-    user_id, host = context.user.user_id, context.host
     since = place.since() if isinstance(place, Place) else None
     if place == "cursor":
         since = await context.cursor(pov_id)
-    with ExitStack() as undo:
-        # What is not answered does not stand: the client would not know from where it has it.
-        if not context.subscribed(pov_id):
-            undo.callback(context.unsubscribe, pov_id)
-        done = await context.subscribe(pov_id, since, only)
-        fields = msgspec.structs.asdict(done) | {
-            "filtered": bool(only) or UNSET,
-            # Without a cursor nobody knows what the device has: its app has to load everything.
-            "recovered": UNSET if place is UNSET else done.recovered is True,
-            "missed": done.missed or UNSET,
-        }
-        if context.subprotocol and pov_id != "*":
-            fields |= (await context.unread(done))._asdict()
-        if done.missed and isinstance(since, Position) and pov_id != "*":
-            fields["digest"] = await context.digest(pov_id, since.offset) or UNSET
-        if keep:  # last, so that what is not answered is not kept
-            await host.durable.add(user_id, pov_id, only)
-        undo.pop_all()
+    done = await context.subscribe(pov_id, since, only, durable=keep)
+    fields = msgspec.structs.asdict(done) | {
+        "filtered": bool(only) or UNSET,
+        # Without a cursor nobody knows what the device has: its app has to load everything.
+        "recovered": UNSET if place is UNSET else done.recovered is True,
+        "missed": done.missed or UNSET,
+    }
+    del fields["newest"]
+    if pov_id == "*":
+        return fields
+    # Nothing that an answer can do without decides whether it comes.
+    if context.subprotocol and (read := await context.unread(done)) is not None:
+        fields |= read._asdict()
+    if done.missed and isinstance(since, Position):
+        fields["digest"] = await context.digest(pov_id, since.offset) or UNSET
     return fields

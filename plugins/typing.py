@@ -130,7 +130,8 @@ async def tick(host: Host[Updates]) -> None:
             if now == mine.told.get(pov_id, []):
                 continue
             users = [Typist(user_id=a, where=b.decode() or UNSET) for a, b in now[:MAX_NAMED]]
-            host.broadcast(pov_id, Typists(pov_id=pov_id, users=users, more=len(now) - len(users)))
+            told = Typists(pov_id=pov_id, users=users, more=len(now) - len(users))
+            host.broadcast(pov_id, told, states={"typists": told})
             mine.told[pov_id] = now
             if not now:
                 del mine.told[pov_id]

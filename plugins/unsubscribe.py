@@ -21,7 +21,7 @@ class Unsubscribe(Message, tag="unsubscribe"):
 async def unsubscribe(message: Unsubscribe, context: Context) -> Unsubscribed:
     """Unsubscribe the connection."""
     context.charge(1)
-    context.unsubscribe(message.pov_id)
-    if message.durable:
+    if message.durable:  # first, for it may fail
         await context.host.durable.remove(context.user.user_id, message.pov_id)
+    context.unsubscribe(message.pov_id)
     return Unsubscribed(pov_id=message.pov_id)

@@ -50,7 +50,6 @@ UNTESTED_BY_NAME = {
     "plugins/ping.py": "tests/test_contract.py has its bytes",
     "plugins/unsubscribe.py": "tests/test_contract.py has its bytes",
     "pov_rt/cli/options.py": "the commands use every option of it",
-    "pov_rt/dispatch/context.py": "tests/plugins: the built-in plugins have no other way in",
     "pov_rt/dispatch/host.py": "tests/plugins: the built-in plugins have no other way in",
     "pov_rt/engine/base.py": "declarations; pov_rt/suites tests every engine by them",
     "pov_rt/engine/sqlite/backups.py": "tests/cli/test_db.py, for only the commands use it",

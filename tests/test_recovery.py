@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tornado.httpclient import HTTPClient
+from websockets.sync.client import connect as websocket
+from websockets.typing import Subprotocol
 
 from pov_rt.auth.grants import Kind
 from pov_rt.config.settings import EngineSettings, Settings
@@ -259,7 +263,7 @@ class TestAFailingSubscribe:
         ("failing", "fields"),
         [
             (("sets", "update"), {"durable": True}),
-            (("marks", "get"), {}),
+            (("marks", "get"), {"since": "cursor"}),
         ],
         indirect=["failing"],
         ids=["durable", "mark"],
@@ -385,3 +389,31 @@ def test_a_crowd_that_comes_back_is_served_from_one_reading_of_the_log(
         assert client.receive()["recovered"] is True
         assert offsets(client, 50) == span(1, 50)
     assert reads == 1
+
+
+@pytest.mark.parametrize("buffer_bytes", [None, 64 * 1024])
+def test_a_client_that_reads_comes_back_to_many_povs_at_the_first_try(
+    server: RunningServer, connect: Connect, buffer_bytes: int | None
+) -> None:
+    count, povs = 40, [f"p{number}" for number in range(200)]
+    epoch = place(subscribe(connect(), povs[0]))["epoch"]
+    details = {"text": "x" * 1000}
+    for pov in povs:
+        batch = [NewActivity(type="t", action="a", pov_id=pov, details=details)] * count
+        server.run(partial(server.web.server.publishing.publish, batch, APP))
+    sock = socket.socket()
+    if buffer_bytes is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+    sock.connect(("127.0.0.1", server.web.port))
+    protocols = [Subprotocol("pov-rt.v1"), Subprotocol(f"bearer.{server.token('ana')}")]
+    url = f"ws://{server.address}/ws/"
+    with websocket(url, sock=sock, subprotocols=protocols, proxy=None, max_queue=None) as client:
+        positions = {pov: {"epoch": epoch, "offset": 0} for pov in povs}
+        client.send(json.dumps({"type": "subscribe", "povIds": povs, "positions": positions}))
+        got = dict.fromkeys(povs, 0)
+        while sum(got.values()) < count * len(povs):
+            message = json.loads(client.recv(timeout=20))
+            if message["type"] == "activity":
+                pov = message["data"]["povId"]
+                assert message["offset"] == got[pov] + 1
+                got[pov] += 1

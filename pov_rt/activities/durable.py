@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -19,6 +20,12 @@ MAX_DURABLE = 200
 _decode = msgspec.json.Decoder(Only).decode
 
 
+class Kept(NamedTuple):
+    """How a subscription is remembered: with which filter, as it is stored; None: it is not."""
+
+    body: bytes | None
+
+
 class Durable:
     """The durable subscriptions of all users, in the engine's sets. Owner: the server."""
 
@@ -26,8 +33,11 @@ class Durable:
         self._engine = engine
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def add(self, user_id: str, pov_id: str, only: Only | None = None) -> None:
-        """Remember a subscription, with its filter. Raises `LimitExceeded`."""
+    async def add(self, user_id: str, pov_id: str, only: Only | None = None) -> Kept:
+        """Remember a subscription, with its filter; return what was remembered before.
+
+        Raises `LimitExceeded`.
+        """
         # One of a user's at a time: else several together would get past the limit.
         lock = self._locks.setdefault(user_id, asyncio.Lock())
         async with lock:
@@ -42,6 +52,14 @@ class Durable:
                     NewMember(f"followers/{pov_id}", user_id),
                 ]
             )
+        return Kept(mine.get(pov_id))
+
+    async def put_back(self, user_id: str, pov_id: str, kept: Kept) -> None:
+        """Undo an `add`: remember what was remembered before."""
+        if kept.body is None:
+            await self.remove(user_id, pov_id)
+        else:
+            await self.add(user_id, pov_id, _decode(kept.body) if kept.body else None)
 
     async def remove(self, user_id: str, pov_id: str) -> None:
         """Forget a subscription; nothing happens if there is none."""

@@ -71,8 +71,8 @@ class Inboxes:
             # as unread. A number of entries would be counted back from a newer top, and skip some
             # that the next acknowledgement covers.
             unread = AfterMarks([mark for mark in found if mark is not None])
-            await self._hub.join(connection, name, unread)
+            joining = await self._hub.join(connection, name, unread)
         except Unavailable:
             connection.close(CloseCode.GAP)
             return
-        self._hub.start(connection, name)
+        self._hub.confirm(joining)

@@ -3,23 +3,29 @@
 How it works. A topic is followed from its first subscriber until a while after its last. A
 publication costs what its subscribers cost: it touches its topic's groups and nothing else.
 
-A subscriber is in one of four states, and is sent every entry once, in order, without a gap:
+A subscriber is in one of three states, and is sent every entry once, in order, without a gap:
 
-    joining      It is sent nothing, for the answer to its request comes first. Then `start` makes
-                 it live, if it misses nothing, or catching up. In `catching_up`, not started.
+    joining      It is sent nothing, for it has asked for something and is not answered yet. In
+                 `catching_up`, `asked`.
     catching up  It is sent what it missed, at its pace (`replay`), until its place is the topic's
-                 offset: then it is live. In `catching_up`, started.
+                 offset: then it is live. In `catching_up`.
     live         It is sent what is published, at the end of the turn. In `groups`.
-    held         It was live and reads slowly, or a turn had too much for it: catching up anew.
 
-`leave`, or the end of the connection, ends each; to join again while it is subscribed makes it
-joining from where it asks for. A subscriber that would have a gap is closed with 4004, to come
-back.
+`join` makes it joining, from whichever state, so that no answer speaks of a place that it is not
+at. `confirm`, with the answer, does what was asked for: filter and place change in that instant.
+`undo` leaves all as it was, and ends what no answer has confirmed. Both make it catching up, or
+live if it misses nothing. `hold` takes a live one back: it reads slowly, or a turn has too much for
+it. `leave`, or the end of the connection, ends each state. A subscriber that would have a gap is
+closed with 4004, to come back.
+
+Who is not live gets no signals. Of those that tell of a state it is sent the newest of each name
+when it is (`remember`).
 
 The turn. What is published in a turn of the event loop waits in its topic (`pending`) and leaves at
 the turn's end (`flush`), joined. Who is sent anything else before that is sent first what waits for
 it (`settle`): connections do so by themselves, so that what they send comes after all that was
-delivered to them before. A topic's entries come in their order; topics have none among each other.
+delivered to them before. What waits for one connection, of all its topics, is bounded; who would be
+sent more is held. A topic's entries come in their order; topics have none among each other.
 
 The log. The engine tells of entries once they are durable, per topic in order. While a topic's
 state is being read, what is told is only remembered (`seen`); where something may have been missed,
@@ -30,17 +36,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 from pov_rt.connections.connection import Connection
 from pov_rt.delivery.filters import Only, Since
 from pov_rt.delivery.pieces import Shares, Spread, send_share
-from pov_rt.delivery.replay import PAGE, AfterMarks, Replay, Start, contiguous, recover
+from pov_rt.delivery.replay import (
+    PAGE,
+    POSITION_ENTRIES,
+    AfterMarks,
+    Replay,
+    Start,
+    contiguous,
+    position_of,
+    recover,
+)
 from pov_rt.delivery.stored import Reader
-from pov_rt.delivery.topic import Pending, Topic, choose
+from pov_rt.delivery.topic import Pending, Progress, Topic, choose
 from pov_rt.engine.base import Engine, Entry, Position, Top
 from pov_rt.protocol.encoding import encode
-from pov_rt.protocol.errors import CloseCode, Unavailable
+from pov_rt.protocol.errors import CloseCode, LimitExceeded, RateLimited, Unavailable
+from pov_rt.protocol.messages import Message
 from pov_rt.runtime import containment, turns
 from pov_rt.runtime.clock import Clock
 
@@ -53,7 +70,39 @@ those who come back after a reload or a broken network."""
 MAX_IDLE = 20_000
 """Of more of them the oldest are followed no longer: a client can subscribe to many, and leave."""
 POSITION_S = 5.0
-"""How often those with a filter are told the offset that they have reached."""
+"""How often those with a filter are told the offset that they have reached, at least."""
+MAX_INSTEAD = 256
+"""Answers that may wait for their place in what a connection missed of a topic."""
+
+
+class Joining:
+    """What a connection asked for of a topic, until `Hub.confirm` or `Hub.undo`.
+
+    `start` says from where it will be served. The hub's own, save for that.
+    """
+
+    __slots__ = ("connection", "moves", "only", "progress", "start", "topic")
+
+    def __init__(
+        self, connection: Connection, topic: Topic, progress: Progress, only: Only | None
+    ) -> None:
+        self.connection = connection
+        self.topic = topic
+        self.progress = progress
+        self.only = only
+        self.moves = False
+        self.start = Start(Top("", 0, 1), 0)
+
+
+class _Expected:
+    """Whose publication is to be answered in its place, and how."""
+
+    __slots__ = ("answer", "connection", "is_answered")
+
+    def __init__(self, connection: Connection, answer: Callable[[Position], bytes]) -> None:
+        self.connection = connection
+        self.answer = answer
+        self.is_answered = False
 
 
 class Hub:
@@ -73,7 +122,8 @@ class Hub:
         self.stored = Reader(clock)
         self.replay = Replay(engine, clock, self.tasks, self.stored)
         self._positions_at = 0.0
-        self._stand_ins: dict[str, tuple[Connection, Callable[[int], bytes]]] = {}
+        self._expected: dict[str, _Expected] = {}
+        self._waiting_bytes = 0  # of all entries that wait for the end of the turn
         self.delivered = 0
         """Messages handed to sockets since the start."""
         self.subscriptions = 0
@@ -87,7 +137,14 @@ class Hub:
     @property
     def expected(self) -> int:
         """How many entries are to be replaced by answers to their publishers (`expect`)."""
-        return len(self._stand_ins)
+        return len(self._expected)
+
+    def find_room(self, connection: Connection, name: str, most: int) -> None:
+        """Raise `LimitExceeded` if a topic would be one subscription too many."""
+        if name not in connection.topics:
+            count = sum(topic.is_subscription for topic in connection.topics.values())
+            if count >= most:
+                raise LimitExceeded(f"A connection has at most {most} subscriptions", field="povId")
 
     async def join(
         self,
@@ -95,50 +152,80 @@ class Hub:
         name: str,
         since: Since | AfterMarks | None = None,
         only: Only | None = None,
-    ) -> Start:
-        """Register a connection on a topic and return the position from which it will be served.
+        *,
+        most: int | None = None,
+    ) -> Joining:
+        """Register a connection on a topic and find out from where it will be served.
 
-        Nothing is delivered to it before `start`, and never what `only` leaves out. Joining again
-        returns the current position, or serves it anew from where it asks for. Raises
-        `Unavailable`; the connection is then not registered.
+        Nothing of the topic is delivered to it until `confirm` or `undo`, one of which must follow.
+        Who joins again without `since` goes on from where it is. Raises `LimitExceeded` if it would
+        have more than `most` subscriptions, and `Unavailable`, also for a connection that is gone;
+        then nothing has changed.
         """
-        topic = self._topics.get(name)
-        if topic is None:
-            topic = self._topics[name] = Topic(name, self._spread)
-            topic.opening = self.tasks.spawn(self._open(topic))
-        topic.users += 1
+        joining = self._enter(connection, name, only, most)
+        topic, progress = joining.topic, joining.progress
         try:
             if topic.opening is not None:
                 # Shielded: one waiter that is cancelled must not take the topic from the others.
                 await asyncio.shield(topic.opening)
             oldest = (await self._engine.log.top(name)).oldest
         except BaseException:
-            self._release(topic)
+            self.undo(joining)
             raise
-        joined = recover(Top(topic.epoch, topic.offset, oldest), since)
-        if connection.closed or name in connection.topics:
-            self._release(topic)
-            if not connection.closed:
-                topic.set_filter(connection, only)
-                if since is not None:
-                    topic.hold(connection, joined.start)
-            self.settle(connection)
+        top = Top(topic.epoch, topic.offset, oldest)
+        if since is not None:
+            joining.start = recover(top, since)
+            joining.moves = True
         else:
-            connection.topics[name] = topic
-            self.subscriptions += topic.is_subscription
-            topic.enter(connection, joined.start, only)
-        return joined
+            if progress.offset < 0:
+                progress.offset = progress.told = top.offset
+            joining.start = Start(top, progress.offset)
+        return joining
 
-    def start(self, connection: Connection, name: str) -> None:
-        """Deliver from now on; what was missed since where it was joined comes first."""
-        if name in connection.topics:
-            self.replay.start(self._topics[name], connection)
+    def stands(self, joining: Joining) -> bool:
+        """Tell whether it can be confirmed: what it is about has not been ended meanwhile."""
+        return joining.topic.catching_up.get(joining.connection) is joining.progress
+
+    def confirm(self, joining: Joining) -> bool:
+        """Do what was asked for, in the step of the answer; what is to come follows.
+
+        Returns whether the subscription is new.
+        """
+        connection, topic, progress = joining.connection, joining.topic, joining.progress
+        if not self.stands(joining):
+            return False
+        if joining.only is not None:
+            topic.only[connection] = joining.only
+        else:
+            topic.only.pop(connection, None)
+        if joining.moves:
+            for answer in topic.move(connection, progress, joining.start.start):
+                connection.send(answer)
+            progress.paid_to = topic.offset
+        is_new, progress.stands = not progress.stands, True
+        progress.highest = progress.offset if is_new else max(progress.highest, progress.offset)
+        progress.asked -= 1
+        self.replay.start(topic, connection)
+        return is_new
+
+    def undo(self, joining: Joining) -> None:
+        """Leave a subscription as it was; end one that nobody has confirmed."""
+        if not self.stands(joining):
+            return
+        progress = joining.progress
+        progress.asked -= 1
+        if progress.stands:
+            self.replay.start(joining.topic, joining.connection)
+        elif not progress.asked:
+            self.leave(joining.connection, joining.topic.name)
 
     def delivered_to(self, connection: Connection, name: str) -> Position | None:
         """Return up to where a connection was sent everything; None if it is not subscribed."""
-        if name not in connection.topics:
+        topic = self._topics.get(name)
+        if topic is None or name not in connection.topics or topic.opening is not None:
             return None
-        topic = self._topics[name]
+        if connection.close_reason is not None:  # its place may have been in another epoch
+            return None
         return Position(topic.epoch, topic.delivered(connection))
 
     def hold(self, connection: Connection) -> None:
@@ -151,14 +238,18 @@ class Hub:
                 self.replay.hold(topic, connection)
 
     def leave(self, connection: Connection, name: str) -> bool:
-        """Remove a connection from a topic; return whether it was there."""
-        if connection.topics.pop(name, None) is None:
+        """Remove a connection from a topic; return whether an answer said that it was there."""
+        topic = cast("Topic | None", connection.topics.pop(name, None))
+        if topic is None:
             return False
-        topic = self._topics[name]
+        progress = topic.catching_up.get(connection)
+        stood = progress is None or progress.stands
         self.subscriptions -= topic.is_subscription
-        topic.remove(connection)
+        if answers := topic.remove(connection):
+            # After the answer to what ended it: they have no place in what it was sent.
+            asyncio.get_running_loop().call_soon(self._send_all, connection, answers)
         self._release(topic)
-        return True
+        return stood
 
     def promote(self, connection: Connection) -> None:
         """Move a client that asked for more than the first block to the groups that get signals."""
@@ -174,6 +265,13 @@ class Hub:
         self._deliver_signal(name, body, spare)
         self._engine.signals.send(name, body, spare.id if spare else "")
 
+    def remember(self, name: str, states: Mapping[str, Message]) -> None:
+        """Keep what signals tell, by name, for those subscribers who do not get them now."""
+        topic = self._topics.get(name)
+        if topic is not None and topic.catching_up:
+            for each, message in states.items():
+                topic.remember(each, encode(message))
+
     # What the engine tells its follower:
 
     def entries(self, topic: str, epoch: str, entries: Sequence[Entry]) -> None:
@@ -181,7 +279,7 @@ class Hub:
         known = self._topics.get(topic)
         if known is None:
             return
-        if known.opening is not None or known.repairing:
+        if known.opening is not None or known.repairing is not None:
             # The log's state is being read. What it may not have in it yet is remembered.
             known.seen = entries[-1].offset
             return
@@ -198,9 +296,8 @@ class Hub:
     def uncertain(self, topic: str) -> None:
         """Compare a topic with its log and deliver what was missed; close clients on a gap."""
         known = self._topics.get(topic)
-        if known is not None and known.opening is None and not known.repairing:
-            known.repairing = True
-            self.tasks.spawn(self._repair(known))
+        if known is not None and known.opening is None and known.repairing is None:
+            known.repairing = self.tasks.spawn(self._repair(known))
 
     # The end of a turn, and of time:
 
@@ -228,10 +325,12 @@ class Hub:
             (topic,) = self._dirty
             if topic.users <= turns.SENDS:  # which is nearly always all there is
                 self._dirty = []
+                self._waiting_bytes = 0
                 self.delivered += topic.flush()
                 return
         is_free = not self._spread.shares
         few, many, self._dirty = choose(self._dirty, turns.SENDS, is_free=is_free)
+        self._waiting_bytes = sum(topic.pending_bytes for topic in self._dirty)
         left = turns.SENDS - sum(topic.users for topic in few)
         try:
             shares: Shares = {}
@@ -279,30 +378,91 @@ class Hub:
             self.flush()
         await self.tasks.end()
 
-    def expect(self, origin: str, connection: Connection, answer: Callable[[int], bytes]) -> None:
+    def expect(
+        self, origin: str, connection: Connection, answer: Callable[[Position], bytes]
+    ) -> None:
         """Have the entry of this origin replaced for its publisher by the answer to it.
 
-        `answer` makes that from the offset. It takes the entry's place in the stream, so that the
-        publisher misses no offset; `withdraw` tells whether it did. If it raises, nothing is
-        replaced.
+        `answer` makes that from the entry's position. It takes the entry's place in the stream,
+        whether that is sent live or replayed, so that the publisher misses no offset; `withdraw`
+        tells whether it does. If `answer` raises, nothing is replaced. In a team's feed the entry
+        is replaced by its position. Raises `RateLimited` if too many wait for their place.
         """
-        self._stand_ins[origin] = (connection, answer)
+        if self.replay.is_behind(connection) and any(
+            len(topic.instead.get(connection, ())) >= MAX_INSTEAD
+            for topic in self._joined(connection)
+        ):
+            raise RateLimited(retry_after_s=1.0)
+        self._expected[origin] = _Expected(connection, answer)
+
+    async def taken_over(self, connection: Connection, names: Sequence[str]) -> None:
+        """Wait until none of these topics is being compared with its log: it has what is in it.
+
+        What is published meanwhile the hub takes over from the log, and not when it is told.
+        """
+        for name in names:
+            topic = cast("Topic | None", connection.topics.get(name))
+            if topic is not None and topic.repairing is not None:
+                await asyncio.shield(topic.repairing)
 
     def withdraw(self, origin: str) -> bool:
-        """Expect it no more; return whether it was replaced."""
-        return self._stand_ins.pop(origin, None) is None
+        """Expect it no more; return whether it was replaced, or will be."""
+        return self._expected.pop(origin).is_answered
+
+    def answer_at(self, connection: Connection, name: str, offset: int, answer: bytes) -> bool:
+        """Put an answer in the place of an older entry that a connection is still to be sent.
+
+        Returns whether it is; else the connection has been sent the entry, or is not subscribed.
+        """
+        topic = self._topics.get(name)
+        progress = topic.catching_up.get(connection) if topic is not None else None
+        if topic is None or progress is None or not 0 <= progress.offset < offset <= topic.offset:
+            return False
+        topic.put_instead(connection, offset, answer)
+        return True
 
     # Inside:
 
     def _joined(self, connection: Connection) -> list[Topic]:
-        return [self._topics[name] for name in connection.topics]
+        return cast("list[Topic]", list(connection.topics.values()))
+
+    def _send_all(self, connection: Connection, bodies: Sequence[bytes]) -> None:
+        for body in bodies:
+            connection.send(body)
+
+    def _enter(
+        self, connection: Connection, name: str, only: Only | None, most: int | None
+    ) -> Joining:
+        """Make a connection joining."""
+        if connection.closed:  # nobody would release it
+            raise Unavailable("the connection is closed")
+        topic = cast("Topic | None", connection.topics.get(name))
+        if topic is not None:
+            progress = topic.hold(connection)
+        else:
+            if most is not None:
+                self.find_room(connection, name, most)
+            topic = self._follow(name)
+            topic.users += 1
+            connection.topics[name] = topic
+            self.subscriptions += topic.is_subscription
+            progress = topic.enter(connection)
+        progress.asked += 1
+        return Joining(connection, topic, progress, only)
+
+    def _follow(self, name: str) -> Topic:
+        topic = self._topics.get(name)
+        if topic is None:
+            topic = self._topics[name] = Topic(name, self._spread)
+            topic.opening = self.tasks.spawn(self._open(topic))
+        return topic
 
     def _tell_position(self, topic: Topic) -> None:
         """Tell those with a filter how far they are, for they cannot see it."""
         topic.positioned = topic.offset
-        body = encode({"type": "position", "povId": topic.pov_id, "offset": topic.offset})
+        body = position_of(topic, topic.offset)
         for connection in topic.only:
-            if connection not in topic.catching_up:
+            if connection not in topic.catching_up and not connection.plain:
                 connection.send(body)
 
     def _deliver_signal(self, name: str, body: bytes, spare: Connection | None) -> None:
@@ -314,46 +474,68 @@ class Hub:
         """Deliver what follows; unless it is new, it was read from the log."""
         if not entries:
             return
-        is_live = any(topic.groups.values())
-        if is_live or topic.ring is not None:
+        bodies: Sequence[bytes] = ()
+        if topic.ring is not None or any(topic.groups.values()):
             as_message = self.replay.message if is_new else self.replay.read
             bodies = [as_message(topic, entry) for entry in entries]
             if topic.ring is not None:
                 topic.ring.add(bodies)
-            if is_live:
-                topic.pending_bytes += sum(map(len, bodies))
-                if topic.pending_bytes > turns.SENT_BYTES:
-                    self._hold_all(topic, entries[-1].offset)
-                    return
-                for body, entry in zip(bodies, entries, strict=True):
-                    if entry.origin in self._stand_ins:
-                        self._add(topic, self._stand_in(topic, entry, body))
-                    elif body:
-                        self._add(topic, Pending(body, entry.body))
+            self._make_room(topic, sum(map(len, bodies)))
+        instead = self._answer(topic, entries) if self._expected else {}
+        if any(topic.groups.values()):
+            for body, entry in zip(bodies, entries, strict=True):
+                if entry.offset in instead:
+                    self._add(topic, Pending(body, entry.body, *instead[entry.offset]))
+                elif body:
+                    self._add(topic, Pending(body, entry.body))
         topic.offset = entries[-1].offset
+        if topic.only and topic.offset - topic.positioned >= POSITION_ENTRIES:
+            self._tell_position(topic)
 
-    def _stand_in(self, topic: Topic, entry: Entry, body: bytes) -> Pending:
-        """Replace an entry by its publisher's answer, for the publisher, if it gets it live."""
-        connection, answer = self._stand_ins[entry.origin]
-        # Not in the team feed, which has the entry at another offset.
-        if topic.kind != "pov" or connection not in topic.group(connection):
-            return Pending(body, entry.body)
-        try:
-            instead = answer(entry.offset)
-        except BaseException as error:
-            # A plugin's, in the engine's delivery: raised here, it would leave all publishers of
-            # the commit without an answer. Its own publisher is told by who expects the entry.
-            containment.contain(error)
-            return Pending(body, entry.body)
-        del self._stand_ins[entry.origin]
-        return Pending(body, entry.body, connection, instead)
+    def _make_room(self, topic: Topic, size: int) -> None:
+        """Count what comes, and replay it to those for whom too much of this turn waits."""
+        if self._waiting_bytes + size > turns.SENT_BYTES:
+            for connection in topic.live:
+                waits = sum(each.pending_bytes for each in self._joined(connection))
+                if waits + size > turns.SENT_BYTES:
+                    self.replay.hold(topic, connection)
+        if any(topic.groups.values()):
+            topic.pending_bytes += size
+            self._waiting_bytes += size
 
-    def _hold_all(self, topic: Topic, offset: int) -> None:
-        """Replay the entries up to `offset` to all subscribers, each at its pace."""
-        topic.pending_bytes = 0
-        for connection in topic.live:
-            self.replay.hold(topic, connection)
-        topic.offset = offset
+    def _answer(
+        self, topic: Topic, entries: Sequence[Entry]
+    ) -> Mapping[int, tuple[Connection, bytes]]:
+        """Replace entries for their publishers, by the answer to each or in a feed by its position.
+
+        Returns by offset what those are sent who are live; the others get it in their replay.
+        """
+        live: dict[int, tuple[Connection, bytes]] = {}
+        for entry in entries:
+            expected = self._expected.get(entry.origin)
+            if expected is None or topic.name not in expected.connection.topics:
+                continue
+            connection = expected.connection
+            progress = topic.catching_up.get(connection)
+            if progress is not None and progress.offset < 0:
+                continue  # it is not subscribed yet
+            if topic.kind == "team":
+                instead = position_of(topic, entry.offset)
+            else:
+                try:
+                    instead = expected.answer(Position(topic.epoch, entry.offset))
+                except BaseException as error:
+                    # A plugin's, in the engine's delivery: raised here, it would leave all
+                    # publishers of the commit without an answer. Its own one is told by who
+                    # expects the entry.
+                    containment.contain(error)
+                    continue
+                expected.is_answered = True
+            if progress is None:
+                live[entry.offset] = connection, instead
+            else:
+                topic.put_instead(connection, entry.offset, instead)
+        return live
 
     def _add(self, topic: Topic, item: Pending) -> None:
         if not topic.pending:
@@ -404,7 +586,7 @@ class Hub:
                 self._reset(topic, page.top)
                 return
         finally:
-            topic.repairing = False
+            topic.repairing = None
 
     def _reset(self, topic: Topic, top: Top) -> None:
         members = [*topic.live, *topic.catching_up]

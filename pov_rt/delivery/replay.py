@@ -1,15 +1,17 @@
 """What a subscriber missed, sent before anything live: from a ring of recent messages, or the log.
 
 How it works. A subscriber has a place, the offset up to which it was sent everything (`Progress`).
-It is brought up to date by a task of its own, step by step: read what follows its place, send it,
-move the place on, wait until little of it is unsent. As it goes at the client's pace, much to
-replay is no slow client. What is published meanwhile only moves the topic's offset. The step that
-finds the place at that offset, with no `await` in between, makes the subscriber live.
+A connection that missed something, on however many topics, has one task that brings it up to date,
+and one for what it pays for: read what follows a place, wait until little is unsent, and in that
+step send a piece and move the place on. So the bound on what waits for a client holds however many
+topics it has missed, much to replay is no slow client, and its topics go on in turn, a page each.
+What is published meanwhile only moves the topic's offset. The step that finds the place at that
+offset, with no `await` in between, makes the subscriber live.
 
 What ends it instead: the place cannot be followed without a hole (another epoch, or retention took
 entries), or the log cannot be read. Then the connection is closed, to come back and recover: never
-is anything left out in silence. A place that was replaced (the client subscribed once more, left,
-or was taken back for being slow) ends the task that was busy with it.
+is anything left out in silence. A place that was replaced (the client asked for something once
+more, or left) is passed over.
 
 Where it is read. From a ring, which a topic has from the first client that missed something until a
 minute after the last one: when everybody reconnects at once, the log is read once for a topic and
@@ -26,6 +28,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -38,6 +41,7 @@ from pov_rt.delivery.ring import RING_ENTRIES, RING_IDLE_S, RINGS_BYTES, Ring
 from pov_rt.delivery.stored import Reader
 from pov_rt.delivery.topic import Progress, Topic
 from pov_rt.engine.base import Engine, Entry, Position, Top
+from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import CloseCode, Unavailable
 from pov_rt.runtime import turns
 from pov_rt.runtime.bounds import FairSlots, payer
@@ -49,6 +53,12 @@ log = logging.getLogger(__name__)
 MAX_REPLAY = 1000
 """Activities replayed at once; whoever missed more is told so, and pages through the history."""
 PAGE = 100
+ROUNDS = 8
+"""Of a topic that is nearly up to date so many pieces are sent before another has its turn: while
+that one has it, more is published here."""
+POSITION_ENTRIES = 256
+"""Those with a filter are told how far they are after so many entries of which they were sent none.
+A fraction of `MAX_REPLAY`: who comes back must not be too far behind."""
 LOADS = 4
 """Rings loaded at a time. Each wakes all who wait for it, and everybody else waits for them
 (docs/measurements.md, rings)."""
@@ -65,6 +75,10 @@ class Start(NamedTuple):
     start: int
     recovered: bool | None = None
     missed: int | None = None
+
+
+Behind = deque[tuple[Topic, Progress]]
+"""What a connection has to be brought up to date on, in turn."""
 
 
 class AfterMarks(NamedTuple):
@@ -106,6 +120,8 @@ class Replay:
         self._swept_at = 0.0
         self._loads = FairSlots(LOADS)
         self._slots = turns.Slots(turns.SENDS)
+        # Twice for a connection: what it does not pay for waits for no budget.
+        self._behind: dict[tuple[Connection, bool], Behind] = {}
 
     def message(self, topic: Topic, entry: Entry) -> bytes:
         """Return an entry as a message; empty for a notification that has expired."""
@@ -113,23 +129,31 @@ class Replay:
             return b""
         return self._encoder.message(entry, topic.kind)
 
+    def is_behind(self, connection: Connection) -> bool:
+        """Tell whether a connection is being brought up to date, on any topic."""
+        return (connection, True) in self._behind or (connection, False) in self._behind
+
     def start(self, topic: Topic, connection: Connection) -> None:
-        """Begin to bring a connection up to date; without effect if that is under way."""
-        progress = topic.catching_up.get(connection)
-        if progress is None or progress.started:
+        """Bring a connection up to date, unless it has to be answered first."""
+        progress = topic.catching_up[connection]
+        if progress.asked:
             return
         if progress.offset == topic.offset:
             topic.go_live(connection)
         else:
-            progress.started = True
-            self._tasks.spawn(self._catch_up(topic, connection, progress, paid_to=topic.offset))
+            self._begin(topic, connection, progress)
 
     def hold(self, topic: Topic, connection: Connection) -> None:
         """Take a live connection back to where the topic is, until it has read what waits."""
-        topic.hold(connection, topic.offset)
-        progress = topic.catching_up[connection]
-        progress.started = True
-        self._tasks.spawn(self._catch_up(topic, connection, progress))
+        self._begin(topic, connection, topic.hold(connection))
+
+    def _begin(self, topic: Topic, connection: Connection, progress: Progress) -> None:
+        key = connection, progress.offset < progress.paid_to
+        behind = self._behind.get(key)
+        if behind is None:
+            behind = self._behind[key] = deque()
+            self._tasks.spawn(self._catch_up(key, behind))
+        behind.append((topic, progress))
 
     def sweep(self, now: float) -> None:
         """Release rings that nobody used for a while, and the longest unused of too many."""
@@ -150,55 +174,88 @@ class Replay:
         topic.ring = None
         self._rings.pop(topic, None)
 
-    async def _catch_up(
-        self, topic: Topic, connection: Connection, progress: Progress, *, paid_to: int = 0
-    ) -> None:
-        """Replay until nothing is missing with no await in between, then go live.
-
-        `progress` is this task's own: one that was replaced meanwhile ends it. What is not beyond
-        `paid_to` is paid for.
-        """
+    async def _catch_up(self, key: tuple[Connection, bool], behind: Behind) -> None:
+        """Bring a connection up to date on its topics, in turn; each key has one such task."""
+        connection = key[0]
         payer.set(connection.budget.owner)
-
-        def is_wanted() -> bool:
-            return topic.catching_up.get(connection) is progress
-
         try:
-            await connection.transport.drained()
-            while is_wanted():
-                if progress.offset == topic.offset:
-                    topic.go_live(connection)
-                    return
-                only = topic.only.get(connection)
-                if progress.offset < paid_to:
-                    await connection.budget.spare(self._clock.monotonic)
-                bodies = await self._bodies(topic, progress.offset, only)
-                if not is_wanted():
-                    return
-                if bodies is None:
-                    connection.close(CloseCode.GAP)
-                    return
-                # Drained after each piece: a page of large activities is more than may wait.
-                for piece in divide(bodies):
-                    await self._slots.take()
-                    if not is_wanted():
-                        return
-                    self._charge(connection, piece, is_paid=progress.offset < paid_to)
-                    if sent := [body for body in piece if body]:
-                        connection.transport.send(connection.transport.framing.join(sent))
-                    # Before the wait, during which the client may acknowledge it.
-                    progress.offset += len(piece)
-                    await connection.transport.drained()
+            while behind and not connection.closed:
+                topic, progress = behind.popleft()
+                for _ in range(ROUNDS):
+                    if await self._go_on(topic, connection, progress):
+                        break
+                if topic.catching_up.get(connection) is progress:
+                    behind.append((topic, progress))
         except Unavailable:
             connection.close(CloseCode.GAP)
         except Exception:  # a bug; its client must not wait for the rest for ever
-            log.exception("a replay failed", extra={"topic": topic.name})
+            log.exception("a replay failed")
             connection.close(CloseCode.GAP)
+        finally:
+            del self._behind[key]
 
-    def _charge(self, connection: Connection, piece: Sequence[bytes], *, is_paid: bool) -> None:
+    async def _go_on(self, topic: Topic, connection: Connection, progress: Progress) -> bool:
+        """Send some of what is missing, or go live; return whether it is another topic's turn.
+
+        Going live is decided with no await in between: `progress` is at the top now.
+        """
+
+        def is_wanted() -> bool:
+            # One that has asked for something meanwhile has another place.
+            return topic.catching_up.get(connection) is progress
+
+        transport = connection.transport
+        await transport.drained()
+        if not is_wanted():
+            return True
+        if progress.offset == topic.offset:
+            topic.go_live(connection)
+            return True
+        only = topic.only.get(connection)
+        is_paid = progress.offset < progress.paid_to
         if is_paid:
-            cost = len(piece) * ROW + sum(map(len, piece)) * BYTE
-            connection.budget.charge(cost, self._clock.monotonic())
+            await connection.budget.spare(self._clock.monotonic)
+        bodies = await self._bodies(topic, progress.offset, only)
+        if not is_wanted():
+            return True
+        if bodies is None:
+            raise Unavailable("there is a hole")
+        pieces = list(divide(bodies))
+        # Drained before each piece: a page of large activities is more than may wait.
+        for piece in pieces:
+            await self._slots.take()
+            await transport.drained()
+            if not is_wanted():
+                return True
+            if is_paid:
+                cost = len(piece) * ROW + sum(map(len, piece)) * BYTE
+                connection.budget.charge(cost, self._clock.monotonic())
+            if sent := self._put_instead(topic, connection, progress, piece):
+                transport.send(transport.framing.join(sent))
+        return len(pieces) > 1 or len(bodies) >= PAGE
+
+    def _put_instead(
+        self, topic: Topic, connection: Connection, progress: Progress, piece: Sequence[bytes]
+    ) -> list[bytes]:
+        """Move the place on by a piece; return what of it is sent, and in the place of it."""
+        instead, start = topic.instead.get(connection), progress.offset
+        progress.offset += len(piece)
+        progress.highest = max(progress.highest, progress.offset)
+        if not instead and connection not in topic.only:
+            return [body for body in piece if body]
+        sent: list[bytes] = []
+        for offset, body in enumerate(piece, start + 1):
+            found = instead.pop(offset, None) if instead else None
+            if found is None:
+                found = [body] if body else []
+            if found:
+                sent += found
+                progress.told = offset
+        is_told = connection in topic.only and not connection.plain
+        if is_told and progress.offset - progress.told >= POSITION_ENTRIES:
+            progress.told = progress.offset
+            sent.append(position_of(topic, progress.offset))
+        return sent
 
     async def _bodies(self, topic: Topic, after: int, only: Only | None) -> Sequence[bytes] | None:
         """Return some messages after an offset, one for each entry; None if there is a hole.
@@ -254,6 +311,11 @@ class Replay:
             self.drop(topic)  # the log itself will say so to those who wait
         finally:
             ring.loading = None
+
+
+def position_of(topic: Topic, offset: int) -> bytes:
+    """Return the message that says how far a subscription has come that is not sent all."""
+    return encode({"type": "position", "povId": topic.pov_id, "offset": offset})
 
 
 def contiguous(after: int, entries: Sequence[Entry]) -> bool:

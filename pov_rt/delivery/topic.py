@@ -20,6 +20,9 @@ from pov_rt.protocol.topics import pov_of
 
 Send = Callable[[bytes], None]
 
+MAX_STATES = 1000
+"""Names of signals that a topic remembers for those who are not live."""
+
 
 class Pending(NamedTuple):
     """A message that waits for the end of the turn; `spare` is the connection not to send it to.
@@ -47,16 +50,23 @@ class GroupKey(NamedTuple):
 
 
 class Progress:
-    """Up to which offset a connection that is not live has everything.
+    """Where a connection is that is not live. Another one takes its place when it is taken back.
 
-    `started` once somebody brings it up to date; before that it has not been answered yet.
+    It was sent everything up to `offset`, and once up to `highest`, which is further if it asked
+    for some of it again. As long as `asked`, the number of its requests that are not answered, is
+    not 0, it is sent nothing; `stands` tells whether any ever was. `told` is the offset of what it
+    was sent last, and `states` which of its topic's states came before this one. What is not beyond
+    `paid_to` is paid for.
     """
 
-    __slots__ = ("offset", "started")
+    __slots__ = ("asked", "highest", "offset", "paid_to", "stands", "states", "told")
 
-    def __init__(self, offset: int) -> None:
-        self.offset = offset
-        self.started = False
+    def __init__(self, offset: int, highest: int, states: int, *, stands: bool) -> None:
+        self.offset = self.told = offset
+        self.highest = highest
+        self.states = states
+        self.stands = stands
+        self.asked = self.paid_to = 0
 
 
 class Topic:
@@ -71,6 +81,7 @@ class Topic:
         "epoch",
         "groups",
         "idle_since",
+        "instead",
         "kind",
         "name",
         "offset",
@@ -84,6 +95,8 @@ class Topic:
         "seen",
         "special",
         "spread",
+        "states",
+        "states_told",
         "users",
     )
 
@@ -97,17 +110,22 @@ class Topic:
         self.offset = 0
         self.seen = 0
         self.opening: asyncio.Task[None] | None = None
-        self.repairing = False
+        self.repairing: asyncio.Task[None] | None = None
         # How many connections have joined or are about to, and since when it is none.
         self.users = 0
         self.idle_since: float | None = None
         # The subscribers: those who are live, by what they have in common (the values are their
         # transports' bound send methods), and those who are not. `only` has the filters;
-        # `positioned` is the offset that those with one were told last.
+        # `positioned` is the offset that those with one were told last. `instead` has what some who
+        # are not live are sent in the place of entries, by offset; `states` the newest signal of
+        # each name, with its number, for all who are not live, and `states_told` the last number.
         self.groups: dict[GroupKey, dict[Connection, Send]] = {}
         self.catching_up: dict[Connection, Progress] = {}
         self.only: dict[Connection, Only] = {}
         self.positioned = 0
+        self.instead: dict[Connection, dict[int, list[bytes]]] = {}
+        self.states: dict[str, tuple[int, bytes]] = {}
+        self.states_told = 0
         # What waits for the end of the turn, the bytes of its entries (not of its signals), and
         # from which of it on the special connections are to be sent. `spread` has what was flushed
         # and has not been sent yet, of all topics.
@@ -151,19 +169,6 @@ class Topic:
         """Return the group that the connection belongs to."""
         return self.groups.setdefault(self.key_of(connection), {})
 
-    def set_filter(self, connection: Connection, only: Only | None) -> None:
-        """Change what a connection wants, from here on."""
-        if only == self.only.get(connection):
-            return
-        self.settle(connection)
-        send = self.leave_group(connection)
-        if only is not None:
-            self.only[connection] = only
-        else:
-            del self.only[connection]
-        if send is not None:
-            self.group(connection)[connection] = send
-
     def leave_group(self, connection: Connection) -> Send | None:
         """Take a connection out of its group; return its send method if it was there."""
         key = self.key_of(connection)
@@ -173,40 +178,93 @@ class Topic:
             self.groups.pop(key, None)  # there may be as many filters as subscribers
         return send
 
-    def enter(self, connection: Connection, offset: int, only: Only | None) -> None:
-        """Take a new subscriber, which has everything up to `offset`; it gets nothing yet."""
-        if only is not None:
-            self.only[connection] = only
-        self.catching_up[connection] = Progress(offset)
+    def enter(self, connection: Connection) -> Progress:
+        """Take a new subscriber; where it begins is not known yet."""
+        made = Progress(-1, 0, self.states_told, stands=False)
+        self.catching_up[connection] = made
+        return made
+
+    def hold(self, connection: Connection) -> Progress:
+        """Deliver nothing live to a connection until it has caught up from where it is."""
+        before = self.catching_up.get(connection)
+        if before is None:
+            self.settle(connection)
+            self.special.pop(connection, None)
+            self.leave_group(connection)
+            made = Progress(self.offset, self.offset, self.states_told, stands=True)
+        elif before.asked:
+            return before
+        else:
+            made = Progress(before.offset, before.highest, before.states, stands=True)
+            made.told, made.paid_to = before.told, before.paid_to
+        self.catching_up[connection] = made
+        return made
+
+    def move(self, connection: Connection, progress: Progress, offset: int) -> list[bytes]:
+        """Serve a connection that is not live from elsewhere on; return what it would miss now.
+
+        That are answers to it which had their place in between.
+        """
+        progress.offset = progress.told = offset
+        kept = self.instead.get(connection, {})
+        passed = {each: kept.pop(each) for each in list(kept) if each <= offset}
+        return self._answers(passed)
+
+    def put_instead(self, connection: Connection, offset: int, body: bytes) -> None:
+        """Send one who is not live this in the place of an entry; a retry has an answer, too."""
+        self.instead.setdefault(connection, {}).setdefault(offset, []).append(body)
+
+    def _answers(self, instead: dict[int, list[bytes]]) -> list[bytes]:
+        """Return what somebody waits for of what has lost its place: not positions in a feed."""
+        if self.kind != "pov":
+            return []
+        return [body for offset in sorted(instead) for body in instead[offset]]
 
     def go_live(self, connection: Connection) -> None:
-        """Deliver to a connection that has everything up to `offset`."""
-        del self.catching_up[connection]
+        """Deliver to a connection that has everything up to `offset`, and tell it the states."""
+        progress = self.catching_up.pop(connection)
+        self.instead.pop(connection, None)
+        if self.states and not connection.plain:
+            states = [body for number, body in self.states.values() if number > progress.states]
+            if states:
+                transport = connection.transport
+                transport.send(transport.framing.join(states))
+        self._forget_states()
         if connection in self.only:
             self.positioned = -1  # it is told its position, whatever the others were
         if self.pending:
             self.special[connection] = len(self.pending)
         self.group(connection)[connection] = connection.transport.send
 
-    def hold(self, connection: Connection, offset: int) -> None:
-        """Deliver nothing live to a connection until it has caught up from `offset`."""
-        self.settle(connection)
-        self.special.pop(connection, None)
-        self.leave_group(connection)
-        self.catching_up[connection] = Progress(offset)
+    def remember(self, name: str, body: bytes) -> None:
+        """Keep a signal for those who are not live; it takes the place of the last of its name."""
+        self.states_told += 1
+        self.states.pop(name, None)
+        self.states[name] = (self.states_told, body)
+        if len(self.states) > MAX_STATES:
+            del self.states[next(iter(self.states))]
+
+    def _forget_states(self) -> None:
+        if self.states and not self.catching_up:
+            self.states.clear()
 
     def delivered(self, connection: Connection) -> int:
-        """Return up to which offset a connection was sent everything."""
+        """Return up to which offset a connection was sent everything, if not just now."""
         progress = self.catching_up.get(connection)
-        return self.offset if progress is None else progress.offset
+        return self.offset if progress is None else progress.highest
 
-    def remove(self, connection: Connection) -> None:
-        """Send a connection its share of what waits, and nothing after it."""
+    def remove(self, connection: Connection) -> list[bytes]:
+        """Send a connection its share of what waits, and nothing after it.
+
+        Returns the answers to it whose place had not come yet.
+        """
         self.settle(connection)
         self.leave_group(connection)
         self.catching_up.pop(connection, None)
         self.special.pop(connection, None)
         self.only.pop(connection, None)
+        self._forget_states()
+        return self._answers(self.instead.pop(connection, {}))
 
     def settle(self, connection: Connection) -> None:
         """Send a connection now what waits for it."""

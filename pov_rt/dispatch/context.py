@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from pov_rt.activities.cursors import Unread
 from pov_rt.activities.digest import WITHIN_S, Digest
+from pov_rt.activities.durable import Kept
 from pov_rt.activities.publishing import Published, publisher_of
 from pov_rt.auth.grants import Grants
 from pov_rt.auth.tokens import Identity
 from pov_rt.connections.connection import Connection
 from pov_rt.delivery.filters import Only, Since
+from pov_rt.delivery.hub import Joining
 from pov_rt.dispatch.host import PluginHost, delegate
 from pov_rt.engine.base import Position, Top
 from pov_rt.plugin.interfaces import Allowed, Subscribed
@@ -25,17 +27,24 @@ from pov_rt.protocol.errors import (
     ClientError,
     EpochChanged,
     Forbidden,
+    HandlerTimeout,
     InvalidMessage,
-    LimitExceeded,
     RateLimited,
     TokenExpired,
     Unavailable,
 )
 from pov_rt.protocol.messages import Message, NewActivity
-from pov_rt.runtime.containment import contain
+from pov_rt.runtime.containment import call, contain
 
 AT_ONCE = 8
 """Questions of one message at a time: even to refuse them takes time, for which others wait."""
+ENDED = "The subscription was ended meanwhile"
+UNREAD_PART = 0.3
+"""Of the time that a handler has: after so much what a user has read is not waited for any more."""
+SEVERAL_PART = 0.8
+"""Of the time that a handler has: of several things those are given up that take longer."""
+
+ValueT = TypeVar("ValueT")
 
 
 class Asked:
@@ -53,6 +62,17 @@ class Asked:
         """There was no room for one of its questions; nor is there for the others."""
 
 
+class _Wish:
+    """What a message asked for, until it is answered; `kept` is what was durable before."""
+
+    __slots__ = ("joining", "kept", "pov_id")
+
+    def __init__(self, pov_id: str, joining: Joining) -> None:
+        self.pov_id = pov_id
+        self.joining = joining
+        self.kept: Kept | None = None
+
+
 class ConnectionContext:
     """One connection during one message, as a handler sees it; implements `interfaces.Context`."""
 
@@ -61,18 +81,20 @@ class ConnectionContext:
         "_digests_until",
         "answered",
         "asked",
+        "has_acted",
         "host",
-        "joining",
+        "is_over",
+        "joined",
         "request_id",
-        "starting",
+        "required",
     )
 
     def __init__(self, host: PluginHost, connection: Connection) -> None:
         self.host = host
-        self.answered = False
+        self.answered = self.has_acted = self.is_over = False
         self.request_id: RequestIdValue = UNSET
-        self.starting: list[str] | None = None
-        self.joining: set[str] | None = None
+        self.joined: list[_Wish] | None = None
+        self.required: set[str] | None = None
         self.asked: Asked | None = None
         self._connection = connection
         self._digests_until: float | None = None
@@ -92,6 +114,9 @@ class ConnectionContext:
     def require_subscribed(self, pov_id: str, field: str = "povId") -> None:
         if not self.subscribed(pov_id):
             raise Forbidden("Subscribe first", field=field)
+        if self.required is None:
+            self.required = set()
+        self.required.add(pov_id)
 
     async def may(self, grant: str, pov_id: str) -> bool:
         try:
@@ -128,56 +153,123 @@ class ConnectionContext:
                 return known
 
     async def subscribe(
-        self, pov_id: str, since: Since | None = None, only: Only | None = None
+        self,
+        pov_id: str,
+        since: Since | None = None,
+        only: Only | None = None,
+        *,
+        durable: bool = False,
     ) -> Subscribed:
         services, connection = self.host.services, self._connection
         self.grants.require_pov_or_feed(pov_id)
         self.grants.require("subscribe")
-        # A handler may subscribe to several at a time: what is on its way counts, too.
-        if self.joining is None:
-            self.joining = set()
+        hub, most = services.hub, services.settings.limits.subscriptions
         allowed = None
         if services.permissions.asks:
-            self._find_room(self.topic(pov_id), self.joining)  # or somebody is asked for nothing
+            # Or somebody is asked for nothing.
+            hub.find_room(connection, self.topic(pov_id), most)
             allowed = (await self.require({pov_id: "povId"}, "subscribe", feed=True))[pov_id]
         identity = connection.identity
         name = identity.grants.topic(pov_id)
-        is_new = self._find_room(name, self.joining)
-        if is_new:
-            self.joining.add(name)
-        try:
-            async with services.joins:
-                joined = await services.hub.join(connection, name, since, only or None)
-        finally:
-            if is_new:
-                self.joining.discard(name)
-        if connection.identity is not identity and (
-            self.grants.topic(pov_id) != name or not self.grants.may_subscribe(pov_id)
-        ):
-            # Replaced meanwhile, by a token that did not see this subscription to end it.
-            services.hub.leave(connection, name)
-            raise Forbidden("The token was replaced meanwhile", field="povId")
-        if allowed is not None:
+        async with services.joins:
+            joining = await hub.join(connection, name, since, only or None, most=most)
+        is_allowed = connection.identity is identity or (
+            self.grants.topic(pov_id) == name and self.grants.may_subscribe(pov_id)
+        )
+        if not is_allowed:
+            # Replaced meanwhile, by a token that perhaps did not see this subscription to end it.
+            services.permissions.leave(connection, name)
+        elif allowed is not None:
             if connection.identity is not identity:
                 allowed = Allowed(0)  # it was about the other token
             services.permissions.stand(connection, pov_id, "see", allowed)
-        if self.starting is None:
-            self.starting = []
-        self.starting.append(name)
-        if is_new and not connection.closed:
-            self.host.plugins.tell("subscribed", pov_id, connection=connection)
-        guarantee = services.guarantee
-        return Subscribed(pov_id, *joined.top, guarantee, joined.recovered, joined.missed)
+        wish = _Wish(pov_id, joining)
+        if self.joined is None:
+            self.joined = []
+        self.joined.append(wish)
+        if durable and hub.stands(joining):
+            wish.kept = await services.durable.add(identity.user_id, pov_id, only or None)
+        if self.is_over or not hub.stands(joining):
+            self._give_up([wish])
+            raise Forbidden(ENDED, field="povId")
+        top, start, recovered, missed = joining.start
+        # With what was missed still to come, the top is named; else the place it is served from.
+        offset = top.offset if recovered else start
+        return Subscribed(
+            pov_id,
+            top.epoch,
+            offset,
+            top.oldest,
+            services.guarantee,
+            recovered,
+            missed,
+            newest=top.offset,
+        )
 
-    def _find_room(self, name: str, joining: Set[str]) -> bool:
-        """Tell whether a subscription is a new one. Raises `LimitExceeded` for one too many."""
-        topics = self._connection.topics
-        if name in topics or name in joining:
-            return False
-        most = self.host.services.settings.limits.subscriptions
-        if sum(topic.is_subscription for topic in topics.values()) + len(joining) >= most:
-            raise LimitExceeded(f"A connection has at most {most} subscriptions", field="povId")
-        return True
+    async def several(
+        self, attempts: Mapping[str, Callable[[Self], Coroutine[Any, Any, ValueT]]]
+    ) -> Mapping[str, ValueT | ClientError]:
+        within_s = SEVERAL_PART * self.host.services.settings.limits.handler_deadline_s
+        until = asyncio.get_running_loop().time() + within_s
+
+        async def attempt(pov_id: str) -> ValueT | ClientError:
+            error: ClientError
+            try:
+                async with asyncio.timeout_at(until):
+                    return await attempts[pov_id](self)
+            except TimeoutError:
+                error = HandlerTimeout()
+            except ClientError as refused:
+                error = refused
+            self._give_up([each for each in self.joined or () if each.pov_id == pov_id])
+            return error
+
+        async with asyncio.TaskGroup() as group:
+            tasks = {pov_id: group.create_task(attempt(pov_id)) for pov_id in attempts}
+        results = {pov_id: task.result() for pov_id, task in tasks.items()}
+        # What was ended while others were waited for.
+        hub = self.host.services.hub
+        lost = [each for each in self.joined or () if not hub.stands(each.joining)]
+        self._give_up(lost)
+        return results | {each.pov_id: Forbidden(ENDED, field="povId") for each in lost}
+
+    def check(self) -> None:
+        """Raise `Forbidden` unless the subscriptions stand that the answer speaks of.
+
+        To be called in the step in which it is sent: refreshes and other messages that wait for
+        nobody act between any two steps of a handler. What was done (`has_acted`) is answered so.
+        """
+        for each in self.joined or ():
+            if not self.host.services.hub.stands(each.joining):
+                raise Forbidden(ENDED, field="povId")
+        for pov_id in () if self.has_acted else self.required or ():
+            if not self.subscribed(pov_id):
+                raise Forbidden(ENDED, field="povId")
+
+    def end(self, *, is_good: bool) -> None:
+        """Do what was asked for, right after the answer that says so, or leave all as it was."""
+        self.is_over = True
+        joined = self.joined or []
+        if not is_good:
+            self._give_up(joined)
+            return
+        self.joined = None
+        hub = self.host.services.hub
+        for pov_id in [each.pov_id for each in joined if hub.confirm(each.joining)]:
+            self.host.plugins.tell("subscribed", pov_id, connection=self._connection)
+
+    def _give_up(self, wishes: Sequence[_Wish]) -> None:
+        services, connection = self.host.services, self._connection
+        self.joined = [each for each in self.joined or () if each not in wishes]
+        for each in wishes:
+            services.hub.undo(each.joining)
+            if each.joining.topic.name not in connection.topics:
+                services.permissions.forget(connection, each.pov_id)
+                services.permissions.leave_channels(connection, each.pov_id)
+            if each.kept is not None:
+                user_id = connection.identity.user_id
+                work = services.durable.put_back(user_id, each.pov_id, each.kept)
+                services.hub.tasks.spawn(work)
 
     async def cursor(self, pov_id: str) -> Position | None:
         cursors, topic = self.host.services.cursors, self.topic(pov_id)
@@ -186,19 +278,30 @@ class ConnectionContext:
         return await cursors.cursor(self._connection, topic)
 
     async def acknowledge(self, position: Position, pov_id: str | None = None) -> Position:
-        topic = self._marked(pov_id)
-        return await self.host.services.cursors.acknowledge(self._connection, topic, position)
+        topic, cursors = self._marked(pov_id), self.host.services.cursors
+        cursor = await cursors.acknowledge(self._connection, topic, position)
+        self.has_acted = True
+        return cursor
 
     async def mark_read(
         self, position: Position, pov_id: str | None = None
     ) -> tuple[Position, bool]:
         topic, user_id = self._marked(pov_id), self.user.user_id
-        return await self.host.services.cursors.read(user_id, topic, position)
+        mark = await self.host.services.cursors.read(user_id, topic, position)
+        self.has_acted = True
+        return mark
 
-    async def unread(self, subscribed: Subscribed) -> Unread:
-        topic, user_id = self.topic(subscribed.pov_id), self.user.user_id
-        top = Top(subscribed.epoch, subscribed.offset, subscribed.oldest_offset)
-        return await self.host.services.cursors.unread(user_id, topic, top)
+    async def unread(self, subscribed: Subscribed) -> Unread | None:
+        services, topic = self.host.services, self.topic(subscribed.pov_id)
+        top = Top(subscribed.epoch, subscribed.newest, subscribed.oldest_offset)
+        within_s = UNREAD_PART * services.settings.limits.handler_deadline_s
+        try:
+            found: Unread = await call(
+                services.cursors.unread, self.user.user_id, topic, top, deadline_s=within_s
+            )
+        except (HandlerTimeout, Unavailable):
+            return None
+        return found
 
     def _marked(self, pov_id: str | None) -> str:
         return self.host.inbox(self.user.user_id) if pov_id is None else self.topic(pov_id)
@@ -236,8 +339,9 @@ class ConnectionContext:
         allowed = None
         if services.permissions.asks:
             allowed = (await self.require({pov_id: "povId"}, "collaborate", feed=True))[pov_id]
-        if name not in connection.topics:
-            await hub.join(connection, name)
+        joining = None
+        if hub.delivered_to(connection, name) is None:
+            joining = await hub.join(connection, name)
         try:
             self._check_listen(pov_id)  # the subscription may have ended meanwhile
         except Forbidden:
@@ -245,7 +349,8 @@ class ConnectionContext:
             raise
         if allowed is not None:
             services.permissions.stand(connection, pov_id, "collaborate", allowed)
-        hub.start(connection, name)
+        if joining is not None:
+            hub.confirm(joining)
 
     def _check_listen(self, pov_id: str) -> None:
         self.grants.require("collaborate")
@@ -284,7 +389,9 @@ class ConnectionContext:
         own = msgspec.structs.replace(activity, user_id=user.user_id)
         if instead is None or self.answered:  # a message has one answer
             publisher = publisher_of(user, is_service=False, origin=connection.id)
-            return await services.publishing.publish_one(own, publisher)
+            published = await services.publishing.publish_one(own, publisher)
+            self.has_acted = True
+            return published
         origin = f"{connection.id}/{services.clock.new_id()}"
         if own.id is UNSET:
             own = msgspec.structs.replace(own, id=services.clock.new_id())
@@ -293,10 +400,17 @@ class ConnectionContext:
         try:
             publisher = publisher_of(user, is_service=False, origin=origin)
             published = await services.publishing.publish_one(own, publisher)
+            names = self.topic(own.pov_id), self.topic("*")
+            await services.hub.taken_over(connection, names)
         finally:
             self.answered = services.hub.withdraw(origin)
+        self.has_acted = True
         if failures:
             raise failures[0]
+        if not self.answered:
+            # One that was published before may still be to come.
+            topic, answer = self.topic(own.pov_id), self._encode_answer(instead(published))
+            self.answered = services.hub.answer_at(connection, topic, published.offset, answer)
         return published
 
     def _answer_with(
@@ -304,17 +418,14 @@ class ConnectionContext:
         own: NewActivity,
         instead: Callable[[Published], Message],
         failures: list[Exception],
-    ) -> Callable[[int], bytes]:
-        """Return what encodes the answer once the activity's offset is known.
+    ) -> Callable[[Position], bytes]:
+        """Return what encodes the answer once the activity's position is known.
 
         It runs where the activity is delivered; what it raises is put aside for the publisher.
         """
-        topic = self.topic(own.pov_id)
-        sent = self.host.services.hub.delivered_to(self._connection, topic)
-        epoch = sent.epoch if sent is not None else ""
 
-        def answer(offset: int) -> bytes:
-            published = Published(str(own.id), own.pov_id, epoch, offset)
+        def answer(position: Position) -> bytes:
+            published = Published(str(own.id), own.pov_id, *position)
             try:
                 return self._encode_answer(instead(published))
             except BaseException as error:

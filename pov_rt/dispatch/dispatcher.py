@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from pov_rt.connections.budgets import BYTE
 from pov_rt.connections.connection import Connection
-from pov_rt.dispatch.execution import Execution
+from pov_rt.dispatch.execution import Execution, require_grants
 from pov_rt.dispatch.host import PluginHost, Services
 from pov_rt.protocol.depth import find_deep, is_open, may_be_deeper
 from pov_rt.protocol.encoding import DECODE_ERRORS, RequestIdValue, decode_anyway
@@ -119,13 +119,9 @@ class Dispatcher:
         grants = connection.identity.grants
         if grants.tenant is not None and handler.scope is not None:
             handler.scope(message, grants.tenant)
-        if handler.check_ids is not None:
-            handler.check_ids(message, grants.require_pov)
-        grant = handler.spec.grant
-        if grant is not None:
-            grants.require(grant)
-            if grant == "publish" and now >= connection.expires_at:
-                raise TokenExpired
+        require_grants(grants, handler, message)
+        if handler.spec.grant == "publish" and now >= connection.expires_at:
+            raise TokenExpired
         if handler.rate is not None:
             self._charge(connection, handler, handler.rate, now)
         if connection.plain and handler.tag not in FIRST_BLOCK:

@@ -15,7 +15,10 @@ messages included, save for types declared `unordered`:
 - `unordered` handlers never wait and are never waited for.
 
 An answer comes behind what was delivered to the connection before (`connection.send` and `reply`
-see to that), and before what its own subscriptions bring (`context.starting`).
+see to that), and before what its own subscriptions bring. The step that sends it is the one in
+which what it says becomes true: before it, it is asked once more whether the token and the
+subscriptions allow the answer (`context.check`; what was done is answered so), and after it the
+subscriptions are confirmed, or left as they were if it is an error (`context.end`).
 
 Bounds. In one turn of the loop few `async` handlers of a connection begin, few run beside each
 other, and few messages wait in line; past each of these the socket is read no more until there is
@@ -36,6 +39,7 @@ from typing import Any, NamedTuple, cast
 from msgspec import UNSET
 
 from pov_rt.activities.publishing import InFlight, in_flight
+from pov_rt.auth.grants import Grants
 from pov_rt.connections.budgets import BYTE, LARGE_BYTES
 from pov_rt.connections.connection import Connection
 from pov_rt.dispatch.context import ConnectionContext
@@ -65,6 +69,14 @@ class Invocation(NamedTuple):
     connection: Connection
     handler: Handler
     message: Message
+
+
+def require_grants(grants: Grants, handler: Handler, message: Message) -> None:
+    """Raise `Forbidden` unless a token allows what a message asks for."""
+    if handler.check_ids is not None:
+        handler.check_ids(message, grants.require_pov)
+    if handler.spec.grant is not None:
+        grants.require(handler.spec.grant)
 
 
 class Order:
@@ -142,6 +154,7 @@ class Execution:
     async def _call_async(self, call: Invocation, order: Order | None = None) -> None:
         """Invocation an `async` handler and send its answer, unless it was abandoned meanwhile."""
         connection, handler, message = call
+        identity = connection.identity
         context = ConnectionContext(self._hosts[handler.plugin.name], connection)
         context.request_id = message.id
         budget = connection.budget
@@ -155,29 +168,48 @@ class Execution:
                 message,
                 context,
                 deadline_s=self._limits.handler_deadline_s,
-                stuck=partial(self._abandon, call, task, order),
+                stuck=partial(self._abandon, call, context, task, order),
             )
-            body = _encode(handler, result, message.id)
+            body, is_good = _encode(handler, result, message.id), True
         except HandlerTimeout as late:
             if publications.open:
                 late.extra["outcome"] = "unknown"
             words, plugin = "a handler exceeded its deadline", handler.plugin.name
             self._late.log(logging.WARNING, words, type=handler.tag, plugin=plugin)
-            body = self._error(late, message.id)
+            body, is_good = self._error(late, message.id), False
         except Exception as error:
-            body = self._failure(call, error)
+            body, is_good = self._failure(call, error), False
         if order is not None and order.before is not None:
             await order.before
         if task not in self._tasks:
             return
+        is_new_token = connection.identity is not identity
+        if is_good and (is_new_token or context.joined or context.required):
+            refusal = self._look_again(call, context, is_new_token=is_new_token)
+            if refusal is not None:
+                body, is_good = refusal, False
         if body is not None and not context.answered:
             if len(body) > SMALL_BYTES:
                 budget.charge(len(body) * BYTE, self._clock.monotonic())
             if len(body) > LARGE_BYTES:
                 body = self._begin_page(call, body)
             connection.reply(body)
-        for topic in context.starting or ():
-            self._hub.start(connection, topic)
+        context.is_over = True
+        if context.joined:
+            context.end(is_good=is_good)
+
+    def _look_again(
+        self, call: Invocation, context: ConnectionContext, *, is_new_token: bool
+    ) -> bytes | None:
+        """Return the error for an answer that may not be given any more."""
+        connection, handler, message = call
+        try:
+            context.check()
+            if is_new_token and not context.has_acted:
+                require_grants(connection.identity.grants, handler, message)
+        except ClientError as error:
+            return self._error(error, message.id)
+        return None
 
     def _begin_page(self, call: Invocation, body: bytes) -> bytes:
         """Count a large answer until it is read; return it, or the error in its place."""
@@ -197,7 +229,13 @@ class Execution:
         finally:
             self._pages.give(owner, size)
 
-    def _abandon(self, call: Invocation, task: asyncio.Task[Any], order: Order | None) -> None:
+    def _abandon(
+        self,
+        call: Invocation,
+        context: ConnectionContext,
+        task: asyncio.Task[Any],
+        order: Order | None,
+    ) -> None:
         """Go on without a handler that refuses to be cancelled."""
         connection, handler, message = call
         log.error(
@@ -216,6 +254,7 @@ class Execution:
         if was_worker:
             connection.worker = None
         connection.reply(body)
+        context.end(is_good=False)
         if was_worker and connection.waiting and not connection.closed:
             start(self._work(connection))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -159,9 +159,19 @@ class PluginHost:
             raise TypeError(f"the plugin {self.name!r} did not declare options={kind.__name__}")
         return options
 
-    def broadcast(self, pov_id: str, message: Message, *, listeners: bool = False) -> None:
+    def broadcast(
+        self,
+        pov_id: str,
+        message: Message,
+        *,
+        listeners: bool = False,
+        states: Mapping[str, Message] | None = None,
+    ) -> None:
         name = self.channel(pov_id) if listeners else pov_topic(pov_id)
-        self.services.hub.broadcast(name, encode(message))
+        hub = self.services.hub
+        hub.broadcast(name, encode(message))
+        if states:
+            hub.remember(name, {f"{self.name}/{state}": each for state, each in states.items()})
 
     def channel(self, pov_id: str, plugin: str | None = None) -> str:
         return channel_topic(plugin or self.name, pov_id)

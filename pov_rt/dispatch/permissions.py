@@ -201,15 +201,15 @@ class Permissions:
     def leave(self, connection: Connection, name: str) -> bool:
         """End a subscription, with the plugins' channels on its PoV; return whether it was there.
 
-        Nothing else would end those before the connection does.
+        Nothing else would end those before the connection does. One that no answer has confirmed
+        was not there, and no plugin was told of it.
         """
-        if not self._hub.leave(connection, name):
-            return False
-        pov_id = pov_of(name)
+        was_there, pov_id = self._hub.leave(connection, name), pov_of(name)
         self.forget(connection, pov_id)
         self.leave_channels(connection, pov_id)
-        self.hooks.tell("unsubscribed", pov_id, connection=connection)
-        return True
+        if was_there:
+            self.hooks.tell("unsubscribed", pov_id, connection=connection)
+        return was_there
 
     def leave_channels(self, connection: Connection, pov_id: str | None = None) -> None:
         """End what plugins broadcast to listeners, on one PoV or on all."""

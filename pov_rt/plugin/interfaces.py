@@ -5,8 +5,8 @@ The room `dispatch` implements them; plugins get them through `pov_rt.plugin`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -21,13 +21,14 @@ from pov_rt.auth.revocations import Revoked
 from pov_rt.auth.tokens import Identity
 from pov_rt.delivery.filters import Only, Since
 from pov_rt.engine.base import Leases, Marks, Position, Sets
-from pov_rt.protocol.errors import CloseCode
+from pov_rt.protocol.errors import ClientError, CloseCode
 from pov_rt.protocol.messages import Activity, Event, Message, NewActivity, NewNotification
 from pov_rt.runtime.bounds import Bounds, Shares
 from pov_rt.runtime.clock import Clock
 
 S_co = TypeVar("S_co", default=None, covariant=True)
 StructT = TypeVar("StructT", bound=msgspec.Struct)
+ValueT = TypeVar("ValueT")
 
 
 class Guarantee(msgspec.Struct, frozen=True, rename="camel"):
@@ -46,7 +47,9 @@ class Subscribed(msgspec.Struct, frozen=True):
     """The log's state at the instant of the subscription; everything after `offset` is pushed.
 
     With `recovered` True everything after the position asked for is pushed before that; with False
-    nothing is, and `missed` says how many activities lie between (None: nobody knows).
+    nothing is, and `missed` says how many activities lie between (None: nobody knows). `newest` is
+    the log's newest offset: ahead of `offset` if the connection was subscribed already and has not
+    been sent everything.
     """
 
     pov_id: str
@@ -56,6 +59,7 @@ class Subscribed(msgspec.Struct, frozen=True):
     guarantee: Guarantee
     recovered: bool | None = None
     missed: int | None = None
+    newest: int = 0
 
 
 class Access(msgspec.Struct, frozen=True):
@@ -201,10 +205,22 @@ class Host(Protocol[S_co]):
     def options(self, kind: type[StructT]) -> StructT:
         """Return `[plugins.NAME]` as the class that the plugin declared with `options=`."""
 
-    def broadcast(self, pov_id: str, message: Message, *, listeners: bool = False) -> None:
+    def broadcast(
+        self,
+        pov_id: str,
+        message: Message,
+        *,
+        listeners: bool = False,
+        states: Mapping[str, Message] | None = None,
+    ) -> None:
         """Send to the PoV's subscribers on all nodes: at most once, unstored, encoded now.
 
         With `listeners` to those connections only that asked this plugin for it (`Context.listen`).
+
+        Those do not get it who are still being sent what they missed. `states` says what it tells
+        in parts, each under a name of the plugin's choice: once they are up to date they get the
+        newest of each name that they have not had, of at most 1,000 names. It is not for what other
+        nodes send.
         """
 
     def channel(self, pov_id: str, plugin: str | None = None) -> str:
@@ -368,16 +384,35 @@ class Context(Protocol[S_co]):
         """Raise `Forbidden` naming the field unless this connection is subscribed to the PoV."""
 
     async def subscribe(
-        self, pov_id: str, since: Since | None = None, only: Only | None = None
+        self,
+        pov_id: str,
+        since: Since | None = None,
+        only: Only | None = None,
+        *,
+        durable: bool = False,
     ) -> Subscribed:
         """Subscribe this connection; activities follow the handler's reply.
 
         With `since`, those after that position, or that number of the newest, come first. What
         `only` leaves out is not sent; without it a second subscription ends the filter of the
-        first. `*` is the team feed. It ends when the user may not see the PoV any more.
+        first. `*` is the team feed. A `durable` one is remembered for the user. It
+        ends when the user may not see the PoV any more.
+
+        It is done in the step in which the handler is answered: if that is an error, all is left as
+        it was. Until then the connection is sent nothing of the PoV.
 
         Raises `InvalidId`, `Forbidden`, `LimitExceeded`, `Unavailable`, and what a plugin refuses
         with.
+        """
+
+    async def several(
+        self, attempts: Mapping[str, Callable[[Context[S_co]], Coroutine[Any, Any, ValueT]]]
+    ) -> Mapping[str, ValueT | ClientError]:
+        """Do something for several PoVs at the same time, most likely subscribe to them.
+
+        Returns by PoV what came of it, or the error. One with an error leaves a subscription to its
+        PoV as it was; `timeout` is the error of those that take up most of the time that a handler
+        has. What anything else raises, this raises.
         """
 
     async def cursor(self, pov_id: str) -> Position | None:
@@ -400,8 +435,11 @@ class Context(Protocol[S_co]):
         Returns where that is, and whether it moved.
         """
 
-    async def unread(self, subscribed: Subscribed) -> Unread:
-        """Return up to where the user has read the PoV, on whatever device, and what is left."""
+    async def unread(self, subscribed: Subscribed) -> Unread | None:
+        """Return up to where the user has read the PoV, on whatever device, and what is left.
+
+        None: that cannot be said in time.
+        """
 
     def topic(self, pov_id: str) -> str:
         """Return the engine's name for a PoV, or with `*` for the feed of the user's team."""

@@ -15,7 +15,7 @@ SENDS = 128
 """Connections that are sent to: each of those of topics with few subscribers, of those of topics
 with many, and of those that catch up."""
 SENT_BYTES = 256 * 1024
-"""What a topic may hand to each of its subscribers. More is replayed to them, each at its pace: no
+"""What is published for one connection, on all its topics. More is replayed to it, at its pace: no
 client could read a publisher's 4 MiB before it counted as slow."""
 HANDLERS = 4
 """`async` handlers of a connection that begin; then it is read no more. Others have their turn, and

@@ -125,9 +125,10 @@ class Arrivals:
         connection, reason = ended
         self._deadlines.remove(connection)
         for topic in list(connection.topics.values()):
-            self._hub.leave(connection, topic.name)
+            was_there = self._hub.leave(connection, topic.name)
             if topic.is_subscription:
                 self._permissions.forget(connection, topic.pov_id)
+            if was_there and topic.is_subscription:
                 self._hooks.tell("unsubscribed", topic.pov_id, connection=connection)
         for task in (connection.worker, *(connection.tasks or ())):
             if task is not None:

@@ -167,7 +167,8 @@ class Wire:
         self._pause(BUSY, paused)
 
     async def drained(self) -> None:
-        if self.unsent_bytes > self._bounds.slow_bytes // 2 and not self._closing:
+        # Again after waking: who woke first may have sent.
+        while self.unsent_bytes > self._bounds.slow_bytes // 2 and not self._closing:
             if self._drained is None:
                 self._drained = self._loop.create_future()
             # Shielded: several topics may wait, and one that is cancelled must not end the others.

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from pov_rt.activities.durable import MAX_DURABLE, Durable
+from pov_rt.activities.durable import MAX_DURABLE, Durable, Kept
 from pov_rt.delivery.filters import Only
 from pov_rt.engine.base import Engine
 from pov_rt.engine.memory import MemorySets
@@ -58,7 +58,7 @@ def test_several_at_a_time_do_not_get_past_the_limit(durable: Durable) -> None:
         adding.append(durable.add("ben", "pov0"))
         *anas, bens = await asyncio.gather(*adding, return_exceptions=True)
         assert sum(isinstance(each, LimitExceeded) for each in anas) == 30
-        assert bens is None
+        assert bens == Kept(None)
         assert len(await durable.of("ana")) == MAX_DURABLE
         await durable.add("ana", "pov0")  # which it has already
 
@@ -106,5 +106,19 @@ def test_a_subscription_and_who_follows_the_pov_are_written_together_or_not_at_a
         await durable.remove("ana", "a")
         assert "a" not in await durable.of("ana")
         assert not await durable.followers("a")
+
+    asyncio.run(work())
+
+
+def test_what_was_added_can_be_put_back(durable: Durable) -> None:
+    async def work() -> None:
+        new, only = await durable.add("ana", "a"), Only(types=frozenset({"t"}))
+        await durable.put_back("ana", "a", new)
+        assert await durable.of("ana") == {}
+        for before in (None, only):
+            await durable.add("ana", "a", before)
+            kept = await durable.add("ana", "a", Only(types=frozenset({"other"})))
+            await durable.put_back("ana", "a", kept)
+            assert await durable.of("ana") == {"a": before}
 
     asyncio.run(work())

@@ -27,8 +27,7 @@ WAYS: dict[str, Callable[[Connection], None]] = {
 
 async def subscribed(hub: Hub, clock: ManualClock, name: str, *, v1: bool = True) -> Connection:
     made = connection(name, name, clock, v1=v1, deliveries=hub)
-    await hub.join(made, TOPIC)
-    hub.start(made, TOPIC)
+    hub.confirm(await hub.join(made, TOPIC))
     return made
 
 

@@ -10,7 +10,9 @@ import pytest
 
 from pov_rt.config.settings import EngineSettings
 from pov_rt.connections.connection import Connection
+from pov_rt.delivery.filters import Only
 from pov_rt.delivery.hub import LINGER_S, Hub
+from pov_rt.delivery.replay import POSITION_ENTRIES
 from pov_rt.engine.base import Appended, Conflict, Entry, NewEntry, Page, Position, Top
 from pov_rt.engine.memory import MemoryEngine, MemoryLog
 from pov_rt.protocol.encoding import encode
@@ -91,6 +93,9 @@ class Bench:
             batch.append(NewEntry(TOPIC, "p", activity.id, encode(activity)))
         await self.log.append(batch)
 
+    async def subscribe(self, connection: Connection, topic: str) -> None:
+        self.hub.confirm(await self.hub.join(connection, topic))
+
     async def settle(self) -> None:
         for _ in range(400):
             await asyncio.sleep(0)
@@ -125,10 +130,11 @@ def test_whatever_happens_meanwhile_nothing_is_missed_doubled_or_out_of_order(
 
         async def visit() -> None:
             connection, recorder = bench.connect()
-            top = (await bench.hub.join(connection, TOPIC)).top
+            joining = await bench.hub.join(connection, TOPIC)
+            top = joining.start.top
             await bench.turns(6)
             assert offsets(recorder) == []
-            bench.hub.start(connection, TOPIC)
+            bench.hub.confirm(joining)
             await bench.interrupt(connection)
             if chance.random() < 0.4:
                 await bench.turns(30)
@@ -166,8 +172,7 @@ def test_a_turns_frames_leave_in_one_send_for_each_subscriber() -> None:
         await bench.engine.start(bench.hub)
         clients = [bench.connect(plain=bool(n % 2)) for n in range(4)]
         for connection, _ in clients:
-            await bench.hub.join(connection, TOPIC)
-            bench.hub.start(connection, TOPIC)
+            await bench.subscribe(connection, TOPIC)
         await bench.publish(20)
         await bench.settle()
         sends = {tuple(recorder.sends) for _, recorder in clients}
@@ -191,11 +196,9 @@ def test_what_goes_to_many_takes_turns_and_nobody_waits_for_all_of_it(
         many = [bench.connect(plain=False) for _ in range(5)]
         few, few_got = bench.connect(plain=False)
         for connection, _ in many:
-            await bench.hub.join(connection, TOPIC)
-            bench.hub.start(connection, TOPIC)
+            await bench.subscribe(connection, TOPIC)
         for connection in (few, many[4][0]):
-            await bench.hub.join(connection, "pov/small")
-            bench.hub.start(connection, "pov/small")
+            await bench.subscribe(connection, "pov/small")
 
         def got() -> list[str]:
             return ["".join(m["type"] for m in recorder.messages) for _, recorder in many]
@@ -212,8 +215,7 @@ def test_what_goes_to_many_takes_turns_and_nobody_waits_for_all_of_it(
         assert got() == ["a", "a", "a", "ab", "ac"], "what was to come first did"
         await asyncio.sleep(0)
         newcomer, newcomer_got = bench.connect(plain=False)
-        await bench.hub.join(newcomer, TOPIC)
-        bench.hub.start(newcomer, TOPIC)
+        await bench.subscribe(newcomer, TOPIC)
         bench.hub.broadcast(TOPIC, b'{"type":"d"}')
         bench.hub.leave(many[4][0], TOPIC)
         assert got()[4] == "acbd", "who leaves has everything until then"
@@ -234,8 +236,7 @@ def test_what_waits_for_its_turn_is_sent_before_the_end(monkeypatch: pytest.Monk
         await bench.engine.start(bench.hub)
         clients = [bench.connect(plain=False) for _ in range(4)]
         for connection, _ in clients:
-            await bench.hub.join(connection, TOPIC)
-            bench.hub.start(connection, TOPIC)
+            await bench.subscribe(connection, TOPIC)
         bench.hub.broadcast(TOPIC, b'{"type":"a"}')
         await bench.hub.close()
         assert [len(recorder.messages) for _, recorder in clients] == [1, 1, 1, 1]
@@ -253,8 +254,7 @@ def test_signals_reach_those_who_asked_for_more_and_spare_the_sender() -> None:
             bench.connect(plain=False),
         )
         for connection in (plain, full, sender):
-            await bench.hub.join(connection, TOPIC)
-            bench.hub.start(connection, TOPIC)
+            await bench.subscribe(connection, TOPIC)
         bench.hub.broadcast(TOPIC, b'{"type":"one"}', spare=sender)
         await bench.publish()
         bench.hub.broadcast(TOPIC, b'{"type":"two"}')
@@ -277,8 +277,7 @@ def test_a_settled_connection_gets_its_share_first_and_once() -> None:
         await bench.engine.start(bench.hub)
         (one, one_got), (two, two_got) = bench.connect(plain=False), bench.connect(plain=False)
         for connection in (one, two):
-            await bench.hub.join(connection, TOPIC)
-            bench.hub.start(connection, TOPIC)
+            await bench.subscribe(connection, TOPIC)
         bench.hub.broadcast(TOPIC, b'{"type":"a"}')
         bench.hub.settle(one)
         one.send(b'{"type":"reply"}')
@@ -296,8 +295,7 @@ def test_a_new_epoch_or_a_hole_closes_the_clients_with_gap() -> None:
         bench = Bench()
         await bench.engine.start(bench.hub)
         connection, recorder = bench.connect()
-        await bench.hub.join(connection, TOPIC)
-        bench.hub.start(connection, TOPIC)
+        await bench.subscribe(connection, TOPIC)
         bench.hub.entries(TOPIC, "another", [Entry(1, b"{}", 0.0)])
         bench.log.epoch = "another"
         await bench.settle()
@@ -313,10 +311,10 @@ def test_an_engine_that_fails_while_catching_up_closes_with_gap() -> None:
         bench = Bench(3)
         await bench.engine.start(bench.hub)
         connection, recorder = bench.connect()
-        await bench.hub.join(connection, TOPIC)
+        joining = await bench.hub.join(connection, TOPIC)
         await bench.publish(5)
         bench.log.fails = 2  # what fills the ring, and what then reads the log
-        bench.hub.start(connection, TOPIC)
+        bench.hub.confirm(joining)
         await bench.settle()
         assert recorder.closed_with is CloseCode.GAP
         await bench.hub.close()
@@ -340,8 +338,9 @@ def test_what_was_sent_of_a_replay_counts_as_delivered_while_the_rest_waits() ->
         connection, _ = bench.connect()
         connection.transport = recorder = Slow()
         start = Position(bench.log.epoch, 0)
-        assert (await bench.hub.join(connection, TOPIC, start)).recovered
-        bench.hub.start(connection, TOPIC)
+        joining = await bench.hub.join(connection, TOPIC, start)
+        assert joining.start.recovered
+        bench.hub.confirm(joining)
         await bench.settle()
         assert offsets(recorder) == [1], "the others wait until it has read the first"
         assert bench.hub.delivered_to(connection, TOPIC) == Position(bench.log.epoch, 1)
@@ -359,7 +358,7 @@ def test_a_topic_without_subscribers_is_let_go_after_a_while() -> None:
         bench = Bench()
         await bench.engine.start(bench.hub)
         connection, _ = bench.connect()
-        await bench.hub.join(connection, TOPIC)
+        await bench.subscribe(connection, TOPIC)
         assert bench.hub.leave(connection, TOPIC)
         assert not bench.hub.leave(connection, TOPIC)
         bench.hub.sweep(10.0)
@@ -367,11 +366,72 @@ def test_a_topic_without_subscribers_is_let_go_after_a_while() -> None:
         bench.hub.sweep(10.0 + LINGER_S)
         assert bench.hub.topics == 0
         again, recorder = bench.connect()  # while the engine is still letting go
-        await bench.hub.join(again, TOPIC)
-        bench.hub.start(again, TOPIC)
+        await bench.subscribe(again, TOPIC)
         await bench.publish()
         await bench.settle()
         assert offsets(recorder) == [1]
+        await bench.hub.close()
+
+    asyncio.run(run())
+
+
+def test_a_filtered_client_hears_how_far_it_is_before_it_could_not_recover() -> None:
+    async def run() -> None:
+        bench = Bench()
+        await bench.engine.start(bench.hub)
+        (full, full_got), (plain, plain_got) = bench.connect(plain=False), bench.connect()
+        (late, late_got) = bench.connect(plain=False)
+        only, start = Only(types=frozenset({"other"})), Position(bench.log.epoch, 0)
+        for connection in (full, plain):
+            bench.hub.confirm(await bench.hub.join(connection, TOPIC, only=only))
+        for _ in range(3):
+            await bench.publish(POSITION_ENTRIES // 2)
+        bench.hub.confirm(await bench.hub.join(late, TOPIC, start, only))
+        await bench.settle()
+        for recorder in (full_got, late_got):
+            told = [each["offset"] for each in recorder.messages if each["type"] == "position"]
+            assert told
+            assert told[0] < POSITION_ENTRIES * 2
+        assert plain_got.messages == []
+        await bench.hub.close()
+
+    asyncio.run(run())
+
+
+def test_an_own_entry_is_replaced_while_a_topic_is_compared_with_its_log() -> None:
+    async def run() -> None:
+        bench = Bench(5)
+        await bench.engine.start(bench.hub)
+        connection, recorder = bench.connect(plain=False)
+        await bench.subscribe(connection, TOPIC)
+        bench.hub.uncertain(TOPIC)
+        bench.hub.expect("origin", connection, lambda place: b'{"type":"mine","offset":1}')
+        body = encode(Activity(id="1", type="t", action="a", pov_id="acme", user_id="u"))
+        await bench.log.append([NewEntry(TOPIC, "p", "1", body, origin="origin")])
+        await bench.hub.taken_over(connection, [TOPIC])
+        assert bench.hub.withdraw("origin")
+        await bench.settle()
+        assert [each["type"] for each in recorder.messages] == ["mine"]
+        await bench.hub.close()
+
+    asyncio.run(run())
+
+
+def test_two_answers_have_the_place_of_one_entry() -> None:
+    async def run() -> None:
+        bench = Bench()
+        await bench.engine.start(bench.hub)
+        connection, recorder = bench.connect(plain=False)
+        await bench.publish(3)
+        start = Position(bench.log.epoch, 0)
+        joining = await bench.hub.join(connection, TOPIC, start)
+        bench.hub.confirm(joining)
+        for name in (b"a", b"b"):
+            assert bench.hub.answer_at(connection, TOPIC, 2, b'{"type":"%b"}' % name)
+        assert not bench.hub.answer_at(connection, TOPIC, 4, b"")
+        await bench.settle()
+        assert [each["type"] for each in recorder.messages] == ["activity", "a", "b", "activity"]
+        assert not bench.hub.answer_at(connection, TOPIC, 2, b"")
         await bench.hub.close()
 
     asyncio.run(run())

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from pov_rt.connections.connection import Connection
+from pov_rt.delivery import pieces
 from pov_rt.delivery.filters import Since
 from pov_rt.delivery.replay import MAX_REPLAY, AfterMarks, Start, recover
-from pov_rt.engine.base import Position, Top
+from pov_rt.engine.base import NewEntry, Position, Top
+from pov_rt.engine.memory import MemoryLog
+from pov_rt.runtime import turns
+from tests.delivery.model import SLOW_BYTES, Trickle
+from tests.delivery.test_hub import Bench, offsets
 
 TOP = Top("e", 2000, 501)
 """1,500 entries are kept, more than are replayed at once."""
@@ -59,3 +67,88 @@ def test_all_that_is_unread_comes_however_much(
     assert recover(TOP, AfterMarks(places)) == Start(
         TOP, start, recovered=not missed, missed=missed
     )
+
+
+PIECE = b'{"id":"1","type":"t","action":"a","userId":"u","text":"%b"}' % (b"x" * 1000)
+TOPICS = [f"pov/{number}" for number in range(200)]
+
+
+def slow_bench() -> tuple[Bench, Connection, Trickle]:
+    """Return a bench whose client reads nothing by itself."""
+    bench = Bench()
+    connection, _ = bench.connect()
+    connection.transport = transport = Trickle(lambda _: None)
+    transport.connection, transport.reads = connection, False
+    return bench, connection, transport
+
+
+async def fill(bench: Bench, count: int) -> None:
+    for topic in TOPICS:
+        new = [NewEntry(topic, "p", str(number), PIECE) for number in range(count)]
+        await MemoryLog.append(bench.log, new)
+
+
+async def read_all(bench: Bench, transport: Trickle) -> None:
+    """Let the client read, a little at a time, until there is nothing more."""
+    while True:
+        for _ in range(50):
+            await asyncio.sleep(0)
+        if not transport.unsent_bytes:
+            return
+        transport.read(1000)
+
+
+@pytest.mark.parametrize(
+    ("way", "turn_bytes"),
+    [("missed", 0), ("lagging", 0), ("burst", 0), ("burst", SLOW_BYTES), ("lagging", SLOW_BYTES)],
+)
+def test_however_many_topics_a_client_has_missed_little_waits_for_it(
+    way: str, turn_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "JOIN_BYTES", SLOW_BYTES // 4)
+    # With 0 nothing is sent live, of which as much as that comes on top.
+    monkeypatch.setattr(turns, "SENT_BYTES", turn_bytes)
+
+    async def run() -> None:
+        bench, connection, transport = slow_bench()
+        bench.log.wait = lambda: asyncio.sleep(0)  # type: ignore[method-assign]
+        await bench.engine.start(bench.hub)
+        if way == "missed":
+            await fill(bench, 3)
+        start = Position(bench.log.epoch, 0)
+        for topic in TOPICS:
+            joining = await bench.hub.join(connection, topic, start)
+            bench.hub.confirm(joining)
+        if way == "lagging":
+            bench.hub.hold(connection)
+        if way != "missed":
+            await fill(bench, 3)
+        await read_all(bench, transport)
+        assert transport.heard_count == 600
+        assert transport.peak <= SLOW_BYTES + 2 * turn_bytes
+        assert transport.closed_with is None
+        await bench.hub.close()
+
+    asyncio.run(run())
+
+
+def test_the_topics_of_a_connection_go_on_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "JOIN_BYTES", SLOW_BYTES // 4)
+
+    async def run() -> None:
+        bench = Bench()
+        connection, recorder = bench.connect()
+        bench.log.wait = lambda: asyncio.sleep(0)  # type: ignore[method-assign]
+        await bench.engine.start(bench.hub)
+        for topic in ("pov/a", "pov/b"):
+            new = [NewEntry(topic, "p", str(number), PIECE) for number in range(20)]
+            await MemoryLog.append(bench.log, new)
+            joining = await bench.hub.join(connection, topic, Position(bench.log.epoch, 0))
+            bench.hub.confirm(joining)
+        await bench.settle()
+        got = offsets(recorder)
+        assert sorted(got) == sorted([*range(1, 21)] * 2)
+        assert got != [*range(1, 21)] * 2, "the second does not wait for all of the first"
+        await bench.hub.close()
+
+    asyncio.run(run())

@@ -8,14 +8,14 @@ from typing import Any
 
 from pov_rt.connections.connection import Connection
 from pov_rt.delivery.pieces import Spread
-from pov_rt.delivery.topic import Pending, Progress, Topic, choose
+from pov_rt.delivery.topic import Pending, Topic, choose
 from pov_rt.runtime.clock import ManualClock
 from tests.transports import Recorder, connection, recorder
 
 
 def subscribed(topic: Topic, name: str, *, v1: bool = True) -> Connection:
     made = connection(name, name, ManualClock(), v1=v1)
-    topic.catching_up[made] = Progress(topic.offset)
+    topic.enter(made)
     topic.go_live(made)
     return made
 
@@ -111,7 +111,7 @@ def test_transports_of_two_kinds_get_the_same_messages_each_in_its_own_framing()
     lines, early = (connection(name, name, ManualClock()) for name in "le")
     for each in (lines, early):
         each.transport = LineRecorder()
-        topic.catching_up[each] = Progress(topic.offset)
+        topic.enter(each)
         topic.go_live(each)
     add(topic, 1)
     topic.settle(early)

@@ -180,4 +180,4 @@ def test_on_the_team_feed_alone_the_answer_has_the_offset_of_the_pov(
     answer = ana.request(message(1, echo=False))
     assert answer["offset"] == 1
     assert answer["epoch"]
-    assert seen(ana, 1) == [("activity", 3)], "its place in the feed is not the answer's"
+    assert seen(ana, 1) == [("position", 3)], "its place in the feed is not the answer's"

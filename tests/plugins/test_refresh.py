@@ -125,9 +125,9 @@ def joining_waits(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> Ite
     hub, gate = server.web.server.hub, server.call(asyncio.Event)
     join = hub.join
 
-    async def wait_and_join(*args: Any) -> Any:
+    async def wait_and_join(*args: Any, **more: Any) -> Any:
         await gate.wait()
-        return await join(*args)
+        return await join(*args, **more)
 
     monkeypatch.setattr(hub, "join", wait_and_join)
     yield
