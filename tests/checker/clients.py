@@ -39,7 +39,7 @@ def make_token(user: str, team: str, *, service: bool = False, age: int = 0, **c
         "userId": user,
         "povs": "*",
         "teamId": team,
-        "can": ["subscribe", "publish"],
+        "can": ["subscribe", "collaborate", "publish"],
         "exp": int(time.time()) + TOKEN_S + age,
         **claims,
     }
