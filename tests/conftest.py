@@ -5,6 +5,7 @@ And what every test must do: end the programs that it started.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,12 @@ import pytest
 from pov_rt.config.settings import Settings
 from pov_rt.testing import Plugins, RunningServer, make_settings
 from tests.processes import end_children, has_children
+
+
+def pytest_configure() -> None:
+    """Have programs heed Ctrl-C, which one inherits as ignored from a shell's background job."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

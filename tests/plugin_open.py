@@ -31,7 +31,7 @@ def say(message: Say, context: Context) -> Said:
     return Said(what=message.what)
 
 
-@plugin.http("POST", "/open", grant="publish")
+@plugin.http("POST", "/open", grant="publish", body=Body)
 async def write(request: Request) -> Body:
     """Answer the same."""
     return request.body(Body)

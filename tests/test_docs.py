@@ -19,9 +19,10 @@ from websockets.sync.client import connect
 
 from bench.peers import free_port
 from pov_rt.cli.main import main
-from pov_rt.config.settings import Settings
+from pov_rt.config.settings import EngineSettings, Settings
 from pov_rt.connections import budgets
 from pov_rt.dispatch.execution import FAILURE
+from pov_rt.plugin import lookup
 from pov_rt.plugins.presence import PER_USER
 from pov_rt.plugins.read import PER_MARK
 from pov_rt.protocol.errors import ERRORS, CloseCode
@@ -98,9 +99,36 @@ def test_every_message_and_route_and_all_else_that_costs_has_its_price() -> None
         assert float(listed[name]) == route.spec.price
     assert float(listed["GET /api/auth/ws-token"]) == EXCHANGE
     others = [budgets.CONNECTION, budgets.ACTIVITY, budgets.ROW, budgets.READ_BYTE * 1024]
-    others += [budgets.BYTE * 1024, FAILURE]
+    others += [budgets.BYTE * 1024, FAILURE, lookup.PRICE]
     assert [float(price) for _, price in rows[-len(others) :]] == others
     assert budgets.ROW == PER_USER == PER_MARK
+
+
+def test_every_bound_with_a_name_has_a_row_that_names_its_setting(tmp_path: Path) -> None:
+    from pov_rt.testing import RunningServer, make_settings
+
+    rows = table(DOCS["configuration"], "Bounds")
+    named = {name: row for row in rows for name in re.findall(r'^`bound="(\w+)"`', row[3])}
+    found: dict[str, str] = {}
+    for url in ("memory://", f"sqlite://{tmp_path}/log.db"):
+        settings = make_settings(engine=EngineSettings(url=url))
+        receiver = {"url": "http://127.0.0.1:9/", "secret": SECRET}
+        settings.plugins.update(webhooks=receiver, authoriser=receiver)
+        with RunningServer(settings, None) as server:
+            found |= {bound.name: bound.setting for bound in server.web.server.bounds}
+    assert set(named) == set(found)
+    for name, setting in found.items():
+        for each in re.findall(r"[\w.]+\.\w+", setting):
+            assert f"`{each}`" in " ".join(named[name]), name
+
+
+def test_every_bounds_row_names_settings_that_exist() -> None:
+    text = " ".join(" ".join(row) for row in table(DOCS["configuration"], "Bounds"))
+    settings, entries = Settings(), set(re.findall(r"`((?:auth|limits|engine)\.\w+)`", text))
+    for name in entries:
+        section, _, field = name.partition(".")
+        assert hasattr(getattr(settings, section), field), name
+    assert entries >= {f"engine.{name}" for name in ("max_topics", "max_marks", "max_ids")}
 
 
 def commands(group: click.Group, prefix: str) -> set[str]:

@@ -194,7 +194,7 @@ class EngineSettings(Section, frozen=True, kw_only=True):
     """Entries kept per topic."""
     max_age_s: Positive = 7 * 86400.0
     max_topics: Count = 1_000_000
-    topics_per_hour: Count = 5_000
+    topics_per_hour: Count = 50_000
     """Topics that one publisher may begin in an hour, half of max_topics at most."""
     max_marks: Count = 1_000_000
     """Watermarks of all users."""

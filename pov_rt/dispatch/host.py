@@ -256,6 +256,9 @@ class PluginHost:
                 name = "other"
         self.counts[name] = self.counts.get(name, 0) + value
 
+    def charge(self, cost: float) -> None:
+        self.services.budgets.charge(cost)
+
     def shares(self, name: str, limit: float, each: float) -> Shares:
         made = Shares(f"{self.name}_{name}", f"plugins.{self.name}", limit, each)
         self.services.bounds.add(made.bound)

@@ -287,6 +287,12 @@ class Host(Protocol[S_co]):
         is not like `calls_failed`.
         """
 
+    def charge(self, cost: float) -> None:
+        """Charge as `Context.charge` does, whoever it is for whom the current task works.
+
+        That is the user whose message or request began it; the node's own tasks are free.
+        """
+
     def shares(self, name: str, limit: float, each: float) -> Shares:
         """Return a bound that users share, `limit` in all and `each` for one.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from pov_rt.plugin.interfaces import Host
 from pov_rt.protocol.errors import RateLimited, Unavailable
+from pov_rt.runtime.bounds import FairSlots, payer
 
 QuestionT = TypeVar("QuestionT", bound=Hashable)
 AnswerT = TypeVar("AnswerT")
@@ -19,6 +19,8 @@ RETRY_S = 1.0
 """When an owner with too many questions may ask again."""
 SPREAD = 0.2
 """An answer is remembered for up to this part less, at random: not all are over at once."""
+PRICE = 5.0
+"""Of a question that is asked, for its owner; what is remembered costs nothing."""
 
 
 class _Known(NamedTuple, Generic[AnswerT]):
@@ -28,51 +30,6 @@ class _Known(NamedTuple, Generic[AnswerT]):
     until: float
 
 
-class _Slots:
-    """Lets in `count` at a time and `each` of one owner; owners by turns, each one's in order."""
-
-    def __init__(self, count: int, each: int) -> None:
-        self._free = count
-        self._each = each
-        self._busy: dict[str, int] = {}
-        self._lines: dict[str, deque[asyncio.Future[None]]] = {}  # whose turn it is first
-
-    async def enter(self, owner: str) -> None:
-        """Wait for a place; `leave` gives it back."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._lines.setdefault(owner, deque()).append(turn)
-        self._let_in()
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.leave(owner)  # it had been let in just before
-            raise
-
-    def leave(self, owner: str) -> None:
-        """Give a place back."""
-        self._free += 1
-        self._busy[owner] -= 1
-        if not self._busy[owner]:
-            del self._busy[owner]
-        self._let_in()
-
-    def _let_in(self) -> None:
-        while self._free:
-            # Those with all that is theirs are few: they have a part of all places each.
-            owner = next((a for a in self._lines if self._busy.get(a, 0) < self._each), None)
-            if owner is None:
-                return
-            line = self._lines.pop(owner)
-            turn = line.popleft()
-            if line:
-                self._lines[owner] = line  # behind the others
-            if not turn.done():
-                self._free -= 1
-                self._busy[owner] = self._busy.get(owner, 0) + 1
-                turn.set_result(None)
-
-
 class Lookup(Generic[QuestionT, AnswerT]):
     """Asks, and remembers what was answered for `ttl_s`. Owner: a plugin's lifespan.
 
@@ -80,8 +37,8 @@ class Lookup(Generic[QuestionT, AnswerT]):
     (`Identity.owner`), and nobody can take from others what all share: of `at_once` questions at a
     time one owner has `at_once_each`, of `waiting` that wait or are asked `waiting_each`, of
     `capacity` answers `capacity_each`, and owners are served by turns. Whose memory is full forgets
-    its own oldest answer. What an owner asks already is not asked once more meanwhile. The metrics
-    have what waits as the bound `PLUGIN_questions`.
+    its own oldest answer. What an owner asks already is not asked once more meanwhile. A question
+    is charged to its owner. The metrics have what waits as the bound `PLUGIN_questions`.
     """
 
     def __init__(
@@ -98,11 +55,12 @@ class Lookup(Generic[QuestionT, AnswerT]):
         waiting_each: int = 256,
     ) -> None:
         self._clock = host.clock
+        self._charge = host.charge
         self._ask = ask
         self._ttl_s = ttl_s
         self._capacity = capacity
         self._capacity_each = capacity_each
-        self._slots = _Slots(at_once, at_once_each)
+        self._slots = FairSlots(at_once, at_once_each)
         self._shares = host.shares("questions", waiting, waiting_each)
         # By owner: their answers, the oldest first. The owner whose newest answer is the oldest is
         # the first.
@@ -160,12 +118,11 @@ class Lookup(Generic[QuestionT, AnswerT]):
         return known if known is not None and self._clock.monotonic() < known.until else None
 
     async def _find(self, question: QuestionT, owner: str) -> AnswerT:
+        payer.set(owner)
         try:
-            await self._slots.enter(owner)
-            try:
+            async with self._slots:
+                self._charge(PRICE)
                 answer = await self._ask(question)
-            finally:
-                self._slots.leave(owner)
         finally:
             del self._asking[owner, question]
             self._shares.give(owner)

@@ -53,15 +53,22 @@ def redact(text: str) -> str:
 def redact_url(url: str) -> str:
     """Return a URL with what is secret in it left out; also one that is wrong."""
     scheme, _, rest = url.partition("://")
-    host = re.split("[/?#]", rest, maxsplit=1)[0]
-    _, at, bare = host.rpartition("@")
-    if not at and not _HOST.fullmatch(host) and "@" in rest:
-        # A password with a '/', '?' or '#' in it, which ought to be encoded.
-        _, at, rest = rest.rpartition("@")
-        bare = re.split("[/?#]", rest, maxsplit=1)[0]
-        rest = rest.removeprefix(bare)
+    bare = re.split("[/?#]", rest, maxsplit=1)[0]
+    rest = rest.removeprefix(bare)
+    at = ""
+    if bare and "@" in rest:
+        if _HOST.fullmatch(bare):
+            # Or a user with a password that begins like a port: nothing before the '@' is sure.
+            rest = _hide_until_at(rest)
+        elif "@" in bare or rest.count("@") > 1:
+            return f"{scheme}://{HIDDEN}"  # each could be in the password, or in what follows it
+        else:
+            # A password with a '/', '?' or '#' in it, which ought to be encoded.
+            _, at, rest = rest.partition("@")
+            bare = re.split("[/?#]", rest, maxsplit=1)[0]
+            rest = rest.removeprefix(bare)
     else:
-        rest = rest.removeprefix(host)
+        _, at, bare = bare.rpartition("@")
     rest, hash_sign, _ = rest.partition("#")
     path, question_mark, query = rest.partition("?")
     if bare:  # else it is a path of this machine
@@ -88,9 +95,15 @@ def _redact_found(found: re.Match[str]) -> str:
     return redact_url(found[0][:end]) + found[0][end:]
 
 
+def _hide_until_at(rest: str) -> str:
+    """Hide what is before a URL's last '@', with what is left of the path's segment there."""
+    before, _, after = rest.rpartition("@")
+    if set(before) & set("?#"):  # it is in the query, or in what may be a password
+        return f"/{HIDDEN}"
+    return f"/{HIDDEN}{after[len(re.split('[/?#]', after, maxsplit=1)[0]) :]}"
+
+
 def _redact_segment(segment: str) -> str:
-    if "@" in segment:
-        return HIDDEN
     if len(segment) < _SEGMENT_CHARS:
         return segment
     digits = sum(map(str.isdigit, segment))

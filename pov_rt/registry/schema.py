@@ -26,8 +26,6 @@ from pov_rt.protocol.messages import Message
 from pov_rt.registry.build import Registry, Route
 from pov_rt.version import VERSION
 
-WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
-"""The methods with which a plugin's route takes a body."""
 INFO = {"title": "pov-rt", "version": VERSION, "license": {"name": "MIT"}}
 
 SUBPROTOCOLS = "the subprotocols `pov-rt.v1, bearer.<token>`; the server selects `pov-rt.v1`"

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextvars import ContextVar
 from typing import Generic, TypeVar
 
@@ -36,7 +36,7 @@ tasks that it starts, work for the same owner."""
 
 
 class Bound:
-    """One bound: its `name` in metrics, the `setting` that moves it, `used` of `limit`.
+    """One bound: its `name` in metrics, the `setting` that moves it (or none), `used` of `limit`.
 
     `used` is asked for when somebody looks. Owner: whoever hands out what is bounded.
     """
@@ -64,8 +64,8 @@ class Bound:
         if part >= NEARLY and not self._is_high:
             self._is_high = True
             log.warning(
-                "%s: %d of %d are used, %d %%; past that others are refused (see %s)",
-                self.name, self.used(), self.limit, round(100 * part), self.setting,
+                "%s: %d of %d are used, %d %% (%s); see Bounds in docs/configuration.md",
+                self.name, self.used(), self.limit, round(100 * part), self.setting or "fixed",
             )  # fmt: skip
         elif part < AGAIN:
             self._is_high = False
@@ -148,6 +148,11 @@ class FairQueue(Generic[ItemT]):
         """Return how many of an owner's items wait."""
         return len(self._lines.get(owner, ()))
 
+    def longest(self) -> int:
+        """Return how many items wait of the owner of whom most do."""
+        with self._lock:
+            return max(map(len, self._lines.values()), default=0)
+
     def put(self, owner: str, item: ItemT) -> None:
         """Put an item behind the owner's others."""
         with self._lock:
@@ -157,10 +162,12 @@ class FairQueue(Generic[ItemT]):
                 line = self._lines[owner] = deque()
             line.append(item)
 
-    def take(self) -> ItemT:
-        """Take the next item; there has to be one."""
+    def take(self, but_of: Container[str] = ()) -> ItemT | None:
+        """Take the next item that is of none of these owners, who should be few; None: no such."""
         with self._lock:
-            owner = next(iter(self._lines))
+            owner = next((each for each in self._lines if each not in but_of), None)
+            if owner is None:
+                return None
             line = self._lines.pop(owner)
             item = line.popleft()
             if line:
@@ -170,32 +177,51 @@ class FairQueue(Generic[ItemT]):
 
 
 class FairSlots:
-    """A semaphore whose waiters are let in by their owners' turns (`payer`)."""
+    """A semaphore with `count` slots, `each` of them for one owner at most (all, if left out).
 
-    def __init__(self, count: int) -> None:
+    Whose a slot is says `payer`, which stays the same within. Those who wait are let in by their
+    owners' turns, and each owner's in order.
+    """
+
+    def __init__(self, count: int, each: int | None = None) -> None:
         self._free = count
-        self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
+        self._each = count if each is None else each
+        self._held: dict[str, int] = {}
+        self._served: set[str] = set()
+        """Who has all that one may."""
+        self._waiting: FairQueue[tuple[str, asyncio.Future[None]]] = FairQueue()
 
     async def __aenter__(self) -> None:
-        if self._free:
-            self._free -= 1
+        owner = payer.get()
+        if self._free and owner not in self._served:
+            self._enter(owner)
             return
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.put(payer.get(), turn)
+        self._waiting.put(owner, (owner, turn))
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._leave()  # it had been let in just before
+                self._leave(owner)  # it had been let in just before
             raise
 
     async def __aexit__(self, *_: object) -> None:
-        self._leave()
+        self._leave(payer.get())
 
-    def _leave(self) -> None:
-        while self._waiting:
-            turn = self._waiting.take()
-            if not turn.done():
-                turn.set_result(None)
-                return
+    def _enter(self, owner: str) -> None:
+        self._free -= 1
+        held = self._held[owner] = self._held.get(owner, 0) + 1
+        if held >= self._each:
+            self._served.add(owner)
+
+    def _leave(self, owner: str) -> None:
         self._free += 1
+        self._held[owner] -= 1
+        if not self._held[owner]:
+            del self._held[owner]
+        self._served.discard(owner)
+        while self._free and (next_one := self._waiting.take(self._served)) is not None:
+            waiter, turn = next_one
+            if not turn.done():
+                self._enter(waiter)
+                turn.set_result(None)

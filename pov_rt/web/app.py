@@ -139,6 +139,7 @@ class WebServer:
                 self.http,
                 sockets,
                 name="connections",
+                setting="limits.connections",
                 capacity=capacity(limits.connections),
                 others=lambda: self.sockets,
                 per_peer=limits.connections_per_address,

@@ -69,6 +69,7 @@ class Listener:
         sockets: Sequence[socket.socket],
         *,
         name: str,
+        setting: str = "",
         capacity: int,
         refused: Callable[[str], None],
         complaint: Throttle,
@@ -78,7 +79,7 @@ class Listener:
     ) -> None:
         self.sockets = tuple(sockets)
         self.malformed = refused
-        self.bound = Bound(name, "limits.connections", capacity, lambda: self.open + others())
+        self.bound = Bound(name, setting, capacity, lambda: self.open + others())
         self._http = http
         http.conn_params.header_timeout = None  # `sweep` is in its place
         self._per_peer = per_peer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import pytest
 from pov_rt.plugin import Host, lookup
 from pov_rt.plugin.lookup import Lookup
 from pov_rt.protocol.errors import RateLimited, Unavailable
-from pov_rt.runtime.bounds import Shares
+from pov_rt.runtime.bounds import Shares, payer
 from pov_rt.runtime.clock import ManualClock
 
 
@@ -24,6 +25,11 @@ class Oracle:
         self.asked: list[int] = []
         self.at_once = self.most_at_once = 0
         self.go = asyncio.Event()
+        self.charged = Counter[str]()
+
+    def charge(self, cost: float) -> None:
+        assert cost == lookup.PRICE
+        self.charged[payer.get()] += 1
 
     async def answer(self, question: int) -> int:
         self.asked.append(question)
@@ -44,8 +50,10 @@ def run(
     async def work() -> None:
         oracle, clock = Oracle(), ManualClock()
         shares = partial(Shares, "lookup", "plugins.lookup")
-        host = cast("Host[Any]", SimpleNamespace(clock=clock, shares=lambda _, *a: shares(*a)))
-        asking = Lookup(host, oracle.answer, ttl_s=10, **options)
+        parts = SimpleNamespace(
+            clock=clock, shares=lambda _, *numbers: shares(*numbers), charge=oracle.charge
+        )
+        asking = Lookup(cast("Host[Any]", parts), oracle.answer, ttl_s=10, **options)
         try:
             await test(asking, oracle, clock)
         finally:
@@ -66,6 +74,7 @@ def test_many_who_ask_the_same_share_one_question_and_its_answer_for_a_while() -
         clock.advance(0.1)
         assert await asking.get(1, "ana") == 2
         assert oracle.asked == [1, 1]
+        assert oracle.charged == {"ana": 2}
 
     run(test)
 
@@ -133,6 +142,7 @@ def test_owners_are_served_by_turns_each_with_a_part_of_all_places() -> None:
         eves = [question for question in oracle.asked if question >= 100]
         assert eves == sorted(eves)
         assert oracle.most_at_once == 4
+        assert oracle.charged == {"eve": 20, "user0": 1, "user1": 1, "user2": 1}
 
     run(test, at_once=4, at_once_each=2)
 

@@ -92,6 +92,25 @@ def test_an_answer_is_good_for_so_long(run: Run, receiver: Receiver) -> None:
     assert subscribe(ana) == "forbidden"
 
 
+def test_a_question_is_charged_to_whoever_asks_and_a_remembered_answer_is_not(
+    receiver: Receiver,
+) -> None:
+    settings = make_settings(limits=LimitSettings(cost_rate="100/s"))
+    settings.plugins["authoriser"] = {"url": receiver.url, "secret": SECRET}
+    with RunningServer(settings, None, ManualClock()) as server:
+        ana = server.connect("ana")
+
+        def spent() -> float:
+            return server.call(lambda: 100 * server.web.server.budgets.of("ana").paid_at)
+
+        before = spent()
+        assert subscribe(ana, "a") == "subscribed"
+        assert spent() - before == pytest.approx(1 + lookup.PRICE, abs=0.01)
+        before = spent()
+        assert subscribe(ana, "a") == "subscribed"
+        assert spent() - before == pytest.approx(1, abs=0.01)
+
+
 def test_the_memory_of_answers_is_bounded(
     run: Run, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

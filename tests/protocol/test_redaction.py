@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jwt
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pov_rt.protocol.redaction import is_secret, redact, redact_url
@@ -48,6 +48,12 @@ def test_what_looks_like_a_token_is_redacted_and_nothing_else(text: str, expecte
         ("http://user@h/", "http://****@h/"),
         ("redis://app:a/b?c#d@h/0?db=1", "redis://****@h/0?db=****"),
         ("http://h:80/a@b/c", "http://h:80/****/c"),
+        ("http://user:0/S/@h/c", "http://user:0/****/c"),
+        ("http://h/a?mail=a@b&c", "http://h/****"),
+        ("http://user:@S#@h/c", "http://****"),
+        ("http://user:a/b@h/c?key=a@S", "http://****"),
+        ("http://a@b:c@h/d", "http://****@h/d"),
+        ("sqlite:///srv/a@b/c", "sqlite:///srv/a@b/c"),
         ("http://h?a=1;b=2#c", "http://h?a=****&b=****#****"),
         ("https://h/T0/B0/aB3dE5gH7jK9mN1pQ3sT5vW7", "https://h/T0/B0/****"),
         ("https://h/bot123456789:AAExyz-abc_defgHIJ/send", "https://h/****/send"),
@@ -75,6 +81,9 @@ def test_of_a_url_only_what_says_where_it_leads_is_left(url: str, expected: str)
     st.text("?&;=@/" + SAFE, max_size=10),
     st.sampled_from(["h.example", "h.example:8443", "[::1]", "[::1]:80"]),
 )
+@example("@", "#", "", "h.example")
+@example("0/", "/", "", "h.example")
+@example("0?", "=", "", "h.example")
 def test_no_part_of_a_password_or_of_a_query_is_left(
     before: str, after: str, more: str, host: str
 ) -> None:

@@ -61,6 +61,40 @@ def test_owners_take_turns_and_each_ones_items_keep_their_order() -> None:
     assert (len(queue), queue.waiting("a")) == (0, 0)
 
 
+def test_an_owner_who_is_served_is_passed_over() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for item in ("a1", "b1", "a2"):
+        queue.put(item[0], item)
+    assert queue.longest() == 2
+    assert [queue.take({"a"}), queue.take({"a"}), queue.take(), queue.take()] == [
+        "b1", None, "a1", "a2"
+    ]  # fmt: skip
+    assert (queue.take(), queue.longest()) == (None, 0)
+
+
+def test_one_owner_has_no_more_slots_than_a_share_though_others_are_free() -> None:
+    async def work() -> None:
+        slots, hold, inside = FairSlots(4, 2), asyncio.Event(), list[str]()
+
+        async def use(owner: str) -> None:
+            payer.set(owner)
+            async with slots:
+                inside.append(owner)
+                await hold.wait()
+
+        greedy = [asyncio.create_task(use("a")) for _ in range(5)]
+        await asyncio.sleep(0)
+        assert inside == ["a", "a"]
+        others = [asyncio.create_task(use(owner)) for owner in "bc"]
+        await asyncio.sleep(0)
+        assert inside == ["a", "a", "b", "c"]
+        hold.set()
+        await asyncio.gather(*greedy, *others)
+        assert inside[4:] == ["a"] * 3
+
+    asyncio.run(work())
+
+
 def test_slots_are_given_to_owners_in_turn_and_none_is_lost_when_a_waiter_goes() -> None:
     async def work() -> None:
         slots, done = FairSlots(2), list[str]()

@@ -244,8 +244,10 @@ class SqliteEngine:
     @property
     def bounds(self) -> Sequence[Bound]:
         """Topics and marks; and what waits, once it is started."""
-        shared = [self._topics.bound, self._state.marks.bound]
-        return [*shared, self.writer.backlog.bound] if self._readers is not None else shared
+        shared = (self._topics.bound, self._state.marks.bound)
+        if self._readers is None:
+            return shared
+        return (*shared, self.writer.backlog.bound, self._readers.bound)
 
     def health(self) -> str | None:
         return self.writer.fault if self._readers is not None else None

@@ -42,7 +42,7 @@ class Readers:
         self._connections: list[sqlite3.Connection] = []
         self._loop = asyncio.get_running_loop()
         self._queue: FairQueue[Read] = FairQueue()
-        self.bound = Bound("reads_waiting", "", MAX_WAITING, lambda: len(self._queue))
+        self.bound = Bound("reads_waiting", "", MAX_WAITING, self._queue.longest)
 
     @property
     def executor(self) -> Executor:
@@ -69,7 +69,7 @@ class Readers:
 
     def _do_next(self) -> None:
         read = self._queue.take()
-        if read.result.cancelled():
+        if read is None or read.result.cancelled():
             return
         found: Any = None
         error: BaseException | None = None

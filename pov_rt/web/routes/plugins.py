@@ -9,9 +9,8 @@ import msgspec
 from pov_rt.dispatch.request import PluginRequest
 from pov_rt.protocol.errors import NotFound
 from pov_rt.protocol.messages import check_id
-from pov_rt.registry.build import Registry, Route
+from pov_rt.registry.build import WITH_BODY, Registry, Route
 from pov_rt.registry.pov_ids import names_id
-from pov_rt.registry.schema import WITH_BODY
 from pov_rt.runtime import containment
 from pov_rt.web.http import API_KINDS, SERVICE, JsonHandler, parse_query
 
@@ -29,7 +28,7 @@ class PluginHandler(JsonHandler):
     """One path with a plugin behind each of its methods."""
 
     CORS_METHODS = "GET, POST, PUT, PATCH, DELETE"
-    BODIES = WITH_BODY
+    BODIES = frozenset(WITH_BODY)
 
     routes: dict[str, Route]
 
