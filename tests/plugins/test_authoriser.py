@@ -37,7 +37,9 @@ def run(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     with ExitStack() as running:
 
         def start(**options: Any) -> RunningServer:
-            settings = make_settings(limits=LimitSettings(message_rate="10000/s"))
+            settings = make_settings(
+                limits=LimitSettings(message_rate="10000/s", handler_deadline_s=60)
+            )
             settings.plugins["authoriser"] = {"url": receiver.url, "secret": SECRET, **options}
             return running.enter_context(RunningServer(settings, None))
 
