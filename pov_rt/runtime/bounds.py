@@ -90,15 +90,21 @@ class Shares:
         An owner who holds nothing may take more than a share, and from nothing used anybody may
         take more than there is: what is bounded in sum must not make one large thing impossible.
         """
-        held = self.held(owner)
-        if held and held + amount > self.each:
-            self.bound.refuse(owner, f"one owner may hold {self.each:g} of {self.bound.name}")
+        if not self.has_share(owner, amount):
             return False
         if self.used and self.used + amount > self.bound.limit:
             self.bound.refuse(owner, f"all {self.bound.limit:g} of {self.bound.name} are in use")
             return False
-        self._held[owner] = held + amount
+        self._held[owner] = self.held(owner) + amount
         self.used += amount
+        return True
+
+    def has_share(self, owner: str, amount: float) -> bool:
+        """Tell whether an owner may hold so much more, as far as the share goes; say if not."""
+        held = self.held(owner)
+        if held and held + amount > self.each:
+            self.bound.refuse(owner, f"one owner may hold {self.each:g} of {self.bound.name}")
+            return False
         return True
 
     def give(self, owner: str, amount: float = 1) -> None:

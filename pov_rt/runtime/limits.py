@@ -52,6 +52,11 @@ class Bucket:
         self._level = level
         return (count - level) / rate.per_second
 
+    def wait_s(self, rate: Rate, now: float) -> float:
+        """Return the seconds until one could be taken, without taking it; 0.0: now."""
+        level = self._level + (now - self._at) * rate.per_second
+        return max(0.0, (1.0 - level) / rate.per_second)
+
 
 class KeyedBuckets:
     """Token buckets by key, such as an address; at most `capacity` of them.
@@ -63,6 +68,11 @@ class KeyedBuckets:
         self.rate = rate
         self._capacity = capacity
         self._buckets: dict[str, Bucket] = {}
+
+    def wait_s(self, key: str, now: float) -> float:
+        """Return the seconds until the key could take one, without taking it."""
+        bucket = self._buckets.get(key)
+        return 0.0 if bucket is None else bucket.wait_s(self.rate, now)
 
     def take(self, key: str, now: float) -> float:
         """Take one for the key; return 0.0 or the seconds to wait."""

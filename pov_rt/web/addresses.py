@@ -13,7 +13,7 @@ from tornado.httputil import HTTPServerRequest
 from pov_rt.config.settings import ServerSettings
 from pov_rt.protocol.errors import RateLimited
 from pov_rt.runtime.clock import Clock
-from pov_rt.runtime.limits import Bucket, Rate
+from pov_rt.runtime.limits import KeyedBuckets, Rate
 from pov_rt.runtime.logs import Throttle
 
 log = logging.getLogger(__name__)
@@ -83,9 +83,8 @@ class Failures:
     """
 
     def __init__(self, rate: Rate, clock: Clock) -> None:
-        self._rate = rate
         self._clock = clock
-        self._buckets: dict[str, Bucket] = {}
+        self._buckets = KeyedBuckets(rate, MAX_ADDRESSES)
         self._complaint = Throttle(log, per_s=0.1)
         self._nameless = Throttle(log, per_s=0.01)
 
@@ -100,14 +99,8 @@ class Failures:
                 "a trusted proxy does not say for whom it asks (see server.client_ip_header): "
                 "limits of one address do not hold",
             )
-        bucket = self._buckets.get(key) if key is not None else None
-        if bucket is None:
             return 0.0
-        now = self._clock.monotonic()
-        wait_s = bucket.take(self._rate, now)
-        if not wait_s:
-            bucket.take(self._rate, now, -1.0)  # it was a look
-        return wait_s
+        return self._buckets.wait_s(key, self._clock.monotonic())
 
     def refuse(self, ip: str, wait_s: float) -> RateLimited:
         """Return the refusal, and have the log tell of it."""
@@ -120,16 +113,8 @@ class Failures:
 
     def count(self, key: str | None) -> None:
         """Count a token that was not good."""
-        if key is None:
-            return
-        now = self._clock.monotonic()
-        bucket = self._buckets.get(key)
-        if bucket is None:
-            if len(self._buckets) >= MAX_ADDRESSES:
-                for old in list(self._buckets)[: MAX_ADDRESSES // 2]:
-                    del self._buckets[old]
-            bucket = self._buckets[key] = Bucket(self._rate, now)
-        bucket.take(self._rate, now)
+        if key is not None:
+            self._buckets.take(key, self._clock.monotonic())
 
 
 @lru_cache(1024)

@@ -37,14 +37,6 @@ class Bodies:
         if size > self._most:
             raise TooLarge(f"The body is above {self._most} bytes; send less at once")
 
-    def has_room(self, owner: str, size: int) -> bool:
-        """Tell whether a whole body would fit into its owner's share beside what has come."""
-        held = self.shares.held(owner)
-        if held and held + size > self.shares.each:
-            self.shares.bound.refuse(owner, f"one owner may have {self.shares.each:g} of bodies")
-            return False
-        return True
-
     def take(self, body: Body, amount: int) -> bool:
         """Take room for some bytes; return whether there was enough."""
         while not self.shares.take(body.owner, amount):
@@ -71,7 +63,7 @@ class Body:
     def __init__(
         self, bodies: Bodies, owner: str, size: int, refuse: Callable[[ClientError], None]
     ) -> None:
-        if not bodies.has_room(owner, size):
+        if not bodies.shares.has_share(owner, size):
             raise Unavailable(NO_ROOM)
         self.owner = owner
         self._bodies = bodies

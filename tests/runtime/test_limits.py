@@ -29,6 +29,14 @@ def test_keyed_buckets_do_not_grow_without_end() -> None:
     assert buckets.take("49", 0.0) == 1.0
 
 
+def test_to_look_at_a_keys_bucket_takes_nothing() -> None:
+    buckets = KeyedBuckets(Rate(2, 1))
+    assert (buckets.wait_s("a", 0.0), buckets.take("a", 0.0)) == (0.0, 0.0)
+    waits = [buckets.wait_s("a", now) for now in (0.0, 0.0, 0.25, 0.5, 9.0)]
+    assert waits == [0.5, 0.5, 0.25, 0, 0]
+    assert buckets.take("a", 0.5) == 0.0
+
+
 def test_what_can_wait_leaves_a_quarter_of_a_budget_to_what_cannot() -> None:
     async def work() -> None:
         loop = asyncio.get_running_loop()
