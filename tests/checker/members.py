@@ -258,7 +258,9 @@ class Member(Voice):
         if "readOffset" not in message:
             return
         read, unread = message["readOffset"], message["unread"]
-        self.readings.hear(self.name, self.user, topic, read, floor)
+        # What the log has no longer counts as read.
+        gone = message["oldestOffset"] - 1
+        self.readings.hear(self.name, self.user, topic, read, floor, gone)
         # Of what the log has, which may be more than has come to this connection.
         if not 0 <= unread <= max(0, self.history.sent_on[topic] - read):
             self.note("read", f"was told of {unread} unread on {topic}: {message}")

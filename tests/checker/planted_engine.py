@@ -17,6 +17,7 @@ from pov_rt.engine.sqlite import log as log_module
 from pov_rt.engine.sqlite.jobs import Job
 from pov_rt.engine.sqlite.log import LogStore
 from pov_rt.engine.sqlite.writer import Writer
+from pov_rt.runtime.clock import SteadyTime, SystemClock
 from tests.checker.planting import find, one_in, replace
 
 EARLY_S = 0.2
@@ -84,4 +85,8 @@ def believe_clock() -> None:
     def believe(engine: SqliteEngine, path: Any, settings: Any, *rest: Any) -> None:
         begin(engine, path, msgspec.structs.replace(settings, max_age_s=AGE_S), *rest)
 
+    def now(_: SteadyTime) -> float:
+        return SystemClock.time()
+
     replace(SqliteEngine, "__init__", believe)
+    replace(SteadyTime, "now", now)

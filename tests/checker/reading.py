@@ -35,9 +35,14 @@ class Readings:
         """Return the marks on a PoV by user."""
         return {user: mark for (user, other), mark in self._confirmed.items() if other == pov}
 
-    def hear(self, reader: str, user: str, pov: str, offset: int, floor: int) -> None:
-        """Check what a client is told of a mark, of which it knew `floor` when it asked."""
-        asked = self._asked.get((user, pov), 0)
+    def hear(
+        self, reader: str, user: str, pov: str, offset: int, floor: int, gone: int = 0
+    ) -> None:
+        """Check what a client is told of a mark, of which it knew `floor` when it asked.
+
+        What is `gone` counts as read by everybody.
+        """
+        asked = max(gone, self._asked.get((user, pov), 0))
         if not floor <= offset <= asked:
             text = f"{reader} was told that {user} has read {pov} up to {offset}"
             self._notes.add("read", f"{text}; it was {floor} to {asked}")
