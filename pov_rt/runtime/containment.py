@@ -12,7 +12,7 @@ from itertools import takewhile
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from pov_rt.protocol.errors import HandlerTimeout, Internal
+from pov_rt.protocol.errors import HandlerTimeout, Internal, Unavailable
 from pov_rt.runtime.clock import Clock
 from pov_rt.runtime.eager import Begun
 
@@ -192,11 +192,18 @@ def internal(
 def logged(
     logger: logging.Logger, message: str, *arguments: object, **extra: object
 ) -> Iterator[None]:
-    """Log what a plugin raises in the block, and go on."""
+    """Log what a plugin raises in the block, and go on.
+
+    That nobody can do it now, as on a full disk, is no fault of the plugin's, and has no traceback.
+    """
     try:
         yield
     except BaseException as error:
         contained = contain(error)
+        if isinstance(contained, Unavailable):
+            what = message % arguments
+            logger.warning("%s: %s", what, contained.message, extra=extra)
+            return
         logger.log(logging.ERROR, message, *arguments, exc_info=contained, extra=extra)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pov_rt.protocol.errors import HandlerTimeout, Rejected
+from pov_rt.protocol.errors import HandlerTimeout, Rejected, Unavailable
 from pov_rt.runtime import containment
 from pov_rt.runtime.clock import SystemClock
 from pov_rt.runtime.containment import PluginExit, call, contain, end, internal, logged
@@ -125,6 +125,16 @@ def test_one_that_refuses_to_be_cancelled_is_told_of_and_its_result_still_counts
         assert not task.cancelling(), "the deadline's cancellation is over"
 
     asyncio.run(work())
+
+
+def test_what_nobody_can_do_now_has_a_line_and_no_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with logged(log, "the hook %s failed", "x", plugin="p"):
+        raise Unavailable("the disk is full")
+    (line,) = caplog.records
+    assert line.getMessage() == "the hook x failed: the disk is full"
+    assert (line.levelname, line.exc_info, line.__dict__["plugin"]) == ("WARNING", None, "p")
 
 
 def test_a_block_of_a_plugin_costs_a_line(caplog: pytest.LogCaptureFixture) -> None:
