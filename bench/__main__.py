@@ -30,6 +30,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (median)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, few peers")
     parser.add_argument(
+        "--case",
+        action="append",
+        default=[],
+        help="of `hostile`: run this case alone; may be given several times",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         default=Path("bench/results"),
@@ -60,6 +66,7 @@ def main() -> int:
             Path(name).resolve(),
             rounds=min(2, given.rounds) if given.quick else given.rounds,
             quick=given.quick,
+            cases=frozenset(given.case),
         )
         for scenario in given.scenarios or known:
             print(f"{scenario} ...", file=sys.stderr, flush=True)

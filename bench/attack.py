@@ -25,7 +25,8 @@ class Crowd:
     """Connections that do the same: each sends `opening`, then one of `messages` at each turn.
 
     `rate` is in messages a second and connection; 0: nothing after the opening. `reads`: what comes
-    is read away. `stays_s`: it leaves after so long, and comes again at once; 0: it stays.
+    is read away. `stays_s`: it leaves after so long, and comes again at once; 0: it stays. They
+    come from so many `addresses` of this machine; 0: from 127.0.0.1.
     """
 
     connections: int
@@ -34,6 +35,11 @@ class Crowd:
     rate: float = 0.0
     reads: bool = True
     stays_s: float = 0.0
+    addresses: int = 0
+
+    def address(self, index: int) -> tuple[str, int] | None:
+        """Return from where a connection comes."""
+        return (f"127.0.1.{1 + index % self.addresses}", 0) if self.addresses else None
 
 
 class Attacker:
@@ -43,6 +49,7 @@ class Attacker:
         self._port = port
         self._crowds = crowds
         self._opening = asyncio.Semaphore(WINDOW)
+        self._messages: dict[int, list[bytes]] = {}
         self._tried = 0
         self._all = sum(crowd.connections for crowd in crowds)
 
@@ -61,14 +68,15 @@ class Attacker:
     async def _go_on(self, crowd: Crowd, index: int) -> None:
         """Be one connection of a crowd, and another one whenever it has ended."""
         chosen = random.Random(index)  # noqa: S311  (a seed, no secret)
+        opening = bytes.fromhex(crowd.opening)
         is_first = True
         while True:
             with suppress(OSError, asyncio.IncompleteReadError):
                 async with self._opening:
                     reader, writer = await asyncio.open_connection(
-                        "127.0.0.1", self._port, limit=2**16
+                        "127.0.0.1", self._port, limit=2**16, local_addr=crowd.address(index)
                     )
-                    writer.write(bytes.fromhex(crowd.opening))
+                    writer.write(opening)
                 if is_first:
                     self._count()
                     is_first = False
@@ -96,17 +104,23 @@ class Attacker:
 
     async def _talk(self, crowd: Crowd, chosen: random.Random, writer: Any) -> None:
         loop = asyncio.get_running_loop()
+        messages = self._decoded(crowd)
         began, sent = loop.time(), 0
         while not crowd.stays_s or loop.time() < began + crowd.stays_s:
             if not crowd.rate:
                 await asyncio.sleep(crowd.stays_s or 3600)
                 continue
             await asyncio.sleep(max(0.0, began + sent / crowd.rate - loop.time()))
-            writer.write(bytes.fromhex(chosen.choice(crowd.messages)))
+            writer.write(chosen.choice(messages))
             sent += 1
             if crowd.reads:
                 await writer.drain()
         raise Ended
+
+    def _decoded(self, crowd: Crowd) -> list[bytes]:
+        if id(crowd) not in self._messages:
+            self._messages[id(crowd)] = [*map(bytes.fromhex, crowd.messages)]
+        return self._messages[id(crowd)]
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         while await reader.read(2**16):

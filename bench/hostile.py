@@ -10,30 +10,26 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 
 from bench import machine
 from bench.attack import Crowd
-from bench.load import Client, LoadError, text_frame
+from bench.load import LoadError, text_frame
+from bench.mixes import POVS, Case, encoded, member, strangers, upgrade
 from bench.ours import Ours
-from bench.peers import activity, encode, free_port, token
-from bench.report import Check, Result
+from bench.peers import activity, encode, free_port
+from bench.report import Check, Result, show
 from bench.run import Run
 
 MIB = 1024 * 1024
 ATTACK_S, REST_S = 10.0, 10.0
-EVERY_S = 0.02
+EVERY_S = 0.04
 """How often the bystander asks: pings, and every fifth time a subscription."""
 PATIENCE_S = 20.0
-SOCKETS = 64
-"""Connections that one user may have by default."""
-POVS = 20
 MISSED, LARGE = 10_000, 4000
 """Activities of the large PoV, and bytes of each."""
 STRANGERS = 5000
-HALF_BODY = 4 * MIB
 
 
 class OursByDefault(Ours):
@@ -47,131 +43,21 @@ class OursByDefault(Ours):
         super().__init__(folder)
         self.admin_port = free_port()
 
+    def budget(self) -> str:
+        """Return nothing: the default budget is what is measured."""
+        return ""
+
     def pss(self) -> int:
         """Return its memory in bytes."""
         return machine.resident_bytes(self.pids)
 
 
-MEMBER = ("subscribe", "collaborate")
-
-
-def upgrade(user: str) -> str:
-    """Return a handshake with a member's token, in hex."""
-    client = Client(f"/ws/?token={token(user, '*', can=MEMBER)}", [])
-    protocol = b"Sec-WebSocket-Protocol: pov-rt.v1\r\n\r\n"
-    return (client.handshake().removesuffix(b"\r\n") + protocol).hex()
-
-
-def frames(*messages: Mapping[str, object]) -> list[str]:
-    """Return messages as a client's frames, in hex."""
-    return [text_frame(encode(message)).hex() for message in messages]
-
-
-def request(path: str, user: str, *, method: str = "GET", more: str = "", body: str = "") -> str:
-    """Return a request with a member's token, in hex."""
-    given = token(user, "*", can=MEMBER) if user else "bad"
-    return (
-        (
-            f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {given}\r\n"
-            f"{more}\r\n{body}"
-        )
-        .encode()
-        .hex()
-    )
-
-
-def mixes(epochs: dict[str, str]) -> Iterator[tuple[str, list[Crowd]]]:
-    """Yield what one member does, by name: always as often as its limits let it, and more."""
-    povs = [f"pov-{n}" for n in range(POVS)]
-    me = "mallory"
-    old = {"epoch": epochs["large"], "offset": 0}
-    digest = {"type": "subscribe", "povId": "large", "since": old}
-    many = {"type": "subscribe", "povIds": povs, "since": {"epoch": epochs["pov-0"], "offset": 0}}
-    random_povs = {"type": "subscribe", "povIds": [f"random-{n}" for n in range(200)]}
-    last = {"type": "subscribe", "povId": "large", "since": {"last": 1000}}
-    everything: list[Mapping[str, object]] = [
-        {"type": "ping"},
-        digest,
-        many,
-        random_povs,
-        {"type": "resume"},
-        {"type": "unsubscribe", "povId": "large"},
-        last,
-        {"type": "subscribe", "povId": "pov-1", "durable": True},
-        {"type": "history", "povId": "large", "limit": 1000},
-        {"type": "history", "povId": "large", "types": ["none"], "limit": 1000},
-        {"type": "presence", "povId": "pov-1"},
-        {"type": "typing", "povId": "pov-1", "active": True},
-        {"type": "read", "povId": "pov-1", "offset": 1},
-        {"type": "ack", "povId": "pov-1", "offset": 1},
-        {"type": "nonsense"},
-    ]
-    yield "digests", [Crowd(SOCKETS, upgrade(me), frames(digest), 50)]
-    yield "200 PoVs a message", [Crowd(SOCKETS, upgrade(me), frames(many, random_povs), 50)]
-    yield "the last 1000", [Crowd(SOCKETS, upgrade(me), frames(last), 50)]
-    yield (
-        "history",
-        [
-            Crowd(
-                SOCKETS,
-                upgrade(me),
-                frames({"type": "history", "povId": "large", "limit": 1000, "types": ["none"]}),
-                50,
-            )
-        ],
-    )
-    path = "/api/povs/large/activities?limit=1000"
-    yield "HTTP history", [Crowd(SOCKETS, request(path, me), [request(path, me)], 20)]
-    yield (
-        "pages nobody reads",
-        [Crowd(1000, request(path, me), [request(path, me)], 1, reads=False)],
-    )
-    yield (
-        "marks",
-        [
-            Crowd(
-                SOCKETS,
-                upgrade(me),
-                frames(
-                    *(
-                        {"type": kind, "povId": f"random-{n}", "offset": 0}
-                        for kind in ("ack", "read")
-                        for n in range(500)
-                    )
-                ),
-                50,
-            )
-        ],
-    )
-    yield "connect and go", [Crowd(100, upgrade(me), stays_s=0.05)]
-    tokens = request("/api/auth/ws-token", me)
-    yield "tokens", [Crowd(SOCKETS, tokens, [tokens], 50)]
-    yield (
-        "all of it",
-        [
-            Crowd(SOCKETS // 2, upgrade(me), frames(*everything), 50),
-            Crowd(SOCKETS, request(path, me), [request(path, me), tokens], 20),
-            Crowd(20, upgrade(me), stays_s=0.05),
-        ],
-    )
-
-
-def strangers(number: int) -> Iterator[tuple[str, list[Crowd]]]:
-    """Yield what people without a token do, by name."""
-    half = request(
-        "/api/activities", "", method="POST", more=f"Content-Length: {HALF_BODY}\r\n",
-        body="x" * (HALF_BODY // 64),
-    )  # fmt: skip
-    nowhere = half.replace(b"/api/activities".hex(), b"/nowhere".hex())
-    yield "silent", [Crowd(number)]
-    yield "slow heads", [Crowd(number, b"GET / HTTP/1.1\r\nHost: x\r\nX-A: ".hex(), ["61"], 1)]
-    yield "half bodies", [Crowd(number // 2, half), Crowd(number // 2, nowhere)]
-    yield "bad tokens", [Crowd(number, upgrade("x").replace(b"token=".hex(), b"token=x".hex()))]
-
-
 @contextmanager
 def under(peer: OursByDefault, crowds: Sequence[Crowd]) -> Iterator[None]:
     """Attack a server for as long as the block runs."""
+    if not crowds:
+        yield
+        return
     # Nice: the attacker must not keep the core from those who measure.
     command = ["nice", "-n", "19", "taskset", "-c", str(machine.LOAD_CORE)]
     command += [sys.executable, "-m", "bench.attack", str(peer.port)]
@@ -180,7 +66,7 @@ def under(peer: OursByDefault, crowds: Sequence[Crowd]) -> Iterator[None]:
     ) as attacker:
         assert attacker.stdin is not None
         assert attacker.stdout is not None
-        attacker.stdin.write(json.dumps([asdict(crowd) for crowd in crowds]) + "\n")
+        attacker.stdin.write(encoded(crowds) + "\n")
         attacker.stdin.flush()
         try:
             if attacker.stdout.readline() != "ready\n":
@@ -199,6 +85,8 @@ class Bystander:
         self._sock.sendall(bytes.fromhex(upgrade("bo")))
         self._received = b""
         self._numbers = count()
+        self.refused = 0
+        """Answers that were errors: an ordinary user gets none."""
         self.wait(b"welcome")
 
     def wait(self, what: bytes) -> None:
@@ -208,6 +96,7 @@ class Bystander:
             if not more:
                 raise LoadError("the bystander was thrown out")
             self._received += more
+        self.refused += b'"type":"error"' in self._received
         self._received = b""
 
     def ask(self, message: Mapping[str, object]) -> float:
@@ -273,39 +162,51 @@ def hostile(run: Run) -> Result:
         bystander = Bystander(peer.port)
         _note(result, "nobody", *bystander.live(ATTACK_S / 2))
         bystander.close()
-    for name, crowds in mixes(epochs):
-        run.progress(name)
-        _member(run, result, name, crowds)
-    for name, crowds in strangers(run.scaled(STRANGERS)):
-        run.progress(f"strangers: {name}")
-        _strangers(run, result, name, crowds)
+    for case in member(epochs):
+        if run.wants(case.name):
+            run.progress(case.name)
+            _member(run, result, case)
+    for case in strangers(run.scaled(STRANGERS)):
+        if run.wants(case.name):
+            run.progress(f"strangers: {case.name}")
+            _strangers(run, result, case)
     return result
 
 
-def _member(run: Run, result: Result, name: str, crowds: Sequence[Crowd]) -> None:
-    with OursByDefault(run.folder) as peer:
+def _member(run: Run, result: Result, case: Case) -> None:
+    with OursByDefault(run.folder) as peer, under(peer, case.audience):
         bystander = Bystander(peer.port)
         bystander.live(1.0)
         before = peer.pss()
         most = before
         pings: list[float] = []
         subscriptions: list[float] = []
-        with under(peer, crowds):
+        with under(peer, case.crowds):
+            busy = machine.busy(peer.pids)
             for _ in range(int(ATTACK_S)):
                 some = bystander.live(1.0)
                 pings += some[0]
                 subscriptions += some[1]
                 most = max(most, peer.pss())
+            _, (server,) = busy()
         bystander.live(REST_S)
         kept = peer.pss() - before
         bystander.close()
-    memory = {"more_MiB": (most - before) / MIB, "kept_MiB": kept / MIB}
+    name = case.name
+    memory = {"more_MiB": (most - before) / MIB, "kept_MiB": kept / MIB, "server_%": server}
     _note(result, name, pings, subscriptions, **memory)
+    _tell(run, result)
     checks = result.checks
     checks.append(Check(f"{name}: ping p99", p99(pings), 50, 20, unit="ms"))
     checks.append(Check(f"{name}: subscribe p99", p99(subscriptions), 100, 50, unit="ms"))
     checks.append(Check(f"{name}: more memory", memory["more_MiB"], 64, 32, unit="MiB"))
     checks.append(Check(f"{name}: of it after 10 s", memory["kept_MiB"], 16, 4, unit="MiB"))
+    checks.append(Check(f"{name}: bystander refused", bystander.refused, 0, 0, unit="times"))
+
+
+def _tell(run: Run, result: Result) -> None:
+    values = result.rows[-1].values.items()
+    run.progress("    " + ", ".join(f"{name} {show(value)}" for name, value in values))
 
 
 def _note(
@@ -325,14 +226,14 @@ def _note(
     )
 
 
-def _strangers(run: Run, result: Result, name: str, crowds: Sequence[Crowd]) -> None:
-    number = sum(crowd.connections for crowd in crowds)
+def _strangers(run: Run, result: Result, attack: Case) -> None:
+    number = sum(crowd.connections for crowd in attack.crowds)
     with OursByDefault(run.folder) as peer:
         before = peer.pss()
         most: float = before
         connects: list[float] = []
         ready: list[float] = []
-        with under(peer, crowds):
+        with under(peer, attack.crowds):
             for _ in range(5):
                 began = time.monotonic()
                 Bystander(peer.port).close()
@@ -345,7 +246,7 @@ def _strangers(run: Run, result: Result, name: str, crowds: Sequence[Crowd]) -> 
                 most = max(most, peer.pss())
                 time.sleep(1.0)
     each = (most - before) / number / 1024
-    case = f"{number} strangers, {name}"
+    case = f"{number} strangers, {attack.name}"
     result.add(
         case,
         OursByDefault.name,
@@ -353,6 +254,7 @@ def _strangers(run: Run, result: Result, name: str, crowds: Sequence[Crowd]) -> 
         connect_max_s=max(connects),
         readyz_max_s=max(ready),
     )
+    _tell(run, result)
     result.checks.append(Check(f"{case}: memory of each", each, 64, 16, unit="KiB"))
     result.checks.append(Check(f"{case}: connect, longest", max(connects), 1, 0.1, unit="s"))
     result.checks.append(Check(f"{case}: readyz, longest", max(ready), 1, 0.1, unit="s"))

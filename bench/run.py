@@ -27,6 +27,12 @@ class Run:
     quick: bool
     first: int = 0
     """The number of the first round."""
+    cases: frozenset[str] = frozenset()
+    """Of a scenario that has named cases, those to run; empty: all."""
+
+    def wants(self, case: str) -> bool:
+        """Tell whether a case is to be run."""
+        return not self.cases or case in self.cases
 
     def scaled(self, number: int) -> int:
         """Return the work to do, a tenth of it when it has to be quick."""
