@@ -33,8 +33,7 @@ def is_answered_in_turn(message: Publish) -> bool:
 
 
 # Pipelined: a connection that publishes a lot does not wait for each commit on its own.
-# Without a price: what waits for the disk bounds it.
-@plugin.on(Publish, grant="publish", price=0, pipelined=is_answered_in_turn)
+@plugin.on(Publish, grant="publish", pipelined=is_answered_in_turn)
 async def publish(message: Publish, context: Context) -> Published:
     """Publish and answer with the place in the log."""
     try:

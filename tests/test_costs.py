@@ -19,11 +19,12 @@ import pytest
 
 from pov_rt.activities.publishing import Publisher
 from pov_rt.config.settings import EngineSettings, LimitSettings
-from pov_rt.connections.budgets import SHARE
+from pov_rt.connections.budgets import AT_WORK, BURST_S, DELIVERY, SHARE
 from pov_rt.plugin import NewActivity
 from pov_rt.registry.build import build_registry
 from pov_rt.runtime.clock import ManualClock
 from pov_rt.testing import Client, RunningServer, make_settings
+from pov_rt.web.http import REFUSED_S
 
 APP = Publisher("service:app", "app", "main")
 POVS, ENTRIES = 20, 2000
@@ -129,6 +130,56 @@ def test_coming_back_is_no_new_budget(thrifty: RunningServer, clock: ManualClock
     clock.advance(20)
     thrifty.call(thrifty.web.server.sweep)
     assert get(thrifty, f"/ws/?token={token}", token)[1]["code"] == "upgrade_required"
+
+
+def test_who_publishes_pays_for_the_bytes_and_for_each_who_gets_it(
+    thrifty: RunningServer, clock: ManualClock
+) -> None:
+    def cost_of(activity: dict[str, Any]) -> float:
+        clock.advance(100)
+        budget = thrifty.web.server.budgets.of("ana")
+        answer = ana.request({"type": "publish", "data": {**activity, "povId": "p"}})
+        assert answer["type"] == "published"
+        paid_at: float = thrifty.call(lambda: budget.paid_at)
+        return (paid_at - clock.monotonic() + BURST_S) * 40
+
+    can = ("subscribe", "publish")
+    ana = thrifty.connect("ana", can=can)
+    small = {"type": "t", "action": "a"}
+    assert cost_of(small) == pytest.approx(1, abs=0.1)
+    assert cost_of({**small, "details": {"x": "y" * 10_240}}) == pytest.approx(4, abs=0.2)
+    for number in range(20):
+        assert thrifty.connect(f"u{number}").request({"type": "subscribe", "povId": "p"})
+    assert cost_of(small) == pytest.approx(1 + 20 * DELIVERY, abs=0.1)
+    spend(ana)
+    answer = ana.request({"type": "publish", "data": {**small, "povId": "p"}})
+    assert answer["code"] == "rate_limited"
+
+
+def test_whoever_is_told_to_wait_over_http_waits_for_that_answer_too(
+    thrifty: RunningServer,
+) -> None:
+    token = thrifty.token("ana", can=CAN)
+    spend(thrifty.connect("ana"))
+    for path in ("/api/povs/p0/activities", f"/ws/?token={token}"):
+        began = time.monotonic()
+        assert get(thrifty, path, token)[0] == 429
+        assert time.monotonic() - began >= REFUSED_S
+
+
+def test_many_who_ask_at_once_get_no_more_than_the_budget_has(
+    thrifty: RunningServer, clock: ManualClock
+) -> None:
+    fill(thrifty, 1, 1000, 1000)
+    token = thrifty.token("ana", can=CAN)
+    path = "/api/povs/p0/activities?limit=1000"
+    with ThreadPoolExecutor(40) as threads:
+        statuses = Counter(
+            status for status, *_ in threads.map(lambda _: get(thrifty, path, token), range(40))
+        )
+    # A page costs more than there is; one is being read by each who may do so at a time.
+    assert 1 <= statuses[200] <= AT_WORK
+    assert statuses[200] + statuses[429] == 40
 
 
 def test_a_page_with_200_povs_and_its_20_tabs_are_served_at_once(server: RunningServer) -> None:

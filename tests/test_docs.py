@@ -98,7 +98,8 @@ def test_every_message_and_route_and_all_else_that_costs_has_its_price() -> None
         name = f"{route.spec.method} /api{route.spec.path}"
         assert float(listed[name]) == route.spec.price
     assert float(listed["GET /api/auth/ws-token"]) == EXCHANGE
-    others = [budgets.CONNECTION, budgets.ACTIVITY, budgets.ROW, budgets.READ_BYTE * 1024]
+    others = [budgets.RECEIVED_BYTE * 1024, budgets.DELIVERY]
+    others += [budgets.CONNECTION, budgets.ACTIVITY, budgets.ROW, budgets.READ_BYTE * 1024]
     others += [budgets.BYTE * 1024, FAILURE, lookup.PRICE]
     assert [float(price) for _, price in rows[-len(others) :]] == others
     assert budgets.ROW == PER_USER == PER_MARK

@@ -5,7 +5,8 @@ price of their own (`plugin.on`, `plugin.http`), which is paid before they are h
 really cost is charged where it happens, by the prices below: the budget may go into debt, and the
 owner's next message is `rate_limited`. docs/configuration.md has the table of all prices.
 
-Publishing costs nothing here: it is bounded by what waits for the disk (`engine.backlog_bytes`).
+What services publish over HTTP costs nothing here: it is bounded by what waits for the disk
+(`engine.backlog_bytes`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ READ_BYTE = 0.005 / 1024
 """Of activities that are counted, and not sent."""
 BYTE = 0.1 / 1024
 """Of an answer, or of what is sent again to whoever missed it."""
+RECEIVED_BYTE = 0.3 / 1024
+"""Of a message: to decode and check it, and to store what it publishes."""
+DELIVERY = 0.05
+"""Of what a user publishes, to one subscriber."""
 
 BURST_S = 3.0
 """A budget holds what it gets in this time."""
@@ -89,6 +94,15 @@ class Budgets:
     def pay(self, owner: str, price: float) -> None:
         """Charge a price before what it is for. Raises `RateLimited` while there is a debt."""
         if price and (wait := self.of(owner).pay(price, self._clock.monotonic())):
+            raise self.refusal(owner, wait)
+
+    def check(self) -> None:
+        """Raise `RateLimited` if the owner for whom the task works is in debt by now.
+
+        For what had to wait for its turn: many may have paid a small price at the door at once,
+        before the first of them was charged what it really cost.
+        """
+        if (owner := payer.get()) and (wait := self.debt_s(owner)) > 0:
             raise self.refusal(owner, wait)
 
     def charge(self, cost: float) -> None:

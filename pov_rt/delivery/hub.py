@@ -219,6 +219,11 @@ class Hub:
         elif not progress.asked:
             self.leave(joining.connection, joining.topic.name)
 
+    def audience(self, name: str) -> int:
+        """Return how many connections of this node get what happens on a topic."""
+        topic = self._topics.get(name)
+        return 0 if topic is None else topic.users
+
     def delivered_to(self, connection: Connection, name: str) -> Position | None:
         """Return up to where a connection was sent everything; None if it is not subscribed."""
         topic = self._topics.get(name)

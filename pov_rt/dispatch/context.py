@@ -16,6 +16,7 @@ from pov_rt.activities.durable import Kept
 from pov_rt.activities.publishing import Published, publisher_of
 from pov_rt.auth.grants import Grants
 from pov_rt.auth.tokens import Identity
+from pov_rt.connections.budgets import DELIVERY
 from pov_rt.connections.connection import Connection
 from pov_rt.delivery.filters import Only, Since
 from pov_rt.delivery.hub import Joining
@@ -34,6 +35,7 @@ from pov_rt.protocol.errors import (
     Unavailable,
 )
 from pov_rt.protocol.messages import Message, NewActivity
+from pov_rt.protocol.topics import TEAM_FEED
 from pov_rt.runtime.containment import call, contain
 
 AT_ONCE = 8
@@ -387,6 +389,9 @@ class ConnectionContext:
             await self.require({activity.pov_id: "povId"}, "publish")
         user = connection.identity
         own = msgspec.structs.replace(activity, user_id=user.user_id)
+        # Who makes others be sent something pays for it, whether it is published in the end or not.
+        reached = map(services.hub.audience, map(self.topic, (own.pov_id, TEAM_FEED)))
+        self.charge(sum(reached) * DELIVERY)
         if instead is None or self.answered:  # a message has one answer
             publisher = publisher_of(user, is_service=False, origin=connection.id)
             published = await services.publishing.publish_one(own, publisher)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import UNSET
 
-from pov_rt.connections.budgets import BYTE
+from pov_rt.connections.budgets import RECEIVED_BYTE
 from pov_rt.connections.connection import Connection
 from pov_rt.dispatch.execution import Execution, require_grants
 from pov_rt.dispatch.host import PluginHost, Services
@@ -81,7 +81,7 @@ class Dispatcher:
             message = self._decode(payload)
         except (ClientError, *DECODE_ERRORS):
             # To say what is wrong takes another look at it, which is paid for, too.
-            if wait := connection.budget.pay(1 + len(payload) * BYTE, now):
+            if wait := connection.budget.pay(1 + len(payload) * RECEIVED_BYTE, now):
                 self._refuse(connection, self._budgets.refusal(connection.budget.owner, wait))
             else:
                 self._refuse(connection, *self._diagnose(payload, is_text))
@@ -91,7 +91,7 @@ class Dispatcher:
             try:
                 if handler in self._open:
                     self._check_depth(handler, payload)
-                self._admit(connection, handler, message, now)
+                self._admit(connection, handler, message, len(payload), now)
             except ClientError as error:
                 self._refuse(connection, error, message.id)
                 return
@@ -111,11 +111,11 @@ class Dispatcher:
                 raise InvalidMessage(field=deep.field, detail=deep.message)
 
     def _admit(
-        self, connection: Connection, handler: Handler, message: Message, now: float
+        self, connection: Connection, handler: Handler, message: Message, size: int, now: float
     ) -> None:
         """Raise unless this connection may send this message now."""
         if handler.spec.price != 0:
-            self._pay(connection, handler, message, now)
+            self._pay(connection, handler, message, size, now)
         grants = connection.identity.grants
         if grants.tenant is not None and handler.scope is not None:
             handler.scope(message, grants.tenant)
@@ -127,11 +127,13 @@ class Dispatcher:
         if connection.plain and handler.tag not in FIRST_BLOCK:
             self._hub.promote(connection)
 
-    def _pay(self, connection: Connection, handler: Handler, message: Message, now: float) -> None:
+    def _pay(
+        self, connection: Connection, handler: Handler, message: Message, size: int, now: float
+    ) -> None:
         """Raise `RateLimited` if the user's budget is used up, else take the message's price."""
         price = handler.spec.price
         budget = connection.budget
-        if wait := budget.pay(price(message) if callable(price) else price, now):
+        if wait := budget.pay((price(message) if callable(price) else price) + size * RECEIVED_BYTE, now):
             raise self._budgets.refusal(budget.owner, wait)
 
     def _charge(self, connection: Connection, handler: Handler, rate: Rate, now: float) -> None:

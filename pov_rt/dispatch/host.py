@@ -212,6 +212,7 @@ class PluginHost:
         limit = min(limit, MAX_HISTORY)
         topic, stored = pov_topic(pov_id), self.services.hub.stored
         async with self.services.pages.at_work:
+            self.services.budgets.check()
             page = await self.services.engine.log.read(
                 topic,
                 after,

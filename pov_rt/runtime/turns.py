@@ -30,6 +30,8 @@ ACCEPTS = 64
 """Connections that a listener accepts. With fewer a handshake takes more CPU, for the processor
 does the same thing over and over; with more everybody else waits longer for the next turn
 (docs/measurements.md, accepts)."""
+REQUESTS = 32
+"""Requests over HTTP that are begun, handshakes too: each is answered in its turn, if it can."""
 
 ItemT = TypeVar("ItemT")
 

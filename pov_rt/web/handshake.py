@@ -74,7 +74,9 @@ class SocketHandler(JsonHandler):
         So nothing can change between the two.
         """
         upgrade = one_header(self.request, "Upgrade")
-        if upgrade is not None:
+        if upgrade is None:
+            self._check_bearer()
+        else:
             self._check_upgrade(upgrade)
             self._check_token()
             self.server.admit(self.identity, self.device)
@@ -86,13 +88,16 @@ class SocketHandler(JsonHandler):
         super().options()
 
     def get(self) -> None:
-        """Answer a request without an upgrade: a browser cannot see why one was refused."""
+        """Answer a request without an upgrade."""
+        raise UpgradeRequired
+
+    def _check_bearer(self) -> None:
+        """Raise what an upgrade would be refused for: a browser cannot see why."""
         token = bearer(self.request)
         if token is None:
             raise TokenError from ValueError("there is neither an upgrade nor a bearer token")
         identity = self.verify(token, SOCKET)
         self.server.admit(identity, self._device(parse_query(self.request.query)))
-        raise UpgradeRequired
 
     def refuse(self, error: ClientError) -> None:
         """Send an error."""

@@ -29,6 +29,7 @@ from pov_rt.protocol.errors import (
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
+    RateLimited,
     TokenError,
     TooLarge,
     Unavailable,
@@ -57,6 +58,8 @@ _BY_STATUS: Mapping[int, type[ClientError]] = {
 _LENGTH = re.compile(r"[0-9]{1,18}")
 UNREAD_S = 60.0
 """How long a client may take to read a large answer."""
+REFUSED_S = 0.5
+"""How long whoever asks for too much waits for the answer that says so."""
 REFUSALS_PER_S = 5.0
 REFUSALS_AT_ONCE = 50.0
 """How many lines on refused requests the log takes, for anybody can cause them."""
@@ -174,6 +177,9 @@ class JsonHandler(RequestHandler):
             if size is not None and takes_body:
                 self.body = Body(self.bodies, self.identity.owner, size, self._refuse_body)
         except ClientError as error:
+            if isinstance(error, RateLimited):
+                # An answer costs, too, and whoever is told to wait could ask again at once.
+                await asyncio.sleep(REFUSED_S)
             if has_body(self.request) or "Upgrade" in self.request.headers:
                 raise
             # Answered from here it would end the connection, which may be asked more.

@@ -80,6 +80,7 @@ class Listener:
         self.sockets = tuple(sockets)
         self.malformed = refused
         self.bound = Bound(name, setting, capacity, lambda: self.open + others())
+        self.begun = turns.Slots(turns.REQUESTS)
         self._http = http
         http.conn_params.header_timeout = None  # `sweep` is in its place
         self._per_peer = per_peer

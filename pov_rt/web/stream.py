@@ -12,10 +12,11 @@ from types import TracebackType
 from typing import Protocol
 
 from tornado.httputil import HTTPInputError
-from tornado.iostream import IOStream, UnsatisfiableReadError
+from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
 
 from pov_rt.protocol.encoding import http_error
 from pov_rt.protocol.errors import ClientError, InvalidRequest, TooLarge
+from pov_rt.runtime import turns
 
 ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
@@ -57,6 +58,9 @@ LONG_HEAD = _refusal(
 
 class Owner(Protocol):
     """Who accepted a stream: a `Listener`."""
+
+    begun: turns.Slots
+    """Who may go on with a request in this turn."""
 
     def waits(self, stream: Stream) -> None:
         """Learn that a request is waited for."""
@@ -105,10 +109,13 @@ class Stream(IOStream):
         Raises `HTTPInputError` where lines end otherwise than HTTP has it: a proxy in front may
         have seen other lines than we do.
         """
+        if self.closed():  # what it asked for behind the answer that it did not wait for
+            raise StreamClosedError
         self._is_waiting, self._has_line = True, False
         self.read_chunk_size = HEAD_CHUNK_BYTES
         self._owner.waits(self)
         head = await super().read_until_regex(regex, max_bytes)
+        await self._owner.begun.take()
         self._is_waiting = False
         self.read_chunk_size = BODY_CHUNK_BYTES
         self.has_asked = True
@@ -188,6 +195,9 @@ class Stream(IOStream):
             except OSError:  # it has gone, or reads nothing: then it is not told
                 self.lingers = False
         super().close(exc_info)
+        if self.error is not None:
+            # It would keep what was being sent, for as long as anything knows the stream.
+            self.error.__traceback__ = None
 
     def close_fd(self) -> None:
         """Close the socket, unless it has another owner."""

@@ -73,6 +73,24 @@ def test_what_is_charged_is_the_owners_for_whom_the_task_works() -> None:
     assert (budgets.debt_s("ana") > 0, budgets.debt_s("ben") > 0) == (True, False)
 
 
+def test_what_waited_for_its_turn_is_refused_if_its_owner_went_into_debt_meanwhile() -> None:
+    budgets = Budgets("1/s", ManualClock())
+
+    async def work(owner: str) -> None:
+        payer.set(owner)
+        budgets.check()
+        budgets.charge(100)
+        budgets.check()
+
+    asyncio.run(work(""))
+    with pytest.raises(RateLimited) as error:
+        asyncio.run(work("ana"))
+    assert error.value.retry_after_s == budgets.debt_s("ana")
+    with pytest.raises(RateLimited):
+        asyncio.run(work("ana"))
+    assert budgets.debt_s("ben") <= 0
+
+
 def test_a_debt_outlasts_who_made_it_and_a_full_budget_does_not() -> None:
     clock = ManualClock()
     budgets = Budgets("1/s", clock)

@@ -9,6 +9,7 @@ import pytest
 from tornado.httputil import HTTPInputError
 from tornado.iostream import StreamClosedError
 
+from pov_rt.runtime import turns
 from pov_rt.web.stream import MAX_HEADER_BYTES, Stream
 
 REQUEST = b"GET / HTTP/1.1\r\n\r\n"
@@ -20,6 +21,7 @@ class Seen:
     """The owner of a stream, who keeps what it is told."""
 
     def __init__(self) -> None:
+        self.begun = turns.Slots(turns.REQUESTS)
         self.events: list[str] = []
         self.left: list[socket.socket] = []
 
@@ -250,3 +252,54 @@ def test_while_much_is_on_its_way_nothing_waits_for_the_kernel_to_acknowledge() 
         near, _ = server.accept()
         with far:
             asyncio.run(run())
+
+
+def test_so_many_requests_are_begun_in_a_turn_and_the_others_in_the_next_ones() -> None:
+    async def run() -> None:
+        owner = Seen()
+        pairs = [socket.socketpair() for _ in range(2 * turns.REQUESTS + 1)]
+        streams = [make_stream(near, owner) for near, _ in pairs]
+        waiting = [asyncio.ensure_future(each.read_until_regex(END)) for each in streams]
+        await turn()
+        for _, far in pairs:
+            far.send(REQUEST)
+        begun, most = 0, 0
+        while begun < len(pairs):
+            await asyncio.sleep(0)
+            now = owner.events.count("asks")
+            begun, most = now, max(most, now - begun)
+        assert most == turns.REQUESTS
+        await asyncio.gather(*waiting)
+        for stream, (_, far) in zip(streams, pairs, strict=True):
+            stream.close()
+            far.close()
+
+    asyncio.run(run())
+
+
+def test_what_a_client_that_is_gone_asked_for_is_not_begun() -> None:
+    async def run() -> None:
+        near, far = socket.socketpair()
+        with far:
+            stream = make_stream(near)
+            far.send(REQUEST * 3)
+            assert await stream.read_until_regex(END) == REQUEST
+            stream.close()
+            with pytest.raises(StreamClosedError):
+                await stream.read_until_regex(END)
+
+    asyncio.run(run())
+
+
+def test_an_end_keeps_nothing_of_what_was_being_sent() -> None:
+    async def run() -> None:
+        near, far = socket.socketpair()
+        stream = make_stream(near)
+        far.close()
+        with pytest.raises(StreamClosedError):
+            await stream.write(ANSWER)
+            await stream.write(ANSWER)
+        assert isinstance(stream.error, OSError)
+        assert stream.error.__traceback__ is None
+
+    asyncio.run(run())

@@ -150,6 +150,7 @@ class HistoryHandler(JsonHandler):
         start = read_number(query, "before" if reverse else "after", 0, 0, MAX_SAFE_INTEGER)
         topic, stored = self.identity.grants.topic(pov_id), self.server.hub.stored
         async with self.server.pages.at_work:
+            self.server.budgets.check()
             page = await self.server.engine.log.read(
                 topic, start, limit, reverse=reverse, max_bytes=MAX_BYTES
             )
