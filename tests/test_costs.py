@@ -132,6 +132,29 @@ def test_coming_back_is_no_new_budget(thrifty: RunningServer, clock: ManualClock
     assert get(thrifty, f"/ws/?token={token}", token)[1]["code"] == "upgrade_required"
 
 
+def test_a_large_message_is_paid_for_before_it_is_looked_into(
+    thrifty: RunningServer, clock: ManualClock
+) -> None:
+    """Whatever it is: one that is free, one of which nobody knows, and one that is no JSON."""
+    ana, ben = thrifty.connect("ana"), thrifty.connect("ben")
+    pad = "x" * 60_000
+    large = [json.dumps({"type": kind, "x": pad}) for kind in ("ping", "nobody")] + ["{" + pad]
+
+    def ask(text: str) -> str | None:
+        ana.send(text)
+        code: str | None = ana.receive().get("code")
+        return code
+
+    assert ask(large[0]) is None
+    while ask(large[0]) is None:
+        pass
+    assert [ask(text) for text in large] == ["rate_limited"] * 3
+    assert ask('{"type":"ping"}') is None, "a small one that is free"
+    assert ben.request({"type": "ping"})["type"] == "pong"
+    clock.advance(20)
+    assert [ask(text) for text in large] == [None, "unknown_type", "invalid_message"]
+
+
 def test_who_publishes_pays_for_the_bytes_and_for_each_who_gets_it(
     thrifty: RunningServer, clock: ManualClock
 ) -> None:

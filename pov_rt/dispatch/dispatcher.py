@@ -31,6 +31,10 @@ FIRST_BLOCK = frozenset({"ping", "pong", "subscribe", "unsubscribe"})
 """What a client that knows only the first block of the contract sends."""
 
 
+SMALL_BYTES = 1024
+"""The bytes of a larger message are paid for; those of a smaller one are in its price."""
+
+
 class Dispatcher:
     """Dispatches the messages of all connections of a server. Owner: the server."""
 
@@ -73,6 +77,11 @@ class Dispatcher:
         if wait:
             self._flooded(connection, payload, wait)
             return
+        # Before it is looked into, whatever it is: a refusal must not cost what an answer does.
+        size = len(payload)
+        if size > SMALL_BYTES and (wait := connection.budget.pay(size * RECEIVED_BYTE, now)):
+            self._flooded(connection, payload, wait)
+            return
         if connection.rejected:
             connection.rejected -= 1
         try:
@@ -81,7 +90,7 @@ class Dispatcher:
             message = self._decode(payload)
         except (ClientError, *DECODE_ERRORS):
             # To say what is wrong takes another look at it, which is paid for, too.
-            if wait := connection.budget.pay(1 + len(payload) * RECEIVED_BYTE, now):
+            if wait := connection.budget.pay(1, now):
                 self._refuse(connection, self._budgets.refusal(connection.budget.owner, wait))
             else:
                 self._refuse(connection, *self._diagnose(payload, is_text))
@@ -91,7 +100,7 @@ class Dispatcher:
             try:
                 if handler in self._open:
                     self._check_depth(handler, payload)
-                self._admit(connection, handler, message, len(payload), now)
+                self._admit(connection, handler, message, now)
             except ClientError as error:
                 self._refuse(connection, error, message.id)
                 return
@@ -111,11 +120,11 @@ class Dispatcher:
                 raise InvalidMessage(field=deep.field, detail=deep.message)
 
     def _admit(
-        self, connection: Connection, handler: Handler, message: Message, size: int, now: float
+        self, connection: Connection, handler: Handler, message: Message, now: float
     ) -> None:
         """Raise unless this connection may send this message now."""
         if handler.spec.price != 0:
-            self._pay(connection, handler, message, size, now)
+            self._pay(connection, handler, message, now)
         grants = connection.identity.grants
         if grants.tenant is not None and handler.scope is not None:
             handler.scope(message, grants.tenant)
@@ -127,13 +136,11 @@ class Dispatcher:
         if connection.plain and handler.tag not in FIRST_BLOCK:
             self._hub.promote(connection)
 
-    def _pay(
-        self, connection: Connection, handler: Handler, message: Message, size: int, now: float
-    ) -> None:
+    def _pay(self, connection: Connection, handler: Handler, message: Message, now: float) -> None:
         """Raise `RateLimited` if the user's budget is used up, else take the message's price."""
         price = handler.spec.price
         budget = connection.budget
-        if wait := budget.pay((price(message) if callable(price) else price) + size * RECEIVED_BYTE, now):
+        if wait := budget.pay(price(message) if callable(price) else price, now):
             raise self._budgets.refusal(budget.owner, wait)
 
     def _charge(self, connection: Connection, handler: Handler, rate: Rate, now: float) -> None:
@@ -151,7 +158,9 @@ class Dispatcher:
         if connection.rejected > self._limits.rejected_messages:
             connection.close(CloseCode.FLOODING)
             return
-        _, request_id = self._diagnose(payload, is_text=True)
+        request_id: RequestIdValue = UNSET
+        if len(payload) <= SMALL_BYTES:  # or to look for it would cost what is refused
+            _, request_id = self._diagnose(payload, is_text=True)
         self._refuse(connection, RateLimited(retry_after_s=wait), request_id)
 
     def _diagnose(self, payload: bytes, is_text: bool) -> tuple[ClientError, RequestIdValue]:

@@ -131,7 +131,7 @@ def test_what_nobody_can_do_now_has_a_line_and_no_traceback(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with logged(log, "the hook %s failed", "x", plugin="p"):
-        raise Unavailable("the disk is full")
+        raising(Unavailable("the disk is full"), 0)()
     (line,) = caplog.records
     assert line.getMessage() == "the hook x failed: the disk is full"
     assert (line.levelname, line.exc_info, line.__dict__["plugin"]) == ("WARNING", None, "p")
