@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from bench import machine
 from bench.attack import Crowd
@@ -144,14 +145,29 @@ def fill(peer: OursByDefault, run: Run) -> dict[str, str]:
     return {pov: epoch_of(peer, pov) for pov in ("large", "pov-0")}
 
 
-def epoch_of(peer: OursByDefault, pov: str) -> str:
-    """Return the epoch of a PoV's log."""
+def warm(peer: OursByDefault) -> None:
+    """Fill the database's caches, which have bounds of their own: they are nobody's attack."""
+    numbers, pad = count(), "x" * LARGE
+    at_ms = int(1000 * time.time())  # other ids than the last time
+    for _ in range(16):
+        peer.publish([activity("warm", next(numbers), at_ms, pad) for _ in range(500)])
+    for page in range(40):
+        ask(peer, f"/api/povs/large/activities?limit=1000&after={250 * page}")
+
+
+def ask(peer: OursByDefault, path: str) -> dict[str, Any]:
+    """Return the answer to a service."""
     asked = urllib.request.Request(
-        f"http://127.0.0.1:{peer.port}/api/povs/{pov}/activities?limit=1",
+        f"http://127.0.0.1:{peer.port}{path}",
         headers={"Authorization": f"Bearer {peer.service_token}"},
     )
     with urllib.request.urlopen(asked) as answer:  # noqa: S310  (our own server)
-        return str(json.load(answer)["epoch"])
+        return dict(json.load(answer))
+
+
+def epoch_of(peer: OursByDefault, pov: str) -> str:
+    """Return the epoch of a PoV's log."""
+    return str(ask(peer, f"/api/povs/{pov}/activities?limit=1")["epoch"])
 
 
 def hostile(run: Run) -> Result:
@@ -175,6 +191,7 @@ def hostile(run: Run) -> Result:
 
 def _member(run: Run, result: Result, case: Case) -> None:
     with OursByDefault(run.folder) as peer, under(peer, case.audience):
+        warm(peer)
         bystander = Bystander(peer.port)
         bystander.live(1.0)
         before = peer.pss()

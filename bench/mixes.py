@@ -47,9 +47,7 @@ def upgrade(user: str, *, device: str = "", can: Sequence[str] = MEMBER) -> str:
 
 def frames(*messages: Mapping[str, object] | str) -> list[str]:
     """Return messages as a client's frames, in hex; a text is sent as it is."""
-    return [
-        text_frame(each if isinstance(each, str) else encode(each)).hex() for each in messages
-    ]
+    return [text_frame(each if isinstance(each, str) else encode(each)).hex() for each in messages]
 
 
 def request(path: str, user: str, *, method: str = "GET", more: str = "", body: str = "") -> str:

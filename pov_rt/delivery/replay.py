@@ -53,6 +53,8 @@ log = logging.getLogger(__name__)
 MAX_REPLAY = 1000
 """Activities replayed at once; whoever missed more is told so, and pages through the history."""
 PAGE = 100
+PAGE_BYTES = 256 * 1024
+"""What is read at once for a connection: what waits until its client has read is in memory."""
 ROUNDS = 8
 """Of a topic that is nearly up to date so many pieces are sent before another has its turn: while
 that one has it, more is published here."""
@@ -267,7 +269,7 @@ class Replay:
             found = await self._from_ring(topic, after)
             if found:
                 return found
-        page = await self._engine.log.read(topic.name, after, PAGE)
+        page = await self._engine.log.read(topic.name, after, PAGE, max_bytes=PAGE_BYTES)
         # What the topic has not taken over yet (it is being repaired) will come live.
         entries = [entry for entry in page.entries if entry.offset <= topic.offset]
         if page.top.epoch != topic.epoch or not contiguous(after, entries):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import suppress
 
 import pytest
 from tornado.httputil import HTTPInputError
@@ -296,8 +297,9 @@ def test_an_end_keeps_nothing_of_what_was_being_sent() -> None:
         near, far = socket.socketpair()
         stream = make_stream(near)
         far.close()
-        with pytest.raises(StreamClosedError):
+        with suppress(StreamClosedError):  # by the system the first write fails, or the second
             await stream.write(ANSWER)
+        with pytest.raises(StreamClosedError):
             await stream.write(ANSWER)
         assert isinstance(stream.error, OSError)
         assert stream.error.__traceback__ is None
