@@ -193,8 +193,18 @@ def strangers(number: int) -> Iterator[Case]:
     bad = upgrade("x").replace(b"token=".hex(), b"token=x".hex())
     head = b"GET / HTTP/1.1\r\nHost: x\r\nX-A: ".hex()
 
-    def crowd(part: int, *what: object, addresses: int = ADDRESSES, **more: float) -> Crowd:
-        return Crowd(number // part, *what, addresses=addresses, **more)  # type: ignore[arg-type]
+    def crowd(
+        part: int,
+        opening: str = "",
+        messages: Sequence[str] = (),
+        rate: float = 0.0,
+        *,
+        stays_s: float = 0.0,
+        addresses: int = ADDRESSES,
+    ) -> Crowd:
+        return Crowd(
+            number // part, opening, [*messages], rate, stays_s=stays_s, addresses=addresses
+        )
 
     yield Case("silent", [crowd(1)])
     yield Case("silent, one address", [crowd(1, addresses=1)])

@@ -38,6 +38,8 @@ from pov_rt.protocol.messages import Message, NewActivity
 from pov_rt.protocol.topics import TEAM_FEED
 from pov_rt.runtime.containment import call, contain
 
+SEVERAL_AT_ONCE = 32
+"""Of the PoVs of one message: to begin with 200 in a turn of the loop keeps all others waiting."""
 AT_ONCE = 8
 """Questions of one message at a time: even to refuse them takes time, for which others wait."""
 ENDED = "The subscription was ended meanwhile"
@@ -213,11 +215,12 @@ class ConnectionContext:
     ) -> Mapping[str, ValueT | ClientError]:
         within_s = SEVERAL_PART * self.host.services.settings.limits.handler_deadline_s
         until = asyncio.get_running_loop().time() + within_s
+        room = asyncio.Semaphore(SEVERAL_AT_ONCE)
 
         async def attempt(pov_id: str) -> ValueT | ClientError:
             error: ClientError
             try:
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout_at(until), room:
                     return await attempts[pov_id](self)
             except TimeoutError:
                 error = HandlerTimeout()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from pov_rt.config.settings import LimitSettings, Settings
+from pov_rt.dispatch.context import SEVERAL_AT_ONCE
 from pov_rt.dispatch.host import SOCKET
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.testing import Client, Connect, RunningServer, make_settings
@@ -218,3 +220,25 @@ def test_a_second_answer_names_the_place_that_the_client_is_at(
     answer = subscribe(ana)
     assert (answer["offset"], answer["unread"]) == (0, 3)
     assert offsets(ana, 3) == [1, 2, 3]
+
+
+def test_the_povs_of_one_message_begin_a_few_at_a_time_and_all_are_answered(
+    server: RunningServer, connect: Connect
+) -> None:
+    ana = connect("ana")
+    hub, begun = server.web.server.hub, list[int]()
+
+    async def watch() -> None:
+        before = 0
+        while before < 200:
+            await asyncio.sleep(0)
+            begun.append(hub.topics - before)
+            before = hub.topics
+
+    watching = threading.Thread(target=server.run, args=(watch,))
+    watching.start()
+    answer = ana.request({"type": "subscribe", "povIds": [f"many-{n}" for n in range(200)]})
+    watching.join()
+    assert len(answer["results"]) == 200
+    assert not [each for each in answer["results"] if "code" in each]
+    assert max(begun) <= 2 * SEVERAL_AT_ONCE
