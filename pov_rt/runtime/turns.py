@@ -79,17 +79,28 @@ class Slots:
     """Lets up to `budget` tasks go on in each turn; the others wait, in order. Owner: its user."""
 
     def __init__(self, budget: int) -> None:
-        self._free = asyncio.Semaphore(budget)
+        self._budget = budget
         self._used = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def take(self) -> None:
         """Wait for a slot of this turn or a later one."""
-        await self._free.acquire()
+        if self._used < self._budget and not self._waiting:
+            self._use()
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        await turn
+
+    def _use(self) -> None:
         if not self._used:
             asyncio.get_running_loop().call_soon(self._end_turn)
         self._used += 1
 
     def _end_turn(self) -> None:
-        used, self._used = self._used, 0
-        for _ in range(used):
-            self._free.release()
+        self._used = 0
+        while self._waiting and self._used < self._budget:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                self._use()
