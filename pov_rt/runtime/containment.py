@@ -85,7 +85,10 @@ async def call(
         if is_late and isinstance(error, asyncio.CancelledError):
             raise HandlerTimeout from None
         contained = contain(error)
-        raise contained from contained.__cause__
+        try:
+            raise contained from contained.__cause__
+        finally:
+            del contained  # it knows this frame: together they would wait for the collector
     finally:
         if entry is not None:
             entry.end()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from pov_rt.protocol.errors import HandlerTimeout, Rejected, Unavailable
+from pov_rt.protocol.errors import HandlerTimeout, RateLimited, Rejected, Unavailable
 from pov_rt.runtime import containment
 from pov_rt.runtime.clock import SystemClock
 from pov_rt.runtime.containment import PluginExit, call, contain, end, internal, logged
@@ -187,3 +189,22 @@ def test_an_incident_is_in_the_log_and_its_number_in_the_answer(
         assert (record.getMessage(), record.__dict__["plugin"]) == ("it failed", "poll")
         assert record.exc_info is not None
         assert record.exc_info[1] is error
+
+
+def test_what_a_function_raises_leaves_nothing_for_the_collector() -> None:
+    async def refuse() -> None:
+        await asyncio.sleep(0)
+        raise RateLimited
+
+    async def run() -> int:
+        for _ in range(20):
+            with suppress(RateLimited):
+                await call(refuse, deadline_s=5.0)
+        return gc.collect()
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(run()) < 20
+    finally:
+        gc.enable()
