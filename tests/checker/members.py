@@ -42,7 +42,7 @@ class Member(Voice):
                     self._port, token, self._receive, device=device, plain=plain
                 )
             except LOST as error:
-                if "401" in str(error) and token == self._token:
+                if "HTTP/1.1 401" in str(error) and token == self._token:
                     self.note("refused", f"was refused with a good token: {error}")
             else:
                 self._begin()
@@ -223,7 +223,8 @@ class Member(Voice):
             since = here._replace(offset=max(here.offset - request.last, kept.oldest - 1))
         if request.cursor:
             cursor = self._cursors[topic]
-            since = cursor._replace(offset=max(cursor.offset, self._acked.get(topic, 0)))
+            if cursor.offset or message.get("recovered"):  # at 0, before any activity, none is kept
+                since = cursor._replace(offset=max(cursor.offset, self._acked.get(topic, 0)))
             confirmed = request.confirmed[f"cursor {topic}"].offset
         recovered = message.get("recovered")
         if topic not in self.granted and topic not in (self._refreshing or ()):
