@@ -17,7 +17,7 @@ from jwt.algorithms import HMACAlgorithm
 
 from pov_rt.auth.sources import Key, parse_jwks, read_public_keys, read_secrets
 from pov_rt.config.settings import AuthSettings, SettingsError
-from pov_rt.protocol.errors import TokenError
+from pov_rt.protocol.errors import TokenError, TokenUnsigned
 from pov_rt.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -161,15 +161,15 @@ class Keyring:
         Raises `TokenError` for anything else; its `__cause__` says why, for the log.
         """
         if len(token) > MAX_TOKEN_BYTES:
-            raise TokenError from ValueError("too long")
+            raise TokenUnsigned from ValueError("too long")
         if _TOKEN.fullmatch(token) is None:
-            raise TokenError from ValueError("not three parts in base64url")
+            raise TokenUnsigned from ValueError("not three parts in base64url")
         try:
             return self._verify(token)
         except TokenError:
             raise
         except Exception as error:  # PyJWT lets some of its input's errors through
-            raise TokenError from error
+            raise TokenUnsigned from error
 
     def sign(self, payload: bytes, header_type: str | None = None) -> str:
         """Return a token with this payload, signed with the newest secret, of that `typ` or `JWT`.
@@ -188,7 +188,7 @@ class Keyring:
         encoded = token.partition(".")[0]
         header = _HEADER.decode(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
         if header.crit is not msgspec.UNSET:
-            raise TokenError from ValueError("no critical extension is supported")
+            raise TokenUnsigned from ValueError("no critical extension is supported")
         now = self._clock.time()
         for key, until in self._accepted.items():
             named = header.kid is msgspec.UNSET or key.kid in (None, header.kid)
@@ -201,7 +201,7 @@ class Keyring:
                 continue
             return Verified(verified["payload"], until, header.typ)
         self._miss(header.kid)
-        raise TokenError from ValueError("no key has signed this")
+        raise TokenUnsigned from ValueError("no key has signed this")
 
     def _miss(self, kid: str | msgspec.UnsetType) -> None:
         if kid is msgspec.UNSET or self._settings.jwks_url is None:

@@ -58,8 +58,11 @@ class Identity:
 
     @property
     def owner(self) -> str:
-        """Who pays for what this token's bearer costs, over all connections and HTTP."""
-        return self.user_id
+        """Who pays for what this token's bearer costs, over all connections and HTTP.
+
+        A service is not the user who is called like it.
+        """
+        return self.user_id if self.kind is not Kind.SERVICE else SEPARATOR + self.user_id
 
     @property
     def everybody(self) -> str:

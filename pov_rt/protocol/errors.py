@@ -105,6 +105,10 @@ class TokenError(ClientError):
     message = "The token is missing or invalid"
 
 
+class TokenUnsigned(TokenError):
+    """No key of ours has signed it, or it is no token: whoever sends it may be anybody."""
+
+
 class TokenExpired(TokenError):
     """The token was good once; its `exp` has passed."""
 

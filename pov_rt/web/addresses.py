@@ -13,7 +13,7 @@ from tornado.httputil import HTTPServerRequest
 from pov_rt.config.settings import ServerSettings
 from pov_rt.protocol.errors import RateLimited
 from pov_rt.runtime.clock import Clock
-from pov_rt.runtime.limits import KeyedBuckets, Rate
+from pov_rt.runtime.limits import Bucket, KeyedBuckets, Rate
 from pov_rt.runtime.logs import Throttle
 
 log = logging.getLogger(__name__)
@@ -75,6 +75,10 @@ def address_key(address: str) -> str:
     return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
 
 
+SPARE = Rate(100.0, 100.0)
+"""Tokens of addresses that have to wait which are looked at nevertheless."""
+
+
 class Failures:
     """Tokens that were not good, by the address they came from. Owner: the web server.
 
@@ -87,6 +91,7 @@ class Failures:
         self._buckets = KeyedBuckets(rate, MAX_ADDRESSES)
         self._complaint = Throttle(log, per_s=0.1)
         self._nameless = Throttle(log, per_s=0.01)
+        self._spare = Bucket(SPARE, clock.monotonic())
 
     def wait_s(self, key: str | None) -> float:
         """Return how long an address must wait until a token of it is looked at; 0: not at all.
@@ -101,6 +106,13 @@ class Failures:
             )
             return 0.0
         return self._buckets.wait_s(key, self._clock.monotonic())
+
+    def spare(self) -> bool:
+        """Tell whether a token of an address that has to wait is looked at nevertheless.
+
+        A few of all of them are: a good one among them gets in, if it is sent again.
+        """
+        return not self._spare.take(SPARE, self._clock.monotonic())
 
     def refuse(self, ip: str, wait_s: float) -> RateLimited:
         """Return the refusal, and have the log tell of it."""

@@ -31,6 +31,7 @@ from pov_rt.protocol.errors import (
     NotFound,
     RateLimited,
     TokenError,
+    TokenUnsigned,
     TooLarge,
     Unavailable,
 )
@@ -283,11 +284,13 @@ class JsonHandler(RequestHandler):
         """
         tokens = self.server.tokens
         wait_s = self.failures.wait_s(self.ip_key)
-        if wait_s and not tokens.remembers(token, accept):
+        if wait_s and not tokens.remembers(token, accept) and not self.failures.spare():
             raise self.failures.refuse(self.ip, wait_s)
         try:
             self.identity = tokens.verify(token, accept)
-        except TokenError:
+        except TokenUnsigned:
+            # Not a good token at the wrong door, too late or revoked: its bearer is somebody, and
+            # must not shut out all others behind one address.
             self.failures.count(self.ip_key)
             raise
         payer.set(self.identity.owner)

@@ -9,7 +9,7 @@ import pytest
 from pov_rt.auth.grants import DEFAULT_CAN, Grants
 from pov_rt.auth.tokens import SERVICE_AUDIENCE, SOCKET_AUDIENCE, Identity, Kind, Tokens
 from pov_rt.config.settings import RoleSettings
-from pov_rt.protocol.errors import TokenError, TokenExpired
+from pov_rt.protocol.errors import TokenError, TokenExpired, TokenUnsigned
 from tests.auth.apps import (
     ACCESS,
     ANY,
@@ -294,4 +294,12 @@ def test_a_correctly_signed_token_of_the_past_is_expired(tokens: Tokens, exp: fl
 def test_no_token_that_was_never_good_is_called_expired(tokens: Tokens, claims: Claims) -> None:
     with pytest.raises(TokenError) as refusal:
         tokens.verify(app_token(exp=NOW - 1, **claims), ANY)
-    assert type(refusal.value) is TokenError
+    assert type(refusal.value) in (TokenError, TokenUnsigned)
+
+
+def test_a_service_does_not_pay_with_the_user_who_is_called_like_it(tokens: Tokens) -> None:
+    owners = {
+        tokens.verify(tokens.issue(kind, "app", ttl_s=60), frozenset({kind})).owner
+        for kind in (Kind.SOCKET, Kind.SERVICE)
+    }
+    assert len(owners) == 2

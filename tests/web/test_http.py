@@ -19,6 +19,7 @@ from pov_rt.config.settings import LimitSettings, ServerSettings
 from pov_rt.runtime.clock import ManualClock
 from pov_rt.testing import RunningServer, make_settings
 from pov_rt.web import listener
+from pov_rt.web.addresses import SPARE
 from pov_rt.web.http import REFUSALS_AT_ONCE, AccessLog
 from tests import probe
 from tests.web.routes.test_activities import call
@@ -181,6 +182,12 @@ class TestFailures:
         for number in range(10):
             path = ("/api/povs/acme/activities", "/ws/", "/api/auth/ws-token")[number % 3]
             assert self.ask(server, path, f"{FORGED[:-2]}{number:02}", "192.0.2.1") == 401
+        # A few are looked at nevertheless, of all such addresses together.
+        assert self.ask(server, "/api/auth/ws-token", good, "192.0.2.1") == 200
+        fresh = [server.token(f"cy-{number}", Kind.ACCESS) for number in range(int(SPARE.burst))]
+        found = [self.ask(server, "/api/auth/ws-token", each, "192.0.2.1") for each in fresh]
+        assert found == [200] * (len(fresh) - 1) + [429]
+        good = fresh[-1]
         for path in ("/api/povs/acme/activities", "/ws/", "/api/auth/ws-token"):
             assert self.ask(server, path, good, "192.0.2.1") == 429
         from_there = ("X-Forwarded-For: 192.0.2.1",)
@@ -190,6 +197,14 @@ class TestFailures:
         assert self.ask(server, "/api/auth/ws-token", good, "192.0.2.2") == 200, "another address"
         self.clock.advance(1.0)
         assert self.ask(server, "/api/auth/ws-token", good, "192.0.2.1") == 200, "soon again"
+
+    def test_a_good_token_at_the_wrong_door_shuts_nobody_out(self, server: RunningServer) -> None:
+        wrong = server.token("ana", Kind.SOCKET)
+        for _ in range(20):
+            assert self.ask(server, "/api/auth/ws-token", wrong, "192.0.2.1") == 401
+        for number in range(int(SPARE.burst) + 10):
+            good = server.token(f"ben-{number}", Kind.ACCESS)
+            assert self.ask(server, "/api/auth/ws-token", good, "192.0.2.1") == 200
 
 
 def lines(server: RunningServer, caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, str]]:

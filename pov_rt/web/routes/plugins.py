@@ -9,7 +9,7 @@ import msgspec
 from pov_rt.dispatch.request import PluginRequest
 from pov_rt.protocol.errors import NotFound
 from pov_rt.protocol.messages import check_id
-from pov_rt.registry.build import WITH_BODY, Registry, Route
+from pov_rt.registry.build import Registry, Route
 from pov_rt.registry.pov_ids import names_id
 from pov_rt.runtime import containment
 from pov_rt.web.http import API_KINDS, SERVICE, JsonHandler, parse_query
@@ -28,7 +28,13 @@ class PluginHandler(JsonHandler):
     """One path with a plugin behind each of its methods."""
 
     CORS_METHODS = "GET, POST, PUT, PATCH, DELETE"
-    BODIES = frozenset(WITH_BODY)
+
+    @property
+    def BODIES(self) -> frozenset[str]:  # type: ignore[override]
+        """The methods whose routes declare a body."""
+        return frozenset(
+            method for method, route in self.routes.items() if route.spec.body is not None
+        )
 
     routes: dict[str, Route]
 
