@@ -41,18 +41,18 @@ class Revoked(Part):
 @plugin.http("POST", "/tokens/revoke", grant="operate", service=True, body=Revoke, price=0)
 async def revoke(request: Request) -> Revoked:
     """Make tokens void and close the connections that have one."""
-    which, tenant = request.body(Revoke), request.user.grants.tenant
+    which, grants = request.body(Revoke), request.user.grants
     if which.token_id is not UNSET:
         if which.user_id is not UNSET or which.issued_before is not UNSET:
             raise InvalidRequest("Send tokenId alone", field="tokenId")
-        revoked = await request.host.revoke(token_id=which.token_id, tenant=tenant)
+        revoked = await request.host.revoke(token_id=which.token_id, tenant=grants.tenant)
         return Revoked(closed=revoked.closed)
     if which.user_id is UNSET and which.issued_before is UNSET:
         raise InvalidRequest("Send tokenId, userId or issuedBefore", field="userId")
     revoked = await request.host.revoke(
         user_id=None if which.user_id is UNSET else which.user_id,
         before=None if which.issued_before is UNSET else which.issued_before.timestamp(),
-        tenant=tenant,
+        tenant=grants.operates_on,
     )
     before = UNSET if revoked.before is None else rfc3339(revoked.before)
     return Revoked(closed=revoked.closed, issued_before=before)

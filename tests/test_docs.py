@@ -185,7 +185,8 @@ def test_the_example_plugin_of_the_docs_works(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the drill asks with curl")
-def test_the_drill_for_a_leaked_key_works_as_it_is_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tenants", ["false", "true"])
+def test_the_drill_for_a_leaked_key_works_as_it_is_written(tmp_path: Path, tenants: str) -> None:
     text = DOCS["operations"].split("\n## A leaked key\n")[1]
     rotate, revoke, look = re.findall(r"```bash\n(.*?)```", text.split("\n## ")[0], re.S)
     config, secret, port = tmp_path / "pov-rt.toml", tmp_path / "secret", free_port()
@@ -194,6 +195,7 @@ def test_the_drill_for_a_leaked_key_works_as_it_is_written(tmp_path: Path) -> No
     secret.chmod(0o600)
     config.write_text(
         f'[auth]\nsecret_files = ["{secret}"]\ndefault_povs = "none"\n'
+        f"tenants = {tenants}\n"
         f"[server]\nport = {port}\nadmin_port = 0\n"
     )
     variables = environment(tmp_path)
@@ -221,7 +223,7 @@ def test_the_drill_for_a_leaked_key_works_as_it_is_written(tmp_path: Path) -> No
             assert done.returncode == 0, done.stderr
             return done.stdout
 
-        claims = {"userId": "ana", "exp": time.time() + 900, "iat": time.time() - 60}
+        claims = {"userId": "ana", "teamId": "blue", "exp": time.time() + 900, "iat": time.time() - 60}
         forged = jwt.encode(claims, SECRET, "HS256")
         with connect(f"ws://127.0.0.1:{port}/ws/?token={forged}", proxy=None):
             type_in(rotate)

@@ -41,11 +41,13 @@ def connect(server: RunningServer, team: str, user: str = "ana", **more: Any) ->
     return server.connect(user, team_id=team, **more)
 
 
-def call(server: RunningServer, door: str, team: str, **more: Any) -> tuple[int, Any]:
+def call(
+    server: RunningServer, door: str, team: str, can: Any = EVERYTHING, **more: Any
+) -> tuple[int, Any]:
     """Make a row's request as a team's app; `more` replaces parts of it."""
     row = ROUTES[door]
     fields: Json = {"path": row.path, "query": row.query, "message": row.body or {}} | more
-    case = Case(door, "", "", (None, None), {"team_id": team, "can": EVERYTHING}, **fields)
+    case = Case(door, "", "", (None, None), {"team_id": team, "can": can}, **fields)
     body = json.dumps(case.message).encode() if row.body is not None else None
     return ask(server, case, body)
 
@@ -204,6 +206,28 @@ def test_a_team_ends_its_own_tokens_and_connections(server: RunningServer, which
     assert call(server, "POST /api/users/{}/disconnect", "blue")[0] == 204
     while blue.receive()["type"] != "closing":
         pass
+
+
+def test_who_may_operate_on_all_teams_means_everybody_of_all(server: RunningServer) -> None:
+    red, blue = live(server, "red"), live(server, "blue")
+    operator = ["operate", "operate_all"]
+
+    def as_main(can: list[str], door: str, **more: Any) -> Any:
+        status, answer = call(server, door, "main", can=can, **more)
+        assert status == 200, answer
+        return answer
+
+    for can, count in ((["operate"], 0), (operator, 2)):
+        listed = as_main(can, "GET /api/connections", query={})
+        assert len(listed["connections"]) == count
+    # An id is one of the token's own team, whoever asks.
+    assert as_main(operator, "GET /api/connections", query={"userId": "ana"})["connections"] == []
+    assert as_main(operator, "POST /api/tokens/revoke", message={"userId": "ana"})["closed"] == 0
+    now = {"issuedBefore": rfc3339(server.web.server.clock.time())}
+    assert as_main(operator, "POST /api/tokens/revoke", message=now)["closed"] == 2
+    for client in (red, blue):
+        while client.receive()["type"] != "closing":
+            pass
 
 
 def test_a_token_of_another_team_is_no_newer_one(server: RunningServer) -> None:

@@ -30,6 +30,10 @@ class Kind(StrEnum):
 
 DEFAULT_TEAM = "main"
 
+OPERATE_ALL = "operate_all"
+"""With `operate` and `auth.tenants`: everybody is the users of all teams. No token has it unless
+its `can`, or its role, names it."""
+
 Action = Literal["see", "collaborate", "write"]
 """What may be done on a PoV, as the app is asked about it."""
 
@@ -64,6 +68,14 @@ class Grants:
         if self.tenant is None or wire_id == TEAM_FEED:
             return wire_id
         return TenantId.of(self.tenant, wire_id)
+
+    @property
+    def operates_on(self) -> str | None:
+        """The team of which an operator means everybody; None: of all teams.
+
+        An id always is one of the token's own team: what another calls `ana` is somebody else.
+        """
+        return None if self.may(OPERATE_ALL) else self.tenant
 
     def may(self, grant: str) -> bool:
         """Tell whether this action is allowed."""

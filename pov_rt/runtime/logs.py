@@ -200,7 +200,7 @@ def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 def _message(record: logging.LogRecord) -> str:
     try:
-        return _clip(record.getMessage())
+        return _clip(record.getMessage().replace(SEPARATOR, "/"))
     except Exception:  # logging would print the arguments to stderr, tokens and all
         return _clip(f"{record.msg!r} with wrong arguments {record.args!r}")
 
