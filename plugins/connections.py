@@ -22,7 +22,8 @@ def connections(request: Request) -> Connections:
     host, user_id = request.host, request.query.get("userId")
     if user_id is not None:
         check_id(user_id, "userId")
-    limit, tenant = request.number("limit", MAX_NAMED, 1, MAX_NAMED), request.user.grants.operates_on
+    limit = request.number("limit", MAX_NAMED, 1, MAX_NAMED)
+    tenant = request.user.grants.operates_on
     named = host.connections(user_id, limit=limit, tenant=tenant)
     more = host.count_connections(user_id, tenant=tenant) - len(named)
     return Connections(node=host.node, connections=list(named), more=more)

@@ -223,7 +223,8 @@ def test_the_drill_for_a_leaked_key_works_as_it_is_written(tmp_path: Path, tenan
             assert done.returncode == 0, done.stderr
             return done.stdout
 
-        claims = {"userId": "ana", "teamId": "blue", "exp": time.time() + 900, "iat": time.time() - 60}
+        times = {"exp": time.time() + 900, "iat": time.time() - 60}
+        claims = {"userId": "ana", "teamId": "blue", **times}
         forged = jwt.encode(claims, SECRET, "HS256")
         with connect(f"ws://127.0.0.1:{port}/ws/?token={forged}", proxy=None):
             type_in(rotate)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
+from collections import Counter
 from collections.abc import Awaitable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -20,9 +21,9 @@ import msgspec
 from pov_rt.auth.tokens import EVERYBODY_OF, Identity
 from pov_rt.config.settings import AuthSettings
 from pov_rt.engine.base import Sets
-from pov_rt.protocol.errors import InvalidRequest
+from pov_rt.protocol.errors import InvalidRequest, Unavailable
 from pov_rt.protocol.messages import check_id
-from pov_rt.protocol.tenants import TenantId
+from pov_rt.protocol.tenants import SEPARATOR, TenantId, wire_of
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.clock import Clock, rfc3339
 
@@ -53,6 +54,8 @@ class Revocation(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """When it was said; versions before 0.2 did not keep it."""
     until: float | None = None
     """When the token ends, if that is known: then nothing is left to revoke."""
+    by: str | None = None
+    """Whose share of `auth.max_revocations` it is of; None: nobody's."""
 
     @property
     def name(self) -> str:
@@ -60,6 +63,19 @@ class Revocation(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         if self.token_id is not None:
             return f"token {self.token_id}"
         return EVERYBODY if self.user_id is None else f"user {self.user_id}"
+
+    @property
+    def team_id(self) -> str | None:
+        """The team that it is for as a whole."""
+        is_teams = self.user_id is not None and self.user_id.startswith(EVERYBODY_OF)
+        return wire_of(self.user_id) if self.user_id is not None and is_teams else None
+
+    @property
+    def spelling(self) -> str:
+        """Its name for people: `team blue`, `user blue/ana`."""
+        if self.team_id is not None:
+            return f"team {self.team_id}"
+        return self.name.replace(SEPARATOR, "/", 1)
 
     def covers(self, identity: Identity) -> bool:
         """Tell whether a token is void by it."""
@@ -80,6 +96,7 @@ class Revocation(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
             None if None in (self.before, other.before) else _latest(self.before, other.before),
             _latest(self.at, other.at),
             None if None in (self.until, other.until) else _latest(self.until, other.until),
+            other.by if self.by is None else self.by,
         )
 
     def describe(self) -> str:
@@ -87,7 +104,10 @@ class Revocation(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         said = "" if self.at is None else f" (since {rfc3339(self.at)})"
         if self.token_id is not None:
             return f"one token, and those that were exchanged for it{said}"
-        whose = "everybody's tokens" if self.user_id is None else "the user's tokens"
+        if self.team_id is not None:
+            whose = f"all tokens of team {self.team_id}"
+        else:
+            whose = "everybody's tokens" if self.user_id is None else "the user's tokens"
         before = "" if self.before is None else f" issued before {rfc3339(self.before)}"
         return f"{whose}{before}{said}"
 
@@ -109,8 +129,10 @@ decode = msgspec.json.Decoder(Revocation).decode
 class Revocations:
     """All that are in force on this node, and those that are stored.
 
-    Kept for `auth.revocation_s`, for ever without it, and never after their token's end. Owner: the
-    server. Looked at for each token.
+    Kept for `auth.revocation_s`, for ever without it, and never after their token's end. At the
+    bound a new one is refused: one that is forgotten would make a stolen token good again. Half of
+    it is the most that is kept for one of those who revoke. Owner: the server. Looked at for each
+    token.
     """
 
     def __init__(self, sets: Sets, clock: Clock, settings: AuthSettings) -> None:
@@ -123,8 +145,9 @@ class Revocations:
             settings.max_revocations,
             self.__len__,
         )
-        # The one that was said last is the last.
         self._by_name: dict[str, Revocation] = {}
+        self._held: Counter[str] = Counter()
+        """How many are of whose share."""
         self._ends: list[tuple[float, str]] = []
         """A heap; an end that is no longer the one of its name is passed over."""
         self._fresh: dict[str, _Seen] = {}
@@ -140,8 +163,11 @@ class Revocations:
         user_id: str | None,
         before: float | None,
         tenant: str | None = None,
+        by: str | None = None,
     ) -> Revocation:
         """Return the revocation that somebody asks for now; `tenant`: of this one's tokens alone.
+
+        `by` is whose share it is of.
 
         Raises `InvalidId` for what can be no user, `InvalidRequest` for an instant that lies ahead
         by more than clocks may differ: tokens that are issued until then would be void for life.
@@ -149,7 +175,7 @@ class Revocations:
         now = self._clock.time()
         if token_id is not None:
             whole = token_id if tenant is None else str(TenantId.of(tenant, token_id))
-            return Revocation(whole, at=now)
+            return Revocation(whole, at=now, by=by)
         if user_id is not None:
             check_id(user_id, "userId")
             user_id = str(user_id)
@@ -162,14 +188,43 @@ class Revocations:
                 f"issuedBefore lies ahead: it is {rfc3339(now)}", field="issuedBefore"
             )
         # Nothing was issued before 1970, and not every earlier instant can be written as a date.
-        return Revocation(None, user_id, max(before, 0.0), now)
+        return Revocation(None, user_id, max(before, 0.0), now, by=by)
 
     def add(self, revocation: Revocation) -> list[Revocation]:
         """Put one into force; return what now is: under its name, and of tokens that were seen.
 
-        One that says less than what is in force undoes nothing of it.
+        One that says less than what is in force undoes nothing of it. There is room for it: ask
+        `check_room`, unless another node did.
         """
         return [self._put(each) for each in (revocation, *self._find_seen(revocation))]
+
+    def check_room(self, revocation: Revocation) -> None:
+        """Raise `Unavailable` if a new one and what was seen would be more than are kept.
+
+        There always is room for everybody's, and a team's as a whole: they answer a leaked key.
+        """
+        if revocation.name == EVERYBODY or revocation.team_id is not None:
+            return
+        wanted = {each.name for each in (revocation, *self._find_seen(revocation))}
+        if self._has_room(wanted, revocation.by):
+            return
+        self.sweep()
+        if not self._has_room(wanted, revocation.by):
+            limit, by = self._settings.max_revocations, revocation.by
+            self.bound.refuse(
+                by or "",
+                f"no room for the revocation of {revocation.spelling}: {len(self)} of {limit} are "
+                f"in force, {self._held[by] if by else 0} of them this owner's, who may have half",
+            )
+            raise Unavailable("No more tokens can be revoked now: the operator's log says why")
+
+    def _has_room(self, wanted: set[str], by: str | None) -> bool:
+        limit = self._settings.max_revocations
+        count = sum(name not in self._by_name for name in wanted)
+        if not count:
+            return True
+        share = limit if by is None else max(limit // 2, 1)
+        return len(self) + count <= limit and (by is None or self._held[by] + count <= share)
 
     async def store(self, revocations: Iterable[Revocation]) -> None:
         """Have some outlast restarts, with what is stored under their names. Raises `Unavailable`.
@@ -255,30 +310,31 @@ class Revocations:
         for token_id, seen in self._fresh.items():
             users = (None, seen.user_id, seen.everybody)
             if revocation.user_id in users and seen.at <= min(at, before):
-                yield Revocation(token_id, at=at, until=seen.until)
+                yield Revocation(token_id, at=at, until=seen.until, by=revocation.by)
 
     def _put(self, revocation: Revocation) -> Revocation:
         name = revocation.name
-        known = self._by_name.pop(name, None)
+        known = self._by_name.get(name)
         if known is not None:
+            self._give_back(known)
             revocation = known.join(revocation)
         self._by_name[name] = revocation
+        if revocation.by is not None:
+            self._held[revocation.by] += 1
         end = self._end(revocation)
         if end < math.inf:
             heapq.heappush(self._ends, (end, name))
-        while len(self._by_name) > self._settings.max_revocations:
-            self._drop_oldest()
         return revocation
 
-    def _drop_oldest(self) -> None:
-        # The one for everybody is what a leaked key was answered with.
-        name = next(name for name in self._by_name if name != EVERYBODY or len(self._by_name) == 1)
-        self.bound.refuse("", f"no room for the revocation of {name}, the oldest: it is forgotten")
-        self._forget(name)
-
     def _forget(self, name: str) -> None:
-        del self._by_name[name]
+        self._give_back(self._by_name.pop(name))
         self._forgotten.append(name)
+
+    def _give_back(self, revocation: Revocation) -> None:
+        if revocation.by is not None:
+            self._held[revocation.by] -= 1
+            if not self._held[revocation.by]:
+                del self._held[revocation.by]
 
     async def _store(self, revocation: Revocation) -> None:
         stored = await self._sets.get(REVOCATIONS, revocation.name)

@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from pov_rt.auth.revocations import Revocation, Revocations, Revoked
-from pov_rt.auth.tokens import EVERYBODY_OF, Identity
+from pov_rt.auth.tokens import Identity
 from pov_rt.config.settings import LimitSettings
 from pov_rt.connections.connection import Connection
 from pov_rt.engine.base import Signals
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import CloseCode, LimitExceeded
+from pov_rt.protocol.tenants import team_of
 from pov_rt.protocol.topics import NODES
+from pov_rt.runtime.bounds import payer
 
 log = logging.getLogger(__name__)
 
@@ -106,10 +108,15 @@ class Directory:
     ) -> Revoked:
         """Refuse tokens on all nodes, after restarts too, and close the connections with one.
 
-        Raises `InvalidId` or `InvalidRequest` as `Revocations.make` does, and `Unavailable` if it
-        could not be stored: it is in force, but not after restarts.
+        Raises `InvalidId` or `InvalidRequest` as `Revocations.make` does, and `Unavailable` if
+        there is no room for it, or if it could not be stored: then it is in force, but not after
+        restarts.
         """
-        wanted = self._revocations.make(token_id, user_id, before, tenant)
+        owner = payer.get()
+        wanted = self._revocations.make(
+            token_id, user_id, before, tenant, team_of(owner) or owner or None
+        )
+        self._revocations.check_room(wanted)
         in_force, closed = self._enforce(wanted)
         for each in in_force:
             self._signals.send(NODES, encode(Command(revoke=each)))
@@ -158,7 +165,7 @@ class Directory:
         in_force = self._revocations.add(revocation)
         are_void = in_force[0].covers if len(in_force) == 1 else self._revocations.covers
         user_id = revocation.user_id
-        is_ones = user_id is not None and not user_id.startswith(EVERYBODY_OF)
+        is_ones = user_id is not None and revocation.team_id is None
         mine = self.of(user_id) if user_id is not None and is_ones else self.all()
         return in_force, self._close_those(are_void, mine)
 

@@ -42,7 +42,9 @@ class Bench:
 
     async def revoke(self, **which: Any) -> list[Revocation]:
         asked = {"token_id": None, "user_id": None, "before": None} | which
-        in_force = self.one.add(self.one.make(**asked))
+        wanted = self.one.make(**asked)
+        self.one.check_room(wanted)
+        in_force = self.one.add(wanted)
         await self.one.store(in_force)
         return in_force
 
@@ -246,21 +248,61 @@ def test_what_was_forgotten_leaves_the_engine_with_a_later_word() -> None:
     asyncio.run(run())
 
 
-def test_at_the_bound_the_oldest_is_forgotten_but_not_everybodys(
+def test_at_the_bound_a_new_one_is_refused_and_none_is_forgotten(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def run() -> None:
         bench = Bench(max_revocations=3)
-        await bench.revoke(before=NOW)
-        for token_id in ("t1", "t2", "t3", "t4"):
+        for token_id in ("t1", "t2", "t3"):
             await bench.revoke(token_id=token_id)
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await bench.revoke(token_id="t4")
+        await bench.revoke(token_id="t1")
+        await bench.revoke(before=NOW)
         names = [each.name for each in await bench.stored()]
-        assert sorted(names) == ["all", "token t3", "token t4"]
-        assert (bench.one.bound.used(), bench.one.bound.limit) == (3, 3)
+        assert sorted(names) == ["all", "token t1", "token t2", "token t3"]
+        restarted = await bench.restarted()
+        assert len(restarted) == 4
+        with pytest.raises(Unavailable):
+            restarted.check_room(restarted.make("t5", None, None))
         assert bench.one.bound.refused == 2
 
     asyncio.run(run())
-    assert "no room for the revocation of token t1" in caplog.text
+    assert "no room for the revocation of token t4" in caplog.text
+
+
+def test_one_of_those_who_revoke_has_half_of_the_room_and_gets_back_what_has_ended() -> None:
+    async def run() -> None:
+        bench = Bench(max_revocations=6, revocation_s=100.0)
+        for token_id in ("t1", "t2", "t3"):
+            await bench.revoke(token_id=token_id, by="one")
+        with pytest.raises(Unavailable):
+            await bench.revoke(token_id="t4", by="one")
+        await bench.revoke(token_id="t5", by="two")
+        # It stays whose it was, whoever says it again, and after a restart.
+        await bench.revoke(token_id="t1", by="two")
+        restarted = await bench.restarted()
+        with pytest.raises(Unavailable):
+            restarted.check_room(restarted.make("t4", None, None, by="one"))
+        bench.clock.advance(200)
+        await bench.revoke(token_id="t4", by="one")
+        assert [each.token_id for each in await bench.stored()] == ["t4"]
+
+    asyncio.run(run())
+
+
+def test_tokens_that_were_seen_need_room_too() -> None:
+    bench = Bench(max_revocations=3)
+    for number in range(3):
+        bench.one.see(identity(NOW, token_id=f"t{number}"))
+    with pytest.raises(Unavailable):
+        bench.one.check_room(bench.one.make(None, "ana", None))
+    # What answers a leaked key has room for all.
+    bench.one.check_room(bench.one.make(None, None, NOW, "blue"))
+    everybodys = bench.one.make(None, None, NOW)
+    bench.one.check_room(everybodys)
+    assert len(bench.one.add(everybodys)) == 4
 
 
 def test_those_of_older_versions_are_kept_like_others() -> None:
@@ -287,6 +329,10 @@ def test_those_of_older_versions_are_kept_like_others() -> None:
         (
             Revocation(before=60.0),
             "everybody's tokens issued before 1970-01-01T00:01:00.000Z",
+        ),
+        (
+            Revocation(user_id="*\x1fblue", before=60.0),
+            "all tokens of team blue issued before 1970-01-01T00:01:00.000Z",
         ),
     ],
 )
