@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,22 +80,47 @@ def revocations_command(options: SettingsOptions, as_json: bool, remove: str | N
     """List which tokens are void before their time, while a server runs or not; or remove one."""
     path = find_database(options)
     if remove is not None:
-        try:
-            name = str(json.loads(remove)) if remove.startswith('"') else remove
-        except ValueError as error:
-            raise click.ClickException(f"{remove} is not as the list writes it") from error
+        name = find_name(read_revocations(path), remove)
         if not remove_member(path, REVOCATIONS, name):
             raise click.ClickException(f"there is no revocation {remove}; the list has the names")
         say(f"removed: {remove}")
         return
-    found = {name: decode(body) for name, body in read_members(path, REVOCATIONS).items()}
+    found = read_revocations(path)
     if as_json:
         say_json(json.dumps({name: in_json(each) for name, each in found.items()}))
         return
-    for name, each in found.items():
-        # A terminal obeys control characters, and an id of a token may have any.
-        shown = name if name.isprintable() and not name.startswith('"') else json.dumps(name)
-        say(f"{shown}: {each.describe()}")
+    for shown, name in spell(found).items():
+        say(f"{shown}: {found[name].describe()}")
+
+
+def read_revocations(path: Path) -> dict[str, Revocation]:
+    """Return what is stored, by name."""
+    return {name: decode(body) for name, body in read_members(path, REVOCATIONS).items()}
+
+
+def spell(found: dict[str, Revocation]) -> dict[str, str]:
+    """Return the names by how the list writes them: as JSON what is not for people.
+
+    A terminal obeys control characters, and an id of a token may have any; two may look the same.
+    """
+    count = Counter(each.spelling for each in found.values())
+    return {
+        each.spelling
+        if each.spelling.isprintable() and count[each.spelling] == 1
+        else json.dumps(name): name
+        for name, each in found.items()
+    }
+
+
+def find_name(found: dict[str, Revocation], text: str) -> str:
+    """Return the name that somebody means, who writes it as the list or as `--json` does."""
+    name = spell(found).get(text)
+    if name is not None:
+        return name
+    try:
+        return str(json.loads(text)) if text.startswith('"') else text
+    except ValueError as error:
+        raise click.ClickException(f"{text} is not as the list writes it") from error
 
 
 def in_json(revocation: Revocation) -> dict[str, str | None]:

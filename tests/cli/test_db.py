@@ -23,6 +23,7 @@ from pov_rt.config.settings import AuthSettings, EngineSettings
 from pov_rt.engine.base import Appended, Position
 from pov_rt.engine.sqlite import backups
 from pov_rt.engine.sqlite.schema import APPLICATION_ID, MIGRATIONS, reading
+from pov_rt.protocol.tenants import restore
 from pov_rt.runtime.clock import ManualClock, rfc3339
 from pov_rt.testing import RunningServer, make_settings
 from tests.clients import notify, publish, span, subscribe
@@ -527,6 +528,44 @@ def test_revocations_are_listed_in_words_and_removed_when_the_server_is_stopped(
     assert json.loads(succeed(folder, "revocations", "--json")).keys() == {"all"}
     for name, words in (("user ana", "there is no revocation"), ('"x', "as the list writes it")):
         assert words in fail(folder, "revocations", "--remove", name)
+
+
+def test_every_revocation_is_removed_by_what_the_list_calls_it(path: Path, folder: Path) -> None:
+    wanted: list[tuple[str | None, str | None, float | None, str | None]] = [
+        ("j1", None, None, "blue"),
+        ("blue/j1", None, None, None),
+        ("a: b", None, None, "red"),
+        (None, "ana", 30.0, None),
+        (None, "blue\x1fana", 30.0, None),
+        (None, None, 30.0, "blue"),
+        (None, None, 30.0, None),
+    ]
+
+    async def work() -> None:
+        async with opened(path) as (engine, _):
+            void = Revocations(engine.sets, ManualClock(60.0), AuthSettings())
+            for token_id, user_id, before, tenant in wanted:
+                # As a request's body has it: an id below its team.
+                user = None if user_id is None else restore(user_id)
+                await void.store(void.add(void.make(token_id, user, before, tenant)))
+
+    asyncio.run(work())
+    lines = succeed(folder, "revocations").splitlines()
+    listed = [line[: line.rindex(": ")] for line in lines]
+    assert {"team blue", "user blue/ana", "user ana", "token red/a: b"} <= set(listed)
+    assert (
+        sum(
+            json.loads(name) in ("token blue/j1", "token blue\x1fj1")
+            for name in listed
+            if name.startswith('"')
+        )
+        == 2
+    )
+    in_json = list(json.loads(succeed(folder, "revocations", "--json")))
+    # Each is called by its name in the list or in JSON, some by the one and some by the other.
+    for name in (*listed[::2], *in_json[1::2]):
+        succeed(folder, "revocations", "--remove", name)
+    assert succeed(folder, "revocations") == ""
 
 
 def test_revocations_of_no_database_are_words(folder: Path) -> None:
