@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 
 from pov_rt.auth.grants import Kind
+from pov_rt.auth.tokens import AUDIENCE_OF, Identity
 from pov_rt.config.settings import AuthSettings, EngineSettings, LimitSettings
+from pov_rt.protocol.errors import TokenError
 from pov_rt.protocol.tenants import wire_of
 from pov_rt.runtime.clock import rfc3339
 from pov_rt.testing import Client, RunningServer, make_settings
@@ -234,6 +238,25 @@ def test_a_token_of_another_team_is_no_newer_one(server: RunningServer) -> None:
     red = connect(server, "red")
     answer = red.request({"type": "refresh", "token": server.token(team_id="blue")})
     assert answer["code"] == "token_invalid"
+
+
+def test_a_token_must_say_its_team_but_those_of_the_server_say_main(server: RunningServer) -> None:
+    tokens = server.web.server.tokens
+    claims = {"userId": "ana", "exp": server.web.server.clock.time() + 60}
+
+    def verify(token: str, accept: frozenset[Kind]) -> Identity:
+        return server.call(lambda: tokens.verify(token, accept))
+
+    for kind in Kind:
+        accept = frozenset({kind})
+        payload = claims | ({"aud": AUDIENCE_OF[kind]} if kind in AUDIENCE_OF else {})
+        with pytest.raises(TokenError) as refused:
+            verify(jwt.encode(payload, SECRET, "HS256"), accept)
+        assert "teamId" in str(refused.value.__cause__)
+        text = jwt.encode(payload | {"teamId": "red"}, SECRET, "HS256")
+        assert verify(text, accept).grants.tenant == "red"
+        made = server.call(partial(tokens.issue, kind, "ana", ttl_s=60))
+        assert verify(made, accept).grants.tenant == "main"
 
 
 def test_an_exchanged_token_stays_in_its_team(server: RunningServer) -> None:

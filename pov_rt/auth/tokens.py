@@ -23,7 +23,7 @@ from pov_rt.runtime.clock import Clock
 
 __all__ = ["SERVICE_AUDIENCE", "SOCKET_AUDIENCE", "Identity", "Kind", "Tokens"]
 
-OWN_AUDIENCES = {Kind.SOCKET: SOCKET_AUDIENCE, Kind.SERVICE: SERVICE_AUDIENCE}
+AUDIENCE_OF = {Kind.SOCKET: SOCKET_AUDIENCE, Kind.SERVICE: SERVICE_AUDIENCE}
 """Of tokens that are made for this server. All others are the app's own."""
 
 USUAL_TYPES = ("JWT", "at+jwt")
@@ -71,7 +71,7 @@ class Identity:
 
 
 class Claims(msgspec.Struct, rename="camel", omit_defaults=True):
-    """The payload of a token. Only `exp` and `userId` must be there."""
+    """The payload of a token. `exp` and `userId` must be there; with `auth.tenants` `teamId`, too."""
 
     exp: float
     user_id: str
@@ -84,7 +84,7 @@ class Claims(msgspec.Struct, rename="camel", omit_defaults=True):
     jti: str | UnsetType = UNSET
     povs: list[str] | str | UnsetType = UNSET
     can: list[str] | UnsetType = UNSET
-    team_id: str = DEFAULT_TEAM
+    team_id: str | UnsetType = UNSET
     parent: str | UnsetType = UNSET
     parent_iat: float | UnsetType = UNSET
 
@@ -178,7 +178,7 @@ class Tokens:
                 f"{settings.revocation_s:g}"
             )
         # The app's own is made as the settings say that the app makes it.
-        audience = next(iter(settings.audiences), UNSET) if is_apps else OWN_AUDIENCES[kind]
+        audience = next(iter(settings.audiences), UNSET) if is_apps else AUDIENCE_OF[kind]
         return self._sign(
             Claims(
                 exp=expires_at,
@@ -189,7 +189,7 @@ class Tokens:
                 iss=settings.issuer if is_apps and settings.issuer is not None else UNSET,
                 povs=UNSET if povs is None else povs if isinstance(povs, str) else sorted(povs),
                 can=UNSET if can is None else sorted(can),
-                team_id=DEFAULT_TEAM if team_id is None else team_id,
+                team_id=self._name_team(team_id),
             ),
             settings.types[0] if is_apps and settings.types else None,
         )
@@ -213,7 +213,7 @@ class Tokens:
                 aud=SOCKET_AUDIENCE,
                 povs="*" if grants.povs is None else sorted(map(wire_of, grants.povs)),
                 can=UNSET if by_default else sorted(grants.can),
-                team_id=grants.team_id,
+                team_id=self._name_team(grants.team_id),
                 parent=UNSET if access.token_id is None else access.token_id,
                 # A revocation looks at it: a new token must not make an old session younger.
                 parent_iat=UNSET if access.issued_at is None else access.issued_at,
@@ -272,6 +272,9 @@ class Tokens:
             # With a second for an `exp` and an `iat` that were rounded.
             if claims.exp - issued_at > settings.revocation_s + 1:
                 raise ValueError("it is valid for longer than auth.revocation_s")
+        if settings.tenants and claims.team_id is UNSET:
+            # Not the default's: an app that forgets it would put all its customers into one team.
+            raise ValueError("it has no teamId, which auth.tenants needs")
         _check_ids(claims)
 
     def _kind(
@@ -280,7 +283,7 @@ class Tokens:
         """Return what a token is taken for, and whether it is the app's own."""
         # RFC 7519, section 4.1.3: one of several is enough.
         named = [audience] if isinstance(audience, str) else [] if audience is UNSET else audience
-        for kind, own in OWN_AUDIENCES.items():
+        for kind, own in AUDIENCE_OF.items():
             if kind in accept and own in named:
                 return kind, False
         expected = self._settings.audiences
@@ -312,7 +315,8 @@ class Tokens:
             raise ValueError(f"the type is another: {header_type!r}")
 
     def _grants(self, claims: Claims, kind: Kind) -> Grants:
-        tenant = claims.team_id if self._settings.tenants else None
+        team_id = DEFAULT_TEAM if claims.team_id is UNSET else claims.team_id
+        tenant = team_id if self._settings.tenants else None
         povs: frozenset[str] | None
         if isinstance(claims.povs, list):
             povs = frozenset(
@@ -323,7 +327,13 @@ class Tokens:
         else:
             povs = None
         can = self._default_can(kind, claims.role) if claims.can is UNSET else frozenset(claims.can)
-        return Grants(povs, can, claims.team_id, tenant)
+        return Grants(povs, can, team_id, tenant)
+
+    def _name_team(self, team_id: str | None) -> str | UnsetType:
+        """Return the claim for a team; None is the default one."""
+        if self._settings.tenants:
+            return DEFAULT_TEAM if team_id is None else team_id
+        return UNSET if team_id in (None, DEFAULT_TEAM) else team_id
 
     def _default_can(self, kind: Kind, role: str | None) -> frozenset[str]:
         if role is not None and role in self._settings.roles:
@@ -365,7 +375,8 @@ def media_type(name: str) -> str:
 
 def _check_ids(claims: Claims) -> None:
     check_id(claims.user_id, "userId")
-    check_id(claims.team_id, "teamId")
+    if claims.team_id is not UNSET:
+        check_id(claims.team_id, "teamId")
     if isinstance(claims.povs, list):
         for index, pov_id in enumerate(claims.povs):
             check_id(pov_id, f"povs[{index}]")

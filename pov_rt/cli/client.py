@@ -77,7 +77,7 @@ def make_tokens(options: SettingsOptions) -> Tokens:
 @click.option("--role", help="The token's role; [auth.roles] may say what it grants.")
 @click.option("--povs", help="PoV ids, a,b, or '*'. Default: left out: see auth.default_povs.")
 @click.option("--can", help="Grants, such as subscribe,publish. Default: those of the kind.")
-@click.option("--team", help="The team of the feed.")
+@click.option("--team", help="The token's teamId: whose feed, and whose ids. Default: main.")
 @click.option("--ttl", type=Duration(), default="1h", show_default=True, help="90s, 15m, 1h, 7d.")
 def token(
     options: SettingsOptions,
