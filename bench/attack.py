@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-RETRY_S = 0.2
+RETRY_S = 2.0
 """Who is hung up on, or not let in, comes again after this."""
 WINDOW = 200
 """Connections that are being opened at a time."""
