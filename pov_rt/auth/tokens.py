@@ -71,7 +71,7 @@ class Identity:
 
 
 class Claims(msgspec.Struct, rename="camel", omit_defaults=True):
-    """The payload of a token. `exp` and `userId` must be there; with `auth.tenants` `teamId`, too."""
+    """The payload of a token. `exp` and `userId` must be there, with `auth.tenants` `teamId` too."""
 
     exp: float
     user_id: str
