@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jwt
+import msgspec
 import pytest
 
 from pov_rt.auth.grants import Kind
@@ -238,6 +239,22 @@ def test_a_token_of_another_team_is_no_newer_one(server: RunningServer) -> None:
     red = connect(server, "red")
     answer = red.request({"type": "refresh", "token": server.token(team_id="blue")})
     assert answer["code"] == "token_invalid"
+
+
+def test_a_team_that_revokes_too_much_leaves_room_for_others(server: RunningServer) -> None:
+    revocations = server.web.server.revocations
+    auth = msgspec.structs.replace(server.web.server.settings.auth, max_revocations=4)
+    server.call(lambda: revocations.reload(auth))
+
+    def revoke(team: str, token_id: str) -> int:
+        body = {"tokenId": token_id}
+        return call(server, "POST /api/tokens/revoke", team, message=body)[0]
+
+    assert [revoke("red", f"t{number}") for number in range(3)] == [200, 200, 503]
+    assert [revoke("blue", f"t{number}") for number in range(3)] == [200, 200, 503]
+    assert revoke("red", "t0") == 200
+    instant = {"issuedBefore": "2020-01-01T00:00:00Z"}
+    assert call(server, "POST /api/tokens/revoke", "red", message=instant)[0] == 200
 
 
 def test_a_token_must_say_its_team_but_those_of_the_server_say_main(server: RunningServer) -> None:

@@ -71,7 +71,7 @@ class Identity:
 
 
 class Claims(msgspec.Struct, rename="camel", omit_defaults=True):
-    """The payload of a token. `exp` and `userId` must be there, with `auth.tenants` `teamId` too."""
+    """A token's payload. `exp` and `userId` must be there, and `teamId` with `auth.tenants`."""
 
     exp: float
     user_id: str

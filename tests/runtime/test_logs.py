@@ -17,7 +17,9 @@ from typing import Any
 import jwt
 import pytest
 
+from pov_rt.protocol.tenants import TenantId
 from pov_rt.runtime import logs
+from pov_rt.runtime.bounds import Shares
 from pov_rt.runtime.clock import ManualClock
 from pov_rt.runtime.logs import (
     MAX_CHARS,
@@ -114,6 +116,17 @@ def test_a_clients_words_cannot_break_a_json_line_and_arrive_unchanged(
     assert line["message"] == f"user {BIDI}"
     assert line["user"] == BIDI
     assert stream.getvalue().rstrip("\n").isprintable()
+
+
+def test_an_id_of_a_team_has_one_spelling_in_words_and_in_fields(stream: io.StringIO) -> None:
+    use(stream)
+    shares = Shares("slots", "limits.slots", 10, 1)
+    owner = TenantId.of("red", "ana")
+    shares.bound.refuse(owner, f"{owner} is one too many")
+    line = only_line(stream)
+    assert line["owner"] == "red/ana"
+    assert "red/ana is one too many" in json.dumps(line)
+    assert "1f" not in stream.getvalue()
 
 
 def test_a_lone_surrogate_is_logged_escaped(stream: io.StringIO) -> None:
