@@ -85,7 +85,15 @@ class Readers:
             if connection is None:
                 connection = self._thread_local.connection = open_reader(self._path)
                 self._connections.append(connection)
-            return operation(connection)
+            try:
+                return operation(connection)
+            except BaseException:
+                # A statement that was not read to its end keeps its snapshot: whoever read next on
+                # this connection would see the log as it was then.
+                self._thread_local.connection = None
+                self._connections.remove(connection)
+                connection.close()
+                raise
         except sqlite3.Error as error:
             raise Unavailable(
                 f"The log cannot be read: {explain(error, self._path)}".replace(

@@ -67,6 +67,33 @@ def with_desk(path: Path, test: Callable[[Desk], Awaitable[None]]) -> None:
     asyncio.run(work())
 
 
+def test_who_reads_after_a_read_that_failed_sees_what_was_written_since(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    kept: list[sqlite3.Cursor] = []
+
+    def fail(connection: sqlite3.Connection) -> None:
+        kept.append(connection.execute("SELECT 1 FROM meta UNION ALL SELECT 2 FROM meta"))
+        next(kept[-1])
+        raise ValueError("half-way")
+
+    def count(connection: sqlite3.Connection) -> int:
+        found: int = connection.execute("SELECT count(*) FROM marks").fetchone()[0]
+        return found
+
+    async def work() -> None:
+        writer = open_writer(path)
+        readers = Readers(path)
+        for number in range(1, 2 * THREADS + 1):
+            with pytest.raises(ValueError, match="half-way"):
+                await readers.read(fail)
+            writer.execute("INSERT INTO marks VALUES (?, 'n', 'u', 'e', 1, 0)", (str(number),))
+            assert await readers.read(count) == number
+        readers.close()
+        writer.close()
+
+    asyncio.run(work())
+
+
 def test_200_reads_of_one_user_delay_anothers_by_one(tmp_path: Path) -> None:
     async def test(desk: Desk) -> None:
         await desk.busy()
