@@ -33,10 +33,16 @@ def test_what_is_acknowledged_reaches_everybody_under_every_fault(tmp_path: Path
 
 
 def test_members_who_do_all_that_a_client_may_are_told_nothing_wrong(tmp_path: Path) -> None:
-    report = deliver(tmp_path, seed=10, seconds=6.0, faults=["reset", "kill -9"], clients=MEMBERS)
-    assert report.violations == []
-    for played in ("filters changed", "moved", "left", "read", "refreshed", "revoked", "resumed"):
-        assert report.counts[played], played
+    left = {"filters changed", "moved", "left", "read", "refreshed", "revoked", "resumed"}
+    for seed in range(10, 15):  # on a busy machine little is played in a run
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        report = deliver(folder, seed=seed, seconds=6.0, faults=["reset", "kill -9"], clients=MEMBERS)
+        assert report.violations == []
+        left -= {played for played in left if report.counts.get(played)}
+        if not left:
+            break
+    assert not left, "was played in none"
 
 
 def test_who_comes_back_to_many_povs_is_no_slow_consumer(tmp_path: Path) -> None:
