@@ -127,7 +127,9 @@ def plot(result: Result, path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    columns = result.plots or (next(iter(result.rows[0].values)),)
+    measured = {name for row in result.rows for name in row.values}
+    columns = [name for name in result.plots if name in measured]
+    columns = columns or [next(iter(result.rows[0].values))]
     panels = [
         [
             (f"{row.peer}, {row.case}", value)

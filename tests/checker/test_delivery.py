@@ -37,7 +37,8 @@ def test_members_who_do_all_that_a_client_may_are_told_nothing_wrong(tmp_path: P
     for seed in range(10, 15):  # on a busy machine little is played in a run
         folder = tmp_path / str(seed)
         folder.mkdir()
-        report = deliver(folder, seed=seed, seconds=6.0, faults=["reset", "kill -9"], clients=MEMBERS)
+        faults = ["reset", "kill -9"]
+        report = deliver(folder, seed=seed, seconds=6.0, faults=faults, clients=MEMBERS)
         assert report.violations == []
         left -= {played for played in left if report.counts.get(played)}
         if not left:
