@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import socket
@@ -130,6 +131,25 @@ def test_coming_back_is_no_new_budget(thrifty: RunningServer, clock: ManualClock
     clock.advance(20)
     thrifty.call(thrifty.web.server.sweep)
     assert get(thrifty, f"/ws/?token={token}", token)[1]["code"] == "upgrade_required"
+
+
+def test_who_is_gone_waits_for_no_budget(thrifty: RunningServer) -> None:
+    """In a debt replays wait: those of connections that have ended would pile up."""
+    fill(thrifty, 1, 900)
+    server = thrifty.web.server
+    for _ in range(10):
+        one = thrifty.connect("ana")
+        one.send({"type": "subscribe", "povId": "p0", "since": {"last": 900}})
+        one.receive()
+        one.socket.close()
+        if server.budgets.debt_s("ana") > 0:
+            break
+
+    def replays() -> int:
+        return sum("_catch_up" in repr(task) for task in asyncio.all_tasks())
+
+    while thrifty.call(lambda: len(server.directory)) or thrifty.call(replays):
+        pass
 
 
 def test_a_large_message_is_paid_for_before_it_is_looked_into(

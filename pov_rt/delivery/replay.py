@@ -124,6 +124,7 @@ class Replay:
         self._slots = turns.Slots(turns.SENDS)
         # Twice for a connection: what it does not pay for waits for no budget.
         self._behind: dict[tuple[Connection, bool], Behind] = {}
+        self._at_work: dict[tuple[Connection, bool], asyncio.Task[None]] = {}
 
     def message(self, topic: Topic, entry: Entry) -> bytes:
         """Return an entry as a message; empty for a notification that has expired."""
@@ -149,12 +150,20 @@ class Replay:
         """Take a live connection back to where the topic is, until it has read what waits."""
         self._begin(topic, connection, topic.hold(connection))
 
+    def forget(self, connection: Connection) -> None:
+        """End what is under way for a connection that is gone: it may be waiting for a budget."""
+        for is_paid in (True, False):
+            self._behind.pop((connection, is_paid), None)
+            task = self._at_work.pop((connection, is_paid), None)
+            if task is not None:
+                task.cancel()
+
     def _begin(self, topic: Topic, connection: Connection, progress: Progress) -> None:
         key = connection, progress.offset < progress.paid_to
         behind = self._behind.get(key)
         if behind is None:
             behind = self._behind[key] = deque()
-            self._tasks.spawn(self._catch_up(key, behind))
+            self._at_work[key] = self._tasks.spawn(self._catch_up(key, behind))
         behind.append((topic, progress))
 
     def sweep(self, now: float) -> None:
@@ -194,7 +203,8 @@ class Replay:
             log.exception("a replay failed")
             connection.close(CloseCode.GAP)
         finally:
-            del self._behind[key]
+            self._behind.pop(key, None)
+            self._at_work.pop(key, None)
 
     async def _go_on(self, topic: Topic, connection: Connection, progress: Progress) -> bool:
         """Send some of what is missing, or go live; return whether it is another topic's turn.

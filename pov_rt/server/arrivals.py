@@ -130,6 +130,7 @@ class Arrivals:
                 self._permissions.forget(connection, topic.pov_id)
             if was_there and topic.is_subscription:
                 self._hooks.tell("unsubscribed", topic.pov_id, connection=connection)
+        self._hub.replay.forget(connection)
         for task in (connection.worker, *(connection.tasks or ())):
             if task is not None:
                 task.cancel()
