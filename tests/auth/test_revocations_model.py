@@ -193,7 +193,9 @@ class Model(RuleBasedStateMachine):
         ahead_s = LEEWAY_S if self.ahead > 0 else 0.0
         self.revoke(user_id=user_id, before=instant + self.ahead)
         for token in self.of(user_id):
-            is_certain = token.issued_at < instant - (1.0 if self.whole_seconds else 0.0)
+            # One without a fraction looks as if it were in whole seconds, whoever wrote it.
+            is_whole = float(token.issued_at).is_integer()
+            is_certain = token.issued_at < instant - (1.0 if is_whole else 0.0)
             if is_certain or (token.seen and self.ahead >= 0 and ago_s == 0):
                 token.worth = Worth.VOID
             elif token.worth is Worth.GOOD and token.issued_at < instant + ahead_s:
