@@ -194,7 +194,7 @@ class Model(RuleBasedStateMachine):
         self.revoke(user_id=user_id, before=instant + self.ahead)
         for token in self.of(user_id):
             # One without a fraction looks as if it were in whole seconds, whoever wrote it.
-            is_whole = float(token.issued_at).is_integer()
+            is_whole = self.whole_seconds or float(token.issued_at).is_integer()
             is_certain = token.issued_at < instant - (1.0 if is_whole else 0.0)
             if is_certain or (token.seen and self.ahead >= 0 and ago_s == 0):
                 token.worth = Worth.VOID
