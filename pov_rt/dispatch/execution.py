@@ -142,7 +142,7 @@ class Execution:
     # One handler:
 
     def _answer(self, connection: Connection, handler: Handler, message: Message) -> None:
-        """Invocation a plain handler and send its answer."""
+        """Call a plain handler and send its answer."""
         context = ConnectionContext(self._hosts[handler.plugin.name], connection)
         try:
             body = _encode(handler, handler.spec.function(message, context), message.id)
@@ -152,7 +152,7 @@ class Execution:
             connection.send(body)
 
     async def _call_async(self, call: Invocation, order: Order | None = None) -> None:
-        """Invocation an `async` handler and send its answer, unless it was abandoned meanwhile."""
+        """Call an `async` handler and send its answer, unless it was abandoned meanwhile."""
         connection, handler, message = call
         identity = connection.identity
         context = ConnectionContext(self._hosts[handler.plugin.name], connection)
@@ -316,7 +316,7 @@ class Execution:
             connection.transport.pause_reads(False)
 
     async def _call_beside(self, call: Invocation, order: Order | None) -> None:
-        """Invocation a handler while others are at work; the next of its order may then answer."""
+        """Call a handler while others are at work; the next of its order may then answer."""
         task = self._enter()
         if call.connection.tasks is None:
             call.connection.tasks = set()
@@ -338,7 +338,7 @@ class Execution:
         return pipelined(item.message) if callable(pipelined) else pipelined
 
     async def _call_in_line(self, call: Invocation, order: Order) -> None:
-        """Invocation a pipelined handler; the last one does then what came behind it."""
+        """Call a pipelined handler; the last one does then what came behind it."""
         connection = call.connection
         task = connection.worker = cast("asyncio.Task[None]", asyncio.current_task())
         connection.last_answer = order.answered
@@ -352,7 +352,7 @@ class Execution:
             await self._work(connection)
 
     async def _call_several(self, call: Invocation) -> None:
-        """Invocation a pipelined handler, and those that wait behind it, as many as may overlap."""
+        """Call a pipelined handler, and those that wait behind it, as many as may overlap."""
         connection, order = call.connection, Order(None)
         start(self._call_beside(call, order))
         while (
