@@ -88,7 +88,7 @@ class SocketHandler(JsonHandler):
         super().options()
 
     def get(self) -> None:
-        """Answer a request without an upgrade."""
+        """Be a method that there is; `authorize` has upgraded or raised."""
         raise UpgradeRequired
 
     def _check_bearer(self) -> None:
@@ -97,7 +97,9 @@ class SocketHandler(JsonHandler):
         if token is None:
             raise TokenError from ValueError("there is neither an upgrade nor a bearer token")
         identity = self.verify(token, SOCKET)
+        self.pay()
         self.server.admit(identity, self._device(parse_query(self.request.query)))
+        raise UpgradeRequired
 
     def refuse(self, error: ClientError) -> None:
         """Send an error."""

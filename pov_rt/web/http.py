@@ -181,7 +181,8 @@ class JsonHandler(RequestHandler):
             if isinstance(error, RateLimited):
                 # An answer costs, too, and whoever is told to wait could ask again at once.
                 await asyncio.sleep(REFUSED_S)
-            if has_body(self.request) or "Upgrade" in self.request.headers:
+            offers_upgrade = error.status == 426  # who takes it at its word speaks no more HTTP
+            if offers_upgrade or has_body(self.request) or "Upgrade" in self.request.headers:
                 raise
             # Answered from here it would end the connection, which may be asked more.
             self.refusal = error

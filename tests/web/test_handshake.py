@@ -300,6 +300,31 @@ def test_ws_without_upgrade_tells_a_browser_why_it_was_refused(server: RunningSe
     assert "\r\nConnection: Upgrade\r\n" in text
 
 
+def test_an_answer_that_offers_an_upgrade_ends_its_connection(server: RunningServer) -> None:
+    bearer = f"Authorization: Bearer {server.token()}"
+    question = f"GET /ws/ HTTP/1.1\r\nHost: localhost\r\n{bearer}\r\n\r\n".encode()
+    with closing(socket.create_connection(("127.0.0.1", server.web.port), timeout=10)) as sock:
+        sock.sendall(question + question)
+        answer = b""
+        while data := sock.recv(65536):
+            answer += data
+    assert answer.startswith(b"HTTP/1.1 426 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"\r\nConnection: close\r\n" in answer
+
+
+class TestWithASmallBudget:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(limits=LimitSettings(cost_rate="1/s"))
+
+    def test_who_asks_why_an_upgrade_was_refused_pays(self, server: RunningServer) -> None:
+        bearer = f"Bearer {server.token()}"
+        got = [request(server, "/ws/", drop="Upgrade", Authorization=bearer)[0] for _ in range(20)]
+        assert got[0] == 426
+        assert 429 in got
+
+
 def test_a_cookie_alone_never_opens_a_socket(server: RunningServer) -> None:
     for kind in (Kind.ACCESS, Kind.SOCKET):
         token = server.token("ana", kind)
