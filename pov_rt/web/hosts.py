@@ -77,16 +77,21 @@ def check_origin(request: HTTPServerRequest, host: str, settings: Settings) -> s
     the list.
     """
     origin = one_header(request, "Origin")
-    is_foreign = request.headers.get("Sec-Fetch-Site") == "cross-site"
+    site = (one_header(request, "Sec-Fetch-Site") or "").lower()
+    is_foreign = site == "cross-site"
     if origin is None:
         # A link may lead here from anywhere; what a page does behind its visitor's back comes with
         # its origin.
-        if is_foreign and request.headers.get("Sec-Fetch-Mode") != "navigate":
+        mode = one_header(request, "Sec-Fetch-Mode") if is_foreign else None
+        if is_foreign and (mode or "").lower() != "navigate":
             raise Forbidden("Pages of other sites may not use this server")
         return None
     server = settings.server
     if origin in server.allowed_origins or (settings.dev and _LOCAL.fullmatch(origin)):
         return origin
+    # Of a page of this very host a browser says `same-site` only if its scheme is another, however
+    # little is known here of the scheme by which browsers come.
+    is_foreign = is_foreign or (site == "same-site" and origin != server.public_url)
     if is_foreign or not _is_same(origin, host, request, server):
         cause = ValueError(f"{origin[:100]} is not in server.allowed_origins")
         raise Forbidden("Pages of this origin may not use this server") from cause

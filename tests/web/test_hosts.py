@@ -57,6 +57,10 @@ def test_what_other_sites_pages_do_behind_a_visitors_back_is_refused(server: Run
     for site, mode, expected in (
         ("cross-site", "no-cors", 403),
         ("cross-site", "websocket", 403),
+        ("Cross-Site", "no-cors", 403),
+        ("cross-site", "Navigate", 404),
+        ("same-origin\r\nSec-Fetch-Site: cross-site", "cors", 400),
+        ("cross-site\r\nSec-Fetch-Site: same-origin", "cors", 400),
         ("cross-site", "navigate", 404),
         ("same-site", "cors", 404),
         ("same-origin", "cors", 404),
@@ -64,6 +68,15 @@ def test_what_other_sites_pages_do_behind_a_visitors_back_is_refused(server: Run
     ):
         got = status(server, "localhost", f"Sec-Fetch-Site: {site}", f"Sec-Fetch-Mode: {mode}")
         assert got == expected, (site, mode)
+
+
+def test_a_page_that_its_browser_calls_another_origin_is_none_of_the_servers(
+    server: RunningServer,
+) -> None:
+    own = "Origin: http://localhost"
+    assert status(server, "localhost", own, "Sec-Fetch-Site: same-origin") == 404
+    for site in ("same-site", "Same-Site", "CROSS-SITE"):
+        assert status(server, "localhost", own, f"Sec-Fetch-Site: {site}") == 403
 
 
 def test_a_load_balancers_check_needs_no_host(server: RunningServer) -> None:
@@ -170,6 +183,10 @@ class TestPublicUrl:
         assert status(server, "rt.example", "Origin: https://app.example", foreign) == 404
         for origin in ("http://rt.example", "https://rt.example"):
             assert status(server, "rt.example", f"Origin: {origin}", foreign) == 403
+        site = "Sec-Fetch-Site: same-site"
+        assert status(server, "rt.example", "Origin: https://app.example", site) == 404
+        assert status(server, "localhost", "Origin: https://rt.example", site) == 404
+        assert status(server, "rt.example", "Origin: http://rt.example", site) == 403
 
 
 def test_who_may_write_to_a_unix_socket_is_a_proxy_however_it_came_here(tmp_path: Path) -> None:
