@@ -80,7 +80,19 @@ def load(
     sensitive.update(settings.auth.secret_files)
     if credentials:
         sensitive.add(f"{credentials}/{SECRET_CREDENTIAL}")
-    return Loaded(settings, sources, tuple(_find_exposed(sensitive)))
+    warnings = (*_find_exposed(sensitive), *_find_doubts(settings))
+    return Loaded(settings, sources, warnings)
+
+
+def _find_doubts(settings: Settings) -> Iterator[str]:
+    """Yield what works and is hardly meant."""
+    server = settings.server
+    is_proxied = server.trusted_proxies or server.unix is not None
+    if server.allowed_hosts and server.public_url is None and not is_proxied:
+        yield (
+            "server.allowed_hosts is set, and nothing tells http from https pages of these hosts: "
+            "set server.public_url"
+        )
 
 
 def check(loaded: Loaded) -> None:

@@ -179,6 +179,21 @@ def test_a_file_with_a_secret_that_everybody_can_read_is_warned_of(
     assert len(load_environ(CREDENTIALS_DIRECTORY=str(tmp_path)).warnings) == 1
 
 
+@pytest.mark.parametrize(
+    ("more", "count"),
+    [
+        ("", 1),
+        ("server.public_url = 'https://rt.example'", 0),
+        ("server.trusted_proxies = ['10.0.0.2']", 0),
+        ("server.unix = '/run/pov-rt.sock'", 0),
+    ],
+)
+def test_hosts_whose_scheme_nobody_tells_are_warned_of(file: Path, more: str, count: int) -> None:
+    file.touch(mode=0o600)
+    warnings = load_text(file, f"server.allowed_hosts = ['rt.example']\n{more}").warnings
+    assert ["set server.public_url" in each for each in warnings] == [True] * count
+
+
 def test_show_yields_every_setting_and_masks_what_is_secret(file: Path) -> None:
     loaded = load_text(
         file,
