@@ -91,7 +91,22 @@ class Failures:
         self._buckets = KeyedBuckets(rate, MAX_ADDRESSES)
         self._complaint = Throttle(log, per_s=0.1)
         self._nameless = Throttle(log, per_s=0.01)
+        self._unbelieved = Throttle(log, per_s=0.001)
         self._spare = Bucket(SPARE, clock.monotonic())
+
+    def doubt(self, request: HTTPServerRequest, settings: ServerSettings) -> None:
+        """Have the log tell of a peer that speaks for others and is not believed.
+
+        If it is a proxy, all its clients count as one address. But anybody may send the header.
+        """
+        if settings.client_ip_header in request.headers and not is_behind_proxy(request, settings):
+            self._unbelieved.log(
+                logging.WARNING,
+                "%s comes from an address that is not in server.trusted_proxies: if it is a "
+                "proxy's, limits of one address hold for all its clients together",
+                settings.client_ip_header,
+                ip=request.remote_ip,
+            )
 
     def wait_s(self, key: str | None) -> float:
         """Return how long an address must wait until a token of it is looked at; 0: not at all.

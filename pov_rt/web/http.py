@@ -195,6 +195,7 @@ class JsonHandler(RequestHandler):
     def check(self) -> None:
         """Check what is the same for all requests (stock checks let a rebound name pass)."""
         request, settings = self.request, self.server.settings
+        self.failures.doubt(request, settings.server)
         address = client_ip(request, settings.server)
         if address is None:
             self.ip = request.remote_ip or ""

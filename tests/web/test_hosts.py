@@ -79,6 +79,14 @@ def test_a_page_that_its_browser_calls_another_origin_is_none_of_the_servers(
         assert status(server, "localhost", own, f"Sec-Fetch-Site: {site}") == 403
 
 
+def test_a_proxy_that_is_not_trusted_is_told_of_once(
+    server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    for address in ("192.0.2.1", "192.0.2.2", "192.0.2.3"):
+        assert status(server, "localhost", f"X-Forwarded-For: {address}") == 404
+    assert sum("server.trusted_proxies" in line for line in caplog.messages) == 1
+
+
 def test_a_load_balancers_check_needs_no_host(server: RunningServer) -> None:
     check = b"GET /readyz HTTP/1.0\r\n\r\n"
     assert exchange(server, check, server.web.admin_port).startswith(b"HTTP/1.1 200")
@@ -130,8 +138,12 @@ class TestBehindAProxy:
             server=ServerSettings(port=0, admin_port=0, trusted_proxies=["127.0.0.1"])
         )
 
-    def test_names_are_the_proxys_business(self, server: RunningServer) -> None:
+    def test_names_are_the_proxys_business(
+        self, server: RunningServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
         assert {status(server, host) for host in LOCAL + OWN + OWNED} == {404}
+        assert status(server, "rt.example", "X-Forwarded-For: 192.0.2.1") == 404
+        assert not any("server.trusted_proxies" in line for line in caplog.messages)
         assert status(server, "rt.example", "Origin: https://rt.example") == 404
         assert status(server, "rt.example:8443", "Origin: https://rt.example:8443") == 404
 
