@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from pov_rt.auth.grants import Kind
 from pov_rt.auth.tokens import Identity
+from pov_rt.connections.budgets import BYTE
 from pov_rt.dispatch.host import PluginHost
 from pov_rt.plugin.declare import RouteSpec
 from pov_rt.protocol.depth import find_deep, may_be_deeper
@@ -58,6 +60,8 @@ class PluginRequest:
         levels = self.host.services.settings.limits.details_depth
         povs = {text: name for name, text in self.query.items() if names_pov(name)}
         if self._route.body is not None:
+            if self.user.kind is not Kind.SERVICE:  # what services publish costs nothing here
+                self.charge(len(self._content) * BYTE)
             tenant = self.user.grants.tenant
             self._body = decode_body(self._content, self._route.body, levels, tenant)
             if (check := check_of(self._route.body)) is not None:

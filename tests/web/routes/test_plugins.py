@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from tornado.httpclient import HTTPClient
 
-from pov_rt.testing import RunningServer
+from pov_rt.auth.grants import Kind
+from pov_rt.config.settings import LimitSettings, Settings
+from pov_rt.testing import RunningServer, make_settings
 
 PLUGIN = '''
 """A plugin with routes."""
@@ -69,3 +71,33 @@ def test_routes_are_checked_and_answered(server: RunningServer) -> None:
     assert (code, answer["error"]["code"]) == (500, "internal")
     assert answer["error"]["incident"]
     server.incidents.clear()
+
+
+class TestWithASmallBudget:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(limits=LimitSettings(cost_rate="40/s"))
+
+    @pytest.mark.parametrize(("kind", "after"), [(Kind.SOCKET, 429), (Kind.SERVICE, 204)])
+    def test_who_sends_a_body_pays_for_its_bytes_and_services_do_not(
+        self, server: RunningServer, kind: Kind, after: int
+    ) -> None:
+        headers = {
+            "Authorization": f"Bearer {server.token('ana', kind, can=['publish'])}",
+        }
+        large = '{"count":3' + " " * 3_000_000 + "}"  # 293 of the 120 that a full budget has
+        client = HTTPClient()
+        try:
+            got = [
+                client.fetch(
+                    f"http://{server.address}/api/tally",
+                    headers=headers,
+                    raise_error=False,
+                    method="POST",
+                    body=body,
+                ).code
+                for body in (large, '{"count":3}')
+            ]
+        finally:
+            client.close()
+        assert got == [204, after]
