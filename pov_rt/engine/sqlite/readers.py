@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from collections import Counter
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,8 @@ from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.bounds import Bound, FairQueue, payer
 
 THREADS = 2
-"""The most that are read for one user at a time, too."""
+EACH = THREADS - 1
+"""What is read for one user at a time while others wait."""
 MAX_WAITING = 10_000
 """Reads of one user that wait; past that they are refused. Tasks that wait take the memory."""
 
@@ -28,6 +30,7 @@ MAX_WAITING = 10_000
 class Read(NamedTuple):
     """An operation, and who waits for it."""
 
+    owner: str
     operation: Operation[Any]
     result: asyncio.Future[Any]
 
@@ -42,6 +45,9 @@ class Readers:
         self._connections: list[sqlite3.Connection] = []
         self._loop = asyncio.get_running_loop()
         self._queue: FairQueue[Read] = FairQueue()
+        self._lock = threading.Lock()
+        self._at_work: Counter[str] = Counter()
+        """Reads that are being done, by owner; the lock is for what changes it."""
         self.bound = Bound("reads_waiting", "", MAX_WAITING, self._queue.longest)
 
     @property
@@ -56,7 +62,7 @@ class Readers:
             self.bound.refuse(owner, f"one owner may have {MAX_WAITING} reads that wait")
             raise Unavailable("You are waiting for too much already")
         result: asyncio.Future[ResultT] = self._loop.create_future()
-        self._queue.put(owner, Read(operation, result))
+        self._queue.put(owner, Read(owner, operation, result))
         # One call for each read, of whichever is next then.
         self._threads.submit(self._do_next)
         return await result
@@ -68,16 +74,36 @@ class Readers:
             self._connections.pop().close()
 
     def _do_next(self) -> None:
-        read = self._queue.take()
-        if read is None or read.result.cancelled():
+        read = self._begin_next()
+        if read is None:
             return
         found: Any = None
         error: BaseException | None = None
         try:
+            if read.result.cancelled():
+                return
             found = self._run(read.operation)
         except BaseException as raised:
             error = raised
+        finally:
+            self._end(read.owner)
         self._loop.call_soon_threadsafe(_answer, read.result, found, error)
+
+    def _begin_next(self) -> Read | None:
+        with self._lock:
+            served = [owner for owner, count in self._at_work.items() if count >= EACH]
+            read = self._queue.take(served)
+            if read is None:  # nobody else waits
+                read = self._queue.take()
+            if read is not None:
+                self._at_work[read.owner] += 1
+            return read
+
+    def _end(self, owner: str) -> None:
+        with self._lock:
+            self._at_work[owner] -= 1
+            if not self._at_work[owner]:
+                del self._at_work[owner]
 
     def _run(self, operation: Operation[ResultT]) -> ResultT:
         try:

@@ -108,6 +108,41 @@ def test_200_reads_of_one_user_delay_anothers_by_one(tmp_path: Path) -> None:
     with_desk(tmp_path / "log.db", test)
 
 
+def test_who_is_read_for_already_lets_others_go_first(tmp_path: Path) -> None:
+    async def work() -> None:
+        open_writer(tmp_path / "log.db").close()
+        readers = Readers(tmp_path / "log.db")
+        began, done = threading.Semaphore(0), list[str]()
+        gates = {name: threading.Event() for name in ("first", "other")}
+
+        def ask(owner: str, name: str) -> asyncio.Task[None]:
+            def operation(connection: sqlite3.Connection) -> None:
+                began.release()
+                if name in gates:
+                    assert gates[name].wait(WAIT_S)
+                done.append(name)
+
+            async def read() -> None:
+                payer.set(owner)
+                await readers.read(operation)
+
+            return asyncio.create_task(read())
+
+        held = [ask("greedy", "first"), ask("ben", "other")]
+        for _ in held:
+            await asyncio.to_thread(began.acquire)
+        late = [ask("greedy", "second"), ask("ana", "bystander")]
+        await asyncio.sleep(0)
+        gates["other"].set()  # one thread is free, and greedy's first read goes on
+        await asyncio.gather(held[1], *late)
+        assert done == ["other", "bystander", "second"]
+        gates["first"].set()
+        await held[0]
+        readers.close()
+
+    asyncio.run(work())
+
+
 def test_each_owners_reads_keep_their_order(tmp_path: Path) -> None:
     async def test(desk: Desk) -> None:
         await desk.busy()
