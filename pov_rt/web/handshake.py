@@ -106,7 +106,7 @@ class SocketHandler(JsonHandler):
         if error.status == 426:
             self.set_header("Sec-WebSocket-Version", "13")
             self.set_header("Upgrade", "websocket")
-            self.set_header("Connection", "Upgrade")
+            self.ending = "Upgrade, close"
         super().refuse(error)
 
     def _upgrade(self) -> None:

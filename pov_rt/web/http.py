@@ -126,6 +126,8 @@ class JsonHandler(RequestHandler):
     refusal: ClientError | None = None
     is_early = True
     """The answer comes before the end of the request, and with it the connection ends."""
+    ending = "close"
+    """What the Connection header says then, in one line: some clients read only the first."""
     is_answered = False
     error_code: str | None = None
     """What the client was told is wrong."""
@@ -260,7 +262,7 @@ class JsonHandler(RequestHandler):
             self.set_header("Vary", "Origin")
         if self.is_early:
             # Tornado ends the connection after an answer that comes so early.
-            self.add_header("Connection", "close")
+            self.set_header("Connection", self.ending)
             connection: Any = self.request.connection
             connection.stream.lingers = has_body(self.request)
         return super().finish(chunk)

@@ -82,7 +82,8 @@ def test_a_refused_upgrade_ends_the_connection(server: RunningServer) -> None:
             answer = read_to_end(sock)
             assert answer.count(b"HTTP/1.1 ") == 1
             assert answer.startswith(b"HTTP/1.1 %d " % status), target
-            assert b"\r\nConnection: close\r\n" in answer
+            ending = b"Upgrade, close" if status == 426 else b"close"
+            assert b"\r\nConnection: " + ending + b"\r\n" in answer
 
 
 def test_an_upgrade_is_refused_before_the_body_it_may_not_have(

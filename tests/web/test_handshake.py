@@ -249,7 +249,11 @@ def test_a_handshake_is_checked_to_the_letter(
     assert "Sec-WebSocket-Extensions" not in text
     if status == 426:
         head = text.lower()
-        for line in ("sec-websocket-version: 13", "upgrade: websocket", "connection: upgrade"):
+        for line in (
+            "sec-websocket-version: 13",
+            "upgrade: websocket",
+            "connection: upgrade, close",
+        ):
             assert f"\r\n{line}\r\n" in head
     elif status != 101 and text.startswith("HTTP/1.1"):
         assert '{"error":{"code":"' in text
@@ -297,7 +301,7 @@ def test_ws_without_upgrade_tells_a_browser_why_it_was_refused(server: RunningSe
     assert ask("Authorization: Bearer")[0] == 401
     status, text = ask(f"Authorization: Bearer {server.token()}")
     assert (status, "sec-websocket-version: 13" in text.lower()) == (426, True)
-    assert "\r\nConnection: Upgrade\r\n" in text
+    assert "\r\nConnection: Upgrade, close\r\n" in text
 
 
 def test_an_answer_that_offers_an_upgrade_ends_its_connection(server: RunningServer) -> None:
@@ -310,7 +314,7 @@ def test_an_answer_that_offers_an_upgrade_ends_its_connection(server: RunningSer
             answer += data
     assert answer.startswith(b"HTTP/1.1 426 ")
     assert answer.count(b"HTTP/1.1 ") == 1
-    assert b"\r\nConnection: close\r\n" in answer
+    assert b"\r\nConnection: Upgrade, close\r\n" in answer
 
 
 class TestWithASmallBudget:
