@@ -52,6 +52,7 @@ UNTESTED_BY_NAME = {
     "pov_rt/cli/options.py": "the commands use every option of it",
     "pov_rt/dispatch/host.py": "tests/plugins: the built-in plugins have no other way in",
     "pov_rt/engine/base.py": "declarations; pov_rt/suites tests every engine by them",
+    "pov_rt/engine/local.py": "EngineSuite tests leases and signals in every engine",
     "pov_rt/engine/sqlite/backups.py": "tests/cli/test_db.py, for only the commands use it",
     "pov_rt/engine/sqlite/jobs.py": "declarations; what writes them has the tests",
     "pov_rt/engine/sqlite/members.py": "tests/cli/test_db.py, for only the command uses it",

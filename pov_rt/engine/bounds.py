@@ -18,6 +18,19 @@ FULL = 0.8
 DAY_S = 86400.0
 
 
+def epoch_of(epoch: str, generation: int) -> str:
+    """Return the epoch of a topic's log: the engine's, and how often topics were forgotten before.
+
+    So a topic that comes back after it was forgotten has one that it never had.
+    """
+    return f"{epoch}-{generation}" if generation else epoch
+
+
+def generation_of(epoch: str) -> int:
+    """Return the generation of a log by its epoch."""
+    return int(epoch.partition("-")[2] or 0)
+
+
 class TopicCount:
     """How many topics there are, and who may begin another. Used by one thread."""
 

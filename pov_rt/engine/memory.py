@@ -1,14 +1,14 @@
 """The engine in this process's memory: nothing survives it, and there is no other node.
 
-`MemoryLeases`, `MemoryMarks` and `MemorySets` are whole parts by themselves; an engine that keeps
-its log elsewhere may use them.
+`MemoryMarks` and `MemorySets` are whole parts by themselves; an engine that keeps its log elsewhere
+may use them.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate, islice, takewhile
+from itertools import accumulate, takewhile
 from typing import NamedTuple
 
 from pov_rt.config.settings import EngineSettings
@@ -17,7 +17,6 @@ from pov_rt.engine.base import (
     Conflict,
     Entry,
     Follower,
-    Lease,
     NewEntry,
     NewMember,
     Page,
@@ -25,15 +24,11 @@ from pov_rt.engine.base import (
     Tally,
     Top,
 )
-from pov_rt.engine.bounds import ROUND_S, MarkRules, TopicCount
+from pov_rt.engine.bounds import ROUND_S, MarkRules, TopicCount, epoch_of
+from pov_rt.engine.local import MemoryLeases, MemorySignals
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.clock import Clock, SteadyTime
 
-LEASE_S = 30.0
-"""A node that has not renewed for this long is gone: three missed renewals of 10 s."""
-MAX_EXPIRED = 512
-"""Members that one call of `expire` returns: a whole crowd would hold up the loop
-(docs/measurements.md, leases)."""
 LOOKED = 2
 """Topics, or sets, that each operation looks at, to forget those that nothing needs."""
 COMPACT_AT = 1024
@@ -138,7 +133,7 @@ class MemoryLog:
                 log = self._topics[topic]
                 self._trim(log)
                 if topic in self.watched and self.follower is not None:
-                    self.follower.entries(topic, self._epoch(log.generation), entries)
+                    self.follower.entries(topic, epoch_of(self.epoch, log.generation), entries)
         return results
 
     async def read(
@@ -182,16 +177,13 @@ class MemoryLog:
         self._forget()
         log = self._topics.get(topic)
         if log is None:
-            return Top(self._epoch(self.watched.get(topic, self._generation)), 0, 1)
+            return Top(epoch_of(self.epoch, self.watched.get(topic, self._generation)), 0, 1)
         self._trim(log)
-        return Top(self._epoch(log.generation), log.offset, log.oldest)
+        return Top(epoch_of(self.epoch, log.generation), log.offset, log.oldest)
 
     def watch(self, topic: str) -> None:
         """Tell the follower of a topic from now on."""
         self.watched.setdefault(topic, self._generation)
-
-    def _epoch(self, generation: int) -> str:
-        return f"{self.epoch}-{generation}" if generation else self.epoch
 
     def _append(
         self, new: NewEntry, now: float, monotonic: float, fresh: dict[str, list[Entry]]
@@ -200,7 +192,7 @@ class MemoryLog:
         body_hash = hash(new.body)
         seen = self._keys.get(key)
         if seen is not None:
-            epoch = self._epoch(self._topics[new.topic].generation)
+            epoch = epoch_of(self.epoch, self._topics[new.topic].generation)
             if seen.body_hash != body_hash:
                 return Conflict(epoch, seen.offset)
             return Appended(epoch, seen.offset, duplicate=True)
@@ -226,7 +218,7 @@ class MemoryLog:
         if len(mine) > self._ids_each:
             self.ids.refuse(new.publisher, "one publisher has half of all ids; its oldest go")
             self._forget_key(mine[0])
-        return Appended(self._epoch(log.generation), log.offset)
+        return Appended(epoch_of(self.epoch, log.generation), log.offset)
 
     def _begin(self, topics: Sequence[str], publisher: str) -> None:
         """Begin logs for a publisher. Raises `Unavailable`."""
@@ -281,13 +273,6 @@ class MemoryLog:
         if log.head < len(log.entries) or log.keys or topic in self.watched:
             return True
         return self._marks is not None and self._marks.has(topic)
-
-
-class MemorySignals:
-    """Signals to the other nodes, of which a memory engine has none."""
-
-    def send(self, topic: str, body: bytes, origin: str = "") -> None:
-        """Reach every other node: nobody."""
 
 
 class _Mark(NamedTuple):
@@ -381,81 +366,6 @@ class MemoryMarks:
             if not keys[name]:
                 del keys[name]
         self.rules.number -= 1
-
-
-class MemoryLeases:
-    """Members under the lease of the only node; see `base.Leases`."""
-
-    def __init__(self, clock: Clock, node: str) -> None:
-        self._clock = clock
-        self._node = node
-        self._renewed_at = clock.monotonic()
-        # Whether somebody was told that all members are gone: then they are, renewed or not.
-        self._was_gone = False
-        self._members: dict[str, dict[str, Lease]] = {}
-        # Apart, so that looking for those whose time is over does not go through all the others.
-        self._leaving: dict[tuple[str, str], Lease] = {}
-
-    async def put(self, topic: str, member: str, body: bytes) -> bool:
-        members = self._members.setdefault(topic, {})
-        is_new = member not in members
-        members[member] = Lease(member, body, self._node)
-        self._leaving.pop((topic, member), None)
-        return is_new
-
-    async def leave(self, topic: str, member: str, after_s: float) -> bool:
-        lease = self._members.get(topic, {}).get(member)
-        if lease is None:
-            return False
-        lease = lease._replace(leaving_at=self._clock.monotonic() + after_s)
-        self._members[topic][member] = self._leaving[topic, member] = lease
-        return True
-
-    async def remove(self, topic: str, member: str) -> bool:
-        return self._take(topic, member) is not None
-
-    async def members(self, topic: str) -> Sequence[Lease]:
-        members = self._members.get(topic, {}).values()
-        if self._is_gone():
-            return []
-        now = self._clock.monotonic()
-        return [each for each in members if each.leaving_at is None or each.leaving_at > now]
-
-    async def expire(self) -> Sequence[tuple[str, Lease]]:
-        now = self._clock.monotonic()
-        if self._is_gone():
-            gone = [
-                (topic, lease)
-                for topic, members in self._members.items()
-                for lease in members.values()
-            ]
-        else:
-            due = (
-                (topic, lease)
-                for (topic, _), lease in self._leaving.items()
-                if lease.leaving_at is not None and lease.leaving_at <= now
-            )
-            gone = list(islice(due, MAX_EXPIRED))
-        for topic, lease in gone:
-            self._take(topic, lease.member)
-        self._was_gone = False
-        return gone
-
-    async def renew(self) -> None:
-        self._renewed_at = self._clock.monotonic()
-
-    def _is_gone(self) -> bool:
-        if self._clock.monotonic() - self._renewed_at > LEASE_S:
-            self._was_gone = True
-        return self._was_gone
-
-    def _take(self, topic: str, member: str) -> Lease | None:
-        members = self._members.get(topic, {})
-        lease = members.pop(member, None)
-        self._leaving.pop((topic, member), None)
-        if not members:
-            self._members.pop(topic, None)
-        return lease
 
 
 class _Member(NamedTuple):

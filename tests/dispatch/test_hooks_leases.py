@@ -12,7 +12,7 @@ import pytest
 
 from pov_rt.dispatch import hooks
 from pov_rt.dispatch.hooks import Hooks
-from pov_rt.engine.memory import LEASE_S, MemoryLeases
+from pov_rt.engine.local import LEASE_S, MemoryLeases
 from pov_rt.plugin import Host, Plugin
 from pov_rt.protocol.messages import Event, Message
 from pov_rt.registry.build import Registry

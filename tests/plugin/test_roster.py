@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from pov_rt.engine.memory import MemoryLeases
+from pov_rt.engine.local import MemoryLeases
 from pov_rt.plugin import Diff, Host, Part, Roster
 from pov_rt.plugin.roster import LATE_S
 from pov_rt.protocol.errors import Unavailable

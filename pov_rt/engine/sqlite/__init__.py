@@ -14,7 +14,7 @@ from pathlib import Path
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Appended, Conflict, Entry, Follower, NewEntry, Page, Tally, Top
 from pov_rt.engine.bounds import TopicCount
-from pov_rt.engine.memory import MemoryLeases, MemorySignals
+from pov_rt.engine.local import MemoryLeases, MemorySignals
 from pov_rt.engine.sqlite.jobs import Append, Change, Operation, Outcome, ResultT
 from pov_rt.engine.sqlite.log import LogStore
 from pov_rt.engine.sqlite.pages import Kept, Span, read_page, tally

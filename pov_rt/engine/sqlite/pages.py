@@ -9,7 +9,8 @@ from sys import maxsize
 from typing import NamedTuple
 
 from pov_rt.engine.base import Entry, Page, Tally, Top
-from pov_rt.engine.sqlite.schema import epoch_of, read_generation
+from pov_rt.engine.bounds import epoch_of
+from pov_rt.engine.sqlite.schema import read_generation
 
 
 class Kept(NamedTuple):

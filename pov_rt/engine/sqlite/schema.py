@@ -286,16 +286,6 @@ def read_generation(connection: sqlite3.Connection) -> int:
     return int(number)
 
 
-def epoch_of(epoch: str, generation: int) -> str:
-    """Return the epoch of a log in a database of that epoch."""
-    return f"{epoch}-{generation}" if generation else epoch
-
-
-def generation_of(epoch: str) -> int:
-    """Return the generation of a log by its epoch."""
-    return int(epoch.partition("-")[2] or 0)
-
-
 def read_version(connection: sqlite3.Connection) -> int:
     """Return the version of the schema; 0 for a database that nobody has written to."""
     return _pragma(connection, "user_version")

@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Protocol
 
-from pov_rt.engine.bounds import TopicCount
+from pov_rt.engine.bounds import TopicCount, epoch_of, generation_of
 from pov_rt.engine.sqlite.pages import edge
-from pov_rt.engine.sqlite.schema import begin, epoch_of, generation_of, read_generation
+from pov_rt.engine.sqlite.schema import begin, read_generation
 
 CACHED_TOPICS = 50_000
 
