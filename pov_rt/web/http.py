@@ -165,7 +165,7 @@ class JsonHandler(RequestHandler):
 
     async def prepare(self) -> None:
         """Decide, when the headers are there and nothing of a body is."""
-        takes_body = self.request.method in self.BODIES
+        takes_body = self.takes_body()
         size = None
         try:
             self.check()
@@ -229,6 +229,10 @@ class JsonHandler(RequestHandler):
         are to be asked.
         """
         return None
+
+    def takes_body(self) -> bool:
+        """Tell whether this method of this path takes a body."""
+        return self.request.method in self.BODIES
 
     def takes_upgrade(self) -> bool:
         """Tell whether this path is one for WebSockets."""

@@ -29,14 +29,12 @@ class PluginHandler(JsonHandler):
 
     CORS_METHODS = "GET, POST, PUT, PATCH, DELETE"
 
-    @property
-    def BODIES(self) -> frozenset[str]:  # type: ignore[override]
-        """The methods whose routes declare a body."""
-        return frozenset(
-            method for method, route in self.routes.items() if route.spec.body is not None
-        )
-
     routes: dict[str, Route]
+
+    def takes_body(self) -> bool:
+        """Tell whether the route of this method declares a body."""
+        route = self.routes.get(self.request.method or "")
+        return route is not None and route.spec.body is not None
 
     async def authorize(self, **path: str) -> None:
         """Ask for a token as the route wants it, and check the ids in the path."""
