@@ -1,4 +1,4 @@
-"""Who sends a request: the client's address, what it counts as, and its tokens that failed."""
+"""Who sends a request: its address, what that counts as, and tokens of it that nobody signed."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ SPARE = Rate(100.0, 100.0)
 
 
 class Failures:
-    """Tokens that were not good, by the address they came from. Owner: the web server.
+    """Tokens that no key has signed, by the address they came from. Owner: the web server.
 
     To look at one costs a signature for each key that might have made it. Whose budget is used up
     is refused before that, until there is some again; only those who failed are remembered.
@@ -139,7 +139,7 @@ class Failures:
         return RateLimited("Too many tokens of this address were not good", retry_after_s=wait_s)
 
     def count(self, key: str | None) -> None:
-        """Count a token that was not good."""
+        """Count a token that no key has signed."""
         if key is not None:
             self._buckets.take(key, self._clock.monotonic())
 
