@@ -1,0 +1,31 @@
+/** For whom and of which server something is kept or shared in this browser. */
+
+/** Raised when what tabs say to each other, or how rows are stored, changes: the two do not mix. */
+export const FORMAT = 1
+
+/** What the token says, unverified: it only names things here; the server verifies it. */
+export function claimsOf(token: string): {userId?: string; teamId?: string; exp?: number} {
+  try {
+    const part = token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/')
+    const bytes = Uint8Array.from(atob(part), each => each.charCodeAt(0))
+    return JSON.parse(new TextDecoder().decode(bytes)) as {userId?: string}
+  } catch {
+    return {}
+  }
+}
+
+/** The name of the lock, the channel and the database of a user of a server. */
+export async function scopeOf(server: string, user: string): Promise<string> {
+  const text = new TextEncoder().encode(JSON.stringify([server, user, FORMAT]))
+  if (!globalThis.crypto?.subtle) return `pov-rt:${fnv(text)}` // a page by plain http has none
+  const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', text)).slice(0, 12)
+  return 'pov-rt:' + Array.from(hash, each => each.toString(16).padStart(2, '0')).join('')
+}
+
+/** FNV-1a, 32 bits (http://www.isthe.com/chongo/tech/comp/fnv/), twice with different offsets. */
+function fnv(bytes: Uint8Array): string {
+  return [0x811c9dc5, 0x1000193]
+    .map(start => bytes.reduce((hash, each) => Math.imul(hash ^ each, 0x1000193) >>> 0, start))
+    .map(each => each.toString(16).padStart(8, '0'))
+    .join('')
+}
