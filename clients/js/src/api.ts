@@ -27,14 +27,14 @@ export type State = 'connecting' | 'catching-up' | 'live' | 'offline' | 'suspend
  * - `restarting` (4000), `busy` (4005, 429, 503), `slow` (4002), `gap` (4004)
  * - `token`: a new token is being fetched, or fetching it fails
  * - `frozen`: the page sleeps
- * - and of `closed`: `token_rejected` (the server refuses a fresh token, too: sign in),
- *   `signed_out` (`getToken` gave null, or `signOut()`), `ended` (4500: by an administrator),
+ * - and of `closed`: `session_ended` (`getToken` gave null, or the server refuses a fresh token, too),
+ *   `signed_out` (`signOut()`, here or in another tab), `ended` (4500: by an administrator),
  *   `page_error` (4501, 1002, 1007, 1009: this page sends what it must not), `refused` (403, 421: the
  *   page's origin or the server's name is not allowed), `closed` (`close()`)
  */
 export type Reason =
   | 'network' | 'silent' | 'restarting' | 'busy' | 'slow' | 'gap' | 'token' | 'frozen'
-  | 'token_rejected' | 'signed_out' | 'ended' | 'page_error' | 'refused' | 'closed'
+  | 'session_ended' | 'signed_out' | 'ended' | 'page_error' | 'refused' | 'closed'
 
 export interface Status {
   state: State
@@ -74,7 +74,6 @@ export interface Line {
   resume(): void
   /** End for good. With `signed_out` for all tabs of this user. */
   close(reason: 'closed' | 'signed_out'): void
-  /** Close the socket in a way that no handshake of closing waits for; for tests and `pagehide`. */
 }
 
 export interface LineEvents {
@@ -91,7 +90,7 @@ export interface Options {
   url?: string
   /**
    * Answers a socket token; called before each connection that needs a fresh one, and ahead of the
-   * token's end. `null` says that nobody is signed in: the client closes with `signed_out`. If it
+   * token's end. `null` says that nobody is signed in: the client closes with `session_ended`. If it
    * throws, it is asked again later (the state says `token`).
    */
   getToken(why: {signal: AbortSignal; refused?: string}): Promise<string | null> | string | null

@@ -1,0 +1,565 @@
+/** The client: requests, subscriptions, and what a page sees of the connection. */
+import type {
+  Client, ClientEvents, Failure, Gap, Incoming, Line, Only, Options, Outbox, Outgoing, Pending, Placed,
+  Position, RequestOptions, Status, SubscribeOptions, Subscription, SubscriptionEvents,
+} from './api.js'
+import type * as wire from './wire.js'
+import {addressOf, makeConnection} from './connection.js'
+import {claimsOf, scopeOf} from './scope.js'
+import {wipe} from './database.js'
+import {delay} from './wait.js'
+
+const TIMEOUT = 10_000
+/** The most PoVs of one message (docs/protocol.md). */
+const MOST = 200
+/** What may be sent once more if the connection broke: it says how things are to be, or has an id. */
+const REPEATABLE = new Set(
+  'unsubscribe ack read seen unread mute mutes history presence publish ping'.split(' '))
+/** What a subscription is refused for without being asked again; other errors pass. */
+const FINAL = /^(forbidden|not_found|invalid|unknown|limit)/
+
+/** Why a request failed; see `Failure`. */
+export class PovError extends Error implements Failure {
+  override readonly name = 'PovError'
+  declare readonly code: string
+  declare readonly field?: string
+  declare readonly detail?: string
+  declare readonly retryAfter?: number
+  declare readonly incident?: string
+  declare readonly outcome?: string
+
+  constructor(failure: Failure) {
+    super(failure.message)
+    Object.assign(this, failure)
+  }
+}
+
+type Listeners<Events> = {[E in keyof Events]?: Set<(value: Events[E]) => void>}
+
+/** Listeners by event. One that throws is reported as any uncaught error is, and stops nobody. */
+function emitter<Events>() {
+  const all: Listeners<Events> = {}
+  return {
+    on<E extends keyof Events>(event: E, listener: (value: Events[E]) => void): () => void {
+      const set = (all[event] ??= new Set())
+      set.add(listener)
+      return () => void set.delete(listener)
+    },
+    emit<E extends keyof Events>(event: E, value: Events[E]): void {
+      for (const each of all[event] ?? []) {
+        try {
+          each(value)
+        } catch (error) {
+          queueMicrotask(() => { throw error })
+        }
+      }
+    },
+  }
+}
+
+/** An id nobody else makes: 120 random bits. `crypto.randomUUID` is missing on pages by plain http. */
+export function makeId(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(20)), each => (each % 36).toString(36)).join('')
+}
+
+/** Whether an activity is wanted. */
+export function fits({type, action, userId}: wire.Activity, only?: Only): boolean {
+  return !only || !(
+    (only.types && !only.types.includes(type)) || (only.actions && !only.actions.includes(action)) ||
+    (only.users && !only.users.includes(userId)) || only.notUsers?.includes(userId)
+  )
+}
+
+interface Request {
+  message: Outgoing & {id: string}
+  /** On this connection, or ever. */
+  isOut?: boolean
+  wasSent?: boolean
+  done(answer: Incoming | undefined, failure?: Failure): void
+}
+
+/** A subscriber, and where it stands on the wire. */
+interface Handle {
+  povId: string
+  options: SubscribeOptions
+  state: Subscription['state']
+  /** Up to where it has received; where it comes back from. */
+  position?: Position
+  /** It is behind until it has this offset. */
+  target: number
+  /** The place before a hole that asking again did not fill. */
+  hole?: string
+  /** Takes activities while `getState` loads. */
+  waiting?: Placed[]
+  join(): void
+  answered(result: wire.Result): void
+  refused(failure: Failure, isFinal?: boolean): void
+  received(message: wire.ActivityMessage): void
+  moved(offset: number): void
+}
+
+/** Where it comes back from; nobody knows before the first activity behind a cursor. */
+function placeOf({position}: Handle): Position | undefined {
+  return position && position.offset >= 0 ? position : undefined
+}
+
+/** Connect, and stay so: see `Options`, `Client`. Nothing is thrown later: `status` tells. */
+export function connect(options: Options): Client {
+  const {on, emit} = emitter<ClientEvents>()
+  const handles = new Set<Handle>()
+  const requests = new Map<string, Request>()
+  const joining = new Set<Handle>()
+  let line: Line | undefined
+  let lineStatus: Status = {state: 'connecting', since: Date.now()}
+  let status = lineStatus
+  let welcome: wire.Welcome | undefined
+  let user = options.user
+  let ids = 0
+  let attempt = 0
+  let timer: ReturnType<typeof setTimeout> | undefined
+  let forgotten: Promise<void> | undefined
+  let isAsleep = false
+  let box: Promise<import('./outbox.js').OutboxLine> | undefined
+  let scope = ''
+
+  // ---- the line ----
+
+  /** Begin: which socket is shared depends on who the token is for. */
+  async function start(): Promise<void> {
+    const isClosed = () => lineStatus.state === 'closed'
+    let made: Line
+    let token: string | null | undefined
+    try {
+      const isShared = options.tabs !== false && globalThis.navigator?.locks && globalThis.BroadcastChannel
+      if ((isShared || options.outbox) && !user) token = await options.getToken({signal: new AbortController().signal})
+      if (isClosed()) return
+      if (token === null) return took({state: 'closed', reason: 'session_ended', since: Date.now()})
+      user ??= token ? claimsOf(token).userId : undefined
+      const server = addressOf(options).http
+      if (user) scope = await scopeOf(server, user)
+      const make = () => makeConnection(options, token ?? undefined)
+      const tabs = isShared && scope ? await import('./tabs.js') : undefined
+      if (isClosed()) return
+      line = made = tabs ? new tabs.TabLine({scope, connect: make}) : make()
+    } catch (error) {
+      const ms = delay(attempt++)
+      timer = setTimeout(() => void start(), ms)
+      const since = lineStatus.state === 'offline' ? lineStatus.since : Date.now()
+      return took({state: 'offline', reason: 'token', detail: String(error), since, retryAt: Date.now() + ms})
+    }
+    made.start({opened, message, status: took})
+    if (options.outbox) void outbox()
+  }
+
+  function opened(who: wire.Welcome): void {
+    welcome = who
+    user = who.userId
+    emit('welcome', who)
+    for (const each of handles) each.join()
+    joinAll()
+    for (const each of requests.values()) if (!each.isOut) transmit(each)
+    void box?.then(each => each.flush())
+  }
+
+  function took(next: Status): void {
+    const wasOpen = lineStatus.state === 'live'
+    lineStatus = next
+    if (wasOpen && next.state !== 'live') {
+      for (const each of handles) if (each.state !== 'ended') each.state = 'joining'
+      for (const each of requests.values()) {
+        if (each.isOut && !REPEATABLE.has(each.message.type)) fail(each, 'disconnected', 'The connection broke')
+        each.isOut = false
+      }
+    }
+    if (next.state === 'closed') {
+      clearTimeout(timer)
+      listen('removeEventListener')
+      const failure = {code: 'closed', message: `The client is closed: ${next.reason}`}
+      for (const each of requests.values()) each.done(undefined, failure)
+      for (const each of handles) each.refused(failure, true)
+      const shut = box?.then(each => each.close())
+      // In all tabs: who learns it first wipes, and a tab that still held the copies lets go of them.
+      if (next.reason === 'signed_out') forgotten = forget(shut)
+    }
+    show()
+  }
+
+  async function forget(shut?: Promise<void>): Promise<void> {
+    emit('signedOut', undefined)
+    await shut
+    if (scope) await wipe(scope)
+  }
+
+  /** Tell of the state if it changed: a line that is open is not live before all have what they missed. */
+  function show(): void {
+    const isBehind = [...handles].some(each =>
+      each.position && (each.state === 'joining' || each.state === 'catching-up'))
+    const next = lineStatus.state === 'live' && isBehind ? 'catching-up' : lineStatus.state
+    if (next === status.state && lineStatus.state !== 'offline' && lineStatus.reason === status.reason) return
+    // What broke the connection is still why there is something to catch up.
+    const why = next === 'catching-up' && status.state !== 'live' ? {reason: status.reason, code: status.code} : {}
+    const since = next === status.state ? status.since : Date.now()
+    status = {...lineStatus, ...why, state: next, since: next === 'offline' ? lineStatus.since : since}
+    emit('status', status)
+  }
+
+  function message(each: Incoming): void {
+    if (each.id !== undefined) {
+      const request = requests.get(String(each.id))
+      if (request) {
+        // In this turn: the next message may be what the answer is about.
+        if (each.type === 'error') request.done(undefined, each as wire.ErrorMessage)
+        else request.done(each)
+        return
+      }
+    }
+    route(each as wire.ServerMessage)
+    emit('message', each)
+  }
+
+  function route(each: wire.ServerMessage): void {
+    switch (each.type) {
+      case 'activity':
+        return of(each.feed ?? each.data.povId, handle => handle.received(each))
+      case 'position':
+        return of(each.povId, handle => handle.moved(each.offset))
+      case 'unsubscribed': {
+        const {code = '', message: text = ''} = each
+        if (!code) return
+        return of(each.povId, handle => handle.refused({code, message: text}))
+      }
+      case 'token_expiring':
+        return emit('token', {expiresAt: each.expiresAt, renewed: false})
+      case 'refreshed':
+        emit('token', {expiresAt: each.expiresAt, renewed: true})
+        for (const povId of each.lost) {
+          of(povId, handle => handle.refused({code: 'forbidden', message: 'The new token does not cover it'}))
+        }
+    }
+  }
+
+  function of(povId: string, act: (handle: Handle) => void): void {
+    for (const each of handles) if (each.povId === povId) act(each)
+  }
+
+  // ---- requests ----
+
+  function transmit(request: Request): void {
+    if (!line?.isOpen) return
+    request.isOut = request.wasSent = true
+    line.send(request.message)
+  }
+
+  function fail(request: Request, code: string, message: string): void {
+    request.done(undefined, {code, message, ...(request.wasSent && {outcome: 'unknown'})})
+  }
+
+  /** Send, and call `done` once: in the turn in which the answer comes, or with why none does. */
+  function ask(type: string, fields: object, done: Request['done'], {signal, timeout}: RequestOptions = {}): void {
+    const id = `${++ids}`
+    const request: Request = {
+      message: {type, ...fields, id},
+      done(answer, failure) {
+        clearTimeout(limit)
+        signal?.removeEventListener('abort', abort)
+        if (requests.delete(id)) done(answer, failure)
+      },
+    }
+    const abort = () => fail(request, 'aborted', `${type} was aborted`)
+    const limit = setTimeout(() => fail(request, 'timeout', `No answer to ${type} in time`),
+      timeout ?? options.timeout ?? TIMEOUT)
+    requests.set(id, request)
+    signal?.addEventListener('abort', abort)
+    if (status.state === 'closed') fail(request, 'closed', `The client is closed: ${status.reason}`)
+    else if (signal?.aborted) abort()
+    else transmit(request)
+  }
+
+  function request(type: string, fields: object = {}, how?: RequestOptions): Promise<Incoming> {
+    return new Promise((resolve, reject) => {
+      ask(type, fields, (answer, failure) => answer ? resolve(answer) : reject(new PovError(failure!)), how)
+    })
+  }
+
+  // ---- subscriptions ----
+
+  /** Send what is to be joined, as few messages as can be. */
+  function joinAll(): void {
+    if (!line?.isOpen) return
+    const batches: {key: string; handles: Map<string, Handle[]>}[] = []
+    for (const each of joining) {
+      // Filters that differ would replace each other: then all is sent, and filtered here.
+      const filters = new Set([...handles].filter(({povId}) => povId === each.povId).map(({options: {only}}) => JSON.stringify(only)))
+      const {since, durable} = each.options
+      const key = JSON.stringify([filters.size > 1 ? null : each.options.only, !!durable, placeOf(each) ? 0 : since ?? 1])
+      const twin = (other: Handle) => JSON.stringify(placeOf(other)) === JSON.stringify(placeOf(each))
+      const batch = batches.find(({key: its, handles: its2}) => {
+        const same = its2.get(each.povId)
+        return its === key && (same ? twin(same[0]!) : its2.size < MOST)
+      })
+      if (!batch) batches.push({key, handles: new Map([[each.povId, [each]]])})
+      else if (batch.handles.has(each.povId)) batch.handles.get(each.povId)!.push(each)
+      else batch.handles.set(each.povId, [each])
+    }
+    joining.clear()
+    for (const batch of batches) joinBatch(batch.key, batch.handles)
+  }
+
+  function joinBatch(key: string, batch: Map<string, Handle[]>): void {
+    const [only, durable] = JSON.parse(key) as [Only | null, boolean]
+    const povIds = [...batch.keys()]
+    const first = batch.get(povIds[0]!)![0]!
+    const place = placeOf(first)
+    const positions = place && Object.fromEntries(povIds.map(povId => [povId, placeOf(batch.get(povId)![0]!)]))
+    const one = povIds.length === 1
+    const fields = {
+      ...(one ? {povId: povIds[0]} : {povIds}),
+      ...(!positions ? {since: first.options.since} : one ? {since: place} : {positions}),
+      ...(only && {only}),
+      ...(durable && {durable}),
+    }
+    ask('subscribe', fields, (answer, failure) => {
+      const results = (answer as wire.Subscribed | undefined)?.results ?? [answer as wire.Result]
+      for (const [index, povId] of povIds.entries()) {
+        const result = results[index]
+        for (const handle of batch.get(povId)!) {
+          if (!handles.has(handle) || handle.state !== 'joining') continue
+          if (failure ?? result!.code) handle.refused(failure ?? (result as Failure))
+          else handle.answered(result!)
+        }
+        // The log was replaced: what others of this PoV were told is void.
+        if (result?.epoch) of(povId, handle => handle.state !== 'joining' && handle.position?.epoch !== result.epoch && handle.join())
+      }
+      joinAll()
+      show()
+    })
+  }
+
+  function subscribe<S>(povId: string, how: SubscribeOptions<S> = {}): Subscription<S> {
+    const events = emitter<SubscriptionEvents<S>>()
+    let given: Position | undefined
+    let loading: AbortController | undefined
+    let attempts = 0
+    let again: ReturnType<typeof setTimeout> | undefined
+    let isReady!: () => void
+    let isNot!: (error: PovError) => void
+    const ready = new Promise<void>((resolve, reject) => { isReady = resolve; isNot = reject })
+    ready.catch(() => {}) // who does not ask need not handle it: `error` says so, too
+
+    function give(placed: Placed): void {
+      given = {epoch: placed.epoch, offset: placed.offset}
+      if (fits(placed.activity, how.only)) events.emit('activity', placed)
+    }
+
+    /** Load the app's state, while activities wait; then give both. */
+    async function load(gap?: Gap): Promise<void> {
+      loading?.abort()
+      const {signal} = (loading = new AbortController())
+      handle.waiting = []
+      for (let tries = 0; ; tries++) {
+        try {
+          const state = await how.getState!({signal, gap})
+          if (signal.aborted) return
+          events.emit('state', state)
+          break
+        } catch (error) {
+          if (signal.aborted) return
+          events.emit('error', {code: 'state', message: `getState failed: ${String(error)}`, ended: false})
+          await new Promise(resolve => setTimeout(resolve, delay(tries + 1)))
+          if (signal.aborted) return
+        }
+      }
+      const waited = handle.waiting
+      handle.waiting = undefined
+      for (const each of waited) give(each)
+      given = handle.position
+    }
+
+    function settle(): void {
+      const isThere = handle.position!.offset >= handle.target
+      const next = isThere ? 'live' : 'catching-up'
+      if (handle.state === next) return
+      handle.state = next
+      show()
+    }
+
+    const handle: Handle = {
+      povId,
+      options: how as SubscribeOptions,
+      state: 'joining',
+      target: 0,
+      join() {
+        if (handle.state === 'ended') return
+        handle.state = 'joining'
+        joining.add(handle)
+      },
+      answered(result) {
+        const {epoch, offset, oldestOffset = 1, recovered, missed, digest, filtered} = result as wire.Result & Position
+        const before = placeOf(handle)
+        let gap: Gap | undefined
+        const since = how.since
+        if (recovered) {
+          if (!before && since && typeof since === 'object' && 'last' in since) {
+            handle.position = {epoch, offset: Math.max(offset - since.last, oldestOffset - 1)}
+          } else if (!before && typeof since === 'object') handle.position = since as Position
+          else if (!before) handle.position = {epoch, offset: -1} // the device's cursor: nobody says where it is
+        } else {
+          handle.position = {epoch, offset}
+          // Who asked for the last few lost nothing by getting none.
+          if (before ?? (since && !(typeof since === 'object' && 'last' in since)))
+            gap = {povId, from: before ?? (typeof since === 'object' ? since as Position : undefined), to: {epoch, offset}, missed, digest}
+        }
+        // Of what is filtered, or begins at a cursor, not every offset comes.
+        handle.target = filtered || how.only || handle.position!.offset < 0 ? 0 : offset
+        attempts = 0
+        handle.state = 'joining'
+        events.emit('subscribed', result as wire.Result & Position)
+        if (gap) events.emit('gap', gap)
+        if (how.getState && (gap || !before)) void load(gap)
+        else if (!handle.waiting) given = placeOf(handle)
+        settle()
+        isReady()
+      },
+      received({offset, data}) {
+        const position = handle.position
+        if (handle.state === 'joining' || handle.state === 'ended' || !position || offset <= position.offset) return
+        if (position.offset >= 0 && offset > position.offset + 1 && !how.only) {
+          const place = `${position.epoch} ${position.offset}`
+          if (handle.hole !== place) {
+            handle.hole = place
+            handle.join()
+            return joinAll()
+          }
+          const to = {epoch: position.epoch, offset: offset - 1}
+          events.emit('gap', {povId, from: position, to, missed: to.offset - position.offset})
+        }
+        handle.position = {epoch: position.epoch, offset}
+        const placed = {epoch: position.epoch, offset, activity: data}
+        if (handle.waiting) handle.waiting.push(placed)
+        else give(placed)
+        settle()
+      },
+      moved(offset) {
+        const position = handle.position
+        if (handle.state === 'joining' || handle.state === 'ended' || !position || offset <= position.offset) return
+        handle.position = {...position, offset}
+        if (!handle.waiting) given = handle.position
+        events.emit('position', handle.position)
+        settle()
+      },
+      refused(failure, isFinal = FINAL.test(failure.code)) {
+        if (handle.state === 'ended') return
+        // A line that broke asks anew by itself when it is open again.
+        if (failure.code === 'disconnected') return
+        if (isFinal) {
+          end()
+          isNot(new PovError(failure))
+          if (failure.code === 'closed') return
+        } else {
+          handle.state = 'joining'
+          clearTimeout(again)
+          again = setTimeout(() => { handle.join(); joinAll() }, delay(attempts++, failure.retryAfter))
+        }
+        events.emit('error', {...failure, ended: isFinal})
+        show()
+      },
+    }
+
+    function end(): void {
+      handle.state = 'ended'
+      loading?.abort()
+      clearTimeout(again)
+      handles.delete(handle)
+      joining.delete(handle)
+    }
+
+    handles.add(handle)
+    if (status.state === 'closed') queueMicrotask(() => handle.refused({code: 'closed', message: 'The client is closed'}, true))
+    else {
+      handle.join()
+      queueMicrotask(joinAll) // several of one turn go out as one message
+    }
+    return {
+      povId,
+      get position() { return given },
+      get state() { return handle.state },
+      on: events.on,
+      ready,
+      close() {
+        if (handle.state === 'ended') return
+        end()
+        if ([...handles].some(each => each.povId === povId)) return
+        // Nobody here wants it any more. If the line is not open, the next one does not know of it.
+        if (line?.isOpen) ask('unsubscribe', {povId}, () => {})
+        show()
+      },
+    }
+  }
+
+  // ---- the outbox ----
+
+  function outbox(): Promise<import('./outbox.js').OutboxLine> {
+    return box ??= import('./outbox.js').then(({openOutbox}) => openOutbox({
+      scope,
+      isOpen: () => !!line?.isOpen,
+      publish: activity => request('publish', {data: activity}) as Promise<wire.Published>,
+      changed: (pending: readonly Pending[]) => emit('pending', pending),
+    }))
+  }
+
+  // ---- the page ----
+
+  // A page that is frozen, or kept for the back button, must hold no socket and no lock.
+  function sleep(): void {
+    if (lineStatus.state === 'suspended') return
+    isAsleep = true
+    line?.suspend()
+  }
+  function wake(): void {
+    if (isAsleep) line?.resume()
+    isAsleep = false
+  }
+  function listen(how: 'addEventListener' | 'removeEventListener'): void {
+    globalThis[how]?.('pagehide', sleep)
+    globalThis[how]?.('pageshow', wake)
+    globalThis.document?.[how]('freeze', sleep)
+    globalThis.document?.[how]('resume', wake)
+  }
+
+  listen('addEventListener')
+
+  void start()
+  return {
+    get status() { return status },
+    get welcome() { return welcome },
+    get user() { return user },
+    on,
+    subscribe,
+    request: request as Client['request'],
+    send(type, fields = {}) {
+      if (line?.isOpen) line.send({type, ...fields})
+    },
+    async publish(activity, how) {
+      const sent = {id: makeId(), ...activity}
+      if (options.outbox) return (await outbox()).add(sent)
+      return request('publish', {data: sent}, how) as Promise<wire.Published>
+    },
+    outbox: outbox as () => Promise<Outbox>,
+    retry() {
+      if (line) return line.retry()
+      clearTimeout(timer)
+      void start()
+    },
+    suspend: () => line?.suspend(),
+    resume: () => line?.resume(),
+    close() {
+      if (line) line.close('closed')
+      else took({state: 'closed', reason: 'closed', since: Date.now()})
+    },
+    async signOut() {
+      if (line) line.close('signed_out')
+      else took({state: 'closed', reason: 'signed_out', since: Date.now()})
+      await forgotten
+    },
+  }
+}

@@ -1,0 +1,326 @@
+/** One WebSocket that looks after itself: token, backoff, liveness. */
+import type {Incoming, Line, LineEvents, Options, Outgoing, Reason, Status} from './api.js'
+import type * as wire from './wire.js'
+import {claimsOf} from './scope.js'
+import {delay} from './wait.js'
+
+/** How long an attempt may take until `welcome`, a probe of a refusal, an answer to `ping`: ms. */
+const PATIENCE = 10_000
+/** The same where there is reason for doubt: the tab was hidden, the machine asleep, the network gone. */
+const DOUBT = 5_000
+/** A connection that lasted this long was a good one: the next attempts begin small again. */
+const STABLE = 10_000
+/** A token with less than this left is not tried once more, ms. */
+const NEARLY_EXPIRED = 10_000
+/** Ids of our own requests begin with it; nobody else's do. */
+const OWN = '~'
+
+/** What became of asking for a token. */
+type Got = string | null | undefined
+
+/** Where the server is: `ws`, and `http` for asking why it refused. */
+export function addressOf({url, device}: Options): {ws: string; http: string} {
+  const base = new URL(url ?? location.origin, globalThis.location?.href)
+  const http = base.origin.replace(/^ws/, 'http') + base.pathname.replace(/\/$/, '') + '/ws/'
+  return {
+    http: device ? `${http}?device=${encodeURIComponent(device)}` : http,
+    get ws() {
+      return this.http.replace(/^http/, 'ws')
+    },
+  }
+}
+
+/** What a close code says: come back, or with which reason not to. See docs/protocol.md. */
+function judge(code: number): {reason: Reason; final?: boolean} {
+  if (code === 4500) return {reason: 'ended', final: true}
+  if (code > 4500 || code === 1002 || code === 1007 || code === 1009) return {reason: 'page_error', final: true}
+  const known: Record<number, Reason> = {
+    4000: 'restarting', 4001: 'token', 4002: 'slow', 4003: 'silent', 4004: 'gap', 4005: 'busy',
+  }
+  return {reason: known[code] ?? 'network'}
+}
+
+/**
+ * Make a `Line` over a socket of one's own.
+ *
+ * Owns the socket, the token and all timers. `first` is a token to begin with.
+ */
+export function makeConnection(options: Options, first?: string): Line {
+  const Socket = options.WebSocket ?? globalThis.WebSocket
+  const {ws, http} = addressOf(options)
+  const page: EventTarget | undefined = globalThis.document
+  let on: LineEvents
+  let status: Status
+  let socket: WebSocket | undefined
+  let isOpen = false
+  let attempt = 0
+  let openedAt = 0
+  let token = first
+  /** The code of the server's refusal of the last token; two in a row are final. */
+  let refused: string | undefined
+  let closing: wire.Closing | undefined
+  let pingInterval = 0
+  let heardAt = 0
+  let ids = 0
+  let renewing: string | undefined
+  /** Aborted when the attempt or connection that it belongs to is over: nothing of it acts any more. */
+  let scope = new AbortController()
+  let timer: ReturnType<typeof setTimeout> | undefined
+  let watch: ReturnType<typeof setTimeout> | undefined
+  let renewal: ReturnType<typeof setTimeout> | undefined
+
+  function tell(next: Omit<Status, 'since'>): void {
+    status = {...next, since: next.state === status.state ? status.since : Date.now()}
+    on.status(status)
+  }
+
+  /** Let go of socket, timers and whatever is under way, and be heard of no more by them. */
+  function drop(): void {
+    scope.abort()
+    scope = new AbortController()
+    for (const each of [timer, watch, renewal]) clearTimeout(each)
+    timer = watch = renewal = renewing = undefined
+    isOpen = false
+    if (socket) {
+      // Its `onerror` stays: `ws` of Node throws an error that nobody takes.
+      socket.onmessage = socket.onclose = null
+      socket.close(1000)
+      socket = undefined
+    }
+  }
+
+  function finish(reason: Reason, detail?: string, code?: number): void {
+    drop()
+    listen('removeEventListener')
+    tell({state: 'closed', reason, detail, code})
+  }
+
+  /** Wait for the next attempt. */
+  function wait(reason: Reason, detail?: string, retryAfter?: number, code?: number): void {
+    drop()
+    const ms = delay(attempt++, retryAfter)
+    timer = setTimeout(() => void begin(), ms)
+    tell({state: 'offline', reason, detail, code, retryAt: Date.now() + ms})
+  }
+
+  /** Ask the page for a token; undefined where that failed, which `status` then says. */
+  async function ask(signal: AbortSignal): Promise<Got> {
+    try {
+      return await options.getToken({signal, refused})
+    } catch (error) {
+      if (!signal.aborted) wait('token', `getToken failed: ${String(error)}`)
+      return undefined
+    }
+  }
+
+  function isUsable(held: string | undefined): held is string {
+    const {exp} = held ? claimsOf(held) : {}
+    return !!held && !(exp && exp * 1000 - Date.now() < NEARLY_EXPIRED)
+  }
+
+  async function begin(): Promise<void> {
+    clearTimeout(timer)
+    const {signal} = scope
+    if (status.state !== 'connecting') tell({...status, state: 'offline', retryAt: undefined})
+    if (!isUsable(token)) {
+      const got = await ask(signal)
+      if (signal.aborted || got === undefined) return
+      if (got === null) return finish('session_ended', 'Nobody is signed in')
+      token = got
+    }
+    open(token, signal)
+  }
+
+  function open(used: string, signal: AbortSignal): void {
+    closing = undefined
+    try {
+      socket = new Socket(ws, ['pov-rt.v1', `bearer.${used}`])
+    } catch (error) {
+      return finish('page_error', String(error)) // a token or an address that cannot be one
+    }
+    socket.onmessage = ({data}) => receive(String(data))
+    socket.onerror = () => {}
+    socket.onclose = ({code, reason}) => (isOpen ? lost(code, reason) : void probe(used, signal))
+    timer = setTimeout(() => wait('network', 'The server did not answer in time'), PATIENCE)
+  }
+
+  /** A browser does not say why a socket did not open: ask over HTTP, once. */
+  async function probe(used: string, signal: AbortSignal): Promise<void> {
+    clearTimeout(timer)
+    let answer: Response
+    let body: {error?: {code?: string; message?: string; retryAfter?: number}} = {}
+    try {
+      answer = await fetch(http, {
+        headers: {Authorization: `Bearer ${used}`},
+        credentials: 'omit',
+        cache: 'no-store',
+        signal: AbortSignal.any([signal, AbortSignal.timeout(PATIENCE)]),
+      })
+      if (answer.headers.get('content-type')?.includes('json')) body = await answer.json()
+    } catch (error) {
+      if (!signal.aborted) wait('network', String(error))
+      return
+    }
+    if (signal.aborted) return
+    const {code, message, retryAfter} = body.error ?? {}
+    const detail = message ?? `The server answered ${answer.status} to an upgrade`
+    if (answer.status === 401 && code) return reject(code, detail)
+    if (code === 'forbidden' || code === 'host_unknown') return finish('refused', detail)
+    if (answer.status === 426) return wait('network', 'Something between here and the server stops WebSockets')
+    if (answer.status !== 429 && answer.status !== 503) return wait('network', detail)
+    wait('busy', detail, retryAfter ?? (Number(answer.headers.get('retry-after')) || undefined))
+  }
+
+  /** The server refuses the token: get one more; if that is refused too, it is no use. */
+  function reject(code: string, detail?: string): void {
+    token = undefined
+    if (refused) return finish('session_ended', `${code}: ${detail}`)
+    refused = code
+    drop()
+    tell({state: status.state === 'connecting' ? 'connecting' : 'offline', reason: 'token', detail})
+    void begin()
+  }
+
+  function lost(code: number, detail: string): void {
+    if (Date.now() - openedAt > STABLE) attempt = 0
+    code = closing?.code ?? code
+    const {reason, final} = judge(code)
+    if (final) return finish(reason, closing?.reason ?? detail, code)
+    if (reason === 'token') token = undefined // what refuses the next one is the handshake
+    wait(reason, closing?.reason ?? detail, closing?.retryAfter, code)
+  }
+
+  function receive(text: string): void {
+    heardAt = performance.now()
+    const message = JSON.parse(text) as Incoming
+    if (String(message.id ?? '').startsWith(OWN)) {
+      if (message.id === renewing) renewed(message)
+      return
+    }
+    if (message.type === 'welcome' && !isOpen) {
+      clearTimeout(timer)
+      const welcome = message as wire.Welcome
+      isOpen = true
+      openedAt = Date.now()
+      refused = undefined
+      pingInterval = welcome.pingInterval * 1000
+      look(pingInterval)
+      tell({state: 'live'})
+      return on.opened(welcome)
+    }
+    if (message.type === 'closing') closing = message as wire.Closing
+    if (message.type === 'token_expiring') void renew()
+    on.message(message)
+  }
+
+  // ---- liveness ----
+
+  /** Look again in `ms` whether something came meanwhile. */
+  function look(ms: number): void {
+    clearTimeout(watch)
+    const due = Date.now() + ms
+    watch = setTimeout(() => {
+      // Late by seconds: the machine slept, or the tab's timers did.
+      if (Date.now() - due > DOUBT) return check(DOUBT)
+      const silent = performance.now() - heardAt
+      if (silent >= pingInterval) check(PATIENCE)
+      else look(pingInterval - silent)
+    }, ms)
+  }
+
+  /** Have the server say something, whatever, within `ms`. */
+  function check(ms: number): void {
+    if (!isOpen) return
+    const asked = performance.now()
+    send({type: 'ping', id: OWN})
+    clearTimeout(watch)
+    watch = setTimeout(() => {
+      if (heardAt >= asked) look(pingInterval)
+      else wait('silent', 'Nothing came from the server')
+    }, ms)
+  }
+
+  // ---- the token's renewal, in place ----
+
+  async function renew(): Promise<void> {
+    const {signal} = scope
+    let got: Got
+    try {
+      got = await options.getToken({signal, refused})
+    } catch {
+      // The connection lasts until the token's end; that it then ends is what the page sees.
+      if (!signal.aborted) renewal = setTimeout(() => void renew(), delay(3))
+      return
+    }
+    if (signal.aborted) return
+    if (got === null) return finish('session_ended', 'Nobody is signed in')
+    token = got
+    renewing = `${OWN}${++ids}`
+    send({type: 'refresh', token, id: renewing})
+  }
+
+  function renewed(answer: Incoming): void {
+    renewing = undefined
+    if (answer.type === 'refreshed') {
+      refused = undefined
+      return on.message({...answer, id: undefined} as Incoming)
+    }
+    const {code, message, retryAfter} = answer as wire.ErrorMessage
+    if (code.startsWith('token_')) {
+      if (refused) return finish('session_ended', `${code}: ${message}`)
+      refused = code
+    }
+    renewal = setTimeout(() => void renew(), delay(1, retryAfter))
+  }
+
+  function send(message: Outgoing): void {
+    if (isOpen) socket!.send(JSON.stringify(message))
+  }
+
+  function retry(): void {
+    if (isOpen) check(DOUBT)
+    // An attempt that is under way goes on: its own patience ends it.
+    else if (status.state === 'offline' && status.retryAt) void begin()
+  }
+
+  function doubt(): void {
+    if (globalThis.document?.visibilityState !== 'hidden') retry()
+  }
+
+  function listen(how: 'addEventListener' | 'removeEventListener'): void {
+    page?.[how]('visibilitychange', doubt)
+    for (const each of ['online', 'offline']) globalThis[how]?.(each, doubt)
+  }
+
+  return {
+    get isOpen() {
+      return isOpen
+    },
+    start(events) {
+      on = events
+      listen('addEventListener')
+      status = {state: 'connecting', since: Date.now()}
+      queueMicrotask(() => {
+        if (status.state !== 'connecting') return
+        on.status(status)
+        void begin()
+      })
+    },
+    send,
+    retry,
+    suspend() {
+      if (status.state === 'closed' || status.state === 'suspended') return
+      drop()
+      tell({state: 'suspended'})
+    },
+    resume() {
+      if (status.state !== 'suspended') return
+      attempt = 0
+      tell({state: 'connecting'})
+      void begin()
+    },
+    close(reason) {
+      if (status.state !== 'closed') finish(reason)
+    },
+  }
+}
