@@ -136,7 +136,7 @@ export function connect(options: Options): Client {
       if (token === null) return took({state: 'closed', reason: 'session_ended', since: Date.now()})
       user ??= token ? claimsOf(token).userId : undefined
       const server = addressOf(options).http
-      if (user) scope = await scopeOf(server, user)
+      if (user) scope = scopeOf(server, user)
       const make = () => makeConnection(options, token ?? undefined)
       const tabs = isShared && scope ? await import('./tabs.js') : undefined
       if (isClosed()) return
@@ -194,12 +194,12 @@ export function connect(options: Options): Client {
   function show(): void {
     const isBehind = [...handles].some(each =>
       each.position && (each.state === 'joining' || each.state === 'catching-up'))
-    const next = lineStatus.state === 'live' && isBehind ? 'catching-up' : lineStatus.state
-    if (next === status.state && lineStatus.state !== 'offline' && lineStatus.reason === status.reason) return
+    const state = lineStatus.state === 'live' && isBehind ? 'catching-up' : lineStatus.state
     // What broke the connection is still why there is something to catch up.
-    const why = next === 'catching-up' && status.state !== 'live' ? {reason: status.reason, code: status.code} : {}
-    const since = next === status.state ? status.since : Date.now()
-    status = {...lineStatus, ...why, state: next, since: next === 'offline' ? lineStatus.since : since}
+    const {reason, code} = state === 'catching-up' && status.state !== 'live' ? status : lineStatus
+    if (state === status.state && state !== 'offline' && reason === status.reason) return
+    const since = state === 'offline' ? lineStatus.since : state === status.state ? status.since : Date.now()
+    status = {...lineStatus, state, reason, code, since}
     emit('status', status)
   }
 

@@ -14,17 +14,15 @@ export function claimsOf(token: string): {userId?: string; teamId?: string; exp?
   }
 }
 
-/** The name of the lock, the channel and the database of a user of a server. */
-export async function scopeOf(server: string, user: string): Promise<string> {
-  const text = new TextEncoder().encode(JSON.stringify([server, user, FORMAT]))
-  if (!globalThis.crypto?.subtle) return `pov-rt:${fnv(text)}` // a page by plain http has none
-  const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', text)).slice(0, 12)
-  return 'pov-rt:' + Array.from(hash, each => each.toString(16).padStart(2, '0')).join('')
-}
-
-/** FNV-1a, 32 bits (http://www.isthe.com/chongo/tech/comp/fnv/), twice with different offsets. */
-function fnv(bytes: Uint8Array): string {
-  return [0x811c9dc5, 0x1000193]
+/**
+ * The name of the lock, the channel and the database of a user of a server.
+ *
+ * Twice FNV-1a of 32 bits (http://www.isthe.com/chongo/tech/comp/fnv/) with different beginnings: it
+ * keeps apart the few users of one browser, and pages by plain http have no better hash.
+ */
+export function scopeOf(server: string, user: string): string {
+  const bytes = new TextEncoder().encode(JSON.stringify([server, user, FORMAT]))
+  return 'pov-rt:' + [0x811c9dc5, 0x1000193]
     .map(start => bytes.reduce((hash, each) => Math.imul(hash ^ each, 0x1000193) >>> 0, start))
     .map(each => each.toString(16).padStart(8, '0'))
     .join('')
