@@ -231,6 +231,8 @@ export interface Client {
   readonly welcome: wire.Welcome | undefined
   /** Who the token is for; undefined until a token or `options.user` said it. */
   readonly user: string | undefined
+  /** Names what is stored in this browser of the user; resolves as soon as `user` is known. */
+  readonly scope: Promise<string>
   on<E extends keyof ClientEvents>(event: E, listener: (value: ClientEvents[E]) => void): () => void
   subscribe<S = unknown>(povId: string, options?: SubscribeOptions<S>): Subscription<S>
   /**

@@ -121,6 +121,8 @@ export function connect(options: Options): Client {
   let isAsleep = false
   let box: Promise<import('./outbox.js').OutboxLine> | undefined
   let scope = ''
+  let named!: (scope: string) => void
+  const whose = new Promise<string>(resolve => { named = resolve })
 
   // ---- the line ----
 
@@ -136,7 +138,7 @@ export function connect(options: Options): Client {
       if (token === null) return took({state: 'closed', reason: 'session_ended', since: Date.now()})
       user ??= token ? claimsOf(token).userId : undefined
       const server = addressOf(options).http
-      if (user) scope = scopeOf(server, user)
+      if (user) named(scope = scopeOf(server, user))
       const make = () => makeConnection(options, token ?? undefined)
       const tabs = isShared && scope ? await import('./tabs.js') : undefined
       if (isClosed()) return
@@ -154,6 +156,7 @@ export function connect(options: Options): Client {
   function opened(who: wire.Welcome): void {
     welcome = who
     user = who.userId
+    if (!scope) named(scope = scopeOf(addressOf(options).http, user))
     emit('welcome', who)
     for (const each of handles) each.join()
     joinAll()
@@ -499,7 +502,7 @@ export function connect(options: Options): Client {
   // ---- the outbox ----
 
   function outbox(): Promise<import('./outbox.js').OutboxLine> {
-    return box ??= import('./outbox.js').then(({openOutbox}) => openOutbox({
+    return box ??= Promise.all([import('./outbox.js'), whose]).then(([{openOutbox}, scope]) => openOutbox({
       scope,
       isOpen: () => !!line?.isOpen,
       publish: activity => request('publish', {data: activity}) as Promise<wire.Published>,
@@ -533,6 +536,7 @@ export function connect(options: Options): Client {
     get status() { return status },
     get welcome() { return welcome },
     get user() { return user },
+    scope: whose,
     on,
     subscribe,
     request: request as Client['request'],
