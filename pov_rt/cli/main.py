@@ -106,13 +106,20 @@ def new_plugin(name: str, folder: Path) -> None:
 
 @main.command()
 @settings_options
-@click.argument("side", type=click.Choice(["asyncapi", "openapi"]))
+@click.argument("side", type=click.Choice(["asyncapi", "openapi", "typescript"]))
 @click.option("--plugins-dir", type=str, help="Folder of further plugin files.")
 def schema(options: SettingsOptions, side: str, plugins_dir: str | None) -> None:
-    """Print the AsyncAPI document of the socket, or the OpenAPI one of the HTTP side."""
+    """Print the AsyncAPI document of the socket, the OpenAPI one of the HTTP side, or TypeScript.
+
+    That has a type for each message of the socket.
+    """
     from pov_rt.registry.schema import asyncapi, openapi
+    from pov_rt.registry.typescript import typescript
 
     settings, registry = configured_plugins(options, plugins_dir)
+    if side == "typescript":
+        say(typescript(registry, settings).rstrip("\n"))
+        return
     document = (asyncapi if side == "asyncapi" else openapi)(registry, settings)
     say_json(json.dumps(document, indent=2, ensure_ascii=False))
 

@@ -45,6 +45,9 @@ def test_schema_and_plugins_list_know_the_settings(tmp_path: Path) -> None:
         if side == "asyncapi":
             assert "receive.greet.say" in document["operations"]
             assert "receive.ping" not in document["operations"]
+    done = run(tmp_path, "schema", "typescript", "--config", str(file))
+    assert "\n  'greet.say': GreetSaid\n" in done.stdout
+    assert "ping: " not in done.stdout
     listed = run(tmp_path, "plugins", "list", "--config", str(file)).stdout
     assert ("greet.say" in listed, "\nping" in listed) == (True, False)
 
