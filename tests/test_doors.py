@@ -149,6 +149,7 @@ ROUTES: dict[str, Row] = {
     "GET /readyz": Row("", kind=None),
     "GET /metrics": Row("", kind=None),
     "GET /": Row("/", kind=None),
+    "GET /client/{}": Row("/client/pov-rt.js", kind=None),
     "GET /dev/console.json": Row("/dev/console.json", kind=None),
     "GET /ws/_echo": Row("/ws/_echo", kind=Kind.SOCKET, good=426),
     "GET /ws/(?!_echo$).*": Row(

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pov_rt.web.routes.client import read_files
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -32,7 +34,8 @@ def test_a_wheel_has_everything_and_nothing_called_plugins(wheel: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"pov_rt"}
     for path in (ROOT / "pov_rt").rglob("*.py"):
         assert str(path.relative_to(ROOT)) in names
-    for name in ("py.typed", "web/static/console.html", "plugins/ping.py"):
+    client = [f"web/static/client/{name}" for name in read_files()]
+    for name in ("py.typed", "web/static/console.html", "plugins/ping.py", *client):
         assert f"pov_rt/{name}" in names
 
 

@@ -102,6 +102,8 @@ class JsonHandler(RequestHandler):
 
     CORS_METHODS = ""
     """What pages of allowed origins may do across origins, such as `GET, POST`; empty: nothing."""
+    IS_PUBLIC = False
+    """Whether pages of all origins get it, who can do nothing with it that others could not."""
     BODIES: frozenset[str] = frozenset()
     """The methods that take a body. Others are answered without waiting for one."""
 
@@ -209,9 +211,10 @@ class JsonHandler(RequestHandler):
         if is_upgrade and not self.takes_upgrade():
             raise InvalidRequest("WebSockets are below /ws/")
         self.host = check_host(request, settings, self.host_rules)
-        origin = check_origin(request, self.host, settings)
-        if self.CORS_METHODS:
-            self.allowed_origin = origin
+        if not self.IS_PUBLIC:
+            origin = check_origin(request, self.host, settings)
+            if self.CORS_METHODS:
+                self.allowed_origin = origin
         if is_upgrade and ("Content-Length" in request.headers or has_body(request)):
             raise InvalidRequest("An upgrade has no body")
         if is_upgrade and request.method != "GET":
@@ -263,6 +266,7 @@ class JsonHandler(RequestHandler):
         if self.allowed_origin is not None:
             self.set_header("Access-Control-Allow-Origin", self.allowed_origin)
             self.set_header("Access-Control-Allow-Credentials", "true")
+            self.set_header("Access-Control-Expose-Headers", "Retry-After")
             self.set_header("Vary", "Origin")
         if self.is_early:
             # Tornado ends the connection after an answer that comes so early.

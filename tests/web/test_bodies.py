@@ -385,6 +385,8 @@ class TestPages:
         assert answer.headers["Access-Control-Allow-Credentials"] == "true"
         error = json.loads(answer.body)["error"]
         assert ("retryAfter" in error) == (answer.code in (429, 503))
+        assert ("Retry-After" in answer.headers) == (answer.code in (429, 503))
+        assert answer.headers["Access-Control-Expose-Headers"] == "Retry-After"
         return answer.code, error["code"]
 
     def test_they_learn_why_a_socket_was_refused(self, server: RunningServer) -> None:

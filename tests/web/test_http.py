@@ -27,6 +27,8 @@ from tests.web.test_handshake import exchange, request
 
 ACCESS = "pov_rt.web.http"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW")
+NOTHING = ("/nowhere", "/client/acme")
+"""What is not there, whatever is asked of it."""
 OPEN = ("/", "/dev/console.json", "/healthz", "/readyz", "/metrics")
 """What is asked of nobody who he is."""
 
@@ -95,7 +97,7 @@ def test_every_door_answers_before_the_body_who_will_get_nothing_for_it(
             nothing, wrong_host = 405, 405
         else:
             wrong_host = 421
-            if door.path == "/nowhere":
+            if door.path in NOTHING:
                 nothing = 404
             elif method not in door.methods:
                 nothing = 405
@@ -108,7 +110,8 @@ def test_every_door_answers_before_the_body_who_will_get_nothing_for_it(
             assert answered_early(everything, door, *lines) == nothing, (door, token)
         assert answered_early(everything, door, first, "Host: evil.example") == wrong_host, door
         foreign = [first, "Host: localhost", "Origin: https://evil.example"]
-        assert answered_early(everything, door, *foreign) == (405 if method == "BREW" else 403)
+        refused = 404 if door.path == "/client/acme" else 403  # which is for pages of any origin
+        assert answered_early(everything, door, *foreign) == (405 if method == "BREW" else refused)
 
 
 def test_who_may_not_do_it_is_told_before_the_body(

@@ -100,6 +100,7 @@ class TestPages:
             answer = call(server, "/api/auth/ws-token", method=method, Origin=origin)
             assert answer.headers["Access-Control-Allow-Origin"] == origin
             assert answer.headers["Access-Control-Allow-Credentials"] == "true"
+            assert answer.headers["Access-Control-Expose-Headers"] == "Retry-After"
             assert answer.code == (401 if method == "GET" else 204)
 
     def test_other_pages_may_not(self, server: RunningServer) -> None:
