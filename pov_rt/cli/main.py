@@ -23,6 +23,7 @@ from pov_rt.cli.options import (
     say_json,
     settings_options,
 )
+from pov_rt.cli.page import client
 from pov_rt.cli.serve import serve
 from pov_rt.config import load as config
 from pov_rt.config.settings import MIN_SECRET_BYTES, AuthSettings, Settings, describe_access
@@ -46,7 +47,7 @@ def show_crash(_: type[BaseException], error: BaseException, __: TracebackType |
     say(redact(words).rstrip(), err=True)
 
 
-for command in (serve, token, publish, tail, db):
+for command in (serve, token, publish, tail, client, db):
     main.add_command(command)
 
 

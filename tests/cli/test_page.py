@@ -1,0 +1,73 @@
+"""What `pov-rt client` prints is what the server serves, ready to paste."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from hashlib import sha384
+from html import unescape
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pov_rt.cli import page
+from pov_rt.cli.main import main
+from pov_rt.testing import RunningServer
+from pov_rt.web.routes.client import read_files
+from tests.processes import run
+from tests.web.routes.test_activities import call
+
+
+def test_every_address_has_the_hash_of_what_is_there(server: RunningServer, tmp_path: Path) -> None:
+    base = f"http://{server.address}"
+    done = run(tmp_path, "client", "--url", f"{base}/")
+    assert (done.returncode, done.stderr) == (0, "")
+    script = re.search(r'<script src="(.*?)"\s+integrity="(.*?)" crossorigin>', done.stdout)
+    listed = re.search(r'<script type="importmap">(.*?)</script>', done.stdout, re.S)
+    assert script
+    assert listed
+    imports = json.loads(listed[1])
+    assert imports["imports"]["pov-rt"] in imports["integrity"]
+    hashes = {**imports["integrity"], script[1]: script[2]}
+    assert len(hashes) == len(read_files())
+    for address, integrity in hashes.items():
+        answer = call(server, address.removeprefix(base))
+        digest = base64.b64encode(sha384(answer.body).digest()).decode()
+        assert (answer.code, integrity) == (200, f"sha384-{digest}")
+        assert "immutable" in answer.headers["Cache-Control"]
+    assert done.stdout.count(f'fetch("{base}/api/auth/ws-token"') == 2
+    assert done.stdout.count(f'connect({{url: "{base}", getToken}})') == 2
+    assert len(re.findall(r"\d\.\d KB gzipped", done.stdout)) == 2
+
+
+def test_the_server_is_that_of_the_settings_or_a_local_one(tmp_path: Path) -> None:
+    for more, base in (
+        ({}, "http://127.0.0.1:8765"),
+        ({"POV_RT_SERVER__PUBLIC_URL": "https://rt.example"}, "https://rt.example"),
+    ):
+        done = run(tmp_path, "client", **more)
+        assert f'<script src="{base}/client/pov-rt-' in done.stdout
+
+
+def test_an_odd_address_stays_in_its_place(tmp_path: Path) -> None:
+    odd = "https://rt.example/<!--\"'</script>&"
+    done = run(tmp_path, "client", "--url", odd)
+    assert done.stdout.count("</script>") == done.stdout.count("<script") == 4
+    assert done.stdout.count("<!--") == done.stdout.count("-->") == 3
+    script = re.search(r'<script src="(.*?)"\s', done.stdout)
+    assert script
+    assert unescape(script[1]).startswith(f"{odd}/client/pov-rt-")
+    bad = run(tmp_path, "client", "--url", "ftp://rt.example")
+    assert (bad.returncode, bad.stdout) == (1, "")
+    assert "is no address" in bad.stderr
+
+
+def test_a_checkout_without_the_bundle_says_how_to_build_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(page, "read_files", dict)
+    done = CliRunner().invoke(main, ["client"])
+    assert done.exit_code == 1
+    assert "npm run build" in done.output
