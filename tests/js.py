@@ -1,10 +1,12 @@
-"""The browser SDK's folder, and what its tests need of Node."""
+"""The browser SDK's folder, and the Node that its tests run with."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,20 +14,38 @@ import pytest
 CLIENT = Path(__file__).parent.parent / "clients/js"
 TOOLS = 18
 """From which version of Node esbuild and TypeScript run: Debian 12 has it."""
-RUNS = 20
+SDK = 20
 """From which version the SDK itself runs."""
 
 
-def needs_node(least: int = TOOLS) -> None:
-    """Skip the test, and say what to do, where there is no Node or an older one."""
-    if shutil.which("node") is None:
-        pytest.skip("there is no Node; scripts/test installs it")
-    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
-    major = int(re.findall(r"\d+", version.stdout)[0])
-    if major < least:
-        pytest.skip(
-            f"the SDK runs on Node {least} and newer, and this is {version.stdout.strip()}: have a"
-            " newer `node` come first in PATH (Debian 13 has 20; https://nodejs.org)"
-        )
+def node(least: int = TOOLS) -> str:
+    """Return a Node of this version or a newer one: the machine's, or else Playwright's own.
+
+    Skips the test where there is none, and says what to do.
+    """
     if not (CLIENT / "node_modules/.package-lock.json").exists():
-        pytest.skip("clients/js has no node_modules; scripts/test installs them")
+        pytest.skip("clients/js has no node_modules: run scripts/test, which installs them")
+    found = {program: version(program) for program in programs()}
+    for program, has in found.items():
+        if has >= least:
+            return program
+    pytest.skip(
+        f"this needs Node {least}, and there is {found or 'none'}: install `nodejs` of Debian 13 or"
+        " that of https://nodejs.org, so that it comes first in PATH"
+    )
+
+
+@cache
+def version(program: str) -> int:
+    """Return the major version of a Node."""
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    return int(re.findall(r"\d+", done.stdout)[0])
+
+
+def programs() -> list[str]:
+    """Return what may be a Node, the machine's first."""
+    found: list[str | None] = [shutil.which("node")]
+    playwright = find_spec("playwright")
+    if playwright is not None and playwright.origin is not None:
+        found.append(shutil.which(str(Path(playwright.origin).parent / "driver/node")))
+    return [program for program in found if program is not None]

@@ -11,7 +11,7 @@ from pov_rt.protocol.errors import ERRORS, CloseCode
 from pov_rt.registry.build import build_registry
 from pov_rt.registry.schema import tag_of
 from pov_rt.registry.typescript import typescript
-from tests.js import CLIENT, needs_node
+from tests.js import CLIENT, node
 
 REGISTRY = build_registry({})
 
@@ -111,7 +111,6 @@ def test_messages_of_plugins_are_there_however_odd_and_told_apart(tmp_path: Path
     assert "Ask with `someWords`, of `which_many`" in module
     assert "  'the-place': string\n" in module
     assert "  'anton.ask': AntonAnswer | AntonError\n" in body(module, "Answers")
-    needs_node()
     (tmp_path / "wire.ts").write_text(module)
     (tmp_path / "use.ts").write_text(
         "import type {BertaAsk, Requests, ServerMessage, State} from './wire.js'\n"
@@ -126,7 +125,7 @@ def test_messages_of_plugins_are_there_however_odd_and_told_apart(tmp_path: Path
     compiler = CLIENT / "node_modules/typescript/bin/tsc"
     options = ["--noEmit", "--strict", "--module", "esnext", "--moduleResolution", "bundler"]
     done = subprocess.run(
-        ["node", compiler, *options, "use.ts"],
+        [node(), compiler, *options, "use.ts"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
