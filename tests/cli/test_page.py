@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pov_rt.cli import page
+from pov_rt.cli import page as command
 from pov_rt.cli.main import main
 from pov_rt.testing import RunningServer
 from pov_rt.web.routes.client import read_files
+from tests.pages import another_origin, chromium
 from tests.processes import run
 from tests.web.routes.test_activities import call
 
@@ -67,7 +68,31 @@ def test_an_odd_address_stays_in_its_place(tmp_path: Path) -> None:
 def test_a_checkout_without_the_bundle_says_how_to_build_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(page, "read_files", dict)
+    monkeypatch.setattr(command, "read_files", dict)
     done = CliRunner().invoke(main, ["client"])
     assert done.exit_code == 1
     assert "npm run build" in done.output
+
+
+IMPORT_ALL = """async () => {
+  const map = JSON.parse(document.querySelector('[type=importmap]').textContent)
+  const tried = await Promise.allSettled(Object.keys(map.integrity).map(url => import(url)))
+  const sdk = await import('pov-rt').catch(() => ({}))
+  return [tried.filter(each => each.status === 'rejected').length, typeof sdk.connect,
+    typeof globalThis.PovRT?.connect]
+}"""
+
+
+def test_a_browser_takes_it_on_a_page_of_another_origin_if_its_hashes_are_right(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    told = run(tmp_path, "client", "--url", f"http://{server.address}").stdout
+    # The first uses need a token; only the tags that load are wanted here.
+    tags = re.sub(r"<script(?: type=\"module\")?>.*?</script>", "", told, flags=re.S)
+    wrong = re.sub(r"sha384-....", "sha384-AAAA", tags)
+    refused = [len(read_files()) - 1, "undefined", "undefined"]
+    with chromium() as page:
+        for html, expected in ((tags, [0, "function", "function"]), (wrong, refused)):
+            with another_origin(html) as origin:
+                page.goto(origin)
+                assert page.evaluate(IMPORT_ALL) == expected

@@ -1,0 +1,52 @@
+"""Pages in a real browser: Debian's Chromium, and a page of an origin that is not the server's."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+
+@contextmanager
+def chromium() -> Iterator[Page]:
+    """Open a page; the test is skipped where there is no browser."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("there is no Chromium: scripts/test installs Debian's")
+    with sync_playwright() as playwright:
+        # As root it runs without its sandbox alone; the pages here are our own.
+        options = ["--no-sandbox", "--disable-quic"]
+        browser = playwright.chromium.launch(executable_path=program, args=options)
+        try:
+            yield browser.new_page()
+        finally:
+            browser.close()
+
+
+@contextmanager
+def another_origin(html: str = "") -> Iterator[str]:
+    """Serve a page; yield its origin."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/" else 404)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(html.encode())
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever)
+        thread.start()
+        try:
+            yield f"http://localhost:{http.server_address[1]}"
+        finally:
+            http.shutdown()
+            thread.join()
