@@ -62,11 +62,9 @@ class Inboxes:
         payer.set(connection.budget.owner)
         user_id = connection.identity.user_id
         name = user_topic(user_id)
-        marks = self._engine.marks
+        names = (acked(connection.device), READ)
         try:
-            found = [
-                await marks.get(name, user_id, mark) for mark in (acked(connection.device), READ)
-            ]
+            (found,) = await self._engine.marks.get_many(user_id, [name], names)
             # Joined once the marks are known, and by place: what comes while they are read counts
             # as unread. A number of entries would be counted back from a newer top, and skip some
             # that the next acknowledgement covers.

@@ -194,6 +194,14 @@ class Marks(Protocol):
     async def get(self, topic: str, user: str, name: str) -> Position | None:
         """Return one mark, or None if there is none."""
 
+    async def get_many(
+        self, user: str, topics: Sequence[str], names: Sequence[str]
+    ) -> Sequence[Sequence[Position | None]]:
+        """Return a user's marks of these names by topic, in the order asked for.
+
+        Those of one topic are as they were at one instant. It is one question, however many.
+        """
+
     async def all(self, topic: str, name: str) -> Mapping[str, Position]:
         """Return every user's mark of that name on the topic. Nobody has used theirs by that."""
 

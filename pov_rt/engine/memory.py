@@ -318,6 +318,11 @@ class MemoryMarks:
         found = self._use((topic, name, user))
         return None if found is None else found.position
 
+    async def get_many(
+        self, user: str, topics: Sequence[str], names: Sequence[str]
+    ) -> Sequence[Sequence[Position | None]]:
+        return [[await self.get(topic, user, name) for name in names] for topic in topics]
+
     async def all(self, topic: str, name: str) -> Mapping[str, Position]:
         self._forget()
         keys = self._on_topic.get(topic, {})

@@ -47,6 +47,32 @@ class StateSuite(Suite):
         assert await marks.all(A, "read") == {}
         assert await marks.get(A, "ana", "acked") == ("f", 9)
 
+    @on_engine(mark_age_s=10 * DAY_S, max_age_s=10.0)
+    async def test_many_marks_of_a_user_are_had_at_once_and_used_by_that(self) -> None:
+        marks = self.engine.marks
+        for topic, name, offset in ((A, "read", 1), (A, "seen", 2), (B, "seen", 3)):
+            await marks.advance(topic, "ana", name, Position("e", offset))
+        await marks.advance(A, "ben", "read", Position("e", 9))
+        asked = ("ana", (B, "pov/none", A), ("seen", "none", "read"))
+        expected = [
+            [("e", 3), None, None],
+            [None, None, None],
+            [("e", 2), None, ("e", 1)],
+        ]
+        assert [[*each] for each in await marks.get_many(*asked)] == expected
+        assert [*await marks.get_many("ana", (), ("read",))] == []
+        for _ in range(3):
+            self.clock.advance(6 * DAY_S)
+            assert [[*each] for each in await marks.get_many(*asked)] == expected
+            self.clock.advance(5 * DAY_S)
+            async with asyncio.timeout(WAIT_S):
+                while not await marks.all(B, "seen"):  # noqa: ASYNC110  (it tells nobody)
+                    await asyncio.sleep(LOOK_S)
+            assert [[*each] for each in await marks.get_many(*asked)] == expected
+        assert await marks.all(A, "read") == {"ana": ("e", 1)}, "ben did not use his"
+        self.clock.advance(11 * DAY_S)
+        assert [[*each] for each in await marks.get_many(*asked)] == [[None] * 3] * 3
+
     @on_engine(max_marks=2)
     async def test_marks_are_bounded(self) -> None:
         for user in ("ana", "ben"):

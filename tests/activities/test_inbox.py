@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -73,15 +75,16 @@ class TestInbox:
         phone.socket.close()
         host = server.web.server.hooks.hosts["inbox"]
         marks = host.marks
-        get = marks.get
+        get = marks.get_many
 
-        async def slow(topic: str, user: str, name: str) -> Position | None:
-            found = await get(topic, user, name)
-            await host.notify("ana", NewNotification(type="mention"))
+        async def slow(*asked: Any) -> Sequence[Sequence[Position | None]]:
+            found = await get(*asked)
+            for _ in range(2):
+                await host.notify("ana", NewNotification(type="mention"))
             return found
 
         with monkeypatch.context() as patch:
-            patch.setattr(marks, "get", slow)
+            patch.setattr(marks, "get_many", slow)
             again = connect("ana", device="phone")
             assert offsets(again, 4, "notification") == [2, 3, 4, 5]
 

@@ -22,6 +22,8 @@ COUNTED_USERS = 10_000
 _MarkKey = tuple[str, str, str]
 """A topic, a mark's name and a user."""
 _KEY = "topic = ? AND name = ? AND user = ?"
+_Row = tuple[Position, float]
+"""A mark, and when it was used, a day late at most."""
 
 
 class Database(Protocol):
@@ -156,7 +158,36 @@ class SqliteMarks:
 
     async def get(self, topic: str, user: str, name: str) -> Position | None:
         key = (topic, name, user)
-        row = await self._database.read(lambda connection: _row(connection, key))
+        return self._used(key, await self._database.read(lambda connection: _row(connection, key)))
+
+    async def get_many(
+        self, user: str, topics: Sequence[str], names: Sequence[str]
+    ) -> Sequence[Sequence[Position | None]]:
+        # One statement a topic: it sees one state of the file.
+        statement = (
+            'SELECT name, epoch, "offset", at FROM marks '
+            f"WHERE topic = ? AND name IN ({', '.join('?' * len(names))}) AND user = ?"
+        )
+
+        def operation(connection: sqlite3.Connection) -> list[dict[str, _Row]]:
+            return [
+                {
+                    name: (Position(epoch, offset), at)
+                    for name, epoch, offset, at in connection.execute(
+                        statement, (topic, *names, user)
+                    ).fetchall()
+                }
+                for topic in topics
+            ]
+
+        found = await self._database.read(operation)
+        return [
+            [self._used((topic, name, user), rows.get(name)) for name in names]
+            for topic, rows in zip(topics, found, strict=True)
+        ]
+
+    def _used(self, key: _MarkKey, row: _Row | None) -> Position | None:
+        """Return a mark that was read, unless it is too old, and have it renewed in time."""
         if row is None:
             return None
         position, at = row
@@ -256,7 +287,6 @@ class SqliteSets:
         return await self._database.read(operation)
 
 
-def _row(connection: sqlite3.Connection, key: _MarkKey) -> tuple[Position, float] | None:
-    """Return a mark, and when it was used, a day late at most."""
+def _row(connection: sqlite3.Connection, key: _MarkKey) -> _Row | None:
     row = connection.execute(f'SELECT epoch, "offset", at FROM marks WHERE {_KEY}', key).fetchone()
     return None if row is None else (Position(row[0], row[1]), row[2])
