@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
-from weakref import WeakValueDictionary
 
 import msgspec
 
+from pov_rt.activities.kept import KeptByPov
 from pov_rt.delivery.filters import Only
 from pov_rt.engine.base import Engine, NewMember
-from pov_rt.protocol.errors import LimitExceeded
-from pov_rt.protocol.tenants import restore
 
 MAX_DURABLE = 200
 """Durable subscriptions of one user."""
@@ -31,28 +28,22 @@ class Durable:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._kept = KeptByPov(engine.sets, "durable", "durable subscriptions")
 
     async def add(self, user_id: str, pov_id: str, only: Only | None = None) -> Kept:
         """Remember a subscription, with its filter; return what was remembered before.
 
         Raises `LimitExceeded`.
         """
-        # One of a user's at a time: else several together would get past the limit.
-        lock = self._locks.setdefault(user_id, asyncio.Lock())
-        async with lock:
-            mine = await self._engine.sets.members(f"durable/{user_id}")
-            if pov_id not in mine and len(mine) >= MAX_DURABLE:
-                raise LimitExceeded(f"A user has at most {MAX_DURABLE} durable subscriptions")
-            body = msgspec.json.encode(only) if only else b""
-            # At once, so that the PoV's followers are those who are subscribed, whatever happens.
-            await self._engine.sets.update(
-                [
-                    NewMember(f"durable/{user_id}", pov_id, body),
-                    NewMember(f"followers/{pov_id}", user_id),
-                ]
-            )
-        return Kept(mine.get(pov_id))
+        # At once, so that the PoV's followers are those who are subscribed, whatever happens.
+        before = await self._kept.put(
+            user_id,
+            pov_id,
+            msgspec.json.encode(only) if only else b"",
+            most=MAX_DURABLE,
+            beside=[NewMember(f"followers/{pov_id}", user_id)],
+        )
+        return Kept(before)
 
     async def put_back(self, user_id: str, pov_id: str, kept: Kept) -> None:
         """Undo an `add`: remember what was remembered before."""
@@ -63,8 +54,7 @@ class Durable:
 
     async def remove(self, user_id: str, pov_id: str) -> None:
         """Forget a subscription; nothing happens if there is none."""
-        both = [(f"durable/{user_id}", pov_id), (f"followers/{pov_id}", user_id)]
-        await self._engine.sets.update(remove=both)
+        await self._kept.remove(user_id, pov_id, [(f"followers/{pov_id}", user_id)])
 
     async def unfollow(self, user_id: str, pov_ids: Iterable[str]) -> None:
         """Count a user no more among those who follow PoVs, who may not see them now.
@@ -79,9 +69,8 @@ class Durable:
 
     async def of(self, user_id: str) -> Mapping[str, Only | None]:
         """Return the PoVs that a user is subscribed to, in the order of their ids."""
-        mine = await self._engine.sets.members(f"durable/{user_id}")
-        found = ((restore(pov_id), body) for pov_id, body in sorted(mine.items()))
-        return {pov_id: _decode(body) if body else None for pov_id, body in found}
+        mine = await self._kept.of(user_id)
+        return {pov_id: _decode(body) if body else None for pov_id, body in mine.items()}
 
     async def followers(self, pov_id: str) -> Collection[str]:
         """Return the users who are subscribed to a PoV."""
