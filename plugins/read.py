@@ -8,6 +8,7 @@ from pov_rt.plugin import (
     Context,
     Host,
     InvalidMessage,
+    MarksMessage,
     Message,
     Offset,
     Part,
@@ -77,7 +78,7 @@ class News:
         self.lost: set[tuple[str, str]] = set()
 
 
-plugin = Plugin[News]("read", pushes=[Receipts, InboxRead])
+plugin = Plugin[News]("read", pushes=[Receipts, InboxRead, MarksMessage])
 
 
 @plugin.lifespan
@@ -88,7 +89,7 @@ async def news(host: Host) -> AsyncIterator[News]:
 
 @plugin.on(Read)
 async def read(message: Read, context: Context[News]) -> Receipts | InboxRead:
-    """Move the user's mark, which never goes back."""
+    """Move the user's mark, which never goes back, and what is marked unread with it."""
     if (message.pov_id is UNSET) != message.inbox:
         raise InvalidMessage(field="povId", detail="Send povId, or inbox: true")
     pov_id = None if message.pov_id is UNSET else message.pov_id
@@ -97,7 +98,7 @@ async def read(message: Read, context: Context[News]) -> Receipts | InboxRead:
     is_told = pov_id is not None and await context.may("collaborate", pov_id)
     if pov_id is not None and not is_told:  # first, so that it is never told in between
         await host.marks.advance(context.topic(pov_id), user_id, HIDDEN, position)
-    mark, has_moved = await context.mark_read(position, pov_id)
+    mark, has_moved, marked = await context.mark_read(position, pov_id)
     answer: Receipts | InboxRead
     if pov_id is None:
         answer = InboxRead(epoch=mark.epoch, offset=mark.offset)
@@ -107,9 +108,12 @@ async def read(message: Read, context: Context[News]) -> Receipts | InboxRead:
     answer = Receipts(pov_id=pov_id, read={wire_of(user_id): mark.offset})
     if has_moved:
         # The user's other devices learn it at once, and whether they look at the PoV or not.
-        host.send_user(user_id, answer)
+        host.send_user(user_id, answer, pov_id=pov_id)
         if is_told:
             context.state.read.setdefault(pov_id, {})[wire_of(user_id)] = mark.offset
+    if marked is not None:
+        told = MarksMessage(pov_id=pov_id, **marked._asdict())
+        host.send_user(user_id, told, pov_id=pov_id)
     return answer
 
 

@@ -20,6 +20,7 @@ from pov_rt.plugin import (
     Plugin,
     Position,
     PovOrFeed,
+    Subscribed,
     UncheckedId,
     UnsetType,
     check_distinct,
@@ -27,6 +28,8 @@ from pov_rt.plugin import (
 
 From = Literal["cursor"] | Place | UnsetType
 Wanted = tuple[str, Any, Only | None]
+Entered = tuple[Subscribed, dict[str, Any]]
+"""A subscription, and the fields of its answer."""
 
 
 class Subscribe(Message, tag="subscribe"):
@@ -59,7 +62,10 @@ class Result(Part):
     guarantee: Guarantee | UnsetType = UNSET
     filtered: bool | UnsetType = UNSET
     read_offset: int | UnsetType = UNSET
+    seen_offset: int | UnsetType = UNSET
+    unread_from: int | UnsetType = UNSET
     unread: int | UnsetType = UNSET
+    unseen: int | UnsetType = UNSET
     recovered: bool | UnsetType = UNSET
     missed: int | UnsetType = UNSET
     digest: Digest | UnsetType = UNSET
@@ -82,7 +88,10 @@ class Answer(Message, tag="subscribed"):
     guarantee: Guarantee | UnsetType = UNSET
     filtered: bool | UnsetType = UNSET
     read_offset: int | UnsetType = UNSET
+    seen_offset: int | UnsetType = UNSET
+    unread_from: int | UnsetType = UNSET
     unread: int | UnsetType = UNSET
+    unseen: int | UnsetType = UNSET
     recovered: bool | UnsetType = UNSET
     missed: int | UnsetType = UNSET
     digest: Digest | UnsetType = UNSET
@@ -108,49 +117,49 @@ async def subscribe(message: Subscribe, context: Context) -> Answer:
         raise InvalidMessage(field="povIds", detail="Send povId or povIds, not both")
     only, keep = message.only or None, message.durable
     if message.pov_id is not UNSET:
-        return Answer(**await enter(message.pov_id, message.since, only, keep, context))
+        one = await join(message.pov_id, message.since, only, keep, context)
+        await add_marks({message.pov_id: one}, context)
+        return Answer(**one[1])
     if message.pov_ids is UNSET:
         raise InvalidMessage(field="povId")
     check_distinct(message.pov_ids, "povIds")
     places = message.positions or {}
     wanted = [(pov_id, places.get(pov_id, message.since), only) for pov_id in message.pov_ids]
-    return await enter_all(wanted, keep, context)
+    return await join_all(wanted, keep, context)
 
 
 @plugin.on(Resume)
 async def resume(message: Resume, context: Context) -> Answer:
     """Subscribe the connection to the user's durable subscriptions."""
-    durable, user_id = context.host.durable, context.user.user_id
-    kept = (await durable.of(user_id)).items()
+    kept = (await context.host.durable.of(context.user.user_id)).items()
     context.charge(len(kept))
-    answer = await enter_all([(pov_id, "cursor", only) for pov_id, only in kept], False, context)
+    answer = await join_all([(pov_id, "cursor", only) for pov_id, only in kept], False, context)
     lost = [each.pov_id for each in answer.results or () if each.code == "forbidden"]
-    await durable.unfollow(user_id, lost)
+    await context.host.durable.unfollow(context.user.user_id, lost)
     return answer
 
 
-async def enter_all(wanted: list[Wanted], keep: bool, context: Context) -> Answer:
+async def join_all(wanted: list[Wanted], keep: bool, context: Context) -> Answer:
     """Subscribe to several at a time; what goes wrong with one is said in its place."""
     done = await context.several(
-        {pov_id: partial(enter, pov_id, place, only, keep) for pov_id, place, only in wanted}
+        {pov_id: partial(join, pov_id, place, only, keep) for pov_id, place, only in wanted},
+        partial(add_marks, context=context),
     )
-    results = {
-        pov_id: Result(pov_id=pov_id, code=each.code, message=each.message)
+    results = [
+        Result(pov_id=pov_id, code=each.code, message=each.message)
         if isinstance(each, ClientError)
-        else Result(**each)
+        else Result(**each[1])
         for pov_id, each in done.items()
-    }
-    pov_ids = [pov_id for pov_id, _, _ in wanted]
-    return Answer(pov_ids=pov_ids, results=[results[pov_id] for pov_id in pov_ids])
+    ]
+    return Answer(pov_ids=[*done], results=results)
 
 
-async def enter(
+async def join(
     pov_id: str, place: From, only: Only | None, keep: bool, context: Context
-) -> dict[str, Any]:
-    """Subscribe to one; return what its answer says."""
-    since = place.since() if isinstance(place, Place) else None
-    if place == "cursor":
-        since = await context.cursor(pov_id)
+) -> Entered:
+    """Subscribe to one; return what its answer says, but for the marks."""
+    named = place.since() if isinstance(place, Place) else None
+    since = await context.cursor(pov_id) if place == "cursor" else named
     done = await context.subscribe(pov_id, since, only, durable=keep)
     fields = msgspec.structs.asdict(done) | {
         "filtered": bool(only) or UNSET,
@@ -159,11 +168,14 @@ async def enter(
         "missed": done.missed or UNSET,
     }
     del fields["newest"]
-    if pov_id == "*":
-        return fields
     # Nothing that an answer can do without decides whether it comes.
-    if context.subprotocol and (read := await context.unread(done)) is not None:
-        fields |= read._asdict()
-    if done.missed and isinstance(since, Position):
+    if pov_id != "*" and done.missed and isinstance(since, Position):
         fields["digest"] = await context.digest(pov_id, since.offset) or UNSET
-    return fields
+    return done, fields
+
+
+async def add_marks(entered: dict[str, Entered], context: Context) -> None:
+    """Add what the user has seen and read: last, so that it is true when the answer is sent."""
+    marked = await context.marked([subscribed for subscribed, _ in entered.values()])
+    for pov_id, marks in marked.items():
+        entered[pov_id][1].update(marks._asdict())

@@ -300,6 +300,8 @@ def random_message(dice: random.Random, tag: str, epoch: str) -> dict[str, Any]:
         "presence": {"povId": pov},
         "ack": {"povId": pov, "offset": 1},
         "read": {"povId": pov, "offset": 1},
+        "seen": {"povId": pov, "offset": 1},
+        "unread": {"povId": pov, "offset": 1},
         "typing": {"povId": pov, "active": dice.random() < 0.5},
         "unsubscribe": {"povId": pov, "durable": True},
         "refresh": {"token": "x"},

@@ -85,6 +85,8 @@ MESSAGES: dict[str, list[Message]] = {
     "unsubscribe": [Message({"povId": "acme"})],
     "ack": [Message({"povId": "acme", "offset": 0}, needs=("povId",))],
     "read": [Message({"povId": "acme", "offset": 0}, needs=("povId",))],
+    "seen": [Message({"povId": "acme", "offset": 0}, needs=("povId",))],
+    "unread": [Message({"povId": "acme", "offset": 0})],
     "history": [Message({"povId": "acme", "users": ["ana", "ben"]})],
     "presence": [Message({"povId": "acme"})],
     "typing": [Message({"povId": "acme", "active": True})],

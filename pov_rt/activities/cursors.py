@@ -1,8 +1,18 @@
-"""How far users and their devices got: what they have read, and what a device acknowledged."""
+"""How far users and their devices got: what they have seen and read, what a device acknowledged.
+
+A user has three marks on a log: `read`, `seen`, and the floor under what was marked unread again.
+The first two never go back. The floor does, whoever moved it last: it is kept as a mark, too, whose
+epoch has its offset in it, so that each place of it replaces the one before.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from typing import NamedTuple
+from weakref import WeakValueDictionary
+
+from msgspec import UNSET, UnsetType
 
 from pov_rt.config.settings import Settings
 from pov_rt.connections.connection import Connection
@@ -11,6 +21,8 @@ from pov_rt.engine.base import Engine, NewMember, Position, Top
 from pov_rt.runtime.clock import Clock
 
 READ = "read"
+SEEN = "seen"
+FLOOR = "unread"
 DAY_S = 86400.0
 
 
@@ -19,14 +31,65 @@ def acked(device: str) -> str:
     return f"acked:{device}"
 
 
-class Unread(NamedTuple):
-    """Up to where a user has read a log, and how many of its entries are left.
+def floor_at(epoch: str, offset: int) -> Position:
+    """Return the mark of a floor. Its epoch begins with the log's, as a restore expects."""
+    return Position(f"{epoch}-{offset}", offset)
 
-    What the log keeps no longer counts as read.
+
+class Marked(NamedTuple):
+    """Up to where a user has read and seen a log, and how many of its entries are left.
+
+    What the log keeps no longer counts as read, and what is read as seen. Everything from
+    `unread_from` on is unread: without it, what is behind `read_offset`.
     """
 
+    epoch: str
     read_offset: int
+    seen_offset: int
     unread: int
+    unseen: int
+    unread_from: int | UnsetType = UNSET
+
+
+class _Marks(NamedTuple):
+    """A user's marks on a topic, as they are stored."""
+
+    read: Position | None
+    seen: Position | None
+    floor: Position | None
+
+    def furthest(self, epoch: str) -> int:
+        """Return up to where something is said to be seen or read."""
+        told = (each for each in self[:2] if each is not None and each.epoch == epoch)
+        return max((each.offset for each in told), default=0)
+
+    def floor_in(self, epoch: str) -> int:
+        """Return where the floor is, 0 if there is none."""
+        floor = self.floor
+        return floor.offset if floor and floor == floor_at(epoch, floor.offset) else 0
+
+    def on(self, top: Top) -> Marked:
+        """Return what they say of a log in this state."""
+        mark = self.read
+        read = mark.offset if mark is not None and mark.epoch == top.epoch else 0
+        read = max(read, top.oldest - 1)
+        seen = max(read, self.furthest(top.epoch))
+        floor = self.floor_in(top.epoch)
+        first = read + 1
+        unread_from: int | UnsetType = UNSET
+        if floor and max(floor, top.oldest) <= read:
+            first = unread_from = max(floor, top.oldest)
+        last = top.offset
+        unread, unseen = max(0, last - first + 1), max(0, last - seen)
+        return Marked(top.epoch, read, seen, unread, unseen, unread_from)
+
+
+class Read(NamedTuple):
+    """Where a user's read mark is, whether it moved; `marked` if that moved the floor."""
+
+    mark: Position
+    has_moved: bool
+    marked: Marked | None = None
 
 
 class Cursors:
@@ -43,6 +106,7 @@ class Cursors:
         self._clock = clock
         self._most_devices = settings.limits.devices_per_user
         self._age_s = max(settings.engine.mark_age_s, settings.engine.max_age_s)
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def cursor(self, connection: Connection, topic: str) -> Position | None:
         """Return up to where a connection's device acknowledged a topic; None if it never did."""
@@ -58,20 +122,66 @@ class Cursors:
         await self.remember_device(connection)
         return await self._engine.marks.advance(topic, user_id, name, position)
 
-    async def read(self, user_id: str, topic: str, position: Position) -> tuple[Position, bool]:
-        """Move up to where a user has read a topic; return where that is, and whether it moved."""
-        before = await self._engine.marks.get(topic, user_id, READ)
-        if before is None and not await self._is_something(topic, position):
-            return position._replace(offset=0), False
-        mark = await self._engine.marks.advance(topic, user_id, READ, position)
-        return mark, mark != before
+    async def read(self, user_id: str, topic: str, position: Position) -> Read:
+        """Move up to where a user has read a topic; the floor goes up to behind it."""
+        async with self._lock(user_id):
+            before = await self._get(user_id, topic)
+            if before.read is None and not await self._is_something(topic, position):
+                return Read(position._replace(offset=0), False)
+            mark = await self._engine.marks.advance(topic, user_id, READ, position)
+            marked = None
+            if 0 < before.floor_in(position.epoch) <= position.offset:
+                floor = await self._put_floor(user_id, topic, position.offset + 1, mark)
+                now = before._replace(read=mark, floor=floor)
+                marked = now.on(await self._engine.log.top(topic))
+            return Read(mark, mark != before.read, marked)
 
-    async def unread(self, user_id: str, topic: str, top: Top) -> Unread:
-        """Return what a user has read of a topic, of which `top` is the state."""
-        mark = await self._engine.marks.get(topic, user_id, READ)
-        read = mark.offset if mark is not None and mark.epoch == top.epoch else 0
-        read = max(read, top.oldest - 1)
-        return Unread(read, max(0, top.offset - read))
+    async def see(self, user_id: str, topic: str, position: Position) -> tuple[Marked, bool]:
+        """Move up to where a user has seen a topic; return the marks, and whether it moved.
+
+        What was read was seen: no mark says so a second time.
+        """
+        async with self._lock(user_id):
+            before = await self._get(user_id, topic)
+            top = await self._engine.log.top(topic)
+            if position.epoch != top.epoch or not (
+                before.on(top).seen_offset < position.offset <= top.offset
+            ):
+                return before.on(top), False
+            seen = await self._engine.marks.advance(topic, user_id, SEEN, position)
+            return before._replace(seen=seen).on(top), True
+
+    async def mark_unread(
+        self, user_id: str, topic: str, position: Position
+    ) -> tuple[Marked, bool]:
+        """Put the floor at a position, or away where nothing behind it was read.
+
+        Returns the marks, and whether anything changed.
+        """
+        async with self._lock(user_id):
+            before = await self._get(user_id, topic)
+            top = await self._engine.log.top(topic)
+            was, read = before.on(top), before.read
+            if read is None or not read.epoch == position.epoch == top.epoch:
+                return was, False
+            at = max(1, position.offset)
+            if at == before.floor_in(top.epoch) or (before.floor is None and at > read.offset):
+                return was, False
+            floor = await self._put_floor(user_id, topic, at, read)
+            now = before._replace(floor=floor).on(top)
+            return now, now != was
+
+    async def marked(self, user_id: str, tops: Mapping[str, Top]) -> Mapping[str, Marked]:
+        """Return what a user has read and seen of topics, by their names; `tops` is their state.
+
+        No mark moves between this and the next step of the task that asks.
+        """
+        async with self._lock(user_id):
+            found = await self._engine.marks.get_many(user_id, [*tops], (READ, SEEN, FLOOR))
+        return {
+            topic: _Marks(*marks).on(top)
+            for (topic, top), marks in zip(tops.items(), found, strict=True)
+        }
 
     async def remember_device(self, connection: Connection) -> None:
         """Enter a connection's device among its user's, once a day.
@@ -96,6 +206,24 @@ class Cursors:
         entered = NewMember(name, device, used_at, self._clock.time() + self._age_s)
         await self._engine.sets.update([entered], [(name, each) for each in gone])
         connection.remembered_until = now + min(DAY_S, self._age_s / 8)
+
+    def _lock(self, user_id: str) -> asyncio.Lock:
+        """Return a user's lock: of several devices' marks each is moved, and told of, in turn."""
+        return self._locks.setdefault(user_id, asyncio.Lock())
+
+    async def _get(self, user_id: str, topic: str) -> _Marks:
+        (found,) = await self._engine.marks.get_many(user_id, [topic], (READ, SEEN, FLOOR))
+        return _Marks(*found)
+
+    async def _put_floor(
+        self, user_id: str, topic: str, offset: int, read: Position
+    ) -> Position | None:
+        """Put a floor, or none where nothing behind it is read; return what is there now."""
+        marks = self._engine.marks
+        if offset > read.offset:
+            await marks.drop(topic, user_id, FLOOR)
+            return None
+        return await marks.advance(topic, user_id, FLOOR, floor_at(read.epoch, offset))
 
     async def _is_something(self, topic: str, position: Position) -> bool:
         top = await self._engine.log.top(topic)

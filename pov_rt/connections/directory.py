@@ -27,6 +27,7 @@ class Command(msgspec.Struct, omit_defaults=True):
     user: str | None = None
     connection: str | None = None
     message: str | None = None
+    pov: str | None = None
     close: str | None = None
     revoke: Revocation | None = None
 
@@ -94,9 +95,13 @@ class Directory:
         if not mine:
             del self._by_user[user_id]
 
-    def send_user(self, user_id: str, body: bytes) -> None:
-        """Send one encoded message to every connection of a user, on all nodes."""
-        self._tell_all(Command(user=str(user_id), message=body.decode()))
+    def send_user(self, user_id: str, body: bytes, pov_id: str | None = None) -> None:
+        """Send one encoded message to every connection of a user, on all nodes.
+
+        With a PoV to those alone whose token covers it.
+        """
+        pov = None if pov_id is None else str(pov_id)
+        self._tell_all(Command(user=str(user_id), message=body.decode(), pov=pov))
 
     async def revoke(
         self,
@@ -156,7 +161,8 @@ class Directory:
             self._enforce(command.revoke)
         for connection in self._matching(command):
             if command.message is not None and not connection.plain:
-                connection.send(command.message.encode())
+                if command.pov is None or connection.identity.grants.may_subscribe(command.pov):
+                    connection.send(command.message.encode())
             if command.close is not None:
                 connection.close(CloseCode[command.close])
 

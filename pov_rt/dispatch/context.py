@@ -10,10 +10,11 @@ from typing import Any, Self, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from pov_rt.activities.cursors import Unread
+from pov_rt.activities.cursors import Marked, Read
 from pov_rt.activities.digest import WITHIN_S, Digest
 from pov_rt.activities.durable import Kept
 from pov_rt.activities.publishing import Published, publisher_of
+from pov_rt.activities.shown import Reason, Shown
 from pov_rt.auth.grants import Grants
 from pov_rt.auth.tokens import Identity
 from pov_rt.connections.budgets import DELIVERY
@@ -43,7 +44,7 @@ SEVERAL_AT_ONCE = 32
 AT_ONCE = 8
 """Questions of one message at a time: even to refuse them takes time, for which others wait."""
 ENDED = "The subscription was ended meanwhile"
-UNREAD_PART = 0.3
+MARKED_PART = 0.15
 """Of the time that a handler has: after so much what a user has read is not waited for any more."""
 SEVERAL_PART = 0.8
 """Of the time that a handler has: of several things those are given up that take longer."""
@@ -129,6 +130,9 @@ class ConnectionContext:
             return False
         return True
 
+    async def check_pov(self, pov_id: str, grant: str, field: str = "povId") -> None:
+        await self.require({pov_id: field}, grant, feed=True)
+
     async def require(
         self, povs: Mapping[str, str], grant: str | None, *, feed: bool = False
     ) -> Mapping[str, Allowed | None]:
@@ -211,7 +215,9 @@ class ConnectionContext:
         )
 
     async def several(
-        self, attempts: Mapping[str, Callable[[Self], Coroutine[Any, Any, ValueT]]]
+        self,
+        attempts: Mapping[str, Callable[[Self], Coroutine[Any, Any, ValueT]]],
+        then: Callable[[dict[str, ValueT]], Coroutine[Any, Any, None]] | None = None,
     ) -> Mapping[str, ValueT | ClientError]:
         within_s = SEVERAL_PART * self.host.services.settings.limits.handler_deadline_s
         until = asyncio.get_running_loop().time() + within_s
@@ -232,6 +238,10 @@ class ConnectionContext:
         async with asyncio.TaskGroup() as group:
             tasks = {pov_id: group.create_task(attempt(pov_id)) for pov_id in attempts}
         results = {pov_id: task.result() for pov_id, task in tasks.items()}
+        if then is not None:
+            await then(
+                {pov: each for pov, each in results.items() if not isinstance(each, ClientError)}
+            )
         # What was ended while others were waited for.
         hub = self.host.services.hub
         lost = [each for each in self.joined or () if not hub.stands(each.joining)]
@@ -283,32 +293,54 @@ class ConnectionContext:
         return await cursors.cursor(self._connection, topic)
 
     async def acknowledge(self, position: Position, pov_id: str | None = None) -> Position:
-        topic, cursors = self._marked(pov_id), self.host.services.cursors
+        topic, cursors = self._log_of(pov_id), self.host.services.cursors
         cursor = await cursors.acknowledge(self._connection, topic, position)
         self.has_acted = True
         return cursor
 
-    async def mark_read(
-        self, position: Position, pov_id: str | None = None
-    ) -> tuple[Position, bool]:
-        topic, user_id = self._marked(pov_id), self.user.user_id
-        mark = await self.host.services.cursors.read(user_id, topic, position)
-        self.has_acted = True
-        return mark
+    def report(
+        self, position: Position, pov_id: str | None = None, reason: Reason | None = None
+    ) -> None:
+        shown = Shown(position, reason, self.host.clock.time())
+        reports, topic = self.host.services.reports, self._log_of(pov_id)
+        reports.note(self.user.user_id, self.device, topic, shown)
 
-    async def unread(self, subscribed: Subscribed) -> Unread | None:
-        services, topic = self.host.services, self.topic(subscribed.pov_id)
-        top = Top(subscribed.epoch, subscribed.newest, subscribed.oldest_offset)
-        within_s = UNREAD_PART * services.settings.limits.handler_deadline_s
+    async def mark_read(self, position: Position, pov_id: str | None = None) -> Read:
+        topic, user_id = self._log_of(pov_id), self.user.user_id
+        done = await self.host.services.cursors.read(user_id, topic, position)
+        self.has_acted = True
+        return done
+
+    async def mark_seen(self, position: Position, pov_id: str | None = None) -> tuple[Marked, bool]:
+        topic, user_id = self._log_of(pov_id), self.user.user_id
+        done = await self.host.services.cursors.see(user_id, topic, position)
+        self.has_acted = True
+        return done
+
+    async def mark_unread(self, position: Position, pov_id: str) -> tuple[Marked, bool]:
+        topic, user_id = self.topic(pov_id), self.user.user_id
+        done = await self.host.services.cursors.mark_unread(user_id, topic, position)
+        self.has_acted = True
+        return done
+
+    async def marked(self, subscribed: Sequence[Subscribed]) -> Mapping[str, Marked]:
+        services = self.host.services
+        povs = {self.topic(each.pov_id): each for each in subscribed if each.pov_id != TEAM_FEED}
+        tops = {
+            topic: Top(each.epoch, each.newest, each.oldest_offset) for topic, each in povs.items()
+        }
+        if not tops or not self.subprotocol:
+            return {}
+        within_s = MARKED_PART * services.settings.limits.handler_deadline_s
         try:
-            found: Unread = await call(
-                services.cursors.unread, self.user.user_id, topic, top, deadline_s=within_s
+            found: Mapping[str, Marked] = await call(
+                services.cursors.marked, self.user.user_id, tops, deadline_s=within_s
             )
         except (HandlerTimeout, Unavailable):
-            return None
-        return found
+            return {}
+        return {povs[topic].pov_id: each for topic, each in found.items()}
 
-    def _marked(self, pov_id: str | None) -> str:
+    def _log_of(self, pov_id: str | None) -> str:
         return self.host.inbox(self.user.user_id) if pov_id is None else self.topic(pov_id)
 
     def topic(self, pov_id: str) -> str:
@@ -319,7 +351,7 @@ class ConnectionContext:
     ) -> Position:
         if pov_id is not None:
             self.require_subscribed(pov_id)
-        name = self._marked(pov_id)
+        name = self._log_of(pov_id)
         sent = self.host.services.hub.delivered_to(self._connection, name)
         if sent is None:
             raise Forbidden("This connection does not get notifications", field="inbox")

@@ -15,6 +15,7 @@ from pov_rt.activities.digest import WITHIN_S, Digest, Digests
 from pov_rt.activities.durable import Durable
 from pov_rt.activities.inbox import Inboxes
 from pov_rt.activities.publishing import Published, Publisher, Publishing
+from pov_rt.activities.shown import Reports, Shown
 from pov_rt.auth.grants import DEFAULT_TEAM, Kind
 from pov_rt.auth.revocations import Revoked
 from pov_rt.auth.tokens import Identity, Tokens
@@ -70,6 +71,7 @@ class Services(Protocol):
     publishing: Publishing
     inboxes: Inboxes
     cursors: Cursors
+    reports: Reports
     durable: Durable
     permissions: Permissions
     tokens: Tokens
@@ -176,8 +178,8 @@ class PluginHost:
     def channel(self, pov_id: str, plugin: str | None = None) -> str:
         return channel_topic(plugin or self.name, pov_id)
 
-    def send_user(self, user_id: str, message: Message) -> None:
-        self.services.directory.send_user(user_id, encode(message))
+    def send_user(self, user_id: str, message: Message, *, pov_id: str | None = None) -> None:
+        self.services.directory.send_user(user_id, encode(message), pov_id)
 
     async def publish(self, activity: NewActivity, *, user_id: str | None = None) -> Published:
         name, team_id = f"plugin:{self.name}", team_of(activity.pov_id)
@@ -197,6 +199,10 @@ class PluginHost:
 
     async def digest(self, pov_id: str, after: int, *, within_s: float = WITHIN_S) -> Digest | None:
         return await self.services.digests.get(pov_topic(pov_id), after, within_s)
+
+    def shown(self, user_id: str, pov_id: str | None = None) -> Mapping[str, Shown]:
+        topic = user_topic(user_id) if pov_id is None else pov_topic(pov_id)
+        return self.services.reports.of(user_id, topic)
 
     async def history(
         self,

@@ -10,7 +10,9 @@ from __future__ import annotations
 from msgspec import UNSET, UnsetType
 
 from pov_rt.activities.digest import Digest
+from pov_rt.activities.kept import KeptByPov
 from pov_rt.activities.publishing import Published
+from pov_rt.activities.shown import Reason, Shown
 from pov_rt.auth.grants import Grants
 from pov_rt.auth.tokens import Identity
 from pov_rt.delivery.filters import Only, Place, Since
@@ -57,6 +59,7 @@ from pov_rt.protocol.messages import (
     Joined,
     Left,
     Length,
+    MarksMessage,
     Message,
     NewActivity,
     NewNotification,
@@ -103,12 +106,14 @@ __all__ = [
     "InvalidMessage",
     "InvalidRequest",
     "Joined",
+    "KeptByPov",
     "Leases",
     "Left",
     "Length",
     "LimitExceeded",
     "Lookup",
     "Marks",
+    "MarksMessage",
     "Message",
     "NewActivity",
     "NewNotification",
@@ -125,11 +130,13 @@ __all__ = [
     "Published",
     "Range",
     "RateLimited",
+    "Reason",
     "Rejected",
     "Request",
     "Response",
     "Roster",
     "Sets",
+    "Shown",
     "SignedCalls",
     "Since",
     "Subscribed",

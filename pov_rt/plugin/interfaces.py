@@ -12,10 +12,11 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from typing_extensions import TypeVar
 
-from pov_rt.activities.cursors import Unread
+from pov_rt.activities.cursors import Marked, Read
 from pov_rt.activities.digest import Digest
 from pov_rt.activities.durable import Durable
 from pov_rt.activities.publishing import Published
+from pov_rt.activities.shown import Reason, Shown
 from pov_rt.auth.grants import Action, Grants
 from pov_rt.auth.revocations import Revoked
 from pov_rt.auth.tokens import Identity
@@ -226,8 +227,11 @@ class Host(Protocol[S_co]):
     def channel(self, pov_id: str, plugin: str | None = None) -> str:
         """Return the engine's name for what this plugin, or another, keeps of a PoV, as leases."""
 
-    def send_user(self, user_id: str, message: Message) -> None:
-        """Send to every connection of a user on all nodes: at most once, unstored."""
+    def send_user(self, user_id: str, message: Message, *, pov_id: str | None = None) -> None:
+        """Send to every connection of a user on all nodes: at most once, unstored.
+
+        With `pov_id` only to those whose token covers the PoV.
+        """
 
     async def publish(self, activity: NewActivity, *, user_id: str | None = None) -> Published:
         """Publish in the plugin's own name; returns when the activity is durable.
@@ -250,6 +254,12 @@ class Host(Protocol[S_co]):
         """Return what happened after an offset, in numbers; None if that takes too long.
 
         It may be some seconds old. A user in debt is told None.
+        """
+
+    def shown(self, user_id: str, pov_id: str | None = None) -> Mapping[str, Shown]:
+        """Return by device what it said last of a PoV, or of the inbox: was it shown, why not.
+
+        What was said to this node, and not long ago: little is remembered.
         """
 
     async def history(
@@ -386,6 +396,13 @@ class Context(Protocol[S_co]):
         Token and plugins are asked, as before a message is handled; if nobody can say it is no.
         """
 
+    async def check_pov(self, pov_id: str, grant: str, field: str = "povId") -> None:
+        """Raise unless this user may do now what needs a grant on a PoV, or with `*` on the feed.
+
+        For a `PovOrFeed`, which nobody has checked. Raises `InvalidId`, `Forbidden`, and what a
+        plugin refuses with.
+        """
+
     def require_subscribed(self, pov_id: str, field: str = "povId") -> None:
         """Raise `Forbidden` naming the field unless this connection is subscribed to the PoV."""
 
@@ -412,13 +429,16 @@ class Context(Protocol[S_co]):
         """
 
     async def several(
-        self, attempts: Mapping[str, Callable[[Context[S_co]], Coroutine[Any, Any, ValueT]]]
+        self,
+        attempts: Mapping[str, Callable[[Context[S_co]], Coroutine[Any, Any, ValueT]]],
+        then: Callable[[dict[str, ValueT]], Coroutine[Any, Any, None]] | None = None,
     ) -> Mapping[str, ValueT | ClientError]:
         """Do something for several PoVs at the same time, most likely subscribe to them.
 
-        Returns by PoV what came of it, or the error. One with an error leaves a subscription to its
-        PoV as it was; `timeout` is the error of those that take up most of the time that a handler
-        has. What anything else raises, this raises.
+        Returns by PoV what came of it, or the error, in the order of the attempts. One with an
+        error leaves a subscription to its PoV as it was; `timeout` is the error of those that take
+        up most of the time that a handler has. What anything else raises, this raises. `then` is
+        called with the good results, for what can be done for all of them at once.
         """
 
     async def cursor(self, pov_id: str) -> Position | None:
@@ -433,18 +453,38 @@ class Context(Protocol[S_co]):
         It never goes back within an epoch. Where nothing is (offset 0) none is made.
         """
 
-    async def mark_read(
-        self, position: Position, pov_id: str | None = None
-    ) -> tuple[Position, bool]:
-        """Move up to where the user has read the PoV, or the inbox, as `acknowledge` does.
+    def report(
+        self, position: Position, pov_id: str | None = None, reason: Reason | None = None
+    ) -> None:
+        """Remember that this device has shown an entry of the PoV or the inbox, or why it did not.
 
-        Returns where that is, and whether it moved.
+        The last one of a device and PoV is there for `Host.shown`.
         """
 
-    async def unread(self, subscribed: Subscribed) -> Unread | None:
-        """Return up to where the user has read the PoV, on whatever device, and what is left.
+    async def mark_read(self, position: Position, pov_id: str | None = None) -> Read:
+        """Move up to where the user has read the PoV, or the inbox, as `acknowledge` does.
 
-        None: that cannot be said in time.
+        What was marked unread again up to there is read, too.
+        """
+
+    async def mark_seen(self, position: Position, pov_id: str | None = None) -> tuple[Marked, bool]:
+        """Move up to where the user has seen the PoV, or the inbox; what was read was seen.
+
+        Returns the user's marks, and whether this moved one.
+        """
+
+    async def mark_unread(self, position: Position, pov_id: str) -> tuple[Marked, bool]:
+        """Have everything of the PoV from a position on count as unread again, on all devices.
+
+        What the user is said to have read stays. The last one counts; behind what was read it
+        takes the one before away. Returns the user's marks, and whether anything changed.
+        """
+
+    async def marked(self, subscribed: Sequence[Subscribed]) -> Mapping[str, Marked]:
+        """Return by PoV up to where the user has read and seen it, on whatever device.
+
+        Empty if that cannot be said in time, or the client has no subprotocol; the team feed has no
+        marks. What is answered in this step is so: no mark moves before.
         """
 
     def topic(self, pov_id: str) -> str:

@@ -263,6 +263,23 @@ class Unsubscribed(Message, tag="unsubscribed"):
     message: str | UnsetType = UNSET
 
 
+class MarksMessage(Message, tag="marks"):
+    """Up to where the user has read and seen a PoV, or with `inbox` the notifications.
+
+    `unread` and `unseen` are what the log has behind that. With `unread_from` everything from there
+    on is unread, whatever was read.
+    """
+
+    pov_id: str | UnsetType = UNSET
+    inbox: bool | UnsetType = UNSET
+    epoch: str
+    read_offset: int
+    seen_offset: int
+    unread_from: int | UnsetType = UNSET
+    unread: int
+    unseen: int
+
+
 class TokenExpiring(Message, tag="token_expiring"):
     """The token expires at `expires_at` (RFC 3339); get a new one now."""
 

@@ -12,6 +12,7 @@ from pov_rt.activities.digest import Digests
 from pov_rt.activities.durable import Durable
 from pov_rt.activities.inbox import Inboxes
 from pov_rt.activities.publishing import Publishing
+from pov_rt.activities.shown import Reports
 from pov_rt.auth.keys import Keyring
 from pov_rt.auth.revocations import Revocations
 from pov_rt.auth.tokens import Identity, Tokens
@@ -78,6 +79,7 @@ class Server:
         self.publishing = Publishing(self.engine, settings.limits, self.clock)
         self.inboxes = Inboxes(self.engine, self.hub, self.publishing, self.clock)
         self.cursors = Cursors(self.engine, self.directory, self.clock, settings)
+        self.reports = Reports()
         self.durable = Durable(self.engine)
         self.digests = Digests(self.engine.log, self.budgets, self.clock)
         self.guarantee = Guarantee(

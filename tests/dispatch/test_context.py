@@ -122,9 +122,18 @@ def test_what_is_lost_while_the_rest_of_the_answer_is_made_is_not_said_to_stand(
     server: RunningServer, connect: Connect, before: Patch
 ) -> None:
     ana = connect("ana")
-    before(server.web.server.engine.marks, "get", lose(server, ana, "acme"))
+    before(server.web.server.engine.marks, "get_many", lose(server, ana, "acme"))
     assert subscribe(ana)["code"] == "forbidden"
     assert server.call(lambda: server.web.server.hub.subscriptions) == 0
+
+
+def test_what_one_of_several_lost_while_the_marks_are_read_is_said_in_its_place(
+    server: RunningServer, connect: Connect, before: Patch
+) -> None:
+    ana = connect("ana")
+    before(server.web.server.engine.marks, "get_many", lose(server, ana, "acme"))
+    several = ana.request({"type": "subscribe", "povIds": ["acme", "other"]})
+    assert [each.get("code") for each in several["results"]] == ["forbidden", None]
 
 
 @pytest.mark.parametrize(
@@ -158,6 +167,7 @@ def test_what_the_token_does_not_allow_any_more_is_not_answered(
             "append",
         ),
         ({"type": "read", "povId": "acme", "offset": 1}, "marks", "advance"),
+        ({"type": "seen", "povId": "acme", "offset": 1}, "marks", "advance"),
         ({"type": "ack", "povId": "acme", "offset": 1}, "marks", "advance"),
     ],
 )
@@ -182,10 +192,12 @@ def test_what_an_answer_can_do_without_is_left_out_when_it_takes_long(
 ) -> None:
     ana, engine = connect("ana"), server.web.server.engine
     publish(server, 3)
-    before(engine.marks, "get", lambda: asyncio.sleep(60))
+    before(engine.marks, "get_many", lambda: asyncio.sleep(60))
     answer = subscribe(ana)
-    assert (answer["offset"], "unread" in answer) == (3, False)
-    before(engine.marks, "get", away)
+    assert (answer["offset"], "unread" in answer, "seenOffset" in answer) == (3, False, False)
+    several = ana.request({"type": "subscribe", "povIds": ["acme", "other"]})
+    assert [each.get("code", "unread" in each) for each in several["results"]] == [False, False]
+    before(engine.marks, "get_many", away)
     several = ana.request({"type": "subscribe", "povIds": ["acme", "other"]})
     assert [each.get("code") for each in several["results"]] == [None, None]
 

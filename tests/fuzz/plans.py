@@ -27,6 +27,8 @@ MESSAGES = (
     '{"type":"resume"}',
     '{"type":"ack","povId":"acme","offset":1}',
     '{"type":"read","inbox":true,"offset":1}',
+    '{"type":"seen","povId":"acme","offset":1,"epoch":"e"}',
+    '{"type":"unread","povId":"acme","offset":1}',
     '{"type":"subscribe","povId":"*"}',
     '{"type":"unsubscribe","povId":"acme"}',
     '{"type":"publish","data":{"type":"t","action":"a","povId":"acme","details":{"n":[1,2.5]}}}',

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from pov_rt.activities.shown import Reason
 from pov_rt.config.settings import Settings
+from pov_rt.dispatch.host import MAX_COUNTERS
 from pov_rt.engine.sqlite import SqliteEngine
 from pov_rt.testing import Connect, RunningServer
-from tests.clients import ENGINES, offsets, publish, settings_of, span, subscribe
+from tests.clients import ENGINES, notify, offsets, publish, settings_of, span, subscribe
 
 
 @pytest.fixture(params=ENGINES)
@@ -47,6 +49,19 @@ class TestCursor:
             ({"povId": "other", "offset": 1}, "forbidden", "povId"),
             ({"offset": 1}, "invalid_message", "povId"),
             ({"inbox": True, "offset": 1}, "invalid_message", "offset"),
+            ({"povId": "acme", "offset": 1, "shown": "no"}, "invalid_message", "shown"),
+            ({"povId": "acme", "offset": 1, "shown": False}, "invalid_message", "reason"),
+            (
+                {"povId": "acme", "offset": 1, "shown": True, "reason": "own"},
+                "invalid_message",
+                "reason",
+            ),
+            ({"povId": "acme", "offset": 1, "reason": "own"}, "invalid_message", "reason"),
+            (
+                {"povId": "acme", "offset": 1, "shown": False, "reason": "bored"},
+                "invalid_message",
+                "reason",
+            ),
         ],
     )
     def test_what_cannot_be_acknowledged_is_refused(
@@ -124,3 +139,52 @@ class TestCursor:
         assert offsets(again, 2) == [4, 5], "what was not resent yet cannot be acknowledged"
         engine.writer.connection.execute("PRAGMA query_only = 0")
         assert again.request({"type": "ack", "povId": "acme", "offset": 4})["type"] == "acked"
+
+
+class TestShown:
+    def test_what_a_device_says_last_of_a_pov_can_be_asked_for_and_all_is_counted(
+        self, server: RunningServer, connect: Connect
+    ) -> None:
+        host = server.web.server.hooks.hosts["ack"]
+        phone, laptop = (connect("ana", device=device) for device in ("phone", "laptop"))
+        publish(server, 3)
+        for client in (phone, laptop):
+            subscribe(client, since={"last": 3})
+            assert offsets(client, 3) == [1, 2, 3]
+        ack = {"type": "ack", "povId": "acme"}
+        for offset, fields in (
+            (1, {"shown": True}),
+            (3, {"shown": False, "reason": "quiet"}),
+            (2, {"shown": False, "reason": "muted"}),
+            (3, {}),
+        ):
+            assert phone.request({**ack, "offset": offset, **fields})["type"] == "acked"
+        assert laptop.request({**ack, "offset": 3, "shown": True})["offset"] == 3
+        found = server.call(lambda: host.shown("ana", "acme"))
+        said = {device: (each.position.offset, each.reason) for device, each in found.items()}
+        assert said == {"phone": (2, "muted"), "laptop": (3, None)}
+        assert abs(found["phone"].at - server.web.server.clock.time()) < 60
+        assert host.counts == {"shown": 2, "not_shown_quiet": 1, "not_shown_muted": 1}
+        assert server.call(lambda: host.shown("ben", "acme")) == {}
+
+    def test_it_is_said_of_the_inbox_too(self, server: RunningServer, connect: Connect) -> None:
+        host = server.web.server.hooks.hosts["ack"]
+        notify(server)
+        ana = connect("ana")
+        assert offsets(ana, 1, "notification") == [1]
+        said = {"shown": False, "reason": "hidden"}
+        ana.request({"type": "ack", "inbox": True, "offset": 1, **said})
+        (found,) = server.call(lambda: host.shown("ana")).values()
+        assert (found.position.offset, found.reason) == (1, "hidden")
+
+    def test_what_is_refused_says_nothing(self, server: RunningServer, connect: Connect) -> None:
+        host = server.web.server.hooks.hosts["ack"]
+        ana = connect("ana")
+        subscribe(ana)
+        said = {"type": "ack", "povId": "acme", "offset": 1, "shown": True}
+        assert ana.request(said)["code"] == "invalid_message"
+        assert server.call(lambda: host.shown("ana", "acme")) == {}
+        assert host.counts == {}
+
+    def test_there_are_no_more_reasons_than_counters(self) -> None:
+        assert len(get_args(Reason)) < MAX_COUNTERS
