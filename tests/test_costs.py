@@ -302,6 +302,7 @@ def random_message(dice: random.Random, tag: str, epoch: str) -> dict[str, Any]:
         "read": {"povId": pov, "offset": 1},
         "seen": {"povId": pov, "offset": 1},
         "unread": {"povId": pov, "offset": 1},
+        "mute": {"povId": f"x{dice.randrange(10**6)}", "level": "feed"},
         "typing": {"povId": pov, "active": dice.random() < 0.5},
         "unsubscribe": {"povId": pov, "durable": True},
         "refresh": {"token": "x"},

@@ -87,6 +87,8 @@ MESSAGES: dict[str, list[Message]] = {
     "read": [Message({"povId": "acme", "offset": 0}, needs=("povId",))],
     "seen": [Message({"povId": "acme", "offset": 0}, needs=("povId",))],
     "unread": [Message({"povId": "acme", "offset": 0})],
+    "mute": [Message({"povId": "acme", "level": "off"}, grant="subscribe")],
+    "mutes": [Message({})],
     "history": [Message({"povId": "acme", "users": ["ana", "ben"]})],
     "presence": [Message({"povId": "acme"})],
     "typing": [Message({"povId": "acme", "active": True})],

@@ -29,6 +29,7 @@ MESSAGES = (
     '{"type":"read","inbox":true,"offset":1}',
     '{"type":"seen","povId":"acme","offset":1,"epoch":"e"}',
     '{"type":"unread","povId":"acme","offset":1}',
+    '{"type":"mute","povId":"*","level":"feed","until":"2999-01-01T00:00:00Z"}',
     '{"type":"subscribe","povId":"*"}',
     '{"type":"unsubscribe","povId":"acme"}',
     '{"type":"publish","data":{"type":"t","action":"a","povId":"acme","details":{"n":[1,2.5]}}}',

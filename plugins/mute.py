@@ -1,0 +1,143 @@
+"""Mutes: how loud each PoV is for a user, on all devices. Clients keep to it, not the server."""
+
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+
+from pov_rt.plugin import (
+    UNSET,
+    Context,
+    Host,
+    InvalidMessage,
+    KeptByPov,
+    Message,
+    Part,
+    Plugin,
+    PovOrFeed,
+    Unavailable,
+    UnsetType,
+    rfc3339,
+)
+
+MAX_MUTES = 200
+"""Of one user."""
+DAY_S = 86400.0
+IDLE_S = 180 * DAY_S
+"""One is kept for so long after its user has last asked for them."""
+PER_MUTE = 0.02
+"""What an answer costs for each of them."""
+
+Level = Literal["off", "feed", "toast", "sound"]
+
+
+class Mute(Message, tag="mute"):
+    """Say how loud a PoV, or with `*` the team feed, is for the user.
+
+    Until an instant (RFC 3339 with a time zone), or for good. Without a `level` it is again as it
+    was by default.
+    """
+
+    # No PovId: whoever lost the right to see a PoV must still be able to forget it.
+    pov_id: PovOrFeed
+    level: Level | UnsetType = UNSET
+    until: Annotated[datetime, msgspec.Meta(tz=True)] | UnsetType = UNSET
+
+
+class Muted(Message, tag="muted"):
+    """How loud the PoV is for the user from now on; without a `level`: as by default."""
+
+    pov_id: str
+    level: Level | UnsetType = UNSET
+    until: str | UnsetType = UNSET
+
+
+class Mutes(Message, tag="mutes"):
+    """Ask for all that is not as by default."""
+
+
+class Muting(Part):
+    """How loud one PoV is."""
+
+    pov_id: str
+    level: Level
+    until: str | UnsetType = UNSET
+
+
+class Mutings(Message, tag="mutes"):
+    """All PoVs that are not as by default, also those that the user may not see now."""
+
+    mutes: list[Muting]
+
+
+class Kept(msgspec.Struct, array_like=True):
+    """What is stored; the times are seconds since 1970."""
+
+    level: Level
+    used_at: float
+    until: float | None
+
+    def expires_at(self) -> float:
+        """Return when it is forgotten."""
+        idle_at = self.used_at + IDLE_S
+        return idle_at if self.until is None else min(idle_at, self.until)
+
+
+plugin = Plugin[KeptByPov]("mute", pushes=[Muted])
+_decode = msgspec.json.Decoder(Kept).decode
+
+
+@plugin.lifespan
+async def kept(host: Host) -> AsyncIterator[KeptByPov]:
+    """Keep them in the engine."""
+    yield KeptByPov(host.sets, "mutes", "muted PoVs")
+
+
+@plugin.on(Mute)
+async def mute(message: Mute, context: Context[KeptByPov]) -> Muted:
+    """Remember it, and tell the user's other devices."""
+    user_id, pov_id, now = context.user.user_id, message.pov_id, context.host.clock.time()
+    level, until = message.level, None if message.until is UNSET else message.until.timestamp()
+    if until is not None and (level is UNSET or until <= now):
+        detail = "Nothing ends without a level" if level is UNSET else "This has passed already"
+        raise InvalidMessage(field="until", detail=detail)
+    if level is UNSET:
+        await context.state.remove(user_id, pov_id)
+    else:
+        await context.check_pov(pov_id, "subscribe")
+        await put(context, pov_id, Kept(level, now, until))
+    answer = Muted(pov_id=pov_id, level=level, until=UNSET if until is None else rfc3339(until))
+    context.host.send_user(user_id, answer)
+    return answer
+
+
+@plugin.on(Mutes)
+async def mutes(message: Mutes, context: Context[KeptByPov]) -> Mutings:
+    """Answer all of the user's, which are used by that."""
+    now, found = context.host.clock.time(), await context.state.of(context.user.user_id)
+    context.charge(PER_MUTE * len(found))
+    listed = []
+    for pov_id, body in found.items():
+        each = _decode(body)
+        if now - each.used_at >= DAY_S:
+            with suppress(Unavailable):  # a full disk can be read
+                await put(context, pov_id, Kept(each.level, now, each.until), body)
+        until = UNSET if each.until is None else rfc3339(each.until)
+        listed.append(Muting(pov_id=pov_id, level=each.level, until=until))
+    return Mutings(mutes=listed)
+
+
+async def put(
+    context: Context[KeptByPov], pov_id: str, new: Kept, instead_of: bytes | None = None
+) -> None:
+    """Keep how loud a PoV is; with `instead_of` only where nobody has changed it meanwhile."""
+    await context.state.put(
+        context.user.user_id,
+        pov_id,
+        msgspec.json.encode(new),
+        most=MAX_MUTES,
+        expires_at=new.expires_at(),
+        instead_of=instead_of,
+    )
