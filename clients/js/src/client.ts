@@ -142,7 +142,7 @@ export function connect(options: Options): Client {
       const make = () => makeConnection(options, token ?? undefined)
       const tabs = isShared && scope ? await import('./tabs.js') : undefined
       if (isClosed()) return
-      line = made = tabs ? new tabs.TabLine({scope, connect: make}) : make()
+      line = made = tabs ? tabs.makeTabLine({scope, connect: make}) : make()
     } catch (error) {
       const ms = delay(attempt++)
       timer = setTimeout(() => void start(), ms)

@@ -2,28 +2,34 @@
 import type {Incoming, Line, Outgoing, Status} from './api.js'
 import type * as wire from './wire.js'
 
-/** What the hub says to tabs: to `to`, or to all. */
+/** What the hub says to all tabs, or to one. */
 export type Told =
   | {
       kind: 'state'
       to?: string
       status: Status
-      /** Counts the connections; 0: there is none. What tabs send says which one it is meant for. */
+      /** Names the connection, where there is one: what a tab sends says which one it is meant for. */
       link: number
       welcome?: wire.Welcome
       /** What only those who were there have seen of this connection. */
       inbox?: Incoming[]
     }
-  /** A message of the server: for all, or with `ids` an answer, whose `id` each tab gets back. */
-  | {kind: 'frame'; to?: string; message: Incoming; ids?: Asker[]; all?: boolean}
+  | {
+      kind: 'frame'
+      message: Incoming
+      /** Who asked for it; without it nobody did, and it is for all. */
+      ids?: Asker[]
+      /** It is for those who did not ask, too. */
+      all?: boolean
+    }
 
-/** A tab, the id of its request, and the PoVs that it had no interest in before. */
-type Asker = [tab: string, id: string, fresh: string[]]
+/** A tab, the id of its request, and the PoVs that it wanted nothing of before. */
+export type Asker = [tab: string, id: string | undefined, fresh: string[]]
 
 /** What a tab wants of a PoV: its filter as JSON, and its state there. */
 interface Want {
   only?: string
-  state?: string
+  state?: unknown
 }
 
 export type Hub = ReturnType<typeof makeHub>
@@ -40,68 +46,63 @@ const INBOX = 1_000
 /**
  * Share `line` between tabs; `tell` carries what it says to them.
  *
- * Owns the line. A tab gets nothing before it joined, and is told how things stand when it does.
+ * Owns the line. A tab that joins is told how things stand, and counts until it leaves.
  */
 export function makeHub(line: Line, tell: (what: Told) => void) {
   const tabs = new Map<string, Map<string, Want>>()
-  const asked = new Map<unknown, {type: string; key: string; at: number; ids: Asker[]}>()
+  const asked = new Map<unknown, {message: Outgoing; key: string; at: number; ids: Asker[]}>()
   let inbox: {type: string; [field: string]: unknown}[] = []
   let status: Status = {state: 'connecting', since: Date.now()}
   let welcome: wire.Welcome | undefined
   let link = 0
   let ids = 0
 
-  function forget(): void {
-    for (const each of tabs.values()) each.clear()
-    asked.clear()
-    inbox = []
-  }
-
-  function wanted(povId: string): Want[] {
-    return [...tabs.values()].flatMap(each => each.get(povId) ?? [])
-  }
+  const wanted = (povId: string) => [...tabs.values()].flatMap(each => each.get(povId) ?? [])
 
   /** Send it for a tab, once for all who ask the same. */
   function ask(message: Outgoing, asker: Asker): void {
     const key = JSON.stringify(message)
-    const now = performance.now()
+    const at = performance.now()
     for (const each of asked.values()) {
-      if (SHARED.test(message.type) && each.key === key && now - each.at < SHARED_FOR) return void each.ids.push(asker)
+      if (each.key === key && SHARED.test(message.type) && at - each.at < SHARED_FOR) {
+        each.ids.push(asker)
+        return
+      }
     }
-    asked.set(`${++ids}`, {type: message.type, key, at: now, ids: [asker]})
-    line.send({...message, id: `${ids}`})
+    const id = `${++ids}`
+    asked.set(id, {message, key, at, ids: [asker]})
+    line.send({...message, id})
   }
 
   /** Take a message of a tab, as JSON; one that was meant for another connection is dropped. */
   function take(tab: string, at: number, text: string): void {
     const own = tabs.get(tab)
-    if (!own || !welcome || at !== link) return
+    if (!own || at !== link) return
     const {id, ...message} = JSON.parse(text) as Outgoing
     const {type} = message
     const povs = [message.povIds ?? message.povId].flat() as string[]
-    const [povId = ''] = povs
-    let fresh: string[] = []
-    if (type === 'subscribe' || type === 'presence') {
-      fresh = povs.filter(each => !own.has(each))
-      for (const each of fresh) own.set(each, {})
-    }
-    if (type === 'subscribe') {
+    const povId = povs[0]!
+    const fresh: string[] = []
+    const isSubscribe = type === 'subscribe'
+    if (isSubscribe || type === 'presence') {
       const only = JSON.stringify(message.only)
-      for (const each of povs) own.get(each)!.only = only
-      // The socket has one filter for a PoV: tabs that want others leave out themselves what they do not want.
-      if (povs.some(each => wanted(each).some(want => want.only !== only))) delete message.only
-    } else if (type === 'presence') {
-      if (message.state) own.get(povId)!.state = message.state as string
-      const states = wanted(povId).flatMap(each => each.state ?? [])
-      if (states[0]) message.state = states.includes('active') ? 'active' : 'away'
-    } else if (type === 'unsubscribe') {
-      own.delete(povId)
-      const others = wanted(povId)
+      for (const each of povs) {
+        if (!own.has(each)) fresh.push(each)
+        own.set(each, {...own.get(each), ...(isSubscribe ? {only} : message.state ? {state: message.state} : {})})
+        // The socket has one filter for a PoV: of different ones each tab leaves out itself what it does not want.
+        if (wanted(each).some(want => want.only !== only)) delete message.only
+      }
+    }
+    const isUnsubscribe = type === 'unsubscribe'
+    if (isUnsubscribe) own.delete(povId)
+    const others = wanted(povId)
+    const states = others.flatMap(each => each.state ?? [])
+    const state = states.includes('active') ? 'active' : 'away'
+    if (type === 'presence' && states[0]) message.state = state
+    if (isUnsubscribe) {
       if (others[0] && !message.durable) {
-        tell({kind: 'frame', message: {type: 'unsubscribed', povId}, ids: [[tab, id!, []]]})
-        if (others.some(each => each.state) && !others.some(each => each.state === 'active')) {
-          ask({type: 'presence', povId, state: 'away'}, ['', '', []])
-        }
+        tell({kind: 'frame', message: {type: 'unsubscribed', povId}, ids: [[tab, id, []]]})
+        if (states[0]) ask({type: 'presence', povId, state}, ['', '', []])
         return
       }
       // Whoever subscribes from now on must do so behind this.
@@ -114,32 +115,33 @@ export function makeHub(line: Line, tell: (what: Told) => void) {
   line.start({
     status(next) {
       status = next
-      if (next.state === 'live' && !welcome) return // `opened` says it
-      if (next.state !== 'live') {
-        welcome = undefined
-        forget()
-      }
-      tell({kind: 'state', status, link: welcome ? link : 0})
+      if (next.state === 'live') return // `opened` says it
+      // The next connection knows nothing of this one.
+      for (const each of tabs.values()) each.clear()
+      asked.clear()
+      inbox = []
+      welcome = undefined
+      tell({kind: 'state', status, link: ++link})
     },
     opened(next) {
-      forget()
       welcome = next
       tell({kind: 'state', status, link: ++link, welcome})
     },
     message(incoming) {
-      const {id, ...message} = incoming as {type: string; [field: string]: unknown}
+      const {id, ...message} = incoming as Outgoing
+      const {type, povId} = message
       const request = asked.get(id)
       asked.delete(id)
-      const {type} = message
       if (type === 'notification') inbox = [...inbox.slice(1 - INBOX), message]
       if (type === 'inbox_read') inbox = inbox.filter(each => Number(each.offset) > Number(message.offset))
-      if (type === 'unsubscribed' && !request) for (const each of tabs.values()) each.delete(message.povId as string)
+      const lost = (type === 'refreshed' ? message.lost : type === 'unsubscribed' && !request ? [povId] : []) as string[]
+      for (const each of tabs.values()) for (const pov of lost) each.delete(pov)
       for (const [tab, , fresh] of request?.ids ?? []) {
         const own = tabs.get(tab)
         if (type === 'error') for (const each of fresh) own?.delete(each)
-        for (const {povId, code} of (message.results ?? []) as wire.Result[]) {
-          if (!code && request!.type === 'resume' && own?.has(povId) === false) own.set(povId, {})
-          if (code && fresh.includes(povId)) own?.delete(povId)
+        for (const each of (message.results ?? []) as wire.Result[]) {
+          if (request!.message.type === 'resume') own?.set(each.povId, {...own.get(each.povId)})
+          if (each.code && fresh.includes(each.povId)) own?.delete(each.povId)
         }
       }
       tell({kind: 'frame', message, ids: request?.ids, all: FOR_ALL.test(type)})
@@ -148,8 +150,8 @@ export function makeHub(line: Line, tell: (what: Told) => void) {
 
   return {
     join(tab: string): void {
-      if (!tabs.has(tab)) tabs.set(tab, new Map())
-      tell({kind: 'state', to: tab, status, link: welcome ? link : 0, welcome, inbox})
+      tabs.set(tab, new Map())
+      tell({kind: 'state', to: tab, status, link, welcome, inbox})
     },
     take,
     /** It is gone: so is what it alone wanted. */

@@ -35,6 +35,8 @@ export class Browser {
   readonly channels = new Set<Channel>()
   /** What the wall clock says more than `now`, ms. */
   wall = Date.UTC(2026, 0, 1)
+  /** What was thrown where nobody could take it. */
+  private thrown: unknown[] = []
   private tasks: Task[] = []
   private order = 0
   private lastHeard = new Map<string, number>()
@@ -47,6 +49,16 @@ export class Browser {
     let mixed = Math.imul(this.seed ^ (this.seed >>> 15), 1 | this.seed)
     mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
+  }
+
+  microtask(run: () => void): void {
+    queueMicrotask(() => {
+      try {
+        run()
+      } catch (error) {
+        this.thrown.push(error)
+      }
+    })
   }
 
   open(hidden = false): Tab {
@@ -90,6 +102,7 @@ export class Browser {
       this.now = Math.max(this.now, next.at)
       next.run()
       await settled()
+      if (this.thrown.length) throw this.thrown.shift()
     }
     this.now = end
   }
@@ -244,7 +257,7 @@ export class Tab {
       performance: {now: () => browser.now},
       Date: {now: () => Math.floor(browser.wall + browser.now)},
       Math: Object.assign(Object.create(Math), {max: Math.max, random: () => browser.random()}),
-      AbortController, queueMicrotask, setTimeout, setInterval, clearTimeout: clear, clearInterval: clear,
+      AbortController, queueMicrotask: (run: () => void) => browser.microtask(run), setTimeout, setInterval, clearTimeout: clear, clearInterval: clear,
     }
     const thisTab = this
     this.sdk = vm.runInContext(`${source};sdk`, vm.createContext(realm)) as typeof tabs

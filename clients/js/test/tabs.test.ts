@@ -18,6 +18,11 @@ function visit(server: Server, {hidden = false, tab = server.browser.open(hidden
     message: message => void got.push(JSON.parse(JSON.stringify(message)) as Message),
     status: status => void states.push(status),
   })
+  // As the client does.
+  tab.window.addEventListener('pagehide', line.suspend)
+  tab.window.addEventListener('pageshow', line.resume)
+  tab.document.addEventListener('freeze', line.suspend)
+  tab.document.addEventListener('resume', line.resume)
   return {
     tab, line, states,
     get state() {
@@ -431,11 +436,16 @@ describe('the lead', () => {
     await browser.pass(100)
     assert.deepEqual(a.take('opened').map(({connectionId}) => connectionId), ['c3'])
     assert.equal(server.sockets.length, 1)
-    a.line.suspend()
-    a.tab.hide()
-    a.tab.comeBack()
+  })
+
+  test('stays where it is when another tab sleeps and wakes', async () => {
+    const [browser, server, , b] = await visits(2)
+    b.tab.freeze()
+    await browser.pass(1000)
+    b.tab.thaw()
     await browser.pass(100)
-    assert.equal(a.state, 'suspended', 'it was asked to be')
+    assert.deepEqual(b.take().map(({type, connectionId}) => [type, connectionId]), [['opened', 'c1']])
+    assert.equal(server.connections, 1)
   })
 
   test('goes over in under 3 s when the leader is frozen without a word; it wakes to follow', async () => {
@@ -460,7 +470,7 @@ describe('the lead', () => {
   test('is given up on `freeze` at once', async () => {
     const [browser, server, a, b] = await visits(2)
     a.tab.freeze()
-    assert.equal(a.state, 'suspended frozen')
+    assert.equal(a.state, 'suspended')
     assert.ok((await until(browser, () => b.take('opened').length > 0)) < 100)
     assert.equal(server.sockets.length, 1)
     a.tab.thaw()
