@@ -505,7 +505,7 @@ export function connect(options: Options): Client {
     return box ??= Promise.all([import('./outbox.js'), whose]).then(([{openOutbox}, scope]) => openOutbox({
       scope,
       isOpen: () => !!line?.isOpen,
-      publish: activity => request('publish', {data: activity}) as Promise<wire.Published>,
+      publish: (data, signal) => request('publish', {data}, {signal}) as Promise<wire.Published>,
       changed: (pending: readonly Pending[]) => emit('pending', pending),
     }))
   }
