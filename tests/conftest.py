@@ -12,7 +12,7 @@ import pytest
 
 from pov_rt.config.settings import Settings
 from pov_rt.testing import Plugins, RunningServer, make_settings
-from tests.processes import end_children, has_children
+from tests.processes import children, end_children
 
 
 def pytest_configure() -> None:
@@ -24,10 +24,10 @@ def pytest_configure() -> None:
 @pytest.fixture(autouse=True)
 def leave_no_process() -> Iterator[None]:
     """End what a test has left running, so that no other test meets it; that is a failure."""
-    had_any = has_children()  # a module's own server
+    before = children()  # a module's own server, browsers
     yield
-    if not had_any and has_children():
-        pytest.fail(f"left behind: {end_children()}")
+    if left := children() - before:
+        pytest.fail(f"left behind: {end_children(left)}")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -73,25 +73,20 @@ def running(command: Sequence[str | Path], **options: Any) -> Iterator[subproces
         end(process)
 
 
-def has_children() -> bool:
-    """Tell whether this process has children, dead ones that nobody waited for included."""
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
+def children() -> set[int]:
+    """Return this process's children, dead ones that nobody waited for included."""
+    told = Path("/proc/self/task").glob("*/children")
+    return {int(each) for path in told for each in path.read_text().split()}
 
 
-def end_children() -> list[str]:
-    """Kill all children of this process; return what they were."""
+def end_children(numbers: Iterable[int]) -> list[str]:
+    """Kill children of this process; return what they were."""
     ended = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended meanwhile
-            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-            if int(parent) == os.getpid():
-                ended.append((folder / "cmdline").read_text().replace("\0", " ").strip())
-                os.kill(int(folder.name), signal.SIGKILL)
-                os.waitpid(int(folder.name), 0)
+    for number in numbers:
+        command = Path(f"/proc/{number}/cmdline").read_text()
+        ended.append(command.replace("\0", " ").strip())
+        os.kill(number, signal.SIGKILL)
+        os.waitpid(number, 0)
     return ended
 
 
