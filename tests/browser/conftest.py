@@ -1,0 +1,84 @@
+"""Browsers, an app's site, and the way between them and the server.
+
+A browser runs once for all tests of a process; each test has profiles of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.browser.bidi import Firefox
+from tests.browser.chromium import Chromium
+from tests.browser.site import Site
+from tests.browser.tabs import Browser, Loop, Profile
+
+Profiles = Callable[[Browser], Profile]
+"""Makes a profile that is closed after the test; what a page of it has not caught fails that."""
+
+
+@pytest.fixture(scope="session")
+def loop() -> Iterator[Loop]:
+    with Loop() as running:
+        yield running
+
+
+def program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"needs a browser; as root:  apt-get install {name}")
+    return found
+
+
+@pytest.fixture(scope="session")
+def chromium(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    with Chromium(loop, program("chromium"), tmp_path_factory.mktemp("chromium")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def firefox(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firefox]:
+    with Firefox(loop, program("firefox-esr"), tmp_path_factory.mktemp("firefox")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session", params=["chromium", "firefox"])
+def browser(request: pytest.FixtureRequest) -> Browser:
+    """Return each browser in turn."""
+    running: Browser = request.getfixturevalue(request.param)
+    return running
+
+
+@pytest.fixture
+def profiles() -> Iterator[Profiles]:
+    made: list[Profile] = []
+    with ExitStack() as closing:
+
+        def make(browser: Browser) -> Profile:
+            profile = browser.profile()
+            made.append(profile)
+            closing.callback(profile.close)
+            return profile
+
+        yield make
+    errors = [error for profile in made for tab in profile.tabs for error in tab.errors]
+    assert not errors
+
+
+@pytest.fixture
+def profile(browser: Browser, profiles: Profiles) -> Profile:
+    """Return a new profile of each browser."""
+    return profiles(browser)
+
+
+@pytest.fixture
+def site(loop: Loop, tmp_path: Path) -> Iterator[Site]:
+    """Return a site that serves `tmp_path / "site"`."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    with Site(loop, folder) as serving:
+        yield serving

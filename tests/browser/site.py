@@ -1,0 +1,79 @@
+"""An app's site: its pages, built from the SDK's sources, and the tokens of those signed in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from tests.browser.cut import HOST
+from tests.browser.tabs import Loop
+
+TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript"}
+
+TokenOf = Callable[[str], str | None]
+"""The socket token of a user; None where nobody is signed in."""
+
+
+class Site:
+    """Serves the files of a folder, and at `/token?user=` what `token_of` says; a context.
+
+    It is another origin than the server, and stays when the server is away.
+    """
+
+    def __init__(self, loop: Loop, folder: Path) -> None:
+        self.token_of: TokenOf = lambda user: None
+        self.asked: list[str] = []
+        """For whom tokens were asked, in order."""
+        self._loop = loop
+        self._folder = folder
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self._listener.sockets[0].getsockname()[1]}"
+
+    def __enter__(self) -> Site:
+        self._loop.run(self._start())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.run(self._stop())
+
+    async def _start(self) -> None:
+        self._listener = await asyncio.start_server(self._serve, HOST, 0)
+
+    async def _stop(self) -> None:
+        self._listener.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request, and end the connection."""
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            status, kind, body = await self._answer(head.split(b" ", 2)[1].decode())
+            writer.write(
+                f"HTTP/1.1 {status} {status.phrase}\r\nContent-Type: {kind}\r\n"
+                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+            )
+            writer.write(body)
+            await writer.drain()
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the browser opens some connections in advance, and closes them
+        finally:
+            writer.close()
+
+    async def _answer(self, target: str) -> tuple[HTTPStatus, str, bytes]:
+        url = urlsplit(target)
+        if url.path == "/token":
+            (user,) = parse_qs(url.query)["user"]
+            self.asked.append(user)
+            # It may ask the server, which is in a thread of its own.
+            token = await asyncio.to_thread(self.token_of, user)
+            return HTTPStatus.OK, "application/json", json.dumps({"token": token}).encode()
+        path = (self._folder / url.path.lstrip("/")).resolve()
+        if not path.is_relative_to(self._folder.resolve()) or not path.is_file():
+            return HTTPStatus.NOT_FOUND, "text/plain", b"nothing is there"
+        kind = TYPES.get(path.suffix, "application/octet-stream")
+        return HTTPStatus.OK, kind, path.read_bytes()
