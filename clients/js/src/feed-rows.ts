@@ -17,7 +17,7 @@ export interface Marks {
 }
 
 /** What the server says of the marks, counts included: they cover everything up to its newest offset. */
-export function marksOf(told: wire.Marks | wire.Result): Marks {
+export function marksOf(told: wire.MarksMessage | wire.Result): Marks {
   const {readOffset: read = 0, seenOffset, unreadFrom: floor, unread = 0} = told
   return {read, seen: Math.max(read, seenOffset ?? 0), floor, top: firstUnread({read, floor}) - 1 + unread}
 }

@@ -611,7 +611,8 @@ export function createFeed(
   }
 
   function muted({povId, level, until}: wire.Muted | wire.MutesSent['mutes'][number]): void {
-    mutes.set(povId, {level, until})
+    if (level) mutes.set(povId, {level, until})
+    else mutes.delete(povId)
     clearTimeout(muteTimer)
     const next = Math.min(...[...mutes.values()].map(each => Date.parse(each.until ?? '') - Date.now()).filter(ms => ms > 0), 2 ** 31 - 1)
     if (next < 2 ** 31 - 1) muteTimer = setTimeout(allChanged, next)

@@ -6,13 +6,20 @@
  * `id` is the sender's own, and comes back with the answer.
  */
 
+/** What `level` may be. */
+export type Level = 'feed' | 'off' | 'sound' | 'toast'
+
+/** What `reason` may be. */
+export type Reason = 'closed' | 'digest' | 'feed' | 'filtered' | 'hidden' | 'muted' | 'own' | 'quiet'
+
 /** What `state` may be. */
 export type State = 'active' | 'away'
 
 /**
  * Say that this device has a PoV, or with `inbox` its user's inbox, up to `offset`.
  *
- * A client that says the `epoch` too learns when the log was replaced.
+ * A client that says the `epoch` too learns when the log was replaced. `shown` says whether the
+ * user was shown what is at `offset`, and `reason` why not.
  */
 export interface Ack {
   type: 'ack'
@@ -22,6 +29,8 @@ export interface Ack {
   povId?: string
   inbox?: boolean
   epoch?: string
+  shown?: boolean
+  reason?: Reason
 }
 
 /** Where the device's cursor is now (0: it has none); it never goes back. */
@@ -162,6 +171,70 @@ export interface InboxRead {
 export interface Item {
   data: Activity
   offset: number
+}
+
+/**
+ * Up to where the user has read and seen a PoV, or with `inbox` the notifications.
+ *
+ * `unread` and `unseen` are what the log has behind that. With `unreadFrom` everything from there
+ * on is unread, whatever was read.
+ */
+export interface MarksMessage {
+  type: 'marks'
+  id?: string | number
+  povId?: string
+  inbox?: boolean
+  epoch: string
+  readOffset: number
+  seenOffset: number
+  unreadFrom?: number
+  unread: number
+  unseen: number
+}
+
+/**
+ * Say how loud a PoV, or with `*` the team feed, is for the user.
+ *
+ * Until an instant (RFC 3339 with a time zone), or for good. Without a `level` it is again as it
+ * was by default.
+ */
+export interface Mute {
+  type: 'mute'
+  id?: string | number
+  /** 1 to 128 characters. */
+  povId: string
+  level?: Level
+  /** RFC 3339. */
+  until?: string
+}
+
+/** How loud the PoV is for the user from now on; without a `level`: as by default. */
+export interface Muted {
+  type: 'muted'
+  id?: string | number
+  povId: string
+  level?: Level
+  until?: string
+}
+
+/** Ask for all that is not as by default. */
+export interface Mutes {
+  type: 'mutes'
+  id?: string | number
+}
+
+/** All PoVs that are not as by default, also those that the user may not see now. */
+export interface MutesSent {
+  type: 'mutes'
+  id?: string | number
+  mutes: Muting[]
+}
+
+/** How loud one PoV is. */
+export interface Muting {
+  povId: string
+  level: Level
+  until?: string
 }
 
 /**
@@ -350,7 +423,10 @@ export interface Result {
   guarantee?: Guarantee
   filtered?: boolean
   readOffset?: number
+  seenOffset?: number
+  unreadFrom?: number
   unread?: number
+  unseen?: number
   recovered?: boolean
   missed?: number
   digest?: Digest
@@ -362,6 +438,21 @@ export interface Result {
 export interface Resume {
   type: 'resume'
   id?: string | number
+}
+
+/**
+ * The user has had a PoV, or with `inbox` the notifications, on the screen up to `offset`.
+ *
+ * What was read was seen, too. With the offset 0 it asks for the marks alone.
+ */
+export interface Seen {
+  type: 'seen'
+  id?: string | number
+  offset: number
+  /** 1 to 128 characters. */
+  povId?: string
+  inbox?: boolean
+  epoch?: string
 }
 
 /** How often one sort of activity occurred. */
@@ -407,7 +498,10 @@ export interface Subscribed {
   guarantee?: Guarantee
   filtered?: boolean
   readOffset?: number
+  seenOffset?: number
+  unreadFrom?: number
   unread?: number
+  unseen?: number
   recovered?: boolean
   missed?: number
   digest?: Digest
@@ -446,6 +540,20 @@ export interface TypingSent {
 export interface Typist {
   userId: string
   where?: string
+}
+
+/**
+ * Mark everything of a PoV from `offset` on as unread again, whatever was read.
+ *
+ * The last one counts. Behind what was read it takes the one before away.
+ */
+export interface Unread {
+  type: 'unread'
+  id?: string | number
+  offset: number
+  /** 1 to 128 characters. */
+  povId: string
+  epoch?: string
 }
 
 /**
@@ -501,28 +609,30 @@ export interface Welcome {
 
 /** All that a server sends. */
 export type ServerMessage =
-  | Acked | ActivityMessage | Closing | ErrorMessage | HistoryPage | InboxRead | NotificationMessage | Pong
-  | PositionMessage | PresenceDiff | Present | Published | Receipts | Refreshed | Subscribed | TokenExpiring
-  | TypingSent | Unsubscribed | Welcome
-  | Marks | Muted | MutesSent // by hand, see the end
+  | Acked | ActivityMessage | Closing | ErrorMessage | HistoryPage | InboxRead | MarksMessage | Muted
+  | MutesSent | NotificationMessage | Pong | PositionMessage | PresenceDiff | Present | Published | Receipts
+  | Refreshed | Subscribed | TokenExpiring | TypingSent | Unsubscribed | Welcome
 
 /** All that a server takes. */
 export type ClientMessage =
-  | Ack | History | Ping | Pong | Presence | Publish | Read | Refresh | Resume | Subscribe | Typing
-  | Unsubscribe
-  | Mute | Mutes | Seen | Unread // by hand, see the end
+  | Ack | History | Mute | Mutes | Ping | Pong | Presence | Publish | Read | Refresh | Resume | Seen
+  | Subscribe | Typing | Unread | Unsubscribe
 
 /** What is answered. */
 export interface Requests {
   ack: Ack
   history: History
+  mute: Mute
+  mutes: Mutes
   ping: Ping
   presence: Presence
   publish: Publish
   read: Read
   refresh: Refresh
   resume: Resume
+  seen: Seen
   subscribe: Subscribe
+  unread: Unread
   unsubscribe: Unsubscribe
 }
 
@@ -530,13 +640,17 @@ export interface Requests {
 export interface Answers {
   ack: Acked
   history: HistoryPage
+  mute: Muted
+  mutes: MutesSent
   ping: Pong
   presence: Present
   publish: Published
   read: InboxRead | Receipts
   refresh: Refreshed
   resume: Subscribed
+  seen: MarksMessage
   subscribe: Subscribed
+  unread: MarksMessage
   unsubscribe: Unsubscribed
 }
 
@@ -550,95 +664,3 @@ export type ErrorCode =
 /** Why a socket was closed. From 4000 to 4499: come back; from 4500 on: do not. */
 export type CloseCode =
   | 1000 | 1002 | 1007 | 1009 | 1011 | 4000 | 4001 | 4002 | 4003 | 4004 | 4005 | 4500 | 4501
-
-// ---- by hand, until the server has these: to be replaced by what it generates -------------------
-
-/** What `level` may be. */
-export type Level = 'feed' | 'off' | 'sound' | 'toast'
-
-export interface Seen {
-  type: 'seen'
-  id?: string | number
-  offset: number
-  povId?: string
-  inbox?: boolean
-  epoch?: string
-}
-
-export interface Unread {
-  type: 'unread'
-  id?: string | number
-  povId: string
-  offset: number
-  epoch?: string
-}
-
-export interface Marks {
-  type: 'marks'
-  id?: string | number
-  povId: string
-  epoch: string
-  readOffset: number
-  seenOffset: number
-  unreadFrom?: number
-  unread: number
-  unseen: number
-}
-
-export interface Mute {
-  type: 'mute'
-  id?: string | number
-  povId: string
-  level: Level
-  until?: string
-}
-
-export interface Muted {
-  type: 'muted'
-  id?: string | number
-  povId: string
-  level: Level
-  until?: string
-}
-
-export interface Mutes {
-  type: 'mutes'
-  id?: string | number
-}
-
-export interface MutesSent {
-  type: 'mutes'
-  id?: string | number
-  mutes: {povId: string; level: Level; until?: string}[]
-}
-
-export interface Ack {
-  shown?: boolean
-  reason?: string
-}
-
-export interface Result {
-  seenOffset?: number
-  unreadFrom?: number
-  unseen?: number
-}
-
-export interface Subscribed {
-  seenOffset?: number
-  unreadFrom?: number
-  unseen?: number
-}
-
-export interface Requests {
-  mute: Mute
-  mutes: Mutes
-  seen: Seen
-  unread: Unread
-}
-
-export interface Answers {
-  mute: Muted
-  mutes: MutesSent
-  seen: Marks
-  unread: Marks
-}

@@ -36,7 +36,7 @@ export class Log {
   }
 
   /** As `Marked` of pov_rt/activities/cursors.py says it. */
-  marks(): Omit<wire.Marks, 'type'> {
+  marks(): Omit<wire.MarksMessage, 'type'> {
     const read = Math.max(this.read, this.oldest - 1)
     const seen = Math.max(read, this.seen, this.read)
     const floor = this.floor && Math.max(this.floor, this.oldest) <= read ? Math.max(this.floor, this.oldest) : undefined
