@@ -5,8 +5,7 @@ import type {
 } from './api.js'
 import type * as wire from './wire.js'
 import {addressOf, makeConnection} from './connection.js'
-import {claimsOf, scopeOf} from './scope.js'
-import {wipe} from './database.js'
+import {claimsOf, scopeOf, wipe} from './scope.js'
 import {delay} from './wait.js'
 
 const TIMEOUT = 10_000
@@ -286,52 +285,46 @@ export function connect(options: Options): Client {
 
   // ---- subscriptions ----
 
-  /** Send what is to be joined, as few messages as can be. */
+  /** Send what is to be joined in as few messages as can be: each has a PoV once, and one filter. */
   function joinAll(): void {
     if (!line?.isOpen) return
-    const batches: {key: string; handles: Map<string, Handle[]>}[] = []
-    for (const each of joining) {
+    const batches = new Map<string, [object, Map<string, Handle>]>()
+    for (const handle of joining) {
+      const {povId, options: {since, only, durable}} = handle
       // Filters that differ would replace each other: then all is sent, and filtered here.
-      const filters = new Set([...handles].filter(({povId}) => povId === each.povId).map(({options: {only}}) => JSON.stringify(only)))
-      const {since, durable} = each.options
-      const key = JSON.stringify([filters.size > 1 ? null : each.options.only, !!durable, placeOf(each) ? 0 : since ?? 1])
-      const twin = (other: Handle) => JSON.stringify(placeOf(other)) === JSON.stringify(placeOf(each))
-      const batch = batches.find(({key: its, handles: its2}) => {
-        const same = its2.get(each.povId)
-        return its === key && (same ? twin(same[0]!) : its2.size < MOST)
-      })
-      if (!batch) batches.push({key, handles: new Map([[each.povId, [each]]])})
-      else if (batch.handles.has(each.povId)) batch.handles.get(each.povId)!.push(each)
-      else batch.handles.set(each.povId, [each])
+      const isAlone = [...handles].every(each =>
+        each.povId !== povId || JSON.stringify(each.options.only) === JSON.stringify(only))
+      const isBack = !!placeOf(handle)
+      const fields = {only: isAlone ? only : undefined, durable, since: isBack ? undefined : since}
+      for (let part = 0; ; part++) {
+        const key = JSON.stringify([fields, isBack, part])
+        const [, batch] = batches.get(key) ?? batches.set(key, [fields, new Map()]).get(key)!
+        if (batch.size === MOST || batch.has(povId)) continue
+        batch.set(povId, handle)
+        break
+      }
     }
     joining.clear()
-    for (const batch of batches) joinBatch(batch.key, batch.handles)
+    for (const [fields, batch] of batches.values()) join(fields, batch)
   }
 
-  function joinBatch(key: string, batch: Map<string, Handle[]>): void {
-    const [only, durable] = JSON.parse(key) as [Only | null, boolean]
+  function join(fields: object, batch: Map<string, Handle>): void {
     const povIds = [...batch.keys()]
-    const first = batch.get(povIds[0]!)![0]!
-    const place = placeOf(first)
-    const positions = place && Object.fromEntries(povIds.map(povId => [povId, placeOf(batch.get(povId)![0]!)]))
-    const one = povIds.length === 1
-    const fields = {
-      ...(one ? {povId: povIds[0]} : {povIds}),
-      ...(!positions ? {since: first.options.since} : one ? {since: place} : {positions}),
-      ...(only && {only}),
-      ...(durable && {durable}),
-    }
-    ask('subscribe', fields, (answer, failure) => {
+    const places = povIds.map(povId => placeOf(batch.get(povId)!))
+    const message = povIds.length > 1
+      ? {...fields, povIds, positions: places[0] && Object.fromEntries(povIds.map((povId, i) => [povId, places[i]]))}
+      : {...fields, povId: povIds[0], ...(places[0] && {since: places[0]})}
+    ask('subscribe', message, (answer, failure) => {
       const results = (answer as wire.Subscribed | undefined)?.results ?? [answer as wire.Result]
-      for (const [index, povId] of povIds.entries()) {
+      for (const [index, [povId, handle]] of [...batch].entries()) {
         const result = results[index]
-        for (const handle of batch.get(povId)!) {
-          if (!handles.has(handle) || handle.state !== 'joining') continue
-          if (failure ?? result!.code) handle.refused(failure ?? (result as Failure))
+        const reason = failure ?? (result!.code ? result as Failure : undefined)
+        if (handles.has(handle) && handle.state === 'joining') {
+          if (reason) handle.refused(reason)
           else handle.answered(result!)
         }
         // The log was replaced: what others of this PoV were told is void.
-        if (result?.epoch) of(povId, handle => handle.state !== 'joining' && handle.position?.epoch !== result.epoch && handle.join())
+        if (!reason) of(povId, each => each.state !== 'joining' && each.position!.epoch !== result!.epoch && each.join())
       }
       joinAll()
       show()

@@ -41,12 +41,3 @@ export function result<T>(request: IDBRequest<T>): Promise<T> {
     request.onerror = () => reject(request.error)
   })
 }
-
-/** Delete everything that is stored of a user; resolves when it is gone, or cannot be there. */
-export function wipe(scope: string): Promise<void> {
-  return new Promise(resolve => {
-    if (!globalThis.indexedDB) return resolve()
-    const request = indexedDB.deleteDatabase(scope)
-    request.onsuccess = request.onerror = () => resolve()
-  })
-}

@@ -27,3 +27,12 @@ export function scopeOf(server: string, user: string): string {
     .map(each => each.toString(16).padStart(8, '0'))
     .join('')
 }
+
+/** Delete everything that is stored of a user; resolves when it is gone, or cannot be there. */
+export function wipe(scope: string): Promise<void> {
+  return new Promise(resolve => {
+    if (!globalThis.indexedDB) return resolve()
+    const request = indexedDB.deleteDatabase(scope)
+    request.onsuccess = request.onerror = () => resolve()
+  })
+}
