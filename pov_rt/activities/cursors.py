@@ -24,6 +24,7 @@ READ = "read"
 SEEN = "seen"
 FLOOR = "unread"
 DAY_S = 86400.0
+SLOTS = 1024
 
 
 def acked(device: str) -> str:
@@ -58,11 +59,6 @@ class _Marks(NamedTuple):
     seen: Position | None
     floor: Position | None
 
-    def furthest(self, epoch: str) -> int:
-        """Return up to where something is said to be seen or read."""
-        told = (each for each in self[:2] if each is not None and each.epoch == epoch)
-        return max((each.offset for each in told), default=0)
-
     def floor_in(self, epoch: str) -> int:
         """Return where the floor is, 0 if there is none."""
         floor = self.floor
@@ -70,18 +66,18 @@ class _Marks(NamedTuple):
 
     def on(self, top: Top) -> Marked:
         """Return what they say of a log in this state."""
-        mark = self.read
-        read = mark.offset if mark is not None and mark.epoch == top.epoch else 0
-        read = max(read, top.oldest - 1)
-        seen = max(read, self.furthest(top.epoch))
-        floor = self.floor_in(top.epoch)
-        first = read + 1
-        unread_from: int | UnsetType = UNSET
-        if floor and max(floor, top.oldest) <= read:
-            first = unread_from = max(floor, top.oldest)
-        last = top.offset
-        unread, unseen = max(0, last - first + 1), max(0, last - seen)
-        return Marked(top.epoch, read, seen, unread, unseen, unread_from)
+        epoch, last, oldest = top
+        read = seen = oldest - 1
+        if self.read is not None and self.read.epoch == epoch:
+            read = seen = max(read, self.read.offset)
+        if self.seen is not None and self.seen.epoch == epoch:
+            seen = max(read, self.seen.offset)
+        unread, unseen = max(0, last - read), max(0, last - seen)
+        floor = 0 if self.floor is None else self.floor_in(epoch)
+        if not 0 < floor <= read or oldest > read:
+            return Marked(epoch, read, seen, unread, unseen)
+        floor = max(floor, oldest)
+        return Marked(epoch, read, seen, max(0, last - floor + 1), unseen, floor)
 
 
 class Read(NamedTuple):
@@ -106,6 +102,8 @@ class Cursors:
         self._clock = clock
         self._most_devices = settings.limits.devices_per_user
         self._age_s = max(settings.engine.mark_age_s, settings.engine.max_age_s)
+        self._moves = [0] * SLOTS
+        """How often a mark was moved, by user: several may share a slot."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def cursor(self, connection: Connection, topic: str) -> Position | None:
@@ -134,6 +132,7 @@ class Cursors:
                 floor = await self._put_floor(user_id, topic, position.offset + 1, mark)
                 now = before._replace(read=mark, floor=floor)
                 marked = now.on(await self._engine.log.top(topic))
+            self._count_move(user_id)
             return Read(mark, mark != before.read, marked)
 
     async def see(self, user_id: str, topic: str, position: Position) -> tuple[Marked, bool]:
@@ -144,11 +143,11 @@ class Cursors:
         async with self._lock(user_id):
             before = await self._get(user_id, topic)
             top = await self._engine.log.top(topic)
-            if position.epoch != top.epoch or not (
-                before.on(top).seen_offset < position.offset <= top.offset
-            ):
-                return before.on(top), False
+            was = before.on(top)
+            if position.epoch != top.epoch or not was.seen_offset < position.offset <= top.offset:
+                return was, False
             seen = await self._engine.marks.advance(topic, user_id, SEEN, position)
+            self._count_move(user_id)
             return before._replace(seen=seen).on(top), True
 
     async def mark_unread(
@@ -169,15 +168,21 @@ class Cursors:
                 return was, False
             floor = await self._put_floor(user_id, topic, at, read)
             now = before._replace(floor=floor).on(top)
+            self._count_move(user_id)
             return now, now != was
 
     async def marked(self, user_id: str, tops: Mapping[str, Top]) -> Mapping[str, Marked]:
         """Return what a user has read and seen of topics, by their names; `tops` is their state.
 
-        No mark moves between this and the next step of the task that asks.
+        It is newer than all that was told of before, in the step in which it is returned.
         """
-        async with self._lock(user_id):
+        slot = hash(user_id) % SLOTS
+        while True:
+            moves = self._moves[slot]
             found = await self._engine.marks.get_many(user_id, [*tops], (READ, SEEN, FLOOR))
+            # What was moved and told of meanwhile would be told of once more, as it was before.
+            if moves == self._moves[slot]:
+                break
         return {
             topic: _Marks(*marks).on(top)
             for (topic, top), marks in zip(tops.items(), found, strict=True)
@@ -210,6 +215,10 @@ class Cursors:
     def _lock(self, user_id: str) -> asyncio.Lock:
         """Return a user's lock: of several devices' marks each is moved, and told of, in turn."""
         return self._locks.setdefault(user_id, asyncio.Lock())
+
+    def _count_move(self, user_id: str) -> None:
+        """Note that a mark was moved, in the step in which its user is told."""
+        self._moves[hash(user_id) % SLOTS] += 1
 
     async def _get(self, user_id: str, topic: str) -> _Marks:
         (found,) = await self._engine.marks.get_many(user_id, [topic], (READ, SEEN, FLOOR))

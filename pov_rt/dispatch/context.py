@@ -325,9 +325,10 @@ class ConnectionContext:
 
     async def marked(self, subscribed: Sequence[Subscribed]) -> Mapping[str, Marked]:
         services = self.host.services
-        povs = {self.topic(each.pov_id): each for each in subscribed if each.pov_id != TEAM_FEED}
         tops = {
-            topic: Top(each.epoch, each.newest, each.oldest_offset) for topic, each in povs.items()
+            self.topic(each.pov_id): Top(each.epoch, each.newest, each.oldest_offset)
+            for each in subscribed
+            if each.pov_id != TEAM_FEED
         }
         if not tops or not self.subprotocol:
             return {}
@@ -338,7 +339,8 @@ class ConnectionContext:
             )
         except (HandlerTimeout, Unavailable):
             return {}
-        return {povs[topic].pov_id: each for topic, each in found.items()}
+        povs = (each.pov_id for each in subscribed if each.pov_id != TEAM_FEED)
+        return dict(zip(povs, found.values(), strict=True))
 
     def _log_of(self, pov_id: str | None) -> str:
         return self.host.inbox(self.user.user_id) if pov_id is None else self.topic(pov_id)

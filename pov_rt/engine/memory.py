@@ -321,7 +321,9 @@ class MemoryMarks:
     async def get_many(
         self, user: str, topics: Sequence[str], names: Sequence[str]
     ) -> Sequence[Sequence[Position | None]]:
-        return [[await self.get(topic, user, name) for name in names] for topic in topics]
+        self._forget()
+        found = [[self._touch((topic, name, user)) for name in names] for topic in topics]
+        return [[None if each is None else each.position for each in marks] for marks in found]
 
     async def all(self, topic: str, name: str) -> Mapping[str, Position]:
         self._forget()
@@ -344,6 +346,9 @@ class MemoryMarks:
     def _use(self, key: _MarkKey) -> _Mark | None:
         """Return a mark that is used now."""
         self._forget()
+        return self._touch(key)
+
+    def _touch(self, key: _MarkKey) -> _Mark | None:
         found = self._marks.get(key)
         if found is None:
             return None

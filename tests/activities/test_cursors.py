@@ -268,3 +268,30 @@ def test_marks_of_another_epoch_say_nothing(bench: Bench) -> None:
         assert await bench.cursors.mark_unread("ana", A, old) == (before[A], False)
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("kind", ["read", "see", "mark_unread"])
+def test_what_is_told_while_the_marks_are_read_is_not_taken_back_by_the_answer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    async def work() -> None:
+        epoch = await bench.publish(4)
+        await bench.cursors.read("ana", A, Position(epoch, 2))
+        top, marks, calls = await bench.engine.log.top(A), bench.engine.marks, 0
+        get_many = marks.get_many
+
+        async def slow(*asked: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            found = await get_many(*asked)
+            if calls == 1:
+                move = getattr(bench.cursors, kind)
+                await move("ana", A, Position(epoch, 1 if kind == "mark_unread" else 3))
+            return found
+
+        monkeypatch.setattr(marks, "get_many", slow)
+        (marked,) = (await bench.cursors.marked("ana", {A: top})).values()
+        expected = {"read": (3, 3, UNSET), "see": (2, 3, UNSET), "mark_unread": (2, 2, 1)}
+        assert (marked.read_offset, marked.seen_offset, marked.unread_from) == expected[kind]
+
+    asyncio.run(work())
