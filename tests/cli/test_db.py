@@ -261,6 +261,8 @@ def test_after_a_restore_what_was_read_is_read_and_what_clients_hold_is_void(
         phone.request({"type": "ack", "povId": "acme", "offset": 4})
         phone.request({"type": "read", "povId": "acme", "offset": 3})
         phone.request({"type": "read", "inbox": True, "offset": 3})
+        phone.request({"type": "seen", "povId": "acme", "offset": 4})
+        phone.request({"type": "unread", "povId": "acme", "offset": 3})
         succeed(folder, "backup", source)
         publish(server, 2)
         while phone.receive().get("offset") != 7:
@@ -275,7 +277,8 @@ def test_after_a_restore_what_was_read_is_read_and_what_clients_hold_is_void(
                 held = {"epoch": first["epoch"], "offset": offset}
                 answer = subscribe(laptop, since=held)
                 assert (answer["recovered"], answer["offset"]) == (False, 5)
-                assert (answer["readOffset"], answer["unread"]) == (3, 2)
+                assert (answer["readOffset"], answer["unreadFrom"], answer["unread"]) == (3, 3, 3)
+                assert (answer["seenOffset"], answer["unseen"]) == (4, 1)
                 assert laptop.request({"type": "ping"})["type"] == "pong"
                 assert not laptop.early, "no notification comes again"
             phone = server.connect("ana", device="phone")
