@@ -31,7 +31,7 @@ from pov_rt.web.hosts import HostRules
 from pov_rt.web.http import AccessLog, Fallback
 from pov_rt.web.listener import ADMIN_CONNECTIONS, Listener, capacity
 from pov_rt.web.routes.activities import ActivitiesHandler, HistoryHandler
-from pov_rt.web.routes.client import ClientHandler
+from pov_rt.web.routes.client import ClientHandler, served
 from pov_rt.web.routes.console import ConsoleDataHandler, ConsoleHandler
 from pov_rt.web.routes.ops import (
     Counters,
@@ -198,7 +198,7 @@ class WebServer:
         ]
         for path, methods in plugin_paths(self.server.registry).items():
             routes.append((path, PluginHandler, {"routes": methods}))
-        routes.append((r"/client/([^/]+)", ClientHandler))
+        routes.append((r"/client/([^/]+)", ClientHandler, {"files": served()}))
         if self.settings.dev:
             routes.append((r"/", ConsoleHandler))
             routes.append((r"/dev/console.json", ConsoleDataHandler))

@@ -45,7 +45,6 @@ def _read(path: Path) -> File:
     return File(lasting, body, gzip.compress(body, mtime=0), integrity)
 
 
-@cache
 def served() -> Mapping[str, File]:
     """Return the files by every name under which they are served."""
     files = read_files()
@@ -57,6 +56,7 @@ class ClientHandler(JsonHandler):
 
     IS_PUBLIC = True
 
+    files: Mapping[str, File]
     etag = ""
 
     def set_default_headers(self) -> None:
@@ -67,7 +67,7 @@ class ClientHandler(JsonHandler):
 
     def check_method(self) -> None:
         """Refuse what is no file of the SDK, whatever else is in its folder."""
-        if self.path_args[0] not in served():
+        if self.path_args[0] not in self.files:
             raise NotFound(
                 "This version of the client is not here: `pov-rt client` names its files"
             )
@@ -75,7 +75,7 @@ class ClientHandler(JsonHandler):
 
     def get(self, name: str) -> None:
         """Send the file, or say that it is still the same."""
-        file = served()[name]
+        file = self.files[name]
         is_zipped = _takes_gzip(self.request.headers.get("Accept-Encoding", ""))
         self.etag = f'"{file.integrity[-HASH_CHARS:]}{"-gzip" if is_zipped else ""}"'
         self.set_header("Content-Type", "text/javascript; charset=utf-8")
