@@ -52,10 +52,11 @@ export function makeHub(line: Line, tell: (what: Told) => void) {
   const tabs = new Map<string, Map<string, Want>>()
   const asked = new Map<unknown, {message: Outgoing; key: string; at: number; ids: Asker[]}>()
   let inbox: {type: string; [field: string]: unknown}[] = []
-  let status: Status = {state: 'connecting', since: Date.now()}
-  let welcome: wire.Welcome | undefined
   let link = 0
   let ids = 0
+  /** How things stand. */
+  let state: Told & {kind: 'state'} = {kind: 'state', link, status: {state: 'connecting', since: Date.now()}}
+  let status = state.status
 
   const wanted = (povId: string) => [...tabs.values()].flatMap(each => each.get(povId) ?? [])
 
@@ -93,16 +94,16 @@ export function makeHub(line: Line, tell: (what: Told) => void) {
         if (wanted(each).some(want => want.only !== only)) delete message.only
       }
     }
-    const isUnsubscribe = type === 'unsubscribe'
-    if (isUnsubscribe) own.delete(povId)
+    if (type === 'unsubscribe') own.delete(povId)
     const others = wanted(povId)
     const states = others.flatMap(each => each.state ?? [])
-    const state = states.includes('active') ? 'active' : 'away'
-    if (type === 'presence' && states[0]) message.state = state
-    if (isUnsubscribe) {
+    const shown = states.includes('active') ? 'active' : 'away'
+    if (type === 'presence' && states[0]) message.state = shown
+    if (type === 'unsubscribe') {
+      // A durable one is the user's, and goes out all the same.
       if (others[0] && !message.durable) {
         tell({kind: 'frame', message: {type: 'unsubscribed', povId}, ids: [[tab, id, []]]})
-        if (states[0]) ask({type: 'presence', povId, state}, ['', '', []])
+        if (states[0]) ask({type: 'presence', povId, state: shown}, ['', '', []])
         return
       }
       // Whoever subscribes from now on must do so behind this.
@@ -120,12 +121,10 @@ export function makeHub(line: Line, tell: (what: Told) => void) {
       for (const each of tabs.values()) each.clear()
       asked.clear()
       inbox = []
-      welcome = undefined
-      tell({kind: 'state', status, link: ++link})
+      tell((state = {kind: 'state', status, link: ++link}))
     },
-    opened(next) {
-      welcome = next
-      tell({kind: 'state', status, link: ++link, welcome})
+    opened(welcome) {
+      tell((state = {kind: 'state', status, link: ++link, welcome}))
     },
     message(incoming) {
       const {id, ...message} = incoming as Outgoing
@@ -133,7 +132,7 @@ export function makeHub(line: Line, tell: (what: Told) => void) {
       const request = asked.get(id)
       asked.delete(id)
       if (type === 'notification') inbox = [...inbox.slice(1 - INBOX), message]
-      if (type === 'inbox_read') inbox = inbox.filter(each => Number(each.offset) > Number(message.offset))
+      if (type === 'inbox_read') inbox = inbox.filter(each => (each.offset as number) > (message.offset as number))
       const lost = (type === 'refreshed' ? message.lost : type === 'unsubscribed' && !request ? [povId] : []) as string[]
       for (const each of tabs.values()) for (const pov of lost) each.delete(pov)
       for (const [tab, , fresh] of request?.ids ?? []) {
@@ -151,7 +150,7 @@ export function makeHub(line: Line, tell: (what: Told) => void) {
   return {
     join(tab: string): void {
       tabs.set(tab, new Map())
-      tell({kind: 'state', to: tab, status, link, welcome, inbox})
+      tell({...state, to: tab, inbox})
     },
     take,
     /** It is gone: so is what it alone wanted. */

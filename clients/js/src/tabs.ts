@@ -74,9 +74,9 @@ export function makeTabLine({scope, connect}: {scope: string; connect(): Line}):
   /** Have a lock for as long as `signal` is not aborted; rejects with `AbortError` if it is, or robbed. */
   async function hold(name: string, signal: AbortSignal, taken: () => void, steal = false): Promise<void> {
     await navigator.locks.request(name, steal ? {steal} : {signal}, () => new Promise<void>(resolve => {
-      if (signal.aborted) return resolve()
       signal.onabort = () => resolve()
-      taken()
+      if (signal.aborted) resolve()
+      else taken()
     }))
   }
 
@@ -162,22 +162,11 @@ export function makeTabLine({scope, connect}: {scope: string; connect(): Line}):
       stepDown()
       turn?.abort()
     }
-    switch (said.kind) {
-      case 'who':
-        return hub && beat()
-      case 'out':
-        return end('signed_out')
-      case 'join':
-      case 'leave':
-      case 'retry':
-      case 'take':
-        if (hub && said.term === ownTerm) serve(hub, said)
-        return
-      case 'beat':
-      case 'state':
-      case 'frame':
-        follow(said)
-    }
+    const {kind} = said
+    if (kind === 'who') return hub && beat()
+    if (kind === 'out') return end('signed_out')
+    if (kind === 'beat' || kind === 'state' || kind === 'frame') follow(said)
+    else if (hub && said.term === ownTerm) serve(hub, said)
   }
 
   /** Do, as the leader, what a tab asks for. */
