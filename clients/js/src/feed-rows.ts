@@ -39,8 +39,10 @@ export function firstUnread({read, floor = Infinity}: {read: number; floor?: num
 }
 
 /** How many after offset `after` are not the user's own, if `last` is the newest. */
-export function countAfter(after: number, last: number, own: readonly number[]): number {
-  return Math.max(0, last - after - own.filter(each => each > after && each <= last).length)
+export function countAfter(after: number, last: number, own: ReadonlySet<number>): number {
+  let count = last - after
+  for (const each of own) if (each > after && each <= last) count--
+  return Math.max(0, count)
 }
 
 /** Make a row; without marks (the team feed has none) it is read. */

@@ -51,7 +51,7 @@ interface Topic {
   /** The time of the newest row that ever was. */
   latest: number
   /** Offsets of the user's own activities. */
-  own: number[]
+  own: Set<number>
   /** The oldest first. */
   holes: Hole[]
   /** What another epoch took with it. */
@@ -74,6 +74,8 @@ interface Topic {
   isFilling?: boolean
   /** Something of it changed since the last snapshot; up to where it was shown; not written since. */
   isTouched: boolean
+  /** Its marks are others. */
+  isMarked?: boolean
   shown: number
   isUnwritten?: boolean
   view?: PovState
@@ -99,7 +101,7 @@ export function createFeed(
   const isFiltered = !!only && Object.values(only).some(Boolean)
   const filter = isFiltered ? JSON.stringify([only.types, only.actions, only.users, only.notUsers].map(each => each && [...each].sort())) : ''
   const topics = new Map([...new Set(povs)].map(id => [id, {
-    id, name: JSON.stringify([id, filter]), from: 0, tip: 0, head: 0, oldest: 1, rows: [], latest: -Infinity, own: [],
+    id, name: JSON.stringify([id, filter]), from: 0, tip: 0, head: 0, oldest: 1, rows: [], latest: -Infinity, own: new Set(),
     holes: [], hopes: new Set(), seen: 0, toldAt: 0, present: new Map(), typing: [], receipts: new Map(),
     isTouched: true, shown: 0,
   } as Topic]))
@@ -186,6 +188,13 @@ export function createFeed(
   /** The rows of all PoVs in one order. Costs as much as changed, where rows only came on top. */
   function arrange(): Pick<Snapshot, 'rows' | 'groups'> {
     for (const topic of topics.values()) {
+      if (topic.isMarked) {
+        topic.isMarked = false
+        topic.rows = topic.rows.map(row => {
+          const next = asMade(topic, row.offset, row.at, row.activity)
+          return next.state === row.state && next.own === row.own ? row : next
+        })
+      }
       // Of the team feed, whose rows may be hidden, and of bursts more is here than is shown.
       const surplus = topic.rows.length - 2 * room
       if (surplus > 0 && !hasGrown) {
@@ -320,8 +329,8 @@ export function createFeed(
       rows.splice(rows.findIndex(row => row.offset > made[0]!.offset), 0, ...made)
       isStale = true
     }
-    topic.own.push(...made.filter(row => row.own).map(row => row.offset))
-    if (topic.own.length > OWN) topic.own = topic.own.sort((a, b) => a - b).slice(-OWN)
+    for (const row of made) if (row.own) topic.own.add(row.offset)
+    for (const offset of topic.own) if (topic.own.size > OWN) topic.own.delete(offset)
     topic.isUnwritten = true
   }
 
@@ -354,10 +363,10 @@ export function createFeed(
   function begin(topic: Topic, epoch: string, from: number, tip: number): void {
     clearTimeout(topic.seenTimer)
     Object.assign(topic, {
-      epoch, from, tip, head: tip, rows: [], latest: -Infinity, own: [], holes: [], marks: undefined, hopes: new Set(),
+      epoch, from, tip, head: tip, rows: [], latest: -Infinity, own: new Set(), holes: [], marks: undefined, hopes: new Set(),
       seen: 0, seenTimer: undefined, receipts: new Map(), shown: 0, answeredAt: undefined, lost: undefined,
     } satisfies Partial<Topic>)
-    isStale = true
+    isStale = topic.isUnwritten = true
   }
 
   /** Something is missing before `to`, of this epoch or of the one before. */
@@ -382,7 +391,9 @@ export function createFeed(
       begin(topic, epoch, from, from)
     } else if (!recovered) missing(topic, {epoch, offset}, missed, digest)
     topic.head = offset
-    topic.answeredAt = topic.toldAt = Date.now()
+    topic.answeredAt = Date.now()
+    // Later than what it puts an end to, whatever the clock says.
+    topic.toldAt = Math.max(topic.answeredAt, topic.toldAt + 1)
     if (result.readOffset !== undefined) marked(topic, marksOf(result))
     if (options.presence !== false && topic.id !== '*') void askPresence(topic)
     sendSeen(topic)
@@ -433,24 +444,22 @@ export function createFeed(
   }
 
   function earlier(topic: Topic): Promise<void> {
-    return topic.earlier ??= (async () => {
-      try {
-        let found = 0
-        for (let pages = 0; pages < SEARCHED && !found && hasEarlier(topic); pages++) {
-          const at = topic.from
-          const {activities, next} = await history(topic, {before: at + 1}, page)
-          // What left memory meanwhile is between here and this page.
-          if (topic.from !== at) continue
-          found = activities.length
-          admit(topic, activities, -Infinity, topic.rows[0]?.at ?? (topic.latest > -Infinity ? topic.latest : Infinity))
-          topic.from = Math.min(at, Math.max(0, (next ?? topic.oldest) - 1))
-          isStale = hasGrown = true
-          changed(topic)
-        }
-      } finally {
-        topic.earlier = undefined
-      }
-    })()
+    return topic.earlier ??= search(topic).finally(() => { topic.earlier = undefined })
+  }
+
+  async function search(topic: Topic): Promise<void> {
+    let found = 0
+    for (let pages = 0; pages < SEARCHED && !found && hasEarlier(topic); pages++) {
+      const at = topic.from
+      const {activities, next} = await history(topic, {before: at + 1}, page)
+      // What left memory meanwhile is between here and this page.
+      if (topic.from !== at) continue
+      found = activities.length
+      admit(topic, activities, -Infinity, topic.rows[0]?.at ?? (topic.latest > -Infinity ? topic.latest : Infinity))
+      topic.from = Math.min(at, Math.max(0, (next ?? topic.oldest) - 1))
+      isStale = hasGrown = true
+      changed(topic)
+    }
   }
 
   /** After an answer: have the newest page, if that is not what is there or comes by itself. */
@@ -532,11 +541,7 @@ export function createFeed(
 
   /** The marks, or what is hoped of them, are others: so are the states of rows. */
   function restate(topic: Topic): void {
-    topic.rows = topic.rows.map(row => {
-      const next = asMade(topic, row.offset, row.at, row.activity)
-      return next.state === row.state && next.own === row.own ? row : next
-    })
-    isStale = true
+    isStale = topic.isMarked = true
     changed(topic)
   }
 
@@ -680,7 +685,7 @@ export function createFeed(
       const above = Math.max(from, holes.at(-1)?.to ?? 0)
       const known = rows.filter(row => row.offset > above && row.offset <= shown)
       return {topic, epoch: epoch!, from: above, to: shown, toldAt, marks, rows: known}
-    }).filter(each => each.rows.length)
+    }).filter((each, i) => each.rows.length || due[i]!.lost)
     for (const each of due) each.isUnwritten = each.shown < each.tip
     try {
       if (ranges.length) await cache.write(ranges)
@@ -705,7 +710,7 @@ export function createFeed(
         Object.assign(topic, {oldest: 0, toldAt: stored.toldAt, marks: stored.marks})
         let before = -Infinity
         const rows = stored.rows.map(({offset, at, activity}) => asMade(topic, offset, before = Math.max(before, at), activity))
-        Object.assign(topic, {rows, latest: before, own: rows.filter(row => row.own).map(row => row.offset)})
+        Object.assign(topic, {rows, latest: before, own: new Set(rows.filter(row => row.own).map(row => row.offset))})
       }))
       storage = 'stored'
     } catch (error) {

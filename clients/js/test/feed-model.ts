@@ -301,17 +301,17 @@ export class ScriptedClient implements Client {
     this.requests.push({type, ...fields})
     return new Promise((resolve, reject) => {
       if (!this.isOpen) return reject(new PovError({code: 'disconnected', message: 'no'}))
+      // A drop rejects, as the client does with what it may not repeat.
+      const off = this.on('status', ({state}) => {
+        if (state === 'live' || state === 'catching-up') return
+        off()
+        reject(new PovError({code: 'disconnected', message: 'no'}))
+      })
       const failure = this.refuse(type, fields)
       try {
         if (failure) throw new PovError(failure)
         const answer = this.server.ask(type, fields, this.user)
         this.waiting.push(() => resolve(answer))
-        // A drop rejects, as the client does what it may not repeat.
-        const off = this.on('status', ({state}) => {
-          if (state === 'live' || state === 'catching-up') return
-          off()
-          reject(new PovError({code: 'disconnected', message: 'no'}))
-        })
       } catch (error) {
         this.waiting.push(() => reject(error as Error))
       }
