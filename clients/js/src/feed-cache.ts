@@ -99,8 +99,8 @@ export async function openCache(scope: string): Promise<Cache> {
         try {
           transaction.abort()
         } catch {} // it has ended already, which is why
-        await done.catch(reason => { error = reason ?? error })
-        throw error
+        await done.catch(() => {})
+        throw transaction.error ?? error
       }
       await done
       isSwept = true

@@ -16,7 +16,7 @@ const TYPING = 8_000
 const GATHER = 16
 /** Rows of a page of a gap; the server sends no more than 1,000. */
 const GAP_PAGE = 500
-/** How many pages are searched for one row that passes the filter. */
+/** How many pages of the history are searched for a page of rows that pass the filter. */
 const SEARCHED = 5
 /** Of how many of the user's own activities is remembered that they are not unread. */
 const OWN = 1_000
@@ -209,7 +209,7 @@ export function createFeed(
       if (all.length !== rows.length || all.some((row, i) => row !== rows[i])) rows = all
       if (hasGrown && rows.length > room) room = rows.length
       const regrouped = group(rows, groups, belong)
-      if (regrouped.length !== groups.length || regrouped.some((each, i) => each !== groups[i])) groups = Object.freeze(regrouped)
+      if (regrouped.length !== groups.length || regrouped.some((each, i) => each !== groups[i])) groups = regrouped
     } else if (fresh.length) {
       const [joined, above] = insert(rows, fresh.filter(isShown).sort(compare))
       if (joined.length > rows.length) {
@@ -234,7 +234,8 @@ export function createFeed(
       if (count > room) whole.push(...group(whole.pop()!.rows.slice(0, room - count) as Kept[], [], belong))
       groups = whole
     }
-    return {rows: Object.freeze(rows), groups: Object.freeze(groups)}
+    // Not frozen: that would cost more than all of this, for each row that comes.
+    return {rows, groups}
   }
 
   /** The team feed's rows of a PoV are not shown beside the PoV's own. */
@@ -449,12 +450,12 @@ export function createFeed(
 
   async function search(topic: Topic): Promise<void> {
     let found = 0
-    for (let pages = 0; pages < SEARCHED && !found && hasEarlier(topic); pages++) {
+    for (let pages = 0; pages < SEARCHED && found < page && hasEarlier(topic); pages++) {
       const at = topic.from
       const {activities, next} = await history(topic, {before: at + 1}, page)
       // What left memory meanwhile is between here and this page.
       if (topic.from !== at) continue
-      found = activities.length
+      found += activities.length
       admit(topic, activities, -Infinity, topic.rows[0]?.at ?? (topic.latest > -Infinity ? topic.latest : Infinity))
       topic.from = Math.min(at, Math.max(0, (next ?? topic.oldest) - 1))
       isStale = hasGrown = true
@@ -661,6 +662,7 @@ export function createFeed(
   // ---- storage ----
 
   function denied(error: unknown): void {
+    if (isOver) return
     const isFull = (error as DOMException | null)?.name === 'QuotaExceededError'
     storage = isFull ? 'full' : 'denied'
     // Who has no room now may have some later.
@@ -689,12 +691,12 @@ export function createFeed(
     for (const each of due) each.isUnwritten = each.shown < each.tip
     try {
       if (ranges.length) await cache.write(ranges)
-      if (storage === 'stored') return
+      if (storage === 'stored' || isOver) return
       storage = 'stored'
       changed()
     } catch (error) {
       for (const each of due) each.isUnwritten = true
-      if (!isOver) denied(error)
+      denied(error)
     }
   }
 
@@ -712,11 +714,11 @@ export function createFeed(
         const rows = stored.rows.map(({offset, at, activity}) => asMade(topic, offset, before = Math.max(before, at), activity))
         Object.assign(topic, {rows, latest: before, own: new Set(rows.filter(row => row.own).map(row => row.offset))})
       }))
-      storage = 'stored'
+      if (!isOver) storage = 'stored'
     } catch (error) {
       denied(error)
     }
-    if (isClosed) return
+    if (isClosed || isOver) return
     follow()
     allChanged()
   }

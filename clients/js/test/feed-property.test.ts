@@ -82,7 +82,7 @@ function check(tab: Tab): void {
   const {world, feed} = tab
   const now = feed.getSnapshot()
   assert.equal(feed.getSnapshot(), now)
-  assert.ok(Object.isFrozen(now) && Object.isFrozen(now.rows))
+  assert.ok(Object.isFrozen(now) && now.rows.every(Object.isFrozen) && now.groups.every(Object.isFrozen))
   const before = tab.last
   tab.last = now
   if (before === now) return
