@@ -72,6 +72,8 @@ interface Item {
   at: number
   /** From when on the server may know its id: when it was made, or the user wanted it sent again. */
   since: number
+  /** It was found to be older than `KNOWN_MS`, and only the user says what becomes of it. */
+  isStale?: boolean
   tries: number
   /** Not to be tried within `ms` after `at`. */
   wait?: {at: number; ms: number}
@@ -173,7 +175,7 @@ export async function openOutbox(options: OutboxOptions): Promise<OutboxLine> {
   }
 
   /** As if nothing had happened yet. That the server may have known its id for long is forgotten. */
-  function renewed({failure: _, wait: __, ...item}: Item): Item {
+  function renewed({failure: _, wait: __, isStale: ___, ...item}: Item): Item {
     return {...item, tries: 0, since: now() - item.since < KNOWN_MS ? item.since : now()}
   }
 
@@ -189,15 +191,18 @@ export async function openOutbox(options: OutboxOptions): Promise<OutboxLine> {
   }
 
   function stateOf(item: Item): Pending['state'] {
-    return item.failure ? 'failed' : now() - item.since < KNOWN_MS ? 'waiting' : 'stale'
+    return item.failure ? 'failed' : item.isStale ? 'stale' : 'waiting'
   }
 
   async function read(): Promise<Item[]> {
     const items = await edit((items, store) => {
       for (const item of items) {
-        if (item.since <= now()) continue
-        item.since = now() // the clock went back: for all that is known, it is made now
-        item.at = Math.min(item.at, item.since)
+        const age = now() - item.since
+        if (age < 0) {
+          item.since = now() // the clock went back: for all that is known, it is made now
+          item.at = Math.min(item.at, item.since)
+        } else if (age >= KNOWN_MS && !item.isStale) item.isStale = true // for good: the clock may go back
+        else continue
         store.put(item)
       }
       return items
