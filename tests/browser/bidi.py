@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -193,14 +193,18 @@ class Firefox(Browser):
     name = "firefox"
 
     def __init__(
-        self, loop: Loop, program: str, folder: Path, preferences: dict[str, object] | None = None
+        self,
+        loop: Loop,
+        program: str,
+        folder: Path,
+        preferences: Mapping[str, object] | None = None,
     ) -> None:
         self._tabs: dict[str, FirefoxTab] = {}
         folder.mkdir(exist_ok=True)
         (folder / "user.js").write_text(
             "".join(
                 f"user_pref({json.dumps(name)}, {json.dumps(value)});\n"
-                for name, value in (PREFERENCES | (preferences or {})).items()
+                for name, value in (PREFERENCES | dict(preferences or {})).items()
             )
         )
         command = [program, "--headless", "--remote-debugging-port", "0", "--profile", str(folder)]
@@ -231,5 +235,6 @@ class Firefox(Browser):
     def _on_event(self, method: str, parameters: dict[str, Any]) -> None:
         if method == "log.entryAdded":
             tab = self._tabs.get(parameters["source"].get("context"))
-            if tab and parameters["type"] == "javascript" and parameters["level"] == "error":
+            # It has a stack where a script threw; connections that fail are told without one.
+            if tab and parameters["level"] == "error" and parameters.get("stackTrace"):
                 tab.errors.append(parameters["text"])

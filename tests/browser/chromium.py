@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,15 @@ class Chromium(Browser):
 
     name = "chromium"
 
-    def __init__(self, loop: Loop, program: str, folder: Path) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        program: str,
+        folder: Path,
+        preferences: Mapping[str, object] | None = None,
+    ) -> None:
+        (folder / "Default").mkdir()
+        (folder / "Default/Preferences").write_text(json.dumps(preferences or {}))
         super().__init__(loop, [program, *ARGUMENTS, f"--user-data-dir={folder}"], folder)
 
     async def send(self, method: str, **parameters: Any) -> Any:

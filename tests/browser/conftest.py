@@ -53,6 +53,36 @@ def browser(request: pytest.FixtureRequest) -> Browser:
     return running
 
 
+@pytest.fixture(scope="session", params=["chromium", "firefox"])
+def without_storage(
+    request: pytest.FixtureRequest, loop: Loop, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Browser]:
+    """Return each browser as people have it who forbid all cookies: pages cannot store anything."""
+    folder = tmp_path_factory.mktemp("without_storage")
+    browser: Browser
+    if request.param == "chromium":
+        forbidden = {"profile": {"default_content_setting_values": {"cookies": 2}}}
+        browser = Chromium(loop, program("chromium"), folder, forbidden)
+    else:
+        browser = Firefox(
+            loop, program("firefox-esr"), folder, {"network.cookie.cookieBehavior": 2}
+        )
+    with browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def small_disk(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firefox]:
+    """Return a browser in which pages can store 2 MB, as if the disk were nearly full.
+
+    Chromium has no such setting, and 156 heeds `Storage.overrideQuotaForOrigin` no more.
+    """
+    limit = {"dom.quotaManager.temporaryStorage.fixedLimit": 2000}
+    folder = tmp_path_factory.mktemp("small_disk")
+    with Firefox(loop, program("firefox-esr"), folder, limit) as running:
+        yield running
+
+
 @pytest.fixture
 def profiles() -> Iterator[Profiles]:
     made: list[Profile] = []
@@ -76,9 +106,14 @@ def profile(browser: Browser, profiles: Profiles) -> Profile:
 
 
 @pytest.fixture
-def site(loop: Loop, tmp_path: Path) -> Iterator[Site]:
-    """Return a site that serves `tmp_path / "site"`."""
+def pages(tmp_path: Path) -> Path:
+    """Return the folder that the site serves; a test that has one overrides this."""
     folder = tmp_path / "site"
     folder.mkdir()
-    with Site(loop, folder) as serving:
+    return folder
+
+
+@pytest.fixture
+def site(loop: Loop, pages: Path) -> Iterator[Site]:
+    with Site(loop, pages) as serving:
         yield serving

@@ -12,7 +12,11 @@ from urllib.parse import parse_qs, urlsplit
 from tests.browser.cut import HOST
 from tests.browser.tabs import Loop
 
-TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript"}
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+}
 
 TokenOf = Callable[[str], str | None]
 """The socket token of a user; None where nobody is signed in."""
@@ -28,6 +32,8 @@ class Site:
         self.token_of: TokenOf = lambda user: None
         self.asked: list[str] = []
         """For whom tokens were asked, in order."""
+        self._failures: list[Exception] = []
+        """Of `token_of`."""
         self._loop = loop
         self._folder = folder
 
@@ -41,6 +47,8 @@ class Site:
 
     def __exit__(self, *_: object) -> None:
         self._loop.run(self._stop())
+        if self._failures:
+            raise self._failures[0]
 
     async def _start(self) -> None:
         self._listener = await asyncio.start_server(self._serve, HOST, 0)
@@ -69,8 +77,11 @@ class Site:
         if url.path == "/token":
             (user,) = parse_qs(url.query)["user"]
             self.asked.append(user)
-            # It may ask the server, which is in a thread of its own.
-            token = await asyncio.to_thread(self.token_of, user)
+            try:
+                token = self.token_of(user)
+            except Exception as failure:
+                self._failures.append(failure)
+                return HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", b"see the test"
             return HTTPStatus.OK, "application/json", json.dumps({"token": token}).encode()
         path = (self._folder / url.path.lstrip("/")).resolve()
         if not path.is_relative_to(self._folder.resolve()) or not path.is_file():

@@ -36,6 +36,11 @@ WAIT_FOR = """(source, argument) => new Promise(resolve => {
   look()
 })"""
 
+SHOWN = """() => {
+  const {dataset} = document.documentElement
+  return [location.href, JSON.stringify(dataset), document.body.innerText].join('\\n')
+}"""
+
 
 class Loop:
     """An event loop in a thread of its own, as a context."""
@@ -110,8 +115,10 @@ class Tab(ABC):
         try:
             return self.call(WAIT_FOR, expression, argument, timeout=timeout)
         except TimeoutError:
-            shown = self.evaluate("document.body.innerText")
-            raise AssertionError(f"never came: {expression} ({argument!r}) in\n{shown}") from None
+            shown = self.call(SHOWN)
+            raise AssertionError(
+                f"never came: {expression} ({argument!r}) in\n{shown}\n{self.errors}"
+            ) from None
 
     def show(self) -> None:
         """Bring it to the front of its window."""

@@ -28,9 +28,12 @@ if (mark) localStorage.mark = mark
 </script>"""
 
 
-@pytest.fixture(autouse=True)
-def pages(tmp_path: Path, site: Site) -> None:
-    (tmp_path / "site/page.html").write_text(PAGE)
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "page.html").write_text(PAGE)
+    return folder
 
 
 def test_a_page_answers_what_json_can_say_and_tells_what_it_throws(
