@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -179,7 +180,8 @@ def test_the_program_for_node_follows_a_pov(server: RunningServer, built: Path) 
             assert program.stdout.readline() == f"{offset} ana done task\n"
         ana.request({"type": "publish", "data": {**data, "action": "undone"}})
         assert program.stdout.readline() == "4 ana undone task\n"
-        program.terminate()
+        program.send_signal(signal.SIGINT)
+        assert program.wait(10) == 0, program.stderr.read()
 
 
 def test_the_route_of_next_signs_tokens_that_the_server_takes(

@@ -372,7 +372,7 @@ export interface Client {
   resume(): void
   /** End it for good, in this tab. */
   close(): void
-  /** Close in all tabs of this user, and wipe what is stored here of them. */
+  /** Close in this tab and all that share its socket, and wipe what is stored here of the user. */
   signOut(): Promise<void>
 }
 
