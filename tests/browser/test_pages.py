@@ -19,7 +19,8 @@ README = (ROOT / "README.md").read_text()
 CLIENTS = (ROOT / "docs/clients.md").read_text()
 # What the console is told stands in the document, for that is what tests can wait for.
 CONSOLE = """console.log = rows => {
-  document.body.dataset.shown = rows.map(({activity}) => `${activity.userId} ${activity.action}`).join()
+  const said = ({activity: {userId, action}}) => `${userId} ${action}`
+  document.body.dataset.shown = rows.map(said).join()
 }
 """
 LISTED = "[...document.querySelectorAll('li')].map(item => item.textContent).join()"
