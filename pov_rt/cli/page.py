@@ -15,9 +15,11 @@ from pov_rt.web.routes.client import MODULE, SCRIPT, File, read_files
 DEFAULT_URL = "http://127.0.0.1:8765"
 
 USE = """\
-  const getToken = async () => {{ // null: nobody is signed in
+  const getToken = async () => {{
     const answer = await fetch({token}, {{credentials: 'include'}})
-    return answer.status === 401 ? null : (await answer.json()).token
+    if (answer.status === 401) return null // nobody is signed in
+    if (!answer.ok) throw new Error(`no token: ${{answer.status}}`) // it is asked again later
+    return (await answer.json()).token
   }}
   const client = {connect}({{url: {url}, getToken}})
   client.subscribe('demo').on('activity', ({{activity}}) => console.log(activity))

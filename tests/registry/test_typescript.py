@@ -30,7 +30,7 @@ class Ask(Message, tag="{name}.ask"):
     """Ask with `some_words`, of `which_many` are none."""
     some_words: list[int | str]
     place: dict[str, Place] | None
-    level: Literal["it's", "\\"so\\"", "{name}"] = "it's"
+    shade: Literal["it's", "\\"so\\"", "{name}"] = "it's"
     state: Literal["on", 5]
     nested: list[list[Place]] = []
 
@@ -101,8 +101,8 @@ def test_messages_of_plugins_are_there_however_odd_and_told_apart(tmp_path: Path
     module = typescript(build_registry({}, tmp_path), Settings())
     ask = body(module, "AntonAsk")
     assert "  someWords: (number | string)[]\n" in ask
-    assert "  level?: Level\n" in ask
-    assert "  level?: '\"so\"' | 'berta' | 'it\\'s'\n" in body(module, "BertaAsk")
+    assert "  shade?: Shade\n" in ask
+    assert "  shade?: '\"so\"' | 'berta' | 'it\\'s'\n" in body(module, "BertaAsk")
     assert "  nested?: AntonPlace[][]\n" in ask
     assert "'cursor' | Place\n" in body(module, "Subscribe"), "the server's own keep their names"
     assert "Record<string, unknown>" in body(module, "Activity")
