@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from pov_rt.auth.grants import Kind
 from pov_rt.cli import page as command
 from pov_rt.cli.main import main
 from pov_rt.testing import RunningServer
@@ -96,3 +97,25 @@ def test_a_browser_takes_it_on_a_page_of_another_origin_if_its_hashes_are_right(
             with another_origin(html) as origin:
                 page.goto(origin)
                 assert page.evaluate(IMPORT_ALL) == expected
+
+
+@pytest.mark.parametrize("variant", [0, 1], ids=["script", "modules"])
+def test_what_is_printed_follows_a_pov_as_it_stands(
+    server: RunningServer, tmp_path: Path, variant: int
+) -> None:
+    base = f"http://localhost:{server.web.port}"
+    access = server.token("ana", Kind.ACCESS, povs=["demo"])
+    service = server.token(kind=Kind.SERVICE)
+    published = '{"type": "task", "action": "done", "povId": "demo", "userId": "ben"}'
+    html = run(tmp_path, "client", "--url", base).stdout.split("\n\n")[variant]
+    with another_origin(html) as origin, chromium() as page:
+        server.web.settings.server.allowed_origins.append(origin)
+        page.context.add_cookies([{"name": "accessToken", "value": access, "url": base}])
+        page.goto(origin)
+        while not server.web.server.hub.subscriptions:
+            page.wait_for_timeout(20)
+        with page.expect_console_message() as shown:
+            done = run(tmp_path, "publish", "--url", base, "--token", service, given=published)
+        assert done.returncode == 0, done.stderr
+        (activity,) = (each.json_value() for each in shown.value.args)
+        assert (activity["povId"], activity["userId"]) == ("demo", "ben")
