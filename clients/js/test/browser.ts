@@ -16,6 +16,8 @@ const source = buildSync({
 interface Task {
   at: number
   order: number
+  /** Comes from elsewhere: a tab that slept has its own timers first. */
+  isMessage?: boolean
   tab?: Tab
   run(): void
 }
@@ -79,7 +81,12 @@ export class Browser {
     const pair = `${from.id} ${to.id}`
     const at = Math.max(this.now + this.random() * 4, this.lastHeard.get(pair) ?? 0)
     this.lastHeard.set(pair, at)
-    this.after(at - this.now, run, to)
+    this.after(at - this.now, run, to).isMessage = true
+  }
+
+  /** A tab that slept goes on: what came for it meanwhile arrives in the next moments, in order. */
+  deliverLate(to: Tab): void {
+    for (const each of this.tasks) if (each.tab === to && each.isMessage) each.at = Math.max(each.at, this.now + 20)
   }
 
   cancel(task: Task | undefined): void {
@@ -276,6 +283,7 @@ export class Tab {
 
   thaw(event = true): void {
     this.isFrozen = false
+    this.browser.deliverLate(this)
     if (event) this.document.dispatchEvent(new Event('resume'))
   }
 

@@ -72,7 +72,19 @@ export class Server {
     const answer = (what: Message) => this.send(socket, {...what, ...(id === undefined ? {} : {id})})
     const log = this.povs.get(povId) ?? []
     if (povId === 'forbidden' && type !== 'unsubscribe') return answer({type: 'error', code: 'forbidden', message: 'no'})
+    if (povId === 'lost') return // and its answer with it
+    if (type === 'subscribe' && message.povIds) {
+      const results = (message.povIds as string[]).map(each => {
+        if (each === 'forbidden') return {povId: each, code: 'forbidden', message: 'no'}
+        socket.povs.set(each, '')
+        return {povId: each, epoch: 'e', offset: 0}
+      })
+      return answer({type: 'subscribed', results})
+    }
     switch (type) {
+      case 'resume':
+        socket.povs.set('p', '')
+        return answer({type: 'subscribed', povIds: ['p'], results: [{povId: 'p', epoch: 'e', offset: 0}]})
       case 'subscribe': {
         socket.povs.set(povId, JSON.stringify(message.only))
         const {offset = log.length} = (message.since ?? {}) as {offset?: number}
