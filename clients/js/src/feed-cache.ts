@@ -169,8 +169,8 @@ function allOf(topic: string): IDBKeyRange {
 
 function isEntry(value: unknown): value is Entry {
   const {topic, epoch, from, to, toldAt, at} = (value ?? {}) as Record<string, unknown>
-  return typeof topic === 'string' && typeof epoch === 'string' && isOffset(from) && isOffset(to) && from <= to
-    && Number.isFinite(toldAt) && Number.isFinite(at)
+  return typeof topic === 'string' && typeof epoch === 'string'
+    && isOffset(from) && isOffset(to) && from <= to && Number.isFinite(toldAt) && Number.isFinite(at)
 }
 
 function isMarks(value: unknown): value is Marks {

@@ -30,7 +30,8 @@ export const moved = {
     if (offset >= read) return {...moved.seen(marks, offset), read: offset, floor: undefined}
     return floor !== undefined && floor <= offset ? {...marks, floor: offset + 1} : marks
   },
-  unread: (marks: Marks, offset: number): Marks => ({...marks, floor: offset <= marks.read ? offset : undefined}),
+  unread: (marks: Marks, offset: number): Marks =>
+    ({...marks, floor: offset <= marks.read ? offset : undefined}),
 }
 
 /** The first offset that is unread. */
@@ -47,7 +48,8 @@ export function countAfter(after: number, last: number, own: ReadonlySet<number>
 
 /** Make a row; without marks (the team feed has none) it is read. */
 export function rowOf(
-  topic: string, epoch: string, offset: number, at: number, activity: wire.Activity, user?: string, marks?: Marks,
+  topic: string, epoch: string, offset: number, at: number, activity: wire.Activity,
+  user?: string, marks?: Marks,
 ): Kept {
   const own = activity.userId === user
   const state = own || !marks || offset < firstUnread(marks) ? 'read' : offset > marks.seen ? 'new' : 'seen'
@@ -62,7 +64,8 @@ export function rowOf(
 export function monotone(activities: readonly wire.Activity[], low: number, high: number): number[] {
   const times = activities.map(each => {
     const at = Date.parse(each.at ?? '')
-    return Number.isNaN(at) ? (low > -Infinity ? low : high < Infinity ? high : Date.now()) : Math.min(at, high)
+    if (!Number.isNaN(at)) return Math.min(at, high)
+    return low > -Infinity ? low : high < Infinity ? high : Date.now()
   })
   if (low === -Infinity && high < Infinity) {
     for (let i = times.length - 1, next = high; i >= 0; i--) next = times[i] = Math.min(times[i]!, next)
@@ -104,7 +107,8 @@ export function group(
     }
     const members = Object.freeze(rows.slice(start, end))
     const has = (state: Row['state']) => members.some(row => row.state === state)
-    groups.push(Object.freeze({key, rows: members, state: has('new') ? 'new' : has('seen') ? 'seen' : 'read'}))
+    const state = has('new') ? 'new' : has('seen') ? 'seen' : 'read'
+    groups.push(Object.freeze({key, rows: members, state}))
   }
   return groups
 }

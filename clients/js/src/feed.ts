@@ -1,14 +1,16 @@
 /** A headless store: what happens on PoVs, as rows and groups that a page only has to draw. */
 import type {
-  Client, Failure, Feed, FeedGap, FeedOptions, Incoming, Pending, Placed, PovState, Row, Snapshot,
-  Subscription,
+  Client, Failure, Feed, FeedGap, FeedOptions, Incoming, Pending, Placed, Position, PovState, Row,
+  Snapshot, Subscription,
 } from './api.js'
 import type {Kept, Marks} from './feed-rows.js'
 import type {Cache} from './feed-cache.js'
 import type * as wire from './wire.js'
 import {fits, PovError} from './client.js'
 import {openCache} from './feed-cache.js'
-import {compare, countAfter, firstUnread, group, insert, marksOf, monotone, moved, rowOf} from './feed-rows.js'
+import {
+  compare, countAfter, firstUnread, group, insert, marksOf, monotone, moved, rowOf,
+} from './feed-rows.js'
 
 /** A list of who writes is void after this many ms (docs/protocol.md). */
 const TYPING = 8_000
@@ -29,7 +31,7 @@ interface Hole {
   digest?: wire.Digest
   state: FeedGap['state']
   view?: FeedGap
-  work?: Promise<void>
+  work?: Promise<unknown>
 }
 
 /** One log that is followed, that of a PoV or the team feed `*`. Everything in (`from`, `tip`] is known. */
@@ -81,6 +83,12 @@ interface Topic {
   view?: PovState
 }
 
+/** How loud a PoV is, until when; without a level as by default. */
+interface Mute {
+  level?: wire.Level
+  until?: string
+}
+
 /** What tests put in the place of the browser's. */
 export interface Surroundings {
   /** Call when what was told of had its chance to be painted. */
@@ -90,23 +98,29 @@ export interface Surroundings {
 /**
  * Follow PoVs, and `*` for the team feed: rows in order, each activity once, across drops and reloads.
  *
- * `loadEarlier` and `load` may go beyond `limit`, by what they load. Of a PoV whose own rows are here
- * the team feed's are not. The team feed has no marks: its rows are read. What of a PoV a user may not
- * see any more is dropped, here and where it is stored.
+ * - `loadEarlier` and `load` may go beyond `limit`, by what they load. They reject with a `PovError`.
+ * - Of a PoV that is followed itself the team feed's rows are not shown. The team feed has no marks: its
+ *   rows are read, and `read`, `markUnread` and `seen` do nothing with them; nor can it be paged through.
+ * - In a group each row is within `groupWithin` of the next one: however long it goes on, its key stays.
+ * - `unread` and `unseen` are the server's numbers without the user's own activities that were here.
+ * - A PoV that is not muted has the level `sound`.
+ * - A PoV that the user may not see any more (`forbidden`) has no rows, here and where they were stored.
  */
 export function createFeed(
-  client: Client, povs: readonly string[], options: FeedOptions = {}, {afterPaint}: Surroundings = {afterPaint: painted},
+  client: Client, povs: readonly string[], options: FeedOptions = {},
+  {afterPaint}: Surroundings = {afterPaint: painted},
 ): Feed {
   const {page = 50, limit = 1_000, only, groupWithin = 600_000} = options
   const isFiltered = !!only && Object.values(only).some(Boolean)
-  const filter = isFiltered ? JSON.stringify([only.types, only.actions, only.users, only.notUsers].map(each => each && [...each].sort())) : ''
+  const lists = isFiltered && [only.types, only.actions, only.users, only.notUsers]
+  const filter = lists && lists.map(each => each && [...each].sort())
   const topics = new Map([...new Set(povs)].map(id => [id, {
-    id, name: JSON.stringify([id, filter]), from: 0, tip: 0, head: 0, oldest: 1, rows: [], latest: -Infinity, own: new Set(),
-    holes: [], hopes: new Set(), seen: 0, toldAt: 0, present: new Map(), typing: [], receipts: new Map(),
-    isTouched: true, shown: 0,
+    id, name: JSON.stringify([id, filter]), from: 0, tip: 0, head: 0, oldest: 1, rows: [], latest: -Infinity,
+    own: new Set(), holes: [], hopes: new Set(), seen: 0, toldAt: 0, present: new Map(), typing: [],
+    receipts: new Map(), isTouched: true, shown: 0,
   } as Topic]))
   const listeners = new Set<() => void>()
-  const mutes = new Map<string, {level: wire.Level; until?: string}>()
+  const mutes = new Map<string, Mute>()
   const isStored = options.stored !== false && !!globalThis.indexedDB
   const ends: (() => void)[] = []
   let user = client.user ?? client.welcome?.userId
@@ -129,7 +143,8 @@ export function createFeed(
   let muteTimer: ReturnType<typeof setTimeout> | undefined
   let notified: Snapshot | undefined
   let snapshot: Snapshot = Object.freeze({
-    connection: client.status, rows: [], groups: [], unread: 0, unseen: 0, povs: new Map(), gaps: [], pending, storage,
+    connection: client.status, rows: [], groups: [], unread: 0, unseen: 0, povs: new Map(), gaps: [], pending,
+    storage,
   })
 
   // ---- what changed, and telling of it ----
@@ -169,7 +184,7 @@ export function createFeed(
     isChanged = false
     const {rows, groups} = arrange()
     const views = [...topics.values()].map(look)
-    const isSame = views.every(each => snapshot.povs.get(each.povId) === each) && views.length === snapshot.povs.size
+    const isSame = snapshot.povs.size && views.every(each => snapshot.povs.get(each.povId) === each)
     const gaps = [...topics.values()].flatMap(gapsOf)
     const next: Snapshot = {
       connection: client.status,
@@ -178,7 +193,7 @@ export function createFeed(
       unread: views.reduce((sum, each) => sum + each.unread, 0),
       unseen: views.reduce((sum, each) => sum + each.unseen, 0),
       povs: isSame ? snapshot.povs : new Map(views.map(each => [each.povId, each])),
-      gaps: gaps.length === snapshot.gaps.length && gaps.every((gap, i) => gap === snapshot.gaps[i]) ? snapshot.gaps : Object.freeze(gaps),
+      gaps: sameList(snapshot.gaps, gaps),
       pending,
       storage,
     }
@@ -206,10 +221,9 @@ export function createFeed(
     let groups = snapshot.groups
     if (isStale) {
       const all = [...topics.values()].flatMap(topic => topic.rows.filter(isShown)).sort(compare)
-      if (all.length !== rows.length || all.some((row, i) => row !== rows[i])) rows = all
+      rows = sameList(rows, all)
       if (hasGrown && rows.length > room) room = rows.length
-      const regrouped = group(rows, groups, belong)
-      if (regrouped.length !== groups.length || regrouped.some((each, i) => each !== groups[i])) groups = regrouped
+      groups = sameList(groups, group(rows, groups, belong))
     } else if (fresh.length) {
       const [joined, above] = insert(rows, fresh.filter(isShown).sort(compare))
       if (joined.length > rows.length) {
@@ -241,13 +255,15 @@ export function createFeed(
   /** The team feed's rows of a PoV are not shown beside the PoV's own. */
   function isShown(row: Kept): boolean {
     const own = row.topic === '*' && row.povId !== '*' ? topics.get(row.povId) : undefined
-    return !own || own.subscription?.state === 'ended' && !own.rows.some(({activity}) => activity.id === row.activity.id)
+    return !own || own.failure && own.subscription?.state === 'ended'
+      && !own.rows.some(({activity}) => activity.id === row.activity.id) || false
   }
 
   function belong(newer: Kept, older: Kept): boolean {
-    const {type, action, userId} = newer.activity
-    return newer.povId === older.povId && newer.topic === older.topic && userId === older.activity.userId
-      && type === older.activity.type && action === older.activity.action && newer.at - older.at <= groupWithin && groupWithin > 0
+    const a = newer.activity
+    const b = older.activity
+    return a.povId === b.povId && newer.topic === older.topic && a.userId === b.userId && a.type === b.type
+      && a.action === b.action && newer.at - older.at <= groupWithin && groupWithin > 0
       && !topics.get(newer.topic)!.holes.some(hole => hole.from >= older.offset && hole.to < newer.offset)
   }
 
@@ -256,7 +272,9 @@ export function createFeed(
     const kept = topic.rows.findIndex(row => row.offset > offset)
     topic.rows.splice(0, kept < 0 ? topic.rows.length : kept)
     topic.from = Math.max(topic.from, offset)
-    while (topic.holes[0] && topic.holes[0].from <= topic.from) topic.from = Math.max(topic.from, topic.holes.shift()!.to)
+    while (topic.holes[0] && topic.holes[0].from <= topic.from) {
+      topic.from = Math.max(topic.from, topic.holes.shift()!.to)
+    }
     topic.isTouched = true
   }
 
@@ -268,16 +286,18 @@ export function createFeed(
 
   function look(topic: Topic): PovState {
     const {id, epoch, tip, holes, rows, view, subscription} = topic
-    const mute = mutes.get(id)
-    const isMuted = mute && !(mute.until && Date.parse(mute.until) <= Date.now())
-    if (!topic.isTouched && view && view.level === (isMuted ? mute.level : 'sound')) return view
+    if (!topic.isTouched && view) return view
     topic.isTouched = false
     const marks = marksNow(topic)
     const last = Math.max(tip, marks?.top ?? 0)
     const above = holes.at(-1)?.to ?? topic.from
+    const old = view?.position
+    const position = epoch === undefined ? undefined : {epoch, offset: tip}
+    const mute = mutes.get(id)
+    const isMuted = mute?.level && !(Date.parse(mute.until ?? '') <= Date.now())
     const next: PovState = {
       povId: id,
-      position: epoch === undefined ? undefined : view?.position?.epoch === epoch && view.position.offset === tip ? view.position : {epoch, offset: tip},
+      position: old?.epoch === epoch && old?.offset === position?.offset ? old : position,
       state: subscription?.state ?? 'joining',
       failure: topic.failure,
       unread: marks ? countAfter(firstUnread(marks) - 1, last, topic.own) : 0,
@@ -290,7 +310,7 @@ export function createFeed(
       present: sameList(view?.present, [...topic.present.values()]),
       typing: topic.typing,
       receipts: topic.receipts,
-      level: isMuted ? mute.level : 'sound',
+      level: isMuted ? mute.level! : 'sound',
       mutedUntil: isMuted ? mute.until : undefined,
     }
     return topic.view = view ? same(view, next) : Object.freeze(next)
@@ -298,14 +318,14 @@ export function createFeed(
 
   function gapsOf({id, epoch, holes, lost}: Topic): FeedGap[] {
     const gaps = holes.map(hole => {
-      const {from, to, state, digest} = hole
-      const old = hole.view
-      if (old && old.from!.offset === from && old.to.offset === to && old.state === state && old.digest === digest) return old
+      const {state, digest, view} = hole
+      const from = {epoch: epoch!, offset: hole.from}
+      const to = {epoch: epoch!, offset: hole.to}
       // How many there are is known where each offset is one that is missing.
-      const missed = isFiltered ? hole.missed : to - from
-      return hole.view = Object.freeze({
-        povId: id, from: {epoch: epoch!, offset: from}, to: {epoch: epoch!, offset: to}, missed, digest, state,
-      })
+      const missed = isFiltered ? hole.missed : to.offset - from.offset
+      const isSame = view?.from!.offset === from.offset && view.to.offset === to.offset
+        && view.state === state && view.missed === missed && view.digest === digest
+      return hole.view = isSame ? view : Object.freeze({povId: id, from, to, missed, digest, state})
     })
     return lost ? [lost, ...gaps] : gaps
   }
@@ -364,23 +384,20 @@ export function createFeed(
   function begin(topic: Topic, epoch: string, from: number, tip: number): void {
     clearTimeout(topic.seenTimer)
     Object.assign(topic, {
-      epoch, from, tip, head: tip, rows: [], latest: -Infinity, own: new Set(), holes: [], marks: undefined, hopes: new Set(),
-      seen: 0, seenTimer: undefined, receipts: new Map(), shown: 0, answeredAt: undefined, lost: undefined,
+      epoch, from, tip, head: tip, rows: [], latest: -Infinity, own: new Set(), holes: [], lost: undefined,
+      marks: undefined, hopes: new Set(), seen: 0, seenTimer: undefined, receipts: new Map(), shown: 0,
+      answeredAt: undefined,
     } satisfies Partial<Topic>)
     isStale = topic.isUnwritten = true
   }
 
   /** Something is missing before `to`, of this epoch or of the one before. */
-  function missing(topic: Topic, to: {epoch: string; offset: number}, missed?: number, digest?: wire.Digest): void {
-    const {epoch, tip, lost} = topic
-    if (epoch === to.epoch) {
-      if (lost && !topic.rows.length && lost.to.offset === to.offset) topic.lost = Object.freeze({...lost, missed, digest})
-      else breach(topic, to.offset, missed, digest)
-      return
-    }
+  function missing(topic: Topic, to: Position, missed?: number, digest?: wire.Digest): void {
+    const {id, epoch, tip} = topic
+    if (epoch === to.epoch) return breach(topic, to.offset, missed, digest)
     begin(topic, to.epoch, to.offset, to.offset)
-    if (epoch !== undefined)
-      topic.lost = Object.freeze({povId: topic.id, from: {epoch, offset: tip}, to, missed, digest, state: 'gone'})
+    if (epoch === undefined) return
+    topic.lost = Object.freeze({povId: id, from: {epoch, offset: tip}, to, missed, digest, state: 'gone'})
   }
 
   function joined(topic: Topic, result: wire.Result & {epoch: string; offset: number}): void {
@@ -408,6 +425,8 @@ export function createFeed(
     if (failure.ended && failure.code === 'forbidden') {
       begin(topic, '', 0, 0)
       topic.epoch = undefined
+      topic.present = new Map()
+      typists(topic, [])
       cache?.forget(topic.name).catch(denied)
     }
     isStale = true
@@ -421,7 +440,9 @@ export function createFeed(
   }
 
   /** One page; the oldest first. `next` is absent at the end of the log. */
-  async function history(topic: Topic, place: {after?: number; before?: number}, size: number): Promise<wire.HistoryPage> {
+  async function history(
+    topic: Topic, place: {after?: number; before?: number}, size: number,
+  ): Promise<wire.HistoryPage> {
     const short = (list: string[] | undefined, most: number) => list && list.length <= most ? list : undefined
     for (;;) {
       const {epoch} = topic
@@ -450,17 +471,24 @@ export function createFeed(
 
   async function search(topic: Topic): Promise<void> {
     let found = 0
-    for (let pages = 0; pages < SEARCHED && found < page && hasEarlier(topic); pages++) {
-      const at = topic.from
-      const {activities, next} = await history(topic, {before: at + 1}, page)
-      // What left memory meanwhile is between here and this page.
-      if (topic.from !== at) continue
-      found += activities.length
-      admit(topic, activities, -Infinity, topic.rows[0]?.at ?? (topic.latest > -Infinity ? topic.latest : Infinity))
-      topic.from = Math.min(at, Math.max(0, (next ?? topic.oldest) - 1))
-      isStale = hasGrown = true
-      changed(topic)
+    for (let i = 0; i < SEARCHED && found < page && hasEarlier(topic); i++) found += await back(topic)
+  }
+
+  /** Load the page at the end of a hole, or the one before the oldest row; return how many came. */
+  async function back(topic: Topic, hole?: Hole): Promise<number> {
+    const at = hole ? hole.to : topic.from
+    const {activities, next} = await history(topic, {before: at + 1}, page)
+    // What left memory meanwhile is between the rows and this page.
+    if (hole ? !topic.holes.includes(hole) : topic.from !== at) return 0
+    between(topic, hole ? hole.from : -1, at, activities)
+    const to = Math.min(at, Math.max(hole ? hole.from : 0, (next ?? topic.oldest) - 1))
+    if (!hole) topic.from = to
+    else {
+      hole.to = to
+      if (next === undefined) hole.state = 'gone'
+      mend(topic, hole)
     }
+    return activities.length
   }
 
   /** After an answer: have the newest page, if that is not what is there or comes by itself. */
@@ -472,36 +500,26 @@ export function createFeed(
       if (!hole) {
         if (topic.head - topic.from < page || isFiltered && topic.rows.length < page) await earlier(topic)
       } else if (hole.state === 'open' && topic.head - hole.to < page) {
-        await (hole.work = newest(topic, hole).finally(() => { hole.work = undefined }))
+        await (hole.work = back(topic, hole).finally(() => { hole.work = undefined }))
       }
     } catch {
       // It can be asked for: `hasEarlier` and the gap say what there is.
-    } finally {
-      topic.isFilling = false
     }
+    topic.isFilling = false
   }
 
-  function between(topic: Topic, hole: Hole, items: readonly wire.Item[]): void {
+  /** Take what is in (`from`, `to`] of activities, the oldest first. */
+  function between(topic: Topic, from: number, to: number, items: readonly wire.Item[]): void {
     const {rows} = topic
-    const inside = items.filter(({offset}) => offset > hole.from && offset <= hole.to)
-    const low = rows.findLast(row => row.offset <= hole.from)?.at ?? -Infinity
-    admit(topic, inside, low, rows.find(row => row.offset > hole.to)?.at ?? Infinity)
+    const inside = items.filter(({offset}) => offset > from && offset <= to)
+    const low = rows.findLast(row => row.offset <= from)?.at ?? -Infinity
+    admit(topic, inside, low, rows.find(row => row.offset > to)?.at ?? Infinity)
     isStale = hasGrown = topic.isUnwritten = true
     changed(topic)
   }
 
   function mend(topic: Topic, hole: Hole): void {
     if (hole.from >= hole.to) topic.holes = topic.holes.filter(each => each !== hole)
-  }
-
-  async function newest(topic: Topic, hole: Hole): Promise<void> {
-    const at = hole.to
-    const {activities, next} = await history(topic, {before: at + 1}, page)
-    if (!topic.holes.includes(hole)) return
-    between(topic, hole, activities)
-    hole.to = Math.max(hole.from, (next ?? topic.oldest) - 1)
-    if (next === undefined) hole.state = 'gone'
-    mend(topic, hole)
   }
 
   async function refill(topic: Topic, hole: Hole): Promise<void> {
@@ -514,10 +532,11 @@ export function createFeed(
         if (!topic.holes.includes(hole)) return
         const taken = Math.min(topic.oldest, activities[0]?.offset ?? Infinity, hole.to + 1) - 1
         if (taken > from && topic.oldest > from + 1) {
-          topic.holes.splice(topic.holes.indexOf(hole), 0, {from, to: taken, missed: hole.missed, state: 'gone'})
+          const gone: Hole = {from, to: taken, missed: hole.missed, state: 'gone'}
+          topic.holes.splice(topic.holes.indexOf(hole), 0, gone)
           hole.from = taken
         }
-        between(topic, hole, activities)
+        between(topic, hole.from, hole.to, activities)
         hole.from = Math.max(hole.from, Math.min(next, hole.to))
         mend(topic, hole)
         if (hole.from === from) throw new PovError({code: 'internal', message: 'The history does not go on'})
@@ -530,8 +549,10 @@ export function createFeed(
 
   async function load(gap: FeedGap): Promise<void> {
     const topic = topics.get(gap.povId)
-    const hole = topic?.holes.find(each => each.view === gap || each.to === gap.to.offset && gap.to.epoch === topic.epoch)
-    if (!topic || !hole) return
+    // One of an older snapshot may have been filled from either end.
+    const hole = topic?.epoch === gap.to.epoch && topic.holes.findLast(({from, to}) =>
+      from < gap.to.offset && to > (gap.from?.offset ?? 0))
+    if (!topic || !hole || gap.state === 'gone') return
     // The newest page of it may be on its way.
     if (hole.state === 'open') await hole.work?.catch(() => {})
     if (hole.state === 'open') hole.work = refill(topic, hole).finally(() => { hole.work = undefined })
@@ -616,19 +637,25 @@ export function createFeed(
     changed(topic)
   }
 
-  function muted({povId, level, until}: wire.Muted | wire.MutesSent['mutes'][number]): void {
-    if (level) mutes.set(povId, {level, until})
-    else mutes.delete(povId)
+  function muted({povId, level, until}: Mute & {povId: string}): void {
+    mutes.set(povId, {level, until})
+    unmute()
+  }
+
+  /** Tell of mutes that have ended, now and when the next one does: the server does not. */
+  function unmute(): void {
+    const ends = [...mutes.values()].map(({until}) => Date.parse(until ?? '') - Date.now())
+    const left = ends.filter(ms => ms > 0)
     clearTimeout(muteTimer)
-    const next = Math.min(...[...mutes.values()].map(each => Date.parse(each.until ?? '') - Date.now()).filter(ms => ms > 0), 2 ** 31 - 1)
-    if (next < 2 ** 31 - 1) muteTimer = setTimeout(allChanged, next)
+    // Longer waits than this end at once.
+    if (left.length) muteTimer = setTimeout(unmute, Math.min(...left, 2 ** 31 - 1))
     allChanged()
   }
 
   function message(incoming: Incoming): void {
     const told = incoming as wire.ServerMessage
     if (told.type === 'muted') return muted(told)
-    const topic = topics.get(told.type === 'error' ? told.detail ?? '' : (told as {povId?: string}).povId ?? '')
+    const topic = topics.get((told.type === 'error' ? told.detail : (told as {povId?: string}).povId) ?? '')
     if (!topic) return
     if (told.type === 'marks' && told.epoch === topic.epoch) marked(topic, marksOf(told))
     else if (told.type === 'presence_diff') {
@@ -639,7 +666,8 @@ export function createFeed(
       const receipts = new Map(topic.receipts)
       for (const [id, offset] of Object.entries(told.read)) {
         receipts.set(id, Math.max(offset, receipts.get(id) ?? 0))
-        if (id === user && topic.marks && offset > topic.marks.read) marked(topic, moved.read(topic.marks, offset))
+        const {marks} = topic
+        if (id === user && marks && offset > marks.read) marked(topic, moved.read(marks, offset))
       }
       topic.receipts = receipts
       changed(topic)
@@ -711,8 +739,11 @@ export function createFeed(
         begin(topic, stored.epoch, stored.from, stored.to)
         Object.assign(topic, {oldest: 0, toldAt: stored.toldAt, marks: stored.marks})
         let before = -Infinity
-        const rows = stored.rows.map(({offset, at, activity}) => asMade(topic, offset, before = Math.max(before, at), activity))
-        Object.assign(topic, {rows, latest: before, own: new Set(rows.filter(row => row.own).map(row => row.offset))})
+        // Another tab may have begun elsewhere in the log, and dated by that.
+        const rows = stored.rows.map(({offset, at, activity}) =>
+          asMade(topic, offset, before = Math.max(before, at), activity))
+        const own = new Set(rows.filter(row => row.own).map(row => row.offset))
+        Object.assign(topic, {rows, latest: before, own})
       }))
       if (!isOver) storage = 'stored'
     } catch (error) {
@@ -729,7 +760,7 @@ export function createFeed(
     for (const topic of topics.values()) {
       const {id, epoch, tip} = topic
       const since = epoch === undefined ? {last: page} : {epoch, offset: tip}
-      const subscription = topic.subscription = client.subscribe(id, {since, only: isFiltered ? only : undefined})
+      const subscription = topic.subscription = client.subscribe(id, {since, ...isFiltered && {only}})
       ends.push(
         () => subscription.close(),
         subscription.on('subscribed', result => joined(topic, result)),
@@ -859,8 +890,8 @@ function same<T extends object>(old: T, next: T): T {
   return (Object.keys(next) as (keyof T)[]).every(key => old[key] === next[key]) ? old : Object.freeze(next)
 }
 
-function sameList<T extends object>(old: readonly T[] | undefined, next: readonly T[]): readonly T[] {
-  return old && old.length === next.length && old.every((each, i) => each === next[i]) ? old : Object.freeze(next)
+function sameList<T extends object>(old: readonly T[] = [], next: readonly T[]): readonly T[] {
+  return old.length === next.length && old.every((each, i) => each === next[i]) ? old : next
 }
 
 /** A frame that was asked for comes before the paint, and none in a page that is hidden. */

@@ -189,7 +189,7 @@ test('what does not have the shape is as if it was not there, and what is before
 test('bad entries do not break a feed', async () => {
   const server = new Server()
   server.publish('acme')
-  const topic = JSON.stringify(['acme', ''])
+  const topic = JSON.stringify(['acme', false])
   await change((rows, positions) => {
     positions.put({topic, epoch: ['x'], from: 'y'})
     positions.put({topic: 5, at: {}})
@@ -206,8 +206,8 @@ test('bad entries do not break a feed', async () => {
 
 test('times that went back in another tab are put right', async () => {
   const cache = await openCache(SCOPE)
-  await cache.write([written(JSON.stringify(['acme', '']), 'acme-1', 0, 2, 1, 9000)])
-  await cache.write([written(JSON.stringify(['acme', '']), 'acme-1', 2, 4, 1, 5000)])
+  await cache.write([written(JSON.stringify(['acme', false]), 'acme-1', 0, 2, 1, 9000)])
+  await cache.write([written(JSON.stringify(['acme', false]), 'acme-1', 2, 4, 1, 5000)])
   cache.close()
   const page = open(new Server())
   await settled()

@@ -385,6 +385,44 @@ test('a clock that steps back reorders nothing', async () => {
   assert.equal(rows[3]!.at, rows[4]!.at)
 })
 
+test('it is what useSyncExternalStore takes: functions without this, no change without a call, no call without a change', async () => {
+  const {server, client, feed: {subscribe, getSnapshot}} = setUp(['acme', 'zeta'])
+  // What React does: render what is there, and again when it is told of another one.
+  let shown = getSnapshot()
+  const rendered: string[][] = []
+  const leave = subscribe(() => {
+    const next = getSnapshot()
+    assert.notEqual(next, shown)
+    shown = next
+    rendered.push(next.rows.map(row => row.key))
+  })
+  client.open()
+  await quiet(client)
+  server.publish('acme')
+  server.publish('zeta')
+  await quiet(client)
+  assert.equal(getSnapshot(), shown)
+  assert.equal(shown.rows.length, 2)
+  const {rows, groups} = shown
+  const zeta = shown.povs.get('zeta')
+  const renders = rendered.length
+  client.emit('message', {type: 'typing', povId: 'acme', users: [{userId: 'ben'}], more: 0})
+  await quiet(client)
+  assert.equal(rendered.length, renders + 1)
+  assert.deepEqual([shown.rows === rows, shown.groups === groups, shown.povs.get('zeta') === zeta], [true, true, true])
+  client.emit('message', {type: 'typing', povId: 'acme', users: [], more: 0})
+  client.emit('message', {type: 'typing', povId: 'nobody', users: [], more: 0})
+  await quiet(client)
+  assert.equal(rendered.length, renders + 2)
+  client.emit('message', {type: 'typing', povId: 'acme', users: [], more: 0})
+  await quiet(client)
+  assert.equal(rendered.length, renders + 2, 'told of nothing')
+  leave()
+  server.publish('acme')
+  await quiet(client)
+  assert.equal(rendered.length, renders + 2)
+})
+
 test('a listener that throws is reported and stops nobody; one that left hears nothing', async t => {
   const {server, client, feed} = setUp(['acme'])
   t.mock.timers.enable({apis: ['setTimeout']})
