@@ -18,6 +18,9 @@ from pov_rt.testing import SECRET, RunningServer
 from tests.js import CLIENT, SDK, node
 from tests.processes import running
 
+# Compilers take seconds, and on a busy machine a minute.
+pytestmark = pytest.mark.timeout(300)
+
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PACKAGES = ROOT / "tests/node"
