@@ -63,6 +63,11 @@ export function makeConnection(options: Options, first?: string): Line {
   let heardAt = 0
   let ids = 0
   let renewing: string | undefined
+  let renewals = 0
+  /** When the probe that is under way is over; 0 where there is none. */
+  let probedUntil = 0
+  /** For whom all this is: a token of somebody else ends it. */
+  let user = first && claimsOf(first).userId
   /** Aborted when the attempt or connection that it belongs to is over: nothing of it acts any more. */
   let scope = new AbortController()
   let timer: ReturnType<typeof setTimeout> | undefined
@@ -80,6 +85,7 @@ export function makeConnection(options: Options, first?: string): Line {
     scope = new AbortController()
     for (const each of [timer, watch, renewal]) clearTimeout(each)
     timer = watch = renewal = renewing = undefined
+    probedUntil = 0
     isOpen = false
     if (socket) {
       // Its `onerror` stays: `ws` of Node throws an error that nobody takes.
@@ -103,10 +109,18 @@ export function makeConnection(options: Options, first?: string): Line {
     tell({state: 'offline', reason, detail, code, retryAt: Date.now() + ms})
   }
 
+  /** Another user has signed in on this page's account: what waits here is not theirs to send or see. */
+  async function getToken(signal: AbortSignal): Promise<Got> {
+    const got = await options.getToken({signal, refused})
+    const {userId} = got ? claimsOf(got) : {}
+    user ??= userId
+    return userId === user ? got : null
+  }
+
   /** Ask the page for a token; undefined where that failed, which `status` then says. */
   async function ask(signal: AbortSignal): Promise<Got> {
     try {
-      return await options.getToken({signal, refused})
+      return await getToken(signal)
     } catch (error) {
       if (!signal.aborted) wait('token', `getToken failed: ${String(error)}`)
       return undefined
@@ -125,7 +139,7 @@ export function makeConnection(options: Options, first?: string): Line {
     if (!isUsable(token)) {
       const got = await ask(signal)
       if (signal.aborted || got === undefined) return
-      if (got === null) return finish('session_ended', 'Nobody is signed in')
+      if (got === null) return finish('session_ended', 'Nobody is signed in, or somebody else')
       token = got
     }
     open(token, signal)
@@ -218,6 +232,7 @@ export function makeConnection(options: Options, first?: string): Line {
   /** Look again in `ms` whether something came meanwhile. */
   function look(ms: number): void {
     clearTimeout(watch)
+    probedUntil = 0
     const due = Date.now() + ms
     watch = setTimeout(() => {
       // Late by seconds: the machine slept, or the tab's timers did.
@@ -230,8 +245,10 @@ export function makeConnection(options: Options, first?: string): Line {
 
   /** Have the server say something, whatever, within `ms`. */
   function check(ms: number): void {
-    if (!isOpen) return
     const asked = performance.now()
+    // One that is under way is not put off: who asks every second would never learn.
+    if (!isOpen || (probedUntil && probedUntil <= asked + ms)) return
+    probedUntil = asked + ms
     send({type: 'ping', id: OWN})
     clearTimeout(watch)
     watch = setTimeout(() => {
@@ -246,14 +263,14 @@ export function makeConnection(options: Options, first?: string): Line {
     const {signal} = scope
     let got: Got
     try {
-      got = await options.getToken({signal, refused})
+      got = await getToken(signal)
     } catch {
       // The connection lasts until the token's end; that it then ends is what the page sees.
-      if (!signal.aborted) renewal = setTimeout(() => void renew(), delay(3))
+      if (!signal.aborted) renewal = setTimeout(() => void renew(), delay(++renewals))
       return
     }
     if (signal.aborted) return
-    if (got === null) return finish('session_ended', 'Nobody is signed in')
+    if (got === null) return finish('session_ended', 'Nobody is signed in, or somebody else')
     token = got
     renewing = `${OWN}${++ids}`
     send({type: 'refresh', token, id: renewing})
@@ -263,14 +280,16 @@ export function makeConnection(options: Options, first?: string): Line {
     renewing = undefined
     if (answer.type === 'refreshed') {
       refused = undefined
+      renewals = 0
       return on.message({...answer, id: undefined} as Incoming)
     }
     const {code, message, retryAfter} = answer as wire.ErrorMessage
     if (code.startsWith('token_')) {
+      token = undefined
       if (refused) return finish('session_ended', `${code}: ${message}`)
       refused = code
     }
-    renewal = setTimeout(() => void renew(), delay(1, retryAfter))
+    renewal = setTimeout(() => void renew(), delay(++renewals, retryAfter))
   }
 
   function send(message: Outgoing): void {

@@ -18,8 +18,7 @@ export const MAX_BYTES = 1 << 20
 /** How long the server knows ids, ms: its 24 h less a minute, for what is on its way. */
 export const KNOWN_MS = 24 * 3_600_000 - 60_000
 
-/** The longest that the server's `retryAfter` is believed, and the last resort: ms. */
-const LONGEST_WAIT_MS = 3_600_000
+/** When to look again at what was sent but cannot be deleted. */
 const STUCK_MS = 20_000
 /** What may pass: all else is the server's last word on this activity. */
 const PASSING = ['disconnected', 'closed', 'aborted', 'timeout', 'unavailable', 'rate_limited', 'internal']
@@ -254,7 +253,7 @@ export async function openOutbox(options: OutboxOptions): Promise<OutboxLine> {
       if (last) settle(last) // now that `pending` shows it
       if (!next || closed || signal.aborted || !isOpen()) return
       const {key, wait} = next
-      if (key === last?.key) return later(STUCK_MS) // it was sent, but cannot be deleted
+      if (key === last?.key) return later(STUCK_MS)
       const left = wait ? wait.at + wait.ms - now() : 0
       // A `wait` that begins in the future was written before the clock went back.
       if (left > 0 && wait!.at <= now()) return later(left)
@@ -270,7 +269,7 @@ export async function openOutbox(options: OutboxOptions): Promise<OutboxLine> {
         // Without a line there is nothing to write down: `flush` comes with the next one. And a page that
         // is being frozen gets no further than this: the lock is free at once.
         if (signal.aborted || !isOpen()) return
-        const ms = Math.min(delay(next.tries, failure.retryAfter), LONGEST_WAIT_MS)
+        const ms = delay(next.tries, failure.retryAfter)
         await change(key, (item, store) => store.put({...item, tries: item.tries + 1, wait: {at: now(), ms}}))
         tell({})
         return later(ms)
