@@ -339,7 +339,8 @@ export interface Client {
   readonly welcome: wire.Welcome | undefined
   /** Who the token is for; undefined until a token or `options.user` said it. */
   readonly user: string | undefined
-  /** Names what is stored in this browser of the user; resolves as soon as `user` is known. */
+  /** Names what is stored in this browser of the user; resolves as soon as `user` is known, rejects if
+   * the client is closed before. */
   readonly scope: Promise<string>
   /** Call `listener` at each event; returns what ends that. */
   on<E extends keyof ClientEvents>(event: E, listener: (value: ClientEvents[E]) => void): () => void

@@ -121,13 +121,16 @@ export function connect(options: Options): Client {
   let box: Promise<import('./outbox.js').OutboxLine> | undefined
   let scope = ''
   let named!: (scope: string) => void
-  const whose = new Promise<string>(resolve => { named = resolve })
+  let unnamed!: (error: PovError) => void
+  const whose = new Promise<string>((resolve, reject) => { named = resolve; unnamed = reject })
+  whose.catch(() => {}) // who asks learns it
 
   // ---- the line ----
 
   /** Begin: which socket is shared depends on who the token is for. */
   async function start(): Promise<void> {
     const isClosed = () => lineStatus.state === 'closed'
+    if (lineStatus.retryAt) took({...lineStatus, retryAt: undefined})
     let made: Line
     let token: string | null | undefined
     try {
@@ -149,7 +152,7 @@ export function connect(options: Options): Client {
       return took({state: 'offline', reason: 'token', detail: String(error), since, retryAt: Date.now() + ms})
     }
     made.start({opened, message, status: took})
-    if (options.outbox) void outbox()
+    if (options.outbox) withOutbox(() => {})
   }
 
   function opened(who: wire.Welcome): void {
@@ -158,9 +161,11 @@ export function connect(options: Options): Client {
     if (!scope) named(scope = scopeOf(addressOf(options).http, user))
     emit('welcome', who)
     for (const each of handles) each.join()
+    // One that the last connection took with it must not end what is joined now.
+    for (const each of requests.values()) if (!each.isOut && each.message.type === 'unsubscribe') transmit(each)
     joinAll()
     for (const each of requests.values()) if (!each.isOut) transmit(each)
-    void box?.then(each => each.flush())
+    if (options.outbox) withOutbox(each => each.flush())
   }
 
   function took(next: Status): void {
@@ -179,14 +184,15 @@ export function connect(options: Options): Client {
       const failure = {code: 'closed', message: `The client is closed: ${next.reason}`}
       for (const each of requests.values()) each.done(undefined, failure)
       for (const each of handles) each.refused(failure, true)
-      const shut = box?.then(each => each.close())
+      unnamed(new PovError(failure))
+      const shut = box && withOutbox(each => each.close())
       // In all tabs: who learns it first wipes, and a tab that still held the copies lets go of them.
-      if (next.reason === 'signed_out') forgotten = forget(shut)
+      if (next.reason === 'signed_out') forgotten ??= forget(shut)
     }
     show()
   }
 
-  async function forget(shut?: Promise<void>): Promise<void> {
+  async function forget(shut?: Promise<unknown>): Promise<void> {
     emit('signedOut', undefined)
     await shut
     if (scope) await wipe(scope)
@@ -343,6 +349,7 @@ export function connect(options: Options): Client {
     ready.catch(() => {}) // who does not ask need not handle it: `error` says so, too
 
     function give(placed: Placed): void {
+      if (handle.state === 'ended') return
       given = {epoch: placed.epoch, offset: placed.offset}
       if (fits(placed.activity, how.only)) events.emit('activity', placed)
     }
@@ -406,8 +413,9 @@ export function connect(options: Options): Client {
             gap = {povId, from: before ?? (typeof since === 'object' ? since as Position : undefined), to: {epoch, offset}, missed, digest}
         }
         // Of what is filtered, or begins at a cursor, not every offset comes.
-        handle.target = filtered || how.only || handle.position!.offset < 0 ? 0 : offset
+        handle.target = filtered || how.only || handle.position!.offset < 0 ? -1 : offset
         attempts = 0
+        clearTimeout(again)
         handle.state = 'joining'
         events.emit('subscribed', result as wire.Result & Position)
         if (gap) events.emit('gap', gap)
@@ -495,12 +503,20 @@ export function connect(options: Options): Client {
   // ---- the outbox ----
 
   function outbox(): Promise<import('./outbox.js').OutboxLine> {
-    return box ??= Promise.all([import('./outbox.js'), whose]).then(([{openOutbox}, scope]) => openOutbox({
+    if (box) return box
+    box = Promise.all([import('./outbox.js'), whose]).then(([{openOutbox}, scope]) => openOutbox({
       scope,
       isOpen: () => !!line?.isOpen,
       publish: (data, signal) => request('publish', {data}, {signal}) as Promise<wire.Published>,
       changed: (pending: readonly Pending[]) => emit('pending', pending),
     }))
+    box.catch(() => { box = undefined }) // what could not be loaded is asked for again
+    return box
+  }
+
+  /** Without it, it is the next connection's matter. */
+  function withOutbox(act: (each: import('./outbox.js').OutboxLine) => unknown): Promise<unknown> {
+    return outbox().then(act, () => {})
   }
 
   // ---- the page ----
@@ -544,6 +560,7 @@ export function connect(options: Options): Client {
     outbox: outbox as () => Promise<Outbox>,
     retry() {
       if (line) return line.retry()
+      if (!lineStatus.retryAt) return // the page is being asked for a token
       clearTimeout(timer)
       void start()
     },
@@ -556,7 +573,8 @@ export function connect(options: Options): Client {
     async signOut() {
       if (line) line.close('signed_out')
       else took({state: 'closed', reason: 'signed_out', since: Date.now()})
-      await forgotten
+      // Of a client that had ended before the copies are still there.
+      await (forgotten ??= forget())
     },
   }
 }
