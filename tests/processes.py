@@ -83,10 +83,11 @@ def end_children(numbers: Iterable[int]) -> list[str]:
     """Kill children of this process; return what they were."""
     ended = []
     for number in numbers:
-        command = Path(f"/proc/{number}/cmdline").read_text()
-        ended.append(command.replace("\0", " ").strip())
-        os.kill(number, signal.SIGKILL)
-        os.waitpid(number, 0)
+        with suppress(OSError):  # it has ended meanwhile, or a thread waits for it
+            command = Path(f"/proc/{number}/cmdline").read_text()
+            ended.append(command.replace("\0", " ").strip())
+            os.kill(number, signal.SIGKILL)
+            os.waitpid(number, 0)
     return ended
 
 

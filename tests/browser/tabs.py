@@ -18,7 +18,7 @@ from tests.processes import end, launch, read_until
 
 ValueT = TypeVar("ValueT")
 
-WAIT_S = 20.0
+WAIT_S = 30.0
 """How long anything may take: a bound for what has failed, long for busy machines."""
 
 WAIT_FOR = """(source, argument) => new Promise(resolve => {
