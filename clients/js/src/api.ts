@@ -112,6 +112,15 @@ export interface LineEvents {
   status(status: Status): void
 }
 
+/** What is needed of a WebSocket: a browser's, or that of `ws`. */
+export interface Socket {
+  onmessage: unknown
+  onclose: unknown
+  onerror: unknown
+  send(text: string): void
+  close(code?: number): void
+}
+
 /** What `connect` takes. Only `getToken` is needed on a page of the server's own host. */
 export interface Options {
   /** The server, `https://rt.example` or a path of it; default: the page's own origin. */
@@ -131,7 +140,7 @@ export interface Options {
    */
   user?: string
   /** A WebSocket class, for Node before 22. */
-  WebSocket?: typeof WebSocket
+  WebSocket?: new (url: string, protocols: string[]) => Socket
   /** One socket for all tabs of the browser (default true where Web Locks are: https, localhost). */
   tabs?: boolean
   /** Keep publishes made offline, and send them when back (default false); see `Outbox`. */

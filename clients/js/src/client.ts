@@ -134,7 +134,7 @@ export function connect(options: Options): Client {
     let made: Line
     let token: string | null | undefined
     try {
-      const isShared = options.tabs !== false && globalThis.navigator?.locks && globalThis.BroadcastChannel
+      const isShared = options.tabs !== false && globalThis.document && navigator.locks
       if ((isShared || options.outbox) && !user) token = await options.getToken({signal: new AbortController().signal})
       if (isClosed()) return
       if (token === null) return took({state: 'closed', reason: 'session_ended', since: Date.now()})
@@ -142,7 +142,7 @@ export function connect(options: Options): Client {
       const server = addressOf(options).http
       if (user) named(scope = scopeOf(server, user))
       const make = () => makeConnection(options, token ?? undefined)
-      const tabs = isShared && scope ? await import('./tabs.js') : undefined
+      const tabs = isShared && scope && await import('./tabs.js').catch(() => undefined)
       if (isClosed()) return
       line = made = tabs ? tabs.makeTabLine({scope, connect: make}) : make()
     } catch (error) {
@@ -170,7 +170,7 @@ export function connect(options: Options): Client {
 
   function took(next: Status): void {
     const wasOpen = lineStatus.state === 'live'
-    lineStatus = next
+    lineStatus = isAsleep && next.state === 'suspended' ? {...next, reason: 'frozen'} : next
     if (wasOpen && next.state !== 'live') {
       for (const each of handles) if (each.state !== 'ended') each.state = 'joining'
       for (const each of requests.values()) {
@@ -200,8 +200,7 @@ export function connect(options: Options): Client {
 
   /** Tell of the state if it changed: a line that is open is not live before all have what they missed. */
   function show(): void {
-    const isBehind = [...handles].some(each =>
-      each.position && (each.state === 'joining' || each.state === 'catching-up'))
+    const isBehind = [...handles].some(each => each.state !== 'live')
     const state = lineStatus.state === 'live' && isBehind ? 'catching-up' : lineStatus.state
     // What broke the connection is still why there is something to catch up.
     const {reason, code} = state === 'catching-up' && status.state !== 'live' ? status : lineStatus

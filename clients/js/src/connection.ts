@@ -1,5 +1,5 @@
 /** One WebSocket that looks after itself: token, backoff, liveness. */
-import type {Incoming, Line, LineEvents, Options, Outgoing, Reason, Status} from './api.js'
+import type {Incoming, Line, LineEvents, Options, Outgoing, Reason, Socket, Status} from './api.js'
 import type * as wire from './wire.js'
 import {claimsOf} from './scope.js'
 import {delay} from './wait.js'
@@ -14,9 +14,6 @@ const STABLE = 10_000
 const NEARLY_EXPIRED = 10_000
 /** Ids of our own requests begin with it; nobody else's do. */
 const OWN = '~'
-
-/** What became of asking for a token. */
-type Got = string | null | undefined
 
 /** Where the server is: `ws`, and `http` for asking why it refused. */
 export function addressOf({url, device}: Options): {ws: string; http: string} {
@@ -46,12 +43,12 @@ function judge(code: number): {reason: Reason; final?: boolean} {
  * Owns the socket, the token and all timers. `first` is a token to begin with.
  */
 export function makeConnection(options: Options, first?: string): Line {
-  const Socket = options.WebSocket ?? globalThis.WebSocket
+  const WebSocket = options.WebSocket ?? globalThis.WebSocket
   const {ws, http} = addressOf(options)
   const page: EventTarget | undefined = globalThis.document
   let on: LineEvents
   let status: Status
-  let socket: WebSocket | undefined
+  let socket: Socket | undefined
   let isOpen = false
   let attempt = 0
   let openedAt = 0
@@ -109,21 +106,26 @@ export function makeConnection(options: Options, first?: string): Line {
     tell({state: 'offline', reason, detail, code, retryAt: Date.now() + ms})
   }
 
-  /** Another user has signed in on this page's account: what waits here is not theirs to send or see. */
-  async function getToken(signal: AbortSignal): Promise<Got> {
-    const got = await options.getToken({signal, refused})
-    const {userId} = got ? claimsOf(got) : {}
-    user ??= userId
-    return userId === user ? got : null
-  }
-
-  /** Ask the page for a token; undefined where that failed, which `status` then says. */
-  async function ask(signal: AbortSignal): Promise<Got> {
+  /**
+   * Ask the page for a token; undefined where there is none, and what follows is on its way.
+   *
+   * One of another user ends it: what waits here is not theirs to send or see.
+   */
+  async function ask(): Promise<string | undefined> {
+    const {signal} = scope
     try {
-      return await getToken(signal)
+      const got = await options.getToken({signal, refused})
+      if (signal.aborted) return
+      if (got !== null && typeof got !== 'string') throw new TypeError('it must answer a token or null')
+      const userId = got && claimsOf(got).userId
+      user ??= userId ?? undefined
+      if (got && userId === user) return (token = got)
+      finish('session_ended', 'Nobody is signed in, or somebody else')
     } catch (error) {
-      if (!signal.aborted) wait('token', `getToken failed: ${String(error)}`)
-      return undefined
+      if (signal.aborted) return
+      // An open connection lasts until the token's end; that it then ends is what the page sees.
+      if (isOpen) renewal = setTimeout(() => void renew(), delay(++renewals))
+      else wait('token', `getToken failed: ${String(error)}`)
     }
   }
 
@@ -134,27 +136,22 @@ export function makeConnection(options: Options, first?: string): Line {
 
   async function begin(): Promise<void> {
     clearTimeout(timer)
-    const {signal} = scope
     if (status.state !== 'connecting') tell({...status, state: 'offline', retryAt: undefined})
-    if (!isUsable(token)) {
-      const got = await ask(signal)
-      if (signal.aborted || got === undefined) return
-      if (got === null) return finish('session_ended', 'Nobody is signed in, or somebody else')
-      token = got
-    }
-    open(token, signal)
+    if (isUsable(token)) open(token)
+    else if (await ask()) open(token!)
   }
 
-  function open(used: string, signal: AbortSignal): void {
+  function open(used: string): void {
+    const {signal} = scope
     closing = undefined
     try {
-      socket = new Socket(ws, ['pov-rt.v1', `bearer.${used}`])
+      socket = new WebSocket(ws, ['pov-rt.v1', `bearer.${used}`])
     } catch (error) {
       return finish('page_error', String(error)) // a token or an address that cannot be one
     }
-    socket.onmessage = ({data}) => receive(String(data))
+    socket.onmessage = ({data}: MessageEvent) => receive(String(data))
     socket.onerror = () => {}
-    socket.onclose = ({code, reason}) => (isOpen ? lost(code, reason) : void probe(used, signal))
+    socket.onclose = ({code, reason}: CloseEvent) => (isOpen ? lost(code, reason) : void probe(used, signal))
     timer = setTimeout(() => wait('network', 'The server did not answer in time'), PATIENCE)
   }
 
@@ -260,18 +257,7 @@ export function makeConnection(options: Options, first?: string): Line {
   // ---- the token's renewal, in place ----
 
   async function renew(): Promise<void> {
-    const {signal} = scope
-    let got: Got
-    try {
-      got = await getToken(signal)
-    } catch {
-      // The connection lasts until the token's end; that it then ends is what the page sees.
-      if (!signal.aborted) renewal = setTimeout(() => void renew(), delay(++renewals))
-      return
-    }
-    if (signal.aborted) return
-    if (got === null) return finish('session_ended', 'Nobody is signed in, or somebody else')
-    token = got
+    if (!(await ask())) return
     renewing = `${OWN}${++ids}`
     send({type: 'refresh', token, id: renewing})
   }
