@@ -44,9 +44,9 @@ SEVERAL_AT_ONCE = 32
 AT_ONCE = 8
 """Questions of one message at a time: even to refuse them takes time, for which others wait."""
 ENDED = "The subscription was ended meanwhile"
-MARKED_PART = 0.15
+MARKED_PART = 0.1
 """Of the time that a handler has: after so much what a user has read is not waited for any more."""
-SEVERAL_PART = 0.8
+SEVERAL_PART = 0.7
 """Of the time that a handler has: of several things those are given up that take longer."""
 
 ValueT = TypeVar("ValueT")
