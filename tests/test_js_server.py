@@ -60,12 +60,12 @@ class Follower:
 @contextmanager
 def follow(tmp_path: Path, url: str) -> Iterator[Follower]:
     program = tmp_path / "follow.mjs"
-    esbuild = CLIENT / "node_modules/.bin/esbuild"
+    esbuild = str(CLIENT / "node_modules/.bin/esbuild")
     # `ws` asks for Node's own modules in the way of CommonJS.
     banner = "import{createRequire}from'node:module';const require=createRequire(import.meta.url)"
+    options = ("--bundle", "--format=esm", "--platform=node", "--log-level=warning")
     subprocess.run(
-        [esbuild, "test/follow.ts", "--bundle", "--format=esm", "--platform=node"]
-        + [f"--banner:js={banner}", f"--outfile={program}", "--log-level=warning"],
+        [esbuild, "test/follow.ts", *options, f"--banner:js={banner}", f"--outfile={program}"],
         cwd=CLIENT,
         check=True,
     )
@@ -101,6 +101,7 @@ def test_killed_again_and_again_each_activity_is_given_once_and_in_order(tmp_pat
     taken.close()
     given = {"POV_RT_AUTH__SECRETS": SECRET, "POV_RT_ENGINE__URL": "sqlite://"}
     rounds, each = 4, 5
+    sent = 2 * each * rounds
     with follow(tmp_path, f"http://127.0.0.1:{port}") as follower:
         for number in range(1, rounds + 1):
             # Made while there is no server: kept, and sent by whichever connection comes.
@@ -112,7 +113,6 @@ def test_killed_again_and_again_each_activity_is_given_once_and_in_order(tmp_pat
                 follower.publish(each)
                 publish(served, number * 100 + 50, each)
                 if number == rounds:
-                    sent = 2 * each * rounds
                     follower.until(lambda: len(follower.of("published")) == sent)
                     follower.until(lambda: len(follower.of("activity")) == 2 * sent)
                     activities = ask(served, "/api/povs/acme/activities?limit=1000")["activities"]

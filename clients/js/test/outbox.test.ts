@@ -510,6 +510,21 @@ test('when the disk is full it goes on in memory, behind what is on the disk', a
   assert.equal(tab.outbox.stored, true)
 })
 
+test('what was sent but cannot be deleted is not sent over and over', async () => {
+  const tab = await Tab.of(true)
+  const stuck = mock.method(IDBObjectStore.prototype, 'delete', function (this: IDBObjectStore) {
+    this.transaction.abort()
+  })
+  const end = ending(tab.outbox.add(activity('a')))
+  await until(() => end.now)
+  await turns(50)
+  assert.deepEqual(tab.attempts, ['a'])
+  stuck.mock.restore()
+  await until(() => !tab.outbox.pending.length, 500)
+  assert.deepEqual(tab.attempts, ['a', 'a'])
+  assert.deepEqual(logged(), ['a'])
+})
+
 test('when the database is taken away it goes on in memory', async () => {
   const tab = await Tab.of(false)
   await wipe(scope)
