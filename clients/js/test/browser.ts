@@ -132,7 +132,9 @@ export class Browser {
               .finally(() => this.release(request))
           }, tab)
         },
-        robbed: () => void this.after(this.random() * 2, () => reject(new DOMException('robbed', 'AbortError')), tab),
+        robbed: () => {
+          this.after(this.random() * 2, () => reject(new DOMException('robbed', 'AbortError')), tab).isMessage = true
+        },
       }
       signal?.addEventListener('abort', () => {
         if (!this.queue.includes(request)) return

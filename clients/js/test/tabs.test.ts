@@ -569,6 +569,17 @@ describe('the lead', () => {
     }
   })
 
+  test('is not taken when the machine was asleep, and the leader wakes a moment later', async () => {
+    const [browser, server, a, b] = await visits(2)
+    for (const each of [a, b]) each.tab.freeze(false)
+    await browser.pass(60_000)
+    b.tab.thaw(false)
+    await browser.pass(1_000)
+    a.tab.thaw(false)
+    await browser.pass(5_000)
+    assert.equal(server.connections, 1)
+  })
+
   test('is kept by a hidden leader whose timers come once a second, and by one with much to say', async () => {
     const [browser, server, a] = await visits(2)
     a.tab.show(false)
