@@ -16,7 +16,9 @@ import {
 const TYPING = 8_000
 /** How long the news of what is being caught up may wait for more of it, ms. */
 const GATHER = 16
-/** Rows of a page of a gap; the server sends no more than 1,000. */
+/** The most that the server sends of what was last, or in a page (docs/protocol.md). */
+const MOST = 1_000
+/** Rows of a page of a gap. */
 const GAP_PAGE = 500
 /** How many pages of the history are searched for a page of rows that pass the filter. */
 const SEARCHED = 5
@@ -110,7 +112,8 @@ export function createFeed(
   client: Client, povs: readonly string[], options: FeedOptions = {},
   {afterPaint}: Surroundings = {afterPaint: painted},
 ): Feed {
-  const {page = 50, limit = 1_000, only, groupWithin = 600_000} = options
+  const {limit = 1_000, only, groupWithin = 600_000} = options
+  const page = Math.min(options.page ?? 50, MOST)
   const isFiltered = !!only && Object.values(only).some(Boolean)
   const lists = isFiltered && [only.types, only.actions, only.users, only.notUsers]
   const filter = lists && lists.map(each => each && [...each].sort())
@@ -448,7 +451,7 @@ export function createFeed(
       const {epoch} = topic
       try {
         const fields = {
-          povId: topic.id, ...place, limit: Math.min(size, 1_000),
+          povId: topic.id, ...place, limit: size,
           types: short(only?.types, 20), actions: short(only?.actions, 20), users: short(only?.users, 50),
         }
         const found = await client.request('history', fields)

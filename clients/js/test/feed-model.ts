@@ -56,9 +56,7 @@ export class Log {
     let next: number | undefined
     let looked = 0
     for (const each of wanted) {
-      if (activities.length === limit || looked++ === 300) {
-        break
-      }
+      if (activities.length === limit || looked++ === 300) break
       next = each.offset
       if (fits(each.data, only)) activities.push(each)
     }

@@ -37,6 +37,17 @@ test('the newest page comes first, then what happens, newest on top', async () =
   assert.equal(feed.getSnapshot().povs.get('acme')!.hasEarlier, false)
 })
 
+test('a page is no more than the server sends', async () => {
+  const {server, client, feed} = setUp(['acme'], {stored: false, page: 5000, limit: 0})
+  for (let i = 0; i < 1200; i++) server.publish('acme')
+  client.open()
+  await quiet(client)
+  assert.deepEqual([...client.subscriptions][0]!.how.since, {last: 1000})
+  await Promise.all([feed.loadEarlier(), quiet(client)])
+  assert.equal(client.requests.at(-1)!.limit, 1000)
+  assert.deepEqual(offsets(feed.getSnapshot()), range(1200, 0))
+})
+
 test('1,000 that are recovered are few notifications, and nothing changes without one', async () => {
   const {server, client, feed} = setUp(['acme'], {stored: false, page: 1000})
   for (let i = 0; i < 1000; i++) server.publish('acme')
