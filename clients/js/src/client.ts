@@ -530,7 +530,19 @@ export function connect(options: Options): Client {
     if (isAsleep) line?.resume()
     isAsleep = false
   }
+  // Whoever is seen asks, though another tab may have the socket: that one may be hidden for hours.
+  function doubt(): void {
+    if (!globalThis.document?.hidden) retry()
+  }
+  function retry(): void {
+    if (line) return line.retry()
+    if (!lineStatus.retryAt) return // the page is being asked for a token
+    clearTimeout(timer)
+    void start()
+  }
   function listen(how: 'addEventListener' | 'removeEventListener'): void {
+    for (const each of ['online', 'offline']) globalThis[how]?.(each, doubt)
+    globalThis.document?.[how]('visibilitychange', doubt)
     globalThis[how]?.('pagehide', sleep)
     globalThis[how]?.('pageshow', wake)
     globalThis.document?.[how]('freeze', sleep)
@@ -557,12 +569,7 @@ export function connect(options: Options): Client {
       return request('publish', {data: sent}, how) as Promise<wire.Published>
     },
     outbox: outbox as () => Promise<Outbox>,
-    retry() {
-      if (line) return line.retry()
-      if (!lineStatus.retryAt) return // the page is being asked for a token
-      clearTimeout(timer)
-      void start()
-    },
+    retry,
     suspend: () => line?.suspend(),
     resume: () => line?.resume(),
     close() {

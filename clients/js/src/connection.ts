@@ -45,7 +45,6 @@ function judge(code: number): {reason: Reason; final?: boolean} {
 export function makeConnection(options: Options, first?: string): Line {
   const WebSocket = options.WebSocket ?? globalThis.WebSocket
   const {ws, http} = addressOf(options)
-  const page: EventTarget | undefined = globalThis.document
   let on: LineEvents
   let status: Status
   let socket: Socket | undefined
@@ -94,7 +93,6 @@ export function makeConnection(options: Options, first?: string): Line {
 
   function finish(reason: Reason, detail?: string, code?: number): void {
     drop()
-    listen('removeEventListener')
     tell({state: 'closed', reason, detail, code})
   }
 
@@ -288,22 +286,12 @@ export function makeConnection(options: Options, first?: string): Line {
     else if (status.state === 'offline' && status.retryAt) void begin()
   }
 
-  function doubt(): void {
-    if (globalThis.document?.visibilityState !== 'hidden') retry()
-  }
-
-  function listen(how: 'addEventListener' | 'removeEventListener'): void {
-    page?.[how]('visibilitychange', doubt)
-    for (const each of ['online', 'offline']) globalThis[how]?.(each, doubt)
-  }
-
   return {
     get isOpen() {
       return isOpen
     },
     start(events) {
       on = events
-      listen('addEventListener')
       status = {state: 'connecting', since: Date.now()}
       queueMicrotask(() => {
         if (status.state !== 'connecting') return
