@@ -123,7 +123,8 @@ def test_a_network_that_swallows_everything_is_noticed(
     flow.settle(*tabs)
     flow.cut.swallow()
     missed = flow.publish(3)
-    tabs[1].call("() => client.retry()")  # else it takes the ping's interval and 10 s
+    # Else it takes the ping's interval and 10 s. The tab that leads is hidden, and does not care.
+    tabs[1].evaluate("void dispatchEvent(new Event('online'))")
     for tab in tabs:
         wait_state(tab, "offline", "silent")
     flow.cut.drop()
@@ -153,6 +154,32 @@ def test_a_page_reloaded_in_mid_recovery_shows_each_once(flow: Flow, profile: Pr
     flow.compare(*tabs, last=missed[-1])
     flow.settle(*tabs)
     until(lambda: flow.sockets() == 1)
+
+
+def test_trying_again_while_it_is_being_tried_makes_no_second_connection(
+    flow: Flow, chromium: Chromium, profiles: Profiles
+) -> None:
+    tab = profiles(chromium).open(flow.url())
+    wait_state(tab, "live")
+    asked = tab.call(
+        """async url => {
+          const {connect} = await import('./sdk/pov-rt.mjs')
+          let asked = 0
+          const client = connect({url, async getToken() {
+            asked++
+            return (await (await fetch('/token?user=eve')).json()).token
+          }})
+          const isLive = new Promise(resolve => {
+            client.on('status', ({state}) => { if (state === 'live') resolve() })
+          })
+          client.retry()
+          client.retry()
+          await isLive
+          return asked
+        }""",
+        flow.cut.url,
+    )
+    assert (asked, flow.sockets("eve")) == (1, 1)
 
 
 # ---- tokens and people ----
