@@ -36,9 +36,12 @@ export const modules = {
 const script = {...options, format: 'iife', globalName: 'PovRT'}
 
 async function main(given) {
-  const entryPoints = [{in: 'src/index.ts', out: 'pov-rt'}]
-  const built = await Promise.all([modules, script].map(each => build({...each, entryPoints})))
-  const files = built.flatMap(each => each.outputFiles)
+  const built = await Promise.all([
+    // Apart, for what both have would be a file of its own: one more to wait for.
+    [modules, 'src/core.ts', 'pov-rt-core'], [modules, 'src/index.ts', 'pov-rt'], [script, 'src/index.ts', 'pov-rt'],
+  ].map(([how, from, to]) => build({...how, entryPoints: [{in: from, out: to}]})))
+  // What is loaded later may be the same of both.
+  const files = [...new Map(built.flatMap(each => each.outputFiles).map(each => [each.path, each])).values()]
   const served = join(root, '../../pov_rt/web/static/client')
   if (given[0] === '--served' && given[1]) return write(files, resolve(given[1]))
   if (given.length) throw new Error('usage: node build.mjs [--served FOLDER]')

@@ -2,56 +2,39 @@
 import {basename} from 'node:path'
 import {gzipSync} from 'node:zlib'
 import {build} from 'esbuild'
-import {modules, options} from './build.mjs'
+import {modules} from './build.mjs'
 
 const CORE = 6144
-const FEED = 4096
+const FEED = 8192 // beside the core, for who wants the store
 const CHUNK = 2560 // each of what is loaded when it is used
 
-const gzipped = contents => gzipSync(contents, {level: 9}).length
-
-/** Leaves out what `isOut` says, by the path of a file in src. */
-const without = isOut => ({
-  name: 'without',
-  setup: ({onResolve}) => {
-    onResolve({filter: /^\.\.?\//}, ({path, kind}) =>
-      kind !== 'entry-point' && isOut(`src/${basename(path, '.js')}.ts`) ? {path, external: true} : undefined)
-  },
-})
-
-const isFeed = path => path === 'src/feed.ts'
-const core = await build({...modules, entryPoints: ['src/index.ts'], plugins: [without(isFeed)]})
-const outputs = core.metafile.outputs
-const sizes = new Map(
-  core.outputFiles.map(file => [`dist/${basename(file.path)}`, gzipped(file.contents)]))
-
-/** What a file needs at once: itself, and what it imports and so on. */
-function needed(path, found = new Set()) {
-  if (found.has(path)) return found
-  found.add(path)
-  for (const each of outputs[path].imports) {
-    if (each.kind === 'import-statement' && !each.external) needed(each.path, found)
+/** Bundle a file of src; return what it needs at once, and by name what each part needs that is loaded later. */
+async function sizesOf(source) {
+  const {outputFiles, metafile: {outputs}} = await build({...modules, entryPoints: [source]})
+  const sizes = new Map(
+    outputFiles.map(file => [`dist/${basename(file.path)}`, gzipSync(file.contents, {level: 9}).length]))
+  const needed = (path, found = new Set()) => {
+    if (found.has(path)) return found
+    found.add(path)
+    for (const each of outputs[path].imports) if (each.kind === 'import-statement') needed(each.path, found)
+    return found
   }
-  return found
+  const sum = paths => paths.reduce((total, path) => total + sizes.get(path), 0)
+  const entry = Object.keys(outputs).find(path => outputs[path].entryPoint === source)
+  const first = needed(entry)
+  const later = Object.keys(outputs)
+    .filter(path => outputs[path].entryPoint && !first.has(path))
+    .map(path => [basename(outputs[path].entryPoint, '.ts'), sum([...needed(path)].filter(each => !first.has(each)))])
+  return {first: sum([...first]), later}
 }
 
-const [entry] = Object.keys(outputs).filter(path => outputs[path].entryPoint === 'src/index.ts')
-const first = needed(entry)
-const sum = paths => [...paths].reduce((total, path) => total + sizes.get(path), 0)
-const rows = [['core', sum(first), CORE]]
-for (const path of Object.keys(outputs).sort()) {
-  const source = outputs[path].entryPoint
-  if (!source || first.has(path)) continue
-  rows.push([basename(source, '.ts'), sum([...needed(path)].filter(each => !first.has(each))), CHUNK])
-}
-
-// The feed stands beside the core, and what both need is counted there.
-const shared = new Set([...first].flatMap(path => Object.keys(outputs[path].inputs)))
-const feed = await build({
-  ...options, format: 'esm', entryPoints: ['src/feed.ts'], plugins: [without(path => shared.has(path))],
-})
-rows.push(['feed', gzipped(feed.outputFiles[0].contents), FEED])
-
+const core = await sizesOf('src/core.ts')
+const all = await sizesOf('src/index.ts')
+const rows = [
+  ['core', core.first, CORE],
+  ...core.later.sort().map(row => [...row, CHUNK]),
+  ['feed', all.first - core.first, FEED],
+]
 for (const [name, size, budget] of rows) {
   const words = size > budget ? `  ${size - budget} too many` : ''
   console.log(`${name.padEnd(10)} ${String(size).padStart(6)} of ${budget} bytes, gzipped${words}`)

@@ -62,11 +62,10 @@ export function makeId(): string {
 }
 
 /** Whether an activity is wanted. */
-export function fits({type, action, userId}: wire.Activity, only?: Only): boolean {
-  return !only || !(
-    (only.types && !only.types.includes(type)) || (only.actions && !only.actions.includes(action)) ||
-    (only.users && !only.users.includes(userId)) || only.notUsers?.includes(userId)
-  )
+export function fits({type, action, userId}: wire.Activity, only: Only = {}): boolean {
+  const {types, actions, users, notUsers} = only
+  const has = (list: readonly string[] | undefined, value: string) => !list || list.includes(value)
+  return has(types, type) && has(actions, action) && has(users, userId) && !notUsers?.includes(userId)
 }
 
 interface Request {
@@ -118,6 +117,7 @@ export function connect(options: Options): Client {
   let timer: ReturnType<typeof setTimeout> | undefined
   let forgotten: Promise<void> | undefined
   let isAsleep = false
+  let isHeld = false
   let box: Promise<import('./outbox.js').OutboxLine> | undefined
   let scope = ''
   let named!: (scope: string) => void
@@ -138,9 +138,11 @@ export function connect(options: Options): Client {
       if ((isShared || options.outbox) && !user) token = await options.getToken({signal: new AbortController().signal})
       if (isClosed()) return
       if (token === null) return took({state: 'closed', reason: 'session_ended', since: Date.now()})
-      user ??= token ? claimsOf(token).userId : undefined
-      const server = addressOf(options).http
-      if (user) named(scope = scopeOf(server, user))
+      if (token) {
+        const {userId, teamId} = claimsOf(token)
+        user = userId
+        name(teamId)
+      } else if (user) name()
       const make = () => makeConnection(options, token ?? undefined)
       const tabs = isShared && scope && await import('./tabs.js').catch(() => undefined)
       if (isClosed()) return
@@ -152,13 +154,19 @@ export function connect(options: Options): Client {
       return took({state: 'offline', reason: 'token', detail: String(error), since, retryAt: Date.now() + ms})
     }
     made.start({opened, message, status: took})
+    if (isHeld) made.suspend()
     if (options.outbox) withOutbox(() => {})
+  }
+
+  /** With tenants the same id in two teams is two users. */
+  function name(teamId = ''): void {
+    if (user) named(scope = scopeOf(addressOf(options).http, user, teamId))
   }
 
   function opened(who: wire.Welcome): void {
     welcome = who
     user = who.userId
-    if (!scope) named(scope = scopeOf(addressOf(options).http, user))
+    if (!scope) name()
     emit('welcome', who)
     for (const each of handles) each.join()
     // One that the last connection took with it must not end what is joined now.
@@ -172,7 +180,7 @@ export function connect(options: Options): Client {
     const wasOpen = lineStatus.state === 'live'
     lineStatus = isAsleep && next.state === 'suspended' ? {...next, reason: 'frozen'} : next
     if (wasOpen && next.state !== 'live') {
-      for (const each of handles) if (each.state !== 'ended') each.state = 'joining'
+      for (const each of handles) each.state = 'joining'
       for (const each of requests.values()) {
         if (each.isOut && !REPEATABLE.has(each.message.type)) fail(each, 'disconnected', 'The connection broke')
         each.isOut = false
@@ -240,7 +248,7 @@ export function connect(options: Options): Client {
       case 'refreshed':
         emit('token', {expiresAt: each.expiresAt, renewed: true})
         for (const povId of each.lost) {
-          of(povId, handle => handle.refused({code: 'forbidden', message: 'The new token does not cover it'}))
+          of(povId, handle => handle.refused({code: 'forbidden', message: 'The token does not grant this'}))
         }
     }
   }
@@ -391,26 +399,23 @@ export function connect(options: Options): Client {
       state: 'joining',
       target: 0,
       join() {
-        if (handle.state === 'ended') return
         handle.state = 'joining'
         joining.add(handle)
       },
       answered(result) {
         const {epoch, offset, oldestOffset = 1, recovered, missed, digest, filtered} = result as wire.Result & Position
         const before = placeOf(handle)
+        const {since} = how
+        const last = typeof since === 'object' && 'last' in since ? since.last : undefined
+        const asked = before ?? (typeof since === 'object' && last === undefined ? since as Position : undefined)
         let gap: Gap | undefined
-        const since = how.since
-        if (recovered) {
-          if (!before && since && typeof since === 'object' && 'last' in since) {
-            handle.position = {epoch, offset: Math.max(offset - since.last, oldestOffset - 1)}
-          } else if (!before && typeof since === 'object') handle.position = since as Position
-          else if (!before) handle.position = {epoch, offset: -1} // the device's cursor: nobody says where it is
-        } else {
+        if (!recovered) {
           handle.position = {epoch, offset}
           // Who asked for the last few lost nothing by getting none.
-          if (before ?? (since && !(typeof since === 'object' && 'last' in since)))
-            gap = {povId, from: before ?? (typeof since === 'object' ? since as Position : undefined), to: {epoch, offset}, missed, digest}
-        }
+          if (asked || since === 'cursor') gap = {povId, from: asked, to: handle.position, missed, digest}
+        } else if (asked || last === undefined) {
+          handle.position = asked ?? {epoch, offset: -1} // the device's cursor: nobody says where it is
+        } else handle.position = {epoch, offset: Math.max(offset - last, oldestOffset - 1)}
         // Of what is filtered, or begins at a cursor, not every offset comes.
         handle.target = filtered || how.only || handle.position!.offset < 0 ? -1 : offset
         attempts = 0
@@ -425,7 +430,7 @@ export function connect(options: Options): Client {
       },
       received({offset, data}) {
         const position = handle.position
-        if (handle.state === 'joining' || handle.state === 'ended' || !position || offset <= position.offset) return
+        if (handle.state === 'joining' || !position || offset <= position.offset) return
         if (position.offset >= 0 && offset > position.offset + 1 && !how.only) {
           const place = `${position.epoch} ${position.offset}`
           if (handle.hole !== place) {
@@ -444,7 +449,7 @@ export function connect(options: Options): Client {
       },
       moved(offset) {
         const position = handle.position
-        if (handle.state === 'joining' || handle.state === 'ended' || !position || offset <= position.offset) return
+        if (handle.state === 'joining' || !position || offset <= position.offset) return
         handle.position = {...position, offset}
         if (!handle.waiting) given = handle.position
         events.emit('position', handle.position)
@@ -508,6 +513,9 @@ export function connect(options: Options): Client {
       isOpen: () => !!line?.isOpen,
       publish: (data, signal) => request('publish', {data}, {signal}) as Promise<wire.Published>,
       changed: (pending: readonly Pending[]) => emit('pending', pending),
+      makeId,
+      errorOf: failure => new PovError(failure),
+      delay,
     }))
     box.catch(() => { box = undefined }) // what could not be loaded is asked for again
     return box
@@ -527,7 +535,7 @@ export function connect(options: Options): Client {
     line?.suspend()
   }
   function wake(): void {
-    if (isAsleep) line?.resume()
+    if (isAsleep && !isHeld) line?.resume()
     isAsleep = false
   }
   // Whoever is seen asks, though another tab may have the socket: that one may be hidden for hours.
@@ -570,8 +578,14 @@ export function connect(options: Options): Client {
     },
     outbox: outbox as () => Promise<Outbox>,
     retry,
-    suspend: () => line?.suspend(),
-    resume: () => line?.resume(),
+    suspend() {
+      isHeld = true
+      line?.suspend()
+    },
+    resume() {
+      isHeld = false
+      line?.resume()
+    },
     close() {
       if (line) line.close('closed')
       else took({state: 'closed', reason: 'closed', since: Date.now()})

@@ -17,14 +17,10 @@ const OWN = '~'
 
 /** Where the server is: `ws`, and `http` for asking why it refused. */
 export function addressOf({url, device}: Options): {ws: string; http: string} {
-  const base = new URL(url ?? location.origin, globalThis.location?.href)
-  const http = base.origin.replace(/^ws/, 'http') + base.pathname.replace(/\/$/, '') + '/ws/'
-  return {
-    http: device ? `${http}?device=${encodeURIComponent(device)}` : http,
-    get ws() {
-      return this.http.replace(/^http/, 'ws')
-    },
-  }
+  const {origin, pathname} = new URL(url ?? location.origin, globalThis.location?.href)
+  const query = device ? `?device=${encodeURIComponent(device)}` : ''
+  const http = origin.replace(/^ws/, 'http') + pathname.replace(/\/$/, '') + '/ws/' + query
+  return {http, ws: http.replace('http', 'ws')}
 }
 
 /** What a close code says: come back, or with which reason not to. See docs/protocol.md. */
@@ -150,7 +146,7 @@ export function makeConnection(options: Options, first?: string): Line {
     socket.onmessage = ({data}: MessageEvent) => receive(String(data))
     socket.onerror = () => {}
     socket.onclose = ({code, reason}: CloseEvent) => (isOpen ? lost(code, reason) : void probe(used, signal))
-    timer = setTimeout(() => wait('network', 'The server did not answer in time'), PATIENCE)
+    timer = setTimeout(() => wait('network', 'No answer in time'), PATIENCE)
   }
 
   /** A browser does not say why a socket did not open: ask over HTTP, once. */
@@ -165,7 +161,7 @@ export function makeConnection(options: Options, first?: string): Line {
         cache: 'no-store',
         signal: AbortSignal.any([signal, AbortSignal.timeout(PATIENCE)]),
       })
-      if (answer.headers.get('content-type')?.includes('json')) body = await answer.json()
+      body = await answer.json().catch(() => body) // a proxy's own page
     } catch (error) {
       if (!signal.aborted) wait('network', String(error))
       return
@@ -248,7 +244,7 @@ export function makeConnection(options: Options, first?: string): Line {
     clearTimeout(watch)
     watch = setTimeout(() => {
       if (heardAt >= asked) look(pingInterval)
-      else wait('silent', 'Nothing came from the server')
+      else wait('silent', 'No answer in time')
     }, ms)
   }
 

@@ -416,7 +416,7 @@ export function createFeed(
     // Later than what it puts an end to, whatever the clock says.
     topic.toldAt = Math.max(topic.answeredAt, topic.toldAt + 1)
     if (result.readOffset !== undefined) marked(topic, marksOf(result))
-    if (options.presence !== false && topic.id !== '*') void askPresence(topic)
+    meet(topic)
     sendSeen(topic)
     // The gap of this answer is told of in this turn, too.
     queueMicrotask(() => void fill(topic))
@@ -618,11 +618,20 @@ export function createFeed(
     changed(topic)
   }
 
+  /** The page is shown or hidden: a user all of whose pages are hidden is away. */
+  function turned(): void {
+    for (const topic of topics.values()) if (topic.subscription?.state === 'live') meet(topic)
+  }
+
+  function meet(topic: Topic): void {
+    if (options.presence !== false && topic.id !== '*') void askPresence(topic)
+  }
+
   async function askPresence(topic: Topic): Promise<void> {
     const diffs = topic.diffs = [] as wire.PresenceDiff[]
     let users: wire.User[] = []
     try {
-      ({users} = await client.request('presence', {povId: topic.id}))
+      ({users} = await client.request('presence', {povId: topic.id, state: globalThis.document?.hidden ? 'away' : 'active'}))
     } catch {
       // Not granted, or not now: nobody is known to be there.
     }
@@ -819,6 +828,8 @@ export function createFeed(
       allChanged()
     }),
   )
+  globalThis.document?.addEventListener('visibilitychange', turned)
+  ends.push(() => globalThis.document?.removeEventListener('visibilitychange', turned))
   if (client.welcome) welcomed()
   if (isStored) void restore()
   else follow()

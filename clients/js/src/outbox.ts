@@ -7,9 +7,7 @@
  */
 import type {Failure, Outbox, Pending} from './api.js'
 import type * as wire from './wire.js'
-import {makeId, PovError} from './client.js'
 import {completed, openDatabase} from './database.js'
-import {delay} from './wait.js'
 
 /** At most this many are kept, those that failed or are stale included. */
 export const MAX_ITEMS = 200
@@ -32,6 +30,12 @@ export interface OutboxOptions {
   publish(activity: wire.NewActivity, signal: AbortSignal): Promise<wire.Published>
   /** Called with what is kept at first, and after each change by any tab. Must not throw. */
   changed(pending: readonly Pending[]): void
+  /**
+   * What the core has: imported from here, it would have to be a file of its own, and one more to wait for.
+   */
+  makeId(): string
+  errorOf(failure: Failure): Error
+  delay(attempt: number, retryAfter?: number): number
   /** ms since 1970, for tests. */
   now?(): number
 }
@@ -113,7 +117,7 @@ function isItem(value: unknown): value is Item {
 
 /** Open the outbox of a user. Never rejects: where storage is denied, it works in memory. */
 export async function openOutbox(options: OutboxOptions): Promise<OutboxLine> {
-  const {scope, isOpen, publish} = options
+  const {scope, isOpen, publish, makeId, errorOf, delay} = options
   const now = options.now ?? Date.now
   const name = scope + ':outbox'
   const waiters = new Map<string, Waiter>()
@@ -226,7 +230,7 @@ export async function openOutbox(options: OutboxOptions): Promise<OutboxLine> {
     const waiter = waiters.get(key!)
     waiters.delete(key!)
     if (published) waiter?.resolve(published)
-    else waiter?.reject(new PovError(failure!))
+    else waiter?.reject(errorOf(failure!))
   }
 
   function later(ms: number): void {
@@ -324,7 +328,7 @@ export async function openOutbox(options: OutboxOptions): Promise<OutboxLine> {
     flush,
 
     async add(activity) {
-      if (closed) throw new PovError(CLOSED)
+      if (closed) throw errorOf(CLOSED)
       const text = JSON.stringify(activity)
       const made: Item = {
         key: makeId(), activity: JSON.parse(text) as Item['activity'],
@@ -338,8 +342,8 @@ export async function openOutbox(options: OutboxOptions): Promise<OutboxLine> {
         else if (stateOf(same) !== 'waiting') store.put(renewed(same))
         return waiterOf((same ?? made).key)
       })
-      if (!waiter) throw new PovError({code: 'outbox_full', message: 'Too much waits to be sent'})
-      if (closed) throw new PovError(CLOSED)
+      if (!waiter) throw errorOf({code: 'outbox_full', message: 'Too much waits to be sent'})
+      if (closed) throw errorOf(CLOSED)
       changedHere()
       return waiter.promise
     },
@@ -348,7 +352,7 @@ export async function openOutbox(options: OutboxOptions): Promise<OutboxLine> {
       const found = await edit((items, store) => items
         .filter(item => item.activity.id === id)
         .map(item => store.put(renewed(item))))
-      if (!found.length) throw new PovError({code: 'not_found', message: 'No such publish waits'})
+      if (!found.length) throw errorOf({code: 'not_found', message: 'No such publish waits'})
       changedHere()
     },
 

@@ -17,15 +17,15 @@ export function claimsOf(token: string): {userId?: string; teamId?: string; exp?
 /**
  * The name of the lock, the channel and the database of a user of a server.
  *
- * Twice FNV-1a of 32 bits (http://www.isthe.com/chongo/tech/comp/fnv/) with different beginnings: it
- * keeps apart the few users of one browser, and pages by plain http have no better hash.
+ * By FNV-1a of 64 bits (http://www.isthe.com/chongo/tech/comp/fnv/): it keeps apart the few users of one
+ * browser, and pages by plain http have no better hash.
  */
-export function scopeOf(server: string, user: string): string {
-  const bytes = new TextEncoder().encode(JSON.stringify([server, user, FORMAT]))
-  return 'pov-rt:' + [0x811c9dc5, 0x1000193]
-    .map(start => bytes.reduce((hash, each) => Math.imul(hash ^ each, 0x1000193) >>> 0, start))
-    .map(each => each.toString(16).padStart(8, '0'))
-    .join('')
+export function scopeOf(server: string, user: string, team = ''): string {
+  let hash = 0xcbf29ce484222325n
+  for (const byte of new TextEncoder().encode(JSON.stringify([server, user, team, FORMAT]))) {
+    hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n)
+  }
+  return 'pov-rt:' + hash.toString(16)
 }
 
 /** Delete everything that is stored of a user; resolves when it is gone, or cannot be there. */

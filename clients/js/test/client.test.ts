@@ -407,7 +407,7 @@ test('the states it says are those that last', async () => {
   await until(() => server.accepted.length > length && client.status.state === 'live', 50)
   client.close()
   assert.deepEqual(states.filter((each, n) => each !== states[n - 1]), [
-    'live', 'offline restarting', 'catching-up restarting', 'live', 'closed closed',
+    'catching-up', 'live', 'offline restarting', 'catching-up restarting', 'live', 'closed closed',
   ])
 })
 

@@ -4,8 +4,10 @@ import assert from 'node:assert/strict'
 import {afterEach, beforeEach, mock, test} from 'node:test'
 import fc from 'fast-check'
 import {PovError} from '../src/client.js'
+import {makeId} from '../src/client.js'
 import {openDatabase} from '../src/database.js'
 import {wipe} from '../src/scope.js'
+import {delay} from '../src/wait.js'
 import {KNOWN_MS, MAX_BYTES, MAX_ITEMS, openOutbox, type OutboxLine} from '../src/outbox.js'
 import type {Failure, Pending} from '../src/api.js'
 import type * as wire from '../src/wire.js'
@@ -124,6 +126,9 @@ class Tab {
     }
     this.outbox = await openOutbox({
       scope,
+      makeId,
+      delay,
+      errorOf: failure => new PovError(failure),
       isOpen: () => this.open && !this.dead,
       publish: (activity, signal) => this.publish(activity, signal),
       changed: pending => void this.seen.push(pending),
