@@ -8,7 +8,7 @@ import ts from 'typescript'
 const folder = new URL('./src/', import.meta.url)
 const page = new URL('../../docs/clients.md', import.meta.url)
 /** What pages have nothing to do with. */
-const INSIDE = ['Incoming', 'Line', 'LineEvents', 'Only', 'Outgoing']
+const INSIDE = ['Socket', 'Incoming', 'Line', 'LineEvents', 'Only', 'Outgoing']
 
 const parse = name => ts.createSourceFile(
   name, readFileSync(new URL(name, folder), 'utf8'), ts.ScriptTarget.Latest, true)

@@ -10,7 +10,7 @@ import click
 
 from pov_rt.cli.options import SettingsOptions, failure, say, settings_options
 from pov_rt.version import VERSION
-from pov_rt.web.routes.client import MODULE, SCRIPT, File, read_files
+from pov_rt.web.routes.client import CORE, MODULE, SCRIPT, File, read_files
 
 DEFAULT_URL = "http://127.0.0.1:8765"
 
@@ -34,7 +34,7 @@ def client(options: SettingsOptions, url: str | None) -> None:
     from pov_rt.cli.remote import parse_url
 
     files = read_files()
-    if SCRIPT not in files or MODULE not in files:
+    if not {SCRIPT, MODULE, CORE} <= files.keys():
         raise failure("the SDK is not built: run `npm ci` and `npm run build` in clients/js")
     base = parse_url(url or options.load().settings.server.public_url or DEFAULT_URL).http
     say("\n".join([_as_script(files, base), _as_modules(files, base), _remark(base)]))
@@ -53,13 +53,16 @@ def _as_script(files: Mapping[str, File], base: str) -> str:
 def _as_modules(files: Mapping[str, File], base: str) -> str:
     modules = {name: file for name, file in files.items() if name != SCRIPT}
     imports = {
-        "imports": {"pov-rt": _address(base, files[MODULE])},
+        "imports": {
+            "pov-rt": _address(base, files[MODULE]),
+            "pov-rt/core": _address(base, files[CORE]),
+        },
         # Of what is imported later, too: a script tag's own attribute is for one file.
         "integrity": {_address(base, file): file.integrity for file in modules.values()},
     }
-    size = _size(*modules.values())
     return (
-        f"<!-- Or as modules, {size} in all, parts of which load when they are used: -->\n"
+        f"<!-- Or as modules: pov-rt, {_size(files[MODULE])}, or pov-rt/core, without createFeed,\n"
+        f"  {_size(files[CORE])}. Sharing a socket between tabs, and the outbox, load when used. -->\n"
         f'<script type="importmap">\n{_json(imports, indent=2)}\n</script>\n'
         "<script type=\"module\">\n  import {connect} from 'pov-rt'\n"
         f"{_use(base, 'connect')}</script>\n"
@@ -87,5 +90,5 @@ def _address(base: str, file: File) -> str:
     return f"{base}/client/{file.lasting}"
 
 
-def _size(*files: File) -> str:
-    return f"{sum(len(file.zipped) for file in files) / 1024:.1f} KB gzipped"
+def _size(file: File) -> str:
+    return f"{len(file.zipped) / 1024:.1f} KB gzipped"

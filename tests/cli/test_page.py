@@ -41,7 +41,7 @@ def test_every_address_has_the_hash_of_what_is_there(server: RunningServer, tmp_
         assert "immutable" in answer.headers["Cache-Control"]
     assert done.stdout.count(f'fetch("{base}/api/auth/ws-token"') == 2
     assert done.stdout.count(f'connect({{url: "{base}", getToken}})') == 2
-    assert len(re.findall(r"\d\.\d KB gzipped", done.stdout)) == 2
+    assert len(re.findall(r"\d\.\d KB gzipped", done.stdout)) == 3
 
 
 def test_the_server_is_that_of_the_settings_or_a_local_one(tmp_path: Path) -> None:

@@ -146,8 +146,9 @@ for (const retryAfter of [1e9, 3e6, -5]) {
     const watched = new Watched()
     await watched.waits()
     await until(() => server.attempts.length > 8 || watched.status!.retryAt! - Date.now() > 10_000, 100)
-    assert.ok(Date.now() - 1_800_000_000_000 >= 500 || watched.status!.retryAt! - Date.now() > 10_000)
-    assert.ok(watched.status!.retryAt! - Date.now() < 2 ** 31)
+    const ms = await watched.waits()
+    assert.ok(Date.now() - 1_800_000_000_000 >= 500 || ms > 10_000)
+    assert.ok(ms < 2 ** 31)
   })
 }
 
