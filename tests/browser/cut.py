@@ -97,6 +97,8 @@ class Cut:
         except* (OSError, asyncio.CancelledError):
             # An end broke, or `drop` breaks it: then both ends learn it at once.
             for each in writers:
+                if each.transport.is_closing():
+                    continue  # that end broke; it has no socket any more
                 ending = each.get_extra_info("socket")
                 ending.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 each.transport.abort()
