@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import sys
 import tempfile
 from pathlib import Path
@@ -33,8 +34,11 @@ def main() -> int:
         "--case",
         action="append",
         default=[],
-        help="of `hostile`: run this case alone; may be given several times",
+        help="of `hostile`: run this case alone; may be given several times; of `screen`: "
+        "firefox is the second browser",
     )
+    parser.add_argument("--seed", type=int, help="of `screen`: do what a run did that printed it")
+    parser.add_argument("--kills", type=int, default=40, help="of `screen`: 500 activities each")
     parser.add_argument(
         "--out",
         type=Path,
@@ -67,6 +71,8 @@ def main() -> int:
             rounds=min(2, given.rounds) if given.quick else given.rounds,
             quick=given.quick,
             cases=frozenset(given.case),
+            seed=random.randrange(10**6) if given.seed is None else given.seed,  # noqa: S311
+            kills=given.kills,
         )
         for scenario in given.scenarios or known:
             print(f"{scenario} ...", file=sys.stderr, flush=True)

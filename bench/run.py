@@ -29,6 +29,10 @@ class Run:
     """The number of the first round."""
     cases: frozenset[str] = frozenset()
     """Of a scenario that has named cases, those to run; empty: all."""
+    seed: int = 1
+    """What is random follows from it."""
+    kills: int = 40
+    """How often `screen` kills something."""
 
     def wants(self, case: str) -> bool:
         """Tell whether a case is to be run."""

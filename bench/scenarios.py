@@ -11,6 +11,7 @@ from bench.durability import durable, recover
 from bench.hostile import hostile
 from bench.report import Result
 from bench.run import Run
+from bench.screen import screen
 
 SCENARIOS: dict[str, Callable[[Run], Result]] = {
     each.__name__: each
@@ -28,5 +29,6 @@ SCENARIOS: dict[str, Callable[[Run], Result]] = {
         presence,
         typing,
         hostile,
+        screen,
     )
 }
