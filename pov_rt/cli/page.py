@@ -61,8 +61,8 @@ def _as_modules(files: Mapping[str, File], base: str) -> str:
         "integrity": {_address(base, file): file.integrity for file in modules.values()},
     }
     return (
-        f"<!-- Or as modules: pov-rt, {_size(files[MODULE])}, or pov-rt/core, without createFeed,\n"
-        f"  {_size(files[CORE])}. Sharing a socket between tabs, and the outbox, load when used. -->\n"
+        f"<!-- Or as modules: pov-rt, {_size(files[MODULE])}; pov-rt/core, without createFeed,\n"
+        f"  {_size(files[CORE])}. Sharing a socket between tabs, and the outbox, load later. -->\n"
         f'<script type="importmap">\n{_json(imports, indent=2)}\n</script>\n'
         "<script type=\"module\">\n  import {connect} from 'pov-rt'\n"
         f"{_use(base, 'connect')}</script>\n"
