@@ -126,10 +126,11 @@ export interface Options {
   /** The server, `https://rt.example` or a path of it; default: the page's own origin. */
   url?: string
   /**
-   * Answers a socket token; called before each connection that needs a fresh one, and ahead of the
-   * token's end. `null` says that nobody is signed in: the client closes with `session_ended`. If it
-   * throws, it is asked again later (the state says `token`). `refused` is the error code of the token
-   * before, where the server refused it: fetch a really new one then. Stop when `signal` is aborted.
+   * Answers a socket token; called before each connection that needs a fresh one, ahead of the token's
+   * end, and after the page slept, for the user may have signed out meanwhile. `null` says that nobody is
+   * signed in: the client closes with `session_ended`. If it throws, it is asked again later (the state
+   * says `token`). `refused` is the error code of the token before, where the server refused it: fetch a
+   * really new one then. Stop when `signal` is aborted.
    */
   getToken(why: {signal: AbortSignal; refused?: string}): Promise<string | null> | string | null
   /** The device's name in presence and for cursors, 1 to 64 characters; default `default`. */

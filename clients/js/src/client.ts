@@ -5,7 +5,7 @@ import type {
 } from './api.js'
 import type * as wire from './wire.js'
 import {addressOf, makeConnection} from './connection.js'
-import {claimsOf, scopeOf, wipe} from './scope.js'
+import {claimsOf, scopeOf} from './scope.js'
 import {delay} from './wait.js'
 
 const TIMEOUT = 10_000
@@ -120,6 +120,8 @@ export function connect(options: Options): Client {
   let isHeld = false
   let box: Promise<import('./outbox.js').OutboxLine> | undefined
   let scope = ''
+  /** For the first connection. One after the page slept asks again: the user may have signed out. */
+  let token: string | null | undefined
   let named!: (scope: string) => void
   let unnamed!: (error: PovError) => void
   const whose = new Promise<string>((resolve, reject) => { named = resolve; unnamed = reject })
@@ -132,7 +134,6 @@ export function connect(options: Options): Client {
     const isClosed = () => lineStatus.state === 'closed'
     if (lineStatus.retryAt) took({...lineStatus, retryAt: undefined})
     let made: Line
-    let token: string | null | undefined
     try {
       const isShared = options.tabs !== false && globalThis.document && navigator.locks
       if ((isShared || options.outbox) && !user) token = await options.getToken({signal: new AbortController().signal})
@@ -203,7 +204,8 @@ export function connect(options: Options): Client {
   async function forget(shut?: Promise<unknown>): Promise<void> {
     emit('signedOut', undefined)
     await shut
-    if (scope) await wipe(scope)
+    // Offline it may be out of reach: then the browser deletes, once no tab holds what is stored.
+    if (scope) await import('./wipe.js').then(({wipe}) => wipe(scope), () => void indexedDB.deleteDatabase(scope))
   }
 
   /** Tell of the state if it changed: a line that is open is not live before all have what they missed. */
@@ -535,6 +537,7 @@ export function connect(options: Options): Client {
     line?.suspend()
   }
   function wake(): void {
+    if (isAsleep) token = undefined
     if (isAsleep && !isHeld) line?.resume()
     isAsleep = false
   }

@@ -304,6 +304,7 @@ export function makeConnection(options: Options, first?: string): Line {
     },
     resume() {
       if (status.state !== 'suspended') return
+      token = undefined // somebody may have signed out meanwhile
       attempt = 0
       tell({state: 'connecting'})
       void begin()

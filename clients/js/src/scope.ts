@@ -27,12 +27,3 @@ export function scopeOf(server: string, user: string, team = ''): string {
   }
   return 'pov-rt:' + hash.toString(16)
 }
-
-/** Delete everything that is stored of a user; resolves when it is gone, or cannot be there. */
-export function wipe(scope: string): Promise<void> {
-  return new Promise(resolve => {
-    if (!globalThis.indexedDB) return resolve()
-    const request = indexedDB.deleteDatabase(scope)
-    request.onsuccess = request.onerror = () => resolve()
-  })
-}

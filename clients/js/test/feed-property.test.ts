@@ -8,7 +8,7 @@ import type {Kept} from '../src/feed-rows.js'
 import type * as wire from '../src/wire.js'
 import {fits} from '../src/client.js'
 import {openDatabase, result} from '../src/database.js'
-import {wipe} from '../src/scope.js'
+import {wipe} from '../src/wipe.js'
 import {createFeed} from '../src/feed.js'
 import {ScriptedClient, Server, settled} from './feed-model.js'
 
