@@ -103,6 +103,10 @@ class Flow:
         query = f"?userId={user}" if user else ""
         return len(self._ask(f"/api/connections{query}")["connections"])
 
+    def disconnect(self, user: str) -> None:
+        """Close a user's connections for good."""
+        self._ask(f"/api/users/{user}/disconnect", {})
+
     def settle(self, *tabs: Tab, pov: str = "acme") -> None:
         """Publish one more; wait until the tabs show it, all of the log, and nothing twice."""
         (last,) = self.publish(pov=pov)
@@ -123,7 +127,7 @@ class Flow:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
         with urlopen(Request(f"http://{self._address()}{path}", data, headers)) as answer:
-            return json.load(answer)
+            return json.loads(answer.read() or "null")
 
 
 def wait_state(tab: Tab, state: str, reason: str | None = None) -> None:

@@ -60,10 +60,14 @@ class Site:
         """Answer one request, and end the connection."""
         try:
             head = await reader.readuntil(b"\r\n\r\n")
-            status, kind, body = await self._answer(head.split(b" ", 2)[1].decode())
+            target = head.split(b" ", 2)[1].decode()
+            status, kind, body = self._answer(target)
+            # Going back to a page, Firefox takes what it fetched from the cache. A page that may
+            # not be stored, on the other hand, is kept by no browser for going back to it.
+            more = "Cache-Control: no-store\r\n" if target.startswith("/token") else ""
             writer.write(
                 f"HTTP/1.1 {status} {status.phrase}\r\nContent-Type: {kind}\r\n"
-                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+                f"Content-Length: {len(body)}\r\nConnection: close\r\n{more}\r\n".encode()
             )
             writer.write(body)
             await writer.drain()
@@ -72,7 +76,7 @@ class Site:
         finally:
             writer.close()
 
-    async def _answer(self, target: str) -> tuple[HTTPStatus, str, bytes]:
+    def _answer(self, target: str) -> tuple[HTTPStatus, str, bytes]:
         url = urlsplit(target)
         if url.path == "/token":
             (user,) = parse_qs(url.query)["user"]

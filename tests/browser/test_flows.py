@@ -29,7 +29,7 @@ from tests.browser.flows import (
     wait_state,
 )
 from tests.browser.site import Site
-from tests.browser.tabs import Browser, Loop, Profile, Tab
+from tests.browser.tabs import Browser, Loop, Profile
 from tests.processes import end, serve
 
 STORED = "indexedDB.databases().then(each => each.length)"
@@ -220,10 +220,26 @@ def test_signing_out_closes_all_tabs_and_leaves_nothing(flow: Flow, profile: Pro
     tabs[1].call("() => client.signOut()")
     for tab in tabs:
         wait_state(tab, "closed", "signed_out")
-    assert tabs[0].evaluate(STORED) == 0
+    until(lambda: tabs[0].evaluate(STORED) == 0)
     until(lambda: flow.sockets() == 0)
     for tab in tabs:
         assert tab.evaluate("document.querySelectorAll('li').length") == 0
+
+
+def test_signing_out_reaches_a_tab_that_sleeps_when_it_wakes(
+    flow: Flow, chromium: Chromium, profiles: Profiles
+) -> None:
+    sleeper, other = tabs_of(profiles(chromium), flow.url(), 2)
+    flow.settle(sleeper, other)
+    assert isinstance(sleeper, ChromiumTab)
+    sleeper.freeze()
+    flow.site.token_of = lambda user: None
+    other.call("() => client.signOut()")  # though the sleeper has the database open
+    assert flow.sockets() == 0
+    sleeper.thaw()
+    wait_state(sleeper, "closed", "session_ended")
+    assert flow.sockets() == 0
+    until(lambda: other.evaluate(STORED) == 0)
 
 
 def test_two_accounts_in_one_browser_share_nothing(flow: Flow, profile: Profile) -> None:
@@ -235,8 +251,19 @@ def test_two_accounts_in_one_browser_share_nothing(flow: Flow, profile: Profile)
     ben[0].call("() => client.signOut()")
     wait_state(ben[1], "closed", "signed_out")
     flow.settle(*ana)
-    assert ana[0].evaluate(STORED) == 1
+    until(lambda: ana[0].evaluate(STORED) == 1)
     assert set(states(ana[0])) <= {"connecting", "catching-up", "live"}
+
+
+def test_whom_an_operator_disconnects_stays_away_in_all_tabs(
+    flow: Flow, chromium: Chromium, profiles: Profiles
+) -> None:
+    tabs = tabs_of(profiles(chromium), flow.url(), 2)
+    flow.settle(*tabs)
+    flow.disconnect("ana")
+    for tab in tabs:
+        wait_state(tab, "closed", "ended")
+    assert flow.sockets() == 0
 
 
 # ---- tabs ----
@@ -254,9 +281,6 @@ def test_what_is_read_in_one_tab_is_read_in_all(flow: Flow, profile: Profile) ->
     for tab in tabs:
         tab.wait_for(unread, "2")
     assert flow.sockets() == 1
-
-
-Ending = Callable[[Tab], None]
 
 
 def test_another_tab_leads_when_the_leader_is_closed(
@@ -357,6 +381,33 @@ def test_two_versions_of_the_sdk_stay_apart(flow: Flow, profile: Profile) -> Non
     until(lambda: flow.sockets() == 2)
 
 
+def test_what_is_published_offline_is_sent_once_and_in_order(flow: Flow, profile: Profile) -> None:
+    tabs = tabs_of(profile, flow.url(outbox="on"), 2)
+    flow.settle(*tabs)
+    flow.cut.refuse()
+    publish = """id => {
+      const activity = {id, type: 'task', action: 'made', povId: 'acme', userId: 'ana'}
+      client.publish(activity).catch(() => {}) // the page may be gone before it is sent
+    }"""
+    waiting = "document.documentElement.dataset.pending === argument"
+    for number, tab in enumerate([*tabs, *tabs], 1):
+        tab.call(publish, f"offline-{number}")
+        for each in tabs:
+            each.wait_for(waiting, str(number))
+    for tab in tabs:
+        tab.reload()
+        tab.wait_for(waiting, "4")
+    flow.cut.resume()
+    for tab in tabs:
+        tab.call("() => client.retry()")
+    for tab in tabs:
+        tab.wait_for(waiting, "0")
+    flow.settle(*tabs)
+    assert [each for each in flow.log() if "offline" in each] == [
+        f"offline-{number}" for number in range(1, 5)
+    ]
+
+
 # ---- storage ----
 
 
@@ -388,6 +439,8 @@ def test_without_storage_everything_but_that_works(
     assert tab.evaluate("document.documentElement.dataset.storage") == "denied"
     tab.reload()
     flow.settle(tab)
+    tab.call("() => client.signOut()")
+    wait_state(tab, "closed", "signed_out")
 
 
 FILL = """async () => {
