@@ -67,6 +67,7 @@ class Result(Part):
     unread: int | UnsetType = UNSET
     unseen: int | UnsetType = UNSET
     recovered: bool | UnsetType = UNSET
+    after: int | UnsetType = UNSET
     missed: int | UnsetType = UNSET
     digest: Digest | UnsetType = UNSET
     code: str | UnsetType = UNSET
@@ -75,7 +76,7 @@ class Result(Part):
 
 # With the fields of `Result` once more: a struct cannot have two bases with fields.
 class Answer(Message, tag="subscribed"):
-    """The subscription stands. Everything after `offset` follows, or after `since` if `recovered`.
+    """The subscription stands. Everything after `offset` follows, or after `after` if `recovered`.
 
     Of what is `filtered` not all is sent; a `position` says now and then how far it has come. Of
     what was `missed` and is not recovered, the `digest` says how much it was.
@@ -93,6 +94,7 @@ class Answer(Message, tag="subscribed"):
     unread: int | UnsetType = UNSET
     unseen: int | UnsetType = UNSET
     recovered: bool | UnsetType = UNSET
+    after: int | UnsetType = UNSET
     missed: int | UnsetType = UNSET
     digest: Digest | UnsetType = UNSET
     pov_ids: list[str] | UnsetType = UNSET
@@ -165,6 +167,7 @@ async def join(
         "filtered": bool(only) or UNSET,
         # Without a cursor nobody knows what the device has: its app has to load everything.
         "recovered": UNSET if place is UNSET else done.recovered is True,
+        "after": done.after if place is not UNSET and done.recovered else UNSET,
         "missed": done.missed or UNSET,
     }
     del fields["newest"]

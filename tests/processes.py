@@ -75,8 +75,11 @@ def running(command: Sequence[str | Path], **options: Any) -> Iterator[subproces
 
 def children() -> set[int]:
     """Return this process's children, dead ones that nobody waited for included."""
-    told = Path("/proc/self/task").glob("*/children")
-    return {int(each) for path in told for each in path.read_text().split()}
+    found = set()
+    for path in Path("/proc/self/task").glob("*/children"):
+        with suppress(FileNotFoundError):  # the thread has ended since
+            found.update(map(int, path.read_text().split()))
+    return found
 
 
 def end_children(numbers: Iterable[int]) -> list[str]:

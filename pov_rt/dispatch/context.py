@@ -212,6 +212,7 @@ class ConnectionContext:
             recovered,
             missed,
             newest=top.offset,
+            after=start,
         )
 
     async def several(

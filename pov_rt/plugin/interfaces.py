@@ -47,7 +47,7 @@ class Guarantee(msgspec.Struct, frozen=True, rename="camel"):
 class Subscribed(msgspec.Struct, frozen=True):
     """The log's state at the instant of the subscription; everything after `offset` is pushed.
 
-    With `recovered` True everything after the position asked for is pushed before that; with False
+    With `recovered` True everything after the offset `after` is pushed before that; with False
     nothing is, and `missed` says how many activities lie between (None: nobody knows). `newest` is
     the log's newest offset: ahead of `offset` if the connection was subscribed already and has not
     been sent everything.
@@ -61,6 +61,7 @@ class Subscribed(msgspec.Struct, frozen=True):
     recovered: bool | None = None
     missed: int | None = None
     newest: int = 0
+    after: int = 0
 
 
 class Access(msgspec.Struct, frozen=True):

@@ -45,6 +45,7 @@ class SocketHandler(JsonHandler):
     """`GET /ws/...`."""
 
     CORS_METHODS = "GET"
+    TELLS_REFUSED_PAGES = True
 
     kind: type[Connection] = Connection
     bounds: Bounds

@@ -102,6 +102,9 @@ class JsonHandler(RequestHandler):
 
     CORS_METHODS = ""
     """What pages of allowed origins may do across origins, such as `GET, POST`; empty: nothing."""
+    TELLS_REFUSED_PAGES = False
+    """Whether a page that may not use the server can read that, and nothing else: a browser shows it
+    no answer by itself, and it would try again for ever."""
     IS_PUBLIC = False
     """Whether pages of all origins get it, who can do nothing with it that others could not."""
     BODIES: frozenset[str] = frozenset()
@@ -124,6 +127,8 @@ class JsonHandler(RequestHandler):
     """What is behind each method, where that is not known before the start."""
     allowed_origin: str | None = None
     """The page's that asked, if it may."""
+    is_refused_page = False
+    """It may not, and is told."""
     body: Body | None = None
     refusal: ClientError | None = None
     is_early = True
@@ -210,11 +215,16 @@ class JsonHandler(RequestHandler):
         is_upgrade = "Upgrade" in request.headers
         if is_upgrade and not self.takes_upgrade():
             raise InvalidRequest("WebSockets are below /ws/")
-        self.host = check_host(request, settings, self.host_rules)
-        if not self.IS_PUBLIC:
-            origin = check_origin(request, self.host, settings)
-            if self.CORS_METHODS:
-                self.allowed_origin = origin
+        try:
+            self.host = check_host(request, settings, self.host_rules)
+            origin = None if self.IS_PUBLIC else check_origin(request, self.host, settings)
+        except ClientError:
+            self.is_refused_page = self.TELLS_REFUSED_PAGES
+            if self.is_refused_page and request.method == "OPTIONS" and not is_upgrade:
+                return  # it is the request that follows which is refused
+            raise
+        if self.CORS_METHODS:
+            self.allowed_origin = origin
         if is_upgrade and ("Content-Length" in request.headers or has_body(request)):
             raise InvalidRequest("An upgrade has no body")
         if is_upgrade and request.method != "GET":
@@ -268,6 +278,8 @@ class JsonHandler(RequestHandler):
             self.set_header("Access-Control-Allow-Credentials", "true")
             self.set_header("Access-Control-Expose-Headers", "Retry-After")
             self.set_header("Vary", "Origin")
+        elif self.is_refused_page:
+            self.set_header("Access-Control-Allow-Origin", "*")
         if self.is_early:
             # Tornado ends the connection after an answer that comes so early.
             self.set_header("Connection", self.ending)

@@ -73,9 +73,9 @@ def request(
 PLUGIN = '''"""A plugin with a route."""
 from pov_rt.plugin import Message, Plugin, Request
 
-plugin = Plugin("seen")
+plugin = Plugin("looker")
 
-class Seen(Message, tag="seen"):
+class Seen(Message, tag="looker.seen"):
     """Seen."""
 
 @plugin.http("GET", "/seen", grant="subscribe")
@@ -122,7 +122,7 @@ def test_an_upgrade_on_the_operators_port_is_400(server: RunningServer, path: st
 class TestPluginRoutes:
     @pytest.fixture
     def plugins_dir(self, tmp_path: Path) -> Path:
-        (tmp_path / "seen.py").write_text(PLUGIN)
+        (tmp_path / "looker.py").write_text(PLUGIN)
         return tmp_path
 
     def test_an_upgrade_on_a_plugins_route_is_400(self, server: RunningServer) -> None:

@@ -52,12 +52,15 @@ def test_a_page_of_an_allowed_origin_connects_and_can_read_why_it_is_refused(
         assert page.evaluate(WHY, [f"{base}/ws/", token]) == [503, "unavailable", True]
 
 
-def test_a_page_of_another_origin_reads_nothing(server: RunningServer) -> None:
-    base = f"http://localhost:{server.web.port}"
+def test_a_page_of_another_origin_reads_that_it_is_refused_and_nothing_else(
+    server: RunningServer,
+) -> None:
+    base, token = f"http://localhost:{server.web.port}", server.token("ana")
+    reads = f"(given) => ({WHY})(given).catch(error => error.name)"
     with another_origin() as origin, chromium() as page:
         page.goto(origin)
-        for path in ("/ws/", "/api/auth/ws-token"):
-            told = page.evaluate(
-                f"url => ({WHY})([url, 'x']).catch(error => error.name)", base + path
-            )
-            assert told == "TypeError"
+        for each in (token, "x"):
+            assert page.evaluate(reads, [f"{base}/ws/", each]) == [403, "forbidden", False]
+            assert page.evaluate(reads, [f"{base}/api/auth/ws-token", each]) == "TypeError"
+        server.web.settings.server.allowed_hosts.append("rt.example")
+        assert page.evaluate(reads, [f"{base}/ws/", token]) == [421, "host_unknown", False]

@@ -140,6 +140,8 @@ export interface Options {
    * stored rows are there without a connection, and tabs that share one need no token of their own.
    */
   user?: string
+  /** Their team (the token's `teamId`), beside `user` where the server keeps teams apart (`auth.tenants`). */
+  team?: string
   /** A WebSocket class, for Node before 22. */
   WebSocket?: new (url: string, protocols: string[]) => Socket
   /** One socket for all tabs of the browser (default true where Web Locks are: https, localhost). */
@@ -188,9 +190,10 @@ export interface Options {
  * - `epoch_changed`: the log was replaced. Do: nothing, what it spoke of is gone; the subscription has
  *   the new position.
  * - `too_large`: too many bytes. Do: send less.
- * - `limit_exceeded`: a bound of the user or connection is reached. Do: subscribe to less, close others.
- * - `rate_limited`: too much in too short a time. Do: try again after `retryAfter`; subscriptions and the
- *   outbox do.
+ * - `limit_exceeded`: a bound of the user or connection is reached. Do: subscribe to less, close others;
+ *   subscriptions are tried again.
+ * - `rate_limited`: too much in too short a time. Do: try again after `retryAfter`; subscriptions, the outbox
+ *   and all requests but `publish` do, where that is within their `timeout`.
  * - `internal`: the server failed. Do: give its operator the `incident`.
  * - `unavailable`: a part of the server is not there now. Do: try again after `retryAfter`; subscriptions
  *   and the outbox do.
@@ -349,6 +352,8 @@ export interface Client {
   readonly welcome: wire.Welcome | undefined
   /** Who the token is for; undefined until a token or `options.user` said it. */
   readonly user: string | undefined
+  /** What waits in the outbox, as far as is known; none without one. See the event `pending`. */
+  readonly pending: readonly Pending[]
   /** Names what is stored in this browser of the user; resolves as soon as `user` is known, rejects if
    * the client is closed before. */
   readonly scope: Promise<string>

@@ -1,12 +1,12 @@
 /** The client: requests, subscriptions, and what a page sees of the connection. */
 import type {
   Client, ClientEvents, Failure, Gap, Incoming, Line, Only, Options, Outbox, Outgoing, Pending, Placed,
-  Position, RequestOptions, Status, SubscribeOptions, Subscription, SubscriptionEvents,
+  Position, Reason, RequestOptions, Status, SubscribeOptions, Subscription, SubscriptionEvents,
 } from './api.js'
 import type * as wire from './wire.js'
 import {addressOf, makeConnection} from './connection.js'
 import {claimsOf, scopeOf} from './scope.js'
-import {delay} from './wait.js'
+import {askToken, delay} from './wait.js'
 
 const TIMEOUT = 10_000
 /** The most PoVs of one message (docs/protocol.md). */
@@ -14,8 +14,10 @@ const MOST = 200
 /** What may be sent once more if the connection broke: it says how things are to be, or has an id. */
 const REPEATABLE = new Set(
   'unsubscribe ack read seen unread mute mutes history presence publish ping'.split(' '))
+/** How many activities wait for `getState`; with more it is asked again. */
+const WAITING = 1_000
 /** What a subscription is refused for without being asked again; other errors pass. */
-const FINAL = /^(forbidden|not_found|invalid|unknown|limit)/
+const FINAL = /^(forbidden|not_found|invalid|unknown)/
 
 /** Why a request failed; see `Failure`. */
 export class PovError extends Error implements Failure {
@@ -56,9 +58,9 @@ function emitter<Events>() {
   }
 }
 
-/** An id nobody else makes: 120 random bits. `crypto.randomUUID` is missing on pages by plain http. */
+/** An id nobody else makes: 128 random bits. `crypto.randomUUID` is missing on pages by plain http. */
 export function makeId(): string {
-  return Array.from(crypto.getRandomValues(new Uint8Array(20)), each => (each % 36).toString(36)).join('')
+  return crypto.getRandomValues(new Uint32Array(4)).join('-')
 }
 
 /** Whether an activity is wanted. */
@@ -73,6 +75,8 @@ interface Request {
   /** On this connection, or ever. */
   isOut?: boolean
   wasSent?: boolean
+  /** Until when it is worth an answer, ms since 1970. */
+  until: number
   done(answer: Incoming | undefined, failure?: Failure): void
 }
 
@@ -86,7 +90,7 @@ interface Handle {
   /** It is behind until it has this offset. */
   target: number
   /** The place before a hole that asking again did not fill. */
-  hole?: string
+  hole?: number
   /** Takes activities while `getState` loads. */
   waiting?: Placed[]
   join(): void
@@ -96,13 +100,12 @@ interface Handle {
   moved(offset: number): void
 }
 
-/** Where it comes back from; nobody knows before the first activity behind a cursor. */
-function placeOf({position}: Handle): Position | undefined {
-  return position && position.offset >= 0 ? position : undefined
-}
-
-/** Connect, and stay so: see `Options`, `Client`. Nothing is thrown later: `status` tells. */
+/**
+ * Connect, and stay so: see `Options`, `Client`. Throws a `TypeError` where `url` is no address; later nothing
+ * is thrown, and `status` tells.
+ */
 export function connect(options: Options): Client {
+  const {http} = addressOf(options)
   const {on, emit} = emitter<ClientEvents>()
   const handles = new Set<Handle>()
   const requests = new Map<string, Request>()
@@ -117,6 +120,8 @@ export function connect(options: Options): Client {
   let timer: ReturnType<typeof setTimeout> | undefined
   let forgotten: Promise<void> | undefined
   let isAsleep = false
+  let pending: readonly Pending[] = []
+  const life = new AbortController()
   let isHeld = false
   let box: Promise<import('./outbox.js').OutboxLine> | undefined
   let scope = ''
@@ -136,14 +141,14 @@ export function connect(options: Options): Client {
     let made: Line
     try {
       const isShared = options.tabs !== false && globalThis.document && navigator.locks
-      if ((isShared || options.outbox) && !user) token = await options.getToken({signal: new AbortController().signal})
+      if ((isShared || options.outbox) && !user) token = await askToken(options, life.signal)
       if (isClosed()) return
-      if (token === null) return took({state: 'closed', reason: 'session_ended', since: Date.now()})
+      if (token === null) return over('session_ended')
       if (token) {
         const {userId, teamId} = claimsOf(token)
         user = userId
         name(teamId)
-      } else if (user) name()
+      } else if (user) name(options.team)
       const make = () => makeConnection(options, token ?? undefined)
       const tabs = isShared && scope && await import('./tabs.js').catch(() => undefined)
       if (isClosed()) return
@@ -161,7 +166,7 @@ export function connect(options: Options): Client {
 
   /** With tenants the same id in two teams is two users. */
   function name(teamId = ''): void {
-    if (user) named(scope = scopeOf(addressOf(options).http, user, teamId))
+    if (user) named(scope = scopeOf(http, user, teamId))
   }
 
   function opened(who: wire.Welcome): void {
@@ -189,7 +194,7 @@ export function connect(options: Options): Client {
     }
     if (next.state === 'closed') {
       clearTimeout(timer)
-      listen('removeEventListener')
+      life.abort()
       const failure = {code: 'closed', message: `The client is closed: ${next.reason}`}
       for (const each of requests.values()) each.done(undefined, failure)
       for (const each of handles) each.refused(failure, true)
@@ -201,11 +206,16 @@ export function connect(options: Options): Client {
     show()
   }
 
+  /** It ends before there is a line. */
+  function over(reason: Reason): void {
+    took({state: 'closed', reason, since: Date.now()})
+  }
+
   async function forget(shut?: Promise<unknown>): Promise<void> {
     emit('signedOut', undefined)
     await shut
     // Offline it may be out of reach: then the browser deletes, once no tab holds what is stored.
-    if (scope) await import('./wipe.js').then(({wipe}) => wipe(scope), () => void indexedDB.deleteDatabase(scope))
+    await import('./wipe.js').then(({wipe}) => wipe(scope), () => void indexedDB.deleteDatabase(scope))
   }
 
   /** Tell of the state if it changed: a line that is open is not live before all have what they missed. */
@@ -224,9 +234,13 @@ export function connect(options: Options): Client {
     if (each.id !== undefined) {
       const request = requests.get(String(each.id))
       if (request) {
+        const failure = each.type === 'error' ? each as wire.ErrorMessage : undefined
+        const {message: {type}, until} = request
+        const ms = failure?.code === 'rate_limited' && REPEATABLE.has(type) && type !== 'publish'
+          ? delay(0, failure.retryAfter) : Infinity
         // In this turn: the next message may be what the answer is about.
-        if (each.type === 'error') request.done(undefined, each as wire.ErrorMessage)
-        else request.done(each)
+        if (Date.now() + ms > until) request.done(failure ? undefined : each, failure)
+        else setTimeout(() => requests.has(request.message.id) && transmit(request), ms)
         return
       }
     }
@@ -240,11 +254,8 @@ export function connect(options: Options): Client {
         return of(each.feed ?? each.data.povId, handle => handle.received(each))
       case 'position':
         return of(each.povId, handle => handle.moved(each.offset))
-      case 'unsubscribed': {
-        const {code = '', message: text = ''} = each
-        if (!code) return
-        return of(each.povId, handle => handle.refused({code, message: text}))
-      }
+      case 'unsubscribed':
+        return of(each.povId, handle => each.code && handle.refused(each as Failure))
       case 'token_expiring':
         return emit('token', {expiresAt: each.expiresAt, renewed: false})
       case 'refreshed':
@@ -274,17 +285,18 @@ export function connect(options: Options): Client {
   /** Send, and call `done` once: in the turn in which the answer comes, or with why none does. */
   function ask(type: string, fields: object, done: Request['done'], {signal, timeout}: RequestOptions = {}): void {
     const id = `${++ids}`
+    const ms = timeout ?? options.timeout ?? TIMEOUT
     const request: Request = {
       message: {type, ...fields, id},
+      until: Date.now() + ms,
       done(answer, failure) {
         clearTimeout(limit)
         signal?.removeEventListener('abort', abort)
         if (requests.delete(id)) done(answer, failure)
       },
     }
-    const abort = () => fail(request, 'aborted', `${type} was aborted`)
-    const limit = setTimeout(() => fail(request, 'timeout', `No answer to ${type} in time`),
-      timeout ?? options.timeout ?? TIMEOUT)
+    const abort = () => fail(request, 'aborted', 'Aborted')
+    const limit = setTimeout(() => fail(request, 'timeout', 'No answer in time'), ms)
     requests.set(id, request)
     signal?.addEventListener('abort', abort)
     if (status.state === 'closed') fail(request, 'closed', `The client is closed: ${status.reason}`)
@@ -309,7 +321,7 @@ export function connect(options: Options): Client {
       // Filters that differ would replace each other: then all is sent, and filtered here.
       const isAlone = [...handles].every(each =>
         each.povId !== povId || JSON.stringify(each.options.only) === JSON.stringify(only))
-      const isBack = !!placeOf(handle)
+      const isBack = !!handle.position
       const fields = {only: isAlone ? only : undefined, durable, since: isBack ? undefined : since}
       for (let part = 0; ; part++) {
         const key = JSON.stringify([fields, isBack, part])
@@ -325,7 +337,7 @@ export function connect(options: Options): Client {
 
   function join(fields: object, batch: Map<string, Handle>): void {
     const povIds = [...batch.keys()]
-    const places = povIds.map(povId => placeOf(batch.get(povId)!))
+    const places = povIds.map(povId => batch.get(povId)!.position)
     const message = povIds.length > 1
       ? {...fields, povIds, positions: places[0] && Object.fromEntries(povIds.map((povId, i) => [povId, places[i]]))}
       : {...fields, povId: povIds[0], ...(places[0] && {since: places[0]})}
@@ -376,7 +388,7 @@ export function connect(options: Options): Client {
           break
         } catch (error) {
           if (signal.aborted) return
-          events.emit('error', {code: 'state', message: `getState failed: ${String(error)}`, ended: false})
+          events.emit('error', {code: 'state', message: String(error), ended: false})
           await new Promise(resolve => setTimeout(resolve, delay(tries + 1)))
           if (signal.aborted) return
         }
@@ -385,10 +397,11 @@ export function connect(options: Options): Client {
       handle.waiting = undefined
       for (const each of waited) give(each)
       given = handle.position
+      if (handle.state !== 'joining') settle()
     }
 
     function settle(): void {
-      const isThere = handle.position!.offset >= handle.target
+      const isThere = handle.position!.offset >= handle.target && !handle.waiting
       const next = isThere ? 'live' : 'catching-up'
       if (handle.state === next) return
       handle.state = next
@@ -405,38 +418,31 @@ export function connect(options: Options): Client {
         joining.add(handle)
       },
       answered(result) {
-        const {epoch, offset, oldestOffset = 1, recovered, missed, digest, filtered} = result as wire.Result & Position
-        const before = placeOf(handle)
+        const {epoch, offset, after, recovered, missed, digest, filtered} = result as wire.Result & Position
+        const before = handle.position
         const {since} = how
-        const last = typeof since === 'object' && 'last' in since ? since.last : undefined
-        const asked = before ?? (typeof since === 'object' && last === undefined ? since as Position : undefined)
-        let gap: Gap | undefined
-        if (!recovered) {
-          handle.position = {epoch, offset}
-          // Who asked for the last few lost nothing by getting none.
-          if (asked || since === 'cursor') gap = {povId, from: asked, to: handle.position, missed, digest}
-        } else if (asked || last === undefined) {
-          handle.position = asked ?? {epoch, offset: -1} // the device's cursor: nobody says where it is
-        } else handle.position = {epoch, offset: Math.max(offset - last, oldestOffset - 1)}
-        // Of what is filtered, or begins at a cursor, not every offset comes.
-        handle.target = filtered || how.only || handle.position!.offset < 0 ? -1 : offset
+        const asked = before ?? (typeof since === 'object' && 'epoch' in since ? since as Position : undefined)
+        const gap: Gap | undefined = !recovered && (asked || since === 'cursor')
+          ? {povId, from: asked, to: {epoch, offset}, missed, digest} : undefined
+        handle.position = {epoch, offset: recovered ? after! : offset}
+        // Of what is filtered not every offset comes.
+        handle.target = filtered || how.only ? -1 : offset
         attempts = 0
         clearTimeout(again)
         handle.state = 'joining'
         events.emit('subscribed', result as wire.Result & Position)
         if (gap) events.emit('gap', gap)
         if (how.getState && (gap || !before)) void load(gap)
-        else if (!handle.waiting) given = placeOf(handle)
+        else if (!handle.waiting) given = handle.position
         settle()
         isReady()
       },
       received({offset, data}) {
         const position = handle.position
         if (handle.state === 'joining' || !position || offset <= position.offset) return
-        if (position.offset >= 0 && offset > position.offset + 1 && !how.only) {
-          const place = `${position.epoch} ${position.offset}`
-          if (handle.hole !== place) {
-            handle.hole = place
+        if (offset > position.offset + 1 && !how.only) {
+          if (handle.hole !== position.offset) {
+            handle.hole = position.offset
             handle.join()
             return joinAll()
           }
@@ -445,8 +451,8 @@ export function connect(options: Options): Client {
         }
         handle.position = {epoch: position.epoch, offset}
         const placed = {epoch: position.epoch, offset, activity: data}
-        if (handle.waiting) handle.waiting.push(placed)
-        else give(placed)
+        if (!handle.waiting) give(placed)
+        else if (handle.waiting.push(placed) > WAITING) void load() // the state will have them
         settle()
       },
       moved(offset) {
@@ -510,11 +516,12 @@ export function connect(options: Options): Client {
 
   function outbox(): Promise<import('./outbox.js').OutboxLine> {
     if (box) return box
+    if (status.state === 'closed') return Promise.reject(new PovError({code: 'closed', message: 'The client is closed'}))
     box = Promise.all([import('./outbox.js'), whose]).then(([{openOutbox}, scope]) => openOutbox({
       scope,
       isOpen: () => !!line?.isOpen,
       publish: (data, signal) => request('publish', {data}, {signal}) as Promise<wire.Published>,
-      changed: (pending: readonly Pending[]) => emit('pending', pending),
+      changed: all => emit('pending', pending = all),
       makeId,
       errorOf: failure => new PovError(failure),
       delay,
@@ -551,22 +558,21 @@ export function connect(options: Options): Client {
     clearTimeout(timer)
     void start()
   }
-  function listen(how: 'addEventListener' | 'removeEventListener'): void {
-    for (const each of ['online', 'offline']) globalThis[how]?.(each, doubt)
-    globalThis.document?.[how]('visibilitychange', doubt)
-    globalThis[how]?.('pagehide', sleep)
-    globalThis[how]?.('pageshow', wake)
-    globalThis.document?.[how]('freeze', sleep)
-    globalThis.document?.[how]('resume', wake)
+  const heard = {
+    online: doubt, offline: doubt, visibilitychange: doubt,
+    pagehide: sleep, freeze: sleep, pageshow: wake, resume: wake,
   }
-
-  listen('addEventListener')
+  for (const [type, act] of Object.entries(heard)) {
+    // Capturing, for some of them are the document's and do not bubble.
+    globalThis.addEventListener?.(type, act, {capture: true, signal: life.signal})
+  }
 
   void start()
   return {
     get status() { return status },
     get welcome() { return welcome },
     get user() { return user },
+    get pending() { return pending },
     scope: whose,
     on,
     subscribe,
@@ -591,11 +597,11 @@ export function connect(options: Options): Client {
     },
     close() {
       if (line) line.close('closed')
-      else took({state: 'closed', reason: 'closed', since: Date.now()})
+      else over('closed')
     },
     async signOut() {
       if (line) line.close('signed_out')
-      else took({state: 'closed', reason: 'signed_out', since: Date.now()})
+      else over('signed_out')
       // Of a client that had ended before the copies are still there.
       await (forgotten ??= forget())
     },

@@ -2,7 +2,7 @@
 import type {Incoming, Line, LineEvents, Options, Outgoing, Reason, Socket, Status} from './api.js'
 import type * as wire from './wire.js'
 import {claimsOf} from './scope.js'
-import {delay} from './wait.js'
+import {askToken, delay} from './wait.js'
 
 /** How long an attempt may take until `welcome`, a probe of a refusal, an answer to `ping`: ms. */
 const PATIENCE = 10_000
@@ -17,20 +17,19 @@ const OWN = '~'
 
 /** Where the server is: `ws`, and `http` for asking why it refused. */
 export function addressOf({url, device}: Options): {ws: string; http: string} {
-  const {origin, pathname} = new URL(url ?? location.origin, globalThis.location?.href)
+  const {origin, pathname} = new URL(url ?? '', globalThis.location?.origin)
   const query = device ? `?device=${encodeURIComponent(device)}` : ''
   const http = origin.replace(/^ws/, 'http') + pathname.replace(/\/$/, '') + '/ws/' + query
   return {http, ws: http.replace('http', 'ws')}
 }
 
 /** What a close code says: come back, or with which reason not to. See docs/protocol.md. */
-function judge(code: number): {reason: Reason; final?: boolean} {
-  if (code === 4500) return {reason: 'ended', final: true}
-  if (code > 4500 || code === 1002 || code === 1007 || code === 1009) return {reason: 'page_error', final: true}
+function judge(code: number): {reason: Reason; final: boolean} {
+  const final = code >= 4500 || [1002, 1007, 1009].includes(code)
   const known: Record<number, Reason> = {
-    4000: 'restarting', 4001: 'token', 4002: 'slow', 4003: 'silent', 4004: 'gap', 4005: 'busy',
+    4000: 'restarting', 4001: 'token', 4002: 'slow', 4003: 'silent', 4004: 'gap', 4005: 'busy', 4500: 'ended',
   }
-  return {reason: known[code] ?? 'network'}
+  return {reason: known[code] ?? (final ? 'page_error' : 'network'), final}
 }
 
 /**
@@ -59,7 +58,7 @@ export function makeConnection(options: Options, first?: string): Line {
   /** When the probe that is under way is over; 0 where there is none. */
   let probedUntil = 0
   /** For whom all this is: a token of somebody else ends it. */
-  let user = first && claimsOf(first).userId
+  let {userId = options.user, teamId = options.team} = first ? claimsOf(first) : {}
   /** Aborted when the attempt or connection that it belongs to is over: nothing of it acts any more. */
   let scope = new AbortController()
   let timer: ReturnType<typeof setTimeout> | undefined
@@ -108,18 +107,18 @@ export function makeConnection(options: Options, first?: string): Line {
   async function ask(): Promise<string | undefined> {
     const {signal} = scope
     try {
-      const got = await options.getToken({signal, refused})
+      const got = await askToken(options, signal, refused)
       if (signal.aborted) return
-      if (got !== null && typeof got !== 'string') throw new TypeError('it must answer a token or null')
-      const userId = got && claimsOf(got).userId
-      user ??= userId ?? undefined
-      if (got && userId === user) return (token = got)
-      finish('session_ended', 'Nobody is signed in, or somebody else')
+      const claims = got ? claimsOf(got) : {}
+      userId ??= claims.userId
+      teamId ??= claims.teamId
+      if (got && claims.userId === userId && claims.teamId === teamId) return (token = got)
+      finish('session_ended', 'Nobody or another user')
     } catch (error) {
       if (signal.aborted) return
       // An open connection lasts until the token's end; that it then ends is what the page sees.
       if (isOpen) renewal = setTimeout(() => void renew(), delay(++renewals))
-      else wait('token', `getToken failed: ${String(error)}`)
+      else wait('token', String(error))
     }
   }
 
@@ -152,28 +151,25 @@ export function makeConnection(options: Options, first?: string): Line {
   /** A browser does not say why a socket did not open: ask over HTTP, once. */
   async function probe(used: string, signal: AbortSignal): Promise<void> {
     clearTimeout(timer)
-    let answer: Response
-    let body: {error?: {code?: string; message?: string; retryAfter?: number}} = {}
     try {
-      answer = await fetch(http, {
+      const answer = await fetch(http, {
         headers: {Authorization: `Bearer ${used}`},
         credentials: 'omit',
         cache: 'no-store',
         signal: AbortSignal.any([signal, AbortSignal.timeout(PATIENCE)]),
       })
-      body = await answer.json().catch(() => body) // a proxy's own page
+      const {status, headers} = answer
+      const body = await answer.json().catch(() => ({})) as {error?: Partial<wire.ErrorMessage>}
+      if (signal.aborted) return
+      const {code, message = `HTTP ${status}`, retryAfter} = body.error ?? {}
+      if (status === 401 && code) return reject(code, message)
+      if (code === 'forbidden' || code === 'host_unknown') return finish('refused', message)
+      if (status === 426) return wait('network', 'WebSockets are stopped on the way')
+      const seconds = retryAfter ?? (Number(headers.get('retry-after')) || undefined)
+      wait(status === 429 || status === 503 ? 'busy' : 'network', message, seconds)
     } catch (error) {
       if (!signal.aborted) wait('network', String(error))
-      return
     }
-    if (signal.aborted) return
-    const {code, message, retryAfter} = body.error ?? {}
-    const detail = message ?? `The server answered ${answer.status} to an upgrade`
-    if (answer.status === 401 && code) return reject(code, detail)
-    if (code === 'forbidden' || code === 'host_unknown') return finish('refused', detail)
-    if (answer.status === 426) return wait('network', 'Something between here and the server stops WebSockets')
-    if (answer.status !== 429 && answer.status !== 503) return wait('network', detail)
-    wait('busy', detail, retryAfter ?? (Number(answer.headers.get('retry-after')) || undefined))
   }
 
   /** The server refuses the token: get one more; if that is refused too, it is no use. */

@@ -7,9 +7,6 @@ import {completed, openDatabase, result} from './database.js'
 const ROWS = 200
 const TOPICS = 200
 const AGE = 30 * 86_400_000
-/** How long a database may take to open: longer, and the page goes on without. */
-const PATIENCE = 3_000
-
 /** What is known without a hole of a topic: everything (that passes its filter) in (`from`, `to`]. */
 export interface Range {
   epoch: string
@@ -48,16 +45,7 @@ interface Entry extends Range {
 
 /** Open the stored rows of a user. Rejects if it cannot be or takes too long. */
 export async function openCache(scope: string): Promise<Cache> {
-  const opening = openDatabase(scope)
-  let timer: ReturnType<typeof setTimeout> | undefined
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new DOMException('The database does not open', 'TimeoutError')), PATIENCE)
-  })
-  const database = await Promise.race([opening, late]).catch(error => {
-    void opening.then(each => each.close(), () => {})
-    throw error
-  })
-  clearTimeout(timer)
+  const database = await openDatabase(scope)
   let isSwept = false
   const begin = (mode: IDBTransactionMode) => {
     const transaction = database.transaction(['rows', 'positions'], mode)

@@ -1,6 +1,6 @@
 /** A headless store: what happens on PoVs, as rows and groups that a page only has to draw. */
 import type {
-  Client, Failure, Feed, FeedGap, FeedOptions, Incoming, Pending, Placed, Position, PovState, Row,
+  Client, Failure, Feed, FeedGap, FeedOptions, Incoming, Placed, Position, PovState, Row,
   Snapshot, Subscription,
 } from './api.js'
 import type {Kept, Marks} from './feed-rows.js'
@@ -130,7 +130,7 @@ export function createFeed(
   let room = limit || Infinity
   let cache: Cache | undefined
   let storage: Snapshot['storage'] = isStored ? 'loading' : 'off'
-  let pending: readonly Pending[] = []
+  let {pending} = client
   let isClosed = false
   /** Signed out: nothing is kept, nothing is written. */
   let isOver = false
@@ -447,25 +447,16 @@ export function createFeed(
     topic: Topic, place: {after?: number; before?: number}, size: number,
   ): Promise<wire.HistoryPage> {
     const short = (list: string[] | undefined, most: number) => list && list.length <= most ? list : undefined
-    for (;;) {
-      const {epoch} = topic
-      try {
-        const fields = {
-          povId: topic.id, ...place, limit: size,
-          types: short(only?.types, 20), actions: short(only?.actions, 20), users: short(only?.users, 50),
-        }
-        const found = await client.request('history', fields)
-        if (isClosed || found.epoch !== epoch || topic.epoch !== epoch)
-          throw new PovError({code: isClosed ? 'closed' : 'epoch_changed', message: 'This is another log'})
-        topic.oldest = found.oldestOffset
-        const activities = found.activities.filter(each => fits(each.data, only))
-        return {...found, activities: place.before ? activities.reverse() : activities}
-      } catch (error) {
-        const {code, retryAfter = 1} = error as Failure
-        if (code !== 'rate_limited' || isClosed) throw error
-        await new Promise(resolve => setTimeout(resolve, retryAfter * 1_000))
-      }
-    }
+    const {epoch} = topic
+    const found = await client.request('history', {
+      povId: topic.id, ...place, limit: size,
+      types: short(only?.types, 20), actions: short(only?.actions, 20), users: short(only?.users, 50),
+    })
+    if (isClosed || found.epoch !== epoch || topic.epoch !== epoch)
+      throw new PovError({code: isClosed ? 'closed' : 'epoch_changed', message: 'This is another log'})
+    topic.oldest = found.oldestOffset
+    const activities = found.activities.filter(each => fits(each.data, only))
+    return {...found, activities: place.before ? activities.reverse() : activities}
   }
 
   function earlier(topic: Topic): Promise<void> {

@@ -1,4 +1,5 @@
-/** How long to wait before trying again. */
+/** How long to wait: before trying again, and for the page. */
+import type {Options} from './api.js'
 
 const BASE = 500
 const MOST = 20_000
@@ -16,4 +17,20 @@ const LONGEST = 3_600_000
 export function delay(attempt: number, retryAfter?: number): number {
   if (retryAfter! > 0) return Math.min(retryAfter! * 1000, LONGEST) + Math.random() * 1000
   return Math.random() * Math.min(MOST, BASE * 2 ** attempt)
+}
+
+/** How long the page may take to get a token, ms: a fetch in a dead network has no end by itself. */
+const TOKEN = 20_000
+
+/** Ask the page for a token. Rejects where it throws, answers anything else, or takes too long. */
+export async function askToken(
+  {getToken}: Options, given: AbortSignal, refused?: string,
+): Promise<string | null> {
+  const late = AbortSignal.timeout(TOKEN)
+  const got: unknown = await Promise.race([
+    getToken({signal: AbortSignal.any([given, late]), refused}),
+    new Promise((_, reject) => { late.onabort = () => reject(late.reason) }),
+  ])
+  if (typeof got === 'string' || got === null) return got
+  throw new TypeError('no token and not null')
 }

@@ -428,6 +428,7 @@ export interface Result {
   unread?: number
   unseen?: number
   recovered?: boolean
+  after?: number
   missed?: number
   digest?: Digest
   code?: string
@@ -483,7 +484,7 @@ export interface Subscribe {
 }
 
 /**
- * The subscription stands. Everything after `offset` follows, or after `since` if `recovered`.
+ * The subscription stands. Everything after `offset` follows, or after `after` if `recovered`.
  *
  * Of what is `filtered` not all is sent; a `position` says now and then how far it has come. Of
  * what was `missed` and is not recovered, the `digest` says how much it was.
@@ -503,6 +504,7 @@ export interface Subscribed {
   unread?: number
   unseen?: number
   recovered?: boolean
+  after?: number
   missed?: number
   digest?: Digest
   povIds?: string[]

@@ -3,7 +3,9 @@ import 'fake-indexeddb/auto'
 import assert from 'node:assert/strict'
 import {afterEach, beforeEach, test} from 'node:test'
 import fc from 'fast-check'
-import type {Client, Gap, Options, Placed, Position, SubscribeOptions, Subscription} from '../src/api.js'
+import type {
+  Client, Gap, Options, Placed, Position, State, SubscribeOptions, Subscription,
+} from '../src/api.js'
 import {connect, PovError} from '../src/client.js'
 import {openDatabase} from '../src/database.js'
 import {nodeSocket, Scripted, short, tokenOf} from './scripted.js'
@@ -38,10 +40,10 @@ async function live(options?: Partial<Options>): Promise<Client> {
   return client
 }
 /** Cut the connection, and wait for the next. */
-async function again(client: Client): Promise<void> {
+async function again(client: Client, state: State = 'live'): Promise<void> {
   const {length} = server.accepted
   server.last.socket.terminate()
-  await until(() => server.accepted.length > length && client.status.state === 'live', 50)
+  await until(() => server.accepted.length > length && client.status.state === state, 50)
 }
 
 interface Heard {
@@ -130,7 +132,7 @@ test('publishes have an id, and the same when sent again', async () => {
   await again(client)
   await until(() => server.last.of('publish').length)
   assert.equal(server.last.of('publish')[0]!.data.id, first!.data.id)
-  assert.match(first!.data.id, /^\w{20}$/)
+  assert.match(first!.data.id, /^\d+(-\d+){3}$/)
   server.last.send({type: 'published', id: server.last.of('publish')[0]!.id, duplicate: true})
   await until(() => end.now)
 })
@@ -173,7 +175,7 @@ test('a hole that asking does not fill is a gap, told once, and it goes on', asy
   server.script = ({type, id}, peer) => {
     if (type !== 'subscribe') return false
     const {data} = server.log('acme')
-    peer.send({type: 'subscribed', id, povId: 'acme', epoch: 'e1', offset: data.length, recovered: true})
+    peer.send({type: 'subscribed', id, povId: 'acme', epoch: 'e1', offset: data.length, recovered: true, after: 1})
     peer.send({type: 'activity', data: data[2], offset: 3})
     return true
   }
@@ -214,7 +216,7 @@ test('the state is loaded at the position, activities of meanwhile wait, then fo
   }})
   await subscription.ready
   server.happen('acme', 'a')
-  await again(client) // the connection breaks while it loads: no second load
+  await again(client, 'catching-up') // the connection breaks while it loads: no second load
   server.happen('acme', 'b')
   await until(() => server.last.received.length)
   await client.request('ping', {})
@@ -225,7 +227,8 @@ test('the state is loaded at the position, activities of meanwhile wait, then fo
   assert.deepEqual(order, ['state one', 'a', 'b'])
   assert.equal(asked, 1)
   server.logs.set('acme', {epoch: 'e2', data: []})
-  await again(client)
+  await again(client, 'catching-up')
+  await until(() => asked === 2)
   loaded('two')
   server.happen('acme', 'c')
   await until(() => order.length === 6)
@@ -246,7 +249,7 @@ test('a state that cannot be loaded is asked for again, and one that is late by 
   await until(() => answers.length === 1, 100)
   assert.deepEqual(heard.errors, ['state', 'state'])
   server.logs.set('acme', {epoch: 'e2', data: []})
-  await again(client)
+  await again(client, 'catching-up')
   await until(() => answers.length === 2)
   answers[0]!('old')
   answers[1]!('new')
@@ -272,11 +275,50 @@ test('nothing is given after `close()`, not even of what waited for the state', 
 test('from a cursor at which nothing was missed it is live at once', async () => {
   const client = await live()
   server.script = ({type, id}, peer) =>
-    type === 'subscribe' && (peer.send({type: 'subscribed', id, povId: 'acme', epoch: 'e1', offset: 7, recovered: true}), true)
+    type === 'subscribe' && (peer.send({type: 'subscribed', id, povId: 'acme', epoch: 'e1', offset: 7, recovered: true, after: 7}), true)
   const {subscription} = follow(client, 'acme', {since: 'cursor'})
   await subscription.ready
   assert.equal(subscription.state, 'live')
   assert.equal(client.status.state, 'live')
+})
+
+test('what others on the PoV have sent again is not behind the cursor', async () => {
+  const client = await live()
+  for (const id of ['a', 'b', 'c']) server.happen('acme', id)
+  server.cursor = 2
+  const {subscription, ids} = follow(client, 'acme', {since: 'cursor'})
+  await subscription.ready
+  await until(() => ids.length > 0)
+  assert.deepEqual(subscription.position, {epoch: 'e1', offset: 3})
+  const all = follow(client, 'acme', {since: {last: 9}})
+  await until(() => all.ids.length === 3)
+  assert.deepEqual([ids, all.ids], [['c'], ['a', 'b', 'c']])
+})
+
+test('a request that comes too fast is sent again when it may be, if that is within its time', async () => {
+  const client = await live()
+  let times = 0
+  server.script = ({type, id}, peer) => {
+    if (type === 'pong') return true
+    times++
+    if (times > 2) peer.send({type: 'present', id, povId: 'acme', users: [], more: 0})
+    else peer.send({type: 'error', id, code: 'rate_limited', message: 'slowly', retryAfter: 2})
+    return true
+  }
+  const asked = ending(client.request('presence', {povId: 'acme'}))
+  await until(() => times === 1)
+  tick(1_999)
+  for (let i = 0; i < 5; i++) await turn()
+  assert.equal(times, 1)
+  await until(() => !!asked.now, 200)
+  assert.deepEqual([(asked.now as {type: string}).type, times], ['present', 3])
+  // What would come too late, and publications, are the caller's.
+  for (const [type, timeout] of [['presence', 1_500], ['publish', 9_000]] as const) {
+    times = 0
+    const refused = ending(client.request(type as string, {}, {timeout}))
+    await until(() => !!refused.now)
+    assert.equal((refused.now as PovError).code, 'rate_limited')
+  }
 })
 
 test('a subscription that is refused ends; one that cannot be had now is asked for again', async () => {

@@ -246,7 +246,7 @@ test('nobody is signed in: it ends; asking fails: it asks again, later each time
   const failing = new Watched()
   failing.token = () => { throw new Error('no route') }
   await failing.waits()
-  assert.deepEqual([short(failing.status!), failing.status!.detail], ['offline token', 'getToken failed: Error: no route'])
+  assert.deepEqual([short(failing.status!), failing.status!.detail], ['offline token', 'Error: no route'])
   failing.token = () => tokenOf({userId: 'ana'})
   failing.line.retry()
   await failing.opened()

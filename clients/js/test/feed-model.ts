@@ -1,6 +1,6 @@
 /** A server's logs and marks, and a `Client` of it whose messages come when the test says so. */
 import type {
-  Client, ClientEvents, Failure, Incoming, Only, Placed, Position, Status, SubscribeOptions, Subscription,
+  Client, ClientEvents, Failure, Incoming, Only, Pending, Placed, Position, Status, SubscribeOptions, Subscription,
   SubscriptionEvents,
 } from '../src/api.js'
 import type * as wire from '../src/wire.js'
@@ -134,6 +134,7 @@ type Refusal = (type: string, fields: Record<string, unknown>) => Failure | unde
 
 /** A client of the server. What it is sent waits in `waiting` until `deliver`; a drop loses it. */
 export class ScriptedClient implements Client {
+  pending: readonly Pending[] = []
   status: Status = {state: 'connecting', since: 0}
   welcome: wire.Welcome | undefined
   readonly scope: Promise<string>

@@ -199,25 +199,6 @@ test('another epoch is another log: its newest page, and what was before is gone
   assert.equal(client.requests.length, asked, 'marks of another log are not moved')
 })
 
-test('the history is asked again when the server says how long to wait', async t => {
-  const {server, client, feed} = setUp(['acme'], {stored: false, page: 3})
-  for (let i = 0; i < 9; i++) server.publish('acme')
-  client.open()
-  await quiet(client)
-  t.mock.timers.enable({apis: ['setTimeout']})
-  let times = 0
-  client.refuse = type => type === 'history' && !times++ ? {code: 'rate_limited', message: 'slowly', retryAfter: 2} : undefined
-  const loading = feed.loadEarlier()
-  await quiet(client)
-  t.mock.timers.tick(1999)
-  await quiet(client)
-  assert.equal(times, 1)
-  t.mock.timers.tick(1)
-  await quiet(client)
-  await loading
-  assert.deepEqual(offsets(feed.getSnapshot()), range(9, 3))
-})
-
 test('with a filter the page is filled from before, however rare it is', async () => {
   const {server, client, feed} = setUp(['acme'], {stored: false, page: 4, only: {types: ['file'], notUsers: ['mei']}})
   for (let i = 0; i < 900; i++) server.publish('acme', {type: i % 100 ? 'task' : 'file', userId: i % 300 ? 'ben' : 'mei'})

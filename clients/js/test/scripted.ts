@@ -97,6 +97,9 @@ export class Scripted {
     })
   }
 
+  /** That of the device, on every PoV. */
+  cursor = 0
+
   log(povId: string): {epoch: string; data: object[]} {
     if (!this.logs.has(povId)) this.logs.set(povId, {epoch: 'e1', data: []})
     return this.logs.get(povId)!
@@ -120,14 +123,16 @@ export class Scripted {
         const since = message.since ?? message.positions?.[povId]
         const recovered = since && (since === 'cursor' || since.last || since.epoch === epoch)
         const place = {povId, epoch, offset: data.length, oldestOffset: 1, guarantee: {}}
-        return {...place, ...(since && {recovered: !!recovered, ...(!recovered && {missed: data.length})})}
+        if (!since) return place
+        if (!recovered) return {...place, recovered: false, missed: data.length}
+        const after = since === 'cursor' ? this.cursor : since.last ? Math.max(data.length - since.last, 0) : since.offset
+        return {...place, recovered: true, after: after as number}
       })
       peer.send({type: 'subscribed', id, ...(message.povIds ? {results} : results[0])})
-      for (const {povId, recovered} of results) {
-        if (!recovered) continue
-        const since = message.since ?? message.positions[povId]
+      for (const result of results) {
+        if (!('after' in result)) continue
+        const {povId, after} = result
         const {data} = this.log(povId)
-        const after = since === 'cursor' ? 0 : since.last ? data.length - since.last : since.offset
         data.forEach((each, index) => index >= after && peer.send({type: 'activity', data: each, offset: index + 1}))
       }
     }
