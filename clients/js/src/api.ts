@@ -51,8 +51,8 @@ export type State = 'connecting' | 'catching-up' | 'live' | 'offline' | 'suspend
  * - `signed_out`: `signOut()`, here or in another tab. Do: show what is shown to who is not signed in.
  * - `ended`: an administrator ended this user's connections (4500). Do: say so, and do not try again by
  *   yourself.
- * - `page_error`: this page sends what it must not (4501, 1002, 1007, 1009), or its token or address cannot
- *   be one. Do: mend the page; a reload begins anew.
+ * - `page_error`: this page sends what it must not (4501, 1002, 1007, 1009), or its token cannot be
+ *   one. Do: mend the page; a reload begins anew.
  * - `refused`: the page's origin or the server's name is not allowed (403, 421). Do: add the origin to
  *   `server.allowed_origins`, or the name to `server.allowed_hosts`.
  * - `closed`: `close()` was called. Do: nothing.
@@ -123,7 +123,8 @@ export interface Socket {
 
 /** What `connect` takes. Only `getToken` is needed on a page of the server's own host. */
 export interface Options {
-  /** The server, `https://rt.example` or a path of it; default: the page's own origin. */
+  /** The server, `https://rt.example` or a path of it; default: the page's own origin. `connect` throws a
+   * `TypeError` where it is no address. */
   url?: string
   /**
    * Answers a socket token; called before each connection that needs a fresh one, ahead of the token's
