@@ -103,8 +103,8 @@ class JsonHandler(RequestHandler):
     CORS_METHODS = ""
     """What pages of allowed origins may do across origins, such as `GET, POST`; empty: nothing."""
     TELLS_REFUSED_PAGES = False
-    """Whether a page that may not use the server can read that, and nothing else: a browser shows it
-    no answer by itself, and it would try again for ever."""
+    """Whether a page that may not use the server can read that, and nothing else: a browser shows
+    it no answer by itself, and it would try again for ever."""
     IS_PUBLIC = False
     """Whether pages of all origins get it, who can do nothing with it that others could not."""
     BODIES: frozenset[str] = frozenset()
