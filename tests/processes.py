@@ -75,7 +75,7 @@ def running(command: Sequence[str | Path], **options: Any) -> Iterator[subproces
 
 def children() -> set[int]:
     """Return this process's children, dead ones that nobody waited for included."""
-    found = set()
+    found: set[int] = set()
     for path in Path("/proc/self/task").glob("*/children"):
         with suppress(FileNotFoundError):  # the thread has ended since
             found.update(map(int, path.read_text().split()))
