@@ -167,7 +167,6 @@ async def join(
         "filtered": bool(only) or UNSET,
         # Without a cursor nobody knows what the device has: its app has to load everything.
         "recovered": UNSET if place is UNSET else done.recovered is True,
-        "after": done.after if place is not UNSET and done.recovered else UNSET,
         "missed": done.missed or UNSET,
     }
     del fields["newest"]

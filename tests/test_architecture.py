@@ -30,7 +30,7 @@ ROOMS = tuple(re.findall(r"^\| `(\w+)` \|", PAGE, re.M))
 
 MOST_FILES = 10
 MOST_CODE = 500
-PLUGIN_CODE = 126
+PLUGIN_CODE = 128
 
 ONLY_IN = {
     "tornado": (

@@ -212,7 +212,7 @@ class ConnectionContext:
             recovered,
             missed,
             newest=top.offset,
-            after=start,
+            after=start if recovered else UNSET,
         )
 
     async def several(

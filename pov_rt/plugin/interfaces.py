@@ -61,7 +61,7 @@ class Subscribed(msgspec.Struct, frozen=True):
     recovered: bool | None = None
     missed: int | None = None
     newest: int = 0
-    after: int = 0
+    after: int | UnsetType = UNSET
 
 
 class Access(msgspec.Struct, frozen=True):

@@ -117,9 +117,18 @@ class ManualClock:
         return f"{self._ids:032x}"
 
 
+YEAR_1, YEAR_9999_END = -62_135_596_800.0, 253_402_300_799.0
+"""The first and the last second that can be written, in seconds since 1970."""
+
+
 def rfc3339(seconds: float) -> str:
-    """Format seconds since 1970 as RFC 3339 in UTC with milliseconds."""
-    text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    """Format seconds since 1970 as RFC 3339 in UTC with milliseconds.
+
+    What lies before the year 1 or behind 9999 there, as an instant that a client names with an
+    offset may, is said to be at that end.
+    """
+    at = datetime.fromtimestamp(min(max(seconds, YEAR_1), YEAR_9999_END), UTC)
+    text = at.isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
 
 

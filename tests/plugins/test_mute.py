@@ -76,6 +76,12 @@ def test_all_the_users_devices_are_told_and_nobody_else(
     assert [each.get("level") for each in told(laptop)] == ["sound", None, None]
 
 
+def test_an_instant_at_the_end_of_time_is_said_like_any_other(server: RunningServer) -> None:
+    ana = server.connect("ana")
+    muted = mute(ana, level="off", until="9999-12-31T23:59:59-12:00")
+    assert muted["until"] == mutes(ana)[0]["until"] == "9999-12-31T23:59:59.000Z"
+
+
 def test_it_is_over_when_it_says_so_whatever_the_zone(
     server: RunningServer, clock: ManualClock
 ) -> None:

@@ -403,8 +403,13 @@ class TestPages:
         server.web.server.draining = True
         assert self.ask(server, token) == (503, "unavailable")
 
-    def test_pages_of_other_origins_do_not(self, server: RunningServer) -> None:
+    def test_pages_of_other_origins_can_read_only_that_they_may_not(
+        self, server: RunningServer
+    ) -> None:
         answer = call(server, "/ws/", token=server.token(), Origin="https://evil.example")
+        assert (answer.code, answer.headers["Access-Control-Allow-Origin"]) == (403, "*")
+        assert "Access-Control-Allow-Credentials" not in answer.headers
+        answer = call(server, "/api/auth/ws-token", Origin="https://evil.example")
         assert (answer.code, "Access-Control-Allow-Origin" in answer.headers) == (403, False)
 
     def test_a_handshake_needs_no_such_headers(self, server: RunningServer) -> None:

@@ -108,9 +108,12 @@ def test_every_door_answers_before_the_body_who_will_get_nothing_for_it(
         for token in ("", "Authorization: Bearer x", f"Authorization: Bearer {FORGED}"):
             lines = [line for line in (first, "Host: localhost", token) if line]
             assert answered_early(everything, door, *lines) == nothing, (door, token)
+        if door.path.startswith("/ws/") and method == "OPTIONS":
+            wrong_host = 204  # the request that follows is refused, and a page may read that
         assert answered_early(everything, door, first, "Host: evil.example") == wrong_host, door
         foreign = [first, "Host: localhost", "Origin: https://evil.example"]
         refused = 404 if door.path == "/client/acme" else 403  # which is for pages of any origin
+        refused = wrong_host if wrong_host == 204 else refused
         assert answered_early(everything, door, *foreign) == (405 if method == "BREW" else refused)
 
 

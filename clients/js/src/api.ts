@@ -141,7 +141,7 @@ export interface Options {
    * stored rows are there without a connection, and tabs that share one need no token of their own.
    */
   user?: string
-  /** Their team (the token's `teamId`), beside `user` where the server keeps teams apart (`auth.tenants`). */
+  /** Their team, beside `user`, where tokens have a `teamId`: a token of another user or team ends the client. */
   team?: string
   /** A WebSocket class, for Node before 22. */
   WebSocket?: new (url: string, protocols: string[]) => Socket

@@ -12,8 +12,7 @@ const TIMEOUT = 10_000
 /** The most PoVs of one message (docs/protocol.md). */
 const MOST = 200
 /** What may be sent once more if the connection broke: it says how things are to be, or has an id. */
-const REPEATABLE = new Set(
-  'unsubscribe ack read seen unread mute mutes history presence publish ping'.split(' '))
+const REPEATABLE = /^(unsubscribe|ack|read|seen|unread|mutes?|history|presence|publish|ping)$/
 /** How many activities wait for `getState`; with more it is asked again. */
 const WAITING = 1_000
 /** What a subscription is refused for without being asked again; other errors pass. */
@@ -139,40 +138,37 @@ export function connect(options: Options): Client {
     const isClosed = () => lineStatus.state === 'closed'
     if (lineStatus.retryAt) took({...lineStatus, retryAt: undefined})
     let made: Line
+    let shared = ''
     try {
       const isShared = options.tabs !== false && globalThis.document && navigator.locks
-      if ((isShared || options.outbox) && !user) token = await askToken(options, life.signal)
+      if (!user) token = await askToken(options, life.signal)
       if (isClosed()) return
       if (token === null) return over('session_ended')
       if (token) {
-        const {userId, teamId} = claimsOf(token)
+        const {userId, teamId, povs, can, role} = claimsOf(token)
         user = userId
-        name(teamId)
-      } else if (user) name(options.team)
+        scope = scopeOf(http, user, teamId)
+        // A tab whose token covers less, or more, cannot do with the answers to another's.
+        shared = scopeOf(scope, povs, can, role)
+      } else scope = shared = scopeOf(http, user, options.team)
+      named(scope)
       const make = () => makeConnection(options, token ?? undefined)
-      const tabs = isShared && scope && await import('./tabs.js').catch(() => undefined)
+      const tabs = isShared && await import('./tabs.js').catch(() => undefined)
       if (isClosed()) return
-      line = made = tabs ? tabs.makeTabLine({scope, connect: make}) : make()
+      line = made = tabs ? tabs.makeTabLine({scope: shared, connect: make}) : make()
     } catch (error) {
       const ms = delay(attempt++)
       timer = setTimeout(() => void start(), ms)
-      const since = lineStatus.state === 'offline' ? lineStatus.since : Date.now()
-      return took({state: 'offline', reason: 'token', detail: String(error), since, retryAt: Date.now() + ms})
+      const since = Date.now()
+      return took({state: 'offline', reason: 'token', detail: String(error), since, retryAt: since + ms})
     }
     made.start({opened, message, status: took})
     if (isHeld) made.suspend()
     if (options.outbox) withOutbox(() => {})
   }
 
-  /** With tenants the same id in two teams is two users. */
-  function name(teamId = ''): void {
-    if (user) named(scope = scopeOf(http, user, teamId))
-  }
-
   function opened(who: wire.Welcome): void {
     welcome = who
-    user = who.userId
-    if (!scope) name()
     emit('welcome', who)
     for (const each of handles) each.join()
     // One that the last connection took with it must not end what is joined now.
@@ -184,11 +180,12 @@ export function connect(options: Options): Client {
 
   function took(next: Status): void {
     const wasOpen = lineStatus.state === 'live'
+    if (next.state === lineStatus.state) next = {...next, since: lineStatus.since}
     lineStatus = isAsleep && next.state === 'suspended' ? {...next, reason: 'frozen'} : next
     if (wasOpen && next.state !== 'live') {
       for (const each of handles) each.state = 'joining'
       for (const each of requests.values()) {
-        if (each.isOut && !REPEATABLE.has(each.message.type)) fail(each, 'disconnected', 'The connection broke')
+        if (each.isOut && !REPEATABLE.test(each.message.type)) fail(each, 'disconnected', 'Disconnected')
         each.isOut = false
       }
     }
@@ -236,7 +233,7 @@ export function connect(options: Options): Client {
       if (request) {
         const failure = each.type === 'error' ? each as wire.ErrorMessage : undefined
         const {message: {type}, until} = request
-        const ms = failure?.code === 'rate_limited' && REPEATABLE.has(type) && type !== 'publish'
+        const ms = failure?.code === 'rate_limited' && REPEATABLE.test(type) && type !== 'publish'
           ? delay(0, failure.retryAfter) : Infinity
         // In this turn: the next message may be what the answer is about.
         if (Date.now() + ms > until) request.done(failure ? undefined : each, failure)
@@ -261,7 +258,7 @@ export function connect(options: Options): Client {
       case 'refreshed':
         emit('token', {expiresAt: each.expiresAt, renewed: true})
         for (const povId of each.lost) {
-          of(povId, handle => handle.refused({code: 'forbidden', message: 'The token does not grant this'}))
+          of(povId, handle => handle.refused({code: 'forbidden', message: 'Not granted'}))
         }
     }
   }

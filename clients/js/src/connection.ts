@@ -17,10 +17,11 @@ const OWN = '~'
 
 /** Where the server is: `ws`, and `http` for asking why it refused. */
 export function addressOf({url, device}: Options): {ws: string; http: string} {
-  const {origin, pathname} = new URL(url ?? '', globalThis.location?.origin)
-  const query = device ? `?device=${encodeURIComponent(device)}` : ''
-  const http = origin.replace(/^ws/, 'http') + pathname.replace(/\/$/, '') + '/ws/' + query
-  return {http, ws: http.replace('http', 'ws')}
+  const at = new URL(url ?? '', globalThis.location?.origin)
+  at.protocol = at.protocol.replace('ws', 'http')
+  at.pathname = at.pathname.replace(/\/?$/, '/ws/')
+  if (device) at.searchParams.set('device', device)
+  return {http: at.href, ws: at.href.replace('http', 'ws')}
 }
 
 /** What a close code says: come back, or with which reason not to. See docs/protocol.md. */
@@ -110,8 +111,7 @@ export function makeConnection(options: Options, first?: string): Line {
       const got = await askToken(options, signal, refused)
       if (signal.aborted) return
       const claims = got ? claimsOf(got) : {}
-      userId ??= claims.userId
-      teamId ??= claims.teamId
+      if (!userId) ({userId, teamId} = claims)
       if (got && claims.userId === userId && claims.teamId === teamId) return (token = got)
       finish('session_ended', 'Nobody or another user')
     } catch (error) {

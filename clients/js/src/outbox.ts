@@ -136,20 +136,22 @@ export async function openOutbox(options: OutboxOptions): Promise<OutboxLine> {
   const database = await openDatabase(scope).catch(() => undefined)
   let stored = Boolean(database)
   const locks = database && globalThis.navigator?.locks
-  const channel = database && globalThis.BroadcastChannel && new BroadcastChannel(name)
+  let channel: BroadcastChannel | undefined
 
   /**
    * Read what is kept, in order, and change it, in one transaction. Where the disk fails, `change` is
    * called again without what is there: what it puts anew is then kept in memory.
    */
-  async function edit<T>(change: (items: Item[], store: Store) => T): Promise<T> {
+  async function edit<T>(
+    change: (items: Item[], store: Store) => T, mode: IDBTransactionMode = 'readwrite',
+  ): Promise<T> {
     const volatile: Store = {
       put: item => memory.set(item.order ??= ++lastOrder, item),
       delete: item => memory.delete(item.order!),
     }
     if (database) {
       try {
-        const transaction = database.transaction('outbox', 'readwrite')
+        const transaction = database.transaction('outbox', mode)
         const disk = transaction.objectStore('outbox')
         const all = disk.getAll()
         let answer!: T
@@ -197,19 +199,26 @@ export async function openOutbox(options: OutboxOptions): Promise<OutboxLine> {
     return item.failure ? 'failed' : item.isStale ? 'stale' : 'waiting'
   }
 
+  /** Whether its time is to be put right. */
+  function isDated({since, isStale}: Item): boolean {
+    return since > now() || (now() - since >= KNOWN_MS && !isStale)
+  }
+
   async function read(): Promise<Item[]> {
-    const items = await edit((items, store) => {
-      for (const item of items) {
-        const age = now() - item.since
-        if (age < 0) {
-          item.since = now() // the clock went back: for all that is known, it is made now
-          item.at = Math.min(item.at, item.since)
-        } else if (age >= KNOWN_MS && !item.isStale) item.isStale = true // for good: the clock may go back
-        else continue
-        store.put(item)
-      }
-      return items
-    })
+    // What writes has the store for itself, and may be a tab that is frozen in the middle: few do.
+    let items = await edit(all => all, 'readonly')
+    if (items.some(isDated)) {
+      items = await edit((all, store) => {
+        for (const item of all.filter(isDated)) {
+          if (item.since > now()) {
+            item.since = now() // the clock went back: for all that is known, it is made now
+            item.at = Math.min(item.at, item.since)
+          } else item.isStale = true // for good: the clock may go back
+          store.put(item)
+        }
+        return all
+      })
+    }
     const seen = items.map(item => item.key + stateOf(item) + item.failure?.code).join()
     if (seen !== shown && !closed) {
       shown = seen
@@ -288,6 +297,10 @@ export async function openOutbox(options: OutboxOptions): Promise<OutboxLine> {
 
   async function flush(): Promise<void> {
     again = true
+    if (database && !closed && !channel && globalThis.BroadcastChannel) {
+      channel = new BroadcastChannel(name)
+      channel.onmessage = ({data}: MessageEvent<Told>) => data.key ? settle(data) : wake()
+    }
     if (running) return
     running = true
     clearTimeout(timer)
@@ -305,15 +318,17 @@ export async function openOutbox(options: OutboxOptions): Promise<OutboxLine> {
     running = false
   }
 
-  /** A page that sleeps holds no lock, and does not queue for it: it comes back with a line newly opened. */
+  /** A page that sleeps holds no lock and does not queue for it, and does not wake for what others say. */
   function leave(): void {
     again = false
     leaving.abort()
+    channel?.close()
+    channel = undefined
   }
 
-  for (const event of ['freeze', 'pagehide']) globalThis.addEventListener?.(event, leave, true)
-  if (channel) {
-    channel.onmessage = ({data}: MessageEvent<Told>) => data.key ? settle(data) : wake()
+  const life = new AbortController()
+  for (const [event, act] of [['freeze', leave], ['pagehide', leave], ['resume', flush], ['pageshow', flush]] as const) {
+    globalThis.addEventListener?.(event, () => void act(), {capture: true, signal: life.signal})
   }
   await read()
   void flush()
@@ -375,8 +390,7 @@ export async function openOutbox(options: OutboxOptions): Promise<OutboxLine> {
       closed = true
       clearTimeout(timer)
       leave()
-      for (const event of ['freeze', 'pagehide']) globalThis.removeEventListener?.(event, leave, true)
-      channel?.close()
+      life.abort()
       database?.close()
       for (const key of waiters.keys()) settle({key, failure: CLOSED})
     },

@@ -3,26 +3,36 @@
 /** Raised when what tabs say to each other, or how rows are stored, changes: the two do not mix. */
 export const FORMAT = 1
 
+export interface Claims {
+  userId?: string
+  teamId?: string
+  exp?: number
+  povs?: unknown
+  can?: unknown
+  role?: unknown
+}
+
 /** What the token says, unverified: it only names things here; the server verifies it. */
-export function claimsOf(token: string): {userId?: string; teamId?: string; exp?: number} {
+export function claimsOf(token: string): Claims {
   try {
     const part = token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/')
     const bytes = Uint8Array.from(atob(part), each => each.charCodeAt(0))
-    return JSON.parse(new TextDecoder().decode(bytes)) as {userId?: string}
+    return JSON.parse(new TextDecoder().decode(bytes)) as Claims
   } catch {
     return {}
   }
 }
 
 /**
- * The name of the lock, the channel and the database of a user of a server.
+ * A name for these parts and this format: of a user of a server the database, of those with equal grants the
+ * lock and the channel.
  *
  * By FNV-1a of 64 bits (http://www.isthe.com/chongo/tech/comp/fnv/): it keeps apart the few users of one
  * browser, and pages by plain http have no better hash.
  */
-export function scopeOf(server: string, user: string, team = ''): string {
+export function scopeOf(...parts: unknown[]): string {
   let hash = 0xcbf29ce484222325n
-  for (const byte of new TextEncoder().encode(JSON.stringify([server, user, team, FORMAT]))) {
+  for (const byte of new TextEncoder().encode(JSON.stringify([FORMAT, ...parts]))) {
     hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n)
   }
   return 'pov-rt:' + hash.toString(16)

@@ -87,6 +87,10 @@ export class Browser {
   /** A tab that slept goes on: what came for it meanwhile arrives in the next moments, in order. */
   deliverLate(to: Tab): void {
     for (const each of this.tasks) if (each.tab === to && each.isMessage) each.at = Math.max(each.at, this.now + 20)
+    // And what is said from now on comes behind it.
+    for (const [pair, at] of this.lastHeard) {
+      if (pair.endsWith(` ${to.id}`)) this.lastHeard.set(pair, Math.max(at, this.now + 20))
+    }
   }
 
   cancel(task: Task | undefined): void {
