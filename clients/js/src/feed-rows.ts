@@ -112,3 +112,13 @@ export function group(
   }
   return groups
 }
+
+/** The old object where nothing of it is new, else the new one, frozen. */
+export function same<T extends object>(old: T, next: T): T {
+  return (Object.keys(next) as (keyof T)[]).every(key => old[key] === next[key]) ? old : Object.freeze(next)
+}
+
+/** The old list where the new one has the same members. */
+export function sameList<T extends object>(old: readonly T[] = [], next: readonly T[]): readonly T[] {
+  return old.length === next.length && old.every((each, i) => each === next[i]) ? old : next
+}

@@ -1,0 +1,207 @@
+/** One log that a feed follows: its rows, what is missing between them, and what comes of it. */
+import type {
+  Client, Failure, FeedGap, Only, Placed, Position, PovState, Snapshot, Subscription,
+} from './api.js'
+import type {Kept, Marks} from './feed-rows.js'
+import type * as wire from './wire.js'
+import {fits} from './client.js'
+import {monotone, moved, rowOf} from './feed-rows.js'
+
+/** Of how many of the user's own activities is remembered that they are not unread. */
+const OWN = 1_000
+
+/** Some of the log, (`from`, `to`], is missing. `view` is what the page sees of it. */
+export interface Hole {
+  from: number
+  to: number
+  missed?: number
+  digest?: wire.Digest
+  state: FeedGap['state']
+  view?: FeedGap
+  work?: Promise<unknown>
+}
+
+/** One log that is followed, that of a PoV or the team feed `*`. Everything in (`from`, `tip`] is known. */
+export interface Topic {
+  readonly id: string
+  /** Its name in the stored copies: the filter is part of it. */
+  readonly name: string
+  subscription?: Subscription
+  failure?: Failure
+  epoch?: string
+  from: number
+  tip: number
+  /** Up to where it has to catch up. */
+  head: number
+  /** The oldest offset that the log has, as the server said last. */
+  oldest: number
+  /** The oldest first. */
+  rows: Kept[]
+  /** The time of the newest row that ever was. */
+  latest: number
+  /** Offsets of the user's own activities. */
+  own: Set<number>
+  /** The oldest first. */
+  holes: Hole[]
+  /** What another epoch took with it. */
+  lost?: FeedGap
+  /** What the server said of the marks, and what is asked of it but not answered yet. */
+  marks?: Marks
+  hopes: Set<(marks: Marks) => Marks>
+  /** Up to where is to be said that it was seen. */
+  seen: number
+  seenTimer?: ReturnType<typeof setTimeout>
+  toldAt: number
+  answeredAt?: number
+  present: Map<string, wire.User>
+  /** Changes that came while the list of who is there was on its way. */
+  diffs?: wire.PresenceDiff[]
+  typing: readonly wire.Typist[]
+  typingTimer?: ReturnType<typeof setTimeout>
+  receipts: ReadonlyMap<string, number>
+  earlier?: Promise<void>
+  isFilling?: boolean
+  /** Something of it changed since the last snapshot; up to where it was shown; not written since. */
+  isTouched: boolean
+  /** Its marks are others. */
+  isMarked?: boolean
+  shown: number
+  isUnwritten?: boolean
+  view?: PovState
+}
+
+/** How loud a PoV is, until when; without a level as by default. */
+export interface Mute {
+  level?: wire.Level
+  until?: string
+}
+
+/** What the parts of one feed have in common. */
+export interface Context {
+  readonly client: Client
+  readonly topics: ReadonlyMap<string, Topic>
+  /** The filter, where there is one. */
+  readonly only?: Only
+  /** Rows of a page. */
+  readonly page: number
+  readonly mutes: Map<string, Mute>
+  muteTimer?: ReturnType<typeof setTimeout>
+  user?: string
+  pending: Snapshot['pending']
+  storage: Snapshot['storage']
+  isClosed?: boolean
+  /** Signed out: nothing is kept, nothing is written. */
+  isOver?: boolean
+  /** New rows that are the newest of their logs; unless more changed, and all has to be put together anew. */
+  fresh: Kept[]
+  isStale: boolean
+  /** What was loaded may exceed the limit. */
+  hasGrown?: boolean
+  /** Tell of a change of a topic, else of any: at the end of this turn, or with more that comes. */
+  changed(topic?: Topic, canWait?: boolean): void
+}
+
+/** What is known of a log at its begin: where that is, if it has an epoch, and nothing else. */
+function blank(epoch?: string, from = 0, tip = from) {
+  return {
+    epoch, from, tip, head: tip, rows: [], latest: -Infinity, own: new Set<number>(), holes: [],
+    lost: undefined, marks: undefined, hopes: new Set<never>(), seen: 0, seenTimer: undefined,
+    receipts: new Map<string, number>(), shown: 0, answeredAt: undefined,
+  } satisfies Partial<Topic>
+}
+
+/** A log that nothing is known of yet. `name` is what its stored copies have. */
+export function newTopic(id: string, name: string): Topic {
+  return {...blank(), id, name, oldest: 1, toldAt: 0, present: new Map(), typing: [], isTouched: true}
+}
+
+/** Begin with a log: what is known of another one is void. */
+export function begin(context: Context, topic: Topic, epoch?: string, from?: number, tip?: number): void {
+  clearTimeout(topic.seenTimer)
+  Object.assign(topic, blank(epoch, from, tip))
+  context.isStale = topic.isUnwritten = true
+}
+
+/** The marks as they will be when the server has answered. */
+export function marksNow(topic: Topic): Marks | undefined {
+  if (!topic.marks) return
+  const hoped = [...topic.hopes].reduce((marks, hope) => hope(marks), topic.marks)
+  return moved.seen(hoped, topic.seen)
+}
+
+/** A row as the marks are now. */
+export function asMade(
+  {user}: Context, topic: Topic, offset: number, at: number, activity: wire.Activity,
+): Kept {
+  return rowOf(topic.id, topic.epoch!, offset, at, activity, user, marksNow(topic))
+}
+
+/** Take activities, the oldest first, that lie between two rows. */
+export function admit(
+  context: Context, topic: Topic, items: readonly wire.Item[], low: number, high: number,
+): void {
+  if (!items.length) return
+  const times = monotone(items.map(each => each.data), low, high)
+  const made = items.map(({offset, data}, i) => asMade(context, topic, offset, times[i]!, data))
+  topic.latest = Math.max(topic.latest, times.at(-1)!)
+  const {rows} = topic
+  if (!rows.length || rows.at(-1)!.offset < made[0]!.offset) {
+    rows.push(...made)
+    context.fresh.push(...made)
+  } else {
+    rows.splice(rows.findIndex(row => row.offset > made[0]!.offset), 0, ...made)
+    context.isStale = true
+  }
+  for (const row of made) if (row.own) topic.own.add(row.offset)
+  for (const offset of topic.own) if (topic.own.size > OWN) topic.own.delete(offset)
+  topic.isUnwritten = true
+}
+
+/** Forget the rows up to an offset. */
+export function cut(topic: Topic, offset: number): void {
+  const kept = topic.rows.findIndex(row => row.offset > offset)
+  topic.rows.splice(0, kept < 0 ? topic.rows.length : kept)
+  topic.from = Math.max(topic.from, offset)
+  while (topic.holes[0] && topic.holes[0].from <= topic.from) {
+    topic.from = Math.max(topic.from, topic.holes.shift()!.to)
+  }
+  topic.isTouched = true
+}
+
+/** An activity has come. */
+export function received(context: Context, topic: Topic, {epoch, offset, activity}: Placed): void {
+  topic.epoch ??= epoch
+  if (epoch !== topic.epoch || offset <= topic.tip) return
+  // The client says so before; but what is missing must never be silent.
+  if (!context.only && offset > topic.tip + 1) breach(context, topic, offset - 1)
+  if (fits(activity, context.only)) admit(context, topic, [{offset, data: activity}], topic.latest, Infinity)
+  reached(context, topic, offset)
+}
+
+/** Everything up to an offset has come. */
+export function reached(context: Context, topic: Topic, offset: number): void {
+  topic.tip = offset
+  topic.isUnwritten = true
+  context.changed(topic, offset < topic.head)
+}
+
+/** Nothing comes of what is between here and `to`. */
+function breach(context: Context, topic: Topic, to: number, missed?: number, digest?: wire.Digest): void {
+  const {tip} = topic
+  const same = topic.holes.find(hole => hole.to === to)
+  if (to > tip) topic.holes.push({from: tip, to, missed, digest, state: topic.id === '*' ? 'gone' : 'open'})
+  else if (same) Object.assign(same, {missed: missed ?? same.missed, digest: digest ?? same.digest})
+  topic.tip = Math.max(tip, to)
+  context.isStale = true
+}
+
+/** Something is missing before `to`, of this epoch or of the one before. */
+export function missing(
+  context: Context, topic: Topic, to: Position, missed?: number, digest?: wire.Digest,
+): void {
+  const {id, epoch, tip} = topic
+  if (epoch === to.epoch) return breach(context, topic, to.offset, missed, digest)
+  begin(context, topic, to.epoch, to.offset)
+  if (epoch === undefined) return
+  topic.lost = Object.freeze({povId: id, from: {epoch, offset: tip}, to, missed, digest, state: 'gone'})
+}
