@@ -88,7 +88,8 @@ def test_tabs_of_a_profile_share_what_profiles_do_not(
     first.evaluate("void new BroadcastChannel('c').postMessage('heard')")
     assert second.wait_for("document.title === 'heard' && localStorage.mark") == "1"
     assert stranger.evaluate("[document.title, localStorage.mark]") == ["page", None]
-    first.evaluate("void navigator.locks.request('l', () => new Promise(() => {}))")
+    hold = "granted(); return new Promise(() => {})"
+    first.evaluate(f"new Promise(granted => navigator.locks.request('l', () => {{ {hold} }}))")
     held = "navigator.locks.query().then(({held}) => held.length)"
     assert (second.evaluate(held), stranger.evaluate(held)) == (1, 0)
     first.close()
