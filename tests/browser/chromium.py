@@ -27,6 +27,8 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # Its first tab, if it comes while Playwright attaches, is waited for in vain: one start in 12.
+    "--no-startup-window",
     "--remote-debugging-port=0",
 ]
 
