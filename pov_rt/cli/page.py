@@ -22,6 +22,7 @@ USE = """\
     return (await answer.json()).token
   }}
   const client = {connect}({{url: {url}, getToken}})
+  client.on('status', ({{state, reason = ''}}) => console.log(state, reason))
   client.subscribe('demo').on('activity', ({{activity}}) => console.log(activity))
 """
 

@@ -444,7 +444,9 @@ export function connect(options: Options): Client {
             return joinAll()
           }
           const to = {epoch: position.epoch, offset: offset - 1}
-          events.emit('gap', {povId, from: position, to, missed: to.offset - position.offset})
+          const gap = {povId, from: position, to, missed: to.offset - position.offset}
+          events.emit('gap', gap)
+          if (how.getState) void load(gap)
         }
         handle.position = {epoch: position.epoch, offset}
         const placed = {epoch: position.epoch, offset, activity: data}

@@ -189,6 +189,24 @@ test('a hole that asking does not fill is a gap, told once, and it goes on', asy
   assert.deepEqual(gaps[0], {povId: 'acme', from: {epoch: 'e1', offset: 1}, to: {epoch: 'e1', offset: 2}, missed: 1})
 })
 
+test('after a hole that asking does not fill the state is loaded anew', async () => {
+  const client = await live()
+  let asked = 0
+  const {order, subscription} = follow(client, 'acme', {getState: () => `s${++asked}`})
+  await subscription.ready
+  await until(() => order.length === 1)
+  server.script = ({type, id}, peer) => {
+    if (type !== 'subscribe') return false
+    peer.send({type: 'subscribed', id, povId: 'acme', epoch: 'e1', offset: 2, recovered: true, after: 0})
+    peer.send({type: 'activity', data: server.log('acme').data[1], offset: 2})
+    return true
+  }
+  server.happen('acme', 'a', false)
+  server.happen('acme', 'b')
+  await until(() => order.includes('b'))
+  assert.deepEqual(order, ['state s1', 'gap', 'state s2', 'b'])
+})
+
 test('another epoch is a gap, and nothing of the old log is mixed with the new', async () => {
   const client = await live()
   const {order, gaps, subscription} = follow(client)
