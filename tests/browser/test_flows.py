@@ -226,13 +226,18 @@ def test_signing_out_closes_all_tabs_and_leaves_nothing(flow: Flow, profile: Pro
         assert tab.evaluate("document.querySelectorAll('li').length") == 0
 
 
+@pytest.mark.parametrize("outbox", ["off", "on"])
 def test_signing_out_reaches_a_tab_that_sleeps_when_it_wakes(
-    flow: Flow, chromium: Chromium, profiles: Profiles
+    flow: Flow, chromium: Chromium, profiles: Profiles, outbox: str
 ) -> None:
-    sleeper, other = tabs_of(profiles(chromium), flow.url(), 2)
+    sleeper, other = tabs_of(profiles(chromium), flow.url(outbox=outbox), 2)
     flow.settle(sleeper, other)
     assert isinstance(sleeper, ChromiumTab)
     sleeper.freeze()
+    for _ in range(3):  # nobody waits for the sleeper
+        other.call("""() => client.publish({
+          type: 'task', action: 'made', povId: 'acme', userId: 'ana'
+        })""")
     flow.site.token_of = lambda user: None
     other.call("() => client.signOut()")  # though the sleeper has the database open
     assert flow.sockets() == 0
