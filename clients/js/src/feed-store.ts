@@ -4,6 +4,16 @@ import type {Context, Topic} from './feed-topic.js'
 import {openCache} from './feed-cache.js'
 import {asMade, begin} from './feed-topic.js'
 
+/** How long stored rows may be on their way, ms: a tab that is frozen while it writes holds them for hours. */
+const PATIENCE = 2_000
+
+function inTime<T>(all: Promise<T>[]): Promise<T[]> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new DOMException('The database does not answer', 'TimeoutError')), PATIENCE)
+    Promise.all(all).then(resolve, reject).finally(() => clearTimeout(timer))
+  })
+}
+
 /** Its state is `storage` of the context. Nothing of it rejects. */
 export interface Store {
   /** Take what is stored, and call when the logs can go on from there, whatever came of it. */
@@ -64,9 +74,11 @@ export function createStore(context: Context, afterPaint: (then: () => Promise<v
       cache = await openCache(await client.scope)
       if (context.isOver || context.isClosed) return cache.close()
       context.user ??= client.user
-      await Promise.all(topics.map(async topic => {
-        const stored = await cache!.read(topic.name, topic.id, !!only)
-        if (!stored || context.isOver) return
+      const found = await inTime(topics.map(topic => cache!.read(topic.name, topic.id, !!only)))
+      if (context.isOver) return
+      for (const [i, topic] of topics.entries()) {
+        const stored = found[i]
+        if (!stored) continue
         begin(context, topic, stored.epoch, stored.from, stored.to)
         Object.assign(topic, {oldest: 0, toldAt: stored.toldAt, marks: stored.marks})
         let before = -Infinity
@@ -75,8 +87,8 @@ export function createStore(context: Context, afterPaint: (then: () => Promise<v
           asMade(context, topic, offset, before = Math.max(before, at), activity))
         const own = new Set(rows.filter(row => row.own).map(row => row.offset))
         Object.assign(topic, {rows, latest: before, own})
-      }))
-      if (!context.isOver) context.storage = 'stored'
+      }
+      context.storage = 'stored'
     } catch (error) {
       denied(error)
     }

@@ -70,7 +70,8 @@ export function createFeed(
     if (context.isClosed || turn === 2 || canWait && turn) return
     clearTimeout(gathering)
     turn = canWait ? 1 : 2
-    if (canWait) gathering = setTimeout(tell, GATHER)
+    // Nothing is painted in a page that is hidden, where a timer takes a second.
+    if (canWait && !globalThis.document?.hidden) gathering = setTimeout(tell, GATHER)
     else queueMicrotask(tell)
   }
 

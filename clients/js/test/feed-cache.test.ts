@@ -349,3 +349,24 @@ test('what the user may not see any more is dropped, and where it is stored', as
   assert.deepEqual(offsets(page.feed), [])
   assert.deepEqual([await all('rows'), await all('positions')], [[], []])
 })
+
+test('a tab that holds the stored rows, as one that is frozen while it writes, is not waited for', async () => {
+  const server = new Server()
+  for (let i = 0; i < 3; i++) server.publish('acme')
+  const holder = await openDatabase(SCOPE)
+  const rows = holder.transaction(['rows', 'positions'], 'readwrite').objectStore('rows')
+  let isHeld = true
+  const hold = () => {
+    if (isHeld) rows.get(['x', 'y', 0]).onsuccess = hold
+  }
+  hold()
+  const page = open(server)
+  page.client.open()
+  const end = performance.now() + 10_000
+  while (page.feed.getSnapshot().rows.length < 3 && performance.now() < end) await page.goOn()
+  isHeld = false
+  holder.close()
+  assert.deepEqual(offsets(page.feed), [3, 2, 1])
+  assert.equal(page.feed.getSnapshot().storage, 'denied')
+  page.feed.close()
+})
