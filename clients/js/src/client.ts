@@ -113,7 +113,7 @@ export function connect(options: Options): Client {
   let lineStatus: Status = {state: 'connecting', since: Date.now()}
   let status = lineStatus
   let welcome: wire.Welcome | undefined
-  let user = options.user
+  let {user, team} = options
   let ids = 0
   let attempt = 0
   let timer: ReturnType<typeof setTimeout> | undefined
@@ -147,15 +147,15 @@ export function connect(options: Options): Client {
       if (token) {
         const {userId, teamId, povs, can, role} = claimsOf(token)
         user = userId
-        scope = scopeOf(http, user, teamId)
+        team = teamId
         // A tab whose token covers less, or more, cannot do with the answers to another's.
-        shared = scopeOf(scope, povs, can, role)
-      } else scope = shared = scopeOf(http, user, options.team)
-      named(scope)
-      const make = () => makeConnection(options, token ?? undefined)
+        shared = JSON.stringify([povs, can, role])
+      }
+      named(scope = scopeOf(http, user, team))
+      const make = () => makeConnection({...options, user, team}, token ?? undefined)
       const tabs = isShared && await import('./tabs.js').catch(() => undefined)
       if (isClosed()) return
-      line = made = tabs ? tabs.makeTabLine({scope: shared, connect: make}) : make()
+      line = made = tabs ? tabs.makeTabLine({scope: scopeOf(scope, shared), connect: make}) : make()
     } catch (error) {
       const ms = delay(attempt++)
       timer = setTimeout(() => void start(), ms)

@@ -59,7 +59,7 @@ export function makeConnection(options: Options, first?: string): Line {
   /** When the probe that is under way is over; 0 where there is none. */
   let probedUntil = 0
   /** For whom all this is: a token of somebody else ends it. */
-  let {userId = options.user, teamId = options.team} = first ? claimsOf(first) : {}
+  let {user: userId, team: teamId} = options
   /** Aborted when the attempt or connection that it belongs to is over: nothing of it acts any more. */
   let scope = new AbortController()
   let timer: ReturnType<typeof setTimeout> | undefined

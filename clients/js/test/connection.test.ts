@@ -262,6 +262,15 @@ test('a token that is nearly over is not used again', async () => {
   assert.equal(watched.asked.length, 2)
 })
 
+for (const claims of [{userId: 'bob', teamId: 'red'}, {userId: 'ana', teamId: 'blue'}, {userId: 'ana'}]) {
+  test(`ana of team red is not whom the token ${JSON.stringify(claims)} is for`, async () => {
+    const watched = new Watched({user: 'ana', team: 'red', getToken: () => tokenOf(claims)})
+    await until(() => watched.status?.state === 'closed' || server.attempts.length > 0, 50)
+    assert.equal(short(watched.status!), 'closed session_ended')
+    assert.equal(server.attempts.length, 0)
+  })
+}
+
 test('it does not go on as somebody else when the page gives the token of another user', async () => {
   const watched = await open()
   watched.token = () => tokenOf({userId: 'bob'})
