@@ -1,14 +1,26 @@
 // Builds what is served and what npm gets: dist/, and the same bundles into ../../pov_rt/web/static/client.
 //   node build.mjs                  all of it
 //   node build.mjs --served FOLDER  only what is served, into FOLDER
+//   node build.mjs --dev FOLDER     only what the pages of the development server run, into FOLDER
 // The same sources give the same bytes, whatever the machine and the folder.
 import {spawnSync} from 'node:child_process'
-import {mkdirSync, rmSync, writeFileSync} from 'node:fs'
+import {existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync} from 'node:fs'
 import {basename, dirname, join, resolve} from 'node:path'
 import {fileURLToPath} from 'node:url'
-import {build} from 'esbuild'
+import {build, transformSync} from 'esbuild'
 
 export const root = dirname(fileURLToPath(import.meta.url))
+
+/** `import text from './x.css'`: a style sheet, minified; what it nests is left to browsers. */
+const sheets = {
+  name: 'sheets',
+  setup({onLoad}) {
+    onLoad({filter: /\.css$/}, ({path}) => {
+      const {code} = transformSync(readFileSync(path, 'utf8'), {charset: 'utf8', loader: 'css', minify: true})
+      return {contents: code.trim(), loader: 'text'}
+    })
+  },
+}
 
 export const options = {
   absWorkingDir: root,
@@ -19,6 +31,7 @@ export const options = {
   metafile: true,
   minify: true,
   outdir: 'dist',
+  plugins: [sheets],
   target: 'es2023',
   write: false,
 }
@@ -35,27 +48,45 @@ export const modules = {
 /** Everything in one file, for a plain <script>. */
 const script = {...options, format: 'iife', globalName: 'PovRT'}
 
-async function main(given) {
-  const built = await Promise.all([
-    // Apart, for what both have would be a file of its own: one more to wait for.
-    [modules, 'src/core.ts', 'pov-rt-core'], [modules, 'src/index.ts', 'pov-rt'], [script, 'src/index.ts', 'pov-rt'],
-  ].map(([how, from, to]) => build({...how, entryPoints: [{in: from, out: to}]})))
-  // What is loaded later may be the same of both.
-  const files = [...new Map(built.flatMap(each => each.outputFiles).map(each => [each.path, each])).values()]
-  const served = join(root, '../../pov_rt/web/static/client')
-  if (given[0] === '--served' && given[1]) return write(files, resolve(given[1]))
-  if (given.length) throw new Error('usage: node build.mjs [--served FOLDER]')
+/** The pages of the development server. What they have of the SDK they import from where it is served. */
+const WIDGETS = '/client/pov-rt-widgets.mjs'
+const pages = {...modules, external: [WIDGETS], splitting: false}
+
+/** Bundle entries, each apart, for what two have would be a file of its own: one more to wait for. */
+async function bundle(entries) {
+  const built = await Promise.all(entries.map(([how, from, to]) => build({...how, entryPoints: [{in: from, out: to}]})))
+  // What is loaded later may be the same of several.
+  return [...new Map(built.flatMap(each => each.outputFiles).map(each => [each.path, each])).values()]
+}
+
+const served = () => bundle([
+  [modules, 'src/core.ts', 'pov-rt-core'], [modules, 'src/index.ts', 'pov-rt'],
+  [modules, 'src/widgets/index.ts', 'pov-rt-widgets'], [script, 'src/index.ts', 'pov-rt'],
+])
+
+const dev = () => bundle([
+  [pages, 'src/console/main.ts', 'console'], [pages, 'src/demo/demo.ts', 'demo'], [pages, 'src/demo/board.ts', 'board'],
+].filter(([, from]) => existsSync(join(root, from))))
+
+async function main([option, folder, ...more]) {
+  const made = {'--served': served, '--dev': dev}
+  if (option in made && folder && !more.length) return write(await made[option](), resolve(folder))
+  if (option) throw new Error('usage: node build.mjs [--served FOLDER | --dev FOLDER]')
+  const files = await served()
   write(files, join(root, 'dist'))
   const compiler = join(root, 'node_modules/typescript/bin/tsc')
   const done = spawnSync(process.execPath, [compiler, '-p', 'tsconfig.build.json'], {cwd: root, stdio: 'inherit'})
   if (done.error) throw done.error
   if (done.status) process.exit(done.status)
-  write(files, served)
+  const folders = join(root, '../../pov_rt/web/static')
+  write(files, join(folders, 'client'))
+  write(await dev(), join(folders, 'dev'))
 }
 
+/** Write files into a folder; bundles of before that have other names go. */
 function write(files, folder) {
-  rmSync(folder, {recursive: true, force: true}) // chunks of before have other names
   mkdirSync(folder, {recursive: true})
+  for (const name of readdirSync(folder)) if (/js$/.test(name)) rmSync(join(folder, name))
   for (const file of files) writeFileSync(join(folder, basename(file.path)), file.contents)
 }
 

@@ -1,7 +1,6 @@
 /** What a feed shows is written where it was stored, and is there at once when the page is back. */
 import type {Cache} from './feed-cache.js'
 import type {Context, Topic} from './feed-topic.js'
-import {openCache} from './feed-cache.js'
 import {asMade, begin} from './feed-topic.js'
 
 /** How long stored rows may be on their way, ms: a tab that is frozen while it writes holds them for hours. */
@@ -71,7 +70,9 @@ export function createStore(context: Context, afterPaint: (then: () => Promise<v
 
   async function restore(then: () => void): Promise<void> {
     try {
-      cache = await openCache(await client.scope)
+      // Nothing on the screen waits for it but what is stored.
+      const [{openCache}, scope] = await Promise.all([import('./feed-cache.js'), client.scope])
+      cache = await openCache(scope)
       if (context.isOver || context.isClosed) return cache.close()
       context.user ??= client.user
       const found = await inTime(topics.map(topic => cache!.read(topic.name, topic.id, !!only)))

@@ -15,6 +15,7 @@ from pov_rt.web.http import JsonHandler
 
 FOLDER = Path(__file__).parents[1] / "static/client"
 SCRIPT, MODULE, CORE = "pov-rt.js", "pov-rt.mjs", "pov-rt-core.mjs"
+WIDGETS = "pov-rt-widgets.mjs"
 """What pages name. All else is imported by the modules, and has its contents' hash in its name."""
 LASTING = "public, max-age=31536000, immutable"
 HASH_CHARS = 12
@@ -39,7 +40,7 @@ def _read(path: Path) -> File:
     body = path.read_bytes()
     digest = sha384(body)
     lasting = path.name
-    if lasting in (SCRIPT, MODULE, CORE):
+    if lasting in (SCRIPT, MODULE, CORE, WIDGETS):
         lasting = f"{path.stem}-{digest.hexdigest()[:HASH_CHARS]}{path.suffix}"
     integrity = f"sha384-{base64.b64encode(digest.digest()).decode()}"
     return File(lasting, body, gzip.compress(body, mtime=0), integrity)

@@ -1,0 +1,142 @@
+/** What both elements are: where they get it from, whose words they use, how they look. */
+import {LitElement, type PropertyDeclarations, type PropertyValues} from 'lit'
+import type {Client, Feed, Options, Row, Snapshot} from '../api.js'
+import type {Person, ResolvePeople} from './people.js'
+import type {Teller} from './sentences.js'
+import type {Strings} from './text.js'
+import {acquire, forget, type Source} from './source.js'
+import text from './tokens.css'
+
+/** A style sheet of a text: no page's policy forbids these. */
+export function sheetOf(css: string): CSSStyleSheet {
+  const sheet = new CSSStyleSheet()
+  sheet.replaceSync(css)
+  return sheet
+}
+
+/** Colours, type, buttons, avatars. */
+export const tokens = sheetOf(text)
+
+const SOURCE = ['url', 'tokenUrl', 'getToken', 'client', 'feed', 'pov', 'group']
+
+/** An element that shows a feed. It draws at most once a frame, and never in a page that is hidden. */
+export abstract class PovElement extends LitElement implements Teller {
+  static override properties: PropertyDeclarations = {
+    url: {},
+    tokenUrl: {attribute: 'token-url'},
+    pov: {},
+    theme: {reflect: true},
+    density: {reflect: true},
+    locale: {},
+    shortcuts: {},
+    group: {},
+    getToken: {attribute: false},
+    client: {attribute: false},
+    feed: {attribute: false},
+    strings: {attribute: false},
+    people: {attribute: false},
+    resolvePeople: {attribute: false},
+    povs: {attribute: false},
+    href: {attribute: false},
+  }
+
+  static override styles: CSSStyleSheet[] = [tokens]
+
+  /** The server's address. Default: that of this module where it is served at `/client/`, else the page's own. */
+  declare url?: string
+  /** What answers `{"token": ...}`, asked with the page's cookies; 401: nobody is signed in. */
+  declare tokenUrl?: string
+  /** The ids of the PoVs, divided by spaces, or `*` for the team feed. */
+  declare pov?: string
+  /** `light`, `dark` or `auto`, which is the page's `color-scheme`. */
+  declare theme?: string
+  /** `comfortable`, or `compact`: a line a row. */
+  declare density?: string
+  /** BCP 47. Default: the `lang` that is in force where the element stands, else the browser's. */
+  declare locale: string
+  /** `off`: no keys but those that every list has. */
+  declare shortcuts?: string
+  /** `off`: each activity is a row of its own. */
+  declare group?: string
+  /** Answers a socket token, in the place of `tokenUrl`; see the SDK's `getToken`. */
+  declare getToken?: Options['getToken']
+  /** What `connect` returned, in the place of `url`, `tokenUrl` and `getToken`. */
+  declare client?: Client
+  /** What `createFeed` returned, in the place of all of these and `pov`. */
+  declare feed?: Feed
+  /** Sentences that replace ours, by name. */
+  declare strings?: Strings
+  /** Names and pictures, by user id. */
+  declare people?: Readonly<Record<string, Person>>
+  /** Asked for who is not in `people`, many at once; what it answers is kept. */
+  declare resolvePeople?: ResolvePeople
+  /** Names of PoVs, by id. */
+  declare povs?: Readonly<Record<string, string>>
+  /** Where an activity leads to. Default: its `details.href`. Only http and https are followed. */
+  declare href?: (activity: Row['activity']) => string | undefined
+
+  /** What is held while the element is on a page. */
+  source: Source | undefined
+  /** All there is to see, as of the last change; undefined without a source. */
+  snapshot: Snapshot | undefined
+  readonly internals = this.attachInternals()
+  #unsubscribe: (() => void) | undefined
+
+  /** The feed has changed; called once for each change, also in a page that is hidden. */
+  protected changed(_snapshot: Snapshot, _before: Snapshot | undefined): void {}
+
+  override connectedCallback(): void {
+    super.connectedCallback()
+    this.locale ||= this.closest<HTMLElement>('[lang]')?.lang || navigator.language
+    // What it held may have been let go of.
+    if (this.hasUpdated) this.#hold()
+  }
+
+  override disconnectedCallback(): void {
+    super.disconnectedCallback()
+    this.#release()
+  }
+
+  /** Begin anew with another client: after the user has signed in. Elements that share one all do. */
+  reconnect(): void {
+    forget(this.source?.client)
+    for (const each of all) if (each.source && each.source.client === this.source?.client && each !== this) each.#hold()
+    this.#hold()
+  }
+
+  protected override willUpdate(changed: PropertyValues): void {
+    if (!this.hasUpdated || SOURCE.some(each => changed.has(each))) this.#hold()
+  }
+
+  /** A frame is time enough, and a page that is hidden draws nothing. */
+  protected override async scheduleUpdate(): Promise<void> {
+    if (this.hasUpdated) await new Promise(resolve => requestAnimationFrame(resolve))
+    super.scheduleUpdate()
+  }
+
+  #hold(): void {
+    const next = this.isConnected ? acquire(this) : undefined
+    this.#release()
+    if (!(this.source = next)) return
+    all.add(this)
+    const {feed} = next!
+    const look = () => {
+      const before = this.snapshot
+      this.snapshot = feed.getSnapshot()
+      this.changed(this.snapshot, before)
+      this.requestUpdate()
+    }
+    this.#unsubscribe = feed.subscribe(look)
+    look()
+  }
+
+  #release(): void {
+    all.delete(this)
+    this.#unsubscribe?.()
+    this.source?.release()
+    this.#unsubscribe = this.source = this.snapshot = undefined
+  }
+}
+
+/** Those on the page that hold something. */
+const all = new Set<PovElement>()

@@ -1,0 +1,5 @@
+/** `<pov-team-activity>` and `<pov-activity-notification>`, with the SDK that they are made of. */
+export * from '../index.js'
+export type * from './api.js'
+export type {Person, ResolvePeople} from './people.js'
+export type {Sentence, Strings} from './text.js'

@@ -1,0 +1,115 @@
+/** How the connection and the completeness of a feed are said: one table, for header, foot, thread and voice. */
+import type {FeedGap, PovState, Snapshot, Status} from '../api.js'
+import type {Glyph} from './icons.js'
+import {clock, moment} from './times.js'
+import type {Speaker, Values} from './text.js'
+
+/** What is said of a state. Names are those of sentences. */
+export interface Said {
+  /** The state's name: `says.NAME` and its like. */
+  readonly name: StateName
+  readonly glyph: Glyph
+  /** Of the thread below the bead: dotted `broken`, dashed `filling`, none `bad`, else inked or plain. */
+  readonly thread: '' | 'broken' | 'filling' | 'bad'
+  readonly says: readonly [key: string, values?: Values]
+  readonly foot: readonly [key: string, values?: Values]
+  /** The one thing to press: `do.ACTION`. */
+  readonly action?: 'retry' | 'resume' | 'sign-in' | 'reload'
+  /** The state for the page's own styles: `:state(NAME)`. */
+  readonly state: 'live' | 'offline' | 'catching-up' | 'paused' | 'expired' | 'signed-out' | 'connecting' | 'stopped'
+}
+
+export type StateName =
+  | 'connecting' | 'live' | 'catching-up' | 'slow' | 'offline' | 'paused' | 'restarting' | 'busy' | 'renewing'
+  | 'expired' | 'signed-out' | 'ended' | 'page-error' | 'refused' | 'closed' | 'no-access'
+
+/** Renewing the token is said when it has taken this long, ms. */
+const RENEWING = 10_000
+
+/** Which of our states a client is in. `ended`: all that is followed may not be seen. */
+export function stateOf({state, reason, since}: Status, now = Date.now()): StateName {
+  if (state === 'connecting' || state === 'live') return state
+  if (state === 'suspended') return 'paused'
+  if (state === 'closed') {
+    if (reason === 'session_ended') return 'expired'
+    if (reason === 'signed_out') return 'signed-out'
+    return reason === 'page_error' ? 'page-error' : reason === 'ended' || reason === 'refused' ? reason : 'closed'
+  }
+  if (reason === 'slow') return 'slow'
+  if (state === 'catching-up') return state
+  if (reason === 'restarting' || reason === 'busy') return reason
+  if (reason === 'token') return now - since >= RENEWING ? 'renewing' : 'live'
+  return reason === 'gap' ? 'catching-up' : 'offline'
+}
+
+const TABLE: Record<StateName, readonly [Glyph, Said['thread'], Said['state'], Said['action']?]> = {
+  connecting: ['connecting', 'filling', 'connecting'],
+  live: ['live', '', 'live'],
+  'catching-up': ['catching', 'filling', 'catching-up'],
+  slow: ['catching', 'filling', 'catching-up'],
+  offline: ['offline', 'broken', 'offline', 'retry'],
+  paused: ['paused', 'broken', 'paused', 'resume'],
+  restarting: ['connecting', 'broken', 'offline'],
+  busy: ['busy', 'broken', 'offline', 'retry'],
+  renewing: ['connecting', 'broken', 'offline'],
+  expired: ['expired', 'broken', 'expired', 'sign-in'],
+  'signed-out': ['signedout', 'bad', 'signed-out', 'sign-in'],
+  ended: ['refused', 'bad', 'stopped'],
+  'page-error': ['refused', 'bad', 'stopped', 'reload'],
+  refused: ['refused', 'bad', 'stopped'],
+  closed: ['signedout', 'bad', 'stopped'],
+  'no-access': ['refused', 'bad', 'stopped'],
+}
+
+const isGone = ({state, failure}: PovState) => state === 'ended' && failure?.code === 'forbidden'
+
+/** From when on nothing is missing of all PoVs that can be seen; undefined before their first answers. */
+export function completeSince({povs}: Snapshot): number | undefined {
+  const all = [...povs.values()].filter(each => !isGone(each))
+  if (!all.length || all.some(each => each.completeSince === undefined)) return
+  return Math.max(...all.map(each => each.completeSince!))
+}
+
+/** Up to when everything is there: when the connection was lost. */
+const until = (speaker: Speaker, {connection}: Snapshot) => ({time: moment(speaker, connection.since)})
+
+/** The gaps whose number is known and that can be loaded. */
+const missedOf = (gaps: readonly FeedGap[]) =>
+  gaps.filter(each => each.state !== 'gone').reduce((sum, each) => sum + (each.missed ?? 0), 0)
+
+/** All that is said of a feed. `now` in ms. */
+export function sayState(speaker: Speaker, snapshot: Snapshot, now = Date.now()): Said {
+  const {connection, povs, gaps, rows, pending} = snapshot
+  const all = [...povs.values()]
+  const denied = all.filter(isGone).length
+  const found = stateOf(connection, now)
+  const name = denied && denied === all.length && connection.state !== 'closed' ? 'no-access' : found
+  const [glyph, thread, state, action] = TABLE[name]
+  const since = completeSince(snapshot)
+  const at = {time: clock(speaker, connection.since)}
+  let says: Said['says'] = [`says.${name}`, at]
+  let foot: Said['foot'] = ['foot.up-to-date']
+  if (name === 'live') {
+    const missed = missedOf(gaps)
+    const digest = gaps.find(each => each.digest && each.state !== 'gone')
+    if (digest) {
+      says = ['says.digest', at]
+      foot = ['foot.live-since', at]
+    } else if (missed) {
+      says = ['says.missed', {n: missed}]
+      foot = ['foot.gaps', {n: missed}]
+    } else if (!rows.length && since !== undefined) {
+      says = ['says.nothing']
+      foot = ['foot.nothing']
+    } else if (since !== undefined) {
+      foot = ['foot.since', {time: moment(speaker, since, now)}]
+    }
+    if (denied) foot = ['foot.denied', {n: denied, total: all.length}]
+  } else if (name === 'connecting') foot = ['foot.connecting']
+  else if (name === 'signed-out') foot = ['foot.wiped']
+  else if (name === 'no-access') foot = ['foot.denied', {n: denied, total: all.length}]
+  else if (thread === 'bad') foot = ['foot.stopped', at]
+  else if (thread === 'broken') foot = ['foot.until', until(speaker, snapshot)]
+  if (pending.length && thread !== 'bad') foot = ['foot.pending', {n: pending.length}]
+  return {name, glyph, thread, says, foot, action, state}
+}
