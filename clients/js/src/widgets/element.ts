@@ -17,6 +17,12 @@ export function sheetOf(css: string): CSSStyleSheet {
 /** Colours, type, buttons, avatars. */
 export const tokens = sheetOf(text)
 
+/** What there is to see before anything is known. */
+const NOTHING: Snapshot = {
+  connection: {state: 'connecting', since: Date.now()},
+  rows: [], groups: [], gaps: [], pending: [], povs: new Map(), unread: 0, unseen: 0, storage: 'loading',
+}
+
 const SOURCE = ['url', 'tokenUrl', 'getToken', 'client', 'feed', 'pov', 'group']
 
 /** An element that shows a feed. It draws at most once a frame, and never in a page that is hidden. */
@@ -77,13 +83,13 @@ export abstract class PovElement extends LitElement implements Teller {
 
   /** What is held while the element is on a page. */
   source: Source | undefined
-  /** All there is to see, as of the last change; undefined without a source. */
-  snapshot: Snapshot | undefined
+  /** All there is to see, as of the last change; without a source nothing. */
+  snapshot: Snapshot = NOTHING
   readonly internals = this.attachInternals()
   #unsubscribe: (() => void) | undefined
 
   /** The feed has changed; called once for each change, also in a page that is hidden. */
-  protected changed(_snapshot: Snapshot, _before: Snapshot | undefined): void {}
+  protected changed(_snapshot: Snapshot, _before: Snapshot): void {}
 
   override connectedCallback(): void {
     super.connectedCallback()
@@ -124,7 +130,7 @@ export abstract class PovElement extends LitElement implements Teller {
       const before = this.snapshot
       this.snapshot = feed.getSnapshot()
       this.changed(this.snapshot, before)
-      this.requestUpdate()
+      this.requestUpdate('snapshot')
     }
     this.#unsubscribe = feed.subscribe(look)
     look()
@@ -134,7 +140,8 @@ export abstract class PovElement extends LitElement implements Teller {
     all.delete(this)
     this.#unsubscribe?.()
     this.source?.release()
-    this.#unsubscribe = this.source = this.snapshot = undefined
+    this.#unsubscribe = this.source = undefined
+    this.snapshot = NOTHING
   }
 }
 

@@ -8,3 +8,17 @@ export const showing = new Set<(row: Row) => boolean>()
 export function isInView(row: Row): boolean {
   return !document.hidden && [...showing].some(shows => shows(row))
 }
+
+/** What toasts have told a screen reader of: the ids of activities, the last some hundred. */
+const said = new Set<string>()
+
+/** A toast has said it: the feed does not say it again. */
+export function toldByToast(row: Row): void {
+  said.add(row.activity.id!)
+  if (said.size > 500) said.delete(said.values().next().value!)
+}
+
+/** Whether a toast has said it. */
+export function wasSaid(row: Row): boolean {
+  return said.has(row.activity.id!)
+}

@@ -12,6 +12,8 @@ export interface Said {
   /** Of the thread below the bead: dotted `broken`, dashed `filling`, none `bad`, else inked or plain. */
   readonly thread: '' | 'broken' | 'filling' | 'bad'
   readonly says: readonly [key: string, values?: Values]
+  /** What is said beside it where there is room. */
+  readonly also?: Said['says']
   readonly foot: readonly [key: string, values?: Values]
   /** The one thing to press: `do.ACTION`. */
   readonly action?: 'retry' | 'resume' | 'sign-in' | 'reload'
@@ -88,6 +90,7 @@ export function sayState(speaker: Speaker, snapshot: Snapshot, now = Date.now())
   const since = completeSince(snapshot)
   const at = {time: clock(speaker, connection.since)}
   let says: Said['says'] = [`says.${name}`, at]
+  let also: Said['also']
   let foot: Said['foot'] = ['foot.up-to-date']
   if (name === 'live') {
     const missed = missedOf(gaps)
@@ -102,6 +105,7 @@ export function sayState(speaker: Speaker, snapshot: Snapshot, now = Date.now())
       says = ['says.nothing']
       foot = ['foot.nothing']
     } else if (since !== undefined) {
+      also = ['says.since', {time: moment(speaker, since, now)}]
       foot = ['foot.since', {time: moment(speaker, since, now)}]
     }
     if (denied) foot = ['foot.denied', {n: denied, total: all.length}]
@@ -111,5 +115,5 @@ export function sayState(speaker: Speaker, snapshot: Snapshot, now = Date.now())
   else if (thread === 'bad') foot = ['foot.stopped', at]
   else if (thread === 'broken') foot = ['foot.until', until(speaker, snapshot)]
   if (pending.length && thread !== 'bad') foot = ['foot.pending', {n: pending.length}]
-  return {name, glyph, thread, says, foot, action, state}
+  return {name, glyph, thread, says, also, foot, action, state}
 }

@@ -49,6 +49,8 @@ export const words: Record<string, Strings[string]> = {
   'foot.wiped': 'Nothing is kept here',
   'foot.denied': {one: '{n} of {total} PoVs can’t be shown', other: '{n} of {total} PoVs can’t be shown'},
   'foot.pending': {one: '{n} waits here to be sent', other: '{n} wait here to be sent'},
+  'foot.failed': 'That didn’t work. Try again',
+  'earlier.failed': 'Earlier activity could not be loaded',
   'foot.typing1': '{a} is writing',
   'foot.typing1-on': '{a} is writing on *{where}*',
   'foot.typing2': '{a} and {b} are writing',
@@ -72,6 +74,8 @@ export const words: Record<string, Strings[string]> = {
   'told.pending': {one: '{n} waits to be sent', other: '{n} wait to be sent'},
 
   // What can be pressed.
+  'foot.muted': '{pov} is muted for an hour',
+  'do.undo': 'Undo',
   'do.retry': 'Try now',
   'do.resume': 'Go on',
   'do.sign-in': 'Sign in',

@@ -1,0 +1,69 @@
+/** A list of elements that is kept as it should be: each drawn only when what it shows has changed. */
+import {render} from 'lit'
+
+/** One element of it. */
+export interface Item {
+  /** Names it from one time to the next. */
+  readonly key: string
+  readonly classes: string
+  readonly part: string
+  /** What it shows; it is drawn again when one of these is another. */
+  readonly of: readonly unknown[]
+  draw(): unknown
+}
+
+interface Shown {
+  readonly element: HTMLElement
+  of: readonly unknown[]
+}
+
+/** The elements of a list, by key. They keep their focus and their place, whatever comes above them. */
+export class Articles {
+  #shown = new Map<string, Shown>()
+
+  constructor(readonly list: HTMLElement, readonly made: (element: HTMLElement) => void,
+    readonly gone: (element: HTMLElement) => void) {}
+
+  /** Show these, in this order. Says whether the focus went with one that is no longer there. */
+  show(items: readonly Item[]): boolean {
+    const before = this.#shown
+    const now = this.#shown = new Map<string, Shown>()
+    for (const {key} of items) {
+      const known = before.get(key)
+      if (known) now.set(key, known)
+    }
+    let isLost = false
+    for (const [key, {element}] of before) {
+      if (now.has(key)) continue
+      isLost ||= element.contains((element.getRootNode() as ShadowRoot).activeElement)
+      this.gone(element)
+      element.remove()
+    }
+    let next = this.list.firstChild
+    for (const {key, classes, part, of, draw} of items) {
+      let shown = now.get(key)
+      if (!shown) {
+        const element = document.createElement('article')
+        element.tabIndex = -1
+        element.dataset.key = key
+        now.set(key, shown = {element, of: []})
+        this.made(element)
+      }
+      const {element} = shown
+      if (shown.of.length !== of.length || of.some((each, i) => each !== shown.of[i])) {
+        shown.of = of
+        render(draw(), element)
+      }
+      if (element.className !== classes) element.className = classes
+      if (element.part.value !== part) element.part.value = part
+      if (element === next) next = element.nextSibling
+      else this.list.insertBefore(element, next)
+    }
+    return isLost
+  }
+
+  /** The element of a key. */
+  of(key: string | undefined): HTMLElement | undefined {
+    return this.#shown.get(key!)?.element
+  }
+}

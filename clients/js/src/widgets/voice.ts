@@ -1,0 +1,97 @@
+/** What a screen reader is told: of states that last, and of what is new, a phrase at a time. */
+import type {Row, Snapshot} from '../api.js'
+import type {TeamActivity} from './team-activity.js'
+import {wasSaid} from './shown.js'
+import type {StateName} from './status.js'
+import {has, say} from './text.js'
+import {clock} from './times.js'
+
+/** A state is told of when it has lasted this long, ms; some that pass by themselves later. */
+const LASTS = 2_000
+const LATER: {[name in StateName]?: number} = {connecting: 4_000, restarting: 5_000, busy: 5_000}
+/** What is new is told of at most once in this many ms. */
+const NEWS = 5_000
+const ALERTS = /^(expired|ended|page-error)$/
+
+/** Tells of one element. */
+export class Voice {
+  #told: StateName | undefined
+  #waits: StateName | undefined
+  #timer: ReturnType<typeof setTimeout> | undefined
+  #newsTimer: ReturnType<typeof setTimeout> | undefined
+  #news = new Map<string, Row>()
+  #newest: Row | undefined
+  #isBroken = false
+  #came = 0
+  #missed = 0
+
+  constructor(readonly host: TeamActivity) {
+    this.#newest = host.snapshot.rows[0]
+  }
+
+  /** The store has changed. */
+  changed(snapshot: Snapshot): void {
+    const {said} = this.host
+    if (said.name !== this.#waits) {
+      this.#waits = said.name
+      clearTimeout(this.#timer)
+      this.#timer = setTimeout(() => this.#state(said.name), LATER[said.name] ?? LASTS)
+    }
+    const {rows, gaps} = snapshot
+    const newest = this.#newest
+    this.#newest = rows[0]
+    const isLive = said.name === 'live' && this.#told === 'live'
+    for (const row of rows) {
+      if (!newest || row.key === newest.key || row.at < newest.at) break
+      if (row.own) continue
+      if (isLive) this.#news.set(row.key, row)
+      else this.#came++
+    }
+    if (this.#news.size && !this.#newsTimer) this.#newsTimer = setTimeout(() => this.#tellNews(), 500)
+    const missed = gaps.reduce((sum, each) => sum + (each.state === 'open' ? each.missed ?? 0 : 0), 0)
+    if (missed > this.#missed && isLive) this.say('told.missed', {n: missed})
+    this.#missed = missed
+  }
+
+  /** Say a sentence, at once where it is an alert. */
+  say(key: string, values: Record<string, unknown> = {}, isAlert = false): void {
+    const region = this.host.shadowRoot!.querySelector(`[role=${isAlert ? 'alert' : 'status'}]`)!
+    region.textContent = say(this.host, key, values)
+  }
+
+  end(): void {
+    clearTimeout(this.#timer)
+    clearTimeout(this.#newsTimer)
+  }
+
+  #state(name: StateName): void {
+    const {host} = this
+    const before = this.#told
+    this.#told = name
+    const since = host.snapshot.connection.since
+    if (name === 'live') {
+      const n = this.#came
+      if (this.#isBroken) this.say(n ? 'told.live' : 'told.live-nothing', {n})
+      this.#isBroken = false
+      this.#came = 0
+      return
+    }
+    if (name !== 'connecting') this.#isBroken = true
+    if (before !== name && has(host, `told.${name}`)) {
+      if (name === 'catching-up' && !this.#came) return
+      this.say(`told.${name}`, {time: clock(host, since), n: this.#came}, ALERTS.test(name))
+    }
+  }
+
+  #tellNews(): void {
+    const rows = [...this.#news.values()].filter(row => !wasSaid(row))
+    this.#news.clear()
+    this.#newsTimer = setTimeout(() => {
+      this.#newsTimer = undefined
+      if (this.#news.size) this.#tellNews()
+    }, NEWS)
+    if (!rows.length) return
+    const povs = new Set(rows.map(each => each.povId)).size
+    this.say(povs > 1 ? 'told.new-on' : 'told.new', {n: rows.length, povs})
+  }
+}
