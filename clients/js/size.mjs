@@ -7,6 +7,8 @@ import {modules} from './build.mjs'
 const CORE = 6144
 const FEED = 8192 // beside the core, for who wants the store
 const CHUNK = 2560 // each of what is loaded when it is used
+const WIDGETS = 25_600 // both elements with Lit and the SDK, until rows are shown
+const LATER = 20_480 // each of what the elements load when there is something to show
 
 /** Bundle a file of src; return what it needs at once, and by name what each part needs that is loaded later. */
 async function sizesOf(source) {
@@ -30,10 +32,14 @@ async function sizesOf(source) {
 
 const core = await sizesOf('src/core.ts')
 const all = await sizesOf('src/index.ts')
+const widgets = await sizesOf('src/widgets/index.ts')
+const known = new Set([...core.later, ...all.later].map(([name]) => name))
 const rows = [
   ['core', core.first, CORE],
   ...core.later.sort().map(row => [...row, CHUNK]),
   ['feed', all.first - core.first, FEED],
+  ['widgets', widgets.first, WIDGETS],
+  ...widgets.later.filter(([name]) => !known.has(name)).sort().map(row => [...row, LATER]),
 ]
 for (const [name, size, budget] of rows) {
   const words = size > budget ? `  ${size - budget} too many` : ''

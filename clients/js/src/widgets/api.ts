@@ -26,14 +26,21 @@ export interface PanelHost extends Teller {
   setFilter(filter: Filter): void
   /** Of the rows of the snapshot: which fit, and how many unread ones don't. */
   readonly fitting: {readonly groups: readonly Group[]; readonly hiddenUnread: number}
-  /** Close what is open; the focus goes back to what opened it. */
-  closePanel(): void
+  /** Which panel is open. */
+  readonly panel: PanelName | undefined
+  /** The feed's own root, where panels are. */
+  readonly shadowRoot: ShadowRoot | null
+  readonly shortcuts?: string
+  /** Close what is open; the focus goes back to what opened it, or stays where it is `isElsewhere`. */
+  closePanel(isElsewhere?: boolean): void
   openPanel(name: PanelName, row?: Group): void
   /** The row whose menu is open. */
   readonly menuOf: Group | undefined
   /** Mark as unread from there, read up to there, or all. A failure is said in the list, never thrown. */
   markUnread(row: Row): void
   markRead(row?: Row): void
+  /** Show a row of the snapshot, wherever it is, and focus it. */
+  reveal(row: Row): void
   /** Tell, where the person looks, that something failed: a sentence's name. */
   fail(key: string): void
 }

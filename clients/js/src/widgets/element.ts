@@ -14,8 +14,8 @@ export function sheetOf(css: string): CSSStyleSheet {
   return sheet
 }
 
-/** Colours, type, buttons, avatars. */
-export const tokens = sheetOf(text)
+/** Colours and type. */
+const tokens = sheetOf(text)
 
 /** What there is to see before anything is known. */
 const NOTHING: Snapshot = {

@@ -1,10 +1,10 @@
 /** What keys do while the focus is in the element. */
-import type {TeamActivity} from './team-activity.js'
+import type {FeedView} from './view.js'
 
 const HOUR = 3_600_000
 
 /** Do what a key says; says whether it did something. */
-export function press(host: TeamActivity, event: KeyboardEvent): boolean {
+export function press(host: FeedView, event: KeyboardEvent): boolean {
   const target = event.composedPath()[0] as HTMLElement
   const isField = target.matches('input, textarea, select, [contenteditable]')
   const {key, ctrlKey, altKey, metaKey} = event
@@ -39,7 +39,7 @@ export function press(host: TeamActivity, event: KeyboardEvent): boolean {
   if (key === 'PageUp' || isOn && lower === 'k') return step(-1)
   if (key === 'Home') {
     host.release()
-    void host.updateComplete.then(() => host.articles.list.querySelector<HTMLElement>('article')?.focus())
+    void host.element.updateComplete.then(() => host.articles.list.querySelector<HTMLElement>('article')?.focus())
     return true
   }
   if (key === 'End') {
@@ -54,7 +54,7 @@ export function press(host: TeamActivity, event: KeyboardEvent): boolean {
     else host.open(row)
     return true
   }
-  const isRtl = host.matches(':dir(rtl)')
+  const isRtl = host.element.matches(':dir(rtl)')
   if ((key === 'ArrowRight' || key === 'ArrowLeft') && group.rows.length > 1) {
     const isOpening = key === (isRtl ? 'ArrowLeft' : 'ArrowRight')
     host.fold(group, isOpening)
@@ -64,15 +64,15 @@ export function press(host: TeamActivity, event: KeyboardEvent): boolean {
   if (!isOn) return false
   if (lower === 'e') host.markRead(row)
   else if (lower === 'u') host.markUnread(isSub ? row : group.rows.at(-1)!)
-  else if (lower === 'm') host.more?.mute(row.povId, new Date(Date.now() + HOUR))
+  else if (lower === 'm') void host.mute(row.povId, new Date(Date.now() + HOUR))
   else if (key === '.') host.menuOf ? host.closePanel() : host.openPanel('menu', group)
   else return false
   return true
 }
 
 /** The focus goes to what comes after the rows. */
-function leave(host: TeamActivity): void {
-  const root = host.shadowRoot!
+function leave(host: FeedView): void {
+  const root = host.shadowRoot
   const foot = root.querySelector<HTMLElement>('.foot button')
   if (foot) return foot.focus()
   const end = root.querySelector<HTMLElement>('.foot')!

@@ -2,7 +2,8 @@
 import {html, nothing, type TemplateResult} from 'lit'
 import type {Group, PovState, Row} from '../api.js'
 import type {Item} from './list.js'
-import type {TeamActivity} from './team-activity.js'
+import type {FeedView} from './view.js'
+import {tally} from './around.js'
 import {icon} from './icons.js'
 import {avatar, hueOf} from './people.js'
 import {kindOf, linkOf, povName, quoteOf, sentence, titleOf} from './sentences.js'
@@ -12,11 +13,11 @@ import {age, full} from './times.js'
 const unreadOf = ({state}: {state: Row['state']}) =>
   state === 'read' ? '' : state === 'seen' ? ' is-unread is-seen' : ' is-unread'
 
-const time = (host: TeamActivity, at: number) =>
+const time = (host: FeedView, at: number) =>
   html`<time datetime=${new Date(at).toISOString()} title=${full(host, at)}>${age(host, at)}</time>`
 
 /** A row, and if it is open what is in it. */
-export function rowItems(host: TeamActivity, group: Group): Item[] {
+export function rowItems(host: FeedView, group: Group): Item[] {
   const {key, rows} = group
   const row = rows[0]!
   const pov = row.own ? host.snapshot.povs.get(row.povId) : undefined
@@ -26,34 +27,34 @@ export function rowItems(host: TeamActivity, group: Group): Item[] {
     key,
     part: 'row',
     classes: `row${unreadOf(group)}${host.fresh.has(key) ? ' is-fresh' : ''}${rows.length > 1 ? ' is-group' : ''}`,
-    of: [group, host.stamp, isOpen, isActive, host.menuKey === key, pov?.receipts, pov?.present],
+    of: [group, host.stamp, isOpen, isActive, host.menuOf?.key === key, pov?.receipts, pov?.present],
     draw: () => drawRow(host, group, isOpen, isActive, pov),
   }]
   if (isOpen) for (const each of rows) items.push(subItem(host, each))
   return items
 }
 
-function drawRow(host: TeamActivity, group: Group, isOpen: boolean, isActive: boolean, pov?: PovState): TemplateResult {
+function drawRow(host: FeedView, group: Group, isOpen: boolean, isActive: boolean, pov?: PovState): TemplateResult {
   const {rows, state} = group
   const row = rows[0]!
   const {activity, own, povId} = row
   const user = activity.userId ?? ''
   const isMany = rows.length > 1
   const quote = isMany ? undefined : quoteOf(host, activity)
-  const given = isMany ? undefined : host.renderItem?.(row)
+  const given = isMany ? undefined : host.element.renderItem?.(row)
   return html`<span class="bead ${isMany && !isOpen ? `is-many hue-${hueOf(user)}` : ''}" part="bead">${avatar(host, user)}<span class="kind" part="kind">${icon(kindOf(activity))}</span></span>
 ${given ?? html`<p class="line" part="line">${sentence(host, group)}</p>${quote ? html`<p class="quote" part="quote"><bdi>${quote}</bdi></p>` : nothing}`}
 <p class="meta" part="meta"><span class="pov-name">${quoted(povName(host, povId))}</span>${
-  pov && host.receipts(row, pov)}${isMany ? html`<span><button class="fold" data-do="fold" aria-expanded=${isOpen}><span class="w">${
+  pov && tally(host, row, pov)}${isMany ? html`<span><button class="fold" data-do="fold" aria-expanded=${isOpen}><span class="w">${
   say(host, isOpen ? 'do.hide' : 'do.show')}</span>${icon(isOpen ? 'up' : 'down', 'icon-s')}</button></span>` : nothing}${
   state === 'read' ? nothing : html`<span class="sr">${say(host, state === 'new' ? 'row.new' : 'row.unread')}</span>`}</p>
 ${time(host, row.at)}${isActive ? html`<span class="acts" part="actions">${state === 'read' || own ? nothing
     : html`<button class="btn-icon" data-do="read" aria-label=${say(host, 'do.read')}>${icon('check')}</button>`
   }<button class="btn-icon" data-do="menu" aria-label=${say(host, 'do.menu')} aria-haspopup="menu" aria-expanded=${
-    host.menuKey === group.key}>${icon('more')}</button></span>` : nothing}`
+    host.menuOf?.key === group.key}>${icon('more')}</button></span>` : nothing}`
 }
 
-function subItem(host: TeamActivity, row: Row): Item {
+function subItem(host: FeedView, row: Row): Item {
   return {
     key: `${row.key} `,
     part: 'subrow',
@@ -63,13 +64,13 @@ function subItem(host: TeamActivity, row: Row): Item {
       const link = linkOf(host, row.activity)
       const words = titleOf(row.activity) ?? quoteOf(host, row.activity)
       const what = words === undefined ? sentence(host, {rows: [row]}) : quoted(words)
-      return html`<span></span><p class="line">${host.renderItem?.(row) ?? (link && words !== undefined ? html`<a href=${link} part="link">${what}</a>` : what)}</p>${time(host, row.at)}`
+      return html`<span></span><p class="line">${host.element.renderItem?.(row) ?? (link && words !== undefined ? html`<a href=${link} part="link">${what}</a>` : what)}</p>${time(host, row.at)}`
     },
   }
 }
 
 /** Where reading ended. */
-export function dividerItem(host: TeamActivity): Item {
+export function dividerItem(host: FeedView): Item {
   return {
     key: 'divider',
     part: 'divider',

@@ -1,4 +1,5 @@
 /** How the connection and the completeness of a feed are said: one table, for header, foot, thread and voice. */
+import './words-more.js'
 import type {FeedGap, PovState, Snapshot, Status} from '../api.js'
 import type {Glyph} from './icons.js'
 import {clock, moment} from './times.js'

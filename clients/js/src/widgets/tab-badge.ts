@@ -1,4 +1,5 @@
 /** The tab's title and icon count what is new. */
+import {number, type Speaker} from './text.js'
 
 const links = () => document.querySelector<HTMLLinkElement>('link[rel~=icon]')
 let title: string | undefined
@@ -6,8 +7,8 @@ let shown = ''
 let icon: {link: HTMLLinkElement; href: string | undefined} | undefined
 
 /** Show a number, `99+` at most; 0: the tab is as the page made it. */
-export function badgeTab(n: number): void {
-  const prefix = n ? `(${n > 99 ? '99+' : n}) ` : ''
+export function badgeTab(speaker: Speaker, n: number): void {
+  const prefix = n ? `(${number(speaker, Math.min(n, 99))}${n > 99 ? '+' : ''}) ` : ''
   // Whatever the page has made of its title meanwhile is kept.
   title = shown && document.title.startsWith(shown) ? document.title.slice(shown.length) : document.title
   if (document.title !== prefix + title) document.title = prefix + title

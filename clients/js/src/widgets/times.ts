@@ -1,4 +1,5 @@
 /** Times as people say them, by `Intl`. All take ms since 1970. */
+import './words-more.js'
 import {once, say, type Speaker} from './text.js'
 
 const MINUTE = 60_000

@@ -1,6 +1,6 @@
 /** What a screen reader is told: of states that last, and of what is new, a phrase at a time. */
 import type {Row, Snapshot} from '../api.js'
-import type {TeamActivity} from './team-activity.js'
+import type {FeedView} from './view.js'
 import {wasSaid} from './shown.js'
 import type {StateName} from './status.js'
 import {has, say} from './text.js'
@@ -25,13 +25,14 @@ export class Voice {
   #came = 0
   #missed = 0
 
-  constructor(readonly host: TeamActivity) {
+  constructor(readonly host: FeedView) {
     this.#newest = host.snapshot.rows[0]
   }
 
   /** The store has changed. */
   changed(snapshot: Snapshot): void {
     const {said} = this.host
+    if (!said) return
     if (said.name !== this.#waits) {
       this.#waits = said.name
       clearTimeout(this.#timer)
@@ -55,7 +56,7 @@ export class Voice {
 
   /** Say a sentence, at once where it is an alert. */
   say(key: string, values: Record<string, unknown> = {}, isAlert = false): void {
-    const region = this.host.shadowRoot!.querySelector(`[role=${isAlert ? 'alert' : 'status'}]`)!
+    const region = this.host.shadowRoot.querySelector(`[role=${isAlert ? 'alert' : 'status'}]`)!
     region.textContent = say(this.host, key, values)
   }
 

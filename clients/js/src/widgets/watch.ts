@@ -1,6 +1,6 @@
 /** What came into view: seen after a second, and told to the server as shown. */
 import type {Row} from '../api.js'
-import type {TeamActivity} from './team-activity.js'
+import type {FeedView} from './view.js'
 import {showing} from './shown.js'
 
 /** In view for this long is seen, ms. */
@@ -19,7 +19,7 @@ export class Watch {
   #told = new Map<string, string>()
   readonly #observer = new IntersectionObserver(entries => this.#turned(entries), {threshold: 0.5})
 
-  constructor(readonly host: TeamActivity) {
+  constructor(readonly host: FeedView) {
     document.addEventListener('visibilitychange', this.#visible)
     showing.add(this.#shows)
   }
@@ -49,7 +49,7 @@ export class Watch {
   /** It is in view, or comes as the newest of a list whose top is. */
   #shows = (row: Row): boolean => {
     const {host} = this
-    return host.isAtTop && host.checkVisibility() || [...this.#inView.keys()].some(each => host.itemOf(each)?.group.rows.includes(row))
+    return host.isAtTop && host.element.checkVisibility() || [...this.#inView.keys()].some(each => host.itemOf(each)?.group.rows.includes(row))
   }
 
   #visible = (): void => {
@@ -96,7 +96,7 @@ export class Watch {
     }
     if (isYoung) this.#later()
     if (fresh.length) host.source?.feed.seen(fresh)
-    if (host.read === 'scroll') this.#read()
+    if (host.element.read === 'scroll') this.#read()
     this.#tell()
   }
 
@@ -107,7 +107,7 @@ export class Watch {
   /** Say what was shown, so that whoever asks why somebody did not see something is told. */
   #tell(): void {
     const {client} = this.host.source ?? {}
-    if (this.#ackTimer || !client || this.host.said.name !== 'live') return
+    if (this.#ackTimer || !client || this.host.said?.name !== 'live') return
     let isTold = false
     for (const [povId, {epoch, offset}] of this.#shown) {
       const last = JSON.parse(this.#told.get(povId) ?? '[]') as [string?, number?]
