@@ -1,0 +1,128 @@
+"""`<pov-team-activity>` in real browsers: one script and one tag, under the strictest policy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+
+from pov_rt.config.settings import ServerSettings, Settings
+from pov_rt.testing import RunningServer, make_settings
+from tests.browser.chromium import Chromium
+from tests.browser.conftest import Profiles
+from tests.browser.cut import Cut
+from tests.browser.flows import PAGE, build, make_token, until
+from tests.browser.front import Front
+from tests.browser.tabs import Browser, Loop, Profile, Tab
+
+FEED = "document.querySelector('pov-team-activity')"
+ROOT = f"{FEED}.shadowRoot"
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the page, and the elements as a server has them at `/client/`."""
+    folder = tmp_path_factory.mktemp("activity")
+    copytree(PAGE, folder, dirs_exist_ok=True)
+    build(folder / "client")
+    return folder
+
+
+@pytest.fixture
+def settings() -> Settings:
+    # The browser names the front's origin, and the server is asked under its name.
+    return make_settings(server=ServerSettings(port=0, admin_port=0, drain_s=0.2))
+
+
+class Scene:
+    """A server, the front before it, and what happens there."""
+
+    def __init__(self, front: Front, cut: Cut, server: RunningServer) -> None:
+        self.front = front
+        self.cut = cut
+        self.server = server
+        self._numbers = count(1)
+        front.token_of = lambda user: make_token(user)
+
+    def publish(
+        self, number: int = 1, pov: str = "acme", user: str = "bo", **fields: Any
+    ) -> list[str]:
+        """Publish past the cut; return the titles."""
+        titles = [f"Task {next(self._numbers)}" for _ in range(number)]
+        given = {"type": "task", "action": "completed", "povId": pov, "userId": user, **fields}
+        body = [{**given, "details": {"title": each, "href": "#there"}} for each in titles]
+        token = make_token("app", aud="pov-rt.service")
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        url = f"http://{self.server.address}/api/activities"
+        with urlopen(Request(url, json.dumps(body).encode(), headers)) as answer:
+            assert not [each for each in json.load(answer)["results"] if "error" in each]
+        return titles
+
+
+@pytest.fixture
+def scene(loop: Loop, built: Path, server: RunningServer) -> Iterator[Scene]:
+    with Cut(loop, server.web.port) as cut:
+        with Front(loop, built, lambda: int(cut.url.rpartition(":")[2])) as front:
+            yield Scene(front, cut, server)
+
+
+def shows(tab: Tab, *words: str) -> None:
+    """Wait until the element's text has each of these."""
+    until(lambda: all(each in text(tab) for each in words))
+
+
+def text(tab: Tab) -> str:
+    found: str = tab.evaluate(f"{ROOT}?.querySelector('.feed')?.innerText ?? ''")
+    return found
+
+
+def rows(tab: Tab) -> list[str]:
+    """Return the sentences of the rows, the newest first."""
+    found: list[str] = tab.evaluate(
+        f"[...{ROOT}.querySelectorAll('.row .line')].map(each => each.textContent.trim())"
+    )
+    return found
+
+
+def has(tab: Tab, selector: str) -> None:
+    """Wait until there is something in the element."""
+    until(lambda: bool(tab.evaluate(f"!!{ROOT}?.querySelector({json.dumps(selector)})")))
+
+
+def press(tab: Tab, key: str, **more: bool) -> None:
+    """Press a key where the focus is."""
+    init = json.dumps({"key": key, "bubbles": True, "composed": True, "cancelable": True, **more})
+    tab.evaluate(f"{ROOT}.activeElement.dispatchEvent(new KeyboardEvent('keydown', {init}))")
+
+
+def opened(profile: Profile, scene: Scene, page: str = "activity.html") -> Tab:
+    """Open the page; it is live then."""
+    tab = profile.open(f"{scene.front.url}/{page}")
+    until(lambda: tab.evaluate(f"{FEED}.matches(':state(live)')"))
+    return tab
+
+
+def test_one_script_and_one_tag_are_enough(profile: Profile, scene: Scene) -> None:
+    scene.publish(2, type="file", action="added")
+    tab = opened(profile, scene)
+    shows(tab, "Live", "bo added 2 files")
+    scene.publish(user="cy")
+    shows(tab, "cy completed Task 3")
+    assert rows(tab)[0] == "cy completed Task 3"
+
+
+def test_a_cut_is_said_and_costs_nothing(profile: Profile, scene: Scene) -> None:
+    scene.publish()
+    tab = opened(profile, scene)
+    scene.cut.refuse()
+    shows(tab, "Offline since", "You have everything up to", "next try in", "Try now")
+    scene.publish(user="cy")
+    scene.cut.resume()
+    tab.evaluate(f"{ROOT}.querySelector('[data-do=retry]').click()")
+    shows(tab, "Live", "cy completed Task 2")
