@@ -4,7 +4,7 @@ import type {PovState, Row} from '../api.js'
 import type * as wire from '../wire.js'
 import type {FeedView} from './view.js'
 import {icon} from './icons.js'
-import {avatar, nameOf} from './people.js'
+import {avatar, given, nameOf} from './people.js'
 import {povName} from './sentences.js'
 import {draw, has, number, say} from './text.js'
 
@@ -52,13 +52,11 @@ export function instead(view: FeedView): unknown {
   const name = said.name === 'expired' ? 'signed-out' : has(view, `${said.name}.title`) ? said.name : said.name === 'live' ? 'empty' : undefined
   if (!name) return html`<div class="empty" part="empty"></div>`
   return html`<div class="empty" part="empty"><slot name="empty"><h3>${say(view, `${name}.title`)}</h3><p>${say(view, `${name}.text`)}</p>${
-    name === 'empty' ? html`<button class="btn" data-do="notifications">${say(view, 'do.follow')}</button>` : nothing}</slot></div>`
+    name === 'empty' ? html`<button class="btn" data-do="notifications">${say(view, 'do.follow')}</button>`
+      : name === 'no-access' ? html`<button class="btn" data-do="copy-request">${say(view, 'do.copy-request')}</button>` : nothing}</slot></div>`
 }
 
 const dots = html`<span class="writing"><i></i><i></i><i></i></span>`
-
-/** The name that friends use. */
-const given = (name: string) => name.trim().split(/\s+/)[0]!
 
 /** One line: what failed, what can be undone, who writes, how complete it is. */
 export function foot(view: FeedView): TemplateResult {

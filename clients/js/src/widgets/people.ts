@@ -79,6 +79,9 @@ async function ask(resolve: ResolvePeople, {said, waiting, asking, askers}: Know
 /** Their name, or else the id. */
 export const nameOf = (element: Knowing, id: string): string => personOf(element, id)?.name ?? id
 
+/** The name that friends use: the first word. */
+export const given = (name: string): string => name.trim().split(/\s+/)[0]!
+
 /** One of the six colours of avatars, 1 to 6: by a hash of the id (that of Java's strings). */
 export function hueOf(id: string): number {
   let hash = 0

@@ -43,15 +43,15 @@ function drawRow(host: FeedView, group: Group, isOpen: boolean, isActive: boolea
   const quote = isMany ? undefined : quoteOf(host, activity)
   const given = isMany ? undefined : host.element.renderItem?.(row)
   return html`<span class="bead ${isMany && !isOpen ? `is-many hue-${hueOf(user)}` : ''}" part="bead">${avatar(host, user)}<span class="kind" part="kind">${icon(kindOf(activity))}</span></span>
-${given ?? html`<p class="line" part="line">${sentence(host, group)}</p>${quote ? html`<p class="quote" part="quote"><bdi>${quote}</bdi></p>` : nothing}`}
+${given ?? html`<p class="line" part="line">${sentence(host, group, host.shortName(row))}</p>${quote ? html`<p class="quote" part="quote"><bdi>${quote}</bdi></p>` : nothing}`}
 <p class="meta" part="meta"><span class="pov-name">${quoted(povName(host, povId))}</span>${
   pov && tally(host, row, pov)}${isMany ? html`<span><button class="fold" data-do="fold" aria-expanded=${isOpen}><span class="w">${
   say(host, isOpen ? 'do.hide' : 'do.show')}</span>${icon(isOpen ? 'up' : 'down', 'icon-s')}</button></span>` : nothing}${
   state === 'read' ? nothing : html`<span class="sr">${say(host, state === 'new' ? 'row.new' : 'row.unread')}</span>`}</p>
-${time(host, row.at)}${isActive ? html`<span class="acts" part="actions">${state === 'read' || own ? nothing
+${isActive ? html`<span class="acts" part="actions">${state === 'read' || own ? nothing
     : html`<button class="btn-icon" data-do="read" aria-label=${say(host, 'do.read')}>${icon('check')}</button>`
   }<button class="btn-icon" data-do="menu" aria-label=${say(host, 'do.menu')} aria-haspopup="menu" aria-expanded=${
-    host.menuOf?.key === group.key}>${icon('more')}</button></span>` : nothing}`
+    host.menuOf?.key === group.key}>${icon('more')}</button></span>` : nothing}${time(host, row.at)}`
 }
 
 function subItem(host: FeedView, row: Row): Item {

@@ -3,7 +3,7 @@ import './words-more.js'
 import {html, nothing, type TemplateResult} from 'lit'
 import type {Group, Row} from '../api.js'
 import {icon} from './icons.js'
-import {nameOf, type Knowing} from './people.js'
+import {isAwaited, nameOf, type Knowing} from './people.js'
 import {draw, has, quoted, say, type Speaker, type Values} from './text.js'
 
 /** An element that says what activities are. */
@@ -55,8 +55,11 @@ function choose(teller: Teller, rows: readonly Row[], who: string): [key: string
   return [n > 1 ? 'many.other' : what ? 'other.what' : 'other', values]
 }
 
+/** Whoever did it; a place for the name while the page is asked for it. */
 const actorOf = (teller: Teller, {activity, own}: Row) =>
   own ? say(teller, 'you') : nameOf(teller, activity.userId ?? '')
+
+const awaited = html`<span class="skel name"></span>`
 
 /** The sentence of a row or group, to be drawn; its object is a link where there is one. */
 export function sentence(teller: Teller, {rows}: Pick<Group, 'rows'>, who = actorOf(teller, rows[0]!)): unknown[] {
@@ -65,7 +68,7 @@ export function sentence(teller: Teller, {rows}: Pick<Group, 'rows'>, who = acto
   const what = quoted(String(values.what))
   const drawn: Values = {
     ...values,
-    who: quoted(who),
+    who: isAwaited(teller, rows[0]!.activity.userId ?? '') && !rows[0]!.own ? awaited : quoted(who),
     what: link ? html`<a href=${link} part="link">${what}</a>` : what,
     steps: steps(String(values.from), String(values.to)),
   }

@@ -2,7 +2,7 @@
 import './words-more.js'
 import type {FeedGap, PovState, Snapshot, Status} from '../api.js'
 import type {Glyph} from './icons.js'
-import {clock, moment} from './times.js'
+import {clock, moment, span} from './times.js'
 import type {Speaker, Values} from './text.js'
 
 /** What is said of a state. Names are those of sentences. */
@@ -80,8 +80,40 @@ const until = (speaker: Speaker, {connection}: Snapshot) => ({time: moment(speak
 const missedOf = (gaps: readonly FeedGap[]) =>
   gaps.filter(each => each.state !== 'gone').reduce((sum, each) => sum + (each.missed ?? 0), 0)
 
+/** What was there when a feed began to catch up. */
+export interface CatchingUp {
+  readonly since: number
+  readonly positions: ReadonlyMap<string, PovState['position']>
+  /** How many unread ones were not among the rows. */
+  readonly hidden: number
+}
+
+const hiddenOf = ({unread, rows}: Snapshot) => unread - rows.filter(each => each.state !== 'read').length
+
+/** Remember it; `since`: from when on there was no connection. */
+export function catchUp(snapshot: Snapshot, since: number): CatchingUp {
+  return {since, positions: new Map([...snapshot.povs].map(([id, {position}]) => [id, position])), hidden: hiddenOf(snapshot)}
+}
+
+/** How many came since, and how many it will be: the server counts those that are not here yet. */
+export function progressOf({since, positions, hidden}: CatchingUp, snapshot: Snapshot): Progress {
+  let n = 0
+  for (const [id, {position}] of snapshot.povs) {
+    const from = positions.get(id)
+    if (from && position?.epoch === from.epoch) n += position.offset - from.offset
+  }
+  return {since, n, total: n + Math.max(0, hiddenOf(snapshot) - hidden)}
+}
+
+/** How far catching up has come, and from when on there was no connection. */
+export interface Progress {
+  readonly since: number
+  readonly n: number
+  readonly total: number
+}
+
 /** All that is said of a feed. `now` in ms. */
-export function sayState(speaker: Speaker, snapshot: Snapshot, now = Date.now()): Said {
+export function sayState(speaker: Speaker, snapshot: Snapshot, now = Date.now(), progress?: Progress): Said {
   const {connection, povs, gaps, rows, pending} = snapshot
   const all = [...povs.values()]
   const denied = all.filter(isGone).length
@@ -111,6 +143,10 @@ export function sayState(speaker: Speaker, snapshot: Snapshot, now = Date.now())
     }
     if (denied) foot = ['foot.denied', {n: denied, total: all.length}]
   } else if (name === 'connecting') foot = ['foot.connecting']
+  else if (thread === 'filling' && progress) {
+    if (name === 'catching-up' && progress.n < progress.total) says = ['says.progress', {n: progress.n, total: progress.total}]
+    foot = ['foot.away', {time: span(speaker, now - progress.since)}]
+  } else if (thread === 'filling') foot = ['foot.connecting']
   else if (name === 'signed-out') foot = ['foot.wiped']
   else if (name === 'no-access') foot = ['foot.denied', {n: denied, total: all.length}]
   else if (thread === 'bad') foot = ['foot.stopped', at]

@@ -9,6 +9,8 @@ import text from './feed.css'
 
 /** Connecting is no more than a moment until then, ms: what there is to say of it is loaded, too. */
 const MOMENT = 4_000
+/** Between two drawings of a burst, ms. */
+const BUSY = 64
 
 /**
  * What a team does, live, and how complete the list of it is.
@@ -153,6 +155,12 @@ export class TeamActivity extends PovElement {
     clearTimeout(this.#timer)
     this.view?.detach()
     this.view = undefined
+  }
+
+  /** Rows that come faster than anybody reads are drawn some at a time. */
+  protected override async scheduleUpdate(): Promise<void> {
+    if (this.view?.isBusy) await new Promise(resolve => setTimeout(resolve, BUSY))
+    await super.scheduleUpdate()
   }
 
   protected override willUpdate(changed: PropertyValues): void {

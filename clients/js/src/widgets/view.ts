@@ -11,11 +11,11 @@ import {gapsBefore} from './gaps.js'
 import {icon} from './icons.js'
 import {press} from './keys.js'
 import {Articles, type Item} from './list.js'
-import {avatar} from './people.js'
+import {avatar, given, nameOf} from './people.js'
 import {parts} from './parts.js'
 import {dividerItem, rowItems} from './rows.js'
-import {linkOf, type Teller} from './sentences.js'
-import {sayState, type Said} from './status.js'
+import {linkOf, povName, type Teller} from './sentences.js'
+import {catchUp, progressOf, sayState, type CatchingUp, type Said} from './status.js'
 import {badgeTab} from './tab-badge.js'
 import {skeleton} from './team-activity.js'
 import {draw, number, say} from './text.js'
@@ -29,6 +29,10 @@ const WINDOW = 100
 const MOST = 500
 /** More new rows than this in a second come without motion. */
 const CALM = 5
+/** While they do, so many groups are in the page: those that can be seen. Others come as many at a time. */
+const BUSY = 24
+/** What is out of sight of a list of more rows than these is not laid out. */
+const LONG = 40
 const MINUTE = 60_000
 /** How long a muted PoV can be taken back, ms. */
 const UNDO = 8_000
@@ -72,18 +76,30 @@ export class FeedView implements PanelHost {
   /** New rows are kept behind the pill: the row that was the newest. */
   held: Row | undefined
   isLoading = false
+  /** What was there when it began to catch up. */
+  catching: CatchingUp | undefined
+  /** Rows come faster than anybody reads. */
+  isBusy = false
 
   #size = WINDOW
+  /** Of these so many are there already: a few more with each frame. */
+  #drawn = 0
+  #isMore = false
   #hasPointer = false
   #hasScrolled = false
+  #brokenAt = 0
   #came: number[] = []
   #tick: ReturnType<typeof setTimeout> | undefined
+  #busyTimer: ReturnType<typeof setTimeout> | undefined
   #undoTimer: ReturnType<typeof setTimeout> | undefined
   #opener: HTMLElement | null = null
   #ends = new IntersectionObserver(entries => this.#turned(entries))
   #fits = new WeakMap<Group, Group | null>()
   #waiting: readonly Row[] = []
   #items: readonly Item[] = []
+  /** By given name the one who has it, or none. */
+  #names = new Map<string, string>()
+  #namesOf = -1
   #areItemsDue = false
   #voice!: Voice
   #watch!: Watch
@@ -118,6 +134,7 @@ export class FeedView implements PanelHost {
   detach(): void {
     clearTimeout(this.#tick)
     clearTimeout(this.#undoTimer)
+    clearTimeout(this.#busyTimer)
     this.#voice.end()
     this.#watch.end()
     this.#ends.disconnect()
@@ -279,6 +296,9 @@ export class FeedView implements PanelHost {
       pill: () => this.release(),
       earlier: () => this.earlier(),
       'clear-filter': () => this.setFilter({}),
+      'copy-request': () => this.#try(navigator.clipboard.writeText(say(this, 'request', {
+        who: source?.client?.user, povs: [...this.snapshot.povs.keys()].map(each => povName(this, each)).join(', '), url: location.href,
+      }))),
       undo: () => void this.mute(this.undone!),
       read: () => found && this.markRead(found.row),
       fold: () => found && this.fold(found.group),
@@ -317,7 +337,12 @@ export class FeedView implements PanelHost {
   /** The store has changed; the page may be hidden. */
   changed(snapshot: Snapshot, before: Snapshot): void {
     const {rows, unseen, connection} = snapshot
-    if (connection.state !== before.connection.state) this.failed = undefined
+    if (connection.state !== before.connection.state) {
+      this.failed = undefined
+      this.catching = connection.state === 'catching-up' && before.connection.state !== 'connecting'
+        ? catchUp(before, this.#brokenAt) : undefined
+      if (/^(live|catching-up)$/.test(before.connection.state)) this.#brokenAt = connection.since
+    }
     const newest = before.rows[0]
     if (!rows.length) this.held = undefined
     else if (newest && rows[0]!.key !== newest.key) {
@@ -341,7 +366,15 @@ export class FeedView implements PanelHost {
       this.fresh.add(key)
     }
     this.#came = this.#came.filter(each => each > now - 1000)
-    if (this.#came.length > CALM || connection.state !== 'live') this.fresh.clear()
+    if (this.#came.length > CALM) {
+      this.isBusy = true
+      clearTimeout(this.#busyTimer)
+      this.#busyTimer = setTimeout(() => {
+        this.isBusy = false
+        this.redraw()
+      }, 500)
+    }
+    if (this.isBusy || connection.state !== 'live') this.fresh.clear()
     if (this.fresh.size) setTimeout(() => {
       this.fresh.clear()
       this.redraw()
@@ -363,7 +396,7 @@ export class FeedView implements PanelHost {
     if (changed.size !== 1 || !changed.has('snapshot')) this.stamp++
     const {snapshot, element: {internals: {states}}} = this
     const before = this.said
-    const {state} = this.said = sayState(this, snapshot)
+    const {state} = this.said = sayState(this, snapshot, Date.now(), this.catching && progressOf(this.catching, snapshot))
     if (state !== before?.state) {
       states.delete(before?.state)
       states.add(state)
@@ -421,7 +454,10 @@ export class FeedView implements PanelHost {
         }
       }
     }
-    const shown = groups.slice(0, this.#size)
+    const size = this.isBusy && !this.held ? BUSY : this.#size
+    this.#drawn = Math.min(size, Math.min(this.#drawn, groups.length) + BUSY)
+    const shown = groups.slice(0, this.#drawn)
+    this.#isMore = this.#drawn < Math.min(size, groups.length)
     const last = shown.findLastIndex(each => each.state !== 'read')
     const gaps = gapsBefore(this, shown)
     const items: Item[] = []
@@ -433,6 +469,21 @@ export class FeedView implements PanelHost {
     this.#items = items
     this.#waiting = waiting
     this.#areItemsDue = true
+  }
+
+  /** In a line a row a given name is enough, where nobody else here has it; undefined: the whole one. */
+  shortName({own, activity: {userId}}: Row): string | undefined {
+    if (this.density !== 'compact' || own) return
+    if (this.#namesOf !== this.stamp) {
+      this.#namesOf = this.stamp
+      this.#names.clear()
+      for (const id of new Set(this.snapshot.rows.map(each => each.activity.userId ?? ''))) {
+        const short = given(nameOf(this, id))
+        this.#names.set(short, this.#names.has(short) ? '' : id)
+      }
+    }
+    const short = given(nameOf(this, userId ?? ''))
+    return this.#names.get(short) === userId ? short : undefined
   }
 
   // ---- what is drawn ----
@@ -463,6 +514,7 @@ export class FeedView implements PanelHost {
     if (isLost) articles.of(this.current)?.focus()
     this.#voice.changed(this.snapshot)
     this.#watch.changed()
+    if (this.#isMore) this.redraw()
   }
 
   get #heldGroups(): number {
@@ -507,7 +559,7 @@ export class FeedView implements PanelHost {
 <div class="list" part="list" ?hidden=${panel === 'notifications'} aria-busy=${said.thread === 'filling' || this.isLoading} @scroll=${this.#scrolled}
   @pointerover=${this.#pointed} @pointerleave=${this.#left} @focusin=${this.#focused} @focusout=${this.#blurred}><i class="top" aria-hidden="true"></i>${
   waiting ? html`<div class="pill"><button part="new-pill" data-do="pill">${icon('arrow-up')}${this.#faces()}${say(this, 'new', {n: waiting})}</button></div>` : nothing
-}<div role="feed" aria-label=${say(this, 'list')} ?hidden=${isBare}></div>${this.#body(isBare)}${isBare || !rows.length ? nothing : this.#end()
+}<div role="feed" class=${this.#items.length > LONG ? 'is-long' : ''} aria-label=${say(this, 'list')} ?hidden=${isBare}></div>${this.#body(isBare)}${isBare || !rows.length ? nothing : this.#end()
 }<i class="end" aria-hidden="true"></i></div>`
   }
 

@@ -2,7 +2,7 @@
 import type {Row, Snapshot} from '../api.js'
 import type {FeedView} from './view.js'
 import {wasSaid} from './shown.js'
-import type {StateName} from './status.js'
+import {progressOf, type StateName} from './status.js'
 import {has, say} from './text.js'
 import {clock} from './times.js'
 
@@ -79,8 +79,10 @@ export class Voice {
     }
     if (name !== 'connecting') this.#isBroken = true
     if (before !== name && has(host, `told.${name}`)) {
-      if (name === 'catching-up' && !this.#came) return
-      this.say(`told.${name}`, {time: clock(host, since), n: this.#came}, ALERTS.test(name))
+      const {catching} = host
+      const n = catching && progressOf(catching, host.snapshot).total
+      if (name === 'catching-up' && !n) return
+      this.say(`told.${name}`, {time: clock(host, since), n}, ALERTS.test(name))
     }
   }
 

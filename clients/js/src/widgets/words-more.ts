@@ -81,6 +81,7 @@ Object.assign(words, {
   'do.hide': 'Hide',
   'do.menu': 'More',
   'do.follow': 'Choose what to follow',
+  request: '{who} asks to be added to {povs}: {url}',
   'do.copy-request': 'Copy a request',
   'do.clear-filter': 'Clear the filter',
 
