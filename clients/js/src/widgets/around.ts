@@ -1,8 +1,8 @@
 /** What stands around the rows: who is there, what the foot says, what is there instead of rows. */
-import {html, nothing, type TemplateResult} from 'lit'
+import {html, nothing, type TemplateResult} from 'lit-html'
 import type {PovState, Row} from '../api.js'
 import type * as wire from '../wire.js'
-import type {FeedView} from './view.js'
+import type {Later} from './later.js'
 import {icon} from './icons.js'
 import {avatar, given, nameOf} from './people.js'
 import {povName} from './sentences.js'
@@ -12,7 +12,7 @@ import {draw, has, number, say} from './text.js'
 const STROKES = 12
 
 /** Who is there, those who are active and not oneself first. */
-export function presence(view: FeedView): unknown {
+export function presence(view: Later): unknown {
   const users = new Map<string, wire.User>()
   for (const {present} of view.snapshot.povs.values()) for (const each of present) {
     if (users.get(each.userId)?.state !== 'active') users.set(each.userId, each)
@@ -36,7 +36,7 @@ export function seenBy(row: Pick<Row, 'offset' | 'activity'>, {receipts, present
 }
 
 /** The same as strokes and words. */
-export function tally(view: FeedView, row: Row, pov: PovState): unknown {
+export function tally(view: Later, row: Row, pov: PovState): unknown {
   const [n, total] = seenBy(row, pov)
   if (!total) return nothing
   const strokes = Math.min(total, STROKES)
@@ -47,7 +47,7 @@ export function tally(view: FeedView, row: Row, pov: PovState): unknown {
 }
 
 /** What there is instead of rows. */
-export function instead(view: FeedView): unknown {
+export function instead(view: Later): unknown {
   const {said} = view
   const name = said.name === 'expired' ? 'signed-out' : has(view, `${said.name}.title`) ? said.name : said.name === 'live' ? 'empty' : undefined
   if (!name) return html`<div class="empty" part="empty"></div>`
@@ -59,7 +59,7 @@ export function instead(view: FeedView): unknown {
 const dots = html`<span class="writing"><i></i><i></i><i></i></span>`
 
 /** One line: what failed, what can be undone, who writes, how complete it is. */
-export function foot(view: FeedView): TemplateResult {
+export function foot(view: Later): TemplateResult {
   const {said, failed, undone, snapshot: {connection: {retryAt}, povs}} = view
   const {name, thread} = said
   let words = said.foot

@@ -1,6 +1,6 @@
 /** What both elements are: where they get it from, whose words they use, how they look. */
-import {LitElement, type PropertyDeclarations, type PropertyValues} from 'lit'
 import type {Client, Feed, Options, Row, Snapshot} from '../api.js'
+import {Base, type Changed, type Properties} from './base.js'
 import type {Person, ResolvePeople} from './people.js'
 import type {Teller} from './sentences.js'
 import type {Strings} from './text.js'
@@ -26,8 +26,8 @@ const NOTHING: Snapshot = {
 const SOURCE = ['url', 'tokenUrl', 'getToken', 'client', 'feed', 'pov', 'group']
 
 /** An element that shows a feed. It draws at most once a frame, and never in a page that is hidden. */
-export abstract class PovElement extends LitElement implements Teller {
-  static override properties: PropertyDeclarations = {
+export abstract class PovElement extends Base implements Teller {
+  static override properties: Properties = {
     url: {},
     tokenUrl: {attribute: 'token-url'},
     pov: {},
@@ -46,7 +46,7 @@ export abstract class PovElement extends LitElement implements Teller {
     href: {attribute: false},
   }
 
-  static override styles: CSSStyleSheet[] = [tokens]
+  static override styles: readonly CSSStyleSheet[] = [tokens]
 
   /** The server's address. Default: that of this module where it is served at `/client/`, else the page's own. */
   declare url?: string
@@ -110,14 +110,13 @@ export abstract class PovElement extends LitElement implements Teller {
     this.#hold()
   }
 
-  protected override willUpdate(changed: PropertyValues): void {
+  protected override willUpdate(changed: Changed): void {
     if (!this.hasUpdated || SOURCE.some(each => changed.has(each))) this.#hold()
   }
 
   /** A frame is time enough, and a page that is hidden draws nothing. */
   protected override async scheduleUpdate(): Promise<void> {
     if (this.hasUpdated) await new Promise(resolve => requestAnimationFrame(resolve))
-    super.scheduleUpdate()
   }
 
   #hold(): void {

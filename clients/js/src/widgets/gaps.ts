@@ -1,14 +1,14 @@
 /** What is missing between rows, where it is missing. */
-import {html, nothing} from 'lit'
+import {html, nothing} from 'lit-html'
 import type {FeedGap, Group} from '../api.js'
 import type {Item} from './list.js'
-import type {FeedView} from './view.js'
+import type {Later} from './later.js'
 import {icon} from './icons.js'
 import {say} from './text.js'
 import {moment} from './times.js'
 
 /** By the place among the groups that they stand before. */
-export function gapsBefore(view: FeedView, groups: readonly Group[]): Map<number, Item[]> {
+export function gapsBefore(view: Later, groups: readonly Group[]): Map<number, Item[]> {
   const found = new Map<number, Item[]>()
   if (view.isFiltered) return found
   for (const gap of view.snapshot.gaps) {
@@ -23,7 +23,7 @@ export function gapsBefore(view: FeedView, groups: readonly Group[]): Map<number
   return found
 }
 
-function gapItem(view: FeedView, gap: FeedGap, from?: number, to?: number, above?: Group['state']): Item {
+function gapItem(view: Later, gap: FeedGap, from?: number, to?: number, above?: Group['state']): Item {
   const {missed, state, digest, povId} = gap
   const isGone = state === 'gone'
   const {panels} = view
@@ -32,7 +32,7 @@ function gapItem(view: FeedView, gap: FeedGap, from?: number, to?: number, above
     key: `gap ${povId} ${gap.to.offset}`,
     part: isDigest ? '' : 'gap',
     classes: `${isDigest ? '' : 'gap'}${above && above !== 'read' ? ' is-unread' : ''}`,
-    of: [gap, view.stamp, panels, from, to],
+    of: [gap, view.element.stamp, panels, from, to],
     draw() {
       if (isDigest) return panels.digest(view, gap)
       const first = missed === undefined ? say(view, 'gap.some') : say(view, isGone ? 'gap.gone' : 'gap.missed', {n: missed})

@@ -1,11 +1,10 @@
 /** What keys do while the focus is in the element. */
-import type {FeedView} from './view.js'
+import type {Later} from './later.js'
 
 const HOUR = 3_600_000
 
 /** Do what a key says; says whether it did something. */
-export function press(host: FeedView, event: KeyboardEvent): boolean {
-  const target = event.composedPath()[0] as HTMLElement
+export function press(host: Later, event: KeyboardEvent, target: HTMLElement): boolean {
   const isField = target.matches('input, textarea, select, [contenteditable]')
   const {key, ctrlKey, altKey, metaKey} = event
   if (key === 'Escape') {
@@ -30,7 +29,7 @@ export function press(host: FeedView, event: KeyboardEvent): boolean {
   const step = (by: number) => {
     const all = [...host.articles.list.querySelectorAll<HTMLElement>('article:is(.row, .sub, .gap)')]
     const at = article ? all.indexOf(article) : -1
-    if (at + by >= all.length) host.earlier()
+    if (at + by >= all.length) host.element.earlier()
     all[Math.max(0, Math.min(all.length - 1, at + by))]?.focus()
     return !!all.length
   }
@@ -38,7 +37,7 @@ export function press(host: FeedView, event: KeyboardEvent): boolean {
   if (key === 'PageDown' || isOn && lower === 'j') return step(1)
   if (key === 'PageUp' || isOn && lower === 'k') return step(-1)
   if (key === 'Home') {
-    host.release()
+    host.element.release()
     void host.element.updateComplete.then(() => host.articles.list.querySelector<HTMLElement>('article')?.focus())
     return true
   }
@@ -50,14 +49,14 @@ export function press(host: FeedView, event: KeyboardEvent): boolean {
   if (!found || !article) return false
   const {group, row, isSub} = found
   if (key === 'Enter' && target === article) {
-    if (group.rows.length > 1 && !isSub) host.fold(group)
+    if (group.rows.length > 1 && !isSub) host.element.fold(group)
     else host.open(row)
     return true
   }
   const isRtl = host.element.matches(':dir(rtl)')
   if ((key === 'ArrowRight' || key === 'ArrowLeft') && group.rows.length > 1) {
     const isOpening = key === (isRtl ? 'ArrowLeft' : 'ArrowRight')
-    host.fold(group, isOpening)
+    host.element.fold(group, isOpening)
     if (!isOpening) host.articles.of(group.key)?.focus()
     return true
   }
@@ -71,7 +70,7 @@ export function press(host: FeedView, event: KeyboardEvent): boolean {
 }
 
 /** The focus goes to what comes after the rows. */
-function leave(host: FeedView): void {
+function leave(host: Later): void {
   const root = host.shadowRoot
   const foot = root.querySelector<HTMLElement>('.foot button')
   if (foot) return foot.focus()

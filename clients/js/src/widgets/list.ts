@@ -1,5 +1,5 @@
 /** A list of elements that is kept as it should be: each drawn only when what it shows has changed. */
-import {render} from 'lit'
+import {render} from 'lit-html'
 
 /** One element of it. */
 export interface Item {
@@ -21,8 +21,11 @@ interface Shown {
 export class Articles {
   #shown = new Map<string, Shown>()
 
-  constructor(readonly list: HTMLElement, readonly made: (element: HTMLElement) => void,
-    readonly gone: (element: HTMLElement) => void) {}
+  /** Told of each that is made, and of each that goes. */
+  made: ((element: HTMLElement) => void) | undefined
+  gone: ((element: HTMLElement) => void) | undefined
+
+  constructor(readonly list: HTMLElement) {}
 
   /** Show these, in this order. Says whether the focus went with one that is no longer there. */
   show(items: readonly Item[]): boolean {
@@ -36,7 +39,7 @@ export class Articles {
     for (const [key, {element}] of before) {
       if (now.has(key)) continue
       isLost ||= element.contains((element.getRootNode() as ShadowRoot).activeElement)
-      this.gone(element)
+      this.gone?.(element)
       element.remove()
     }
     let next = this.list.firstChild
@@ -47,7 +50,7 @@ export class Articles {
         element.tabIndex = -1
         element.dataset.key = key
         now.set(key, shown = {element, of: []})
-        this.made(element)
+        this.made?.(element)
       }
       const {element} = shown
       if (shown.of.length !== of.length || of.some((each, i) => each !== shown.of[i])) {
@@ -60,6 +63,20 @@ export class Articles {
       else this.list.insertBefore(element, next)
     }
     return isLost
+  }
+
+  /** Say where it stands: whether Tab comes to it, and which of how many it is (0: none of them). */
+  place(key: string, isCurrent: boolean, at: number, total: number): void {
+    const {element} = this.#shown.get(key)!
+    const tab = isCurrent ? 0 : -1
+    if (element.tabIndex !== tab) element.tabIndex = tab
+    if (!at) return
+    if (element.ariaPosInSet !== `${at}`) element.ariaPosInSet = `${at}`
+    if (element.ariaSetSize !== `${total}`) element.ariaSetSize = `${total}`
+  }
+
+  clear(): void {
+    this.show([])
   }
 
   /** The element of a key. */

@@ -1,5 +1,5 @@
 /** Who somebody is: a name, initials, a colour; asked of the page, many at once, each once. */
-import {html, nothing, type TemplateResult} from 'lit'
+import {html, nothing, type TemplateResult} from 'lit-html'
 
 /** What a page knows of a user. */
 export interface Person {

@@ -1,9 +1,8 @@
 /** What stands in the list: rows, what they open to, where reading ended. */
-import {html, nothing, type TemplateResult} from 'lit'
-import type {Group, PovState, Row} from '../api.js'
+import {html, nothing, type TemplateResult} from 'lit-html'
+import type {Group, Row} from '../api.js'
 import type {Item} from './list.js'
-import type {FeedView} from './view.js'
-import {tally} from './around.js'
+import type {TeamActivity} from './team-activity.js'
 import {icon} from './icons.js'
 import {avatar, hueOf} from './people.js'
 import {kindOf, linkOf, povName, quoteOf, sentence, titleOf} from './sentences.js'
@@ -13,48 +12,46 @@ import {age, full} from './times.js'
 const unreadOf = ({state}: {state: Row['state']}) =>
   state === 'read' ? '' : state === 'seen' ? ' is-unread is-seen' : ' is-unread'
 
-const time = (host: FeedView, at: number) =>
+const time = (host: TeamActivity, at: number) =>
   html`<time datetime=${new Date(at).toISOString()} title=${full(host, at)}>${age(host, at)}</time>`
 
 /** A row, and if it is open what is in it. */
-export function rowItems(host: FeedView, group: Group): Item[] {
+export function rowItems(host: TeamActivity, group: Group): Item[] {
   const {key, rows} = group
   const row = rows[0]!
   const pov = row.own ? host.snapshot.povs.get(row.povId) : undefined
   const isOpen = rows.length > 1 && host.opened.has(key)
-  const isActive = host.isCoarse || key === host.pointed || key === host.current && host.hasFocus
+  const {later} = host
+  const isActive = !!later?.isCoarse || key === host.pointed || key === host.current && host.hasFocus
   const items: Item[] = [{
     key,
     part: 'row',
     classes: `row${unreadOf(group)}${host.fresh.has(key) ? ' is-fresh' : ''}${rows.length > 1 ? ' is-group' : ''}`,
-    of: [group, host.stamp, isOpen, isActive, host.menuOf?.key === key, pov?.receipts, pov?.present],
-    draw: () => drawRow(host, group, isOpen, isActive, pov),
+    of: [group, host.stamp, isOpen, isActive, later?.menuOf?.key === key, pov?.receipts, pov?.present],
+    draw: () => drawRow(host, group, isOpen, isActive),
   }]
   if (isOpen) for (const each of rows) items.push(subItem(host, each))
   return items
 }
 
-function drawRow(host: FeedView, group: Group, isOpen: boolean, isActive: boolean, pov?: PovState): TemplateResult {
+function drawRow(host: TeamActivity, group: Group, isOpen: boolean, isActive: boolean): TemplateResult {
   const {rows, state} = group
   const row = rows[0]!
   const {activity, own, povId} = row
   const user = activity.userId ?? ''
   const isMany = rows.length > 1
   const quote = isMany ? undefined : quoteOf(host, activity)
-  const given = isMany ? undefined : host.element.renderItem?.(row)
+  const given = isMany ? undefined : host.renderItem?.(row)
   return html`<span class="bead ${isMany && !isOpen ? `is-many hue-${hueOf(user)}` : ''}" part="bead">${avatar(host, user)}<span class="kind" part="kind">${icon(kindOf(activity))}</span></span>
-${given ?? html`<p class="line" part="line">${sentence(host, group, host.shortName(row))}</p>${quote ? html`<p class="quote" part="quote"><bdi>${quote}</bdi></p>` : nothing}`}
+${given ?? html`<p class="line" part="line">${sentence(host, group, host.later?.shortName(row))}</p>${quote ? html`<p class="quote" part="quote"><bdi>${quote}</bdi></p>` : nothing}`}
 <p class="meta" part="meta"><span class="pov-name">${quoted(povName(host, povId))}</span>${
-  pov && tally(host, row, pov)}${isMany ? html`<span><button class="fold" data-do="fold" aria-expanded=${isOpen}><span class="w">${
+  own ? host.later?.tally(row) : nothing}${isMany ? html`<span><button class="fold" data-do="fold" aria-expanded=${isOpen}><span class="w">${
   say(host, isOpen ? 'do.hide' : 'do.show')}</span>${icon(isOpen ? 'up' : 'down', 'icon-s')}</button></span>` : nothing}${
   state === 'read' ? nothing : html`<span class="sr">${say(host, state === 'new' ? 'row.new' : 'row.unread')}</span>`}</p>
-${isActive ? html`<span class="acts" part="actions">${state === 'read' || own ? nothing
-    : html`<button class="btn-icon" data-do="read" aria-label=${say(host, 'do.read')}>${icon('check')}</button>`
-  }<button class="btn-icon" data-do="menu" aria-label=${say(host, 'do.menu')} aria-haspopup="menu" aria-expanded=${
-    host.menuOf?.key === group.key}>${icon('more')}</button></span>` : nothing}${time(host, row.at)}`
+${isActive ? host.later?.acts(group) : nothing}${time(host, row.at)}`
 }
 
-function subItem(host: FeedView, row: Row): Item {
+function subItem(host: TeamActivity, row: Row): Item {
   return {
     key: `${row.key} `,
     part: 'subrow',
@@ -64,13 +61,13 @@ function subItem(host: FeedView, row: Row): Item {
       const link = linkOf(host, row.activity)
       const words = titleOf(row.activity) ?? quoteOf(host, row.activity)
       const what = words === undefined ? sentence(host, {rows: [row]}) : quoted(words)
-      return html`<span></span><p class="line">${host.element.renderItem?.(row) ?? (link && words !== undefined ? html`<a href=${link} part="link">${what}</a>` : what)}</p>${time(host, row.at)}`
+      return html`<span></span><p class="line">${host.renderItem?.(row) ?? (link && words !== undefined ? html`<a href=${link} part="link">${what}</a>` : what)}</p>${time(host, row.at)}`
     },
   }
 }
 
 /** Where reading ended. */
-export function dividerItem(host: FeedView): Item {
+export function dividerItem(host: TeamActivity): Item {
   return {
     key: 'divider',
     part: 'divider',

@@ -1,6 +1,5 @@
 /** What an activity says: who did what to what; the object from `details.title`, never guessed. */
-import './words-more.js'
-import {html, nothing, type TemplateResult} from 'lit'
+import {html, nothing, type TemplateResult} from 'lit-html'
 import type {Group, Row} from '../api.js'
 import {icon} from './icons.js'
 import {isAwaited, nameOf, type Knowing} from './people.js'

@@ -1,5 +1,4 @@
 /** How the connection and the completeness of a feed are said: one table, for header, foot, thread and voice. */
-import './words-more.js'
 import type {FeedGap, PovState, Snapshot, Status} from '../api.js'
 import type {Glyph} from './icons.js'
 import {clock, moment, span} from './times.js'
@@ -79,31 +78,6 @@ const until = (speaker: Speaker, {connection}: Snapshot) => ({time: moment(speak
 /** The gaps whose number is known and that can be loaded. */
 const missedOf = (gaps: readonly FeedGap[]) =>
   gaps.filter(each => each.state !== 'gone').reduce((sum, each) => sum + (each.missed ?? 0), 0)
-
-/** What was there when a feed began to catch up. */
-export interface CatchingUp {
-  readonly since: number
-  readonly positions: ReadonlyMap<string, PovState['position']>
-  /** How many unread ones were not among the rows. */
-  readonly hidden: number
-}
-
-const hiddenOf = ({unread, rows}: Snapshot) => unread - rows.filter(each => each.state !== 'read').length
-
-/** Remember it; `since`: from when on there was no connection. */
-export function catchUp(snapshot: Snapshot, since: number): CatchingUp {
-  return {since, positions: new Map([...snapshot.povs].map(([id, {position}]) => [id, position])), hidden: hiddenOf(snapshot)}
-}
-
-/** How many came since, and how many it will be: the server counts those that are not here yet. */
-export function progressOf({since, positions, hidden}: CatchingUp, snapshot: Snapshot): Progress {
-  let n = 0
-  for (const [id, {position}] of snapshot.povs) {
-    const from = positions.get(id)
-    if (from && position?.epoch === from.epoch) n += position.offset - from.offset
-  }
-  return {since, n, total: n + Math.max(0, hiddenOf(snapshot) - hidden)}
-}
 
 /** How far catching up has come, and from when on there was no connection. */
 export interface Progress {

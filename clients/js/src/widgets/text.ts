@@ -1,5 +1,5 @@
 /** Sentences from words: with plurals, names and emphasis, in whatever order a language wants them. */
-import {html, type TemplateResult} from 'lit'
+import {html, type TemplateResult} from 'lit-html'
 import {words} from './words.js'
 
 /** A sentence, or one for each plural category of `Intl.PluralRules` (`other` at least), chosen by `n`. */

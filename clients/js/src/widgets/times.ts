@@ -1,5 +1,4 @@
 /** Times as people say them, by `Intl`. All take ms since 1970. */
-import './words-more.js'
 import {once, say, type Speaker} from './text.js'
 
 const MINUTE = 60_000

@@ -1,8 +1,8 @@
 /** What a screen reader is told: of states that last, and of what is new, a phrase at a time. */
 import type {Row, Snapshot} from '../api.js'
-import type {FeedView} from './view.js'
+import type {Later} from './later.js'
 import {wasSaid} from './shown.js'
-import {progressOf, type StateName} from './status.js'
+import type {StateName} from './status.js'
 import {has, say} from './text.js'
 import {clock} from './times.js'
 
@@ -25,7 +25,7 @@ export class Voice {
   #came = 0
   #missed = 0
 
-  constructor(readonly host: FeedView) {
+  constructor(readonly host: Later) {
     this.#newest = host.snapshot.rows[0]
   }
 
@@ -79,8 +79,7 @@ export class Voice {
     }
     if (name !== 'connecting') this.#isBroken = true
     if (before !== name && has(host, `told.${name}`)) {
-      const {catching} = host
-      const n = catching && progressOf(catching, host.snapshot).total
+      const n = host.progress?.total
       if (name === 'catching-up' && !n) return
       this.say(`told.${name}`, {time: clock(host, since), n}, ALERTS.test(name))
     }

@@ -1,6 +1,6 @@
 /** What came into view: seen after a second, and told to the server as shown. */
 import type {Row} from '../api.js'
-import type {FeedView} from './view.js'
+import type {Later} from './later.js'
 import {showing} from './shown.js'
 
 /** In view for this long is seen, ms. */
@@ -19,7 +19,7 @@ export class Watch {
   #told = new Map<string, string>()
   readonly #observer = new IntersectionObserver(entries => this.#turned(entries), {threshold: 0.5})
 
-  constructor(readonly host: FeedView) {
+  constructor(readonly host: Later) {
     document.addEventListener('visibilitychange', this.#visible)
     showing.add(this.#shows)
   }
@@ -49,7 +49,7 @@ export class Watch {
   /** It is in view, or comes as the newest of a list whose top is. */
   #shows = (row: Row): boolean => {
     const {host} = this
-    return host.isAtTop && host.element.checkVisibility() || [...this.#inView.keys()].some(each => host.itemOf(each)?.group.rows.includes(row))
+    return host.element.isAtTop && host.element.checkVisibility() || [...this.#inView.keys()].some(each => host.itemOf(each)?.group.rows.includes(row))
   }
 
   #visible = (): void => {

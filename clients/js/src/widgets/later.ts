@@ -1,0 +1,402 @@
+/** What `<pov-team-activity>` needs once its first rows are there: loaded then, or with the first need of it. */
+import './icons-more.js'
+import './words-more.js'
+import {html, nothing, type TemplateResult} from 'lit-html'
+import type {Group, Row, Snapshot} from '../api.js'
+import type {Filter, PanelHost, PanelName, Panels} from './api.js'
+import type {Item} from './list.js'
+import {sheetOf} from './element.js'
+import {foot, instead, presence, tally} from './around.js'
+import {gapsBefore} from './gaps.js'
+import {icon} from './icons.js'
+import {press} from './keys.js'
+import {parts} from './parts.js'
+import {avatar, given, nameOf} from './people.js'
+import {catchUp, progressOf, type CatchingUp} from './progress.js'
+import {linkOf, povName, type Teller} from './sentences.js'
+import {badgeTab} from './tab-badge.js'
+import {keyOf, stateOf, type TeamActivity} from './team-activity.js'
+import {say} from './text.js'
+import {moment} from './times.js'
+import type {Progress} from './status.js'
+import {Voice} from './voice.js'
+import {Watch} from './watch.js'
+import text from './later.css'
+
+/** How long a muted PoV can be taken back, ms. */
+const UNDO = 8_000
+
+const sheets = [parts, sheetOf(text)]
+
+/** It is as long as its element is on a page; panels have it as their host. */
+export class Later implements PanelHost {
+  filter: Filter = {}
+  panel: PanelName | undefined
+  menuOf: Group | undefined
+  panels: Panels | undefined
+  /** Rows are touched, not pointed at. */
+  readonly isCoarse = matchMedia('(pointer: coarse)').matches
+  /** A sentence about something that failed. */
+  failed: string | undefined
+  /** The PoV that was muted a moment ago. */
+  undone: string | undefined
+  /** What was there when it began to catch up. */
+  #catching: CatchingUp | undefined
+  #brokenAt = 0
+  #undoTimer: ReturnType<typeof setTimeout> | undefined
+  #opener: HTMLElement | null = null
+  #fits = new WeakMap<Group, Group | null>()
+  /** By given name the one who has it, or none. */
+  #names = new Map<string, string>()
+  #namesOf = -1
+  #arePanelsAsked = false
+  #voice!: Voice
+  #watch!: Watch
+
+  constructor(readonly element: TeamActivity) {}
+
+  // What an element says, for whoever draws with this.
+  get snapshot(): Snapshot { return this.element.snapshot }
+  get source(): TeamActivity['source'] { return this.element.source }
+  get locale(): string { return this.element.locale }
+  get strings(): Teller['strings'] { return this.element.strings }
+  get people(): Teller['people'] { return this.element.people }
+  get resolvePeople(): Teller['resolvePeople'] { return this.element.resolvePeople }
+  get povs(): Teller['povs'] { return this.element.povs }
+  get href(): Teller['href'] { return this.element.href }
+  get shortcuts(): string | undefined { return this.element.shortcuts }
+  get fitting(): PanelHost['fitting'] { return this.element.fitting }
+  get said(): TeamActivity['said'] { return this.element.said }
+  get articles(): NonNullable<TeamActivity['articles']> { return this.element.articles! }
+  get shadowRoot(): ShadowRoot { return this.element.shadow }
+  requestUpdate(): void { this.element.requestUpdate() }
+  redraw(): void { this.element.redraw() }
+
+  begin(): void {
+    this.shadowRoot.adoptedStyleSheets.push(...sheets)
+    this.#voice = new Voice(this)
+    this.#watch = new Watch(this)
+    const {articles} = this.element
+    if (articles) {
+      articles.made = element => this.#watch.watch(element)
+      articles.gone = element => this.#watch.unwatch(element)
+      for (const each of articles.list.children) this.#watch.watch(each)
+    }
+    if (this.element.filterInUrl && location.hash.length > 1) this.#needPanels()
+    this.#tab()
+  }
+
+  end(): void {
+    clearTimeout(this.#undoTimer)
+    this.#voice.end()
+    this.#watch.end()
+    if (this.element.tabBadge) badgeTab(this, 0)
+  }
+
+  // ---- what panels and keys call ----
+
+  setFilter(filter: Filter): void {
+    this.filter = filter
+    this.#fits = new WeakMap()
+    if (this.element.filterInUrl && this.panels) {
+      history.replaceState(history.state, '', location.pathname + location.search + this.panels.toHash(filter, location.hash))
+    }
+    this.element.held = undefined
+    this.redraw()
+  }
+
+  openPanel(name: PanelName, row?: Group): void {
+    this.#opener ??= this.shadowRoot.activeElement as HTMLElement | null
+    this.panel = name
+    this.menuOf = row
+    this.#needPanels()
+    this.redraw()
+  }
+
+  closePanel(isElsewhere = false): void {
+    const {panel} = this
+    this.panel = this.menuOf = undefined
+    this.redraw()
+    const opener = this.#opener
+    this.#opener = null
+    if (!panel || isElsewhere) return
+    void this.element.updateComplete.then(() => {
+      // A row's buttons are only there while it is pointed at.
+      const to = opener?.isConnected ? opener : this.articles.of(this.element.current)
+      to?.focus()
+    })
+  }
+
+  markRead(row?: Row): void {
+    this.#try(this.source?.feed.read(row))
+    this.element.tell('pov-read', {row})
+  }
+
+  markUnread(row: Row): void {
+    this.#try(this.source?.feed.markUnread(row))
+  }
+
+  fail(key: string): void {
+    this.failed = key
+    this.#voice.say(key)
+    this.redraw()
+  }
+
+  reveal(row: Row): void {
+    const {groups} = this.fitting
+    const at = groups.findIndex(each => each.rows.some(({key}) => key === row.key))
+    if (at < 0) return
+    const {key} = groups[at]!
+    this.element.held = undefined
+    this.element.size = Math.max(this.element.size, at + 10)
+    this.element.current = key
+    this.redraw()
+    void this.element.updateComplete.then(() => {
+      const element = this.articles.of(key)
+      element?.scrollIntoView({block: 'nearest'})
+      element?.focus({preventScroll: true})
+    })
+  }
+
+  /** Silent until then, or as before; what a page does not say itself is said in the foot. */
+  async mute(povId: string, until?: Date): Promise<void> {
+    try {
+      await this.source?.feed.mute(povId, until ? 'off' : 'sound', until)
+    } catch {
+      return this.fail('foot.failed')
+    }
+    clearTimeout(this.#undoTimer)
+    this.undone = undefined
+    if (until && this.element.tell('pov-muted', {povId, until}, true)) {
+      this.undone = povId
+      this.#undoTimer = setTimeout(() => {
+        this.undone = undefined
+        this.redraw()
+      }, UNDO)
+    }
+    this.redraw()
+  }
+
+  /** Open what a row leads to. */
+  open(row: Row, event?: Event): void {
+    const {activity} = row
+    const href = linkOf(this, activity)
+    const isOurs = this.element.tell('pov-open', {row, activity, href}, true)
+    if (row.state !== 'read') this.markRead(row)
+    if (!isOurs) event?.preventDefault()
+    else if (href && !event) location.assign(href)
+  }
+
+  /** The group, or the row of an open one, that an element shows. */
+  itemOf(element: Element | null | undefined): {group: Group; row: Row; isSub: boolean} | undefined {
+    const key = keyOf(element)
+    if (!key) return
+    for (const group of this.fitting.groups) {
+      if (group.key === key) return {group, row: group.rows[0]!, isSub: false}
+      const row = key.endsWith(' ') && group.rows.find(each => `${each.key} ` === key)
+      if (row) return {group, row, isSub: true}
+    }
+  }
+
+  /** Do what a button says. */
+  act(name: string, element?: Element): void {
+    const {source} = this
+    const found = this.itemOf(element)
+    const does: Record<string, () => void> = {
+      retry: () => source?.client?.retry(),
+      resume: () => source?.client?.resume(),
+      'sign-in': () => this.element.tell('pov-sign-in'),
+      reload: () => location.reload(),
+      'read-all': () => this.markRead(),
+      pill: () => this.element.release(),
+      earlier: () => this.element.earlier(),
+      'clear-filter': () => this.setFilter({}),
+      'copy-request': () => this.#try(navigator.clipboard.writeText(say(this, 'request', {
+        who: source?.client?.user, povs: [...this.snapshot.povs.keys()].map(each => povName(this, each)).join(', '), url: location.href,
+      }))),
+      undo: () => void this.mute(this.undone!),
+      read: () => found && this.markRead(found.row),
+      fold: () => found && this.element.fold(found.group),
+      menu: () => this.menuOf ? this.closePanel() : found && this.openPanel('menu', found.group),
+      load: () => {
+        const gap = this.snapshot.gaps.find(each => `gap ${each.povId} ${each.to.offset}` === keyOf(element))
+        if (gap) this.#try(source?.feed.load(gap), 'gap.failed')
+      },
+    }
+    if (does[name]) does[name]()
+    else if (this.panel === name) this.closePanel()
+    else this.openPanel(name as PanelName)
+  }
+
+  #try(done: Promise<unknown> | undefined, key = 'foot.failed'): void {
+    done?.catch(() => this.fail(key))
+  }
+
+  #needPanels(): void {
+    if (this.#arePanelsAsked) return
+    this.#arePanelsAsked = true
+    import('./panels/index.js').then(panels => {
+      this.panels = panels
+      this.shadowRoot.adoptedStyleSheets.push(panels.sheet)
+      if (this.element.filterInUrl) this.filter = panels.fromHash(location.hash)
+      this.element.requestUpdate()
+    }, (error: unknown) => {
+      this.#arePanelsAsked = false
+      this.fail('foot.failed')
+      reportError(error)
+    })
+  }
+
+  // ---- what changes ----
+
+  /** The store has changed; the page may be hidden. */
+  changed(snapshot: Snapshot, before: Snapshot): void {
+    const {connection: {state, since}} = snapshot
+    const old = before.connection.state
+    if (state !== old) {
+      this.failed = undefined
+      this.#catching = state === 'catching-up' && old !== 'connecting' ? catchUp(before, this.#brokenAt) : undefined
+      if (/^(live|catching-up)$/.test(old)) this.#brokenAt = since
+    }
+    if (snapshot.unseen !== before.unseen) this.#tab()
+    this.#voice.changed(snapshot)
+  }
+
+  /** How far catching up has come. */
+  get progress(): Progress | undefined {
+    return this.#catching && progressOf(this.#catching, this.snapshot)
+  }
+
+  updated(): void {
+    this.#voice.changed(this.snapshot)
+    this.#watch.changed()
+    if (this.isFiltered || this.snapshot.gaps.some(each => each.digest)) this.#needPanels()
+  }
+
+  #tab(): void {
+    if (this.element.tabBadge) badgeTab(this, this.snapshot.unseen)
+  }
+
+  get isFiltered(): boolean {
+    return Object.values(this.filter).some(each => each?.length)
+  }
+
+  /** What is shown of the rows; undefined: all. */
+  fit(): PanelHost['fitting'] | undefined {
+    const {panels, snapshot: {groups}} = this
+    if (!this.isFiltered) return
+    if (!panels) return {groups: [], hiddenUnread: 0}
+    let hiddenUnread = 0
+    const fitting = groups.flatMap(group => {
+      let known = this.#fits.get(group)
+      if (known === undefined) {
+        const rows = group.rows.filter(row => panels.fits(this, this.filter, row))
+        known = rows.length === group.rows.length ? group : rows.length ? {...group, rows, state: stateOf(rows)} : null
+        this.#fits.set(group, known)
+      }
+      if (known !== group) for (const row of group.rows) if (row.state !== 'read' && !known?.rows.includes(row)) hiddenUnread++
+      return known ?? []
+    })
+    return {groups: fitting, hiddenUnread}
+  }
+
+  /** In a line a row a given name is enough, where nobody else here has it; undefined: the whole one. */
+  shortName({own, activity: {userId}}: Row): string | undefined {
+    if (this.element.density !== 'compact' || own) return
+    if (this.#namesOf !== this.element.stamp) {
+      this.#namesOf = this.element.stamp
+      this.#names.clear()
+      for (const id of new Set(this.snapshot.rows.map(each => each.activity.userId ?? ''))) {
+        const short = given(nameOf(this, id))
+        this.#names.set(short, this.#names.has(short) ? '' : id)
+      }
+    }
+    const short = given(nameOf(this, userId ?? ''))
+    return this.#names.get(short) === userId ? short : undefined
+  }
+
+  // ---- what is drawn ----
+
+  gapsBefore(groups: readonly Group[]): Map<number, Item[]> {
+    return gapsBefore(this, groups)
+  }
+
+  tally(row: Row): unknown {
+    const pov = this.snapshot.povs.get(row.povId)
+    return pov && tally(this, row, pov)
+  }
+
+  /** What can be done with a row, while it is pointed at. */
+  acts({key, rows: [row], state}: Group): TemplateResult {
+    return html`<span class="acts" part="actions">${state === 'read' || row!.own ? nothing
+      : html`<button class="btn-icon" data-do="read" aria-label=${say(this, 'do.read')}>${icon('check')}</button>`
+    }<button class="btn-icon" data-do="menu" aria-label=${say(this, 'do.menu')} aria-haspopup="menu" aria-expanded=${
+      this.menuOf?.key === key}>${icon('more')}</button></span>`
+  }
+
+  mark(name: string): unknown {
+    return name === 'filter' && this.isFiltered ? html`<i class="mark"></i>` : nothing
+  }
+
+  /** Beside the title: the one thing to press, else who is there. */
+  side(): unknown {
+    const {action} = this.said
+    return action ? html`<button class="btn btn-slim ${action === 'sign-in' ? 'btn-main' : ''}" data-do=${action}>${
+      action === 'resume' ? icon('play') : nothing}<span class=${action === 'resume' ? 'w' : ''}>${say(this, `do.${action}`)}</span></button>` : presence(this)
+  }
+
+  /** Between the header and the list. */
+  above(): unknown {
+    const {panel, panels} = this
+    return panel === 'filter' ? panels?.filterPanel(this) : panel === 'notifications' ? panels?.notificationsPanel(this)
+      : this.isFiltered ? panels?.filterChips(this) : nothing
+  }
+
+  pill(): unknown {
+    const {waiting} = this.element
+    if (!waiting.length) return nothing
+    const users = [...new Set(waiting.map(each => each.activity.userId ?? ''))].slice(0, 3)
+    return html`<div class="pill"><button part="new-pill" data-do="pill">${icon('arrow-up')}<span class="stack">${
+      users.map(user => avatar(this, user, 'av-s'))}</span>${say(this, 'new', {n: waiting.length})}</button></div>`
+  }
+
+  /** What is there in the place of rows; undefined: where they will be. */
+  instead(isBare: boolean): unknown {
+    const {said: {thread}, snapshot: {rows}} = this
+    if (this.isFiltered && rows.length && !isBare) return this.panels?.filterEmpty(this)
+    return thread === 'filling' || rows.length && !isBare ? undefined : instead(this)
+  }
+
+  /** Before the oldest row there is nothing. */
+  begins(): unknown {
+    const {rows, povs, gaps} = this.snapshot
+    return povs.size > 1 || !rows.length || gaps.some(each => each.state === 'gone') ? nothing
+      : html`<div class="earlier is-end" part="earlier"><p>${say(this, 'begins', {time: moment(this, rows.at(-1)!.at)})}</p></div>`
+  }
+
+  foot(): TemplateResult {
+    return foot(this)
+  }
+
+  floats(): unknown {
+    const {panel, panels} = this
+    return panel === 'presence' ? panels?.presencePanel(this) : panel === 'menu' ? panels?.menuPanel(this) : nothing
+  }
+
+  // ---- what is done to it ----
+
+  clicked(event: MouseEvent, target = event.target as Element): void {
+    const button = target.closest<HTMLElement>('[data-do]')
+    if (button) return this.act(button.dataset.do!, button)
+    const found = this.itemOf(target)
+    if (!found || event.defaultPrevented || target.closest('button')) return
+    if (target.closest('a')) return this.open(found.row, event)
+    if (getSelection()?.toString()) return
+    if (found.group.rows.length > 1 && !found.isSub) this.element.fold(found.group)
+    else this.open(found.row)
+  }
+
+  keyed(event: KeyboardEvent, target: Element): void {
+    if (!event.defaultPrevented && press(this, event, target as HTMLElement)) event.preventDefault()
+  }
+}
