@@ -36,9 +36,13 @@ export const options = {
   write: false,
 }
 
+/** What the elements need of Lit is lit-html: they have a base of their own (src/widgets/base.ts). */
+const LIT = {lit: 'lit-html'}
+
 /** Bundle as modules: the entry, and what is loaded when it is used, named by its contents. */
 export const modules = {
   ...options,
+  alias: LIT,
   chunkNames: '[name]-[hash]',
   format: 'esm',
   outExtension: {'.js': '.mjs'},
@@ -50,7 +54,7 @@ const script = {...options, format: 'iife', globalName: 'PovRT'}
 
 /** The pages of the development server. What they have of the SDK they import from where it is served. */
 const WIDGETS = '/client/pov-rt-widgets.mjs'
-const pages = {...modules, external: [WIDGETS], splitting: false}
+const pages = {...modules, alias: {}, external: [WIDGETS], splitting: false}
 
 /** Bundle entries, each apart, for what two have would be a file of its own: one more to wait for. */
 async function bundle(entries) {

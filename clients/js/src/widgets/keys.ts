@@ -29,7 +29,7 @@ export function press(host: Later, event: KeyboardEvent, target: HTMLElement): b
   const step = (by: number) => {
     const all = [...host.articles.list.querySelectorAll<HTMLElement>('article:is(.row, .sub, .gap)')]
     const at = article ? all.indexOf(article) : -1
-    if (at + by >= all.length) host.element.earlier()
+    if (at + by >= all.length) host.earlier()
     all[Math.max(0, Math.min(all.length - 1, at + by))]?.focus()
     return !!all.length
   }
@@ -37,7 +37,7 @@ export function press(host: Later, event: KeyboardEvent, target: HTMLElement): b
   if (key === 'PageDown' || isOn && lower === 'j') return step(1)
   if (key === 'PageUp' || isOn && lower === 'k') return step(-1)
   if (key === 'Home') {
-    host.element.release()
+    host.release()
     void host.element.updateComplete.then(() => host.articles.list.querySelector<HTMLElement>('article')?.focus())
     return true
   }
@@ -49,14 +49,14 @@ export function press(host: Later, event: KeyboardEvent, target: HTMLElement): b
   if (!found || !article) return false
   const {group, row, isSub} = found
   if (key === 'Enter' && target === article) {
-    if (group.rows.length > 1 && !isSub) host.element.fold(group)
+    if (group.rows.length > 1 && !isSub) host.fold(group)
     else host.open(row)
     return true
   }
   const isRtl = host.element.matches(':dir(rtl)')
   if ((key === 'ArrowRight' || key === 'ArrowLeft') && group.rows.length > 1) {
     const isOpening = key === (isRtl ? 'ArrowLeft' : 'ArrowRight')
-    host.element.fold(group, isOpening)
+    host.fold(group, isOpening)
     if (!isOpening) host.articles.of(group.key)?.focus()
     return true
   }

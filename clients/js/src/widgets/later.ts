@@ -16,6 +16,7 @@ import {catchUp, progressOf, type CatchingUp} from './progress.js'
 import {linkOf, povName, type Teller} from './sentences.js'
 import {badgeTab} from './tab-badge.js'
 import {keyOf, stateOf, type TeamActivity} from './team-activity.js'
+import {subItem} from './subrows.js'
 import {say} from './text.js'
 import {moment} from './times.js'
 import type {Progress} from './status.js'
@@ -23,6 +24,13 @@ import {Voice} from './voice.js'
 import {Watch} from './watch.js'
 import text from './later.css'
 
+/** So many groups are in the page at first, and come with each step down; more than `MOST` never are. */
+const WINDOW = 100
+const MOST = 500
+/** More new rows than this in a second come without motion. */
+const CALM = 5
+/** How long a new row is lit, ms. */
+const LIT = 1_200
 /** How long a muted PoV can be taken back, ms. */
 const UNDO = 8_000
 
@@ -43,6 +51,15 @@ export class Later implements PanelHost {
   /** What was there when it began to catch up. */
   #catching: CatchingUp | undefined
   #brokenAt = 0
+  #came: number[] = []
+  #hasPointer = false
+  #hasScrolled = false
+  /** The state that the next tick is for. */
+  #scheduled = ''
+  #tick: ReturnType<typeof setTimeout> | undefined
+  #busyTimer: ReturnType<typeof setTimeout> | undefined
+  #ends = new IntersectionObserver(entries => this.#turned(entries))
+  #listening = new AbortController()
   #undoTimer: ReturnType<typeof setTimeout> | undefined
   #opener: HTMLElement | null = null
   #fits = new WeakMap<Group, Group | null>()
@@ -76,18 +93,28 @@ export class Later implements PanelHost {
     this.shadowRoot.adoptedStyleSheets.push(...sheets)
     this.#voice = new Voice(this)
     this.#watch = new Watch(this)
-    const {articles} = this.element
-    if (articles) {
-      articles.made = element => this.#watch.watch(element)
-      articles.gone = element => this.#watch.unwatch(element)
-      for (const each of articles.list.children) this.#watch.watch(each)
-    }
+    const {articles} = this
+    articles.made = element => this.#watch.watch(element)
+    articles.gone = element => this.#watch.unwatch(element)
+    for (const each of articles.list.children) this.#watch.watch(each)
+    for (const each of this.shadowRoot.querySelectorAll('.top, .end')) this.#ends.observe(each)
+    const {signal} = this.#listening
+    const list = articles.list.parentElement!
+    const scrolled = () => { this.#hasScrolled = true }
+    list.addEventListener('scroll', scrolled, {signal, passive: true, once: true})
+    addEventListener('scroll', scrolled, {signal, passive: true, once: true})
+    list.addEventListener('pointerover', event => this.#pointed(event), {signal})
+    list.addEventListener('pointerleave', () => this.#left(), {signal})
+    list.addEventListener('focusin', event => this.#focused(event), {signal})
+    list.addEventListener('focusout', event => this.#blurred(event), {signal})
     if (this.element.filterInUrl && location.hash.length > 1) this.#needPanels()
     this.#tab()
   }
 
   end(): void {
-    clearTimeout(this.#undoTimer)
+    for (const each of [this.#undoTimer, this.#tick, this.#busyTimer]) clearTimeout(each)
+    this.#ends.disconnect()
+    this.#listening.abort()
     this.#voice.end()
     this.#watch.end()
     if (this.element.tabBadge) badgeTab(this, 0)
@@ -187,6 +214,48 @@ export class Later implements PanelHost {
     else if (href && !event) location.assign(href)
   }
 
+  /** Open or close a group. */
+  fold({key}: Group, isOpen = !this.element.opened.has(key)): void {
+    this.element.opened[isOpen ? 'add' : 'delete'](key)
+    this.redraw()
+  }
+
+  get #hasEarlier(): boolean {
+    return [...this.snapshot.povs.values()].some(each => each.hasEarlier)
+  }
+
+  get #canGrow(): boolean {
+    return this.element.size < Math.min(MOST, this.fitting.groups.length)
+  }
+
+  /** Show more of what is there, else load the page before. */
+  earlier(): void {
+    const {element} = this
+    const grow = () => {
+      element.size = Math.min(MOST, element.size + WINDOW)
+      this.redraw()
+    }
+    if (this.#canGrow) return grow()
+    if (element.isLoading || !this.#hasEarlier) return
+    element.isLoading = true
+    this.redraw()
+    this.#try(this.source?.feed.loadEarlier().finally(() => {
+      element.isLoading = false
+      grow()
+    }), 'earlier.failed')
+  }
+
+  /** Take what waits behind the pill, and go to it. */
+  release(): void {
+    const {element} = this
+    const top = element.shadow.querySelector('.top')!
+    element.held = undefined
+    element.size = WINDOW
+    this.redraw()
+    top.parentElement!.scrollTop = 0
+    top.scrollIntoView({block: 'nearest'})
+  }
+
   /** The group, or the row of an open one, that an element shows. */
   itemOf(element: Element | null | undefined): {group: Group; row: Row; isSub: boolean} | undefined {
     const key = keyOf(element)
@@ -208,15 +277,15 @@ export class Later implements PanelHost {
       'sign-in': () => this.element.tell('pov-sign-in'),
       reload: () => location.reload(),
       'read-all': () => this.markRead(),
-      pill: () => this.element.release(),
-      earlier: () => this.element.earlier(),
+      pill: () => this.release(),
+      earlier: () => this.earlier(),
       'clear-filter': () => this.setFilter({}),
       'copy-request': () => this.#try(navigator.clipboard.writeText(say(this, 'request', {
         who: source?.client?.user, povs: [...this.snapshot.povs.keys()].map(each => povName(this, each)).join(', '), url: location.href,
       }))),
       undo: () => void this.mute(this.undone!),
       read: () => found && this.markRead(found.row),
-      fold: () => found && this.element.fold(found.group),
+      fold: () => found && this.fold(found.group),
       menu: () => this.menuOf ? this.closePanel() : found && this.openPanel('menu', found.group),
       load: () => {
         const gap = this.snapshot.gaps.find(each => `gap ${each.povId} ${each.to.offset}` === keyOf(element))
@@ -251,8 +320,15 @@ export class Later implements PanelHost {
 
   /** The store has changed; the page may be hidden. */
   changed(snapshot: Snapshot, before: Snapshot): void {
-    const {connection: {state, since}} = snapshot
+    const {connection: {state, since}, rows} = snapshot
+    const {element} = this
     const old = before.connection.state
+    const newest = before.rows[0]
+    if (!rows.length) element.held = undefined
+    else if (newest && rows[0]!.key !== newest.key) {
+      if (element.held || !element.isAtTop || this.#hasPointer || element.hasFocus) element.held ??= newest
+      else this.#arrived(snapshot, newest)
+    }
     if (state !== old) {
       this.failed = undefined
       this.#catching = state === 'catching-up' && old !== 'connecting' ? catchUp(before, this.#brokenAt) : undefined
@@ -262,12 +338,50 @@ export class Later implements PanelHost {
     this.#voice.changed(snapshot)
   }
 
+  /** Rows that come one by one are lit for a moment. */
+  #arrived({groups, connection}: Snapshot, newest: Row): void {
+    const {element} = this
+    const now = Date.now()
+    const came = this.#came = this.#came.filter(each => each > now - 1000)
+    for (const {key, rows: [row]} of groups) {
+      if (row!.at < newest.at || row!.key === newest.key || came.length > CALM) break
+      came.push(now)
+      element.fresh.add(key)
+    }
+    if (came.length > CALM) {
+      element.isBusy = true
+      clearTimeout(this.#busyTimer)
+      this.#busyTimer = setTimeout(() => {
+        element.isBusy = false
+        this.redraw()
+      }, 500)
+    }
+    if (element.isBusy || connection.state !== 'live') element.fresh.clear()
+    if (element.fresh.size) setTimeout(() => {
+      element.fresh.clear()
+      this.redraw()
+    }, LIT)
+  }
+
+  /** Times, and the seconds until the next attempt. */
+  #schedule(): void {
+    clearTimeout(this.#tick)
+    this.#scheduled = this.said.name
+    const isShort = /^(offline|busy|renewing)$/.test(this.said.name) || this.snapshot.connection.reason === 'token'
+    this.#tick = setTimeout(() => {
+      if (isShort) this.redraw()
+      else this.requestUpdate()
+      this.#schedule()
+    }, isShort ? 1_000 : 60_000)
+  }
+
   /** How far catching up has come. */
   get progress(): Progress | undefined {
     return this.#catching && progressOf(this.#catching, this.snapshot)
   }
 
   updated(): void {
+    if (this.said.name !== this.#scheduled) this.#schedule()
     this.#voice.changed(this.snapshot)
     this.#watch.changed()
     if (this.isFiltered || this.snapshot.gaps.some(each => each.digest)) this.#needPanels()
@@ -342,7 +456,7 @@ export class Later implements PanelHost {
   side(): unknown {
     const {action} = this.said
     return action ? html`<button class="btn btn-slim ${action === 'sign-in' ? 'btn-main' : ''}" data-do=${action}>${
-      action === 'resume' ? icon('play') : nothing}<span class=${action === 'resume' ? 'w' : ''}>${say(this, `do.${action}`)}</span></button>` : presence(this)
+      action === 'resume' ? icon('play') : action === 'retry' ? icon('again') : nothing}<span class=${action === 'resume' || action === 'retry' ? 'w' : ''}>${say(this, `do.${action}`)}</span></button>` : presence(this)
   }
 
   /** Between the header and the list. */
@@ -367,8 +481,11 @@ export class Later implements PanelHost {
     return thread === 'filling' || rows.length && !isBare ? undefined : instead(this)
   }
 
-  /** Before the oldest row there is nothing. */
-  begins(): unknown {
+  /** Below the oldest row: earlier ones, or nothing is before it. */
+  below(): unknown {
+    const {isLoading} = this.element
+    if (this.#hasEarlier || this.#canGrow) return html`<div class="earlier" part="earlier"><button class="btn btn-text" data-do="earlier" ?disabled=${
+      isLoading}>${say(this, isLoading ? 'do.loading' : 'do.earlier')}</button></div>`
     const {rows, povs, gaps} = this.snapshot
     return povs.size > 1 || !rows.length || gaps.some(each => each.state === 'gone') ? nothing
       : html`<div class="earlier is-end" part="earlier"><p>${say(this, 'begins', {time: moment(this, rows.at(-1)!.at)})}</p></div>`
@@ -392,11 +509,77 @@ export class Later implements PanelHost {
     if (!found || event.defaultPrevented || target.closest('button')) return
     if (target.closest('a')) return this.open(found.row, event)
     if (getSelection()?.toString()) return
-    if (found.group.rows.length > 1 && !found.isSub) this.element.fold(found.group)
+    if (found.group.rows.length > 1 && !found.isSub) this.fold(found.group)
     else this.open(found.row)
   }
 
   keyed(event: KeyboardEvent, target: Element): void {
     if (!event.defaultPrevented && press(this, event, target as HTMLElement)) event.preventDefault()
+  }
+
+  #turned(entries: readonly IntersectionObserverEntry[]): void {
+    for (const {target, isIntersecting} of entries) {
+      if (target.className === 'end') {
+        if (isIntersecting && (this.#hasScrolled || this.#canGrow)) this.earlier()
+      } else {
+        this.element.isAtTop = isIntersecting
+        this.shadowRoot.querySelector('.feed')!.classList.toggle('is-scrolled', !isIntersecting)
+        this.#settle()
+      }
+    }
+  }
+
+  /** Let what waits come, as soon as nobody is reading. */
+  #settle(): void {
+    const {element} = this
+    if (element.isAtTop && !this.#hasPointer && !element.hasFocus) element.held = undefined
+    this.redraw()
+  }
+
+  #pointed({pointerType, target}: PointerEvent): void {
+    if (pointerType !== 'mouse') return
+    this.#hasPointer = true
+    const key = keyOf(target)
+    if (key === this.element.pointed) return
+    this.element.pointed = key
+    this.redraw()
+  }
+
+  #left(): void {
+    this.#hasPointer = false
+    this.element.pointed = undefined
+    this.#settle()
+  }
+
+  #focused({target}: FocusEvent): void {
+    const key = keyOf(target)
+    if (!key) return
+    this.element.hasFocus = true
+    this.element.current = key
+    this.redraw()
+  }
+
+  #blurred({relatedTarget}: FocusEvent): void {
+    if (this.articles.list.contains(relatedTarget as Node | null)) return
+    this.element.hasFocus = false
+    this.#settle()
+  }
+
+  // ---- more of the list ----
+
+  /** Where reading ended. */
+  divider(): Item[] {
+    return [{
+      key: 'divider',
+      part: 'divider',
+      classes: 'divider',
+      of: [this.element.stamp],
+      draw: () => html`<span>${say(this, 'divider')}</span><i class="ln"></i><button class="btn btn-text" data-do="read-all">${say(this, 'do.read-all')}</button>`,
+    }]
+  }
+
+  /** The rows of an open group. */
+  subs({rows}: Group): Item[] {
+    return rows.map(row => subItem(this, row))
   }
 }

@@ -5,14 +5,16 @@ import type {Item} from './list.js'
 import type {TeamActivity} from './team-activity.js'
 import {icon} from './icons.js'
 import {avatar, hueOf} from './people.js'
-import {kindOf, linkOf, povName, quoteOf, sentence, titleOf} from './sentences.js'
-import {quoted, say} from './text.js'
+import {kindOf, povName, quoteOf, sentence} from './sentences.js'
+import {quoted, say, type Speaker} from './text.js'
 import {age, full} from './times.js'
 
-const unreadOf = ({state}: {state: Row['state']}) =>
+/** How an unread row looks, by whether it was seen. */
+export const unreadOf = ({state}: {state: Row['state']}) =>
   state === 'read' ? '' : state === 'seen' ? ' is-unread is-seen' : ' is-unread'
 
-const time = (host: TeamActivity, at: number) =>
+/** In the time's column. */
+export const time = (host: Speaker, at: number) =>
   html`<time datetime=${new Date(at).toISOString()} title=${full(host, at)}>${age(host, at)}</time>`
 
 /** A row, and if it is open what is in it. */
@@ -30,7 +32,7 @@ export function rowItems(host: TeamActivity, group: Group): Item[] {
     of: [group, host.stamp, isOpen, isActive, later?.menuOf?.key === key, pov?.receipts, pov?.present],
     draw: () => drawRow(host, group, isOpen, isActive),
   }]
-  if (isOpen) for (const each of rows) items.push(subItem(host, each))
+  if (isOpen) items.push(...later!.subs(group))
   return items
 }
 
@@ -49,30 +51,4 @@ ${given ?? html`<p class="line" part="line">${sentence(host, group, host.later?.
   say(host, isOpen ? 'do.hide' : 'do.show')}</span>${icon(isOpen ? 'up' : 'down', 'icon-s')}</button></span>` : nothing}${
   state === 'read' ? nothing : html`<span class="sr">${say(host, state === 'new' ? 'row.new' : 'row.unread')}</span>`}</p>
 ${isActive ? host.later?.acts(group) : nothing}${time(host, row.at)}`
-}
-
-function subItem(host: TeamActivity, row: Row): Item {
-  return {
-    key: `${row.key} `,
-    part: 'subrow',
-    classes: `sub${unreadOf(row)}`,
-    of: [row, host.stamp],
-    draw() {
-      const link = linkOf(host, row.activity)
-      const words = titleOf(row.activity) ?? quoteOf(host, row.activity)
-      const what = words === undefined ? sentence(host, {rows: [row]}) : quoted(words)
-      return html`<span></span><p class="line">${host.renderItem?.(row) ?? (link && words !== undefined ? html`<a href=${link} part="link">${what}</a>` : what)}</p>${time(host, row.at)}`
-    },
-  }
-}
-
-/** Where reading ended. */
-export function dividerItem(host: TeamActivity): Item {
-  return {
-    key: 'divider',
-    part: 'divider',
-    classes: 'divider',
-    of: [host.stamp],
-    draw: () => html`<span>${say(host, 'divider')}</span><i class="ln"></i><button class="btn btn-text" data-do="read-all">${say(host, 'do.read-all')}</button>`,
-  }
 }

@@ -1,30 +1,23 @@
 /** `<pov-team-activity>`: rows, and how complete they are. What is not needed for the first of them is in `later.ts`. */
 import {html, nothing, type TemplateResult} from 'lit-html'
-import type {Group, Row, Snapshot} from '../api.js'
+import type {Row, Snapshot} from '../api.js'
 import type {PanelHost} from './api.js'
 import type {Changed, Properties} from './base.js'
 import type {Later} from './later.js'
 import {PovElement, sheetOf} from './element.js'
 import {glyph, icon} from './icons.js'
 import {Articles, type Item} from './list.js'
-import {dividerItem, rowItems} from './rows.js'
+import {rowItems} from './rows.js'
 import {sayState, type Said} from './status.js'
 import {draw, has, number, say} from './text.js'
 import text from './feed.css'
 
-/** So many groups are in the page at first, and come with each step down; more than `MOST` never are. */
-const WINDOW = 100
-const MOST = 500
-/** More new rows than this in a second come without motion. */
-const CALM = 5
-/** While they do, so many groups are in the page: those that can be seen. Others come as many at a time. */
+/** So many groups come into the page at a time; in a burst, which nobody reads, there are no more. */
 const STEP = 24
 /** Between two drawings of a burst, ms. */
 const BUSY = 64
 /** What is out of sight of a list of more rows than these is not laid out. */
 const LONG = 40
-/** How long a new row is lit, ms. */
-const LIT = 1_200
 /** Connecting is no more than a moment until then, ms. */
 const MOMENT = 4_000
 
@@ -131,6 +124,7 @@ export class TeamActivity extends PovElement {
   /** @internal */ said!: Said
   /** Another number each time that all rows may look other than they did. @internal */
   stamp = 0
+  /** Rows come faster than anybody reads. @internal */ isBusy = false
   /** @internal */ readonly opened = new Set<string>()
   /** The row under the pointer. @internal */ pointed: string | undefined
   /** The row that Tab comes to. @internal */ current: string | undefined
@@ -142,22 +136,14 @@ export class TeamActivity extends PovElement {
   /** They are. @internal */ waiting: readonly Row[] = []
   /** Earlier ones are on their way. @internal */ isLoading = false
   /** What there is beside rows, once it is loaded. @internal */ later: Later | undefined
-  /** How many groups may be in the page. @internal */ size = WINDOW
+  /** How many groups may be in the page. @internal */ size = 100
 
   #items: readonly Item[] = []
   /** Of these so many are there already. */
   #drawn = 0
   #isMore = false
-  /** Rows come faster than anybody reads. */
-  #isBusy = false
-  #came: number[] = []
-  #hasPointer = false
-  #hasScrolled = false
   #timer: ReturnType<typeof setTimeout> | undefined
-  #tick: ReturnType<typeof setTimeout> | undefined
-  #busyTimer: ReturnType<typeof setTimeout> | undefined
   #loading: Promise<Later> | undefined
-  #ends: IntersectionObserver | undefined
   #counted = '0 0'
 
   /** Nothing but what is there has changed. @internal */
@@ -187,61 +173,31 @@ export class TeamActivity extends PovElement {
     }
   }
 
-  #need = (): void => void this.load().catch(reportError)
+  /** Have it, whenever. @internal */
+  need = (): void => void this.load().catch(reportError)
 
   // ---- what changes ----
 
   protected override changed(snapshot: Snapshot, before: Snapshot): void {
-    const {unread, unseen, rows} = snapshot
+    const {unread, unseen} = snapshot
     const counted = `${unread} ${unseen}`
     if (counted !== this.#counted) {
       this.#counted = counted
       this.tell('pov-count', {unread, new: unseen})
     }
-    const newest = before.rows[0]
-    if (!rows.length) this.held = undefined
-    else if (newest && rows[0]!.key !== newest.key) {
-      if (this.held || !this.isAtTop || this.#hasPointer || this.hasFocus) this.held ??= newest
-      else this.#arrived(snapshot, newest)
-    }
     this.later?.changed(snapshot, before)
-  }
-
-  /** Rows that come one by one are lit for a moment. */
-  #arrived({groups, connection}: Snapshot, newest: Row): void {
-    const now = Date.now()
-    const came = this.#came = this.#came.filter(each => each > now - 1000)
-    for (const {key, rows: [row]} of groups) {
-      if (row!.at < newest.at || row!.key === newest.key || came.length > CALM) break
-      came.push(now)
-      this.fresh.add(key)
-    }
-    if (came.length > CALM) {
-      this.#isBusy = true
-      clearTimeout(this.#busyTimer)
-      this.#busyTimer = setTimeout(() => {
-        this.#isBusy = false
-        this.redraw()
-      }, 500)
-    }
-    if (this.#isBusy || connection.state !== 'live') this.fresh.clear()
-    if (this.fresh.size) setTimeout(() => {
-      this.fresh.clear()
-      this.redraw()
-    }, LIT)
   }
 
   override connectedCallback(): void {
     super.connectedCallback()
-    this.#timer = setTimeout(this.#need, MOMENT)
+    this.#timer = setTimeout(this.need, MOMENT)
   }
 
   override disconnectedCallback(): void {
     super.disconnectedCallback()
-    for (const each of [this.#timer, this.#tick, this.#busyTimer]) clearTimeout(each)
-    this.#ends?.disconnect()
+    clearTimeout(this.#timer)
     this.articles?.clear()
-    this.articles = this.#ends = undefined
+    this.articles = undefined
     this.#drawn = 0
     this.later?.end()
     this.later = this.#loading = undefined
@@ -249,7 +205,7 @@ export class TeamActivity extends PovElement {
 
   /** Rows that come faster than anybody reads are drawn some at a time. */
   protected override async scheduleUpdate(): Promise<void> {
-    if (this.#isBusy) await new Promise(resolve => setTimeout(resolve, BUSY))
+    if (this.isBusy) await new Promise(resolve => setTimeout(resolve, BUSY))
     await super.scheduleUpdate()
   }
 
@@ -268,25 +224,13 @@ export class TeamActivity extends PovElement {
       states.add(state)
       this.tell('pov-state', {state})
     }
-    if (name !== before?.name) this.#schedule()
     states[snapshot.rows.length ? 'delete' : 'add']('empty')
     if (!later) {
-      if (said !== this.said || snapshot.gaps.length || name === 'live' && !snapshot.rows.length || this.filterInUrl && location.hash) this.#need()
-      else if (name === 'live') (globalThis.requestIdleCallback ?? setTimeout)(this.#need)
+      if (said !== this.said || name === 'offline' || snapshot.gaps.length || name === 'live' && !snapshot.rows.length || this.filterInUrl && location.hash) this.need()
+      else if (name === 'live') (globalThis.requestIdleCallback ?? setTimeout)(this.need)
     }
     this.fitting = later?.fit() ?? {groups: snapshot.groups, hiddenUnread: 0}
     this.#arrange()
-  }
-
-  /** Times, and the seconds until the next attempt. */
-  #schedule(): void {
-    clearTimeout(this.#tick)
-    const isShort = /^(offline|busy|renewing)$/.test(this.said.name) || this.snapshot.connection.reason === 'token'
-    this.#tick = setTimeout(() => {
-      if (isShort) this.redraw()
-      else this.requestUpdate()
-      this.#schedule()
-    }, isShort ? 1_000 : 60_000)
   }
 
   /** What stands in the list, and what waits above it. */
@@ -307,97 +251,34 @@ export class TeamActivity extends PovElement {
         groups = [from ? {...first, rows, state: stateOf(rows)} : first, ...groups.slice(at + 1)]
       }
     }
-    const size = Math.min(groups.length, this.#isBusy && !this.held ? STEP : this.size)
+    const size = Math.min(groups.length, this.isBusy && !this.held ? STEP : this.size)
     this.#drawn = Math.min(size, this.#drawn + STEP)
     this.#isMore = this.#drawn < size
     const shown = groups.slice(0, this.#drawn)
     const last = shown.findLastIndex(each => each.state !== 'read')
-    const gaps = this.later?.gapsBefore(shown)
+    const {later} = this
+    const gaps = later?.gapsBefore(shown)
     this.waiting = waiting
     this.#items = [...shown.flatMap((group, i) => [
       ...gaps?.get(i) ?? [], ...rowItems(this, group),
-      ...i === last && i < shown.length - 1 ? [dividerItem(this)] : [],
+      ...i === last && i < shown.length - 1 ? later?.divider() ?? [] : [],
     ]), ...gaps?.get(shown.length) ?? []]
   }
 
   protected override updated(): void {
     const {shadow} = this
-    if (!this.articles) {
-      this.articles = new Articles(shadow.querySelector('.rows')!)
-      this.#ends = new IntersectionObserver(entries => this.#turned(entries))
-      for (const each of shadow.querySelectorAll('.top, .end')) this.#ends.observe(each)
-      addEventListener('scroll', this.#scrolled, {passive: true, once: true})
-    }
-    const {articles} = this
+    const articles = this.articles ??= new Articles(shadow.querySelector('.rows')!)
     const isLost = articles.show(this.#items)
     if (!articles.of(this.current)) this.current = this.#items[0]?.key
-    const {groups} = this.fitting
-    const total = this.hasEarlier || this.#isMore ? -1 : this.#items.filter(each => each.part === 'row').length
+    const total = this.#isMore ? -1 : this.#items.filter(each => each.part === 'row').length
     let place = 0
     for (const {key, part} of this.#items) articles.place(key, key === this.current, part === 'row' ? ++place : 0, total)
     if (isLost) articles.of(this.current)?.focus()
     this.later?.updated()
-    if (this.#isMore && groups.length) this.redraw()
+    if (this.#isMore) this.redraw()
   }
 
   // ---- what is done to it ----
-
-  /** Open or close a group. @internal */
-  fold({key}: Group, isOpen = !this.opened.has(key)): void {
-    this.opened[isOpen ? 'add' : 'delete'](key)
-    this.redraw()
-  }
-
-  get hasEarlier(): boolean {
-    return [...this.snapshot.povs.values()].some(each => each.hasEarlier)
-  }
-
-  /** Show more of what is there, else load the page before. @internal */
-  earlier(): void {
-    const {size, fitting: {groups}} = this
-    const grow = () => {
-      this.size = Math.min(MOST, this.size + WINDOW)
-      this.redraw()
-    }
-    if (size < Math.min(MOST, groups.length)) return grow()
-    if (this.isLoading || !this.hasEarlier) return
-    this.isLoading = true
-    this.redraw()
-    this.source?.feed.loadEarlier().catch(async () => (await this.load()).fail('earlier.failed')).finally(() => {
-      this.isLoading = false
-      grow()
-    })
-  }
-
-  /** Take what waits behind the pill, and go to it. @internal */
-  release(): void {
-    const top = this.shadow.querySelector('.top')!
-    this.held = undefined
-    this.size = WINDOW
-    this.redraw()
-    top.parentElement!.scrollTop = 0
-    top.scrollIntoView({block: 'nearest'})
-  }
-
-  #scrolled = (): void => { this.#hasScrolled = true }
-
-  #turned(entries: readonly IntersectionObserverEntry[]): void {
-    for (const {target, isIntersecting} of entries) {
-      if (target.className === 'end') {
-        if (isIntersecting && (this.#hasScrolled || this.size < this.fitting.groups.length)) this.earlier()
-      } else {
-        this.isAtTop = isIntersecting
-        this.shadow.querySelector('.feed')!.classList.toggle('is-scrolled', !isIntersecting)
-        this.#settle()
-      }
-    }
-  }
-
-  /** Let what waits come, as soon as nobody is reading. */
-  #settle(): void {
-    if (this.isAtTop && !this.#hasPointer && !this.hasFocus) this.held = undefined
-    this.redraw()
-  }
 
   #clicked = async (event: MouseEvent): Promise<void> => {
     const {later} = this
@@ -416,40 +297,10 @@ export class TeamActivity extends PovElement {
     else (await this.load()).keyed(event, target!)
   }
 
-  #pointed = ({pointerType, target}: PointerEvent): void => {
-    if (pointerType !== 'mouse') return
-    this.#hasPointer = true
-    const key = keyOf(target)
-    if (key === this.pointed) return
-    this.pointed = key
-    this.redraw()
-  }
-
-  #left = (): void => {
-    this.#hasPointer = false
-    this.pointed = undefined
-    this.#settle()
-  }
-
-  #focused = ({target}: FocusEvent): void => {
-    const key = keyOf(target)
-    if (!key) return
-    this.#need()
-    this.hasFocus = true
-    this.current = key
-    this.redraw()
-  }
-
-  #blurred = ({relatedTarget}: FocusEvent): void => {
-    if (this.articles?.list.contains(relatedTarget as Node | null)) return
-    this.hasFocus = false
-    this.#settle()
-  }
-
   // ---- what is drawn ----
 
   protected override render(): TemplateResult {
-    const {later, said: {glyph: sign, thread, says, also, foot, name, action}, badge, snapshot} = this
+    const {later, said: {glyph: sign, thread, says, also, foot, name}, badge, snapshot} = this
     const heading = this.heading ?? say(this, 'heading')
     const n = badge === 'none' ? 0 : badge === 'new' ? snapshot.unseen : snapshot.unread
     const isBare = thread === 'bad' && name !== 'closed'
@@ -462,15 +313,10 @@ export class TeamActivity extends PovElement {
   n ? html`<span class="badge" part="badge"><span aria-hidden="true">${number(this, Math.min(n, 99))}${n > 99 ? '+' : ''}</span><span class="sr">${
     say(this, badge === 'new' ? 'new' : 'unread', {n})}</span></span>` : nothing
 }</h2><p class="says" part="status">${draw(this, ...says)}${also ? html`<span class="opt">${draw(this, ...also)}</span>` : nothing
-}</p></div><div class="tools" part="tools">${action === 'retry' ? html`<button class="btn btn-slim" data-do="retry">${icon('again')}<span class="w">${
-  say(this, 'do.retry')}</span></button>` : later?.side()}<slot name="tools"></slot>${tool('filter')}${tool('notifications')}</div></header>${later?.above()}
-<div class="list" part="list" ?hidden=${later?.panel === 'notifications'} aria-busy=${thread === 'filling' || this.isLoading} @scroll=${this.#scrolled}
-  @pointerover=${this.#pointed} @pointerleave=${this.#left} @focusin=${this.#focused} @focusout=${this.#blurred}><i class="top"></i>${later?.pill()
+}</p></div><div class="tools" part="tools">${later?.side()}<slot name="tools"></slot>${tool('filter')}${tool('notifications')}</div></header>${later?.above()}
+<div class="list" part="list" ?hidden=${later?.panel === 'notifications'} aria-busy=${thread === 'filling' || this.isLoading}><i class="top"></i>${later?.pill()
 }<div class="rows ${this.#items.length > LONG ? 'is-long' : ''}" role=${isEmpty ? nothing : 'feed'} aria-label=${isEmpty ? nothing : say(this, 'list')} ?hidden=${isBare}></div>${
-  isEmpty ? later?.instead(isBare) ?? skeleton : this.hasEarlier || this.size < Math.min(MOST, this.fitting.groups.length)
-    ? html`<div class="earlier" part="earlier"><button class="btn btn-text" data-do="earlier" ?disabled=${this.isLoading}>${
-      say(this, this.isLoading ? 'do.loading' : 'do.earlier')}</button></div>` : later?.begins()
-}<i class="end"></i></div><footer class="foot" part="footer">${later?.foot() ?? html`<span class="mid">${
+  isEmpty ? later?.instead(isBare) ?? skeleton : later?.below()}<i class="end"></i></div><footer class="foot" part="footer">${later?.foot() ?? html`<span class="mid">${
   icon(thread === 'filling' ? 'clock' : 'check')}</span><p><slot name="footer">${draw(this, ...foot)}</slot></p>`}</footer>${
   later?.floats()}<div class="sr" role="status"></div><div class="sr" role="alert"></div></section>`
   }

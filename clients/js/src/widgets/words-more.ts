@@ -2,6 +2,12 @@
 import {words} from './words.js'
 
 Object.assign(words, {
+  'do.retry': 'Try now',
+  'do.earlier': 'Load earlier',
+  'do.loading': 'Loading',
+  'do.read-all': 'Mark all as read',
+  'do.hide': 'Hide',
+  divider: 'Read up to here',
 
   // The state of the connection: `says.` in the header, `foot.` below, `told.` what is read out.
   'says.progress': '*Catching up* · {n} of {total}',
