@@ -1,6 +1,6 @@
 /** What a person does with toasts, and what they do to a page: pointer, keys, focus, dialogs, voice. */
-import {html, nothing, type TemplateResult} from 'lit'
-import {repeat} from 'lit/directives/repeat.js'
+import {html, nothing, type TemplateResult} from 'lit-html'
+import {repeat} from 'lit-html/directives/repeat.js'
 import type {Row, Snapshot} from '../../api.js'
 import type {ActivityNotification} from '../activity-notification.js'
 import {parts} from '../parts.js'
@@ -64,7 +64,7 @@ export class ToastView {
   attach(): void {
     if (this.#ends.length) return // it only moved
     const element = this.#element
-    const root = element.shadowRoot!
+    const root = element.shadow
     const sheets = [parts, sheet]
     root.adoptedStyleSheets = [...root.adoptedStyleSheets.filter(each => !sheets.includes(each)), ...sheets]
     const on = <E extends keyof DocumentEventMap>(name: E, listener: (event: DocumentEventMap[E]) => void) => {
@@ -197,7 +197,7 @@ export class ToastView {
   }
 
   #say(role: 'status' | 'alert', words: string): void {
-    const region = this.#element.shadowRoot?.querySelector(`[role=${role}]`)
+    const region = this.#element.shadow.querySelector(`[role=${role}]`)
     // The same words again are read again only if they are other text.
     if (region) region.textContent = region.textContent === words ? `${words}\u00a0` : words
   }
@@ -227,7 +227,7 @@ export class ToastView {
   }
 
   get #viewport(): HTMLElement | null | undefined {
-    return this.#element.shadowRoot?.querySelector<HTMLElement>('[popover]')
+    return this.#element.shadow.querySelector<HTMLElement>('[popover]')
   }
 
   /** Above what opened since. */
@@ -281,7 +281,7 @@ export class ToastView {
     const before = this.#focusedBefore
     this.#focusedBefore = undefined
     if (before?.isConnected) before.focus()
-    else this.#element.shadowRoot?.querySelector<HTMLElement>(':focus')?.blur()
+    else this.#element.shadow.querySelector<HTMLElement>(':focus')?.blur()
   }
 
   readonly #keyed = (event: KeyboardEvent): void => {
@@ -401,7 +401,7 @@ export class ToastView {
 /** The element that has the focus, in whatever shadow root. */
 function deepFocus(): HTMLElement | undefined {
   let found = document.activeElement
-  while (found?.shadowRoot?.activeElement) found = found.shadowRoot.activeElement
+  for (let next = found; next; next = next.shadowRoot?.activeElement ?? null) found = next
   return found instanceof HTMLElement ? found : undefined
 }
 
