@@ -57,7 +57,7 @@ class ChromiumTab(Tab):
 
     async def _end_trace(self) -> None:
         complete = asyncio.get_running_loop().create_future()
-        self._session.once("Tracing.tracingComplete", complete.set_result)
+        self._session.once("Tracing.tracingComplete", lambda told: complete.set_result(told))
         await self._session.send("Tracing.end")
         await complete
 
