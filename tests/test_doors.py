@@ -155,6 +155,7 @@ ROUTES: dict[str, Row] = {
     "GET /": Row("/", kind=None),
     "GET /client/{}": Row("/client/pov-rt.js", kind=None),
     "GET /dev/console.json": Row("/dev/console.json", kind=None),
+    "GET /dev/{}": Row("/dev/console.css", kind=None),
     "GET /ws/_echo": Row("/ws/_echo", kind=Kind.SOCKET, good=426),
     "GET /ws/(?!_echo$).*": Row(
         "/ws/", kind=Kind.SOCKET, query={"device": "phone"}, ids=("device",), good=426

@@ -43,6 +43,7 @@ from pov_rt.web.routes.ops import (
     counter,
     gauge,
 )
+from pov_rt.web.routes.pages import PageHandler
 from pov_rt.web.routes.plugins import PluginHandler, plugin_paths
 from pov_rt.web.routes.token import TokenHandler
 from pov_rt.web.sockets import OwnSockets, is_local, port_of
@@ -202,6 +203,7 @@ class WebServer:
         if self.settings.dev:
             routes.append((r"/", ConsoleHandler))
             routes.append((r"/dev/console.json", ConsoleDataHandler))
+            routes.append((r"/dev/([^/]+)", PageHandler))
         if self.settings.server.conformance_echo:
             routes.append((r"/ws/_echo", EchoHandler, wires))
         return self._site(routes, self._host_rules)

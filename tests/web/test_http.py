@@ -27,7 +27,7 @@ from tests.web.test_handshake import exchange, request
 
 ACCESS = "pov_rt.web.http"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW")
-NOTHING = ("/nowhere", "/client/acme")
+NOTHING = ("/nowhere", "/client/acme", "/dev/acme")
 """What is not there, whatever is asked of it."""
 OPEN = ("/", "/dev/console.json", "/healthz", "/readyz", "/metrics")
 """What is asked of nobody who he is."""
