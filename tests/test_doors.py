@@ -155,6 +155,8 @@ ROUTES: dict[str, Row] = {
     "GET /": Row("/", kind=None),
     "GET /client/{}": Row("/client/pov-rt.js", kind=None),
     "GET /dev/console.json": Row("/dev/console.json", kind=None),
+    "GET /dev/problem.json": Row("/dev/problem.json", kind=None),
+    "POST /dev/token": Row("/dev/token", body={"token": "x"}),
     "GET /dev/{}": Row("/dev/console.css", kind=None),
     "GET /ws/_echo": Row("/ws/_echo", kind=Kind.SOCKET, good=426),
     "GET /ws/(?!_echo$).*": Row(

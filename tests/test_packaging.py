@@ -35,7 +35,7 @@ def test_a_wheel_has_everything_and_nothing_called_plugins(wheel: Path) -> None:
     for path in (ROOT / "pov_rt").rglob("*.py"):
         assert str(path.relative_to(ROOT)) in names
     client = [f"web/static/client/{name}" for name in read_files()]
-    for name in ("py.typed", "web/static/console.html", "plugins/ping.py", *client):
+    for name in ("py.typed", "web/static/dev/console.html", "plugins/ping.py", *client):
         assert f"pov_rt/{name}" in names
 
 

@@ -84,6 +84,7 @@ class Verified(NamedTuple):
     payload: bytes
     key_until: float
     header_type: object
+    key: Key
 
 
 class Keyring:
@@ -112,6 +113,12 @@ class Keyring:
         """Tell whether there is a key, so that a token could be good."""
         now = self._clock.time()
         return any(until > now for until in self._accepted.values())
+
+    @property
+    def accepted(self) -> tuple[Key, ...]:
+        """The keys that are accepted now, in the order of trying."""
+        now = self._clock.time()
+        return tuple(key for key, until in self._accepted.items() if until > now)
 
     def reload(self, settings: AuthSettings) -> None:
         """Take over the keys of changed settings; on `SettingsError` everything stays as it was."""
@@ -199,7 +206,7 @@ class Keyring:
                 verified = self._jws.decode_complete(token, key.material, [key.algorithm])
             except jwt.InvalidSignatureError:
                 continue
-            return Verified(verified["payload"], until, header.typ)
+            return Verified(verified["payload"], until, header.typ, key)
         self._miss(header.kid)
         raise TokenUnsigned from ValueError("no key has signed this")
 

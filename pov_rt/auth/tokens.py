@@ -147,6 +147,13 @@ class Tokens:
             raise TokenRevoked
         return known
 
+    def identify(self, token: str, accept: frozenset[Kind]) -> Identity:
+        """Return whose token this is, though it may be too old or revoked: to explain it.
+
+        Raises `TokenError` for what is wrong otherwise, as `verify` does.
+        """
+        return self._read(token, accept)[0]
+
     def remembers(self, token: str, accept: frozenset[Kind]) -> bool:
         """Tell whether `verify` would not have to look at a signature."""
         return self._verified.get((token, accept)) is not None
@@ -227,7 +234,15 @@ class Tokens:
         self._forget()
 
     def _check(self, token: str, accept: frozenset[Kind]) -> tuple[Identity, float]:
-        payload, key_until, header_type = self._keyring.verify(token)
+        identity, key_until = self._read(token, accept)
+        if identity.expires_at <= self._clock.time():
+            raise TokenExpired
+        if self._void is not None:
+            self._void.see(identity)
+        return identity, min(identity.expires_at, key_until)
+
+    def _read(self, token: str, accept: frozenset[Kind]) -> tuple[Identity, float]:
+        payload, key_until, header_type, _ = self._keyring.verify(token)
         try:
             # msgspec does not look into fields it skips; decoding first refuses bad UTF-8 anywhere.
             claims = _CLAIMS.decode(payload.decode())
@@ -236,8 +251,6 @@ class Tokens:
             self._check_origin(claims.iss, header_type, is_apps=is_apps)
         except (ValueError, RecursionError, InvalidId) as error:
             raise TokenError from error
-        if claims.exp <= self._clock.time():
-            raise TokenExpired
         grants = self._grants(claims, kind)
         token_id = claims.jti or f"~{hashlib.sha256(payload).hexdigest()[:32]}"
         # In an app's own token these would be claims of the app's.
@@ -254,9 +267,7 @@ class Tokens:
             parent_id=None if parent_id is None else grants.scope(parent_id),
             parent_issued_at=None if is_apps or claims.parent_iat is UNSET else claims.parent_iat,
         )
-        if self._void is not None:
-            self._void.see(identity)
-        return identity, min(claims.exp, key_until)
+        return identity, key_until
 
     def _check_claims(self, claims: Claims) -> None:
         now, settings = self._clock.time(), self._settings

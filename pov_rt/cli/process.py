@@ -18,9 +18,11 @@ from pov_rt.config import load as config
 from pov_rt.config.load import Loaded
 from pov_rt.config.settings import Settings, SettingsError, describe_access
 from pov_rt.registry.build import Registry
+from pov_rt.registry.problem import problem_of
 from pov_rt.runtime import containment, logs
 from pov_rt.runtime.systemd import listen_sockets, notify, watchdog_interval_s
 from pov_rt.web.app import WebServer
+from pov_rt.web.routes.console import Trouble
 
 log = logging.getLogger(__name__)
 
@@ -79,17 +81,23 @@ class Process:
             log.info("stopped")
             await containment.end_all()
 
-    def restart_on_change(self, watch: Watch) -> None:
-        """End, as for SIGTERM, when one of the files changes; call it on the loop."""
-        self._restart = asyncio.get_running_loop().create_task(self._wait_for_change(watch))
+    def restart_on_change(self, watch: Watch, trouble: Trouble) -> None:
+        """End, as for SIGTERM, when one of the files changes; call it on the loop.
 
-    async def _wait_for_change(self, watch: Watch) -> None:
+        `trouble` is told of a change that does not even compile.
+        """
+        self._restart = asyncio.get_running_loop().create_task(
+            self._wait_for_change(watch, trouble)
+        )
+
+    async def _wait_for_change(self, watch: Watch, trouble: Trouble) -> None:
         while True:
             changed = await watch.changed()
             problem = find_syntax_error(changed)
             if problem is None:
                 break
             log.error("the server goes on as it was: %s", problem)
+            trouble.problem = problem_of(problem, is_running=True)
         self.changed = changed
         self._stop.set()
 

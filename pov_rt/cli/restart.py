@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from pov_rt.config.settings import ServerSettings
 from pov_rt.plugin.declare import Source
 from pov_rt.registry.discovery import PluginError
 
@@ -25,6 +26,8 @@ class Watch:
 
     def __init__(self, settings_file: Path, *, wanted: bool) -> None:
         self.wanted = wanted
+        self.server: ServerSettings | None = None
+        """Where the server is to listen, once the settings have been loaded."""
         self._settings_file = settings_file
         self._folders: list[Path] = []
         self._times = self._look()
@@ -86,7 +89,9 @@ def find_syntax_error(paths: Iterable[Path]) -> PluginError | None:
                 compile(path.read_bytes(), path, "exec")
             except SyntaxError as error:
                 source = Source(str(path), error.lineno or 0)
-                return PluginError(source, f"syntax error: {error.msg}")
+                problem = PluginError(source, f"syntax error: {error.msg}")
+                problem.__cause__ = error
+                return problem
             except (OSError, ValueError):  # it is gone, or has null bytes, which loading will tell
                 continue
     return None

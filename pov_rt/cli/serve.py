@@ -59,9 +59,20 @@ def serve(options: SettingsOptions, **server: Any) -> None:
         if not isinstance(error, SettingsError | PluginError):
             words = "".join(traceback.format_exception(error))
         say(f"Error: {redact(words)}\n\nWaiting for a change; Ctrl-C ends this.", err=True)
-        changed = asyncio.run(watch.changed())
+        changed = asyncio.run(wait_for_change(watch, error))
     if changed:
         start_anew(changed)
+
+
+async def wait_for_change(watch: Watch, error: Exception) -> list[Path]:
+    """Wait for what could mend an error, and show it in the console meanwhile."""
+    from pov_rt.registry.problem import problem_of
+    from pov_rt.web.routes.standin import stand_in
+
+    if watch.server is None:
+        return await watch.changed()
+    async with stand_in(watch.server, problem_of(error)):
+        return await watch.changed()
 
 
 def run(options: SettingsOptions, watch: Watch) -> list[Path]:
@@ -75,7 +86,7 @@ def run(options: SettingsOptions, watch: Watch) -> list[Path]:
     loaded = options.load()
     config.check(loaded)
     settings = loaded.settings
-    watch.wanted = settings.dev
+    watch.wanted, watch.server = settings.dev, settings.server
     logs.configure(settings.log.format, settings.log.level, stream=sys.stderr)
     if not settings.dev:
         log.info("%s", describe_access(settings.auth))
@@ -88,7 +99,7 @@ def run(options: SettingsOptions, watch: Watch) -> list[Path]:
     def announce(web: WebServer) -> None:
         tell(web)
         if watch.wanted:
-            process.restart_on_change(watch)
+            process.restart_on_change(watch, web.trouble)
 
     process = Process(options, loaded, registry, stream=sys.stderr, announce=announce)
     try:

@@ -32,7 +32,12 @@ from pov_rt.web.http import AccessLog, Fallback
 from pov_rt.web.listener import ADMIN_CONNECTIONS, Listener, capacity
 from pov_rt.web.routes.activities import ActivitiesHandler, HistoryHandler
 from pov_rt.web.routes.client import ClientHandler, served
-from pov_rt.web.routes.console import ConsoleDataHandler, ConsoleHandler
+from pov_rt.web.routes.console import (
+    ConsoleDataHandler,
+    ProblemHandler,
+    TokenCheckHandler,
+    Trouble,
+)
 from pov_rt.web.routes.ops import (
     Counters,
     HealthHandler,
@@ -70,6 +75,7 @@ class WebServer:
     def __init__(self, settings: Settings, registry: Registry, **server: Any) -> None:
         self.settings = settings
         self.server = Server(settings, registry, fetch=fetch, **server)
+        self.trouble = Trouble()
         self._wires: set[Wire] = set()
         self._hung_up = asyncio.Event()
         self._listeners: list[Listener] = []
@@ -201,8 +207,10 @@ class WebServer:
             routes.append((path, PluginHandler, {"routes": methods}))
         routes.append((r"/client/([^/]+)", ClientHandler, {"files": served()}))
         if self.settings.dev:
-            routes.append((r"/", ConsoleHandler))
+            routes.append((r"/", PageHandler, {"page": "console.html"}))
             routes.append((r"/dev/console.json", ConsoleDataHandler))
+            routes.append((r"/dev/problem.json", ProblemHandler, {"trouble": self.trouble}))
+            routes.append((r"/dev/token", TokenCheckHandler))
             routes.append((r"/dev/([^/]+)", PageHandler))
         if self.settings.server.conformance_echo:
             routes.append((r"/ws/_echo", EchoHandler, wires))

@@ -30,7 +30,7 @@ def sign(key: Any, algorithm: str, **headers: str) -> str:
 
 def accepts(keyring: Keyring, token: str) -> bool:
     try:
-        payload, _, _ = keyring.verify(token)
+        payload, *_ = keyring.verify(token)
     except TokenError:
         return False
     return payload == b'{"userId":"alice"}'
@@ -117,7 +117,7 @@ def test_a_secret_that_left_the_settings_is_accepted_for_the_overlap(clock: Manu
     keyring = Keyring(AuthSettings(secrets=[OLD], key_overlap_s=100), clock)
     token = sign(OLD, "HS256")
     keyring.reload(AuthSettings(secrets=[NEW], key_overlap_s=100))
-    _, until, _ = keyring.verify(token)
+    _, until, *_ = keyring.verify(token)
     assert until == clock.time() + 100
     assert jwt.decode(keyring.sign(b"{}"), NEW, ["HS256"]) == {}
     clock.advance(99.9)

@@ -8,6 +8,9 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -33,6 +36,15 @@ def ask(message: Ask, context: Context) -> Answer:
     """Answer."""
     return Answer(version=1)
 '''
+
+
+def problem(served: Served) -> Any:
+    """Return what the console is told; None also while nobody listens."""
+    try:
+        with urlopen(f"{served.url}/dev/problem.json", timeout=10) as answer:
+            return json.load(answer)["problem"]
+    except URLError:
+        return None
 
 
 def test_a_changed_plugin_restarts_the_server_and_clients_come_back(tmp_path: Path) -> None:
@@ -62,6 +74,9 @@ def test_a_changed_plugin_restarts_the_server_and_clients_come_back(tmp_path: Pa
             # A typo is named, and costs nobody anything.
             draft.write_text(PLUGIN.replace("Answer(version=1)", "Answer(version=1"))
             assert "draft.py:16: syntax error" in until("goes on as it was")
+            told = problem(served)
+            assert (told["file"], told["line"]) == ("plugins/draft.py", 16)
+            assert told["isRunning"]
             client.send('{"type":"draft.ask"}')
             assert json.loads(client.recv(timeout=10))["version"] == 1
             # What is only found on loading is named, and waited for.
@@ -73,9 +88,14 @@ def test_a_changed_plugin_restarts_the_server_and_clients_come_back(tmp_path: Pa
             assert closed.value.rcvd.code == 4000
         assert "draft.py:17: NameError" in until("NameError")
         until("Waiting for a change")
+        while (told := problem(served)) is None:  # it listens in a moment
+            pass
+        assert (told["line"], told["isRunning"]) == (17, False)
+        assert told["message"] == "NameError: name 'nothing' is not defined"
         draft.write_text(PLUGIN.replace("version=1", "version=2"))
         until("started anew: draft.py")
         assert version(served) == 2
+        assert problem(served) is None
         # A new file is a change, too.
         text = PLUGIN.replace("draft", "second")
         (folder / "second.py").write_text(text)

@@ -29,7 +29,7 @@ ACCESS = "pov_rt.web.http"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW")
 NOTHING = ("/nowhere", "/client/acme", "/dev/acme")
 """What is not there, whatever is asked of it."""
-OPEN = ("/", "/dev/console.json", "/healthz", "/readyz", "/metrics")
+OPEN = ("/", "/dev/console.json", "/dev/problem.json", "/healthz", "/readyz", "/metrics")
 """What is asked of nobody who he is."""
 
 

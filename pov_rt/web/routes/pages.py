@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tornado.web import RequestHandler
+
 from pov_rt.protocol.errors import Forbidden, NotFound
 from pov_rt.web.addresses import is_loopback
 from pov_rt.web.http import JsonHandler
@@ -24,6 +26,33 @@ POLICY = (
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
+def find_file(name: str) -> Path | None:
+    """Return a file of the folder, if it is of a kind that pages need."""
+    for path in FOLDER.iterdir():
+        if path.name == name and path.suffix in KINDS:
+            return path
+    return None
+
+
+def send_file(handler: RequestHandler, path: Path) -> None:
+    """Send a file, or say that it is still the same: whoever works on it has it on a reload."""
+    handler.set_header("Content-Type", KINDS[path.suffix])
+    handler.set_header("Content-Security-Policy", POLICY)
+    handler.set_header("Cache-Control", "no-cache")
+    handler.finish(path.read_bytes())
+
+
+def require_local(host: str, address: str) -> None:
+    """Raise `Forbidden` unless this is a browser on the server's machine, by a local name.
+
+    A name that merely points here must not get tokens, nor read source code.
+    """
+    if host.rpartition(":")[0] not in LOCAL_NAMES and host not in LOCAL_NAMES:
+        raise Forbidden("Open this as http://localhost")
+    if not is_loopback(address):
+        raise Forbidden("This is for browsers on the server's machine")
+
+
 class PageHandler(JsonHandler):
     """`GET /dev/NAME`: a file of the folder; or `page` of it, for a route with a path of its own.
 
@@ -35,19 +64,15 @@ class PageHandler(JsonHandler):
 
     def check_method(self) -> None:
         """Refuse what is no file of the folder, and kinds of files that no page needs."""
-        name = self.path_args[0] if self.path_args else self.page
-        found = [path for path in FOLDER.iterdir() if path.name == name and path.suffix in KINDS]
-        if not found:
+        found = find_file(self.path_args[0] if self.path_args else self.page)
+        if found is None:
             raise NotFound("The development server has no such page or file")
-        (self.path,) = found
+        self.path = found
         super().check_method()
 
     def get(self, _: str = "") -> None:
-        """Send the file, or say that it is still the same."""
-        self.set_header("Content-Type", KINDS[self.path.suffix])
-        self.set_header("Content-Security-Policy", POLICY)
-        self.set_header("Cache-Control", "no-cache")
-        self.finish(self.path.read_bytes())
+        """Send the file."""
+        send_file(self, self.path)
 
     head = get
 
@@ -56,9 +81,6 @@ class LocalHandler(JsonHandler):
     """The base of what gives tokens: for browsers on the server's machine, by a local name."""
 
     def check(self) -> None:
-        """Refuse all others. A name that merely points here must not get the tokens."""
+        """Refuse all others."""
         super().check()
-        if self.host.rpartition(":")[0] not in LOCAL_NAMES and self.host not in LOCAL_NAMES:
-            raise Forbidden("Open this as http://localhost")
-        if not is_loopback(self.request.remote_ip or ""):
-            raise Forbidden("This is for browsers on the server's machine")
+        require_local(self.host, self.request.remote_ip or "")

@@ -1,38 +1,54 @@
-"""The console is there under --dev, for browsers on this machine, and nowhere else."""
+"""What the console asks for is there under --dev, for browsers on this machine alone."""
 
 from __future__ import annotations
 
-import itertools
 import json
-import re
-import socket
-import subprocess
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from tornado.httpclient import HTTPClient, HTTPResponse
+from tornado.httpclient import HTTPResponse
 
+from pov_rt.auth.grants import Kind
 from pov_rt.config.settings import Settings
 from pov_rt.registry.build import build_registry
+from pov_rt.registry.problem import Problem
 from pov_rt.registry.scaffold import PLUGIN
 from pov_rt.testing import SECRET, RunningServer, make_settings
-from tests.processes import run, running, serve
+from pov_rt.web.routes.console import describe_types, first_sentence
+from tests.web.routes.test_activities import call
 
-ASKED = build_registry({}).tags - {"pong"} | {"anton.say", "berta.say"}
-
-
-def get(server: RunningServer, path: str, **headers: str) -> HTTPResponse:
-    client = HTTPClient()
-    try:
-        return client.fetch(f"http://{server.address}{path}", headers=headers, raise_error=False)
-    finally:
-        client.close()
+DOORS = ("/", "/dev/console.json", "/dev/problem.json", "/dev/token")
 
 
 def test_without_dev_there_is_no_console(server: RunningServer) -> None:
-    assert get(server, "/").code == get(server, "/dev/console.json").code == 404
+    assert {call(server, path).code for path in DOORS} == {404}
+
+
+def test_each_type_says_whose_it_is_and_what_its_author_says(tmp_path: Path) -> None:
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    (folder / "poll.py").write_text(PLUGIN.format(name="poll"))
+    types = describe_types(build_registry({}, folder))
+    assert types["publish"]["from"] == "built-in"
+    assert types["publish"]["grant"] == "publish"
+    assert types["ping"]["grant"] is None
+    assert types["poll.say"] == {
+        "from": "plugins/poll.py",
+        "grant": "collaborate",
+        "summary": "Say something to everybody who is subscribed to a PoV.",
+    }
+
+
+def test_of_a_docstring_the_first_sentence_is_taken() -> None:
+    def documented(text: str | None) -> Any:
+        return type("Documented", (), {"__doc__": text})
+
+    assert first_sentence(documented("One\n    line. Another.\n\n    More.")) == "One line."
+    assert first_sentence(documented("No stop")) == "No stop."
+    assert first_sentence(documented("")) == ""
 
 
 class TestUnderDev:
@@ -40,78 +56,70 @@ class TestUnderDev:
     def settings(self) -> Settings:
         return replace(make_settings(), dev=True)
 
-    def test_the_page_and_its_data_are_served(self, server: RunningServer) -> None:
-        page = get(server, "/")
-        assert (page.code, b"pov-rt console" in page.body) == (200, True)
-        assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
-        assert not re.search(rb"https?://", page.body), "nothing comes from elsewhere"
-        data = json.loads(get(server, "/dev/console.json").body)
+    def test_the_page_is_at_the_root(self, server: RunningServer) -> None:
+        page = call(server, "/")
+        assert (page.code, b"<pov-console>" in page.body) == (200, True)
+        assert page.headers["Content-Security-Policy"].startswith("default-src 'self'; require")
+        assert b"http" not in page.body, "nothing comes from elsewhere"
+
+    def test_its_data_has_tokens_and_no_secret(self, server: RunningServer) -> None:
+        data = json.loads(call(server, "/dev/console.json").body)
         assert SECRET not in json.dumps(data)
         verify = server.web.server.hooks.hosts["ping"].verify
         assert server.call(lambda: verify(data["token"])).user_id == "dev"
         assert "receive.subscribe" in data["schema"]["operations"]
+        assert set(data["types"]) == server.web.server.registry.tags
+        assert data["token"] != json.loads(call(server, "/dev/console.json").body)["token"]
 
-    def test_a_name_that_points_here_gets_no_token(self, server: RunningServer) -> None:
+    def test_a_name_that_points_here_gets_nothing(self, server: RunningServer) -> None:
         for host, status in (
             ("evil.example", 421),
             ("localhost.evil.example:8765", 421),
             ("10.0.0.1", 403),
         ):
-            answer = get(server, "/dev/console.json", Host=host)
-            assert answer.code == status
-            assert b"token" not in answer.body
+            for path in DOORS[1:]:
+                method = "POST" if path == "/dev/token" else "GET"
+                body = {"token": "x"} if path == "/dev/token" else None
+                answer = call(server, path, method=method, body=body, Host=host)
+                assert answer.code == status
+                assert set(json.loads(answer.body)) == {"error"}
 
     def test_pages_of_any_localhost_may_connect(self, server: RunningServer) -> None:
-        answer = get(server, "/api/auth/ws-token", Origin="http://localhost:3000")
+        answer = call(server, "/api/auth/ws-token", Origin="http://localhost:3000")
         assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
 
+    def test_a_problem_is_told_until_there_is_none(self, server: RunningServer) -> None:
+        def problem() -> Any:
+            return json.loads(call(server, "/dev/problem.json").body)["problem"]
 
-def test_the_page_comes_back_after_a_restart_and_goes_on_where_it_was(tmp_path: Path) -> None:
-    folder = tmp_path / "plugins"
-    folder.mkdir()
-    for name in ("anton", "berta"):  # equal class names in both
-        (folder / f"{name}.py").write_text(PLUGIN.format(name=name))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    with (
-        serve(tmp_path, "--port", port, "--plugins-dir", str(folder)) as served,
-        running(
-            ["node", "tests/node/console.mjs", served.url],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        ) as page,
-    ):
-        assert page.stdin is not None
-        assert page.stdout is not None
-        lines = (json.loads(line) for line in page.stdout)
+        assert problem() is None
+        server.web.trouble.problem = Problem("syntax error", "poll.py", 3, is_running=True)
+        told = problem()
+        assert (told["file"], told["line"], told["isRunning"]) == ("poll.py", 3, True)
+        server.web.trouble.problem = None
+        assert problem() is None
 
-        def until(title: str) -> Any:
-            text = next(text for found, text in lines if found == title)
-            return json.loads(text) if text.startswith("{") else text
+    def try_it(self, server: RunningServer, body: Any, token: str | None) -> HTTPResponse:
+        return call(server, "/dev/token", method="POST", body=body, token=token)
 
-        def submit(type: str, **fields: str) -> None:
-            assert page.stdin is not None
-            page.stdin.write(json.dumps({"type": type, "fields": fields}) + "\n")
-            page.stdin.flush()
+    def test_a_token_is_explained_and_written_nowhere(
+        self, server: RunningServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        tried = server.token("eve", Kind.SERVICE, povs=["acme"], can=["publish"])
+        found = json.loads(self.try_it(server, {"token": tried}, server.token()).body)
+        assert (found["verdict"], found["userId"], found["kinds"]) == ("good", "eve", ["service"])
+        assert (found["povs"], found["can"]) == (["acme"], ["publish"])
+        forged = tried[:-4] + "AAAA"
+        found = json.loads(self.try_it(server, {"token": forged}, server.token()).body)
+        assert (found["verdict"], found["isSigned"]) == ("refused", False)
+        assert tried[:-4] not in caplog.text
 
-        def publish(number: int) -> None:
-            given = json.dumps({"type": "t", "action": "a", "povId": "demo", "id": str(number)})
-            done = run(tmp_path, "publish", "--url", served.url, given=given)
-            assert done.stderr == "1 published\n"
+    def test_reasons_are_for_those_who_have_a_good_token(self, server: RunningServer) -> None:
+        assert self.try_it(server, {"token": "x"}, None).code == 401
+        assert self.try_it(server, {"token": "x"}, "x.y.z").code == 401
 
-        forms = {text for _, text in itertools.islice(lines, len(ASKED))}
-        assert forms == ASKED
-        until("welcome")
-        submit("anton.say", povId="demo", text="hello")
-        assert until("anton.said")["text"] == "hello"
-        submit("subscribe")
-        assert until("subscribed")["offset"] == 0
-        publish(1)
-        assert until("activity")["offset"] == 1
-        (folder / "berta.py").unlink()
-        assert until("closed") == "4000 restarting"
-        until("welcome")
-        assert until("subscribed")["povId"] == "demo"
-        publish(2)
-        assert until("activity")["offset"] == 2
-        served.stop()
+    @pytest.mark.parametrize("body", [b"", b"[]", b'{"token": 7}', b'{"token":"\\ud800"}', b"{"])
+    def test_what_is_no_question_is_refused(self, server: RunningServer, body: bytes) -> None:
+        answer = self.try_it(server, body, server.token())
+        assert (answer.code, json.loads(answer.body)["error"]["code"]) == (400, "invalid_request")
