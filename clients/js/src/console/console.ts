@@ -298,20 +298,14 @@ export class Console extends LitElement implements FormHost, LogHost {
   protected override render(): TemplateResult {
     const isTry = this.type === TRY
     return html`<a class="skip" href="#form">To the form</a>${drawTop(this)}
-<div class="tabs" role="tablist" aria-label="Parts of the page">${(['send', 'messages'] as const).map(each => html`
-<button type="button" role="tab" id="tab-${each}" aria-controls=${each === 'send' ? 'form' : 'log'} aria-selected=${this.tab === each}
-tabindex=${this.tab === each ? 0 : -1} @keydown=${(event: KeyboardEvent) => this.switchTab(event)} @click=${() => { this.tab = each }}>${each === 'send' ? 'Send' : 'Messages'}</button>`)}</div>
+<nav class="tabs" aria-label="Parts of the page">${(['send', 'messages'] as const).map(each => html`
+<button type="button" aria-current=${this.tab === each ? 'true' : nothing} @click=${() => { this.tab = each }}>${
+    each === 'send' ? 'Send' : 'Messages'}</button>`)}</nav>
 <nav class="types ${this.tab === 'send' ? '' : 'is-away'}" aria-label="Message types">${this.drawTypes()}</nav>
 <main class="form ${this.tab === 'send' ? '' : 'is-away'}" id="form" tabindex="-1">${isTry
     ? html`<pov-console-token .token=${this.session.data?.token}></pov-console-token>` : this.drawForm()}</main>
 <section class="log ${this.tab === 'messages' ? '' : 'is-away'}" id="log" aria-label="Messages">${this.drawMessages()}</section>
 <p class="sr" role="status">${this.told}</p>`
-  }
-
-  private switchTab(event: KeyboardEvent): void {
-    if (event.key !== 'ArrowLeft' && event.key !== 'ArrowRight') return
-    this.tab = this.tab === 'send' ? 'messages' : 'send'
-    void this.updateComplete.then(() => this.querySelector<HTMLElement>(`#tab-${this.tab}`)?.focus())
   }
 
   private drawTypes(): TemplateResult {

@@ -33,7 +33,7 @@ export function drawTop(page: Console): TemplateResult {
 <nav aria-label="Pages"><a href="/" aria-current="page">Console</a><a href="/demo">Demo</a></nav><span class="grow"></span>
 <span class="status boxed s-${name}" role="status">${glyph(name)}${words}</span>
 ${welcome ? html`<span class="who"><b>${welcome.userId}</b> on ${welcome.device}, token good for ${lasts(Date.parse(welcome.expiresAt) - Date.now())}</span>` : nothing}
-<button type="button" class="btn" ?disabled=${!data} @click=${copy}>${icon('copy')}Copy token</button></header>`
+<button type="button" class="btn" ?disabled=${!data} @click=${copy}>${icon('copy')}<span>Copy token</span></button></header>`
 }
 
 /** What is followed, up to where, and who is there. */
