@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import importlib.util
 import linecache
+import os
 import pkgutil
 import sys
 import traceback
@@ -116,6 +117,7 @@ def _blame(error: BaseException, file: str) -> PluginError:
         return PluginError(Source(error.filename, error.lineno or 0), f"syntax error: {error.msg}")
     line = 0
     for frame in traceback.extract_tb(error.__traceback__):
-        if Path(frame.filename) == Path(file):
+        # As a module knows its file, whichever way its folder was named.
+        if os.path.abspath(frame.filename) == os.path.abspath(file):
             line = frame.lineno or 0
     return PluginError(Source(file, line), f"{type(error).__name__}: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from pathlib import Path
 
@@ -43,12 +44,13 @@ def _shown(error: BaseException | None, file: str) -> list[str]:
     if isinstance(error, SyntaxError):
         return traceback.format_exception_only(error)
     step = error.__traceback__
-    while step is not None and step.tb_frame.f_code.co_filename != file:
+    path = os.path.abspath(file)
+    while step is not None and os.path.abspath(step.tb_frame.f_code.co_filename) != path:
         step = step.tb_next
     return traceback.format_exception(type(error), error, step or error.__traceback__, chain=False)
 
 
 def _short(file: str) -> str:
     """Return a path as whoever started the server would type it."""
-    path = Path(file)
+    path = Path(os.path.abspath(file)) if file else Path()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file

@@ -105,6 +105,11 @@ class Reader:
         self.click(f'.groups a[href="#{type}"]')
         self.see("h1", type)
 
+    def filter(self, name: str) -> None:
+        """Have only some messages shown; they are, then."""
+        self.click(".chip", name)
+        self.see(".chip[aria-pressed=true]", name)
+
     def messages(self) -> list[str]:
         """What the log says, the newest first, without times."""
         found: list[str] = self.ask(
@@ -228,7 +233,7 @@ def test_every_form_works_with_what_it_offers(
     reader.choose("ping")
     reader.click(".send")
     reader.see("#log .m:first-child", "pong")
-    reader.click(".chip", "Refused")
+    reader.filter("Refused")
     assert reader.messages() == []
 
 
@@ -243,7 +248,7 @@ def test_a_refused_message_leads_back_to_its_field(reader: Reader, served: Serve
     reader.click("#log .fix")
     reader.see("h1", "typing")
     assert "is missing" in reader.see("[data-path=povId] .help.is-wrong")
-    assert reader.ask("document.activeElement.id") == "f-povId"
+    reader.see("#f-povId:focus")
     reader.fill("#f-povId", "demo")
     reader.gone(".help.is-wrong")
     reader.press("Control+Enter")
@@ -294,16 +299,16 @@ def test_messages_open_as_json_and_can_be_filtered_paused_and_cleared(
     assert reader.ask("document.querySelector('.m.news .m-line').ariaExpanded") == "true"
     reader.click("#log .m.news .m-line")
     reader.gone("#log .m.news .code")
-    reader.click(".chip", "Sent")
+    reader.filter("Sent")
     assert {each.split(" | ")[0] for each in reader.messages()} == {"subscribe", "presence"}
-    reader.click(".chip", "Received")
+    reader.filter("Received")
     assert {each.split(" | ")[0] for each in reader.messages()} == {
         "activity",
         "present",
         "subscribed",
         "welcome",
     }
-    reader.click(".chip", "All")
+    reader.filter("All")
     reader.click("button[aria-label=Pause]")
     publish(tmp_path, served, 2)
     reader.see(".log-head", "1 new, 0 pings hidden")
@@ -331,6 +336,19 @@ def test_lists_become_chips_and_folded_fields_are_sent_when_filled_in(
     assert json.loads(reader.see("#log .m.out .code"))["users"] == ["ana", "ben", "eve"]
     reader.click("button[aria-label='Take ben away']")
     reader.see(".sends .code", '"users": ["ana", "eve"]')
+
+
+def test_the_feed_that_people_see_is_there_beside_the_messages(
+    reader: Reader, tmp_path: Path, served: Served
+) -> None:
+    reader.open(served.url)
+    reader.see("#log .m", "present")
+    reader.click(".view", "Feed")
+    reader.see("pov-team-activity", "Nothing has happened here yet")
+    publish(tmp_path, served, 1)
+    reader.see("pov-team-activity", "t done")
+    reader.click(".view", "Messages")
+    reader.see("#log .m.news", "offset 1")
 
 
 def test_a_restarted_server_is_found_again_and_it_goes_on_where_it_was(

@@ -45,6 +45,16 @@ def test_what_fails_while_loading_begins_in_the_file(tmp_path: Path) -> None:
     assert found.is_running
 
 
+def test_a_folder_may_be_named_from_where_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("plugins").mkdir()
+    found = problem_of(load(Path("plugins"), "x = 1\nnothing\n"))
+    assert (found.file, found.line) == ("plugins/poll.py", 2)
+    assert "discovery.py" not in found.traceback
+
+
 def test_any_other_mistake_has_the_place_where_it_came_up(tmp_path: Path) -> None:
     with pytest.raises(KeyError) as raised:
         load_file({"token": tmp_path}[f"token={TOKEN}"])

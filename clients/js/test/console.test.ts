@@ -197,6 +197,9 @@ test('messages are told in words', () => {
   assert.equal(got({type: 'marks', povId: 'demo', readOffset: 1, seenOffset: 2, unread: 3, unseen: 2}), 'demo read up to 1, seen up to 2, 3 unread')
   assert.equal(got({type: 'typing', povId: 'demo', users: [{userId: 'ana', where: 'Audit'}], more: 0}), 'ana on Audit in demo')
   assert.equal(sent({type: 'typing', povId: 'demo', active: false}), 'on demo, stopped')
+  for (const type of ['typing', 'history', 'unsubscribe', 'presence', 'mute', 'unread', 'publish', 'ack', 'subscribe']) {
+    assert.ok(!sent({type, data: {}}).includes('undefined'), type)
+  }
   assert.equal(got({type: 'poll.voted', povId: 'demo', choice: 'yes', weights: [1]}), 'povId demo, choice yes, weights [1]')
   assert.equal(sent({type: 'subscribe', povId: 'demo', since: {offset: 4, epoch: 'e'}}), 'demo, from 4')
   assert.equal(sent({type: 'publish', data: {type: 'task', action: 'completed', povId: 'demo'}}), 'task completed on demo')

@@ -18,7 +18,8 @@ const REMEMBERED = 50
 
 export class Console extends LitElement implements FormHost, LogHost {
   static override properties = {
-    type: {state: true}, tab: {state: true}, view: {state: true}, shown: {state: true}, find: {state: true}, told: {state: true},
+    type: {state: true}, tab: {state: true}, view: {state: true}, shown: {state: true}, find: {state: true},
+    told: {state: true},
   }
   /** The type whose form is shown; or the token try-it. */
   declare type: string
@@ -59,7 +60,9 @@ export class Console extends LitElement implements FormHost, LogHost {
     addEventListener('hashchange', () => this.choose(location.hash.slice(1) || 'publish'))
     addEventListener('keydown', event => this.pressed(event))
     setInterval(() => this.requestUpdate(), 10_000) // how long the token is good
-    setInterval(() => { if (this.session.status.state === 'offline') this.requestUpdate() }, 1000) // when the next try is
+    setInterval(() => { // when the next try is
+      if (this.session.status.state === 'offline') this.requestUpdate()
+    }, 1000)
     this.session.start()
   }
 
@@ -106,8 +109,11 @@ export class Console extends LitElement implements FormHost, LogHost {
     if (field.name !== 'povId' || !(this.type === 'publish' || text.follows)) return text.fields?.[field.path]
     const pov = String(valueIn(field, this.filled, this.known))
     const isFollowed = session.povs.has(pov)
-    if (this.type === 'publish') return isFollowed ? `You follow ${pov}, so you get it back.` : 'You don’t follow it, so you don’t get it back.'
-    return pov && !isFollowed && session.welcome ? `You don’t follow ${pov}: the server wants you to subscribe first.` : undefined
+    if (this.type === 'publish') {
+      return isFollowed ? `You follow ${pov}, so you get it back.` : 'You don’t follow it, so you don’t get it back.'
+    }
+    if (!pov || isFollowed || !session.welcome) return undefined
+    return `You don’t follow ${pov}: the server wants you to subscribe first.`
   }
 
   change(field: Field, value: Value): void {
@@ -136,7 +142,8 @@ export class Console extends LitElement implements FormHost, LogHost {
   }
 
   copy(text: string, what: string): void {
-    navigator.clipboard.writeText(text).then(() => this.tell(`${what} is copied`), () => this.tell('The browser does not allow to copy'))
+    navigator.clipboard.writeText(text)
+      .then(() => this.tell(`${what} is copied`), () => this.tell('The browser does not allow to copy'))
   }
 
   again({sent, got}: Entry): void {
@@ -283,8 +290,9 @@ export class Console extends LitElement implements FormHost, LogHost {
       others.set(from, [...others.get(from) ?? [], each])
     }
     const find = this.find.toLowerCase()
-    return [...groups, ...[...others].map(([from, types]) => [from === 'built-in' ? 'Others' : from, types] as const)]
-      .map(([name, types]) => [name, types.filter(each => !find || each.includes(find) || this.textOf(each).says.toLowerCase().includes(find))] as const)
+    const isFound = (type: string) => !find || `${type} ${this.textOf(type).says}`.toLowerCase().includes(find)
+    return [...groups, ...others]
+      .map(([from, types]) => [from === 'built-in' ? 'Others' : from, types.filter(isFound)] as const)
       .filter(([, types]) => types.length)
   }
 
@@ -299,12 +307,15 @@ export class Console extends LitElement implements FormHost, LogHost {
     const isTry = this.type === TRY
     return html`<a class="skip" href="#form">To the form</a>${drawTop(this)}
 <nav class="tabs" aria-label="Parts of the page">${(['send', 'messages'] as const).map(each => html`
-<button type="button" aria-current=${this.tab === each ? 'true' : nothing} @click=${() => { this.tab = each }}>${
+<button type="button" aria-current=${this.tab === each ? 'true' : nothing}
+@click=${() => { this.tab = each }}>${
     each === 'send' ? 'Send' : 'Messages'}</button>`)}</nav>
-<nav class="types ${this.tab === 'send' ? '' : 'is-away'}" aria-label="Message types">${this.drawTypes()}</nav>
+<nav class="types ${this.tab === 'send' ? '' : 'is-away'}"
+aria-label="Message types">${this.drawTypes()}</nav>
 <main class="form ${this.tab === 'send' ? '' : 'is-away'}" id="form" tabindex="-1">${isTry
     ? html`<pov-console-token .token=${this.session.data?.token}></pov-console-token>` : this.drawForm()}</main>
-<section class="log ${this.tab === 'messages' ? '' : 'is-away'}" id="log" aria-label="Messages">${this.drawMessages()}</section>
+<section class="log ${this.tab === 'messages' ? '' : 'is-away'}" id="log"
+aria-label="Messages">${this.drawMessages()}</section>
 <p class="sr" role="status">${this.told}</p>`
   }
 
@@ -315,25 +326,34 @@ export class Console extends LitElement implements FormHost, LogHost {
       if (event.key === 'Enter' && found[0] && !event.ctrlKey) this.choose(found[0])
       else if (event.key === 'Escape') this.find = ''
       else return
-      void this.updateComplete.then(() => this.querySelector<HTMLElement>('.fields input, .fields textarea, .send')?.focus())
+      const first = '.fields input, .fields textarea, .send'
+      void this.updateComplete.then(() => this.querySelector<HTMLElement>(first)?.focus())
     }
-    return html`<div class="input find">${icon('search')}<input type="search" aria-label="Find a message" placeholder="Find a message" .value=${this.find}
+    return html`<div class="input find">${icon('search')}<input type="search" aria-label="Find a message"
+placeholder="Find a message" .value=${this.find}
 @input=${(event: Event) => { this.find = (event.target as HTMLInputElement).value }} @keydown=${pressed}><kbd>/</kbd></div>
-<select class="input mono pick" aria-label="Message" .value=${this.type} @change=${(event: Event) => this.choose((event.target as HTMLSelectElement).value)}>
-${groups.map(([name, types]) => html`<optgroup label=${name}>${types.map(each => html`<option ?selected=${each === this.type}>${each}</option>`)}</optgroup>`)}
-<optgroup label="Tokens"><option value=${TRY} ?selected=${this.type === TRY}>Check a token</option></optgroup></select>
+<select class="input mono pick" aria-label="Message" .value=${this.type}
+@change=${(event: Event) => this.choose((event.target as HTMLSelectElement).value)}>
+${groups.map(([name, types]) => html`<optgroup label=${name}>${types.map(each => html`<option
+?selected=${each === this.type}>${each}</option>`)}</optgroup>`)}
+<optgroup label="Tokens"><option value=${TRY}
+?selected=${this.type === TRY}>Check a token</option></optgroup></select>
 <div class="groups">${groups.map(([name, types]) => html`<h3>${name}</h3><ul>${types.map(each => html`<li>
-<a href="#${each}" class="mono" aria-current=${each === this.type ? 'true' : nothing}>${each}</a></li>`)}</ul>`)}
+<a href="#${each}" class="mono"
+aria-current=${each === this.type ? 'true' : nothing}>${each}</a></li>`)}</ul>`)}
 ${found.length ? nothing : html`<p class="dim">${this.session.data ? 'No message is called that.' : ''}</p>`}
-<h3>Tokens</h3><ul><li><a href="#${TRY}" aria-current=${this.type === TRY ? 'true' : nothing}>Check a token</a></li></ul></div>`
+<h3>Tokens</h3><ul><li><a href="#${TRY}"
+aria-current=${this.type === TRY ? 'true' : nothing}>Check a token</a></li></ul></div>`
   }
 
   private drawForm(): TemplateResult {
     const {session, type} = this
     const {data} = session
-    if (!data) return html`<p class="dim">${session.problem ? 'The forms are there when the server runs.' : 'Loading the message types'}</p>`
+    if (!data) return html`<p
+class="dim">${session.problem ? 'The forms are there when the server runs.' : 'Loading the message types'}</p>`
     const fields = this.fieldsOf(type)
-    if (!data.types[type]) return html`<div class="form-head"><h1>${type}</h1><p>The server has no message of this type${session.problem ? ' now' : ''}.</p></div>`
+    if (!data.types[type]) return html`<div
+class="form-head"><h1>${type}</h1><p>The server has no message of this type${session.problem ? ' now' : ''}.</p></div>`
     const grant = data.types[type].grant
     const made = this.make()
     const where = {origin: location.origin, token: data.token, serviceToken: data.serviceToken}
@@ -341,23 +361,30 @@ ${found.length ? nothing : html`<p class="dim">${this.session.data ? 'No message
     const isMade = !(made instanceof Wrong)
     return html`<div class="form-head"><h1>${type}</h1><p>${says(this.text.says)}</p></div>
 ${grant ? html`<p class="ok ${data.can.includes(grant) ? '' : 'is-not'}">${icon(data.can.includes(grant) ? 'check' : 'close', 'icon-s')}<span>Your token ${
-    data.can.includes(grant) ? 'grants' : 'does not grant'} <span class="mono">${grant}</span></span></p>` : nothing}
-<div class="fields">${[...leaves(fields)].length ? drawFields(this, fields) : html`<p class="dim">Nothing to fill in.</p>`}</div>
+    data.can.includes(grant) ? 'grants' : 'does not grant'} <span
+class="mono">${grant}</span></span></p>` : nothing}
+<div class="fields">${[...leaves(fields)].length ? drawFields(this, fields) : html`<p
+class="dim">Nothing to fill in.</p>`}</div>
 <div class="sends"><h2>This is sent</h2><pre class="code" tabindex="0" aria-label="This is sent">${isMade
     ? drawJson(pretty(asMessage(type, session.nextId, made))) : made.message}</pre></div>
-<div class="foot"><div class="sendbar"><button type="button" class="btn btn-main send" @click=${() => this.send()}>Send <kbd>Ctrl ↵</kbd></button>
-${isMade ? html`<button type="button" class="btn" @click=${() => this.copy(asJavaScript({type, fields: made}, where, isAnswered(data.schema, type)), 'The code')}>${icon('copy')}JavaScript</button>
-${curl ? html`<button type="button" class="btn" @click=${() => this.copy(curl, 'The command')}>${icon('copy')}curl</button>` : nothing}` : nothing}
+<div class="foot"><div class="sendbar"><button type="button" class="btn btn-main send"
+@click=${() => this.send()}>Send <kbd>Ctrl ↵</kbd></button>
+${isMade ? html`<button type="button" class="btn"
+@click=${() => this.copy(asJavaScript({type, fields: made}, where, isAnswered(data.schema, type)), 'The code')}>${icon('copy')}JavaScript</button>
+${curl ? html`<button type="button" class="btn"
+@click=${() => this.copy(curl, 'The command')}>${icon('copy')}curl</button>` : nothing}` : nothing}
 ${this.told ? html`<span class="told">${icon('check', 'icon-s')}${this.told}</span>` : nothing}</div>
 ${this.drawLast()}</div>`
   }
 
   /** Where messages are on another tab: what became of the one just sent. */
   private drawLast(): TemplateResult | typeof nothing {
-    const entry = this.lastId !== undefined && this.session.log.entries.find(({sent}) => sent?.message.id === this.lastId)
+    const {lastId} = this
+    const entry = lastId !== undefined && this.session.log.entries.find(({sent}) => sent?.message.id === lastId)
     const document = this.session.data?.schema
     if (!entry || !document) return nothing
-    if (!entry.got && !isAnswered(document, entry.sent!.message.type)) return html`<p class="last dim" role="status">Sent; this has no answer.</p>`
+    if (!entry.got && !isAnswered(document, entry.sent!.message.type)) return html`<p class="last dim"
+role="status">Sent; this has no answer.</p>`
     return html`<div class="last" role="status"><ol class="msgs">${drawAnswer(this, entry)}</ol></div>`
   }
 
@@ -365,16 +392,22 @@ ${this.drawLast()}</div>`
     const {log} = this.session
     const {shown} = log
     const isFeed = this.view === 'feed'
-    return html`<header class="log-head"><h2 class="views">${(['messages', 'feed'] as const).map(each => html`<button type="button" class="view"
+    return html`<header class="log-head"><h2
+class="views">${(['messages', 'feed'] as const).map(each => html`<button type="button" class="view"
 aria-pressed=${this.view === each} @click=${() => this.show(each)}>${each === 'messages' ? 'Messages' : 'Feed'}</button>`)}</h2>
-${isFeed ? html`<span class="grow"></span><span class="dim">What people see of ${this.session.pov}: <span class="mono">&lt;pov-team-activity&gt;</span></span>` : html`
-<div class="filters" role="group" aria-label="Which messages">${FILTERS.map(([each, name]) => html`<button type="button" class="chip" aria-pressed=${this.shown === each}
+${isFeed ? html`<span class="grow"></span><span class="dim">What people see of ${this.session.pov}: <span
+class="mono">&lt;pov-team-activity&gt;</span></span>` : html`
+<div class="filters" role="group" aria-label="Which messages">${FILTERS.map(([each, name]) => html`<button
+type="button" class="chip" aria-pressed=${this.shown === each}
 @click=${() => { this.shown = each }}>${name}</button>`)}</div><span class="grow"></span>
 <span class="dim">${log.isPaused && log.waiting ? `${log.waiting} new, ` : ''}${log.pings === 1 ? '1 ping' : `${log.pings} pings`} hidden</span>
-<button type="button" class="btn-icon" aria-label=${log.isPaused ? 'Go on' : 'Pause'} title=${log.isPaused ? 'Go on' : 'Pause'} @click=${() => log.pause()}>${icon(log.isPaused ? 'play' : 'pause')}</button>
+<button type="button" class="btn-icon" aria-label=${log.isPaused ? 'Go on' : 'Pause'}
+title=${log.isPaused ? 'Go on' : 'Pause'} @click=${() => log.pause()}>${icon(log.isPaused ? 'play' : 'pause')}</button>
 <button type="button" class="btn btn-text" @click=${() => log.clear()}>Clear</button>`}</header>
-${drawBar(this)}<div class="under">${drawStrips(this)}<div class="scroll" tabindex="0" role="region" aria-label=${isFeed ? 'Feed' : 'The log'}>${isFeed
-    ? html`<div class="feed-box">${this.isFeedThere ? this.feed : html`<p class="dim">Loading the feed</p>`}</div>`
+${drawBar(this)}<div class="under">${drawStrips(this)}<div class="scroll" tabindex="0" role="region"
+aria-label=${isFeed ? 'Feed' : 'The log'}>${isFeed
+    ? html`<div class="feed-box">${this.isFeedThere ? this.feed : html`<p
+class="dim">Loading the feed</p>`}</div>`
     : html`${this.first === 'open' ? drawFirst(this) : nothing}${drawLog(this, shown, this.shown)}
 ${log.gone ? html`<p class="dim end">${log.gone} older ones are gone: the last ${shown.length} are kept.</p>` : nothing}`}</div></div>`
   }

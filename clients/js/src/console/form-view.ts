@@ -25,14 +25,17 @@ export interface FormHost {
 /** Draw fields; those that may be left out are folded, but those that the text shows. */
 export function drawFields(host: FormHost, fields: readonly Field[]): TemplateResult {
   // By what is offered: where a field stands does not change while one types in it.
-  const isOpen = (field: Field): boolean => field.kind === 'group' ? field.required || field.fields.some(isOpen)
-    : field.required || !!host.text.shown?.includes(field.path) || valueIn(field, NOTHING, host.known).length > 0
+  const isOpen = (field: Field): boolean => field.required || (field.kind === 'group'
+    ? field.fields.some(isOpen)
+    : !!host.text.shown?.includes(field.path) || valueIn(field, NOTHING, host.known).length > 0)
   const isFilled = (field: Field): boolean => field.fields.some(isFilled)
     || !!host.filled.get(field.path)?.length || host.wrong.has(field.path)
   const [open, folded] = [fields.filter(isOpen), fields.filter(each => !isOpen(each))]
   return html`${rows(host, open)}${folded.length ? html`
-<details class="more" ?open=${folded.some(isFilled)}><summary>${icon('next', 'flip')}${folded.length} optional ${folded.length === 1 ? 'field' : 'fields'}
-<span class="dim mono">${folded.map(({name}) => name).join(', ')}</span></summary><div class="fields">${rows(host, folded)}</div></details>` : nothing}`
+<details class="more"
+?open=${folded.some(isFilled)}><summary>${icon('next', 'flip')}${folded.length} optional ${folded.length === 1 ? 'field' : 'fields'}
+<span class="dim mono">${folded.map(({name}) => name).join(', ')}</span></summary><div
+class="fields">${rows(host, folded)}</div></details>` : nothing}`
 }
 
 const NOTHING: Filled = new Map()
@@ -52,7 +55,8 @@ function rows(host: FormHost, fields: readonly Field[]): unknown[] {
 
 function drawGroup(host: FormHost, field: Field): TemplateResult {
   if (field.required) return drawFields(host, field.fields)
-  return html`<fieldset class="group"><legend><span class="mono">${field.name}</span><em>optional</em></legend>
+  return html`<fieldset class="group"><legend><span
+class="mono">${field.name}</span><em>optional</em></legend>
 <div class="fields">${rows(host, field.fields)}</div></fieldset>`
 }
 
@@ -66,10 +70,12 @@ function drawField(host: FormHost, field: Field): TemplateResult {
   const note = [help, required ? '' : 'optional'].filter(Boolean).join(', ')
   const described = says ? idOf(field, '-help') : nothing
   const common = {id: idOf(field), described, wrong: !!wrong}
-  const isRow = kind === 'boolean' || kind === 'list' || kind === 'union' || (kind === 'choice' && field.options.length <= SEGMENTS)
+  const isRow = ['boolean', 'list', 'union'].includes(kind)
+    || (kind === 'choice' && field.options.length <= SEGMENTS)
   const label = html`<span class="mono">${name}</span>${note ? html`<em>${note}</em>` : nothing}`
   return html`<div class="field ${wrong ? 'is-wrong' : ''}" data-path=${path}>
-${isRow ? html`<span class="label" id=${idOf(field, '-label')}>${label}</span>` : html`<label class="label" for=${common.id}>${label}</label>`}
+${isRow ? html`<span class="label" id=${idOf(field, '-label')}>${label}</span>` : html`<label
+class="label" for=${common.id}>${label}</label>`}
 ${control(host, field, value, common)}
 ${says ? html`<p class="help ${wrong ? 'is-wrong' : ''}" id=${idOf(field, '-help')}>${says}</p>` : nothing}
 </div>`
@@ -91,50 +97,67 @@ function control(host: FormHost, field: Field, value: Value, common: Common): Te
   const typed = (event: Event) => change((event.target as HTMLInputElement).value)
   if (name === 'token' && kind === 'text') {
     return html`<div class="input mono"><output id=${common.id} class="grow">${hideTokens(text)}</output>
-<button type="button" class="btn-icon" aria-label="Another token" title="Another token" @click=${() => host.renewToken()}>${icon('again')}</button></div>`
+<button type="button" class="btn-icon" aria-label="Another token" title="Another token"
+@click=${() => host.renewToken()}>${icon('again')}</button></div>`
   }
-  if (kind === 'boolean') return segments(field, text, common, [['true', 'true'], ['false', 'false'], ...absent(required)], change)
+  const pick = (options: readonly Option[]) => segments(field, text, common, [...options, ...absent(required)], change)
+  if (kind === 'boolean') return pick([['true', 'true'], ['false', 'false']])
   if (kind === 'union') {
-    const names = field.fields.map((each, i) => [String(i), each.kind === 'choice' ? String(each.options[0]) : labelOf(each)] as const)
+    const names = field.fields.map((each, i): Option => [String(i), labelOf(each)])
     const member = field.fields[Number(text || -1)]
-    return html`${segments(field, text, common, [...names, ...absent(required)], change)}
+    return html`${pick(names)}
 ${member?.kind === 'group' ? html`<div class="fields inner">${rows(host, member.fields)}</div>` : nothing}`
   }
-  if (kind === 'choice' && options.length <= SEGMENTS) {
-    return segments(field, text, common, [...options.map(each => [String(each), String(each)] as const), ...absent(required)], change)
-  }
+  const names = options.map((each): Option => [String(each), String(each)])
+  if (kind === 'choice' && options.length <= SEGMENTS) return pick(names)
   if (kind === 'choice') {
-    return html`<select class="input mono" id=${common.id} aria-describedby=${common.described} aria-invalid=${common.wrong} @change=${typed}>
-${[...absent(required), ...options.map(each => [String(each), String(each)] as const)].map(([each, says]) =>
+    return html`<select class="input mono" id=${common.id} aria-describedby=${common.described}
+aria-invalid=${common.wrong} @change=${typed}>
+${[...absent(required), ...names].map(([each, says]) =>
     html`<option value=${each} ?selected=${each === text}>${says}</option>`)}</select>`
   }
   if (kind === 'list') return chips(field, Array.isArray(value) ? value as readonly string[] : [], common, change)
   if (kind === 'json') {
-    return html`<textarea class="input mono" id=${common.id} spellcheck="false" rows=${Math.max(2, text.split('\n').length)}
+    return html`<textarea class="input mono" id=${common.id}
+spellcheck="false" rows=${Math.max(2, text.split('\n').length)}
 aria-describedby=${common.described} aria-invalid=${common.wrong} placeholder="not sent" .value=${live(text)} @input=${typed}></textarea>`
   }
   const suggested = host.suggests(field)
   const list = suggested.length ? `${common.id}-list` : nothing
-  return html`<input class="input mono" id=${common.id} autocomplete="off" spellcheck="false" placeholder="not sent" list=${list}
+  return html`<input class="input mono" id=${common.id} autocomplete="off" spellcheck="false"
+placeholder="not sent" list=${list}
 inputmode=${kind === 'number' ? 'numeric' : nothing} aria-describedby=${common.described} aria-invalid=${common.wrong}
 .value=${live(text)} @input=${typed}>${suggested.length
     ? html`<datalist id=${list}>${suggested.map(each => html`<option value=${each}></option>`)}</datalist>` : nothing}`
 }
 
-const absent = (required: boolean): (readonly [string, string])[] => required ? [] : [['', 'not sent']]
-const labelOf = ({fields, kind}: Field): string => kind === 'group' && fields.some(({name}) => name === 'offset') ? 'a place' : kind
+/** What stands for a choice, and what it says. */
+type Option = readonly [value: string, says: string]
+
+const absent = (required: boolean): readonly Option[] => required ? [] : [['', 'not sent']]
+
+/** What one of several is called. */
+function labelOf({fields, kind, options}: Field): string {
+  if (kind === 'choice') return String(options[0])
+  return kind === 'group' && fields.some(({name}) => name === 'offset') ? 'a place' : kind
+}
 
 /** A choice of few, all in sight: arrow keys go from one to the next. */
 function segments(
-  field: Field, value: string, {described, wrong}: Common, options: readonly (readonly [string, string])[], change: (value: string) => void,
+  field: Field, value: string, {described, wrong}: Common, options: readonly Option[],
+  change: (value: string) => void,
 ): TemplateResult {
-  return html`<div class="seg" role="radiogroup" aria-labelledby=${idOf(field, '-label')} aria-describedby=${described} aria-invalid=${wrong}>
-${options.map(([each, says]) => html`<label class=${each === value ? 'on' : ''}><input type="radio" name=${field.path} value=${each}
+  return html`<div class="seg" role="radiogroup" aria-labelledby=${idOf(field, '-label')}
+aria-describedby=${described} aria-invalid=${wrong}>
+${options.map(([each, says]) => html`<label class=${each === value ? 'on' : ''}><input type="radio"
+name=${field.path} value=${each}
 .checked=${live(each === value)} @change=${() => change(each)}>${says}</label>`)}</div>`
 }
 
 /** Several texts: Enter or a comma ends one, Backspace takes the last one away. */
-function chips(field: Field, items: readonly string[], {id, described}: Common, change: (value: readonly string[]) => void): TemplateResult {
+function chips(
+  field: Field, items: readonly string[], {id, described}: Common, change: (value: readonly string[]) => void,
+): TemplateResult {
   const add = (input: HTMLInputElement) => {
     const text = input.value.trim()
     if (!text) return
@@ -149,8 +172,11 @@ function chips(field: Field, items: readonly string[], {id, described}: Common, 
     } else if (event.key === 'Backspace' && !input.value && items.length) change(items.slice(0, -1))
   }
   return html`<div class="input mono chips">${items.map((each, i) => html`<span class="chip is-on">${each}
-<button type="button" aria-label="Take ${each} away" @click=${() => change(items.toSpliced(i, 1))}>${icon('close', 'icon-s')}</button></span>`)}
-<input id=${id} aria-labelledby=${idOf(field, '-label')} aria-describedby=${described} autocomplete="off" spellcheck="false"
-placeholder=${items.length ? 'another' : 'not sent; Enter adds one'} @keydown=${pressed} @change=${(event: Event) => add(event.target as HTMLInputElement)}></div>`
+<button type="button" aria-label="Take ${each} away"
+@click=${() => change(items.toSpliced(i, 1))}>${icon('close', 'icon-s')}</button></span>`)}
+<input id=${id} aria-labelledby=${idOf(field, '-label')} aria-describedby=${described} autocomplete="off"
+spellcheck="false"
+placeholder=${items.length ? 'another' : 'not sent; Enter adds one'} 
+@keydown=${pressed} @change=${(event: Event) => add(event.target as HTMLInputElement)}></div>`
 }
 

@@ -39,13 +39,17 @@ export function build(fields: readonly Field[], filled: Filled, known: Known): R
 }
 
 /** What would have to be filled in for this message: so that it can be sent again, or mended. */
-export function fill(fields: readonly Field[], message: Readonly<Record<string, unknown>>): Map<string, Value> {
+export function fill(
+  fields: readonly Field[], message: Readonly<Record<string, unknown>>,
+): Map<string, Value> {
   const filled = new Map<string, Value>()
   for (const each of fields) put(each, message[each.name], filled)
   return filled
 }
 
-function collect(fields: readonly Field[], filled: Filled, known: Known): Record<string, unknown> | undefined {
+function collect(
+  fields: readonly Field[], filled: Filled, known: Known,
+): Record<string, unknown> | undefined {
   const found = fields.map(each => [each.name, make(each, filled, known)] as const)
     .filter(([, value]) => value !== undefined)
   return found.length ? Object.fromEntries(found) : undefined
@@ -69,7 +73,8 @@ function make(field: Field, filled: Filled, known: Known): unknown {
   if (field.kind === 'union') {
     const member = field.fields[Number(value)]
     if (member?.kind === 'choice') return member.options[0]
-    return member?.kind === 'group' ? collect(member.fields, filled, known) ?? {} : member && make(member, filled, known)
+    if (member?.kind === 'group') return collect(member.fields, filled, known) ?? {}
+    return member && make(member, filled, known)
   }
   return value
 }
@@ -89,20 +94,23 @@ function parse({path, schema}: Field, text: string): unknown {
   }
   const isObject = typeof found === 'object' && found !== null && !Array.isArray(found)
   if (schema.type === 'object' && !isObject) throw new Wrong(path, 'This is no JSON object: begin with {')
-  if (schema.type === 'array' && !Array.isArray(found)) throw new Wrong(path, 'This is no JSON list: begin with [')
+  if (schema.type === 'array' && !Array.isArray(found)) {
+    throw new Wrong(path, 'This is no JSON list: begin with [')
+  }
   return found
 }
 
 function put(field: Field, value: unknown, filled: Map<string, Value>): void {
   if (field.kind === 'group') {
-    for (const each of field.fields) put(each, (value as Record<string, unknown> | undefined)?.[each.name], filled)
+    const inside = value as Record<string, unknown> | undefined
+    for (const each of field.fields) put(each, inside?.[each.name], filled)
   } else if (value === undefined) {
     filled.set(field.path, field.kind === 'list' ? [] : '')
   } else if (field.kind === 'list') {
     filled.set(field.path, (value as unknown[]).map(String))
   } else if (field.kind === 'union') {
-    const at = field.fields.findIndex(each =>
-      each.kind === 'choice' ? each.options.includes(value) : each.kind === 'group' && typeof value === 'object')
+    const at = field.fields.findIndex(({kind, options}) =>
+      kind === 'choice' ? options.includes(value) : kind === 'group' && typeof value === 'object')
     filled.set(field.path, String(Math.max(0, at)))
     if (field.fields[at]?.kind === 'group') put(field.fields[at], value, filled)
   } else {
@@ -117,14 +125,19 @@ function offer(field: Field, filled: Filled, known: Known): Value {
   if (own !== undefined) return own
   const empty = kind === 'list' ? [] : ''
   if (name === 'povId' && (required || path === name)) return known.pov
-  if (name === 'offset' || name === 'epoch') return place(field, filled, known) ?? (required ? least(field.schema) : empty)
+  if (name === 'offset' || name === 'epoch') {
+    return place(field, filled, known) ?? (required ? least(field.schema) : empty)
+  }
   if (!required) return empty
   if (name === 'token') return known.token
   if (name === 'userId') return known.user
   if (kind === 'boolean') return 'true'
   if (kind === 'choice') return String(field.options[0] ?? '')
   if (kind === 'number') return least(field.schema)
-  if (kind === 'list') return field.schema.minItems ? [name === 'povIds' ? known.pov : text(name, field.schema.items ?? {})] : []
+  if (kind === 'list') {
+    const {minItems, items = {}} = field.schema
+    return minItems ? [name === 'povIds' ? known.pov : text(name, items)] : []
+  }
   if (kind === 'union') return '0'
   if (kind === 'json') return field.schema.type === 'array' ? '[]' : '{}'
   return text(name, field.schema)
@@ -142,7 +155,8 @@ function place({path, name}: Field, filled: Filled, known: Known): string | unde
 function least({minimum, exclusiveMinimum, maximum = 0, default: usual}: Schema): string {
   if (typeof usual === 'number') return String(usual)
   if (exclusiveMinimum !== undefined) return String(exclusiveMinimum + 1)
-  return String(minimum !== undefined && Math.abs(minimum) < Number.MAX_SAFE_INTEGER ? minimum : Math.min(0, maximum))
+  if (minimum !== undefined && Math.abs(minimum) < Number.MAX_SAFE_INTEGER) return String(minimum)
+  return String(Math.min(0, maximum))
 }
 
 /** Something that fits, and says what it stands for. */

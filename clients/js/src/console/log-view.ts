@@ -35,7 +35,8 @@ function drawEntry(host: LogHost, entry: Entry, shown: Shown): TemplateResult {
   const {sent, got, note, key} = entry
   if (note) {
     return html`<li class="m bad"><div class="m-line"><time>${exactTime(note.at)}</time>
-<span class="way">${icon('alert', 'icon-s')}</span><b class="mono">${note.type}</b><span class="txt">${note.text}</span></div></li>`
+<span class="way">${icon('alert', 'icon-s')}</span><b class="mono">${note.type}</b><span
+class="txt">${note.text}</span></div></li>`
   }
   const isPair = sent && got && (shown === 'all' || shown === 'refused')
   return html`${got && shown !== 'sent' ? drawFrame(host, entry, got, `${key}<`, isPair ? 'pair-end' : '') : nothing}
@@ -46,7 +47,8 @@ ${sent && shown !== 'received' ? drawFrame(host, entry, sent, `${key}>`, isPair 
 export function drawAnswer(host: LogHost, entry: Entry): TemplateResult {
   const {got, note} = entry
   if (note) return drawEntry(host, entry, 'all')
-  return got ? drawFrame(host, entry, got, `${entry.key}!`, '') : html`<li class="m waiting"><span class="dim">No answer yet</span></li>`
+  return got ? drawFrame(host, entry, got, `${entry.key}!`, '') : html`<li class="m waiting"><span
+class="dim">No answer yet</span></li>`
 }
 
 function drawFrame(host: LogHost, entry: Entry, frame: Frame, key: string, pair: string): TemplateResult {
@@ -60,10 +62,18 @@ function drawFrame(host: LogHost, entry: Entry, frame: Frame, key: string, pair:
   const aside = isSent ? message.id === undefined ? '' : `#${message.id}` : entry.ms === undefined ? '' : took(entry.ms)
   return html`<li class="m ${way} ${pair} ${isOpen ? 'is-open' : ''} ${message.type === 'activity' ? 'news' : ''}">
 <button type="button" class="m-line" aria-expanded=${isOpen} @click=${() => host.toggle(key)}>
-<time>${exactTime(at)}</time><span class="way" title=${name}>${icon({out: 'arrow-up', in: 'arrow-down', bad: 'alert'}[way], 'icon-s')}<span class="sr">${name}</span></span>
-<b class="mono">${message.type}</b><span class="txt">${field ? html`<b>${field}</b> ` : nothing}<bdi>${words}</bdi></span><span class="took">${aside}</span></button>
-${isBad && entry.sent ? html`<button type="button" class="btn btn-text fix" @click=${() => host.again(entry)}>Fix it</button>` : nothing}
-${isOpen ? html`<div class="m-more"><pre class="code" tabindex="0" aria-label="The message as JSON">${drawJson(pretty(message))}</pre>
-<div class="m-acts"><button type="button" class="btn" @click=${() => host.copy(text, 'The message')}>${icon('copy')}Copy</button>
-${isSent ? html`<button type="button" class="btn" @click=${() => host.again(entry)}>${icon('again')}Into the form</button>` : nothing}</div></div>` : nothing}</li>`
+<time>${exactTime(at)}</time><span class="way"
+title=${name}>${icon({out: 'arrow-up', in: 'arrow-down', bad: 'alert'}[way], 'icon-s')}<span
+class="sr">${name}</span></span>
+<b class="mono">${message.type}</b><span
+class="txt">${field ? html`<b>${field}</b> ` : nothing}<bdi>${words}</bdi></span><span
+class="took">${aside}</span></button>
+${isBad && entry.sent ? html`<button type="button" class="btn btn-text fix"
+@click=${() => host.again(entry)}>Fix it</button>` : nothing}
+${isOpen ? html`<div class="m-more"><pre class="code" tabindex="0"
+aria-label="The message as JSON">${drawJson(pretty(message))}</pre>
+<div class="m-acts"><button type="button" class="btn"
+@click=${() => host.copy(text, 'The message')}>${icon('copy')}Copy</button>
+${isSent ? html`<button type="button" class="btn"
+@click=${() => host.again(entry)}>${icon('again')}Into the form</button>` : nothing}</div></div>` : nothing}</li>`
 }

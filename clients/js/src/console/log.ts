@@ -16,7 +16,7 @@ export interface Frame {
   readonly at: number
 }
 
-/** What stands in the log: a request and its answer, or what was not asked for, or what happened to the line. */
+/** A request and its answer, or what was not asked for, or what happened to the line. */
 export interface Entry {
   readonly key: number
   readonly sent?: Frame
@@ -36,7 +36,7 @@ const OWN = '~'
 
 export const isRefused = ({got, note}: Entry): boolean => got?.message.type === 'error' || !!note
 
-/** The log. The newest is first. `changed` is called after each change, once it is paused only for what is counted. */
+/** The log, the newest first. `changed` is called after each change. */
 export class Log {
   entries: readonly Entry[] = []
   /** How many signs of life are left out. */

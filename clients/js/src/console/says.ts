@@ -13,7 +13,9 @@ export interface Line {
 }
 
 const FEW = 3
-const plain = new Intl.DateTimeFormat(undefined, {weekday: 'short', hour: '2-digit', minute: '2-digit', hourCycle: 'h23'})
+const plain = new Intl.DateTimeFormat(undefined, {
+  weekday: 'short', hour: '2-digit', minute: '2-digit', hourCycle: 'h23',
+})
 
 /** 14:12:07.216, the local time. */
 export function exactTime(at: number): string {
@@ -52,8 +54,8 @@ function some(items: readonly string[], more = 0): string {
 
 const count = (n: number, one: string, many = `${one}s`): string => `${n} ${n === 1 ? one : many}`
 const person = ({userId, devices}: User): string => `${userId} (${devices.join(', ')})`
-const deed = ({type, action}: NewActivity | Activity): string => `${type} ${action}`
-const level = ({povId, level: loud, until}: Muting | {povId: string; level?: string; until?: string}): string =>
+const deed = ({type = '', action = ''}: Partial<NewActivity | Activity>): string => `${type} ${action}`.trim()
+const level = ({povId = NOWHERE, level: loud, until}: Partial<Muting>): string =>
   `${povId} ${loud ?? 'as by default'}${until ? ` until ${dayTime(until)}` : ''}`
 
 /** Fields as they are, for what nobody has words for. */
@@ -62,10 +64,15 @@ function rest(message: Message): string {
     .map(([name, value]) => `${name} ${typeof value === 'string' ? value : JSON.stringify(value)}`).join(', ')
 }
 
-function began({povId, offset = 0, recovered, missed = 0, guarantee, code, message, filtered}: Result): string {
+const KEPT: Readonly<Record<string, string>> = {
+  disk: ', kept on disk', process: ', kept in memory', primary: ', kept on disk',
+}
+
+function began(result: Result): string {
+  const {povId, offset = 0, recovered, missed = 0, guarantee, code, message, filtered} = result
   if (code) return `${povId}: ${message}`
   if (!offset) return `${povId} from 0, nothing has happened there yet`
-  const kept = {disk: ', kept on disk', process: ', kept in memory', primary: ', kept on disk'}[guarantee?.survives ?? ''] ?? ''
+  const kept = KEPT[guarantee?.survives ?? ''] ?? ''
   const found = recovered ? 'what was missed follows' : missed ? `${missed} missed` : 'nothing missed'
   return `${povId} from ${offset}, ${found}${filtered ? ', filtered' : ''}${kept}`
 }
@@ -76,34 +83,43 @@ function marks({povId, inbox, readOffset, seenOffset, unread}: MarksMessage): st
 
 /** Of what the server sends, by type. */
 const GOT: Readonly<Record<string, (message: never) => string>> = {
-  welcome: ({userId, device, expiresAt}: Welcome) => `${userId} on device ${device}, token good until ${dayTime(expiresAt)}`,
+  welcome: ({userId, device, expiresAt}: Welcome) =>
+    `${userId} on device ${device}, token good until ${dayTime(expiresAt)}`,
   activity: ({data, offset, feed}: ActivityMessage) =>
     `${deed(data)} by ${data.userId} on ${data.povId}, offset ${offset}${feed ? ' of the team’s feed' : ''}`,
   published: ({povId, offset, duplicate}: {povId: string; offset: number; duplicate: boolean}) =>
     `${povId}, offset ${offset}${duplicate ? ', it was there already' : ''}`,
   subscribed: (answer: Subscribed) => answer.results ? some(answer.results.map(began)) || 'nothing to follow'
     : answer.povId ? began(answer as Result) : 'nothing to follow',
-  unsubscribed: ({povId, message}: {povId: string; message?: string}) => `${povId}${message ? `: ${message}` : ''}`,
+  unsubscribed: ({povId, message}: {povId: string; message?: string}) =>
+    `${povId}${message ? `: ${message}` : ''}`,
   history_page: ({povId, activities, next}: HistoryPage) => {
     const offsets = activities.map(({offset}) => offset)
     const span = offsets.length ? `, offsets ${Math.min(...offsets)} to ${Math.max(...offsets)}` : ''
-    return `${count(activities.length, 'activity', 'activities')} of ${povId}${span}${next === undefined ? '' : `, more from ${next}`}`
+    const more = next === undefined ? '' : `, more from ${next}`
+    return `${count(activities.length, 'activity', 'activities')} of ${povId}${span}${more}`
   },
   present: ({users, more}: Present) => some(users.map(person), more) || 'nobody',
   presence_diff: ({povId, joined, left, changed}: PresenceDiff) => [
-    joined.length && `${some(joined.map(person))} came to ${povId}`, left.length && `${some(left)} left ${povId}`,
+    joined.length && `${some(joined.map(person))} came to ${povId}`,
+    left.length && `${some(left)} left ${povId}`,
     changed.length && `${some(changed.map(each => `${person(each)} ${each.state}`))} on ${povId}`,
   ].filter(Boolean).join(', '),
-  typing: ({povId, users, more}: TypingSent) => users.length
-    ? `${some(users.map(({userId, where}) => where ? `${userId} on ${where}` : userId), more)} in ${povId}` : `nobody in ${povId}`,
-  receipts: ({povId, read}: Receipts) => `${povId}: ${some(Object.entries(read).map(([id, at]) => `${id} up to ${at}`)) || 'nobody'}`,
+  typing: ({povId, users, more}: TypingSent) => {
+    const who = users.map(({userId, where}) => where ? `${userId} on ${where}` : userId)
+    return `${who.length ? some(who, more) : 'nobody'} in ${povId}`
+  },
+  receipts: ({povId, read}: Receipts) =>
+    `${povId}: ${some(Object.entries(read).map(([id, at]) => `${id} up to ${at}`)) || 'nobody'}`,
   acked: ({povId, offset}: {povId?: string; offset: number}) => `${povId ?? 'notifications'} up to ${offset}`,
   inbox_read: ({offset}: {offset: number}) => `notifications up to ${offset}`,
   marks,
   muted: level,
   mutes: ({mutes}: {mutes: readonly Muting[]}) => some(mutes.map(level)) || 'all as by default',
-  position: ({povId, offset}: {povId: string; offset: number}) => `${povId} at ${offset}, what came between is filtered out`,
-  notification: ({data, offset}: NotificationMessage) => `${data.type}${data.userId ? ` from ${data.userId}` : ''}${data.povId ? ` on ${data.povId}` : ''}, offset ${offset}`,
+  position: ({povId, offset}: {povId: string; offset: number}) =>
+    `${povId} at ${offset}, what came between is filtered out`,
+  notification: ({data: {type, userId, povId}, offset}: NotificationMessage) =>
+    `${type}${userId ? ` from ${userId}` : ''}${povId ? ` on ${povId}` : ''}, offset ${offset}`,
   pong: () => 'alive',
   refreshed: ({expiresAt, lost}: {expiresAt: string; lost: readonly string[]}) =>
     `token good until ${dayTime(expiresAt)}${lost.length ? `, no longer for ${some(lost)}` : ''}`,
@@ -115,22 +131,25 @@ const GOT: Readonly<Record<string, (message: never) => string>> = {
 const place = ({povId, inbox, offset}: {povId?: string; inbox?: boolean; offset: number}): string =>
   `${inbox ? 'notifications' : povId ?? ''} ${offset ? `up to ${offset}` : ''}`.trim()
 
+/** Who leaves a PoV out is told so by the server; here it has to be said in some way. */
+const NOWHERE = 'no PoV'
+
 /** Of what is sent to it, by type. */
 const SENT: Readonly<Record<string, (message: never) => string>> = {
   subscribe: ({povId, povIds, since}: {povId?: string; povIds?: readonly string[]; since?: unknown}) =>
     `${povIds ? some(povIds) : povId ?? ''}${from(since)}`,
-  unsubscribe: ({povId}: {povId: string}) => povId,
+  unsubscribe: ({povId = NOWHERE}: {povId?: string}) => povId,
   resume: () => 'all that is durable',
-  history: ({povId, after, before}: {povId: string; after?: number; before?: number}) =>
+  history: ({povId = NOWHERE, after, before}: {povId?: string; after?: number; before?: number}) =>
     `of ${povId}${after !== undefined ? `, after ${after}` : before ? `, before ${before}` : ', the newest'}`,
-  publish: ({data}: {data?: NewActivity}) => data ? `${deed(data)} on ${data.povId}` : '',
-  typing: ({povId, active, where}: {povId: string; active?: boolean; where?: string}) =>
+  publish: ({data}: {data?: NewActivity}) => data ? `${deed(data)} on ${data.povId ?? NOWHERE}` : '',
+  typing: ({povId = NOWHERE, active, where}: {povId?: string; active?: boolean; where?: string}) =>
     `on ${povId}${where ? `, ${where}` : ''}${active === false ? ', stopped' : ''}`,
-  presence: ({povId, state}: {povId: string; state?: string}) => `of ${povId}${state ? `, ${state}` : ''}`,
+  presence: ({povId = NOWHERE, state}: {povId?: string; state?: string}) => `of ${povId}${state ? `, ${state}` : ''}`,
   ack: place,
   read: place,
   seen: place,
-  unread: ({povId, offset}: {povId: string; offset: number}) => `${povId} from ${offset} on`,
+  unread: ({povId = NOWHERE, offset = 0}: {povId?: string; offset?: number}) => `${povId} from ${offset} on`,
   mute: level,
   mutes: () => '',
   ping: () => '',
@@ -146,7 +165,9 @@ function from(since: unknown): string {
 }
 
 /** What a message says. Of an error: `fields` are those of the request that it answers, `sent`. */
-export function sayMessage(message: Message, isSent: boolean, fields: readonly Field[] = [], sent?: Message): Line {
+export function sayMessage(
+  message: Message, isSent: boolean, fields: readonly Field[] = [], sent?: Message,
+): Line {
   if (message.type === 'error') return sayError(message as unknown as ErrorMessage, fields, sent)
   const words = (isSent ? SENT : GOT)[message.type]
   return {text: words ? words(message as never) : rest(message)}
@@ -159,7 +180,8 @@ function sayError(error: ErrorMessage, fields: readonly Field[], sent?: Message)
   if (!field) return {text: `${message}${detail ? `: ${detail}` : ''} (${code})${later}`}
   const found = findField(fields, field)
   if (code === 'invalid_message' && found) {
-    const value = field.split('.').reduce<unknown>((at, name) => (at as Record<string, unknown> | undefined)?.[name], sent)
+    const inside = (at: unknown, name: string) => (at as Record<string, unknown> | undefined)?.[name]
+    const value = field.split('.').reduce<unknown>(inside, sent)
     return {field, text: `${value === undefined ? 'is missing' : 'is not as it has to be'}: ${wanted(found)}`}
   }
   return {field, text: `${detail ?? message} (${code})${later}`}
@@ -167,7 +189,12 @@ function sayError(error: ErrorMessage, fields: readonly Field[], sent?: Message)
 
 /** What a field takes. */
 export function wanted({kind, options, help, required}: Field): string {
-  const sort = {text: 'a text', number: 'a number', boolean: 'true or false', list: 'a list', json: 'JSON', group: 'an object', union: 'one of those'}
-  const what = kind === 'choice' ? options.join(', ') : kind === 'json' ? help : `${sort[kind]}${help ? `, ${help}` : ''}`
+  const what = kind === 'choice' ? options.join(', ')
+    : kind === 'json' ? help : [SORTS[kind], help].filter(Boolean).join(', ')
   return required ? what : `${what}; or leave it out`
+}
+
+const SORTS: Readonly<Record<Field['kind'], string>> = {
+  text: 'a text', number: 'a number', boolean: 'true or false', choice: 'one of those', list: 'a list',
+  json: 'JSON', group: 'an object', union: 'one of those',
 }

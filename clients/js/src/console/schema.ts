@@ -52,7 +52,8 @@ export interface Field {
 
 /** The types that a client may send, in the server's order. */
 export function typesOf(document: Document): string[] {
-  return Object.keys(document.operations).filter(name => name.startsWith('receive.')).map(name => name.slice(8))
+  const received = Object.keys(document.operations).filter(name => name.startsWith('receive.'))
+  return received.map(name => name.slice(8))
 }
 
 /** Whether the server answers a type. */
@@ -95,15 +96,19 @@ function resolve({components}: Document, schema: Schema): Schema {
 }
 
 function group(document: Document, {properties = {}, required = []}: Schema, above: string): Field[] {
-  return Object.entries(properties).map(([name, schema]) =>
-    field(document, resolve(document, schema), name, above ? `${above}.${name}` : name, required.includes(name)))
+  return Object.entries(properties).map(([name, schema]) => {
+    const path = above ? `${above}.${name}` : name
+    return field(document, resolve(document, schema), name, path, required.includes(name))
+  })
 }
 
 function field(document: Document, schema: Schema, name: string, path: string, required: boolean): Field {
   const {anyOf} = schema
   // `null` beside a type is Python's way to say that it may be absent.
   const members = anyOf?.map(each => resolve(document, each)).filter(each => each.type !== 'null') ?? []
-  if (members.length === 1) return field(document, {...members[0], default: schema.default}, name, path, required)
+  if (members.length === 1) {
+    return field(document, {...members[0], default: schema.default}, name, path, required)
+  }
   const fields = members.length ? members.map(each => field(document, each, name, path, true))
     : schema.properties ? group(document, schema, path) : []
   const kind = members.length ? 'union' : kindOf(document, schema)
@@ -134,7 +139,10 @@ function span(least: number | undefined, most: number | undefined): string {
 function helpOf(document: Document, schema: Schema, kind: Kind): string {
   const unit = (words: string, name: string) => words && `${words} ${name}`
   const found: string[] = []
-  if (kind === 'text') found.push(schema.format === 'date-time' ? 'a time, RFC 3339' : unit(span(schema.minLength, schema.maxLength), 'characters'))
+  if (kind === 'text') {
+    const isTime = schema.format === 'date-time'
+    found.push(isTime ? 'a time, RFC 3339' : unit(span(schema.minLength, schema.maxLength), 'characters'))
+  }
   if (kind === 'number') found.push(span(schema.minimum, schema.maximum))
   if (kind === 'list') {
     found.push(unit(span(schema.minItems, schema.maxItems), 'items'))
@@ -145,8 +153,11 @@ function helpOf(document: Document, schema: Schema, kind: Kind): string {
   if (kind === 'json') {
     const bytes = Number(/(\d+) bytes/.exec(schema.description ?? '')?.[1])
     const sort = {array: 'list', object: 'object'}[schema.type ?? ''] ?? 'value'
-    found.push(`JSON ${sort}${bytes ? `, up to ${bytes % 1024 ? `${bytes} bytes` : `${bytes / 1024} KiB`}` : ''}`)
+    const size = bytes % 1024 ? `${bytes} bytes` : `${bytes / 1024} KiB`
+    found.push(`JSON ${sort}${bytes ? `, up to ${size}` : ''}`)
   }
-  if (schema.default !== undefined && schema.default !== null) found.push(`${JSON.stringify(schema.default)} if not sent`)
+  if (schema.default !== undefined && schema.default !== null) found.push(
+    `${JSON.stringify(schema.default)} if not sent`,
+  )
   return found.filter(Boolean).join(', ')
 }

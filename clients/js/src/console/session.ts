@@ -47,6 +47,9 @@ const LOOK = 1500
 /** An answer to that takes no longer, ms. */
 const PATIENCE = 5000
 
+const ask = (path: string): Promise<Response> =>
+  fetch(path, {cache: 'no-store', signal: AbortSignal.timeout(PATIENCE)})
+
 /** One for the page. Owns the line; calls `changed` when anything of it is another. */
 export class Session {
   readonly log: Log
@@ -111,7 +114,7 @@ export class Session {
 
   /** Fetch tokens and schemas anew. Rejects where the server does not answer. */
   async load(): Promise<ConsoleData> {
-    const answer = await fetch('/dev/console.json', {cache: 'no-store', signal: AbortSignal.timeout(PATIENCE)})
+    const answer = await ask('/dev/console.json')
     const body = await answer.json() as ConsoleData & {error?: {message: string}}
     if (!answer.ok) throw new Error(body.error?.message ?? `HTTP ${answer.status}`)
     this.data = body
@@ -127,7 +130,9 @@ export class Session {
         let isOpen = false
         this.addEventListener('open', () => { isOpen = true })
         this.addEventListener('message', ({data}) => log.received(String(data)))
-        this.addEventListener('close', ({code, reason}) => { if (isOpen) log.note('closed', `${code} ${reason}`.trim()) })
+        this.addEventListener('close', ({code, reason}) => {
+          if (isOpen) log.note('closed', `${code} ${reason}`.trim())
+        })
       }
 
       override send(text: string): void {
@@ -237,7 +242,7 @@ export class Session {
     clearTimeout(this.timer)
     if (document.hidden) return
     try {
-      const answer = await fetch('/dev/problem.json', {cache: 'no-store', signal: AbortSignal.timeout(PATIENCE)})
+      const answer = await ask('/dev/problem.json')
       const {problem} = await answer.json() as {problem: Problem | null}
       if (this.problem && !problem) this.isMended = true
       if (problem) this.isMended = false

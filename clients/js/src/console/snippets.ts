@@ -2,6 +2,8 @@
 import {html, type TemplateResult} from 'lit'
 import type {Message} from './log.js'
 
+type Fields = Readonly<Record<string, unknown>>
+
 /** Where the server is, and with which tokens. */
 export interface Where {
   readonly origin: string
@@ -10,9 +12,12 @@ export interface Where {
 }
 
 /** As JavaScript for a browser's console, on any page of this machine. */
-export function asJavaScript({type, fields}: {type: string; fields: Readonly<Record<string, unknown>>}, where: Where, isAnswered: boolean): string {
+export function asJavaScript(
+  {type, fields}: {type: string; fields: Fields}, where: Where, isAnswered: boolean,
+): string {
   const given = JSON.stringify(fields, null, 2)
-  const call = isAnswered ? `console.log(await client.request('${type}', ${given}))` : `client.send('${type}', ${given})`
+  const call = isAnswered ? `console.log(await client.request('${type}', ${given}))`
+    : `client.send('${type}', ${given})`
   return `const {connect} = await import('${where.origin}/client/pov-rt.mjs')
 const client = connect({
   url: '${where.origin}',
@@ -23,7 +28,7 @@ ${isAnswered ? '' : "await new Promise(resolve => client.on('welcome', resolve))
 }
 
 /** As a command, where HTTP can do it; else undefined. */
-export function asCurl(type: string, fields: Readonly<Record<string, unknown>>, where: Where): string | undefined {
+export function asCurl(type: string, fields: Fields, where: Where): string | undefined {
   const bearer = (token: string) => ` \\\n  -H ${quote(`Authorization: Bearer ${token}`)}`
   const pov = `${where.origin}/api/povs/${encodeURIComponent(String(fields.povId))}`
   if (type === 'publish') {
@@ -31,7 +36,9 @@ export function asCurl(type: string, fields: Readonly<Record<string, unknown>>, 
   -H 'Content-Type: application/json' \\
   -d ${quote(JSON.stringify(fields.data))}`
   }
-  if (type === 'presence' && fields.state === undefined) return `curl -s ${quote(`${pov}/presence`)}${bearer(where.token)}`
+  if (type === 'presence' && fields.state === undefined) {
+    return `curl -s ${quote(`${pov}/presence`)}${bearer(where.token)}`
+  }
   if (type === 'history' && !['types', 'actions', 'users'].some(name => name in fields)) {
     // Over HTTP `before` 0 stands for the newest.
     const {after, before = after === undefined ? 0 : undefined, limit} = fields
@@ -68,15 +75,18 @@ export function drawJson(text: string): unknown[] {
   return drawn
 }
 
-const mark = (text: string, isName: boolean): TemplateResult => html`<span class=${isName ? 'k' : 'v'}>${text}</span>`
+const mark = (text: string, isName: boolean): TemplateResult =>
+  html`<span class=${isName ? 'k' : 'v'}>${text}</span>`
 
 /** A message on the lines that it needs: short objects stay on one. */
 export function pretty(value: unknown, indent = ''): string {
   const short = JSON.stringify(value)
-  if (typeof value !== 'object' || value === null || short.length + indent.length <= WIDTH) return spaced(value)
+  const isShort = short.length + indent.length <= WIDTH
+  if (isShort || typeof value !== 'object' || value === null) return spaced(value)
   const inner = `${indent}  `
   if (Array.isArray(value)) return `[\n${value.map(each => inner + pretty(each, inner)).join(',\n')}\n${indent}]`
-  const lines = Object.entries(value).map(([name, each]) => `${inner}${JSON.stringify(name)}: ${pretty(each, inner)}`)
+  const lines = Object.entries(value)
+    .map(([name, each]) => `${inner}${JSON.stringify(name)}: ${pretty(each, inner)}`)
   return `{\n${lines.join(',\n')}\n${indent}}`
 }
 
@@ -90,4 +100,4 @@ function spaced(value: unknown): string {
 }
 
 /** What `send` makes of it, for the preview. */
-export const asMessage = (type: string, id: number, fields: Readonly<Record<string, unknown>>): Message => ({type, id, ...fields})
+export const asMessage = (type: string, id: number, fields: Fields): Message => ({type, id, ...fields})

@@ -63,7 +63,7 @@ export const TEXTS: Readonly<Record<string, Text>> = {
     },
   },
   typing: {
-    says: 'Tells the others on a PoV that you are writing. Repeat it every few seconds; it ends by itself after six.',
+    says: 'Tells the others on a PoV that you are writing. Repeat it every few seconds; it ends after six.',
     follows: true,
     shown: ['where'],
     fields: {where: 'What you are writing on.'},
@@ -79,8 +79,16 @@ export const TEXTS: Readonly<Record<string, Text>> = {
     follows: true,
     fields: {inbox: INBOX, shown: 'Whether you were shown it, for who asks why you did not see something.'},
   },
-  read: {says: 'Marks a PoV as read up to an offset, on all your devices. Others see how far you are.', follows: true, fields: {inbox: INBOX}},
-  seen: {says: 'Marks a PoV as seen up to an offset: it was on your screen. 0 only asks where you are.', follows: true, fields: {inbox: INBOX}},
+  read: {
+    says: 'Marks a PoV as read up to an offset, on all your devices. Others see how far you are.',
+    follows: true,
+    fields: {inbox: INBOX},
+  },
+  seen: {
+    says: 'Marks a PoV as seen up to an offset: it was on your screen. 0 only asks where you are.',
+    follows: true,
+    fields: {inbox: INBOX},
+  },
   unread: {says: 'Marks everything from an offset on as unread again.', follows: true},
   mute: {
     says: 'Says how loud a PoV is for you: nothing, a row in the feed, a toast, or a toast with a sound.',

@@ -49,7 +49,8 @@ export class TokenCheck extends LitElement {
 <div class="field"><label class="label" for="try-token">A token</label>
 <input class="input mono" id="try-token" spellcheck="false" autocomplete="off" placeholder="eyJhbGciOi…"
 @input=${(event: Event) => void this.check((event.target as HTMLInputElement).value)}></div>
-<div role="status">${this.failed ? html`<p class="verdict s-refused">${glyph('refused')}<b>${this.failed}</b></p>` : nothing}
+<div role="status">${this.failed ? html`<p
+class="verdict s-refused">${glyph('refused')}<b>${this.failed}</b></p>` : nothing}
 ${this.said ? this.drawSaid(this.said) : nothing}</div>`
   }
 
@@ -87,7 +88,8 @@ ${this.said ? this.drawSaid(this.said) : nothing}</div>`
     const [name, verdict, more] = judge(said)
     return html`<p class="verdict s-${name}">${glyph(name)}<span><b>${verdict}</b> ${more}</span></p>
 <dl class="said">${facts(said).map(([term, words]) => html`<dt>${term}</dt><dd>${words}</dd>`)}</dl>
-${said.says ? html`<details class="more"><summary>${said.isSigned ? 'What it says' : 'What it says of itself; nobody signed that'}</summary>
+${said.says ? html`<details
+class="more"><summary>${said.isSigned ? 'What it says' : 'What it says of itself; nobody signed that'}</summary>
 <pre class="code" tabindex="0">${JSON.stringify(said.says, null, 2)}</pre></details>` : nothing}`
   }
 }
@@ -97,7 +99,8 @@ function judge({verdict, isSigned, reason, expiresAt = 0}: Explanation): readonl
   if (verdict === 'good') return ['live', `Good for ${lasts(ms)}.`, '']
   if (verdict === 'expired') return ['expired', `Expired ${lasts(-ms)} ago.`, 'Everything else is right.']
   if (verdict === 'revoked') return ['signedout', 'Revoked.', 'It was good, and somebody ended it.']
-  return ['refused', 'Refused.', `${(reason ?? '').replace(/^./, first => first.toUpperCase())}.${isSigned ? ' The signature is right.' : ''}`]
+  const why = (reason ?? '').replace(/^./, first => first.toUpperCase())
+  return ['refused', 'Refused.', `${why}.${isSigned ? ' The signature is right.' : ''}`]
 }
 
 function facts({says = {}, ...said}: Explanation): (readonly [string, unknown])[] {
@@ -106,8 +109,10 @@ function facts({says = {}, ...said}: Explanation): (readonly [string, unknown])[
   if (said.userId !== undefined) {
     found.push(['Who', `${said.userId}, team ${said.teamId}`])
     found.push(['What', said.kinds?.map(kind => KINDS[kind] ?? kind).join('; ') ?? ''])
-    found.push(['May', said.can?.length ? html`${said.can.join(', ')}${says.can === undefined ? ' (by default)' : ''}` : 'nothing'])
-    const all = says.povs === undefined ? html`every PoV: it has no claim ${claim('povs')}` : html`every PoV: its claim ${claim('povs')} is *`
+    const usual = says.can === undefined ? ' (by default)' : ''
+    found.push(['May', said.can?.length ? `${said.can.join(', ')}${usual}` : 'nothing'])
+    const all = says.povs === undefined ? html`every PoV: it has no claim ${claim('povs')}`
+      : html`every PoV: its claim ${claim('povs')} is *`
     const none = says.povs === undefined ? html`none: it has no claim ${claim('povs')}` : 'none'
     found.push(['PoVs', said.povs === '*' ? all : said.povs?.length ? said.povs.join(', ') : none])
     found.push(['Until', dayTime((said.expiresAt ?? 0) * 1000)])
