@@ -191,6 +191,10 @@ test('messages are told in words', () => {
   assert.equal(got({type: 'subscribed', povId: 'demo', epoch: 'e', offset: 0}), 'demo from 0, nothing has happened there yet')
   assert.equal(got({type: 'subscribed', povId: 'demo', epoch: 'e', offset: 42, guarantee: {survives: 'disk'}}), 'demo from 42, nothing missed, kept on disk')
   assert.equal(got({type: 'subscribed', povId: 'demo', epoch: 'e', offset: 42, missed: 3, recovered: false}), 'demo from 42, 3 missed')
+  const recovered = {type: 'subscribed', povId: 'demo', epoch: 'e', offset: 42, recovered: true}
+  assert.equal(got({...recovered, after: 40}), 'demo from 42, 2 missed, which follow')
+  assert.equal(got({...recovered, after: 42}), 'demo from 42, nothing missed')
+  assert.equal(got({type: 'closing', code: 4000, reason: 'restarting', retryAfter: 3.819}), '4000 restarting, come back in 4 s')
   assert.equal(got({type: 'subscribed', results: [{povId: 'a', epoch: 'e', offset: 1}, {povId: 'b', code: 'forbidden', message: 'No'}]}), 'a from 1, nothing missed, b: No')
   assert.equal(got({type: 'subscribed', povIds: []}), 'nothing to follow')
   assert.equal(got({type: 'history_page', povId: 'demo', activities: [{offset: 3}, {offset: 2}], next: 2}), '2 activities of demo, offsets 2 to 3, more from 2')

@@ -69,11 +69,11 @@ const KEPT: Readonly<Record<string, string>> = {
 }
 
 function began(result: Result): string {
-  const {povId, offset = 0, recovered, missed = 0, guarantee, code, message, filtered} = result
+  const {povId, offset = 0, recovered, after = offset, missed = 0, guarantee, code, message, filtered} = result
   if (code) return `${povId}: ${message}`
   if (!offset) return `${povId} from 0, nothing has happened there yet`
   const kept = KEPT[guarantee?.survives ?? ''] ?? ''
-  const found = recovered ? 'what was missed follows' : missed ? `${missed} missed` : 'nothing missed'
+  const found = recovered && after < offset ? `${offset - after} missed, which follow` : missed ? `${missed} missed` : 'nothing missed'
   return `${povId} from ${offset}, ${found}${filtered ? ', filtered' : ''}${kept}`
 }
 
@@ -125,7 +125,7 @@ const GOT: Readonly<Record<string, (message: never) => string>> = {
     `token good until ${dayTime(expiresAt)}${lost.length ? `, no longer for ${some(lost)}` : ''}`,
   token_expiring: ({expiresAt}: {expiresAt: string}) => `at ${dayTime(expiresAt)}`,
   closing: ({code, reason, retryAfter}: {code: number; reason: string; retryAfter?: number}) =>
-    `${code} ${reason}${retryAfter === undefined ? '' : `, come back in ${retryAfter} s`}`,
+    `${code} ${reason}${retryAfter === undefined ? '' : `, come back in ${Math.ceil(retryAfter)} s`}`,
 }
 
 const place = ({povId, inbox, offset}: {povId?: string; inbox?: boolean; offset: number}): string =>
