@@ -90,6 +90,11 @@ class Process:
             self._wait_for_change(watch, trouble)
         )
 
+    def restart(self, why: str) -> None:
+        """End, as for SIGTERM, to be started anew; `why` is what the log says of it then."""
+        self.changed = [Path(why)]
+        self._stop.set()
+
     async def _wait_for_change(self, watch: Watch, trouble: Trouble) -> None:
         while True:
             changed = await watch.changed()

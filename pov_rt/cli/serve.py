@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,7 @@ def run(options: SettingsOptions, watch: Watch) -> list[Path]:
         tell(web)
         if watch.wanted:
             process.restart_on_change(watch, web.trouble)
+            web.on_restart = partial(process.restart, "the demo's button")
 
     process = Process(options, loaded, registry, stream=sys.stderr, announce=announce)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from prometheus_client.core import Metric
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import PeriodicCallback
+from tornado.routing import AnyMatches, Rule
 from tornado.web import Application
 
 from pov_rt.config.settings import Settings
@@ -25,6 +26,7 @@ from pov_rt.transport.bounds import bounds_of
 from pov_rt.transport.wire import Wire
 from pov_rt.web.addresses import Failures, address_key
 from pov_rt.web.bodies import Bodies
+from pov_rt.web.demo.mount import Demo
 from pov_rt.web.fetch import fetch
 from pov_rt.web.handshake import EchoHandler, SocketHandler
 from pov_rt.web.hosts import HostRules
@@ -48,7 +50,7 @@ from pov_rt.web.routes.ops import (
     counter,
     gauge,
 )
-from pov_rt.web.routes.pages import PageHandler
+from pov_rt.web.routes.pages import LocalPageHandler, PageHandler
 from pov_rt.web.routes.plugins import PluginHandler, plugin_paths
 from pov_rt.web.routes.token import TokenHandler
 from pov_rt.web.sockets import OwnSockets, is_local, port_of
@@ -91,6 +93,11 @@ class WebServer:
         loop = asyncio.get_running_loop()
         self._blocked = BlockWatch(loop, settings.log.blocked_loop_s, files)
         self._lag = LoopLag(loop)
+        self.on_restart: Callable[[], None] | None = None
+        """Has the process start anew; whoever runs one that can sets it."""
+        self._demo: Demo | None = None
+        if settings.dev:
+            self._demo = Demo(self.server, self._host_rules, self._access_log, self._restart)
         self.http = self._serve(self.make_app())
         self.admin = self._serve(self.make_admin_app())
 
@@ -160,6 +167,8 @@ class WebServer:
         self._sweep.start()
         self._blocked.start()
         self._lag.start()
+        if self._demo is not None and self.port:
+            self._demo.start(self._listeners[0].sockets[0].getsockname()[0], self.port)
 
     def apply(self, settings: Settings) -> None:
         """Take over settings that may change while running; handlers see the node's."""
@@ -168,6 +177,8 @@ class WebServer:
     async def stop(self) -> None:
         """Drain: refuse new clients, close the others in waves, then release everything."""
         if self._listeners:
+            if self._demo is not None:
+                await self._demo.stop()
             self.server.draining = True
             self._listeners[0].stop()
             await self.server.drain()
@@ -212,6 +223,9 @@ class WebServer:
             routes.append((r"/dev/problem.json", ProblemHandler, {"trouble": self.trouble}))
             routes.append((r"/dev/token", TokenCheckHandler))
             routes.append((r"/dev/([^/]+)", PageHandler))
+            routes.append((r"/demo/?", LocalPageHandler, {"page": "demo.html"}))
+            routes.append((r"/demo/board", LocalPageHandler, {"page": "board.html"}))
+            routes.append((r"/demo/.*", LocalPageHandler))  # what the demo does not take
         if self.settings.server.conformance_echo:
             routes.append((r"/ws/_echo", EchoHandler, wires))
         return self._site(routes, self._host_rules)
@@ -244,11 +258,14 @@ class WebServer:
             "bodies": self._bodies,
             "failures": self._failures,
         }
+        rules: list[Any] = [
+            (path, kind, {**arguments, **(more[0] if more else {})}) for path, kind, *more in routes
+        ]
+        if self._demo is not None and host_rules is self._host_rules:
+            # Before all others, for it takes only what is its own.
+            rules.insert(0, Rule(AnyMatches(), self._demo))
         return Application(
-            [
-                (path, kind, {**arguments, **(more[0] if more else {})})
-                for path, kind, *more in routes
-            ],
+            rules,
             default_handler_class=Fallback,
             default_handler_args=arguments,
             log_function=self._access_log,
@@ -261,6 +278,11 @@ class WebServer:
             max_body_size=MAX_BODY_BYTES,
             body_timeout=BODY_S,
         )
+
+    def _restart(self) -> bool:
+        if self.on_restart is not None:
+            self.on_restart()
+        return self.on_restart is not None
 
     def _peer_of(self, address: str) -> str | None:
         """Return what an address counts as; None for a proxy's, behind which all are."""

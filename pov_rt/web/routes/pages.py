@@ -84,3 +84,7 @@ class LocalHandler(JsonHandler):
         """Refuse all others."""
         super().check()
         require_local(self.host, self.request.remote_ip or "")
+
+
+class LocalPageHandler(LocalHandler, PageHandler):
+    """A page that is of no use without tokens."""
