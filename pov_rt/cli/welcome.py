@@ -57,7 +57,10 @@ Publish to the PoV 'demo' in a second terminal:
     program = how_to_start()
     console = ""
     if host in (*EVERYWHERE.values(), "localhost"):  # to others it gives no token
-        console = f"\n  Console  {url}  (in a browser: a form for each message type, the live log)"
+        console = (
+            f"\n  Demo     {url}/demo  (in a browser: a board that two people share; break it)"
+            f"\n  Console  {url}  (in a browser: a form for each message type, the live log)"
+        )
     where = "" if url == DEFAULT_URL else f" --url {url}"
     tail, publish = f" --token {socket_token}", f" --token {service_token}"
     if is_kept(settings):

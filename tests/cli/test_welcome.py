@@ -24,7 +24,7 @@ BARE = {"PATH": "/usr/bin:/bin"}
 
 def commands(text: str) -> list[str]:
     """Return what is there to paste: indented lines, with those that continue them."""
-    return re.findall(r"^  (?!Console|Health|eyJ)(\S.*(?:\n    \S.*)*)", text, re.M)
+    return re.findall(r"^  (?!Demo|Console|Health|eyJ)(\S.*(?:\n    \S.*)*)", text, re.M)
 
 
 def paste(command: str) -> AbstractContextManager[subprocess.Popen[str]]:
