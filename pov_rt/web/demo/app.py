@@ -42,8 +42,8 @@ class Node(Protocol):
     def restart(self) -> bool:
         """Have the server start anew; return whether it can."""
 
-    def tell_beginning(self) -> None:
-        """Publish what the board begins with, once."""
+    async def tell_beginning(self) -> None:
+        """Publish what the board begins with, once; it is in the log then."""
 
 
 def make_app(board: Board, tracker: ActivityTracker, node: Node, **settings: Any) -> Application:
@@ -114,9 +114,9 @@ class Handler(RequestHandler):
 class BoardHandler(Handler):
     """`GET /board`: all of it."""
 
-    def get(self) -> None:
-        """Send it. A log in which nobody looks at the demo has nothing of it."""
-        self.node.tell_beginning()
+    async def get(self) -> None:
+        """Send it. The log of a server where nobody looks at the demo has nothing of it."""
+        await self.node.tell_beginning()
         self.finish(msgspec.json.encode(self.board.view()))
 
 

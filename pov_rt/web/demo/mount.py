@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -49,6 +50,7 @@ class Demo(Router):
         self._access_log = access_log
         self._povs = [pov.id for pov in first_povs()]
         self._app: Application | None = None
+        self._telling = asyncio.Lock()
 
     def start(self, host: str, port: int) -> None:
         """Begin, once the server listens there. Raises OSError if the board cannot be read."""
@@ -94,13 +96,15 @@ class Demo(Router):
         """Make the user's tokens void, and end the connections that were opened with them."""
         await self._server.directory.revoke(token_id=None, user_id=user_id, before=None)
 
-    def tell_beginning(self) -> None:
-        """Publish what the board begins with, once."""
-        if self._board.state.is_told:
-            return
-        for activity in first_activities(self._board.state.begun):
-            self._tracker.outbox.put(activity)
-        self._board.told()
+    async def tell_beginning(self) -> None:
+        """Publish what the board begins with, once; it is in the log then."""
+        async with self._telling:
+            if self._board.state.is_told:
+                return
+            for activity in first_activities(self._board.state.begun):
+                self._tracker.outbox.put(activity)
+            await self._tracker.outbox.flush()
+            self._board.told()
 
     def _service_token(self) -> str:
         issue = self._server.tokens.issue

@@ -125,8 +125,8 @@ class NoNode:
     def restart(self) -> bool:
         raise AssertionError
 
-    def tell_beginning(self) -> None:
-        pass
+    async def tell_beginning(self) -> None:
+        raise AssertionError
 
 
 async def fill() -> list[int]:

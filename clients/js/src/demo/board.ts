@@ -132,7 +132,9 @@ const isLive = () => client.status.state === 'live'
 function draw(): void {
   const shown = withChanges(state, queue.waiting)
   const pov = shown.povs.find(({id}) => id === povId) ?? shown.povs[0]!
+  // Once chosen it stays, whoever does it.
   const task = pov.tasks.find(({id}) => id === taskId) ?? pov.tasks.find(({done}) => !done) ?? pov.tasks[0]
+  taskId = task?.id ?? ''
   const isWaiting = new Set(isLive() ? [] : queue.waiting.map(({key}) => key))
   const counts = new Map(pov.tasks.map(each => [each.id, commentsOf(pov, each).length]))
   const typing = feed.getSnapshot().povs.get(pov.id)?.typing ?? []
