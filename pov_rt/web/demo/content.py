@@ -93,14 +93,18 @@ def first_povs() -> list[Pov]:
     ]
 
 
-_COMMENTS = (
+_HISTORY = (
     ("rotterdam", "priya", "The first run says 240 ms, most of it before us."),
     ("rotterdam", "sam", "Their proxy keeps no connections. I have asked for that."),
     ("rotterdam", "priya", "It does now: 130 ms."),
+    ("", "ana", ""),
     ("rollback-rehearsal", "mei", "Back in four minutes, with nothing to do by hand."),
+    ("rollback-rehearsal", "mei", ""),
     ("audit-log-export", "jonas", "Their DBA wants it on before Thursday. I can pair at 15:00."),
     ("audit-log-export", "ife", "Works on my copy. Needs the retention setting, 90 days."),
 )
+"""What was said about a task; without words it was completed, and without a task there was a move
+to the phase that the first proof of value is in."""
 
 
 def first_activities(begun: str) -> Iterator[NewActivity]:
@@ -109,17 +113,18 @@ def first_activities(begun: str) -> Iterator[NewActivity]:
     The ids are always the same ones then: sent twice, they are in the log once.
     """
     pov = first_povs()[0]
-    done = pov.find("rollback-rehearsal")
     moved = {"title": pov.name, "from": PHASES[1], "to": PHASES[2], "href": link(pov.id)}
-    told = [("phase", "changed", "ana", moved)]
-    if done is not None:
-        title = {"title": done.title, "href": link(pov.id, done.id)}
-        told.append(("task", "completed", done.who, title))
-    for task_id, who, text in _COMMENTS:
+    told: list[tuple[str, str, str, dict[str, str]]] = []
+    for task_id, who, text in _HISTORY:
         task = pov.find(task_id)
-        if task is not None:
-            about = {"title": task.title, "task": task.id, "href": link(pov.id, task.id)}
+        if task is None:
+            told.append(("phase", "changed", who, moved))
+            continue
+        about = {"title": task.title, "task": task.id, "href": link(pov.id, task.id)}
+        if text:
             told.append(("comment", "added", who, about | {"text": text}))
+        else:
+            told.append(("task", "completed", who, about))
     for number, (kind, action, who, details) in enumerate(told):
         yield NewActivity(
             id=f"demo-{begun}-{number}",
@@ -132,14 +137,14 @@ def first_activities(begun: str) -> Iterator[NewActivity]:
 
 
 def burst(number: int) -> Iterator[NewActivity]:
-    """Yield a load test's results: files that all add to all proofs of value in turn."""
-    people, povs = list(PEOPLE), first_povs()
+    """Yield a load test's results: files that one after the other adds, to each proof of value."""
+    turns = [(pov, who) for pov in first_povs() for who in PEOPLE]
     for each in range(number):
-        pov = povs[each % len(povs)]
+        pov, who = turns[each * len(turns) // number]
         yield NewActivity(
             type="file",
             action="added",
             pov_id=pov.id,
-            user_id=people[each // len(povs) % len(people)],
+            user_id=who,
             details={"title": f"load-run-{each + 1:04}.csv", "href": link(pov.id)},
         )

@@ -1,6 +1,6 @@
 /** A board as one person has it: `/demo/board?user=ana&pov=mossgate-bank&task=audit-log-export`. */
 import {connect, createFeed} from '/client/pov-rt-widgets.mjs'
-import {html, render} from 'lit'
+import {render} from 'lit'
 import type {Client, Feed, Row} from '../api.js'
 import {countOf} from './account.js'
 import {board, type Comment, type View} from './board-view.js'
@@ -13,9 +13,7 @@ import {API, USER, type BoardState, type Pov, type Task} from './shared.js'
 interface Widget extends HTMLElement {
   client: Client
   feed: Feed
-  people: Record<string, {name: string}>
-  povs: Record<string, string>
-  href(activity: Row['activity']): string | undefined
+  pov: string
 }
 
 /** How often it is said that somebody still writes, ms: the server forgets it after 6 s. */
@@ -27,6 +25,10 @@ const given = new URLSearchParams(location.search)
 const user = given.get('user') ?? 'ana'
 const headers = {[USER]: user}
 const main = document.querySelector('main')!
+/** What happens on the PoV that is looked at. */
+const list = document.querySelector<Widget>('pov-team-activity')!
+/** What happens on all of them. */
+const toasts = document.querySelector<Widget>('pov-activity-notification')!
 const net = makeNet()
 // All of the page is behind its plug: the SDK, too, asks over HTTP why a socket did not open.
 globalThis.fetch = net.fetch
@@ -57,7 +59,7 @@ const client = connect({
   tabs: false,
   outbox: true,
 })
-/** All that happens: what the tags show, and what is counted. So nothing of it is given up. */
+/** All that happens: what there are toasts of, and what is counted. So nothing of it is given up. */
 const feed = createFeed(client, povs, {page: PAGE, limit: 0})
 /** What was said: the log is where the board keeps it. */
 const talk = createFeed(client, povs, {page: PAGE, presence: false, only: {types: ['comment']}})
@@ -162,7 +164,8 @@ function draw(): void {
     write: text => writes(text, pov, task),
     say: text => void says(text, pov, task),
   }
-  render(html`${board(view)}`, main)
+  render(board(view), main)
+  list.pov = pov.id
 }
 
 function open(pov: string, task = ''): void {
@@ -249,10 +252,17 @@ function loadEarlier(id: string): void {
     .finally(() => loading.delete(id))
 }
 
-for (const widget of document.querySelectorAll<Widget>('pov-team-activity, pov-activity-notification')) {
+for (const widget of [list, toasts]) {
   Object.assign(widget, {
-    client, feed, people: page.people, povs: Object.fromEntries(state.povs.map(({id, name}) => [id, name])),
+    client, people: page.people, povs: Object.fromEntries(state.povs.map(({id, name}) => [id, name])),
     href: (activity: Row['activity']) => activity.details?.href && `${detail(activity, 'href')}&user=${user}`,
   })
+  widget.addEventListener('pov-open', event => {
+    const {activity} = (event as CustomEvent<{activity: Row['activity']}>).detail
+    event.preventDefault() // it is this page that shows it
+    open(activity.povId, detail(activity, 'task'))
+  })
 }
+toasts.feed = feed
+list.style.height = '100%'
 look()
