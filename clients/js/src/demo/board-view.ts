@@ -2,11 +2,9 @@
 import {html, nothing, type TemplateResult} from 'lit'
 import {live} from 'lit/directives/live.js'
 import type {Pov, Task} from './shared.js'
-import type {Page} from './page.js'
+import {clock, givenName, type Page} from './page.js'
 import {icon} from '../widgets/icons.js'
 import {avatar, nameOf} from '../widgets/people.js'
-import {say} from '../widgets/text.js'
-import {clock} from '../widgets/times.js'
 
 /** Something that somebody said; `waits` where the log does not have it yet. */
 export interface Comment {
@@ -101,7 +99,7 @@ function talk(view: View, task: Task): TemplateResult {
       <div class="said" tabindex="0" role="log" aria-label="Comments"><div>
         <ul>${comments.map(({who, text, at, waits}) => html`
           <li class=${waits ? 'pending' : ''}>${avatar(view, who, 'av-m')}<div>
-            <p><b>${nameOf(view, who)}</b> <small>${waits ?? clock(view, at)}</small></p>
+            <p><b>${nameOf(view, who)}</b> <small>${waits ?? clock(at)}</small></p>
             <p><bdi>${text}</bdi></p></div></li>`)}
         </ul>
         ${writing.length ? html`<p class="writes"><span class="writing"><i></i><i></i><i></i></span>${whoWrites(view)}</p>` : nothing}
@@ -116,9 +114,9 @@ function talk(view: View, task: Task): TemplateResult {
 }
 
 function whoWrites(view: View): string {
-  const [a, b, ...others] = view.writing.map(id => nameOf(view, id).split(' ')[0])
-  if (others.length) return say(view, 'foot.typing-many', {a, b, n: others.length})
-  return say(view, b ? 'foot.typing2' : 'foot.typing1', {a, b})
+  const [a, b, ...others] = view.writing.map(id => givenName(view, id))
+  if (others.length) return `${a}, ${b} and ${others.length} more are writing`
+  return b ? `${a} and ${b} are writing` : `${a} is writing`
 }
 
 /** Take what is in a form's field, and empty that. */

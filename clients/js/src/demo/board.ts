@@ -5,7 +5,7 @@ import type {Client, Feed, Row} from '../api.js'
 import {countOf} from './account.js'
 import {board, type Comment, type View} from './board-view.js'
 import {makeNet} from './net.js'
-import {dress, makePage, peopleOf} from './page.js'
+import {makePage, peopleOf} from './page.js'
 import {makeQueue, withChanges, type Change} from './queue.js'
 import {API, USER, type BoardState, type Pov, type Task} from './shared.js'
 
@@ -32,7 +32,6 @@ const toasts = document.querySelector<Widget>('pov-activity-notification')!
 const net = makeNet()
 // All of the page is behind its plug: the SDK, too, asks over HTTP why a socket did not open.
 globalThis.fetch = net.fetch
-dress()
 
 async function ask<T>(path: string): Promise<T> {
   const answer = await fetch(API + path, {headers})

@@ -1,12 +1,11 @@
 /** Two people's boards side by side, what breaks them, and a line that counts. */
 import {html, nothing, render} from 'lit'
 import {sentOf} from './account.js'
-import {dress, makePage, peopleOf} from './page.js'
+import {givenName, makePage, number, peopleOf} from './page.js'
 import {API, USER, type BoardPage, type BoardState, type Count, type Positions} from './shared.js'
 import type {Position} from '../api.js'
 import {icon} from '../widgets/icons.js'
 import {avatar, nameOf} from '../widgets/people.js'
-import {number} from '../widgets/text.js'
 
 /** How long between two looks at the logs, ms. */
 const LOOK = 500
@@ -19,7 +18,6 @@ const frames = [...document.querySelectorAll('iframe')]
 const tools = document.querySelector<HTMLElement>('#tools')!
 const line = document.querySelector<HTMLElement>('#line')!
 const page = makePage(draw)
-dress()
 
 const boardOf = (user: string): BoardPage | undefined =>
   frames.find(({dataset}) => dataset.user === user)?.contentWindow?.board
@@ -94,7 +92,7 @@ function plug(): void {
 // ---- what is drawn ----
 
 const figure = (name: string, value: number, id: string, more: unknown = nothing, classes = '') => html`
-  <div class=${classes}><dt>${name}</dt><dd data-count=${id} data-value=${value}>${number(page, value)} ${more}</dd></div>`
+  <div class=${classes}><dt>${name}</dt><dd data-count=${id} data-value=${value}>${number(value)} ${more}</dd></div>`
 
 function draw(): void {
   const isCut = boardOf('jonas')?.isPlugged === false
@@ -116,8 +114,8 @@ function draw(): void {
     <dl>
       ${figure('Sent', sentOf(from, log), 'sent')}
       ${counts.map(({user, shown, toCome}) => figure(
-        `Shown to ${nameOf(page, user).split(' ')[0]}`, shown, `shown-${user}`,
-        html`<small data-count="to-come-${user}" data-value=${toCome}>${toCome ? `${number(page, toCome)} to come` : nothing}</small>`))}
+        `Shown to ${givenName(page, user)}`, shown, `shown-${user}`,
+        html`<small data-count="to-come-${user}" data-value=${toCome}>${toCome ? `${number(toCome)} to come` : nothing}</small>`))}
       ${figure('Lost', sum('lost'), 'lost', nothing, bad('lost'))}
       ${figure('Twice', sum('twice'), 'twice', nothing, bad('twice'))}
     </dl>

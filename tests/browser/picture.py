@@ -1,0 +1,174 @@
+"""Takes the README's picture: `scripts/picture`. All in it was done by people's clicks and keys.
+
+Six people have the board open; after a burst of 1,000 Jonas is cut off, and goes on nevertheless.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from base64 import b64decode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import which
+from tempfile import TemporaryDirectory
+
+from playwright.async_api import Locator
+
+from tests.browser.chromium import Chromium, ChromiumTab
+from tests.browser.tabs import Loop, Profile
+from tests.processes import serve
+
+ROOT = Path(__file__).parents[2]
+WIDTH, HEIGHT, SCALE = 1640, 850, 2
+MAX_BYTES = 400_000
+"""So that a README loads at once."""
+READY = "document.documentElement.dataset.state === 'live' && document.querySelector('.tasks li')"
+OTHERS = {"mei": "", "ife": "", "sam": "", "priya": "quillon-air"}
+"""Who has the board open beside the two in the picture, and of which proof of value."""
+
+
+class Stage:
+    """The demo in a browser: the page with two boards, and the boards of others in other tabs."""
+
+    def __init__(self, loop: Loop, profile: Profile, url: str) -> None:
+        self._loop = loop
+        self._others: dict[str, ChromiumTab] = {}
+        for user, pov in OTHERS.items():
+            tab = self._others[user] = open_tab(profile)
+            tab.goto(f"{url}/demo/board?user={user}&pov={pov}")
+            tab.wait_for(READY)
+        tab = self.tab = open_tab(profile)
+        tab.devtools(
+            "Emulation.setDeviceMetricsOverride",
+            width=WIDTH,
+            height=HEIGHT,
+            deviceScaleFactor=SCALE,
+            mobile=False,
+        )
+        light = [{"name": "prefers-color-scheme", "value": "light"}]
+        tab.devtools("Emulation.setEmulatedMedia", features=light)
+        tab.goto(f"{url}/demo")
+        for frame in (0, 1):
+            tab.wait_for(f"(document => {READY})(frames[{frame}].document)")
+        self.line(sent=0)
+
+    def at(self, user: str, selector: str) -> Locator:
+        """Return what is in somebody's board."""
+        if user in self._others:
+            return self._others[user].page.locator(selector).first
+        return self.tab.page.frame_locator(f"[data-user={user}]").locator(selector).first
+
+    @contextmanager
+    def before(self, user: str) -> Iterator[None]:
+        """Have somebody's board in front: what is behind others is not painted, nor clicked."""
+        if user in self._others:
+            self._others[user].show()
+        yield
+        self.tab.show()
+
+    def click(self, user: str, selector: str) -> None:
+        """Click something in somebody's board."""
+        with self.before(user):
+            self._loop.run(self.at(user, selector).click())
+
+    def key(self, user: str, selector: str, key: str) -> None:
+        """Press a key where the focus is on something in somebody's board."""
+        with self.before(user):
+            self._loop.run(self.at(user, selector).press(key))
+
+    def write(self, user: str, text: str) -> None:
+        """Write a comment, without sending it."""
+        with self.before(user):
+            self._loop.run(self.at(user, ".compose input").fill(text))
+
+    def say(self, user: str, text: str) -> None:
+        """Send a comment."""
+        self.write(user, text)
+        self.click(user, ".compose button")
+
+    def press(self, button: str) -> None:
+        """Click one of the page's own buttons, and take the pointer out of what is seen."""
+        self._loop.run(self.tab.page.locator(f"#{button}").click())
+        self._loop.run(self.tab.page.mouse.move(0, 0))
+
+    def wait(self, user: str, selector: str, text: str) -> None:
+        """Wait until something with a text is to be seen in somebody's board."""
+        self._loop.run(self.at(user, f"{selector}:has-text({json.dumps(text)})").wait_for())
+
+    def line(self, **wanted: int) -> None:
+        """Wait until the page's line says so."""
+        for name, value in wanted.items():
+            figure = f"document.querySelector('[data-count={name.replace('_', '-')}]')"
+            self.tab.wait_for(f"{figure}?.dataset.value === String(argument)", value)
+
+
+def open_tab(profile: Profile) -> ChromiumTab:
+    """Open an empty tab."""
+    tab = profile.open("about:blank")
+    assert isinstance(tab, ChromiumTab)
+    return tab
+
+
+def play(stage: Stage) -> None:
+    """Bring the demo to where the picture is taken."""
+    stage.press("burst")
+    stage.line(sent=1000, shown_ana=1000, shown_jonas=1000)
+    stage.click("mei", "[data-task=rotterdam] input")
+    for user in ("mei", "ife", "sam"):
+        stage.wait(user, "article", "Answers under 200 ms")
+        stage.key(user, "article", "e")
+    for user in ("ana", "jonas"):
+        stage.wait(user, "article", "Answers under 200 ms")
+        stage.key(user, "article", "e")
+    stage.say("jonas", "A year of it takes twelve minutes.")
+    stage.wait("ana", ".talk li", "twelve minutes")
+    stage.press("plug")
+    stage.click("jonas", "[data-task=success-criteria] input")
+    stage.say("jonas", "Numbers hold at three times the load.")
+    stage.wait("jonas", ".pending", "not sent yet")
+    stage.say("ife", "Fine with their auditors. I have asked.")
+    stage.wait("ana", "article", "Ife Okafor commented")
+    stage.click("priya", "[data-task=nightly-sync] input")
+    stage.write("mei", "Shall")
+    stage.wait("ana", ".writes", "Mei is writing")
+    stage.line(sent=1004, shown_ana=1004, to_come_jonas=2, lost=0, twice=0)
+    stage.wait("ana", "pov-activity-notification [part~=toast]", "Nightly sync")
+
+
+@contextmanager
+def browser(folder: Path) -> Iterator[tuple[Loop, Profile]]:
+    """Run Chromium. Exits where there is none."""
+    program = which("chromium")
+    if program is None:
+        sys.exit("needs a browser; as root:  apt-get install chromium")
+    with Loop() as loop, Chromium(loop, program, folder) as chromium:
+        profile = chromium.profile()
+        yield loop, profile
+        profile.close()
+
+
+def main() -> None:
+    """Take it."""
+    parser = argparse.ArgumentParser(prog="scripts/picture", description=__doc__)
+    parser.add_argument("file", nargs="?", type=Path, default=ROOT / "docs/demo.png")
+    file = parser.parse_args().file
+    with (
+        TemporaryDirectory() as folder,
+        TemporaryDirectory() as data,
+        serve(Path(data)) as served,
+        browser(Path(folder)) as (loop, profile),
+    ):
+        stage = Stage(loop, profile, served.url)
+        play(stage)
+        file.write_bytes(b64decode(stage.tab.devtools("Page.captureScreenshot")["data"]))
+    size = file.stat().st_size
+    print(f"{file}: {size:,} bytes")
+    if size > MAX_BYTES:
+        sys.exit(f"that is more than {MAX_BYTES:,}")
+
+
+if __name__ == "__main__":
+    main()
