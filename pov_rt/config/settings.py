@@ -232,7 +232,7 @@ class Settings(Section, frozen=True, kw_only=True):
     log: LogSettings = field(default_factory=LogSettings)
     plugins: dict[str, dict[str, Any]] = field(default_factory=dict)
     dev: bool = False
-    """Development: makes and keeps a secret, allows any localhost origin, serves the console."""
+    """Development: a secret that is made and kept, any localhost origin, the console, the demo."""
 
 
 DATABASE = "pov-rt.db"

@@ -106,8 +106,7 @@ function talk(view: View, task: Task): TemplateResult {
       </div></div>
       <form class="compose" @submit=${(event: SubmitEvent) => submit(event, text => view.say(text))}>
         <input name="text" maxlength="1000" required autocomplete="off" placeholder="Write a comment"
-          aria-label="Write a comment" @input=${(event: Event) => view.write((event.target as HTMLInputElement).value)}
-          @blur=${() => view.write('')}>
+          aria-label="Write a comment" @input=${(event: Event) => view.write((event.target as HTMLInputElement).value)}>
         <button class="btn btn-main">Send</button>
       </form>
     </section>`
