@@ -11,8 +11,6 @@ import struct
 import sys
 import zlib
 from base64 import b64decode
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 from tempfile import TemporaryDirectory
@@ -28,6 +26,9 @@ WIDTH, HEIGHT, SCALE = 1640, 850, 2
 MAX_BYTES = 400_000
 """So that a README loads at once."""
 READY = "document.documentElement.dataset.state === 'live' && document.querySelector('.tasks li')"
+PREFERENCES = {"profile": {"default_content_setting_values": {"notifications": 2}}}
+"""Pages may not notify: the toasts would ask whether they may."""
+TOAST = "pov-activity-notification [part~=toast]"
 OTHERS = {"mei": "", "ife": "", "sam": "", "priya": "quillon-air"}
 """Who has the board open beside the two in the picture, and of which proof of value."""
 
@@ -83,13 +84,15 @@ def shrink(tab: ChromiumTab, image: str) -> bytes:
 class Stage:
     """The demo in a browser: the page with two boards, and the boards of others in other tabs."""
 
-    def __init__(self, loop: Loop, profile: Profile, url: str) -> None:
+    def __init__(self, loop: Loop, chromium: Chromium, url: str) -> None:
         self._loop = loop
         self._others: dict[str, ChromiumTab] = {}
         for user, pov in OTHERS.items():
-            tab = self._others[user] = open_tab(profile)
+            # Each has a browser of their own: of one browser's tabs only one is seen and painted.
+            tab = self._others[user] = open_tab(chromium.profile())
             tab.goto(f"{url}/demo/board?user={user}&pov={pov}")
             tab.wait_for(READY)
+        profile = chromium.profile()
         tab = self.tab = open_tab(profile)
         tab.devtools(
             "Emulation.setDeviceMetricsOverride",
@@ -112,28 +115,17 @@ class Stage:
             return self._others[user].page.locator(selector).first
         return self.tab.page.frame_locator(f"[data-user={user}]").locator(selector).first
 
-    @contextmanager
-    def before(self, user: str) -> Iterator[None]:
-        """Have somebody's board in front: what is behind others is not painted, nor clicked."""
-        if user in self._others:
-            self._others[user].show()
-        yield
-        self.tab.show()
-
     def click(self, user: str, selector: str) -> None:
         """Click something in somebody's board."""
-        with self.before(user):
-            self._loop.run(self.at(user, selector).click())
+        self._loop.run(self.at(user, selector).click())
 
     def key(self, user: str, selector: str, key: str) -> None:
         """Press a key where the focus is on something in somebody's board."""
-        with self.before(user):
-            self._loop.run(self.at(user, selector).press(key))
+        self._loop.run(self.at(user, selector).press(key))
 
     def write(self, user: str, text: str) -> None:
         """Write a comment, without sending it."""
-        with self.before(user):
-            self._loop.run(self.at(user, ".compose input").fill(text))
+        self._loop.run(self.at(user, ".compose input").fill(text))
 
     def say(self, user: str, text: str) -> None:
         """Send a comment."""
@@ -147,8 +139,11 @@ class Stage:
 
     def wait(self, user: str, selector: str, text: str) -> None:
         """Wait until something with a text is to be seen in somebody's board."""
-        with self.before(user):
-            self._loop.run(self.at(user, f"{selector}:has-text({json.dumps(text)})").wait_for())
+        self._loop.run(self.at(user, f"{selector}:has-text({json.dumps(text)})").wait_for())
+
+    def wait_gone(self, user: str, selector: str) -> None:
+        """Wait until something is not to be seen in somebody's board any more."""
+        self._loop.run(self.at(user, selector).wait_for(state="hidden"))
 
     def line(self, **wanted: int) -> None:
         """Wait until the page's line says so."""
@@ -168,6 +163,9 @@ def play(stage: Stage) -> None:
     """Bring the demo to where the picture is taken."""
     stage.press("burst")
     stage.line(sent=1000, shown_ana=1000, shown_jonas=1000)
+    for user in ("ana", "jonas"):
+        stage.wait(user, TOAST, "updates")
+        stage.wait_gone(user, TOAST)
     stage.click("mei", "[data-task=rotterdam] input")
     for user in ("mei", "ife", "sam"):
         stage.wait(user, "article", "Answers under 200 ms")
@@ -187,19 +185,7 @@ def play(stage: Stage) -> None:
     stage.write("mei", "Shall")
     stage.wait("ana", ".writes", "Mei is writing")
     stage.line(sent=1004, shown_ana=1004, to_come_jonas=2, lost=0, twice=0)
-    stage.wait("ana", "pov-activity-notification [part~=toast]", "Nightly sync")
-
-
-@contextmanager
-def browser(folder: Path) -> Iterator[tuple[Loop, Profile]]:
-    """Run Chromium. Exits where there is none."""
-    program = which("chromium")
-    if program is None:
-        sys.exit("needs a browser; as root:  apt-get install chromium")
-    with Loop() as loop, Chromium(loop, program, folder) as chromium:
-        profile = chromium.profile()
-        yield loop, profile
-        profile.close()
+    stage.wait("ana", TOAST, "Nightly sync")
 
 
 def main() -> None:
@@ -207,16 +193,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/picture", description=__doc__)
     parser.add_argument("file", nargs="?", type=Path, default=ROOT / "docs/demo.png")
     file = parser.parse_args().file
+    program = which("chromium")
+    if program is None:
+        sys.exit("needs a browser; as root:  apt-get install chromium")
     with (
         TemporaryDirectory() as folder,
         TemporaryDirectory() as data,
         serve(Path(data)) as served,
-        browser(Path(folder)) as (loop, profile),
+        Loop() as loop,
+        Chromium(loop, program, Path(folder), PREFERENCES) as chromium,
     ):
-        stage = Stage(loop, profile, served.url)
+        stage = Stage(loop, chromium, served.url)
         play(stage)
         image = stage.tab.devtools("Page.captureScreenshot")["data"]
-        file.write_bytes(shrink(open_tab(profile), image))
+        file.write_bytes(shrink(open_tab(chromium.profile()), image))
     size = file.stat().st_size
     print(f"{file}: {size:,} bytes")
     if size > MAX_BYTES:
