@@ -133,8 +133,11 @@ class Stage:
         self.click(user, ".compose button")
 
     def press(self, button: str) -> None:
-        """Click one of the page's own buttons, and take the pointer out of what is seen."""
+        """Click one of the page's own buttons."""
         self._loop.run(self.tab.page.locator(f"#{button}").click())
+
+    def point_at_nothing(self) -> None:
+        """Take the pointer out of what is seen."""
         self._loop.run(self.tab.page.mouse.move(0, 0))
 
     def wait(self, user: str, selector: str, text: str) -> None:
@@ -178,6 +181,7 @@ def play(stage: Stage) -> None:
     stage.wait("jonas", ".pending", "not sent yet")
     stage.say("ife", "Fine with their auditors. I have asked.")
     stage.wait("ana", "article", "Ife Okafor commented")
+    stage.point_at_nothing()
     stage.wait_gone("ana", TOAST)  # of the burst on others
     stage.click("priya", "[data-task=nightly-sync] input")
     stage.write("mei", "Shall")
