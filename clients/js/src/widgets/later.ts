@@ -18,8 +18,8 @@ import {badgeTab} from './tab-badge.js'
 import {keyOf, stateOf, type TeamActivity} from './team-activity.js'
 import {subItem} from './subrows.js'
 import {say} from './text.js'
-import {moment} from './times.js'
-import type {Progress} from './status.js'
+import {dated} from './times.js'
+import {sayState, type Progress, type Said} from './status.js'
 import {Voice} from './voice.js'
 import {Watch} from './watch.js'
 import text from './later.css'
@@ -375,6 +375,11 @@ export class Later implements PanelHost {
     }, isShort ? 1_000 : 60_000)
   }
 
+  /** How the connection and the rows stand. */
+  say(): Said {
+    return sayState(this, this.snapshot, Date.now(), this.progress)
+  }
+
   /** How far catching up has come. */
   get progress(): Progress | undefined {
     return this.#catching && progressOf(this.#catching, this.snapshot)
@@ -488,7 +493,7 @@ export class Later implements PanelHost {
       isLoading}>${say(this, isLoading ? 'do.loading' : 'do.earlier')}</button></div>`
     const {rows, povs, gaps} = this.snapshot
     return povs.size > 1 || !rows.length || gaps.some(each => each.state === 'gone') ? nothing
-      : html`<div class="earlier is-end" part="earlier"><p>${say(this, 'begins', {time: moment(this, rows.at(-1)!.at)})}</p></div>`
+      : html`<div class="earlier is-end" part="earlier"><p>${say(this, 'begins', {time: dated(this, rows.at(-1)!.at)})}</p></div>`
   }
 
   foot(): TemplateResult {

@@ -1,6 +1,7 @@
 /** How the connection and the completeness of a feed are said: one table, for header, foot, thread and voice. */
 import type {FeedGap, PovState, Snapshot, Status} from '../api.js'
 import type {Glyph} from './icons.js'
+import {completeSince} from './brief.js'
 import {clock, moment, span} from './times.js'
 import type {Speaker, Values} from './text.js'
 
@@ -64,13 +65,6 @@ const TABLE: Record<StateName, readonly [Glyph, Said['thread'], Said['state'], S
 }
 
 const isGone = ({state, failure}: PovState) => state === 'ended' && failure?.code === 'forbidden'
-
-/** From when on nothing is missing of all PoVs that can be seen; undefined before their first answers. */
-export function completeSince({povs}: Snapshot): number | undefined {
-  const all = [...povs.values()].filter(each => !isGone(each))
-  if (!all.length || all.some(each => each.completeSince === undefined)) return
-  return Math.max(...all.map(each => each.completeSince!))
-}
 
 /** Up to when everything is there: when the connection was lost. */
 const until = (speaker: Speaker, {connection}: Snapshot) => ({time: moment(speaker, connection.since)})
