@@ -227,7 +227,7 @@ export class TeamActivity extends PovElement {
     states[snapshot.rows.length ? 'delete' : 'add']('empty')
     if (!later) {
       if (!said || name === 'offline' || this.filterInUrl && location.hash) this.need()
-      else if (name === 'live') (globalThis.requestIdleCallback ?? setTimeout)(this.need)
+      else if (snapshot.rows.length) (globalThis.requestIdleCallback ?? setTimeout)(this.need)
     }
     this.fitting = later?.fit() ?? {groups: snapshot.groups, hiddenUnread: 0}
     this.#arrange()
