@@ -104,6 +104,9 @@ export class Later implements PanelHost {
     list.addEventListener('scroll', scrolled, {signal, passive: true, once: true})
     addEventListener('scroll', scrolled, {signal, passive: true, once: true})
     list.addEventListener('pointerover', event => this.#pointed(event), {signal})
+    // What came before this.
+    this.#hasPointer = !this.isCoarse && list.matches(':hover')
+    this.#focused({target: this.shadowRoot.activeElement})
     list.addEventListener('pointerleave', () => this.#left(), {signal})
     list.addEventListener('focusin', event => this.#focused(event), {signal})
     list.addEventListener('focusout', event => this.#blurred(event), {signal})
@@ -556,7 +559,7 @@ export class Later implements PanelHost {
     this.#settle()
   }
 
-  #focused({target}: FocusEvent): void {
+  #focused({target}: {target: EventTarget | null}): void {
     const key = keyOf(target)
     if (!key) return
     this.element.hasFocus = true
