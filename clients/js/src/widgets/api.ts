@@ -26,14 +26,20 @@ export interface PanelHost extends Teller {
   setFilter(filter: Filter): void
   /** Of the rows of the snapshot: which fit, and how many unread ones don't. */
   readonly fitting: {readonly groups: readonly Group[]; readonly hiddenUnread: number}
-  /** Close what is open; the focus goes back to what opened it. */
-  closePanel(): void
+  /** What is open. */
+  readonly panel: PanelName | undefined
+  /** `off`: no letters. */
+  readonly shortcuts?: string
+  /** Close what is open; the focus goes back to what opened it, but for one that is elsewhere by now. */
+  closePanel(isElsewhere?: boolean): void
   openPanel(name: PanelName, row?: Group): void
   /** The row whose menu is open. */
   readonly menuOf: Group | undefined
   /** Mark as unread from there, read up to there, or all. A failure is said in the list, never thrown. */
   markUnread(row: Row): void
   markRead(row?: Row): void
+  /** Scroll to a row, and focus it. */
+  reveal(row: Row): void
   /** Tell, where the person looks, that something failed: a sentence's name. */
   fail(key: string): void
 }
@@ -51,7 +57,9 @@ export interface Panels {
   presencePanel(host: PanelHost): TemplateResult
   /** The menu of `host.menuOf`. */
   menuPanel(host: PanelHost): TemplateResult
-  /** "214 updates by 6 people", with bars, in the place of a gap. */
+  /** Silent for an hour, shown at once; a failure is said. The row menu's M. */
+  muteForAnHour(host: PanelHost, povId: string): void
+  /** "214 updates by 6 people", with bars: all that is in the place of a gap, whose element needs no class of its own. */
   digest(host: PanelHost, gap: FeedGap): TemplateResult
   fits(host: Teller, filter: Filter, row: Row): boolean
   /** A filter as the `#` of an address has it, and back; what else is there stays. */
