@@ -28,10 +28,10 @@ export function fold(locale: string, text: string): string {
     const {compare} = new Intl.Collator(locale, {usage: 'search', sensitivity: 'base'})
     const plain = new Map<string, string>()
     const strip = (character: string) => once(plain, character, () => {
-      const bare = character.normalize('NFKD').replace(/\p{M}/gu, '')
+      const bare = character.normalize('NFD').replace(/\p{M}/gu, '')
       return compare(character, bare) ? character : bare
     })
-    return given => given.normalize('NFC').toLocaleUpperCase(locale).toLocaleLowerCase(locale)
+    return given => given.normalize('NFKC').toLocaleUpperCase(locale).toLocaleLowerCase(locale)
       .replace(/[^\0-\x7f]/gu, strip)
   })(text)
 }

@@ -56,6 +56,11 @@ Object.assign(words, {
   'one.task.completed': 'completed task',
   'one.task.reopened': 'reopened task',
   'one.task.created': 'added task',
+  'one.phase.changed': 'phase change',
+  'one.comment.added': 'comment',
+  'one.file.added': 'file',
+  'one.person.joined': 'person who joined',
+  'one.person.invited': 'invited person',
   'one.action': '{type} {action}',
   'one.any': '“{action}”',
 
