@@ -38,7 +38,9 @@ export interface PanelHost extends Teller {
   /** Mark as unread from there, read up to there, or all. A failure is said in the list, never thrown. */
   markUnread(row: Row): void
   markRead(row?: Row): void
-  /** Scroll to a row, and focus it. */
+  /** Silent for an hour, as the key M does it: said where it can be taken back. */
+  muteForAnHour(povId: string): void
+  /** Have a row in the list, scroll to it, and focus it. */
   reveal(row: Row): void
   /** Tell, where the person looks, that something failed: a sentence's name. */
   fail(key: string): void
@@ -57,9 +59,7 @@ export interface Panels {
   presencePanel(host: PanelHost): TemplateResult
   /** The menu of `host.menuOf`. */
   menuPanel(host: PanelHost): TemplateResult
-  /** Silent for an hour, shown at once; a failure is said. The row menu's M. */
-  muteForAnHour(host: PanelHost, povId: string): void
-  /** "214 updates by 6 people", with bars: all that is in the place of a gap, whose element needs no class of its own. */
+  /** "214 updates by 6 people", with bars: all that is in the place of a gap, within its `.gap.digest`. */
   digest(host: PanelHost, gap: FeedGap): TemplateResult
   fits(host: Teller, filter: Filter, row: Row): boolean
   /** A filter as the `#` of an address has it, and back; what else is there stays. */

@@ -62,8 +62,8 @@ export function digest(host: PanelHost, gap: FeedGap): TemplateResult {
     updates: say(host, 'digest.updates', {n: counted}),
     people: say(host, 'n.person', {n: people}),
   })
-  return html`<div class="gap is-open" part="gap"><span class="cut">${icon('cut', 'icon-l')}</span><div><p><b>${title}</b></p>${
-    time ? html`<p>${time}</p>` : nothing}</div></div><div class="digest" part="digest">${named.length ? html`<div class="by"><span
+  return html`<span class="cut">${icon('cut', 'icon-l')}</span><div><p><b>${title}</b></p>${
+    time ? html`<p>${time}</p>` : nothing}</div><div class="sums-of" part="digest">${named.length ? html`<div class="by"><span
   class="stack" aria-hidden="true">${named.map(id => avatar(host, id, 'av-m'))}${people > named.length
     ? html`<span class="more">+${number(host, people - named.length)}</span>` : nothing}</span><span>${
     say(host, 'digest.most', {who: list(host, named.map(id => names.get(id)!))})}</span></div>` : nothing}<dl class="sums">${

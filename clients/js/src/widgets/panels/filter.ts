@@ -128,7 +128,7 @@ ${union([...povs.keys()], filter.povs).map(id =>
 </select>${icon('down')}</span></label>` : nothing}
 <div class="end"><span>${counts(host)}</span>${isFiltering(filter)
     ? html`<button class="btn btn-text" @click=${() => host.setFilter({})}>${say(host, 'do.clear-all')}</button>` : nothing}</div>
-<p class="sr" role="status">${state.told}</p></div>`
+<p class="sr" aria-live="polite">${state.told}</p></div>`
 }
 
 /** The value of "several of them", which can be seen but not chosen: no id has a space. */

@@ -7,7 +7,7 @@ import text from './panels.css'
 export {digest} from './digest.js'
 export {filterChips, filterEmpty, filterPanel} from './filter.js'
 export {fits, fromHash, toHash} from './fits.js'
-export {menuPanel, muteForAnHour} from './menu.js'
+export {menuPanel} from './menu.js'
 export {notificationsPanel} from './notifications.js'
 export {presencePanel} from './presence.js'
 export const sheet = sheetOf(text)

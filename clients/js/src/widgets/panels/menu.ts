@@ -14,7 +14,6 @@ import {fold} from './fits.js'
 import {setLevel} from './notifications.js'
 import {stateOf} from './state.js'
 
-const HOUR = 3_600_000
 /** What is typed within this many ms is one word. */
 const WORD = 700
 
@@ -53,7 +52,10 @@ function choices(host: PanelHost, {rows, state}: Group): Choice[] {
       icon: 'bell-off',
       label: say(host, 'menu.mute', named),
       key: 'm',
-      does: () => muteForAnHour(host, povId),
+      does() {
+        before.set(povId, pov.level)
+        host.muteForAnHour(povId)
+      },
     })
   }
   const {userId} = activity
@@ -65,13 +67,6 @@ function choices(host: PanelHost, {rows, state}: Group): Choice[] {
     })
   }
   return found.map((each, at) => at === first && at ? {...each, isApart: true} : each)
-}
-
-/** Silent for an hour, then as by default. What it was is known here, for whoever takes it back. */
-export function muteForAnHour(host: PanelHost, povId: string): void {
-  const level = host.snapshot.povs.get(povId)?.level
-  if (level) stateOf(host).before.set(povId, level)
-  void setLevel(host, povId, 'off', new Date(Date.now() + HOUR))
 }
 
 async function copy(host: PanelHost, link: string): Promise<void> {
