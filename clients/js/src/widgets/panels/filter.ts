@@ -96,6 +96,7 @@ export function filterPanel(host: PanelHost): TemplateResult {
   const people = state.people = union(state.people, found.people)
   const shown = state.isAll ? people : union(people.slice(0, PEOPLE), filter.users)
   const names = shortNames(host, shown)
+  const actions = union(actionsOf(host, filter.types), filter.actions)
   if (state.filter !== filter) {
     if (state.filter) state.told = rows.length && !host.fitting.groups.length ? `${noneOf(host)}. ${hiddenOf(host)}` : counts(host)
     state.filter = filter
@@ -107,7 +108,7 @@ export function filterPanel(host: PanelHost): TemplateResult {
   @input=${(event: Event) => host.setFilter({...filter, text: (event.target as HTMLInputElement).value})}></label>
 ${set(host, 'filter.type', union(found.types, filter.types), type =>
     toggle(host, 'types', type, html`${icon(kindOf({type} as Row['activity']))}<span>${typeName(host, type)}</span>`))}
-${set(host, 'filter.action', union(actionsOf(host, filter.types), filter.actions), action =>
+${set(host, 'filter.action', actions.length > 1 || filter.actions?.length ? actions : [], action =>
     toggle(host, 'actions', action, html`<span>${actionName(host, action)}</span>`))}
 ${set(host, 'filter.by', shown, id =>
     toggle(host, 'users', id, html`${avatar(host, id, 'av-s')}${quoted(names.get(id)!)}`, 'by'),
@@ -146,7 +147,7 @@ export function filterChips(host: PanelHost): TemplateResult {
     aria-label=${say(host, 'filter.remove', {name})} @click=${() => host.setFilter(without)}>${quoted(name)}${icon('close', 'icon-s')}</button>`
   const all = (key: List, name: (value: string) => string) => (filter[key] ?? []).map(value =>
     chip(name(value), {...filter, [key]: toggled(filter[key], value)}))
-  return html`<div class="active-f">${filter.text?.trim() ? chip(say(host, 'filter.quote', {text: filter.text.trim()}), {...filter, text: ''}) : nothing}${
+  return html`<div class="active-f ${host.fitting.groups[0]?.state === 'read' ? '' : 'is-unread'}">${filter.text?.trim() ? chip(say(host, 'filter.quote', {text: filter.text.trim()}), {...filter, text: ''}) : nothing}${
     all('types', type => typeName(host, type))}${all('actions', action => actionName(host, action))}${
     all('users', id => nameOf(host, id))}${all('povs', id => povName(host, id))}</div>`
 }
