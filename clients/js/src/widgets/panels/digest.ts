@@ -1,6 +1,5 @@
 /** What was missed in a long absence, in numbers, in the place of its rows. */
 import {html, nothing, type TemplateResult} from 'lit'
-import {styleMap} from 'lit/directives/style-map.js'
 import type {FeedGap} from '../../api.js'
 import type {Sort} from '../../wire.js'
 import type {PanelHost} from '../api.js'
@@ -27,13 +26,14 @@ export function sumsOf(host: PanelHost, {counted, activities}: NonNullable<FeedG
   return found
 }
 
-/** From the last row before it, to from when on nothing is missing. */
+/** From the last row before it, where one is there, to from when on nothing is missing. */
 function when(host: PanelHost, {povId, from, to}: FeedGap): string | undefined {
   const {rows, povs} = host.snapshot
   const before = from && rows.find(row => row.povId === povId && row.epoch === from.epoch && row.offset <= from.offset)
   const after = rows.findLast(row => row.povId === povId && row.epoch === to.epoch && row.offset > to.offset)
   const end = after?.at ?? povs.get(povId)?.completeSince
-  return before && end ? say(host, 'digest.when', {from: moment(host, before.at), to: moment(host, end)}) : undefined
+  if (!end) return
+  return say(host, before ? 'digest.when' : 'digest.until', {from: before && moment(host, before.at), to: moment(host, end)})
 }
 
 /** Load all of it, and go to the first one. */
@@ -67,8 +67,8 @@ export function digest(host: PanelHost, gap: FeedGap): TemplateResult {
   class="stack" aria-hidden="true">${named.map(id => avatar(host, id, 'av-m'))}${people > named.length
     ? html`<span class="more">+${number(host, people - named.length)}</span>` : nothing}</span><span>${
     say(host, 'digest.most', {who: list(host, named.map(id => names.get(id)!))})}</span></div>` : nothing}<dl class="sums">${
-    sums.map(([name, count]) => html`<div><dt>${name}</dt><dd class="bar" aria-hidden="true"><i style=${
-      styleMap({width: `${Math.round(100 * count / counted)}%`})}></i></dd><dd>${number(host, count)}</dd></div>`)}</dl><div class="go"><button
+    sums.map(([name, count]) => html`<div><dt>${name}</dt><dd class="bar" aria-hidden="true"><svg><rect height="4" rx="2" width="${
+      Math.round(100 * count / counted)}%"></rect></svg></dd><dd>${number(host, count)}</dd></div>`)}</dl><div class="go"><button
   class="btn btn-main" ?disabled=${isLoading} @click=${() => void readFromStart(host, gap)}>${
     say(host, isLoading ? 'do.loading' : 'do.read-start')}</button><button class="btn" @click=${() => host.markRead()}>${
     say(host, 'do.read-all')}</button></div></div>`

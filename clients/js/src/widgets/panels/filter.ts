@@ -11,7 +11,7 @@ import {kindOf, povName, type Teller} from '../sentences.js'
 import {has, quoted, say, type Values} from '../text.js'
 import {enter, whenThere} from './enter.js'
 import {isFiltering} from './fits.js'
-import {list, sayOr, shortNames} from './names.js'
+import {byName, list, sayOr, shortNames} from './names.js'
 import {stateOf} from './state.js'
 
 /** This many people are offered at first. */
@@ -24,6 +24,7 @@ const KNOWN = ['task', 'phase', 'comment', 'file', 'person']
 interface Facets {
   readonly types: readonly string[]
   readonly people: readonly string[]
+  readonly povs: readonly string[]
   /** `type.action` */
   readonly sorts: readonly string[]
 }
@@ -33,16 +34,20 @@ const facets = new WeakMap<readonly Row[], Facets>()
 function facetsOf(rows: readonly Row[]): Facets {
   let found = facets.get(rows)
   if (!found) {
-    const counts = [new Map<string, number>(), new Map<string, number>(), new Map<string, number>()] as const
-    for (const {activity: {type, action, userId}} of rows) {
-      const values = [type, userId, `${type}.${action}`]
-      counts.forEach((count, i) => values[i] && count.set(values[i], (count.get(values[i]) ?? 0) + 1))
+    const frequent = (of: (row: Row) => string | undefined) => {
+      const counts = new Map<string, number>()
+      for (const row of rows) {
+        const value = of(row)
+        if (value) counts.set(value, (counts.get(value) ?? 0) + 1)
+      }
+      return [...counts].sort(([, a], [, b]) => b - a).map(([value]) => value)
     }
-    const [types, people, sorts] = counts.map(count => [...count].sort(([, a], [, b]) => b - a).map(([id]) => id))
+    const types = frequent(({activity}) => activity.type)
     facets.set(rows, found = {
-      types: [...KNOWN.filter(each => types!.includes(each)), ...types!.filter(each => !KNOWN.includes(each))],
-      people: people!,
-      sorts: sorts!,
+      types: [...KNOWN.filter(each => types.includes(each)), ...types.filter(each => !KNOWN.includes(each))],
+      people: frequent(({activity}) => activity.userId),
+      povs: frequent(({povId}) => povId),
+      sorts: frequent(({activity: {type, action}}) => `${type}.${action}`),
     })
   }
   return found
@@ -96,6 +101,8 @@ export function filterPanel(host: PanelHost): TemplateResult {
   const people = state.people = union(state.people, found.people)
   const shown = state.isAll ? people : union(people.slice(0, PEOPLE), filter.users)
   const names = shortNames(host, shown)
+  const followed = [...povs.keys()].filter(each => each !== '*')
+  const offered = union(followed, [...found.povs, ...filter.povs ?? []])
   const actions = union(actionsOf(host, filter.types), filter.actions)
   if (state.filter !== filter) {
     if (state.filter) state.told = rows.length && !host.fitting.groups.length ? `${noneOf(host)}. ${hiddenOf(host)}` : counts(host)
@@ -116,15 +123,15 @@ ${set(host, 'filter.by', shown, id =>
     state.isAll = true
     host.requestUpdate()
   }}>${say(host, 'filter.more', {n: people.length - shown.length})}</button>` : nothing)}
-${povs.size > 1 ? html`<label><span class="label">${say(host, 'filter.pov')}</span><span class="input"><select
+${offered.length > 1 ? html`<label><span class="label">${say(host, 'filter.pov')}</span><span class="input"><select
   @change=${({target}: Event) => {
     const {value} = target as HTMLSelectElement
     if (value !== SOME) choose(host, 'povs', value ? [value] : [])
   }}>
-<option value="" .selected=${!filter.povs?.length}>${say(host, 'filter.any-pov', {n: povs.size})}</option>
+<option value="" .selected=${!filter.povs?.length}>${povs.has('*') ? say(host, 'filter.all-povs') : say(host, 'filter.any-pov', {n: povs.size})}</option>
 ${(filter.povs?.length ?? 0) > 1
     ? html`<option value=${SOME} .selected=${true}>${say(host, 'filter.some-povs', {n: filter.povs!.length})}</option>` : nothing}
-${union([...povs.keys()], filter.povs).map(id =>
+${byName(host, offered).map(id =>
     html`<option value=${id} .selected=${filter.povs?.length === 1 && filter.povs[0] === id}>${povName(host, id)}</option>`)}
 </select>${icon('down')}</span></label>` : nothing}
 <div class="end"><span>${counts(host)}</span>${isFiltering(filter)
@@ -147,7 +154,7 @@ export function filterChips(host: PanelHost): TemplateResult {
     aria-label=${say(host, 'filter.remove', {name})} @click=${() => host.setFilter(without)}>${quoted(name)}${icon('close', 'icon-s')}</button>`
   const all = (key: List, name: (value: string) => string) => (filter[key] ?? []).map(value =>
     chip(name(value), {...filter, [key]: toggled(filter[key], value)}))
-  return html`<div class="active-f ${host.fitting.groups[0]?.state === 'read' ? '' : 'is-unread'}">${filter.text?.trim() ? chip(say(host, 'filter.quote', {text: filter.text.trim()}), {...filter, text: ''}) : nothing}${
+  return html`<div class="active-f ${/new|seen/.test(host.fitting.groups[0]?.state ?? '') ? 'is-unread' : ''}">${filter.text?.trim() ? chip(say(host, 'filter.quote', {text: filter.text.trim()}), {...filter, text: ''}) : nothing}${
     all('types', type => typeName(host, type))}${all('actions', action => actionName(host, action))}${
     all('users', id => nameOf(host, id))}${all('povs', id => povName(host, id))}</div>`
 }

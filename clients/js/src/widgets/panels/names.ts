@@ -1,6 +1,8 @@
 /** Names of people and lists of things, as a language has them. */
+import type {PanelHost} from '../api.js'
 import {nameOf, type Knowing} from '../people.js'
-import {once, say, has, type Speaker} from '../text.js'
+import {povName} from '../sentences.js'
+import {has, once, say, type Speaker} from '../text.js'
 
 const lists = new Map<string, Intl.ListFormat>()
 
@@ -27,3 +29,12 @@ export function shortNames(element: Knowing, ids: readonly string[]): Map<string
 
 /** The sentence of that name, or else what the app calls it. */
 export const sayOr = (speaker: Speaker, key: string, own: string): string => has(speaker, key) ? say(speaker, key) : own
+
+/** That of a PoV, or of the team feed. */
+export const nameOfPov = (host: PanelHost, id: string): string => id === '*' ? say(host, 'level.all') : povName(host, id)
+
+/** In the order of their names. */
+export function byName(host: PanelHost, povs: readonly string[]): string[] {
+  const {compare} = new Intl.Collator(host.locale, {numeric: true})
+  return [...povs].sort((a, b) => compare(nameOfPov(host, a), nameOfPov(host, b)))
+}

@@ -8,10 +8,10 @@ import type {Level} from '../../wire.js'
 import type {PanelHost} from '../api.js'
 import {icon} from '../icons.js'
 import {onPreference, prefer, preferences} from '../preferences.js'
-import {povName} from '../sentences.js'
 import {say} from '../text.js'
 import {day, moment} from '../times.js'
 import {enter, whenThere} from './enter.js'
+import {byName, nameOfPov} from './names.js'
 import {stateOf} from './state.js'
 
 const LEVELS: readonly Level[] = ['off', 'feed', 'toast', 'sound']
@@ -43,8 +43,6 @@ function about(host: PanelHost, {povId, mutedUntil, unread, present}: PovState):
   return last ? say(host, 'quiet.since', {time: day(host, last.at)}) : ''
 }
 
-const nameOfPov = (host: PanelHost, id: string) => id === '*' ? say(host, 'level.all') : povName(host, id)
-
 function ladder(host: PanelHost, pov: PovState): TemplateResult {
   const {povId} = pov
   const chosen = stateOf(host).levels.get(povId) ?? pov.level
@@ -53,7 +51,7 @@ function ladder(host: PanelHost, pov: PovState): TemplateResult {
   return html`<li><div class="nm"><p><bdi>${name}</bdi></p><p>${isGone ? say(host, 'level.gone') : about(host, pov)}</p></div>${isGone
     ? nothing : html`<span class="seg" role="radiogroup" aria-label=${name}>${LEVELS.map(level =>
       html`<label title=${say(host, `level.${level}.means`)}><input type="radio" name="level ${povId}" .checked=${live(level === chosen)}
-        @change=${() => void setLevel(host, povId, level)}><span>${say(host, `level.${level}`)}</span></label>`)}</span>`}</li>`
+        @change=${() => void setLevel(host, povId, level)}><span data-text=${say(host, `level.${level}`)}>${say(host, `level.${level}`)}</span></label>`)}</span>`}</li>`
 }
 
 /** The hours that are in force: what the person chose, else what the page says of its toasts. */
@@ -116,6 +114,6 @@ export function notificationsPanel(host: PanelHost): TemplateResult {
     }))}><div class="sheet-head"><button class="btn-icon" aria-label=${say(host, 'do.back')} @click=${() =>
     host.closePanel()}>${icon('back', 'flip')}</button><h3 id="notifications">${say(host, 'do.notifications')}</h3><button
   class="btn-icon" aria-label=${say(host, 'do.close')} @click=${() => host.closePanel()}>${icon('close')}</button></div>
-<ul class="subs">${repeat(host.snapshot.povs.values(), ({povId}) => povId, pov => ladder(host, pov))}</ul>
+<ul class="subs">${repeat(byName(host, [...host.snapshot.povs.keys()]), id => id, id => ladder(host, host.snapshot.povs.get(id)!))}</ul>
 <div class="sheet-foot">${quietHours(host)}${whenHidden(host)}${sound(host)}</div></div>`
 }
