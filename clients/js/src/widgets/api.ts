@@ -26,11 +26,12 @@ export interface PanelHost extends Teller {
   setFilter(filter: Filter): void
   /** Of the rows of the snapshot: which fit, and how many unread ones don't. */
   readonly fitting: {readonly groups: readonly Group[]; readonly hiddenUnread: number}
-  /** What is open. */
+  /** Which panel is open. */
   readonly panel: PanelName | undefined
-  /** `off`: no letters. */
+  /** The feed's own root, where panels are. */
+  readonly shadowRoot: ShadowRoot | null
   readonly shortcuts?: string
-  /** Close what is open; the focus goes back to what opened it, but for one that is elsewhere by now. */
+  /** Close what is open; the focus goes back to what opened it, or stays where it is `isElsewhere`. */
   closePanel(isElsewhere?: boolean): void
   openPanel(name: PanelName, row?: Group): void
   /** The row whose menu is open. */
@@ -38,9 +39,9 @@ export interface PanelHost extends Teller {
   /** Mark as unread from there, read up to there, or all. A failure is said in the list, never thrown. */
   markUnread(row: Row): void
   markRead(row?: Row): void
-  /** Silent for an hour, as the key M does it: said where it can be taken back. */
-  muteForAnHour(povId: string): void
-  /** Have a row in the list, scroll to it, and focus it. */
+  /** Be silent of a PoV until then, or as by default again. A failure is said; what was muted can be taken back there. */
+  mute(povId: string, until?: Date): Promise<void>
+  /** Show a row of the snapshot, wherever it is, and focus it. */
   reveal(row: Row): void
   /** Tell, where the person looks, that something failed: a sentence's name. */
   fail(key: string): void

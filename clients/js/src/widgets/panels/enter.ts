@@ -72,4 +72,4 @@ export function float(host: PanelHost, name: PanelName, element: HTMLElement, an
 
 /** The element of the feed that a selector finds. */
 export const inFeed = (host: PanelHost, selector: string): HTMLElement | null =>
-  (host as unknown as HTMLElement).shadowRoot!.querySelector(selector)
+  host.shadowRoot!.querySelector(selector)

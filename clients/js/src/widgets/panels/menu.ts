@@ -14,6 +14,7 @@ import {fold} from './fits.js'
 import {setLevel} from './notifications.js'
 import {stateOf} from './state.js'
 
+const HOUR = 3_600_000
 /** What is typed within this many ms is one word. */
 const WORD = 700
 
@@ -54,7 +55,7 @@ function choices(host: PanelHost, {rows, state}: Group): Choice[] {
       key: 'm',
       does() {
         before.set(povId, pov.level)
-        host.muteForAnHour(povId)
+        void host.mute(povId, new Date(Date.now() + HOUR))
       },
     })
   }
