@@ -173,6 +173,7 @@ test('somebody on several PoVs is there once, as active as on any', () => {
     {...user('mei', 'active', '2026-11-28T12:30:00Z', 'laptop', 'phone'), where: 'Audit log export'},
     {...user('sam', 'away', '2026-11-28T09:00:00Z'), where: undefined},
   ])
+  assert.deepEqual(presentOn(povs, 'ife').map(({userId}) => userId), ['mei', 'sam', 'ife'])
 })
 
 const sort = (type: string, action: string, count: number) => ({type, action, count})

@@ -31,13 +31,16 @@ const APART = 4
 
 /**
  * Open what floats in the top layer, at the end of what it belongs to: below it, above it where there is more
- * room, never past an edge. It closes by itself, at a click elsewhere too; then the host is told.
- * Call what it returns when it is gone.
+ * room, never past an edge. It belongs to a part of an element, which may go while the element stays. It closes
+ * by itself, at a click elsewhere too; then the host is told. Call what it returns when it is gone.
  */
-export function float(host: PanelHost, name: PanelName, element: HTMLElement, anchor: Element): () => void {
+export function float(host: PanelHost, name: PanelName, element: HTMLElement, anchor: Element, part = anchor): () => void {
   const {style} = element
+  const whole = anchor.getBoundingClientRect()
+  const its = part.getBoundingClientRect()
   const place = () => {
-    const at = anchor.getBoundingClientRect()
+    const {x, y} = anchor.getBoundingClientRect()
+    const at = new DOMRect(x + its.x - whole.x, y + its.y - whole.y, its.width, its.height)
     const {clientWidth: width, clientHeight: height} = document.documentElement
     style.setProperty('max-block-size', '')
     const {offsetWidth, offsetHeight} = element

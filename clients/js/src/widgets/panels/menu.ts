@@ -120,8 +120,8 @@ export function menuPanel(host: PanelHost): TemplateResult {
   const hasKeys = host.shortcuts !== 'off'
   return html`${keyed(group.key, html`<div class="popover menu" part="menu" popover role="menu" aria-label=${say(host, 'do.menu')}
   @keydown=${(event: KeyboardEvent) => pressed(host, all, event)} ${ref(whenThere(host, `menu ${group.key}`, menu => {
-    const row = inFeed(host, `[data-key="${CSS.escape(group.key)}"]`)
-    const end = float(host, 'menu', menu, row?.querySelector('[aria-haspopup=menu]') ?? row ?? menu.parentElement!)
+    const row = inFeed(host, `[data-key="${CSS.escape(group.key)}"]`) ?? menu.parentElement!
+    const end = float(host, 'menu', menu, row, row.querySelector('[aria-haspopup=menu]') ?? row)
     menu.querySelector<HTMLElement>('[role=menuitem]')?.focus()
     return end
   }))}>${all.map(each => html`${each.isApart ? html`<hr role="separator">` : nothing}<button role="menuitem" tabindex="-1"

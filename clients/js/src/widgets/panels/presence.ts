@@ -17,8 +17,8 @@ export interface Present extends User {
   readonly where?: string
 }
 
-/** Everybody, those who are active first, then by when they came. Active on one PoV is active. */
-export function presentOn(povs: Iterable<Pick<PovState, 'present' | 'typing'>>): Present[] {
+/** Everybody, those who are active first, the user last, by when they came. Active on one PoV is active. */
+export function presentOn(povs: Iterable<Pick<PovState, 'present' | 'typing'>>, self?: string): Present[] {
   const found = new Map<string, Present>()
   for (const {present, typing} of povs) {
     for (const each of present) {
@@ -33,8 +33,8 @@ export function presentOn(povs: Iterable<Pick<PovState, 'present' | 'typing'>>):
       } : {...each, where})
     }
   }
-  return [...found.values()].sort((a, b) =>
-    Number(a.state === 'away') - Number(b.state === 'away') || (a.since < b.since ? -1 : 1))
+  const rank = ({userId, state}: User) => userId === self ? 2 : state === 'away' ? 1 : 0
+  return [...found.values()].sort((a, b) => rank(a) - rank(b) || (a.since < b.since ? -1 : 1))
 }
 
 /** The name of a device that was given none. */
@@ -50,7 +50,8 @@ function doing(host: PanelHost, {devices, since, state, where}: Present): unknow
 
 export function presencePanel(host: PanelHost): TemplateResult {
   const {povs, connection} = host.snapshot
-  const people = presentOn(povs.values())
+  const self = host.source?.client?.user
+  const people = presentOn(povs.values(), self)
   const title = people.length ? 'present' : connection.state === 'live' ? 'present.none' : 'present.unknown'
   return html`<div class="popover" part="presence-panel" popover role="dialog" aria-labelledby="present" tabindex="-1"
   ${ref(whenThere(host, 'presence', panel => {
@@ -60,6 +61,6 @@ export function presencePanel(host: PanelHost): TemplateResult {
   }))}>
 <h3 id="present">${say(host, title, {n: people.length})}</h3>${people.length ? html`<ul>${repeat(people, each => each.userId, each =>
     html`<li>${avatar(host, each.userId, 'av-m', each.state)}<span>${
-      each.userId === host.source?.client?.user ? say(host, 'you') : quoted(nameOf(host, each.userId))
+      each.userId === self ? say(host, 'you') : quoted(nameOf(host, each.userId))
     }</span><small>${doing(host, each)}</small></li>`)}</ul>` : nothing}</div>`
 }
