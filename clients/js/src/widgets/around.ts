@@ -68,6 +68,7 @@ export function foot(view: Later): TemplateResult {
   let end: unknown = nothing
   const self = view.source?.client?.user
   const writers = name === 'live' ? [...povs.values()].flatMap(each => each.typing).filter(each => each.userId !== self) : []
+  if (view.isFiltered && !view.fitting.groups.length && name === 'live') words = ['foot.filter']
   if (failed) words = [failed]
   else if (undone !== undefined) {
     words = ['foot.muted', {pov: povName(view, undone)}]

@@ -307,7 +307,7 @@ export class Later implements PanelHost {
   #needPanels(): void {
     if (this.#arePanelsAsked) return
     this.#arePanelsAsked = true
-    import('./panels/index.js').then(panels => {
+    import('./panels-chunk.js').then(panels => {
       this.panels = panels
       this.shadowRoot.adoptedStyleSheets.push(panels.sheet)
       if (this.element.filterInUrl) this.filter = panels.fromHash(location.hash)

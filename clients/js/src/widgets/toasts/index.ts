@@ -1,0 +1,2 @@
+export const allowDesktop = async (): Promise<void> => {}
+export const hear = async (): Promise<void> => {}
