@@ -19,7 +19,7 @@ from tests.browser.conftest import Profiles
 from tests.browser.cut import Cut
 from tests.browser.flows import PAGE, build, make_token, until
 from tests.browser.front import Front
-from tests.browser.tabs import Browser, Loop, Profile, Tab
+from tests.browser.tabs import Loop, Profile, Tab
 
 FEED = "document.querySelector('pov-team-activity')"
 ROOT = f"{FEED}.shadowRoot"
@@ -201,7 +201,10 @@ def count_events(tab: Tab) -> None:
 def test_opening_a_row_is_told_and_can_be_taken_over(profile: Profile, scene: Scene) -> None:
     scene.publish(user="cy")
     tab = opened(profile, scene)
-    tab.evaluate(f"void {FEED}.addEventListener('pov-open', event => {{ window.told = event.detail.href; event.preventDefault() }})")
+    tab.evaluate(
+        f"void {FEED}.addEventListener('pov-open', event =>"
+        " { window.told = event.detail.href; event.preventDefault() })"
+    )
     focus_row(tab)
     press(tab, "Enter")
     assert tab.evaluate("told") == "#there"
@@ -241,3 +244,47 @@ def test_signing_out_wipes_the_rows(profile: Profile, scene: Scene) -> None:
     tab.evaluate(f"void {FEED}.source.client.signOut()")
     shows(tab, "Signed out", "Sign in to see what happens", "Nothing is kept here")
     assert rows(tab) == []
+
+
+def test_a_pov_is_muted_for_an_hour_and_heard_again(
+    profiles: Profiles, chromium: Chromium, scene: Scene
+) -> None:
+    scene.publish()
+    tab = opened(profiles(chromium), scene)
+    focus_row(tab)
+    press(tab, "m")
+    shows(tab, "acme is muted for an hour", "Undo")
+    level = f"{FEED}.snapshot.povs.get('acme').level"
+    until(lambda: bool(tab.evaluate(level) == "off"))
+    tab.evaluate(f"{ROOT}.querySelector('[data-do=undo]').click()")
+    until(lambda: bool(tab.evaluate(level) == "sound"))
+
+
+def test_a_filter_is_kept_in_the_address(
+    profiles: Profiles, chromium: Chromium, scene: Scene
+) -> None:
+    scene.publish(user="cy")
+    scene.publish(user="di", type="file", action="added")
+    tab = opened(profiles(chromium), scene)
+    focus_row(tab)
+    tab.evaluate(f"{FEED}.later.openPanel('filter')")
+    has(tab, ".panel")
+    tab.evaluate(f"{FEED}.later.setFilter({{types: ['file']}})")
+    until(lambda: rows(tab) == ["di added Task 2"])
+    assert "file" in tab.evaluate("location.hash")
+    tab.reload()
+    until(lambda: bool(tab.evaluate(f"!!{FEED}?.matches(':state(live)')")))
+    until(lambda: rows(tab) == ["di added Task 2"])
+
+
+def test_the_tab_says_how_many_are_new(
+    profiles: Profiles, chromium: Chromium, scene: Scene
+) -> None:
+    tab = opened(profiles(chromium), scene)
+    tab.evaluate(
+        "void new MutationObserver(() => titles.push(document.title)).observe("
+        "document.querySelector('title'), {childList: true}, window.titles = [])"
+    )
+    scene.publish()
+    # New until it was on the screen for a second.
+    until(lambda: bool(tab.evaluate("titles") == ["(1) Board", "Board"]))
