@@ -39,6 +39,8 @@ export interface PanelHost extends Teller {
   /** Mark as unread from there, read up to there, or all. A failure is said in the list, never thrown. */
   markUnread(row: Row): void
   markRead(row?: Row): void
+  /** Be silent of a PoV until then, or as by default again. A failure is said; what was muted can be taken back there. */
+  mute(povId: string, until?: Date): Promise<void>
   /** Show a row of the snapshot, wherever it is, and focus it. */
   reveal(row: Row): void
   /** Tell, where the person looks, that something failed: a sentence's name. */
@@ -58,7 +60,7 @@ export interface Panels {
   presencePanel(host: PanelHost): TemplateResult
   /** The menu of `host.menuOf`. */
   menuPanel(host: PanelHost): TemplateResult
-  /** "214 updates by 6 people", with bars, in the place of a gap. */
+  /** "214 updates by 6 people", with bars: all that is in the place of a gap, within its `.gap.digest`. */
   digest(host: PanelHost, gap: FeedGap): TemplateResult
   fits(host: Teller, filter: Filter, row: Row): boolean
   /** A filter as the `#` of an address has it, and back; what else is there stays. */

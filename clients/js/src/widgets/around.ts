@@ -23,9 +23,9 @@ export function presence(view: Later): unknown {
   const rank = ({userId, state}: wire.User) => (userId === self ? 2 : 0) + (state === 'active' ? 0 : 1)
   const all = [...users.values()].sort((a, b) => rank(a) - rank(b))
   const named = n > 3 ? 2 : n
-  return html`<button class="who-btn" part="presence" data-do="presence" aria-label=${say(view, 'here', {n})} aria-expanded=${view.panel === 'presence'}><span class="stack">${
-    all.slice(0, named).map(each => avatar(view, each.userId, 'av-m', each.state))}${n > named ? html`<span class="more">+${number(view, n - named)}</span>` : nothing
-  }</span><span class="here-n" aria-hidden="true">${icon('people')}${number(view, n)}<span class="w">${say(view, 'here.word')}</span></span></button>`
+  return html`<button class="who-btn" part="presence" data-do="presence" aria-expanded=${view.panel === 'presence'}><span class="stack">${
+    all.slice(0, named).map(each => avatar(view, each.userId, 'av-m', each.state))}${n > named ? html`<span class="more" data-is=${`+${number(view, n - named)}`}></span>` : nothing
+  }</span><span class="here-n">${icon('people')}<span aria-hidden="true" data-is=${number(view, n)}></span></span><span class="sr">${say(view, 'here', {n})}</span></button>`
 }
 
 /** Who has read as far as one's own row: of those of whom the PoV knows, the author not among them. */
@@ -68,6 +68,7 @@ export function foot(view: Later): TemplateResult {
   let end: unknown = nothing
   const self = view.source?.client?.user
   const writers = name === 'live' ? [...povs.values()].flatMap(each => each.typing).filter(each => each.userId !== self) : []
+  if (view.isFiltered && !view.fitting.groups.length && name === 'live') words = ['foot.filter']
   if (failed) words = [failed]
   else if (undone !== undefined) {
     words = ['foot.muted', {pov: povName(view, undone)}]

@@ -18,7 +18,7 @@ export function sheetOf(css: string): CSSStyleSheet {
 const tokens = sheetOf(text)
 
 /** What there is to see before anything is known. */
-const NOTHING: Snapshot = {
+export const NOTHING: Snapshot = {
   connection: {state: 'connecting', since: Date.now()},
   rows: [], groups: [], gaps: [], pending: [], povs: new Map(), unread: 0, unseen: 0, storage: 'loading',
 }

@@ -30,8 +30,8 @@ function gapItem(view: Later, gap: FeedGap, from?: number, to?: number, above?: 
   const isDigest = digest && !isGone && panels
   return {
     key: `gap ${povId} ${gap.to.offset}`,
-    part: isDigest ? '' : 'gap',
-    classes: `${isDigest ? '' : 'gap'}${above && above !== 'read' ? ' is-unread' : ''}`,
+    part: 'gap',
+    classes: `gap${isDigest ? ' digest' : ''}${above && above !== 'read' ? ' is-unread' : ''}`,
     of: [gap, view.element.stamp, panels, from, to],
     draw() {
       if (isDigest) return panels.digest(view, gap)

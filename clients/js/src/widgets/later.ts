@@ -18,8 +18,8 @@ import {badgeTab} from './tab-badge.js'
 import {keyOf, stateOf, type TeamActivity} from './team-activity.js'
 import {subItem} from './subrows.js'
 import {say} from './text.js'
-import {moment} from './times.js'
-import type {Progress} from './status.js'
+import {dated} from './times.js'
+import {sayState, type Progress, type Said} from './status.js'
 import {Voice} from './voice.js'
 import {Watch} from './watch.js'
 import text from './later.css'
@@ -104,6 +104,9 @@ export class Later implements PanelHost {
     list.addEventListener('scroll', scrolled, {signal, passive: true, once: true})
     addEventListener('scroll', scrolled, {signal, passive: true, once: true})
     list.addEventListener('pointerover', event => this.#pointed(event), {signal})
+    // What came before this.
+    this.#hasPointer = !this.isCoarse && list.matches(':hover')
+    this.#focused({target: this.shadowRoot.activeElement})
     list.addEventListener('pointerleave', () => this.#left(), {signal})
     list.addEventListener('focusin', event => this.#focused(event), {signal})
     list.addEventListener('focusout', event => this.#blurred(event), {signal})
@@ -304,7 +307,7 @@ export class Later implements PanelHost {
   #needPanels(): void {
     if (this.#arePanelsAsked) return
     this.#arePanelsAsked = true
-    import('./panels/index.js').then(panels => {
+    import('./panels-chunk.js').then(panels => {
       this.panels = panels
       this.shadowRoot.adoptedStyleSheets.push(panels.sheet)
       if (this.element.filterInUrl) this.filter = panels.fromHash(location.hash)
@@ -373,6 +376,11 @@ export class Later implements PanelHost {
       else this.requestUpdate()
       this.#schedule()
     }, isShort ? 1_000 : 60_000)
+  }
+
+  /** How the connection and the rows stand. */
+  say(): Said {
+    return sayState(this, this.snapshot, Date.now(), this.progress)
   }
 
   /** How far catching up has come. */
@@ -488,7 +496,7 @@ export class Later implements PanelHost {
       isLoading}>${say(this, isLoading ? 'do.loading' : 'do.earlier')}</button></div>`
     const {rows, povs, gaps} = this.snapshot
     return povs.size > 1 || !rows.length || gaps.some(each => each.state === 'gone') ? nothing
-      : html`<div class="earlier is-end" part="earlier"><p>${say(this, 'begins', {time: moment(this, rows.at(-1)!.at)})}</p></div>`
+      : html`<div class="earlier is-end" part="earlier"><p>${say(this, 'begins', {time: dated(this, rows.at(-1)!.at)})}</p></div>`
   }
 
   foot(): TemplateResult {
@@ -551,7 +559,7 @@ export class Later implements PanelHost {
     this.#settle()
   }
 
-  #focused({target}: FocusEvent): void {
+  #focused({target}: {target: EventTarget | null}): void {
     const key = keyOf(target)
     if (!key) return
     this.element.hasFocus = true

@@ -100,7 +100,7 @@ export function initialsOf(name: string): string {
 /** Draw them; `classes`: av-s, av-m, av-l. `state` is that of presence. Their name has to stand beside it. */
 export function avatar(element: Knowing, id: string, classes = '', state?: 'active' | 'away'): TemplateResult {
   const person = personOf(element, id)
-  return html`<span class="av hue-${hueOf(id)} ${classes}" part="avatar" aria-hidden="true">${
-    person?.avatar ? html`<img src=${person.avatar} alt="" loading="lazy">` : initialsOf(person?.name ?? id)
+  return html`<span class="av hue-${hueOf(id)} ${classes}" part="avatar" aria-hidden="true" data-is=${
+    person?.avatar ? '' : initialsOf(person?.name ?? id)}>${person?.avatar ? html`<img src=${person.avatar} alt="" loading="lazy">` : nothing
   }${state ? html`<i class=${state === 'active' ? 'here' : 'away'}></i>` : nothing}</span>`
 }

@@ -1,7 +1,8 @@
 /** How the connection and the completeness of a feed are said: one table, for header, foot, thread and voice. */
 import type {FeedGap, PovState, Snapshot, Status} from '../api.js'
 import type {Glyph} from './icons.js'
-import {clock, moment, span} from './times.js'
+import {completeSince} from './brief.js'
+import {moment, span} from './times.js'
 import type {Speaker, Values} from './text.js'
 
 /** What is said of a state. Names are those of sentences. */
@@ -65,16 +66,6 @@ const TABLE: Record<StateName, readonly [Glyph, Said['thread'], Said['state'], S
 
 const isGone = ({state, failure}: PovState) => state === 'ended' && failure?.code === 'forbidden'
 
-/** From when on nothing is missing of all PoVs that can be seen; undefined before their first answers. */
-export function completeSince({povs}: Snapshot): number | undefined {
-  const all = [...povs.values()].filter(each => !isGone(each))
-  if (!all.length || all.some(each => each.completeSince === undefined)) return
-  return Math.max(...all.map(each => each.completeSince!))
-}
-
-/** Up to when everything is there: when the connection was lost. */
-const until = (speaker: Speaker, {connection}: Snapshot) => ({time: moment(speaker, connection.since)})
-
 /** The gaps whose number is known and that can be loaded. */
 const missedOf = (gaps: readonly FeedGap[]) =>
   gaps.filter(each => each.state !== 'gone').reduce((sum, each) => sum + (each.missed ?? 0), 0)
@@ -95,7 +86,7 @@ export function sayState(speaker: Speaker, snapshot: Snapshot, now = Date.now(),
   const name = denied && denied === all.length && connection.state !== 'closed' ? 'no-access' : found
   const [glyph, thread, state, action] = TABLE[name]
   const since = completeSince(snapshot)
-  const at = {time: clock(speaker, connection.since)}
+  const at = {time: moment(speaker, connection.since, now)}
   let says: Said['says'] = [`says.${name}`, at]
   let also: Said['also']
   let foot: Said['foot'] = ['foot.up-to-date']
@@ -124,7 +115,7 @@ export function sayState(speaker: Speaker, snapshot: Snapshot, now = Date.now(),
   else if (name === 'signed-out') foot = ['foot.wiped']
   else if (name === 'no-access') foot = ['foot.denied', {n: denied, total: all.length}]
   else if (thread === 'bad') foot = ['foot.stopped', at]
-  else if (thread === 'broken') foot = ['foot.until', until(speaker, snapshot)]
+  else if (thread === 'broken') foot = ['foot.until', at]
   if (pending.length && thread !== 'bad') foot = ['foot.pending', {n: pending.length}]
   return {name, glyph, thread, says, also, foot, action, state}
 }

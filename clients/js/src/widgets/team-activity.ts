@@ -4,12 +4,13 @@ import type {Row, Snapshot} from '../api.js'
 import type {PanelHost} from './api.js'
 import type {Changed, Properties} from './base.js'
 import type {Later} from './later.js'
-import {PovElement, sheetOf} from './element.js'
+import {sayBriefly} from './brief.js'
+import {NOTHING, PovElement, sheetOf} from './element.js'
 import {glyph, icon} from './icons.js'
 import {Articles, type Item} from './list.js'
 import {rowItems} from './rows.js'
-import {sayState, type Said} from './status.js'
-import {draw, has, number, say} from './text.js'
+import type {Said} from './status.js'
+import {draw, number, say} from './text.js'
 import text from './feed.css'
 
 /** So many groups come into the page at a time; in a burst, which nobody reads, there are no more. */
@@ -214,10 +215,9 @@ export class TeamActivity extends PovElement {
     if (changed.size !== 1 || !changed.has('snapshot')) this.stamp++
     const {snapshot, internals: {states}, later} = this
     const before = this.said
-    const said = sayState(this, snapshot, Date.now(), later?.progress)
     // What has no words yet is said as soon as they are there.
-    if (has(this, said.says[0]) && has(this, said.foot[0])) this.said = said
-    else this.said ??= sayState(this, {...snapshot, connection: {state: 'connecting', since: 0}, povs: new Map()})
+    const said = later ? later.say() : sayBriefly(this, snapshot)
+    this.said = said ?? before ?? sayBriefly(this, NOTHING)!
     const {state, name} = this.said
     if (state !== before?.state) {
       states.delete(before?.state)
@@ -226,8 +226,8 @@ export class TeamActivity extends PovElement {
     }
     states[snapshot.rows.length ? 'delete' : 'add']('empty')
     if (!later) {
-      if (said !== this.said || name === 'offline' || snapshot.gaps.length || name === 'live' && !snapshot.rows.length || this.filterInUrl && location.hash) this.need()
-      else if (name === 'live') (globalThis.requestIdleCallback ?? setTimeout)(this.need)
+      if (!said || name === 'offline' || this.filterInUrl && location.hash) this.need()
+      else if (snapshot.rows.length) (globalThis.requestIdleCallback ?? setTimeout)(this.need)
     }
     this.fitting = later?.fit() ?? {groups: snapshot.groups, hiddenUnread: 0}
     this.#arrange()

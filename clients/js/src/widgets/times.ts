@@ -31,11 +31,11 @@ export function day(speaker: Speaker, at: number, now = Date.now()): string {
     : {day: 'numeric', month: 'short', year: isThisYear ? undefined : 'numeric'})
 }
 
-/** now · 2 min · 13:48 (today) · Tue (this week) · 12 Nov · 12 Nov 2025: how long ago, in the time's column. */
+/** now · 2 min (less than 15) · 13:48 (today) · Tue (this week) · 12 Nov · 12 Nov 2025: how long ago, in the time's column. */
 export function age(speaker: Speaker, at: number, now = Date.now()): string {
   const ms = now - at
   if (ms < MINUTE) return say(speaker, 'now')
-  if (ms < 60 * MINUTE) return span(speaker, ms)
+  if (ms < 15 * MINUTE) return span(speaker, ms)
   return midnight(at) === midnight(now) ? clock(speaker, at) : day(speaker, at, now)
 }
 
@@ -49,4 +49,9 @@ export function span({locale}: Speaker, ms: number): string {
 /** All of it, for a title. */
 export function full(speaker: Speaker, at: number): string {
   return format(speaker, at, {dateStyle: 'full', timeStyle: 'medium'})
+}
+
+/** Thursday 19 Nov, 10:02: a day that something began. */
+export function dated(speaker: Speaker, at: number): string {
+  return format(speaker, at, {weekday: 'long', day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit'})
 }

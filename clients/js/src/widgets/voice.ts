@@ -36,12 +36,12 @@ export class Voice {
     if (said.name !== this.#waits) {
       this.#waits = said.name
       clearTimeout(this.#timer)
-      this.#timer = setTimeout(() => this.#state(said.name), LATER[said.name] ?? LASTS)
+      this.#timer = setTimeout(() => this.#state(said.name), ALERTS.test(said.name) ? 0 : LATER[said.name] ?? LASTS)
     }
     const {rows, gaps} = snapshot
     const newest = this.#newest
     this.#newest = rows[0]
-    const isLive = said.name === 'live' && this.#told === 'live'
+    const isLive = said.name === 'live' && !this.#isBroken
     for (const row of rows) {
       if (!newest || row.key === newest.key || row.at < newest.at) break
       if (row.own) continue

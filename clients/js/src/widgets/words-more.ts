@@ -74,7 +74,6 @@ Object.assign(words, {
   'do.clear-filter': 'Clear the filter',
 
   here: {one: '{n} here', other: '{n} here'},
-  'here.word': ' here',
   begins: '{time}: this PoV begins here',
   seen: 'Seen by {n} of {total}',
   'seen.all': 'Seen by all {n}',

@@ -1,16 +1,13 @@
-/** What is loaded when it is used; see `Panels`. */
-import {html} from 'lit'
-import type {Panels} from '../api.js'
+/** The panels of `<pov-team-activity>`, its filter, and its digests: loaded when one is first there; see `Panels`. */
+import '../icons-more.js'
+import './words.js'
+import {sheetOf} from '../element.js'
+import text from './panels.css'
 
-export const sheet: Panels['sheet'] = new CSSStyleSheet()
-const none = () => html``
-export const filterPanel: Panels['filterPanel'] = none
-export const filterChips: Panels['filterChips'] = none
-export const filterEmpty: Panels['filterEmpty'] = none
-export const notificationsPanel: Panels['notificationsPanel'] = none
-export const presencePanel: Panels['presencePanel'] = none
-export const menuPanel: Panels['menuPanel'] = none
-export const digest: Panels['digest'] = none
-export const fits: Panels['fits'] = () => true
-export const toHash: Panels['toHash'] = (_filter, hash) => hash
-export const fromHash: Panels['fromHash'] = () => ({})
+export {digest} from './digest.js'
+export {filterChips, filterEmpty, filterPanel} from './filter.js'
+export {fits, fromHash, toHash} from './fits.js'
+export {menuPanel} from './menu.js'
+export {notificationsPanel} from './notifications.js'
+export {presencePanel} from './presence.js'
+export const sheet = sheetOf(text)
