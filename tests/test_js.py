@@ -55,7 +55,7 @@ def test_what_is_served_is_what_its_sources_build(tmp_path: Path) -> None:
 def test_another_folder_builds_the_same_bytes(tmp_path: Path) -> None:
     copy = tmp_path / "deep/elsewhere"
     copy.mkdir(parents=True)
-    for name in ("build.mjs", "package.json", "tsconfig.json", "tsconfig.build.json"):
+    for name in ("build.mjs", "join.mjs", "package.json", "tsconfig.json", "tsconfig.build.json"):
         shutil.copy(CLIENT / name, copy)
     shutil.copytree(CLIENT / "src", copy / "src")
     (copy / "node_modules").symlink_to(CLIENT / "node_modules")

@@ -8,6 +8,7 @@ import {existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync}
 import {basename, dirname, join, resolve} from 'node:path'
 import {fileURLToPath} from 'node:url'
 import {build, transformSync} from 'esbuild'
+import {join as joined} from './join.mjs'
 
 export const root = dirname(fileURLToPath(import.meta.url))
 
@@ -58,9 +59,16 @@ const pages = {...modules, alias: {}, external: [WIDGETS], splitting: false}
 
 /** Bundle entries, each apart, for what two have would be a file of its own: one more to wait for. */
 async function bundle(entries) {
-  const built = await Promise.all(entries.map(([how, from, to]) => build({...how, entryPoints: [{in: from, out: to}]})))
+  const built = await Promise.all(entries.map(([how, from, to]) => make(how, from, to)))
   // What is loaded later may be the same of several.
-  return [...new Map(built.flatMap(each => each.outputFiles).map(each => [each.path, each])).values()]
+  return new Map(built.flatMap(each => [...each]))
+}
+
+/** Bundle an entry; return its files by name. */
+export async function make(how, from, to) {
+  const result = await build({...how, entryPoints: [{in: from, out: to}]})
+  if (how.splitting) return joined(result, how)
+  return new Map(result.outputFiles.map(each => [basename(each.path), each.text]))
 }
 
 const served = () => bundle([
@@ -91,7 +99,7 @@ async function main([option, folder, ...more]) {
 function write(files, folder) {
   mkdirSync(folder, {recursive: true})
   for (const name of readdirSync(folder)) if (/js$/.test(name)) rmSync(join(folder, name))
-  for (const file of files) writeFileSync(join(folder, basename(file.path)), file.contents)
+  for (const [name, text] of files) writeFileSync(join(folder, name), text)
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) await main(process.argv.slice(2))
