@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
+from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 from tests.browser.cut import HOST
@@ -42,7 +43,7 @@ class Site:
     def url(self) -> str:
         return f"http://{HOST}:{self._listener.sockets[0].getsockname()[1]}"
 
-    def __enter__(self) -> Site:
+    def __enter__(self) -> Self:
         self._loop.run(self._start())
         return self
 

@@ -95,6 +95,11 @@ def has(tab: Tab, selector: str) -> None:
     until(lambda: bool(tab.evaluate(f"!!{ROOT}?.querySelector({json.dumps(selector)})")))
 
 
+def becomes(tab: Tab, expression: str, value: object) -> None:
+    """Wait until an expression has a value."""
+    until(lambda: bool(tab.evaluate(expression) == value))
+
+
 def press(tab: Tab, key: str, **more: bool) -> None:
     """Press a key where the focus is."""
     init = json.dumps({"key": key, "bubbles": True, "composed": True, "cancelable": True, **more})
@@ -177,17 +182,17 @@ def test_new_seen_and_read_are_the_same_in_all_browsers(
         count_events(tab)
     scene.publish(2)
     for tab in tabs:
-        until(lambda tab=tab: tab.evaluate("counts.at(-1)?.unread") == 2)
+        becomes(tab, "counts.at(-1)?.unread", 2)
         # On a screen for a second: seen, and unread still.
-        until(lambda tab=tab: tab.evaluate("counts.at(-1)") == {"unread": 2, "new": 0})
+        becomes(tab, "counts.at(-1)", {"unread": 2, "new": 0})
         has(tab, ".row.is-seen")
     focus_row(tabs[0])
     press(tabs[0], "e")
     for tab in tabs:
-        until(lambda tab=tab: tab.evaluate("counts.at(-1).unread") == 0)
+        becomes(tab, "counts.at(-1).unread", 0)
     press(tabs[0], "u")
     for tab in tabs:
-        until(lambda tab=tab: tab.evaluate("counts.at(-1).unread") == 2)
+        becomes(tab, "counts.at(-1).unread", 2)
         has(tab, ".is-unread")
 
 

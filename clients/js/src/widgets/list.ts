@@ -17,6 +17,16 @@ interface Shown {
   of: readonly unknown[]
 }
 
+let ids = 0
+
+/** What is read when it gets the focus: its sentence, then what was written, and where. */
+function describe(element: HTMLElement): void {
+  const idsOf = (selector: string) =>
+    [...element.querySelectorAll(selector)].map(each => each.id ||= `a${++ids}`).join(' ')
+  element.setAttribute('aria-labelledby', idsOf('.line, .gap p'))
+  element.setAttribute('aria-describedby', idsOf('.quote, .meta, time'))
+}
+
 /** The elements of a list, by key. They keep their focus and their place, whatever comes above them. */
 export class Articles {
   #shown = new Map<string, Shown>()
@@ -56,6 +66,7 @@ export class Articles {
       if (shown.of.length !== of.length || of.some((each, i) => each !== shown.of[i])) {
         shown.of = of
         render(draw(), element)
+        describe(element)
       }
       if (element.className !== classes) element.className = classes
       if (element.part.value !== part) element.part.value = part

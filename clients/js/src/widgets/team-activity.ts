@@ -83,6 +83,12 @@ export const keyOf = (element: EventTarget | null | undefined): string | undefin
  * @csspart subrow - A row of an open group.
  * @csspart divider - "Read up to here".
  * @csspart gap - What is missing.
+ * @csspart digest - "214 updates by 6 people", in a gap.
+ * @csspart filter-panel - What to filter by.
+ * @csspart chip - What is filtered by, while the panel is closed.
+ * @csspart subscription-panel - How loud PoVs are.
+ * @csspart presence-panel - Who is there.
+ * @csspart menu - What can be done with a row.
  * @csspart empty - The words where there are no rows.
  * @csspart earlier - "Load earlier", or where the PoV begins.
  * @csspart footer - The foot.

@@ -15,7 +15,7 @@ const midnight = (at: number) => new Date(at).setHours(0, 0, 0, 0)
 
 /** 13:48 */
 export function clock(speaker: Speaker, at: number): string {
-  return format(speaker, at, {hour: '2-digit', minute: '2-digit'})
+  return format(speaker, at, {timeStyle: 'short'})
 }
 
 /** 13:48 today, Tue 13:48 this week, 12 Nov 13:48, 12 Nov 2025 13:48: a point in time that others refer to. */
@@ -53,5 +53,5 @@ export function full(speaker: Speaker, at: number): string {
 
 /** Thursday 19 Nov, 10:02: a day that something began. */
 export function dated(speaker: Speaker, at: number): string {
-  return format(speaker, at, {weekday: 'long', day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit'})
+  return `${format(speaker, at, {weekday: 'long', day: 'numeric', month: 'short'})}, ${clock(speaker, at)}`
 }

@@ -11,6 +11,8 @@ const LASTS = 2_000
 const LATER: {[name in StateName]?: number} = {connecting: 4_000, restarting: 5_000, busy: 5_000}
 /** What is new is told of at most once in this many ms. */
 const NEWS = 5_000
+/** Activities of several PoVs come in no order: so much later than others they are new still, ms. */
+const LATE = 10_000
 const ALERTS = /^(expired|ended|page-error)$/
 
 /** Tells of one element. */
@@ -20,13 +22,15 @@ export class Voice {
   #timer: ReturnType<typeof setTimeout> | undefined
   #newsTimer: ReturnType<typeof setTimeout> | undefined
   #news = new Map<string, Row>()
-  #newest: Row | undefined
+  /** By log the newest that was known. */
+  #newest = new Map<string, number>()
+  #newestAt = Infinity
   #isBroken = false
   #came = 0
   #missed = 0
 
   constructor(readonly host: Later) {
-    this.#newest = host.snapshot.rows[0]
+    this.#know(host.snapshot.rows)
   }
 
   /** The store has changed. */
@@ -39,19 +43,32 @@ export class Voice {
       this.#timer = setTimeout(() => this.#state(said.name), ALERTS.test(said.name) ? 0 : LATER[said.name] ?? LASTS)
     }
     const {rows, gaps} = snapshot
-    const newest = this.#newest
-    this.#newest = rows[0]
     const isLive = said.name === 'live' && !this.#isBroken
     for (const row of rows) {
-      if (!newest || row.key === newest.key || row.at < newest.at) break
-      if (row.own) continue
+      if (row.at < this.#newestAt - LATE) break
+      if (row.own || row.offset <= (this.#newest.get(row.epoch) ?? 0)) continue
       if (isLive) this.#news.set(row.key, row)
       else this.#came++
     }
+    this.#know(rows)
     if (this.#news.size && !this.#newsTimer) this.#newsTimer = setTimeout(() => this.#tellNews(), 500)
     const missed = gaps.reduce((sum, each) => sum + (each.state === 'open' ? each.missed ?? 0 : 0), 0)
     if (missed > this.#missed && isLive) this.say('told.missed', {n: missed})
     this.#missed = missed
+  }
+
+  #know(rows: readonly Row[]): void {
+    const first = rows[0]
+    if (!first) {
+      // The first of all is new, too.
+      if (this.host.said?.name === 'live') this.#newestAt = Date.now()
+      return
+    }
+    for (const {epoch, offset, at} of rows) {
+      if (at < this.#newestAt - LATE && this.#newestAt < Infinity) break
+      this.#newest.set(epoch, Math.max(offset, this.#newest.get(epoch) ?? 0))
+    }
+    this.#newestAt = first.at
   }
 
   /** Say a sentence, at once where it is an alert. */

@@ -46,10 +46,13 @@ export class Watch {
     showing.delete(this.#shows)
   }
 
-  /** It is in view, or comes as the newest of a list whose top is. */
+  /** It is in view, or comes as the newest of a list whose top is: of a PoV that is followed, and not filtered. */
   #shows = (row: Row): boolean => {
     const {host} = this
-    return host.element.isAtTop && host.element.checkVisibility() || [...this.#inView.keys()].some(each => host.itemOf(each)?.group.rows.includes(row))
+    const {element, snapshot: {povs}, panels} = host
+    if (host.isFiltered && !panels?.fits(host, host.filter, row)) return false
+    return element.isAtTop && (povs.has(row.povId) || povs.has('*')) && element.checkVisibility()
+      || [...this.#inView.keys()].some(each => host.itemOf(each)?.group.rows.some(({key}) => key === row.key))
   }
 
   #visible = (): void => {
