@@ -1,19 +1,15 @@
-/** Pages of a log that a feed follows: what was before its rows, and what is missing between them. */
+/**
+ * Pages of a log that a feed follows: what was before its rows, and what is missing between them. It is loaded when
+ * there is a page to ask for, and imports nothing that the store has: the context hands it over.
+ */
 import type {FeedGap} from './api.js'
 import type {Context, Hole, Topic} from './feed-topic.js'
 import type * as wire from './wire.js'
-import {fits, PovError} from './client.js'
-import {admit} from './feed-topic.js'
 
 /** Rows of a page of a gap. */
 const GAP_PAGE = 500
 /** How many pages of the history are searched for a page of rows that pass the filter. */
 const SEARCHED = 5
-
-/** The log may have what is before the oldest row. */
-export function hasEarlier({id, from, oldest}: Topic): boolean {
-  return id !== '*' && from > Math.max(0, oldest - 1)
-}
 
 /** One page; the oldest first. `next` is absent at the end of the log. */
 async function history(
@@ -28,9 +24,9 @@ async function history(
   })
   const {isClosed} = context
   if (isClosed || found.epoch !== epoch || topic.epoch !== epoch)
-    throw new PovError({code: isClosed ? 'closed' : 'epoch_changed', message: 'This is another log'})
+    throw context.fail({code: isClosed ? 'closed' : 'epoch_changed', message: 'This is another log'})
   topic.oldest = found.oldestOffset
-  const activities = found.activities.filter(each => fits(each.data, only))
+  const activities = found.activities.filter(each => context.fits(each.data, only))
   return {...found, activities: place.before ? activities.reverse() : activities}
 }
 
@@ -41,7 +37,7 @@ export function earlier(context: Context, topic: Topic): Promise<void> {
 
 async function search(context: Context, topic: Topic): Promise<void> {
   let found = 0
-  for (let i = 0; i < SEARCHED && found < context.page && hasEarlier(topic); i++) {
+  for (let i = 0; i < SEARCHED && found < context.page && context.hasEarlier(topic); i++) {
     found += await back(context, topic)
   }
 }
@@ -63,19 +59,14 @@ async function back(context: Context, topic: Topic, hole?: Hole): Promise<number
   return activities.length
 }
 
-/** After an answer: have the newest page, if that is not what is there or comes by itself. */
+/** Have the newest page, which is neither there nor comes by itself (see `isLacking`). */
 export async function fill(context: Context, topic: Topic): Promise<void> {
-  const {page, only} = context
-  if (topic.isFilling || topic.id === '*' || context.isClosed) return
+  if (topic.isFilling || context.isClosed) return
   topic.isFilling = true
   try {
     const hole = topic.holes.at(-1)
-    if (!hole) {
-      const isShort = topic.head - topic.from < page || only && topic.rows.length < page
-      if (isShort) await earlier(context, topic)
-    } else if (hole.state === 'open' && topic.head - hole.to < page) {
-      await (hole.work = back(context, topic, hole).finally(() => { hole.work = undefined }))
-    }
+    if (!hole) await earlier(context, topic)
+    else await (hole.work = back(context, topic, hole).finally(() => { hole.work = undefined }))
   } catch {
     // It can be asked for: `hasEarlier` and the gap say what there is.
   }
@@ -89,7 +80,7 @@ function between(
   const {rows} = topic
   const inside = items.filter(({offset}) => offset > from && offset <= to)
   const low = rows.findLast(row => row.offset <= from)?.at ?? -Infinity
-  admit(context, topic, inside, low, rows.find(row => row.offset > to)?.at ?? Infinity)
+  context.admit(context, topic, inside, low, rows.find(row => row.offset > to)?.at ?? Infinity)
   context.isStale = context.hasGrown = topic.isUnwritten = true
   context.changed(topic)
 }
@@ -115,7 +106,7 @@ async function refill(context: Context, topic: Topic, hole: Hole): Promise<void>
       between(context, topic, hole.from, hole.to, activities)
       hole.from = Math.max(hole.from, Math.min(next, hole.to))
       mend(topic, hole)
-      if (hole.from === from) throw new PovError({code: 'internal', message: 'The history does not go on'})
+      if (hole.from === from) throw context.fail({code: 'internal', message: 'The history does not go on'})
     }
   } finally {
     if (hole.state === 'loading') hole.state = 'open'

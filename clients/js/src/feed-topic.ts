@@ -97,8 +97,26 @@ export interface Context {
   isStale: boolean
   /** What was loaded may exceed the limit. */
   hasGrown?: boolean
+  /** What pages need of the store. */
+  readonly admit: typeof admit
+  readonly fits: typeof fits
+  readonly hasEarlier: typeof hasEarlier
+  fail(failure: Failure): Error
   /** Tell of a change of a topic, else of any: at the end of this turn, or with more that comes. */
   changed(topic?: Topic, canWait?: boolean): void
+}
+
+/** The log may have what is before the oldest row. */
+export function hasEarlier({id, from, oldest}: Topic): boolean {
+  return id !== '*' && from > Math.max(0, oldest - 1)
+}
+
+/** The newest page is not all there, and does not come by itself. */
+export function isLacking({page, only}: Context, topic: Topic): boolean {
+  const {head, from, rows} = topic
+  const hole = topic.holes.at(-1)
+  if (hole) return hole.state === 'open' && head - hole.to < page && topic.id !== '*'
+  return hasEarlier(topic) && (head - from < page || !!only && rows.length < page)
 }
 
 /** What is known of a log at its begin: where that is, if it has an epoch, and nothing else. */

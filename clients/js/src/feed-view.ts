@@ -2,9 +2,8 @@
 import type {FeedGap, PovState, Snapshot} from './api.js'
 import type {Kept} from './feed-rows.js'
 import type {Context, Topic} from './feed-topic.js'
-import {hasEarlier} from './feed-pages.js'
 import {compare, countAfter, firstUnread, group, insert, same, sameList} from './feed-rows.js'
-import {asMade, cut, marksNow} from './feed-topic.js'
+import {asMade, cut, hasEarlier, marksNow} from './feed-topic.js'
 
 /**
  * Make a function that returns the snapshot of now: the one before, if all of it still holds. It has at

@@ -2,12 +2,12 @@
 import type {Client, Failure, Feed, FeedOptions, Incoming, Snapshot} from './api.js'
 import type {Context, Topic} from './feed-topic.js'
 import type * as wire from './wire.js'
+import {fits, PovError} from './client.js'
 import {mark, marked, restate, sendSeen, told, topicOf} from './feed-marks.js'
-import {earlier, fill, hasEarlier, load} from './feed-pages.js'
 import {askMutes, askPresence, moving, muted, receive, typists, vacate} from './feed-people.js'
 import {firstUnread, marksOf} from './feed-rows.js'
 import {createStore} from './feed-store.js'
-import {begin, marksNow, missing, newTopic, reached, received} from './feed-topic.js'
+import {admit, begin, hasEarlier, isLacking, marksNow, missing, newTopic, reached, received} from './feed-topic.js'
 import {createView} from './feed-view.js'
 
 /** How long the news of what is being caught up may wait for more of it, ms. */
@@ -49,6 +49,8 @@ export function createFeed(
     pending: client.pending,
     storage: isStored ? 'loading' : 'off',
     fresh: [], isStale: true,
+    admit, fits, hasEarlier,
+    fail: failure => new PovError(failure),
     changed,
   }
   const view = createView(context, limit, groupWithin)
@@ -135,7 +137,9 @@ export function createFeed(
     meet(topic)
     sendSeen(context, topic)
     // The gap of this answer is told of in this turn, too.
-    queueMicrotask(() => void fill(context, topic))
+    queueMicrotask(() => {
+      if (isLacking(context, topic)) void pages().then(({fill}) => fill(context, topic), () => {})
+    })
     changed(topic, topic.tip < offset)
   }
 
@@ -227,9 +231,12 @@ export function createFeed(
     getSnapshot,
     async loadEarlier(povId) {
       const wanted = povId === undefined ? [...topics.values()] : [topics.get(povId)]
-      await Promise.all(wanted.map(topic => topic && hasEarlier(topic) ? earlier(context, topic) : undefined))
+      const due = wanted.filter(topic => topic && hasEarlier(topic)) as Topic[]
+      if (!due.length) return
+      const {earlier} = await pages()
+      await Promise.all(due.map(topic => earlier(context, topic)))
     },
-    load: gap => load(context, gap),
+    load: async gap => (await pages()).load(context, gap),
     seen(rows) {
       const touched = new Set<Topic>()
       for (const row of rows) {
@@ -281,6 +288,11 @@ export function createFeed(
     },
   }
 }
+
+/** What asks for pages of a log. Rejects with a `PovError` where that does not load. */
+const pages = () => import('./feed-pages.js').catch(error => {
+  throw new PovError({code: 'unavailable', message: 'A part of the SDK did not load', detail: String(error)})
+})
 
 /** A frame that was asked for comes before the paint, and none in a page that is hidden. */
 function painted(then: () => Promise<void>): void {

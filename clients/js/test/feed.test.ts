@@ -15,6 +15,9 @@ function setUp(povs: string[], options: FeedOptions = {stored: false}, user = 'a
   return {server, client, feed}
 }
 
+// Loaded when it is first needed: here before that, so that a turn is a turn.
+await import('../src/feed-pages.js')
+
 async function quiet(...clients: ScriptedClient[]): Promise<void> {
   for (let i = 0; i < 6; i++) {
     for (const each of clients) each.deliver()
@@ -144,7 +147,7 @@ test('what was missed is a gap below the newest page, and is loaded up to the ro
   let asked = 0
   client.refuse = type => type === 'history' && asked++ === 1 ? {code: 'unavailable', message: 'no'} : undefined
   const failing = assert.rejects(feed.load(gaps[0]!), {code: 'unavailable'})
-  await Promise.resolve()
+  await settled(2)
   assert.equal(feed.getSnapshot().gaps[0]!.state, 'loading')
   await Promise.all([failing, quiet(client)])
   ;({gaps} = feed.getSnapshot())
