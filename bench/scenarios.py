@@ -12,6 +12,7 @@ from bench.hostile import hostile
 from bench.report import Result
 from bench.run import Run
 from bench.screen import screen
+from bench.widgets import page
 
 SCENARIOS: dict[str, Callable[[Run], Result]] = {
     each.__name__: each
@@ -30,5 +31,6 @@ SCENARIOS: dict[str, Callable[[Run], Result]] = {
         typing,
         hostile,
         screen,
+        page,
     )
 }

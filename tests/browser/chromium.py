@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,21 @@ class ChromiumTab(Tab):
     def devtools(self, method: str, **parameters: Any) -> Any:
         """Send a command of the DevTools protocol to the tab."""
         return self._loop.run(self._session.send(method, parameters))
+
+    @contextmanager
+    def traced(self, categories: str) -> Iterator[list[dict[str, Any]]]:
+        """Collect the events of a trace; the list has them after the block."""
+        events: list[dict[str, Any]] = []
+        self._session.on("Tracing.dataCollected", lambda told: events.extend(told["value"]))
+        self.devtools("Tracing.start", categories=categories, transferMode="ReportEvents")
+        yield events
+        self._loop.run(self._end_trace())
+
+    async def _end_trace(self) -> None:
+        complete = asyncio.get_running_loop().create_future()
+        self._session.once("Tracing.tracingComplete", complete.set_result)
+        await self._session.send("Tracing.end")
+        await complete
 
     def freeze(self) -> None:
         """Have it sleep, as the browser does with tabs in the background; nothing runs in it.

@@ -17,6 +17,7 @@ TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript",
     ".mjs": "text/javascript",
+    ".css": "text/css",
 }
 
 TokenOf = Callable[[str], str | None]
