@@ -32,12 +32,14 @@ export function quoteOf(speaker: Speaker, {details}: Row['activity']): string | 
 /** The PoV's name, else its id. */
 export const povName = ({povs}: Teller, id: string): string => povs?.[id] ?? id
 
-/** An address that a page may lead to: http, https or of the page itself. Scripts are none. */
+/** The address, if it is one that a page may lead to: http, https or of the page itself. Scripts are none. */
+export function safeLink(given: string | undefined): string | undefined {
+  return given && /^https?:$/.test(URL.parse(given, document.baseURI)?.protocol ?? '') ? given : undefined
+}
+
+/** Where an activity leads to. */
 export function linkOf({href}: Teller, activity: Row['activity']): string | undefined {
-  const given = href ? href(activity) : text(activity.details?.href)
-  if (!given) return
-  const url = URL.parse(given, document.baseURI)
-  return url && /^https?:$/.test(url.protocol) ? given : undefined
+  return safeLink(href ? href(activity) : text(activity.details?.href))
 }
 
 /** Which sentence, and its values as plain text. */

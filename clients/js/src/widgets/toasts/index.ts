@@ -1,2 +1,13 @@
-export const allowDesktop = async (): Promise<void> => {}
-export const hear = async (): Promise<void> => {}
+/** All of `<pov-activity-notification>` that is there once something may have to be shown. */
+import {sheetOf} from '../element.js'
+import '../icons-more.js'
+import '../words-more.js'
+import './words.js'
+import text from './toasts.css'
+
+export {allowDesktop, desktopState} from './desktop.js'
+export {hear} from './sound.js'
+export {ToastView} from './view.js'
+
+/** Of what toasts add to the parts that all have. */
+export const sheet = sheetOf(text)

@@ -1,0 +1,139 @@
+/** `<pov-activity-notification>` until it has something to show: what follows is loaded then. */
+import {html, nothing, type PropertyDeclarations, type PropertyValues, type TemplateResult} from 'lit'
+import type {Row, Snapshot} from '../api.js'
+import type {ToastView} from './toasts/view.js'
+import {PovElement} from './element.js'
+
+/** What an element without a `pov` of its own takes from the page's feed. */
+const SHARED = [
+  'url', 'tokenUrl', 'getToken', 'client', 'feed', 'pov', 'group', 'strings', 'people', 'resolvePeople', 'povs', 'href', 'theme',
+] as const
+
+/**
+ * Tells what happens while one looks elsewhere: toasts, a sound, the browser's notifications.
+ *
+ * It shows nothing of its own where it stands: toasts are in the top layer, and in the modal dialog that is open.
+ *
+ * @element pov-activity-notification
+ *
+ * @attr {string} url - The server's address. Default: that of this module where it is served at `/client/`, else the page's own.
+ * @attr {string} token-url - What answers `{"token": ...}`, asked with the page's cookies; 401: nobody is signed in. Default: `URL/api/auth/ws-token`.
+ * @attr {string} pov - The ids of the PoVs, divided by spaces, or `*`. Default: all that the page's first `<pov-team-activity>` has.
+ * @attr {'top-start'|'top'|'top-end'|'bottom-start'|'bottom'|'bottom-end'} position - Where toasts are. Default: `bottom-end`.
+ * @attr {number} max - How many show at once. Default: 3.
+ * @attr {number} duration - How long one shows, ms. Default: 6000.
+ * @attr {'off'} sound - `off`: no sound on this page, even if it was turned on in this browser.
+ * @attr {string} quiet - Hours without toasts and sounds, local, such as `19:00-08:00`, until the user chooses others.
+ * @attr {string} filter - Which activities: `type`, `type:action` or `:action`, divided by commas. Default: all.
+ * @attr {'off'} status - `off`: nothing is told of the connection.
+ * @attr {'auto'|'light'|'dark'} theme - Default: the page's `color-scheme`.
+ * @attr {string} locale - BCP 47. Default: the `lang` in force where the element stands, else the browser's.
+ * @attr {'off'} shortcuts - `off`: F6 stays the browser's.
+ *
+ * @fires {CustomEvent<{row?: Row, activity?: Activity, href?: string, povs?: string[]}>} pov-open - A toast was opened; one for several has `povs`. Cancelable: what it leads to is then not gone to.
+ * @fires {CustomEvent<{row: Row, label: string, href?: string}>} pov-action - A button of an activity's own `details.actions` was pressed. Cancelable.
+ * @fires {CustomEvent} pov-sign-in - "Sign in" was pressed. Sign in, then call `reconnect()`.
+ *
+ * @csspart viewport - What holds the toasts.
+ * @csspart toast - A toast.
+ * @csspart bead - Avatar and kind.
+ * @csspart avatar - The avatar.
+ * @csspart kind - The sign of the type.
+ * @csspart sign - The sign of a toast that is of nobody.
+ * @csspart line - The sentence.
+ * @csspart link - What it leads to.
+ * @csspart quote - What was written.
+ * @csspart meta - PoV and time, or what else there is to say.
+ * @csspart actions - Its buttons.
+ * @csspart close - "Dismiss".
+ *
+ * @cssprop --pov-toast-width - The width of toasts (356px).
+ * @cssprop --pov-toast-offset - Their distance from the edges (24px).
+ */
+export class ActivityNotification extends PovElement {
+  static override properties: PropertyDeclarations = {
+    position: {reflect: true},
+    max: {},
+    duration: {},
+    sound: {},
+    quiet: {},
+    filter: {},
+    status: {},
+    renderToast: {attribute: false},
+  }
+
+  declare position?: string
+  declare max?: string | number
+  declare duration?: string | number
+  declare sound?: string
+  declare quiet?: string
+  declare filter?: string
+  declare status?: string
+  /** What stands in the place of a toast's words: a node, a template, or undefined for ours. */
+  declare renderToast?: (row: Row) => unknown
+
+  #view: ToastView | undefined
+  #loading = false
+  /** What there was before the rest was loaded: where this person is in each log. */
+  #first: Snapshot | undefined
+
+  /** Tell the page; false if it took it upon itself. @internal */
+  tell(name: string, detail?: unknown, cancelable = false): boolean {
+    return this.dispatchEvent(new CustomEvent(name, {detail, cancelable, bubbles: true, composed: true}))
+  }
+
+  protected override changed(snapshot: Snapshot): void {
+    if (this.#view) return this.#view.changed(snapshot)
+    if ([...snapshot.povs.values()].some(each => each.position)) this.#first ??= snapshot
+    if (!this.#loading) void this.#load()
+  }
+
+  async #load(): Promise<void> {
+    this.#loading = true
+    try {
+      const {ToastView} = await import('./toasts/index.js')
+      const view = this.#view = new ToastView(this)
+      if (this.isConnected) view.attach()
+      if (this.#first) view.changed(this.#first)
+      view.changed(this.snapshot)
+    } catch (error) {
+      this.#loading = false // the next change tries again
+      reportError(error)
+    }
+  }
+
+  override connectedCallback(): void {
+    super.connectedCallback()
+    document.addEventListener('pov-state', this.#found)
+    this.#view?.attach()
+  }
+
+  override disconnectedCallback(): void {
+    super.disconnectedCallback()
+    document.removeEventListener('pov-state', this.#found)
+    this.#view?.left()
+  }
+
+  protected override willUpdate(changed: PropertyValues): void {
+    if (!this.pov && !this.feed) this.#share()
+    super.willUpdate(changed)
+  }
+
+  protected override updated(): void {
+    this.#view?.updated()
+  }
+
+  override render(): TemplateResult {
+    return html`<div class="viewport pov" part="viewport" popover="manual">${this.#view?.render() ?? nothing}</div><div class="sr" role="status"></div><div class="sr" role="alert"></div>`
+  }
+
+  /** A feed is there now: it may be what this element waits for. */
+  readonly #found = (): void => {
+    if (!this.source) this.requestUpdate('pov')
+  }
+
+  #share(): void {
+    const from = document.querySelector<PovElement>('pov-team-activity')
+    if (from) for (const each of SHARED) (this as Record<string, unknown>)[each] ??= from[each]
+  }
+}
