@@ -1,6 +1,7 @@
 /** `<pov-activity-notification>` until it has something to show: what follows is loaded then. */
-import {html, nothing, type PropertyDeclarations, type PropertyValues, type TemplateResult} from 'lit'
+import {html, nothing, type TemplateResult} from 'lit-html'
 import type {Row, Snapshot} from '../api.js'
+import type {Changed, Properties} from './base.js'
 import type {ToastView} from './toasts/view.js'
 import {PovElement} from './element.js'
 
@@ -51,7 +52,7 @@ const SHARED = [
  * @cssprop --pov-toast-offset - Their distance from the edges (24px).
  */
 export class ActivityNotification extends PovElement {
-  static override properties: PropertyDeclarations = {
+  static override properties: Properties = {
     position: {reflect: true},
     max: {},
     duration: {},
@@ -114,7 +115,7 @@ export class ActivityNotification extends PovElement {
     this.#view?.left()
   }
 
-  protected override willUpdate(changed: PropertyValues): void {
+  protected override willUpdate(changed: Changed): void {
     if (!this.pov && !this.feed) this.#share()
     super.willUpdate(changed)
   }

@@ -1,6 +1,6 @@
 /** How toasts look: a slice of the feed, with its thread, bead and words. */
-import {html, nothing, type TemplateResult} from 'lit'
-import {styleMap} from 'lit/directives/style-map.js'
+import {html, nothing, type TemplateResult} from 'lit-html'
+import {styleMap} from 'lit-html/directives/style-map.js'
 import type {Row} from '../../api.js'
 import {actionsOf, type Toast} from './policy.js'
 import {glyph, icon, type Glyph} from '../icons.js'

@@ -1,6 +1,6 @@
 /** What a person does with toasts, and what they do to a page: pointer, keys, focus, dialogs, voice. */
-import {html, nothing, type TemplateResult} from 'lit'
-import {repeat} from 'lit/directives/repeat.js'
+import {html, nothing, type TemplateResult} from 'lit-html'
+import {repeat} from 'lit-html/directives/repeat.js'
 import type {Row, Snapshot} from '../../api.js'
 import type {ActivityNotification} from '../activity-notification.js'
 import {parts} from '../parts.js'
