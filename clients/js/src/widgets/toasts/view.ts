@@ -266,7 +266,7 @@ export class ToastView {
   /** F6 to the toasts and back, wherever on the page. */
   #jumped(event: KeyboardEvent): void {
     if (event.key !== 'F6' || this.#element.shortcuts === 'off' || event.defaultPrevented) return
-    const isIn = this.#element.matches(':focus-within')
+    const isIn = !!this.#element.shadow.activeElement // also in a window that has not the focus
     if (isIn) this.#goBack()
     else {
       const first = this.#viewport?.querySelector<HTMLElement>('.toast')
@@ -281,7 +281,7 @@ export class ToastView {
     const before = this.#focusedBefore
     this.#focusedBefore = undefined
     if (before?.isConnected) before.focus()
-    else this.#element.shadowRoot?.querySelector<HTMLElement>(':focus')?.blur()
+    else if (this.#element.shadow.activeElement instanceof HTMLElement) this.#element.shadow.activeElement.blur()
   }
 
   readonly #keyed = (event: KeyboardEvent): void => {
