@@ -373,10 +373,14 @@ def test_three_tabs_make_one_sound(profiles: Profiles, chromium: Chromium, scene
     for number in range(1, 4):
         scene.publish(user=f"user-{number}")
         for tab in tabs:
-            until(lambda tab=tab, n=number: tab.evaluate(f"{ELEMENT}.snapshot.rows.length") == n)
+            has_rows(tab, number)
     until(lambda: sum(len(tab.evaluate("tones")) for tab in tabs) > 0)
     heard = [tone for tab in tabs for tone in tab.evaluate("tones")]
     assert [round(each, 1) for each in heard] == [659.3, 987.8]
+
+
+def has_rows(tab: Tab, number: int) -> None:
+    until(lambda: tab.evaluate(f"{ELEMENT}.snapshot.rows.length") == number)
 
 
 def test_without_a_press_there_is_no_sound(profile: Profile, scene: Scene) -> None:
