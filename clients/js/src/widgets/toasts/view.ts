@@ -64,7 +64,7 @@ export class ToastView {
   attach(): void {
     if (this.#ends.length) return // it only moved
     const element = this.#element
-    const root = element.shadow
+    const root = element.shadowRoot!
     const sheets = [parts, sheet]
     root.adoptedStyleSheets = [...root.adoptedStyleSheets.filter(each => !sheets.includes(each)), ...sheets]
     const on = <E extends keyof DocumentEventMap>(name: E, listener: (event: DocumentEventMap[E]) => void) => {
@@ -197,7 +197,7 @@ export class ToastView {
   }
 
   #say(role: 'status' | 'alert', words: string): void {
-    const region = this.#element.shadow.querySelector(`[role=${role}]`)
+    const region = this.#element.shadowRoot?.querySelector(`[role=${role}]`)
     // The same words again are read again only if they are other text.
     if (region) region.textContent = region.textContent === words ? `${words}\u00a0` : words
   }
@@ -227,7 +227,7 @@ export class ToastView {
   }
 
   get #viewport(): HTMLElement | null | undefined {
-    return this.#element.shadow.querySelector<HTMLElement>('[popover]')
+    return this.#element.shadowRoot?.querySelector<HTMLElement>('[popover]')
   }
 
   /** Above what opened since. */
@@ -266,7 +266,7 @@ export class ToastView {
   /** F6 to the toasts and back, wherever on the page. */
   #jumped(event: KeyboardEvent): void {
     if (event.key !== 'F6' || this.#element.shortcuts === 'off' || event.defaultPrevented) return
-    const isIn = this.#element.matches(':focus-within')
+    const isIn = !!this.#element.shadow.activeElement // also in a window that has not the focus
     if (isIn) this.#goBack()
     else {
       const first = this.#viewport?.querySelector<HTMLElement>('.toast')
@@ -281,7 +281,7 @@ export class ToastView {
     const before = this.#focusedBefore
     this.#focusedBefore = undefined
     if (before?.isConnected) before.focus()
-    else this.#element.shadow.querySelector<HTMLElement>(':focus')?.blur()
+    else if (this.#element.shadow.activeElement instanceof HTMLElement) this.#element.shadow.activeElement.blur()
   }
 
   readonly #keyed = (event: KeyboardEvent): void => {
@@ -401,7 +401,7 @@ export class ToastView {
 /** The element that has the focus, in whatever shadow root. */
 function deepFocus(): HTMLElement | undefined {
   let found = document.activeElement
-  for (let next = found; next; next = next.shadowRoot?.activeElement ?? null) found = next
+  while (found?.shadowRoot?.activeElement) found = found.shadowRoot.activeElement
   return found instanceof HTMLElement ? found : undefined
 }
 

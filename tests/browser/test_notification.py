@@ -1,0 +1,426 @@
+"""`<pov-activity-notification>` in real browsers, under the strictest policy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import pytest
+
+from pov_rt.config.settings import ServerSettings, Settings
+from pov_rt.testing import RunningServer, make_settings
+from tests.browser.chromium import Chromium, ChromiumTab
+from tests.browser.conftest import Profiles
+from tests.browser.cut import Cut
+from tests.browser.flows import PAGE, build, make_token, until
+from tests.browser.front import Front
+from tests.browser.tabs import Loop, Profile, Tab
+from tests.browser.test_team_activity import Scene
+
+ELEMENT = "document.querySelector('pov-activity-notification')"
+ROOT = f"{ELEMENT}.shadowRoot"
+TOASTS = f"[...{ROOT}.querySelectorAll('.toast:not(.is-leaving)')]"
+SHORT_MS = 600
+
+WATCH = """() => {
+  window.refused = []
+  addEventListener('securitypolicyviolation', event => refused.push(event.violatedDirective))
+}"""
+
+COUNT_TONES = """() => {
+  window.tones = []
+  const start = OscillatorNode.prototype.start
+  OscillatorNode.prototype.start = function(at) {
+    tones.push(this.frequency.value)
+    return start.call(this, at)
+  }
+}"""
+
+NOTIFICATION = """() => {
+  window.notified = []
+  window.asked = 0
+  window.Notification = class {
+    static permission = sessionStorage.permission ?? 'default'
+    static async requestPermission() {
+      asked++
+      return this.permission = sessionStorage.permission = 'granted'
+    }
+    constructor(title, {body, tag}) { notified.push({title, body, tag}) }
+    close() {}
+  }
+}"""
+
+HIDE = """hidden => {
+  Object.defineProperty(document, 'hidden', {configurable: true, get: () => hidden})
+  document.dispatchEvent(new Event('visibilitychange'))
+}"""
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the pages, and the elements as a server has them at `/client/`."""
+    folder = tmp_path_factory.mktemp("notification")
+    copytree(PAGE, folder, dirs_exist_ok=True)
+    build(folder / "client")
+    return folder
+
+
+@pytest.fixture
+def settings() -> Settings:
+    # The browser names the front's origin, and the server is asked under its name.
+    return make_settings(server=ServerSettings(port=0, admin_port=0, drain_s=0.2))
+
+
+@pytest.fixture
+def scene(loop: Loop, built: Path, server: RunningServer) -> Iterator[Scene]:
+    with Cut(loop, server.web.port) as cut:
+        with Front(loop, built, lambda: int(cut.url.rpartition(":")[2])) as front:
+            yield Scene(front, cut, server)
+
+
+def opened(profile: Profile, scene: Scene, page: str = "notification.html") -> Tab:
+    """Open the page; it is live, and what shows toasts is there."""
+    profile.add_script(WATCH)
+    tab = profile.open(f"{scene.front.url}/{page}")
+    ready(tab)
+    return tab
+
+
+def ready(tab: Tab) -> None:
+    until(
+        lambda: tab.evaluate(
+            f"{ELEMENT}.snapshot?.connection.state === 'live' && !!{ROOT}.querySelector('.toasts')"
+        )
+    )
+
+
+def toasts(tab: Tab) -> list[str]:
+    """Return their words, the newest first, each on a line."""
+    found: list[str] = tab.evaluate(
+        f"{TOASTS}.map(each => each.querySelector('.say').innerText.replace(/\\s+/g, ' ').trim())"
+    )
+    return found
+
+
+def shows(tab: Tab, *words: str) -> None:
+    """Wait until there are as many toasts as words, the newest first, and each has its words."""
+
+    found: list[str] = []
+
+    def holds() -> bool:
+        found[:] = toasts(tab)
+        return len(found) == len(words) and all(
+            each in one for each, one in zip(words, found, strict=True)
+        )
+
+    try:
+        until(holds)
+    except AssertionError:
+        raise AssertionError(f"never came: {words} in {found}") from None
+
+
+def bursts(tab: Tab) -> set[str]:
+    lines: list[str] = tab.evaluate(
+        f"{TOASTS}.map(each => each.querySelector('.line').innerText.trim())"
+    )
+    return {each for each in lines if "updates" in each}
+
+
+def said(tab: Tab, role: str) -> str:
+    found: str = tab.evaluate(f"{ROOT}.querySelector('[role={role}]').textContent")
+    return found
+
+
+def press(tab: Tab, key: str, **more: bool) -> None:
+    """Press a key where the focus is."""
+    init = json.dumps({"key": key, "bubbles": True, "composed": True, "cancelable": True, **more})
+    tab.evaluate(
+        f"({ROOT}.activeElement ?? document.activeElement)"
+        f".dispatchEvent(new KeyboardEvent('keydown', {init}))"
+    )
+
+
+def option(tab: Tab, name: str, value: Any) -> None:
+    tab.evaluate(f"void {ELEMENT}.setAttribute({json.dumps(name)}, {json.dumps(str(value))})")
+
+
+def passed(tab: Tab, ms: int) -> None:
+    """Let a time pass in which nothing is to happen."""
+    tab.evaluate(f"new Promise(resolve => setTimeout(resolve, {ms}))")
+
+
+def click(tab: Tab, name: str) -> None:
+    tab.evaluate(f"{ROOT}.querySelector('[data-do={name}]').click()")
+
+
+def is_reachable(tab: Tab) -> bool:
+    """Whether what is at the toast's place is the toast: in front, and not inert."""
+    found: bool = tab.evaluate(
+        f"""(() => {{
+          const {{left, top, width, height}} = {TOASTS}[0].getBoundingClientRect()
+          const at = [left + width / 2, top + height / 2]
+          return {ROOT}.elementFromPoint(...at)?.closest('.toast') === {TOASTS}[0]
+        }})()"""
+    )
+    return found
+
+
+def test_one_comes_is_said_and_goes_without_the_focus(profile: Profile, scene: Scene) -> None:
+    scene.publish()
+    tab = opened(profile, scene)
+    tab.evaluate("document.querySelector('#work').focus()")
+    option(tab, "duration", SHORT_MS)
+    scene.publish(user="cy")
+    # What was there before the page was is no news.
+    until(lambda: said(tab, "status") == "cy completed Task 2, acme")
+    shows(tab)
+    assert tab.evaluate("document.activeElement.id") == "work"
+    popover = f"{ROOT}.querySelector('[popover]')"
+    until(lambda: not tab.evaluate(f"{popover}.matches(':popover-open')"))
+    assert tab.evaluate("refused") == []
+
+
+def test_own_ones_and_what_a_feed_shows_have_none(profile: Profile, scene: Scene) -> None:
+    tab = opened(profile, scene, "both.html")
+    scene.publish()
+    until(lambda: tab.evaluate("document.querySelector('pov-team-activity').snapshot.unread") == 1)
+    feed = "document.querySelector('pov-team-activity')"
+    tab.evaluate(f"void {feed}.style.setProperty('display', 'none')")
+    scene.publish(user="ana")
+    passed(tab, 300)
+    scene.publish(user="di", pov="globex")
+    shows(tab, "di completed Task 3")
+
+
+def test_many_are_one_toast_a_pov_and_one_phrase(profile: Profile, scene: Scene) -> None:
+    tab = opened(profile, scene)
+    scene.publish(100)
+    scene.publish(50, pov="globex", user="cy")
+    until(lambda: {"50 updates on globex", "100 updates on acme"} == bursts(tab))
+    until(lambda: said(tab, "status") != "")
+
+
+def test_the_pointer_and_a_hidden_tab_hold_it(profile: Profile, scene: Scene) -> None:
+    tab = opened(profile, scene)
+    option(tab, "duration", SHORT_MS)
+    tab.call(HIDE, True)
+    scene.publish()
+    shows(tab, "Task 1")
+    passed(tab, 2 * SHORT_MS)
+    shows(tab, "Task 1")
+    over = f"{ROOT}.querySelector('.toasts').dispatchEvent(new PointerEvent"
+    tab.evaluate(f"{over}('pointerenter', {{pointerType: 'mouse'}}))")
+    tab.call(HIDE, False)
+    passed(tab, 2 * SHORT_MS)
+    shows(tab, "Task 1")
+    tab.evaluate(f"{over}('pointerleave', {{pointerType: 'mouse'}}))")
+    shows(tab)
+
+
+def test_keys_go_to_toasts_through_them_and_back(profile: Profile, scene: Scene) -> None:
+    tab = opened(profile, scene)
+    tab.evaluate("document.querySelector('#work').focus()")
+    scene.publish(user="cy")
+    shows(tab, "Task 1")
+    scene.publish(pov="globex")
+    shows(tab, "Task 2", "Task 1")
+    press(tab, "F6")
+    focused = f"{ROOT}.activeElement?.querySelector('.line').textContent.trim()"
+    assert "Task 2" in tab.evaluate(focused)
+    press(tab, "ArrowUp")  # the newest is at the edge, the one before it above
+    assert "Task 1" in tab.evaluate(focused)
+    press(tab, "ArrowDown")
+    assert "Task 2" in tab.evaluate(focused)
+    press(tab, "Escape")
+    shows(tab, "Task 1")
+    assert "Task 1" in tab.evaluate(focused)
+    press(tab, "F6", shiftKey=True)
+    assert tab.evaluate("document.activeElement.id") == "work"
+    press(tab, "F6")
+    press(tab, "Escape")
+    shows(tab)
+    assert tab.evaluate("document.activeElement.id") == "work"
+
+
+def test_opening_is_told_and_can_be_taken_over(profile: Profile, scene: Scene) -> None:
+    tab = opened(profile, scene)
+    tab.evaluate(
+        f"void {ELEMENT}.addEventListener('pov-open', event => "
+        "{ window.told = event.detail.href; event.preventDefault() })"
+    )
+    scene.publish()
+    shows(tab, "Task 1")
+    press(tab, "F6")
+    press(tab, "Enter")
+    assert tab.evaluate("told") == "#there"
+    assert tab.evaluate("location.hash") == ""
+    shows(tab)
+
+
+def test_it_is_in_front_of_dialogs_and_goes_home(profile: Profile, scene: Scene) -> None:
+    tab = opened(profile, scene)
+    scene.publish()
+    shows(tab, "Task 1")
+    tab.evaluate("outer.showModal()")  # opened while there is one
+    until(lambda: is_reachable(tab))
+    tab.evaluate("inner.showModal()")
+    until(lambda: is_reachable(tab))
+    scene.publish(pov="globex")  # comes while one is open
+    shows(tab, "Task 2", "Task 1")
+    assert is_reachable(tab)
+    tab.evaluate("inner.close()")
+    until(lambda: tab.evaluate(f"{ELEMENT}.parentElement.id") == "outer")
+    until(lambda: is_reachable(tab))
+    tab.evaluate("outer.close()")
+    until(lambda: tab.evaluate(f"{ELEMENT}.parentElement === document.body"))
+    until(lambda: is_reachable(tab))
+    scene.publish(user="cy")
+    until(lambda: any("Task 3" in each for each in toasts(tab)))
+
+
+def test_a_dialog_that_is_taken_away_gives_it_back(profile: Profile, scene: Scene) -> None:
+    tab = opened(profile, scene)
+    tab.evaluate("outer.showModal()")
+    scene.publish()
+    shows(tab, "Task 1")
+    tab.evaluate("outer.remove()")
+    until(lambda: tab.evaluate(f"{ELEMENT}?.parentElement === document.body"))
+    until(lambda: is_reachable(tab))
+    scene.publish(pov="globex")
+    shows(tab, "Task 2", "Task 1")
+
+
+def test_a_break_is_said_after_five_seconds(profile: Profile, scene: Scene) -> None:
+    tab = opened(profile, scene)
+    scene.cut.refuse()
+    shows(tab, "Offline since")
+    scene.publish()
+    scene.cut.resume()
+    click(tab, "retry")
+    shows(tab, "Live again, nothing missed 1 update came in while you were offline")
+
+
+def test_a_session_that_ended_is_an_alert(profile: Profile, scene: Scene) -> None:
+    scene.front.token_of = lambda user: make_token(user, ttl_s=6)
+    tab = opened(profile, scene)
+    tab.evaluate(f"void {ELEMENT}.addEventListener('pov-sign-in', () => {{ window.asked = true }})")
+    scene.front.token_of = lambda user: None
+    shows(tab, "Your session ended")
+    assert said(tab, "alert") == "Your session ended"
+    click(tab, "sign-in")
+    assert tab.evaluate("asked")
+    scene.front.token_of = lambda user: make_token(user)
+    tab.evaluate(f"{ELEMENT}.reconnect()")
+    shows(tab)
+
+
+def test_the_browsers_notifications_are_asked_for_once(profile: Profile, scene: Scene) -> None:
+    profile.add_script(NOTIFICATION)
+    tab = opened(profile, scene)
+    for pov, user in [("acme", "bo"), ("globex", "bo"), ("acme", "cy")]:
+        assert not tab.evaluate(f"{ROOT}.querySelector('[data-do=allow]')")
+        scene.publish(pov=pov, user=user)
+    until(lambda: tab.evaluate(f"!!{ROOT}.querySelector('[data-do=allow]')"))
+    assert tab.evaluate("asked") == 0
+    click(tab, "allow")
+    until(lambda: tab.evaluate("asked") == 1)
+    tab.call(HIDE, True)
+    scene.publish(pov="globex", user="di")
+    until(
+        lambda: (
+            tab.evaluate("notified")
+            == [{"title": "di completed Task 4", "body": "globex", "tag": "globex"}]
+        )
+    )
+
+
+def test_not_now_is_kept(profile: Profile, scene: Scene) -> None:
+    profile.add_script(NOTIFICATION)
+    tab = opened(profile, scene)
+    for pov, user in [("acme", "bo"), ("globex", "bo"), ("acme", "cy")]:
+        scene.publish(pov=pov, user=user)
+    until(lambda: tab.evaluate(f"!!{ROOT}.querySelector('[data-do=not-now]')"))
+    click(tab, "not-now")
+    tab.reload()
+    ready(tab)
+    for pov, user in [("acme", "bo"), ("globex", "bo"), ("acme", "cy")]:
+        scene.publish(pov=pov, user=user)
+    until(lambda: any("Task 6" in each for each in toasts(tab)))
+    assert not tab.evaluate(f"!!{ROOT}.querySelector('[data-do=allow]')")
+    assert tab.evaluate("asked") == 0
+
+
+def chromium_tab(tab: Tab) -> ChromiumTab:
+    assert isinstance(tab, ChromiumTab)
+    return tab
+
+
+def test_three_tabs_make_one_sound(profiles: Profiles, chromium: Chromium, scene: Scene) -> None:
+    profile = profiles(chromium)
+    profile.add_script(COUNT_TONES)
+    tabs = [chromium_tab(opened(profile, scene)) for _ in range(3)]
+    tabs[0].evaluate("""localStorage.setItem('pov-rt:preferences', '{"sound": true}')""")
+    for tab in tabs:
+        tab.show()
+        # Sounds that were turned on wait for a press on the page.
+        for kind in ("mousePressed", "mouseReleased"):
+            tab.devtools(
+                "Input.dispatchMouseEvent", type=kind, x=5, y=300, button="left", clickCount=1
+            )
+    for number in range(1, 4):
+        scene.publish(user=f"user-{number}")
+        for tab in tabs:
+            has_rows(tab, number)
+    until(lambda: sum(len(tab.evaluate("tones")) for tab in tabs) > 0)
+    heard = [tone for tab in tabs for tone in tab.evaluate("tones")]
+    assert [round(each, 1) for each in heard] == [659.3, 987.8]
+
+
+def has_rows(tab: Tab, number: int) -> None:
+    until(lambda: tab.evaluate(f"{ELEMENT}.snapshot.rows.length") == number)
+
+
+def test_without_a_press_there_is_no_sound(profile: Profile, scene: Scene) -> None:
+    profile.add_script(COUNT_TONES)
+    tab = opened(profile, scene)
+    tab.evaluate("""localStorage.setItem('pov-rt:preferences', '{"sound": true}')""")
+    scene.publish()
+    shows(tab, "Task 1")
+    assert tab.evaluate("tones") == []
+
+
+@pytest.mark.parametrize("by", [-140, 140])
+def test_a_finger_swipes_it_away(
+    profiles: Profiles, chromium: Chromium, scene: Scene, by: int
+) -> None:
+    tab = chromium_tab(opened(profiles(chromium), scene))
+    tab.devtools("Emulation.setTouchEmulationEnabled", enabled=True)
+    tab.devtools(
+        "Emulation.setDeviceMetricsOverride",
+        width=400,
+        height=700,
+        deviceScaleFactor=1,
+        mobile=True,
+    )
+    scene.publish()
+    shows(tab, "Task 1")
+    # Until it has come in.
+    tab.evaluate(
+        f"Promise.all({TOASTS}[0].getAnimations().map(each => each.finished)).then(() => 0)"
+    )
+    box = tab.evaluate(f"{TOASTS}[0].getBoundingClientRect().toJSON()")
+    assert box["left"] == 8  # from edge to edge
+    assert box["width"] == tab.evaluate("document.documentElement.clientWidth") - 16
+    x, y = box["left"] + box["width"] / 2, box["top"] + box["height"] / 2
+    touch(tab, "touchStart", x, y)
+    for step in range(1, 6):
+        touch(tab, "touchMove", x + by * step / 5, y)
+    tab.devtools("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+    shows(tab)
+
+
+def touch(tab: ChromiumTab, kind: str, x: float, y: float) -> None:
+    tab.devtools("Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": x, "y": y}])
