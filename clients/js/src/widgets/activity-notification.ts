@@ -13,7 +13,12 @@ const SHARED = [
 /**
  * Tells what happens while one looks elsewhere: toasts, a sound, the browser's notifications.
  *
- * It shows nothing of its own where it stands: toasts are in the top layer, and in the modal dialog that is open.
+ * It shows nothing of its own where it stands: toasts are in the top layer, and in the modal dialog that is open,
+ * into which it moves. So give it a parent of its own where a framework keeps its children in order.
+ *
+ * An activity with `details.actions`, `[{"label": "Open", "href": "/x"}, {"label": "In an hour"}]`, two at most, has
+ * them as buttons, and its toast stays until one of them is pressed or it is dismissed; each fires `pov-action`, and
+ * leads to its `href` where it has one (http and https only).
  *
  * @element pov-activity-notification
  *
@@ -92,6 +97,8 @@ export class ActivityNotification extends PovElement {
   async #load(): Promise<void> {
     this.#loading = true
     try {
+      // When there is time, and before it is needed: without a connection there is none to load it by.
+      await new Promise<unknown>(done => globalThis.requestIdleCallback?.(done, {timeout: 1000}) ?? setTimeout(done))
       const {ToastView} = await import('./toasts/index.js')
       const view = this.#view = new ToastView(this)
       if (this.isConnected) view.attach()

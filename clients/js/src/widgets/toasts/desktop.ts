@@ -7,13 +7,17 @@ const CLAIM = 10_000
 const SEEN = 'pov-rt:visible'
 
 let release: (() => void) | undefined
+/** Whether a page may make them: browsers of phones leave that to service workers. */
+let isAble: boolean | undefined
 
 /** While a tab is visible, no other one of this browser has to tell. */
 function claim(): void {
   release?.()
   release = undefined
   if (!document.hidden) {
-    void navigator.locks?.request(SEEN, {mode: 'shared'}, () => new Promise<void>(resolve => { release = resolve }))
+    navigator.locks?.request(SEEN, {mode: 'shared'}, () => new Promise<void>(resolve => { release = resolve })).catch(() => {
+      // A page that has no origin has no locks, and no notifications.
+    })
   }
 }
 document.addEventListener('visibilitychange', claim)
@@ -24,7 +28,22 @@ export function desktopState(): 'on' | 'off' | 'denied' | 'none' {
   if (!('Notification' in globalThis)) return 'none'
   const {permission} = Notification
   if (permission === 'denied') return 'denied'
+  if (!canMake(permission)) return 'none'
   return permission === 'granted' && preferences().desktop !== false ? 'on' : 'off'
+}
+
+/** Find out by making one where nothing is shown: not allowed yet, it only fails. */
+function canMake(permission: NotificationPermission): boolean {
+  if (permission === 'default' && isAble === undefined) isAble = !!make('')
+  return isAble !== false
+}
+
+function make(title: string, options?: NotificationOptions): Notification | undefined {
+  try {
+    return new Notification(title, options)
+  } catch {
+    isAble = false
+  }
 }
 
 /** Ask the browser, in a press; what it says is kept. Resolves to whether it may tell. */
@@ -39,8 +58,8 @@ export async function tellDesktop(title: string, body: string, tag: string, id: 
   if (!document.hidden || desktopState() !== 'on') return
   const {held = []} = await navigator.locks?.query() ?? {}
   if (held.some(each => each.name === SEEN) || !await isFirst(`told:${id}`, CLAIM)) return
-  const shown = new Notification(title, {body, tag, silent: true})
-  shown.onclick = () => {
+  const shown = make(title, {body, tag, silent: true})
+  if (shown) shown.onclick = () => {
     window.focus()
     shown.close()
     pressed()

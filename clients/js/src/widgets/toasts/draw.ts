@@ -1,8 +1,7 @@
 /** How toasts look: a slice of the feed, with its thread, bead and words. */
 import {html, nothing, type TemplateResult} from 'lit-html'
-import {ref} from 'lit-html/directives/ref.js'
 import type {Row} from '../../api.js'
-import {actionsOf, type Toast} from './policy.js'
+import {actionsOf, type Toast} from './toast.js'
 import {glyph, icon, type Glyph} from '../icons.js'
 import {avatar, hueOf, nameOf} from '../people.js'
 import {kindOf, plainSentence, povName, quoteOf, sentence, titleOf, type Teller} from '../sentences.js'
@@ -42,30 +41,15 @@ interface Words {
   go?: unknown
 }
 
-/** What an element's thread runs for. */
-const running = new WeakMap<Element, Toast>()
-
-/** Let the thread run out with the toast's time. Set here: as an attribute, which `styleMap` begins with, a strict policy refuses it. */
-function run(element: Element | undefined, toast: Toast, spent: number): void {
-  const {duration} = toast
-  if (!(element instanceof HTMLElement) || duration === undefined || running.get(element) === toast) return
-  running.set(element, toast)
-  element.style.setProperty('--time', `${duration}ms`)
-  element.style.setProperty('--spent', `${-spent * duration}ms`)
-  for (const each of element.getAnimations({subtree: true})) {
-    if (each instanceof CSSAnimation && each.animationName === 'spend') each.currentTime = 0 // a burst grew: from its beginning
-  }
-}
-
-/** Draw one. `spent` is how much of its time has passed, 0 to 1; it stands still if `isStill`. */
-export function drawToast(host: ToastHost, toast: Toast, spent: number, classes: string): TemplateResult {
+/** Draw one; how far its thread has run is not said here. */
+export function drawToast(host: ToastHost, toast: Toast, classes: string): TemplateResult {
   const {kind, rows, duration} = toast
   const row = rows[0]
   const sign = SIGNS[kind]
   const own = kind === 'activity' && row ? host.renderToast?.(row) : undefined
   const {line, quote, text, meta, go} = wordsOf(host, toast)
   return html`<article class="toast ${sign?.[2] ?? ''} ${duration === undefined ? 'is-still' : ''} ${classes}" part="toast" tabindex="0"
-  aria-label=${labelOf(host, toast)} data-key=${toast.key} ${ref(each => run(each, toast, spent))}><i class="thread"></i>${
+  aria-label=${labelOf(host, toast)} data-key=${toast.key}><i class="thread"></i>${
     sign ? html`<span class="glyph-bead s-${sign[0]}" part="sign">${sign[1] ? icon(sign[1]) : glyph(sign[0])}</span>`
       : row ? html`<span class="bead ${kind === 'burst' ? `is-many hue-${hueOf(row.activity.userId)}` : ''}" part="bead">${
         avatar(host, row.activity.userId)}<span class="kind" part="kind">${icon(kind === 'action' ? 'target' : kindOf(row.activity))}</span></span>` : nothing

@@ -5,8 +5,9 @@
  * nothing is dropped in silence. Toasts that wait behind the ones that show, and all while they are held, do not
  * get older.
  */
-import type {FeedGap, Pending, Row, Snapshot, Status} from '../../api.js'
+import type {FeedGap, Pending, PovState, Row, Snapshot, Status} from '../../api.js'
 import {stateOf, type StateName} from '../status.js'
+import {actionsOf, topicOf, type Toast, type Unshown} from './toast.js'
 
 /** More than so many on one PoV within this many ms are one toast. */
 const BURST = 3_000
@@ -17,46 +18,22 @@ const BREAK = 5_000
 const AWAY = 300_000
 /** The most that wait behind; the oldest of more become one. */
 const WAITING = 7
+/** So many of what was not sent at once; the next when one of them is gone. */
+const UNSENT = 2
 /** Asked for the browser's notifications after so many. */
 const ASK_AFTER = 3
 /** Authors of a toast that are told apart. */
 const AUTHORS = 50
 
-/** Why an activity has no toast: the words that `ack` knows. */
-export type Unshown = 'own' | 'muted' | 'feed' | 'quiet' | 'filtered' | 'digest'
-
-/** What a toast is about. */
-export interface Toast {
-  readonly key: string
-  readonly kind:
-    | 'activity' | 'burst' | 'digest' | 'action' | 'unsent' | 'session' | 'offline' | 'restarting' | 'back' | 'muted'
-    | 'ask' | 'failed'
-  /** The newest first; of a burst the last two. */
-  readonly rows: readonly Row[]
-  /** How many activities it stands for. */
-  readonly count: number
-  /** Who did them, those of late first. */
-  readonly users: readonly string[]
-  /** On which PoVs. */
-  readonly povs: readonly string[]
-  /** Since when, or when it ends that it tells of, ms since 1970. */
-  readonly at: number
-  readonly pending?: Pending
-  /** Whether it is an alert: read out at once. */
-  readonly isAlert?: boolean
-  /** How long it shows, ms; absent: until it is dismissed. */
-  readonly duration?: number
-}
-
 /** What is to be done beside showing toasts. */
 export interface Effects {
   /** A sound: `arrive` for what came, `attend` for what asks for the user. */
   sound(name: 'arrive' | 'attend'): void
-  /** It came, is loud enough, and has a toast: for the browser's notifications. */
-  came(toast: Toast): void
+  /** These have a toast now, the oldest first; the toasts are those that are new or say more than before. */
+  came(rows: readonly Row[], toasts: readonly Toast[]): void
   /** A row has no toast, and why. */
   unshown(row: Row, reason: Unshown): void
-  /** The list of toasts is another. */
+  /** The list of toasts is another; once for whatever was done at once. */
   changed(): void
 }
 
@@ -85,41 +62,38 @@ type Held = {-readonly [K in keyof Toast]: Toast[K]} & {
   last: number
 }
 
-/** What an app asks for with an activity: `details.actions`, `[{"label": "Open", "href": "/x"}]`, two at most. */
-interface Action {
-  readonly label: string
-  readonly href?: string
-}
-
-/** Those of an activity, as far as they are well made. */
-export function actionsOf({activity}: Row): Action[] {
-  const given = activity.details?.actions
-  return !Array.isArray(given) ? [] : (given as Partial<Action>[])
-    .filter((each): each is Action => typeof each?.label === 'string' && ['string', 'undefined'].includes(typeof each.href))
-    .slice(0, 2)
-}
-
 /** Up to where a log was looked at. */
 interface Mark {epoch: string; offset: number}
 
-const topicOf = ({key}: Row) => (JSON.parse(key) as [string])[0]
+const gapOf = ({povId, to}: FeedGap) => `${povId} ${to.epoch} ${to.offset}`
+const isBreak = (kind: Toast['kind']) => kind === 'offline' || kind === 'restarting'
+const isLoud = (level: PovState['level']) => level === 'toast' || level === 'sound'
+const isOfActivity = (kind: Toast['kind']) => kind === 'activity' || kind === 'burst' || kind === 'action'
 
 export class Policy {
   /** The newest first. */
   #toasts: readonly Held[] = []
   readonly #marks = new Map<string, Mark>()
+  /** What was there, or was told. */
+  #gaps = new Set<string>()
   /** What came while a log was being caught up. */
   #missed: Row[] = []
-  #lastLive: number | undefined
+  /** When one was last there. */
+  #lostAt: number | undefined
   #isAway = true
   #broken: {name: StateName; since: number; isTold: boolean} | undefined
+  #isExpired = false
   #isHeld = false
   #ranAt: number
   #shown = 0
   #hasAsked = false
   #number = 0
-  #unsent = new Set<string>()
+  /** What was not sent and has had its toast, and in which state. */
+  readonly #unsent = new Map<string, Pending['state']>()
+  /** How PoVs were told of before they were silent. */
+  readonly #levels = new Map<string, PovState['level']>()
   #snapshot: Snapshot | undefined
+  #sound: 'arrive' | 'attend' | undefined
   readonly #choices: Choices
   readonly #effects: Effects
 
@@ -158,138 +132,187 @@ export class Policy {
   }
 
   dismiss(key: string): void {
-    this.#run()
-    this.#set(this.#toasts.filter(each => each.key !== key))
+    this.#do(() => this.#drop(each => each.key === key))
   }
 
   /** What is due is done: call at `next`. */
   tick(): void {
-    this.#run()
-    const left = this.#toasts.filter(each => each.duration === undefined || each.spent < each.duration)
-    if (left.length < this.#toasts.length) this.#set(left)
-    this.#tellBreak()
+    this.#do(() => {
+      this.#drop(each => each.duration !== undefined && each.spent >= each.duration)
+      this.#tellBreak()
+    })
   }
 
   /** A PoV was muted until then: it can be undone. */
   muted(povId: string, until: number): void {
-    this.#run()
-    this.#set(this.#toasts.filter(each => each.kind !== 'muted' && !(each.kind === 'activity' && each.povs[0] === povId)))
-    this.#add({kind: 'muted', povs: [povId], at: until, duration: this.#choices.duration})
+    this.#do(() => {
+      this.#drop(({kind, povs}) =>
+        kind === 'muted' || (kind === 'activity' || kind === 'burst') && povs.length === 1 && povs[0] === povId)
+      this.#add({kind: 'muted', povs: [povId], at: until, duration: this.#choices.duration})
+    })
+  }
+
+  /** How a PoV was told of before it was silent. */
+  levelBefore(povId: string): PovState['level'] {
+    return this.#levels.get(povId) ?? 'sound'
   }
 
   /** Something that the user asked of a toast did not happen. */
   failed(): void {
-    this.#add({kind: 'failed', isAlert: true, duration: this.#choices.duration}, 'failed')
+    this.#do(() => this.#add({kind: 'failed', isAlert: true, duration: this.#choices.duration}, 'failed'))
   }
 
   /** The feed is another. */
   changed(snapshot: Snapshot): void {
+    this.#do(() => {
+      this.#snapshot = snapshot
+      this.#look(snapshot)
+      this.#connection(snapshot.connection)
+      this.#waiting(snapshot.pending)
+      this.#readElsewhere()
+    })
+  }
+
+  /** Do something now, and say at once all that has come of it. */
+  #do(work: () => void): void {
     this.#run()
-    this.#snapshot = snapshot
-    this.#look(snapshot)
-    this.#connection(snapshot.connection)
-    this.#waiting(snapshot.pending)
-    this.#readElsewhere(snapshot)
+    const before = this.#toasts
+    this.#sound = undefined
+    work()
+    if (this.#toasts !== before) this.#effects.changed()
+    if (this.#sound) this.#effects.sound(this.#sound)
   }
 
   // ---- what came ----
 
-  #look(snapshot: Snapshot): void {
-    const {rows, povs, connection} = snapshot
-    const due = new Map<string, number>()
+  #look({rows, povs, gaps, connection}: Snapshot): void {
+    const due = new Map<string, Mark>()
     let isBehind = connection.state !== 'live'
-    for (const [topic, {position, state}] of povs) {
+    // What was missing before this page looked is no news.
+    for (const each of gaps) if (!this.#marks.has(each.povId)) this.#gaps.add(gapOf(each))
+    for (const [topic, {position, state, failure, level}] of povs) {
+      if (level !== 'off') this.#levels.set(topic, level)
       if (!position) continue
+      const {epoch, offset} = position
       const mark = this.#marks.get(topic)
-      if (mark?.epoch === position.epoch) {
-        if (position.offset > mark.offset) due.set(topic, mark.offset)
-      } else if (mark) due.set(topic, 0) // another log: what is new in it
+      if (mark?.epoch === epoch) {
+        if (offset > mark.offset) due.set(topic, mark)
+      } else if (mark) due.set(topic, {epoch, offset: 0}) // another log: what is new in it
       // What is stored here is where this person was; what a first subscription begins with is not news.
       else if (state === 'catching-up') continue
-      this.#marks.set(topic, {...position})
-      if (state !== 'live' && state !== 'ended') isBehind = true
+      this.#marks.set(topic, {epoch, offset})
+      // One that cannot be followed for now does not keep the others waiting.
+      if (state === 'catching-up' || state === 'joining' && !failure) isBehind = true
     }
     const fresh: Row[] = []
-    if (due.size) {
-      for (const row of rows) {
-        const after = due.get(topicOf(row))
-        if (after !== undefined && row.offset > after) fresh.push(row)
-      }
+    for (const row of due.size ? rows : []) {
+      const topic = topicOf(row)
+      const after = due.get(topic)
+      if (!after) continue
+      if (row.epoch === after.epoch && row.offset > after.offset) fresh.push(row)
+      // What follows of it is older: nothing is looked for in vain.
+      else if (due.delete(topic) && !due.size) break
     }
     if (isBehind || this.#isAway) this.#missed = fresh.concat(this.#missed)
     else if (fresh.length) this.#came(fresh, true)
-    if (isBehind) this.#isAway = true
-    else if (this.#isAway) this.#returned(snapshot)
-    if (!isBehind) this.#lastLive = this.#choices.now()
+    if (isBehind) {
+      if (!this.#isAway) this.#lostAt = this.#choices.now()
+      this.#isAway = true
+    } else if (this.#isAway) this.#returned(gaps)
   }
 
   /** All is caught up: what was missed is told, as befits how long that was. */
-  #returned({gaps}: Snapshot): void {
+  #returned(gaps: readonly FeedGap[]): void {
+    const {now, isQuiet, isInView, tellsStatus, duration} = this.#choices
     const missed = this.#missed
-    const since = this.#lastLive ?? missed.at(-1)?.at
+    const newGaps = gaps.filter(each => !this.#gaps.has(gapOf(each)))
     const wasTold = this.#broken?.isTold
+    // Who slept learns of it late: what happened says when it was.
+    const since = Math.min(this.#lostAt ?? now(), missed.at(-1)?.at ?? Infinity)
+    this.#gaps = new Set(gaps.map(gapOf))
     this.#missed = []
     this.#isAway = false
     this.#broken = undefined
-    const before = this.#toasts.filter(each => each.kind !== 'offline' && each.kind !== 'restarting')
-    const digests = gaps.filter(each => each.digest && each.state !== 'gone')
-    const others = missed.filter(row => !row.own && row.state === 'new')
-    const isLong = since !== undefined && this.#choices.now() - since > AWAY
-    if (before.length < this.#toasts.length) this.#set(before)
-    if (digests.length || isLong && others.length > SINGLES) {
-      for (const row of missed) this.#effects.unshown(row, row.own ? 'own' : 'digest')
-      if (!others[0] || !this.#choices.isInView(others[0])) this.#digest(others, digests, since)
-    } else if (wasTold && this.#choices.tellsStatus()) {
-      for (const row of missed) this.#effects.unshown(row, row.own ? 'own' : 'digest')
-      this.#add({kind: 'back', count: others.length, duration: this.#choices.duration})
-    } else this.#came(missed, false)
+    this.#drop(({kind}) => isBreak(kind))
+    const quiet = isQuiet()
+    const others = missed.filter(row => !this.#reasonOf(row, quiet))
+    const digests = quiet ? [] : newGaps.filter(({povId, digest, state}) => {
+      const row = this.#snapshot!.rows.find(each => topicOf(each) === povId)
+      return digest && state !== 'gone' && isLoud(this.#levelOf(povId)) && !(row && isInView(row))
+    })
+    const isDigest = digests.length > 0 || others.length > SINGLES && now() - since > AWAY
+    // Where something is missing, nothing is said of "nothing missed".
+    const isBack = !isDigest && !!wasTold && tellsStatus() && !newGaps.length
+    if (!isDigest && !isBack) return this.#came(missed, false)
+    for (const row of missed) this.#effects.unshown(row, this.#reasonOf(row, quiet) ?? 'digest')
+    if (isDigest) this.#digest(others, digests, since)
+    else this.#add({kind: 'back', count: missed.filter(row => !row.own).length, duration})
   }
 
-  #digest(rows: readonly Row[], gaps: readonly FeedGap[], since: number | undefined): void {
-    const users = new Set(rows.map(row => row.activity.userId))
-    let count = rows.length
-    let people = users.size
+  /** One for all; what one that is still there tells is in it. */
+  #digest(rows: readonly Row[], gaps: readonly FeedGap[], since: number): void {
+    const old = this.#toasts.find(each => each.kind === 'digest')
+    const users = new Set([...rows.map(row => row.activity.userId ?? ''), ...old?.users.filter(Boolean) ?? []])
+    let count = rows.length + (old?.count ?? 0)
+    let people = old?.users.length ?? 0
     for (const {missed, digest} of gaps) {
       count += missed ?? digest!.counted
       people = Math.max(people, digest!.people)
       for (const each of digest!.users) users.add(each.userId)
     }
-    const povs = new Set([...rows, ...gaps].map(each => each.povId))
+    const known = [...users].slice(0, AUTHORS)
+    this.#drop(each => each === old)
     this.#add({
-      kind: 'digest', rows: rows.slice(0, 1), count, at: since ?? 0, povs: [...povs],
-      users: Array.from({length: Math.max(people, users.size)}, (_, i) => [...users][i] ?? ''),
-    }, 'digest')
+      kind: 'digest', rows: rows.slice(0, 1), count, at: Math.min(since, old?.at ?? since),
+      povs: [...new Set([...rows, ...gaps, ...old?.povs.map(povId => ({povId})) ?? []].map(each => each.povId))],
+      users: Array.from({length: Math.max(people, users.size)}, (_, i) => known[i] ?? ''),
+    })
   }
 
   /** These came now; the newest first. A sound is for what comes while one is there. */
-  #came(rows: readonly Row[], isLoud: boolean): void {
-    let loudest: Held | undefined
+  #came(rows: readonly Row[], isHeard: boolean): void {
+    const quiet = this.#choices.isQuiet()
+    const before = new Set(this.#toasts)
+    const shown: Row[] = []
     for (const row of [...rows].reverse()) {
-      const reason = this.#reasonOf(row)
-      if (reason) this.#effects.unshown(row, reason)
-      else {
-        const toast = this.#show(row)
-        if (isLoud && this.#levelOf(row) === 'sound') loudest = toast.kind === 'action' || !loudest ? toast : loudest
-        if (isLoud) this.#effects.came(toast)
+      const reason = this.#reasonOf(row, quiet)
+      if (reason) {
+        this.#effects.unshown(row, reason)
+        continue
       }
+      const {kind} = this.#show(row)
+      shown.push(row)
+      if (isHeard && this.#levelOf(row.povId, topicOf(row)) === 'sound') this.#hear(kind === 'action' ? 'attend' : 'arrive')
     }
-    if (loudest) this.#effects.sound(loudest.kind === 'action' ? 'attend' : 'arrive')
+    if (!shown.length) return
+    this.#effects.came(shown, this.#toasts.filter(each => isOfActivity(each.kind) && !before.has(each)))
     this.#ask()
   }
 
-  #levelOf(row: Row): string {
-    const {povs} = this.#snapshot!
-    return (povs.get(row.povId) ?? povs.get(topicOf(row)))?.level ?? 'sound'
+  /** One sound for all; what asks for the user goes before. */
+  #hear(name: 'arrive' | 'attend'): void {
+    if (this.#sound !== 'attend') this.#sound = name
   }
 
-  #reasonOf(row: Row): Unshown | undefined {
-    const {isQuiet, fits, isInView} = this.#choices
+  #levelOf(povId: string, topic = povId): PovState['level'] {
+    const {povs} = this.#snapshot!
+    return (povs.get(povId) ?? povs.get(topic))?.level ?? 'sound'
+  }
+
+  /** Read, here or on another device; the team feed has no marks. */
+  #isRead(row: Row): boolean {
+    return row.offset <= (this.#snapshot!.povs.get(topicOf(row))?.readOffset ?? 0)
+  }
+
+  #reasonOf(row: Row, quiet: boolean): Unshown | undefined {
+    const {fits, isInView} = this.#choices
     if (row.own) return 'own'
-    const level = this.#levelOf(row)
+    const level = this.#levelOf(row.povId, topicOf(row))
     if (level === 'off') return 'muted'
     if (!fits(row)) return 'filtered'
-    if (level === 'feed' || isInView(row)) return 'feed'
-    return isQuiet() ? 'quiet' : undefined
+    // Who has read it has it from a feed, if on another device.
+    if (!isLoud(level) || this.#isRead(row) || isInView(row)) return 'feed'
+    return quiet ? 'quiet' : undefined
   }
 
   /** A toast for it: its own, or that of its PoV's burst. */
@@ -313,19 +336,20 @@ export class Policy {
       key: burst?.key ?? `t${++this.#number}`, kind: 'burst', rows, users, count, povs: [povId], at: row.at, duration,
       spent: 0, last: now,
     }
-    this.#set([next, ...this.#toasts.filter(each => !recent.includes(each))])
+    this.#toasts = [next, ...this.#toasts.filter(each => !recent.includes(each))]
     return next
   }
 
-  /** The oldest that wait become one, so that there are never too many. */
+  /** The oldest that wait become one, so that there are never too many; what asks for something last. */
   #bounded(all: readonly Held[]): readonly Held[] {
-    const most = this.#choices.max + WAITING
-    if (all.length <= most) return all
-    const surplus = all.filter(each => each.kind === 'activity' || each.kind === 'burst').slice(most - all.length - 1)
-    const first = surplus[0]
-    if (!first || surplus.length < 2) return all
+    const {max, duration} = this.#choices
+    const more = all.length - max - WAITING
+    if (more <= 0) return all
+    const some = all.filter(({kind}) => kind === 'activity' || kind === 'burst')
+    const surplus = (some.length > more ? some : all.filter(({kind}) => isOfActivity(kind))).slice(-more - 1)
+    const first = surplus[0]!
     const one: Held = {
-      ...first, kind: 'burst', key: surplus.at(-1)!.key,
+      ...first, kind: 'burst', key: surplus.at(-1)!.key, duration,
       count: surplus.reduce((sum, each) => sum + each.count, 0),
       rows: surplus.flatMap(each => each.rows).slice(0, 2),
       users: [...new Set(surplus.flatMap(each => each.users))].slice(0, AUTHORS),
@@ -335,49 +359,81 @@ export class Policy {
   }
 
   /** What was read on another device needs no toast. */
-  #readElsewhere({povs}: Snapshot): void {
-    const left = this.#toasts.filter(({kind, rows}) =>
-      kind !== 'activity' || !rows.every(row => row.offset <= (povs.get(topicOf(row))?.readOffset ?? 0)))
-    if (left.length < this.#toasts.length) this.#set(left)
+  #readElsewhere(): void {
+    const isRead = (povId: string) => {
+      const pov = this.#snapshot!.povs.get(povId)
+      return !!pov?.readOffset && !pov.unread
+    }
+    this.#drop(({kind, rows, povs}) => kind === 'digest' ? povs.every(isRead)
+      : (kind === 'activity' || kind === 'burst' && povs.length === 1) && rows.every(row => this.#isRead(row)))
   }
 
   // ---- the connection, and what waits ----
 
   #connection(status: Status): void {
-    const name = stateOf(status, this.#choices.now())
-    if (name === 'expired') {
-      this.#broken = undefined
-      this.#set(this.#toasts.filter(each => each.kind !== 'offline' && each.kind !== 'restarting'))
-      if (this.#add({kind: 'session', isAlert: true, at: status.since}, 'session')) this.#effects.sound('attend')
-    } else if (this.#toasts.some(each => each.kind === 'session') && status.state !== 'closed') {
-      this.#set(this.#toasts.filter(each => each.kind !== 'session'))
+    const {now, tellsStatus} = this.#choices
+    const name = stateOf(status, now())
+    if (name === 'signed-out') return this.#forget()
+    const isOver = status.state === 'closed'
+    if (name === 'expired' && !this.#isExpired) {
+      this.#add({kind: 'session', isAlert: true, at: status.since}, 'session')
+      this.#hear('attend')
     }
-    if (name === 'signed-out') this.#set([])
-    else if (name === 'offline' || name === 'restarting' || name === 'busy') {
+    this.#isExpired = name === 'expired'
+    if (!isOver) this.#drop(({kind}) => kind === 'session')
+    if (name === 'offline' || name === 'restarting' || name === 'busy') {
+      if (!tellsStatus()) return
       this.#broken ??= {name, since: status.since, isTold: false}
       this.#broken.name = name
       this.#tellBreak()
-    } else if (status.state === 'closed') this.#broken = undefined
+    } else if (isOver || !this.#broken?.isTold) {
+      // There is a connection, or there will be none: only what was told has to be taken back.
+      this.#broken = undefined
+      this.#drop(({kind}) => isBreak(kind))
+    }
+  }
+
+  /** Whoever comes next sees nothing of this one. */
+  #forget(): void {
+    if (this.#toasts.length) this.#toasts = []
+    this.#marks.clear()
+    this.#missed = []
+    this.#isAway = true
+    this.#lostAt = this.#broken = undefined
+    this.#isExpired = false
   }
 
   #tellBreak(): void {
     const broken = this.#broken
-    if (!broken || broken.isTold || this.#choices.now() - broken.since < BREAK || !this.#choices.tellsStatus()) return
-    broken.isTold = true
-    this.#add({kind: broken.name === 'restarting' ? 'restarting' : 'offline', at: broken.since})
+    if (!broken || this.#choices.now() - broken.since < BREAK) return
+    const kind = broken.name === 'restarting' ? 'restarting' : 'offline'
+    if (!broken.isTold) {
+      broken.isTold = true
+      this.#drop(each => each.kind === 'back')
+      this.#add({kind, at: broken.since})
+      this.#waiting(this.#snapshot!.pending)
+    } else if (this.#toasts.some(each => isBreak(each.kind) && each.kind !== kind)) {
+      // It did not come back in a few seconds.
+      this.#toasts = this.#toasts.map(each => isBreak(each.kind) ? {...each, kind} : each)
+    }
   }
 
+  /** What needs the user and, of what waits for a connection that does not come, the first. */
   #waiting(pending: readonly Pending[]): void {
-    const failed = pending.filter(each => each.state !== 'waiting')
-    const ids = new Set(failed.map(each => each.id))
-    const left = this.#toasts.filter(each => !each.pending || ids.has(each.pending.id))
-    if (left.length < this.#toasts.length) this.#set(left)
-    for (const each of failed) {
-      if (this.#unsent.has(each.id)) continue
+    const states = new Map(pending.map(each => [each.id, each.state]))
+    this.#drop(each => !!each.pending && states.get(each.pending.id) !== each.pending.state)
+    for (const [id, state] of this.#unsent) if (states.get(id) !== state) this.#unsent.delete(id)
+    for (const each of pending) {
+      const {id, state} = each
+      const isWaiting = state === 'waiting'
+      const there = this.#toasts.filter(({kind}) => kind === 'unsent')
+      if (there.length >= UNSENT) return
+      if (this.#unsent.has(id) || isWaiting && (!this.#broken?.isTold || there.length)) continue
+      this.#unsent.set(id, state)
       this.#add({kind: 'unsent', pending: each, isAlert: true, at: each.at})
-      this.#effects.sound('attend')
+      this.#hear('attend')
+      if (isWaiting) return
     }
-    this.#unsent = ids
   }
 
   #ask(): void {
@@ -390,21 +446,20 @@ export class Policy {
 
   /** One more; one that has a `key` and is there already is left as it is. Returns what was added. */
   #add(given: Change & {kind: Toast['kind']}): Held
-  #add(given: Change & {kind: Toast['kind']}, key: string): Held | undefined
-  #add(given: Change & {kind: Toast['kind']}, key?: string): Held | undefined {
+  #add(given: Change & {kind: Toast['kind']}, key: string): void
+  #add(given: Change & {kind: Toast['kind']}, key?: string): Held | void {
     if (key && this.#toasts.some(each => each.key === key)) return
     const now = this.#choices.now()
     const added: Held = {
       rows: [], count: given.rows?.length ?? 0, users: [], povs: [], at: now, ...given,
       key: key ?? `t${++this.#number}`, spent: 0, last: now,
     }
-    this.#set([added, ...this.#toasts])
+    this.#toasts = this.#bounded([added, ...this.#toasts])
     return added
   }
 
-  #set(toasts: readonly Held[]): void {
-    this.#toasts = this.#bounded(toasts)
-    this.#effects.changed()
+  #drop(isMeant: (toast: Held) => boolean): void {
+    if (this.#toasts.some(isMeant)) this.#toasts = this.#toasts.filter(each => !isMeant(each))
   }
 
   #shows(): readonly Held[] {

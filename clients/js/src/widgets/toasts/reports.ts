@@ -1,6 +1,6 @@
 /** Tells the server whether what came was shown, so that who asks why somebody saw nothing is answered. */
 import type {Client, Row, Snapshot} from '../../api.js'
-import type {Unshown} from './policy.js'
+import {topicOf, type Unshown} from './toast.js'
 
 /** What is gathered is told at most once in this many ms. */
 const GATHER = 5_000
@@ -35,7 +35,7 @@ export function makeReports(clientOf: () => Client | undefined, snapshotOf: () =
 
   return {
     add(row: Row, reason?: Unshown): void {
-      const [topic] = JSON.parse(row.key) as [string]
+      const topic = topicOf(row)
       for (const {row: known} of [due.get(topic), told.get(topic)].filter(each => !!each)) {
         if (known.epoch === row.epoch && known.offset >= row.offset) return
       }
@@ -44,6 +44,8 @@ export function makeReports(clientOf: () => Client | undefined, snapshotOf: () =
     },
     end(): void {
       clearTimeout(timer)
+      timer = undefined
+      due.clear()
     },
   }
 }

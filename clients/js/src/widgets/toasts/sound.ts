@@ -70,9 +70,9 @@ export async function play(name: SoundName): Promise<void> {
 export async function isFirst(name: string, ms: number): Promise<boolean> {
   if (!navigator.locks) return true
   return new Promise(resolve => {
-    void navigator.locks.request(`pov-rt:${name}`, {ifAvailable: true}, lock => {
+    navigator.locks.request(`pov-rt:${name}`, {ifAvailable: true}, lock => {
       resolve(!!lock)
       if (lock) return new Promise<void>(done => setTimeout(done, ms))
-    })
+    }).catch(() => resolve(true)) // a page that has no origin has no other tabs
   })
 }

@@ -11,7 +11,8 @@ import {number, say} from '../text.js'
 import {desktopState, allowDesktop, tellDesktop} from './desktop.js'
 import {followDialogs} from './dialogs.js'
 import {drawToast, labelOf} from './draw.js'
-import {actionsOf, Policy, type Toast, type Unshown} from './policy.js'
+import {Policy} from './policy.js'
+import {actionsOf, type Toast, type Unshown} from './toast.js'
 import {makeReports} from './reports.js'
 import {play} from './sound.js'
 import {sheet} from './index.js'
@@ -25,6 +26,10 @@ const HUSH = 5_000
 const AT_ONCE = 300
 /** So far is a swipe, px. */
 const SWIPE = 80
+/** Less is a press. */
+const SLOP = 6
+/** After so far nothing of it is to be seen. */
+const FADED = 300
 
 export class ToastView {
   readonly policy: Policy
@@ -39,23 +44,25 @@ export class ToastView {
   #voice: ReturnType<typeof setTimeout> | undefined
   #saidAt = -HUSH
   #focusedBefore: HTMLElement | undefined
-  #lookAtDialogs = () => {}
+  #isStill = () => false
+  #swipedAt = -HUSH
+  #filter: [text: string | undefined, fits: (row: Row) => boolean] = [undefined, () => true]
 
   constructor(element: ActivityNotification) {
     this.#element = element
     this.#reports = makeReports(() => element.source?.client, () => element.snapshot)
     this.policy = new Policy({
       get duration() { return Number(element.duration) || DURATION },
-      get max() { return Math.max(1, Number(element.max) || MAX) },
+      get max() { return maxOf(element) },
       isQuiet: () => isQuiet(preferences().quiet ?? element.quiet),
-      fits: row => fits(element.filter, row),
+      fits: row => this.#fits(row),
       isInView,
       tellsStatus: () => element.status !== 'off',
       mayAsk: () => desktopState() === 'off' && preferences().desktop === undefined,
       now: () => Date.now(),
     }, {
       sound: name => { if (element.sound !== 'off' && !isQuiet(preferences().quiet ?? element.quiet)) void play(name) },
-      came: toast => this.#came(toast),
+      came: (rows, toasts) => this.#came(rows, toasts),
       unshown: (row, reason) => this.#unshown(row, reason),
       changed: () => this.#changed(),
     })
@@ -71,7 +78,12 @@ export class ToastView {
       document.addEventListener(name, listener)
       this.#ends.push(() => document.removeEventListener(name, listener))
     }
-    on('visibilitychange', () => this.hold('hidden', document.hidden))
+    on('visibilitychange', () => {
+      this.hold('hidden', document.hidden)
+      if (this.#unsaid.size) this.#speakSoon()
+    })
+    // What fills the screen is above all that was there.
+    on('fullscreenchange', () => this.#raise())
     on('keydown', event => this.#jumped(event))
     const muted = (event: Event) => {
       const {povId, until} = (event as CustomEvent<{povId: string; until: Date}>).detail
@@ -81,19 +93,20 @@ export class ToastView {
     }
     document.addEventListener('pov-muted', muted)
     const dialogs = followDialogs(element, () => this.#raise())
-    this.#lookAtDialogs = dialogs.look
+    this.#isStill = dialogs.look
     this.#ends.push(() => document.removeEventListener('pov-muted', muted), dialogs.end, onPreference(() => element.requestUpdate()))
     this.hold('hidden', document.hidden)
   }
 
   /** The element is not where it was: it moves, or a dialog has gone with it, or it is really gone. */
   left(): void {
-    setTimeout(() => {
-      if (!this.#element.isConnected) this.#lookAtDialogs()
-      if (this.#element.isConnected) return
+    // Before what it follows is let go of, which is in a task of its own.
+    queueMicrotask(() => {
+      if (this.#element.isConnected || this.#isStill()) return
       for (const end of this.#ends.splice(0)) end()
       clearTimeout(this.#timer)
       clearTimeout(this.#voice)
+      this.#voice = undefined
       this.#reports.end()
     })
   }
@@ -118,19 +131,27 @@ export class ToastView {
 
   get #shown(): readonly Toast[] {
     const {toasts} = this.policy
-    return this.#isSpread ? toasts : toasts.slice(0, Math.max(1, Number(this.#element.max) || MAX))
+    return this.#isSpread ? toasts : toasts.slice(0, maxOf(this.#element))
   }
 
   // ---- what came, and telling of it ----
 
-  #came(toast: Toast): void {
-    const row = toast.rows[0]!
-    toldByToast(row)
-    if (toast.kind !== 'burst') this.#unsaid.add(toast.key)
+  #fits(row: Row): boolean {
+    const {filter} = this.#element
+    if (this.#filter[0] !== filter) this.#filter = [filter, filterOf(filter)]
+    return this.#filter[1](row)
+  }
+
+  #came(rows: readonly Row[], toasts: readonly Toast[]): void {
+    rows.forEach(toldByToast)
     if (!document.hidden) return
     const element = this.#element
-    const title = toast.kind === 'burst' ? labelOf(element, toast) : plainSentence(element, toast)
-    void tellDesktop(title, povName(element, row.povId), row.povId, row.povId, () => this.#open(toast))
+    for (const toast of toasts) {
+      const row = toast.rows[0]!
+      const words = [plainSentence(element, {rows: [row]}), povName(element, row.povId)] as const
+      const [title, body] = toast.kind === 'burst' ? [labelOf(element, toast), words[0]] : words
+      void tellDesktop(title, body, row.povId, row.activity.id ?? row.key, () => this.#open(toast))
+    }
   }
 
   #unshown(row: Row, reason: Unshown): void {
@@ -185,15 +206,18 @@ export class ToastView {
 
   /** One phrase, however many there are. */
   #speak(): void {
+    if (document.hidden) return // it is said when one comes back
     const told = this.policy.toasts.filter(each => this.#unsaid.has(each.key))
     this.#unsaid.clear()
-    if (!told.length || document.hidden) return
+    if (!told.length) return
     this.#saidAt = performance.now()
-    const n = told.reduce((sum, each) => sum + each.count, 0)
-    const povs = new Set(told.flatMap(each => each.povs)).size
     const element = this.#element
-    this.#say('status', told.length === 1 ? labelOf(element, told[0]!)
-      : say(element, povs > 1 ? 'told.new-on' : 'told.new', {n, povs: number(element, povs)}))
+    const came = told.filter(({kind}) => kind === 'activity' || kind === 'burst' || kind === 'action')
+    const n = came.reduce((sum, each) => sum + each.count, 0)
+    const povs = new Set(came.flatMap(each => each.povs)).size
+    const labels = told.filter(each => came.length === 1 || !came.includes(each)).map(each => labelOf(element, each))
+    if (came.length > 1) labels.push(say(element, povs > 1 ? 'told.new-on' : 'told.new', {n, povs: number(element, povs)}))
+    this.#say('status', labels.join('. '))
   }
 
   #say(role: 'status' | 'alert', words: string): void {
@@ -209,10 +233,10 @@ export class ToastView {
     const shown = this.#shown
     const waiting = this.policy.toasts.length - shown.length
     const all = [...shown, ...this.#leaving.values()].filter((each, i, list) => list.findIndex(({key}) => key === each.key) === i)
-    return html`<section class="toasts ${this.#holds.size ? 'is-held' : ''}" tabindex="-1" aria-label=${say(element, 'toast.region')}
+    return html`<section class="toasts ${this.#holds.size ? 'is-held' : ''} ${this.#isSpread ? 'is-spread' : ''}" tabindex="-1" aria-label=${say(element, 'toast.region')}
   @pointerenter=${this.#pointed} @pointerleave=${this.#pointed} @focusin=${this.#focused} @focusout=${this.#focused}
-  @click=${this.#clicked} @keydown=${this.#keyed} @pointerdown=${this.#pressed}>${
-    repeat(all, each => each.key, each => drawToast(element, each, this.policy.spent(each), this.#leaving.get(each.key) === each ? 'is-leaving' : ''))
+  @mousedown=${keepFocus} @click=${this.#clicked} @keydown=${this.#keyed} @pointerdown=${this.#pressed}>${
+    repeat(all, each => each.key, each => drawToast(element, each, this.#leaving.get(each.key) === each ? 'is-leaving' : ''))
   }${waiting ? html`<div class="pile" aria-hidden="true"><i></i>${waiting > 1 ? html`<i></i>` : nothing}</div>` : nothing}</section>`
   }
 
@@ -223,7 +247,29 @@ export class ToastView {
     if (!viewport?.isConnected) return
     if (viewport.matches(':popover-open') !== isWanted) viewport.togglePopover(isWanted)
     if (!isWanted) for (const each of ['pointer', 'focus']) if (this.#holds.has(each)) this.hold(each, false)
-    if (!document.hidden) for (const {kind, rows} of this.#shown) if (kind === 'activity' || kind === 'action') this.#reports.add(rows[0]!)
+    for (const each of viewport.querySelectorAll<HTMLElement>('.toast')) {
+      const toast = this.#toastOf(each)
+      if (toast?.duration) this.#run(each.querySelector<HTMLElement>('.thread')!, toast.duration, this.policy.spent(toast))
+    }
+    this.#keepFocus(viewport)
+    if (!document.hidden) for (const {kind, rows} of this.#shown) if (kind === 'activity' || kind === 'action' || kind === 'burst') this.#reports.add(rows[0]!)
+  }
+
+  /** The thread runs out with the time, whatever held either. */
+  #run(thread: HTMLElement, ms: number, spent: number): void {
+    thread.style.setProperty('--time', `${ms}ms`)
+    for (const each of thread.getAnimations({subtree: true})) each.currentTime = spent * ms
+  }
+
+  /** What had the focus goes: the next one has it, or what had it before. */
+  #keepFocus(viewport: HTMLElement): void {
+    if (!this.#holds.has('focus')) return
+    const isIn = viewport.matches(':focus-within')
+    if (isIn && !viewport.querySelector('.is-leaving:focus-within')) return
+    if (!isIn && document.activeElement !== document.body) return this.hold('focus', false)
+    const next = viewport.querySelector<HTMLElement>('.toast:not(.is-leaving)')
+    if (next) next.focus()
+    else this.#goBack()
   }
 
   get #viewport(): HTMLElement | null | undefined {
@@ -233,7 +279,11 @@ export class ToastView {
   /** Above what opened since. */
   #raise(): void {
     const viewport = this.#viewport
-    if (viewport?.matches(':popover-open')) viewport.hidePopover()
+    if (!viewport) return
+    if (viewport.matches(':popover-open')) viewport.hidePopover()
+    // What moves loses both, and says neither.
+    this.hold('pointer', viewport.matches(':hover'))
+    this.hold('focus', viewport.matches(':focus-within'))
     this.updated()
   }
 
@@ -249,11 +299,13 @@ export class ToastView {
   }
 
   readonly #clicked = (event: MouseEvent): void => {
+    // What was swiped was not pressed.
+    if (event.timeStamp - this.#swipedAt < AT_ONCE) return event.preventDefault()
     const target = event.target as Element
     const toast = this.#toastOf(target)
     if (!toast) return
     const button = target.closest<HTMLElement>('[data-do]')
-    if (button) void this.#do(button.dataset.do!, toast, Number(button.dataset.at))
+    if (button) this.#do(button.dataset.do!, toast, Number(button.dataset.at))
     else if (!target.closest('a')) this.#open(toast)
     else this.#open(toast, event)
   }
@@ -265,11 +317,11 @@ export class ToastView {
 
   /** F6 to the toasts and back, wherever on the page. */
   #jumped(event: KeyboardEvent): void {
-    if (event.key !== 'F6' || this.#element.shortcuts === 'off' || event.defaultPrevented) return
+    if (event.key !== 'F6' || event.ctrlKey || event.metaKey || event.altKey || this.#element.shortcuts === 'off' || event.defaultPrevented) return
     const isIn = !!this.#element.shadow.activeElement // also in a window that has not the focus
     if (isIn) this.#goBack()
     else {
-      const first = this.#viewport?.querySelector<HTMLElement>('.toast')
+      const first = this.#viewport?.querySelector<HTMLElement>('.toast:not(.is-leaving)')
       if (!first) return
       this.#focusedBefore = deepFocus()
       first.focus()
@@ -293,13 +345,14 @@ export class ToastView {
     const at = all.indexOf(own)
     if (event.key === 'Escape') {
       const next = all[at + 1] ?? all[at - 1]
-      this.policy.dismiss(toast.key)
+      this.#dismiss(toast.key)
       if (next) next.focus()
       else this.#goBack()
     } else if (event.key === 'ArrowDown' || event.key === 'ArrowUp') {
-      // As they are seen: those at the bottom have the newest last.
-      const isUp = (event.key === 'ArrowUp') !== /^bottom/.test(this.#element.position ?? 'bottom')
-      all[at + (isUp ? -1 : 1)]?.focus()
+      // As they are seen, whatever the position.
+      const topOf = (each: HTMLElement) => each.getBoundingClientRect().top
+      all.sort((a, b) => topOf(a) - topOf(b))
+      all[all.indexOf(own) + (event.key === 'ArrowUp' ? -1 : 1)]?.focus()
     } else if (event.key === 'Enter' && target === own) {
       const first = own.querySelector<HTMLElement>('.go [data-do]')
       if (first) first.click()
@@ -314,32 +367,34 @@ export class ToastView {
     const target = event.target as HTMLElement
     const toast = target.closest<HTMLElement>('.toast')
     if (!toast || event.pointerType === 'mouse' || target.closest('[data-do]')) return
-    const from = event.clientX
+    const {clientX: from, pointerId} = event
     const ends = new AbortController()
     const {signal} = ends
     this.hold('swipe', true)
-    const moved = ({clientX}: PointerEvent) => {
-      const by = clientX - from
+    const moved = (move: PointerEvent) => {
+      const by = move.clientX - from
+      if (move.pointerId !== pointerId || !toast.dataset.swiped && Math.abs(by) < SLOP) return
+      toast.dataset.swiped = 'true'
       toast.style.setProperty('--by', `${by}px`)
-      toast.style.setProperty('opacity', String(Math.max(0, 1 - Math.abs(by) / 300)))
-      if (Math.abs(by) > 6 && !toast.hasPointerCapture(event.pointerId)) toast.setPointerCapture(event.pointerId)
+      toast.style.setProperty('opacity', String(Math.max(0, 1 - Math.abs(by) / FADED)))
     }
-    const over = ({type, clientX}: PointerEvent) => {
+    const over = (end: PointerEvent) => {
+      if (end.pointerId !== pointerId) return
       ends.abort()
       this.hold('swipe', false)
-      const by = clientX - from
-      if (type === 'pointerup' && Math.abs(by) >= SWIPE) {
-        this.policy.dismiss(toast.dataset.key!)
-        return
-      }
-      toast.style.removeProperty('--by')
+      const by = end.clientX - from
+      if (toast.dataset.swiped) this.#swipedAt = end.timeStamp
+      delete toast.dataset.swiped
       toast.style.removeProperty('opacity')
-      // What was moved was not pressed.
-      if (Math.abs(by) > 6) toast.addEventListener('click', each => each.stopPropagation(), {capture: true, once: true})
+      if (end.type === 'pointerup' && Math.abs(by) >= SWIPE) {
+        toast.style.setProperty('--by', `${Math.sign(by) * FADED}px`)
+        this.#dismiss(toast.dataset.key!)
+      } else toast.style.removeProperty('--by')
     }
-    toast.addEventListener('pointermove', moved, {signal})
-    toast.addEventListener('pointerup', over, {signal})
-    toast.addEventListener('pointercancel', over, {signal})
+    // On the page: the toast may go meanwhile.
+    document.addEventListener('pointermove', moved, {signal})
+    document.addEventListener('pointerup', over, {signal})
+    document.addEventListener('pointercancel', over, {signal})
   }
 
   // ---- what is pressed ----
@@ -368,11 +423,12 @@ export class ToastView {
     feed?.shadowRoot?.querySelector<HTMLElement>('[part~=row]')?.focus()
   }
 
-  async #do(name: string, toast: Toast, at: number): Promise<void> {
+  #do(name: string, toast: Toast, at: number): void {
     const element = this.#element
     const {client, feed} = element.source ?? {}
     if (name === 'see') return this.#see(toast)
     if (name === 'retry') return client?.retry()
+    if (name === 'dismiss' || name === 'not-now') return this.#dismiss(toast.key)
     if (name === 'action') {
       const row = toast.rows[0]!
       const {label, href} = actionsOf(row)[at]!
@@ -381,16 +437,24 @@ export class ToastView {
       if (element.tell('pov-action', {row, label, href: link}, true) && link) location.assign(link)
       return
     }
-    if (name !== 'sign-in') this.policy.dismiss(toast.key)
-    if (name === 'sign-in') element.tell('pov-sign-in')
-    else if (name === 'read-all') this.#try(feed?.read())
-    else if (name === 'undo') this.#try(feed?.mute(toast.povs[0]!, 'sound'))
-    else if (name === 'not-now') prefer({desktop: false})
-    else if (name === 'allow') await allowDesktop()
-    else if (name === 'send' || name === 'discard') {
-      const {id} = toast.pending!
-      this.#try(client?.outbox().then(outbox => name === 'send' ? outbox.resend(id) : outbox.discard(id)))
+    if (name === 'sign-in') return void element.tell('pov-sign-in')
+    if (name === 'send' || name === 'discard') {
+      // The toast stays until it has gone.
+      const {id, state} = toast.pending!
+      if (name === 'send' && state === 'waiting') client?.retry()
+      else this.#try(client?.outbox().then(outbox => name === 'send' ? outbox.resend(id) : outbox.discard(id)))
+      return
     }
+    this.policy.dismiss(toast.key)
+    if (name === 'read-all') this.#try(feed?.read())
+    else if (name === 'undo') this.#try(feed?.mute(toast.povs[0]!, this.policy.levelBefore(toast.povs[0]!)))
+    else if (name === 'allow') this.#try(allowDesktop())
+  }
+
+  /** Not asked again, whichever way it was sent away. */
+  #dismiss(key: string): void {
+    if (this.policy.toasts.some(each => each.key === key && each.kind === 'ask')) prefer({desktop: false})
+    this.policy.dismiss(key)
   }
 
   #try(work: Promise<unknown> | undefined): void {
@@ -405,11 +469,16 @@ function deepFocus(): HTMLElement | undefined {
   return found instanceof HTMLElement ? found : undefined
 }
 
+const maxOf = ({max}: ActivityNotification) => Math.max(1, Math.floor(Number(max)) || MAX)
+
+/** A press with the mouse takes the focus from nothing; but from where something is written. */
+function keepFocus(event: MouseEvent): void {
+  if (!(event.composedPath()[0] as Element).closest('input, textarea, select, [contenteditable]')) event.preventDefault()
+}
+
 /** `type`, `type:action` or `:action`, divided by commas: any of them. */
-export function fits(filter: string | undefined, {activity}: Row): boolean {
-  const all = filter?.split(',').map(each => each.trim()).filter(Boolean) ?? []
-  return !all.length || all.some(each => {
-    const [type, action] = each.split(':')
-    return (!type || type === activity.type) && (!action || action === activity.action)
-  })
+export function filterOf(filter: string | undefined): (row: Row) => boolean {
+  const all = (filter?.split(',') ?? []).map(each => each.split(':').map(part => part.trim())).filter(each => each.some(Boolean))
+  return ({activity}) => !all.length ||
+    all.some(([type, action]) => (!type || type === activity.type) && (!action || action === activity.action))
 }
