@@ -1,4 +1,5 @@
 /** How this browser wants to be told, whatever the PoV: kept in localStorage, the same in all its tabs. */
+export {isQuiet} from './quiet.js'
 
 /** What a person chose; absent: never chosen. */
 export interface Preferences {
@@ -43,14 +44,4 @@ export function prefer(chosen: Preferences): void {
 export function onPreference(listener: () => void): () => void {
   listeners.add(listener)
   return () => void listeners.delete(listener)
-}
-
-/** Whether a time is within hours such as `19:00-08:00`, local; over midnight if the end is before the beginning. */
-export function isQuiet(hours: string | undefined, now = new Date()): boolean {
-  const [, h1, m1, h2, m2] = (/^\s*(\d\d?):(\d\d)\s*-\s*(\d\d?):(\d\d)\s*$/.exec(hours ?? '') ?? []).map(Number)
-  if (h1 === undefined) return false
-  const from = h1 * 60 + m1!
-  const to = h2! * 60 + m2!
-  const at = now.getHours() * 60 + now.getMinutes()
-  return from <= to ? at >= from && at < to : at >= from || at < to
 }

@@ -43,3 +43,10 @@ export function actionsOf({activity}: Row): Action[] {
 
 /** What is followed that it came by: its PoV or, first in its key, the team feed. */
 export const topicOf = ({key, povId}: Row) => key.startsWith('["*"') ? '*' : povId
+
+/** `type`, `type:action` or `:action`, divided by commas: any of them. */
+export function filterOf(filter: string | undefined): (row: Row) => boolean {
+  const all = (filter?.split(',') ?? []).map(each => each.split(':').map(part => part.trim())).filter(each => each.some(Boolean))
+  return ({activity}) => !all.length ||
+    all.some(([type, action]) => (!type || type === activity.type) && (!action || action === activity.action))
+}

@@ -12,7 +12,7 @@ import {desktopState, allowDesktop, tellDesktop} from './desktop.js'
 import {followDialogs} from './dialogs.js'
 import {drawToast, labelOf} from './draw.js'
 import {Policy} from './policy.js'
-import {actionsOf, type Toast, type Unshown} from './toast.js'
+import {actionsOf, filterOf, type Toast, type Unshown} from './toast.js'
 import {makeReports} from './reports.js'
 import {play} from './sound.js'
 import {sheet} from './index.js'
@@ -474,11 +474,4 @@ const maxOf = ({max}: ActivityNotification) => Math.max(1, Math.floor(Number(max
 /** A press with the mouse takes the focus from nothing; but from where something is written. */
 function keepFocus(event: MouseEvent): void {
   if (!(event.composedPath()[0] as Element).closest('input, textarea, select, [contenteditable]')) event.preventDefault()
-}
-
-/** `type`, `type:action` or `:action`, divided by commas: any of them. */
-export function filterOf(filter: string | undefined): (row: Row) => boolean {
-  const all = (filter?.split(',') ?? []).map(each => each.split(':').map(part => part.trim())).filter(each => each.some(Boolean))
-  return ({activity}) => !all.length ||
-    all.some(([type, action]) => (!type || type === activity.type) && (!action || action === activity.action))
 }
