@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -28,16 +28,22 @@ def chromium() -> Iterator[Page]:
             browser.close()
 
 
+TYPES = {"": "text/html", "js": "text/javascript", "css": "text/css"}
+
+
 @contextmanager
-def another_origin(html: str = "") -> Iterator[str]:
-    """Serve a page; yield its origin."""
+def another_origin(html: str = "", files: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Serve a page, and files by their paths, whatever is asked behind a `?`; yield its origin."""
+    texts = {"/": html, **(files or {})}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/" else 404)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
+            path = self.path.partition("?")[0]
+            self.send_response(200 if path in texts else 404)
+            kind = TYPES.get(path.rpartition(".")[2] if "." in path else "", "text/plain")
+            self.send_header("Content-Type", f"{kind}; charset=utf-8")
             self.end_headers()
-            self.wfile.write(html.encode())
+            self.wfile.write(texts.get(path, "").encode())
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

@@ -1,4 +1,7 @@
-"""docs/clients.md says what the SDK's sources say, and its snippets work as they stand."""
+"""docs/clients.md says what the SDK's sources say, and its snippets work as they stand.
+
+The tables of docs/widgets.md, too; its snippets are in test_widgets_page.py.
+"""
 
 from __future__ import annotations
 
@@ -102,17 +105,35 @@ def built(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_tables_are_what_the_comments_of_the_types_say() -> None:
-    page = run("reference.mjs", "--stdout")
-    assert page == (DOCS / "clients.md").read_text(), "run `node clients/js/reference.mjs`"
-
-
-def test_a_type_without_a_comment_and_a_code_without_an_entry_are_told(tmp_path: Path) -> None:
-    copy = tmp_path / "clients/js"
-    shutil.copytree(CLIENT / "src", copy / "src")
-    shutil.copy(CLIENT / "reference.mjs", copy)
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """Return a copy of the sources and the docs, to be spoiled."""
+    folder = tmp_path / "clients/js"
+    shutil.copytree(CLIENT / "src", folder / "src")
+    for name in ("reference.mjs", "manifest.mjs", "package.json"):
+        shutil.copy(CLIENT / name, folder)
     shutil.copytree(DOCS, tmp_path / "docs")
-    (copy / "node_modules").symlink_to(CLIENT / "node_modules")
+    (folder / "node_modules").symlink_to(CLIENT / "node_modules")
+    return folder
+
+
+def test_the_tables_are_what_the_sources_say() -> None:
+    run("reference.mjs", "--check")
+
+
+def test_a_table_that_is_old_is_told_and_written_anew(copy: Path) -> None:
+    for name, word in (("clients", "`network`"), ("widgets", "`--pov-accent`")):
+        page = copy.parents[1] / f"docs/{name}.md"
+        right = page.read_text()
+        page.write_text(right.replace(f"| {word} |", "| `old` |", 1))
+        assert page.read_text() != right
+        with pytest.raises(AssertionError, match=rf"docs/{name}.md is old"):
+            run(copy / "reference.mjs", "--check")
+        run(copy / "reference.mjs")
+        assert page.read_text() == right
+
+
+def test_a_type_without_a_comment_and_a_code_without_an_entry_are_told(copy: Path) -> None:
     api, text = copy / "src/api.ts", (CLIENT / "src/api.ts").read_text()
     for change, word in (
         (text.replace("  /** The state now. */\n", ""), "status has no comment"),
@@ -123,7 +144,37 @@ def test_a_type_without_a_comment_and_a_code_without_an_entry_are_told(tmp_path:
         assert change != text
         api.write_text(change)
         with pytest.raises(AssertionError, match=word):
-            run(copy / "reference.mjs", "--stdout")
+            run(copy / "reference.mjs", "--check")
+
+
+WIDGETS = Path("src/widgets")
+TAG, BASE, TOKENS = (WIDGETS / name for name in ("team-activity.ts", "element.ts", "tokens.css"))
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "told"),
+    [
+        (TAG, " * @csspart header ", " * @csspart head ", "not tell: header"),
+        (TAG, " * @csspart header ", " * @csspart head ", "no source has: head"),
+        (TAG, " * @slot empty ", " * @slot nothing ", "not tell: empty"),
+        (TAG, "} pov-count - ", "} pov-counts - ", "not tell: pov-count\n"),
+        (TAG, " * @cssprop --pov-pad ", " * @cssprop --pov-pads ", "not tell: --pov-pad\n"),
+        (TAG, " * @cssstate live ", " * @cssstate alive ", "not tell: live"),
+        (BASE, "  /** Names of PoVs, by id. */\n", "", "povs has no comment"),
+        (BASE, " * @cssprop --pov-ink - Text.\n", "", "not tell: --pov-ink\n"),
+        (TOKENS, "  --pov-ink:", "  --pov-odd: 1px;\n  --pov-ink:", "not tell: --pov-odd"),
+        (BASE, " * @cssprop --pov-ink ", " * @cssprop --pov-inks ", "--pov-inks is used nowhere"),
+        (WIDGETS / "words.ts", "  you: 'You',", "  you: 'You',\n  now: 'Now',", "two sentences"),
+    ],
+)
+def test_what_a_tag_has_and_does_not_tell_is_told(
+    copy: Path, file: Path, before: str, after: str, told: str
+) -> None:
+    text = (copy / file).read_text()
+    assert text.count(before) >= 1
+    (copy / file).write_text(text.replace(before, after, 1))
+    with pytest.raises(AssertionError, match=re.escape(told)):
+        run(copy / "reference.mjs", "--check")
 
 
 def test_every_snippet_has_the_types_of_the_sdk(tmp_path: Path) -> None:

@@ -86,13 +86,18 @@ async function main([option, folder, ...more]) {
   if (option) throw new Error('usage: node build.mjs [--served FOLDER | --dev FOLDER]')
   const files = await served()
   write(files, join(root, 'dist'))
-  const compiler = join(root, 'node_modules/typescript/bin/tsc')
-  const done = spawnSync(process.execPath, [compiler, '-p', 'tsconfig.build.json'], {cwd: root, stdio: 'inherit'})
-  if (done.error) throw done.error
-  if (done.status) process.exit(done.status)
+  run('node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json')
+  run('manifest.mjs')
+  run('types.mjs', 'dist/types')
   const folders = join(root, '../../pov_rt/web/static')
   write(files, join(folders, 'client'))
   write(await dev(), join(folders, 'dev'))
+}
+
+function run(...command) {
+  const done = spawnSync(process.execPath, command, {cwd: root, stdio: 'inherit'})
+  if (done.error) throw done.error
+  if (done.status) process.exit(done.status)
 }
 
 /** Write files into a folder; bundles of before that have other names go. */

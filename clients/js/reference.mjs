@@ -1,12 +1,13 @@
-// Writes the tables of docs/clients.md anew, from the comments of src/api.ts: node reference.mjs
-//   --stdout  print the page instead
+// Writes the tables of docs/clients.md anew, from the comments of src/api.ts, and those of docs/widgets.md, from
+// the manifest (manifest.mjs): node reference.mjs
+//   --check  write nothing, and fail if there is something to write
 // A table stands between `<!-- reference: NAME -->` and `<!-- end -->`. It is an error if an exported type has
-// no table, a member no comment, or an error code that a source uses no entry.
+// no table, a member no comment, an error code that a source uses no entry, or what a tag has no table.
 import {readFileSync, readdirSync, writeFileSync} from 'node:fs'
 import ts from 'typescript'
+import {manifest} from './manifest.mjs'
 
 const folder = new URL('./src/', import.meta.url)
-const page = new URL('../../docs/clients.md', import.meta.url)
 /** What pages have nothing to do with. */
 const INSIDE = ['Socket', 'Incoming', 'Line', 'LineEvents', 'Only', 'Outgoing']
 
@@ -25,7 +26,7 @@ function commentOf(node) {
 }
 
 const cell = text => text.replace(/\s+/g, ' ').replaceAll('|', '\\|').trim()
-const code = text => `\`${cell(text)}\``
+const code = text => text && `\`${cell(text)}\``
 
 function rows(headings, lines) {
   const [first, ...others] = [headings, ...lines].map(each => `| ${each.join(' | ')} |`)
@@ -62,6 +63,7 @@ function union(name, heading, word) {
 function codes() {
   const found = new Set()
   for (const name of readdirSync(folder)) {
+    if (!name.endsWith('.ts')) continue
     const source = parse(name)
     const visit = node => {
       if (ts.isTypeAliasDeclaration(node) && node.name.text === 'ErrorCode') literalsOf(node).forEach(each => found.add(each))
@@ -107,14 +109,90 @@ for (const [name, node] of types) {
   if (ts.isInterfaceDeclaration(node) && !INSIDE.includes(name)) tables[name] = () => members(name)
 }
 
-const used = []
-const text = readFileSync(page, 'utf8').replace(
-  /(<!-- reference: (\w+) -->\n)[^]*?(<!-- end -->)/g, (_, begin, name, end) => {
-    used.push(name)
-    return `${begin}\n${tables[name]()}\n\n${end}`
+
+/** A value, or one for light and one for dark. */
+const lightAndDark = value => /^light-dark\((\S+), (\S+)\)$/.exec(value)?.slice(1)
+
+/** What a tag has, by kind: a table of some of its items. An attribute stands with its property. */
+const kinds = {
+  properties: ({members, attributes}, items) => rows(['attribute', 'property', 'type', 'meaning'], items(members)
+    .filter(each => each.kind === 'field')
+    .map(({name, type, description}) => {
+      const attribute = attributes.find(each => each.fieldName === name)
+      return [attribute ? code(attribute.name) : '', code(name), code(type.text), cell(description)]
+    })),
+  methods: ({members}, items) => rows(['method', 'meaning'], items(members)
+    .filter(each => each.kind === 'method')
+    .map(({name, parameters = [], description}) =>
+      [code(`${name}(${parameters.map(each => each.name).join(', ')})`), cell(description)])),
+  events: ({events}, items) => rows(['event', 'type', 'when'], items(events)
+    .map(({name, type, description}) => [code(name), code(type.text), cell(description)])),
+  slots: ({slots}, items) => rows(['slot', 'meaning'], items(slots)
+    .map(({name, description}) => [name ? code(name) : 'without a name', cell(description)])),
+  parts: ({cssParts}, items) => rows(['part', 'meaning'], items(cssParts)
+    .map(({name, description}) => [code(name), cell(description)])),
+  colours: ({cssProperties}, items) => rows(['custom property', 'light', 'dark', 'for'], items(cssProperties)
+    .filter(each => lightAndDark(each.default))
+    .map(({name, description, default: value}) => [code(name), ...lightAndDark(value).map(code), cell(description)])),
+  sizes: ({cssProperties}, items) => rows(['custom property', 'default', 'for'], items(cssProperties)
+    .filter(each => !lightAndDark(each.default))
+    .map(({name, description, default: value}) => [code(name), code(value ?? ''), cell(description)])),
+  states: ({cssStates}, items) => rows(['state', 'while'], items(cssStates)
+    .map(({name, description}) => [code(`:state(${name})`), cell(description)])),
+}
+
+const none = () => 'None.'
+
+/** What is told once for all tags, in `both-KIND`; `TAG-KIND` is then what only this one has. */
+const SHARED = ['properties', 'methods', 'colours', 'sizes']
+
+/** The tables of docs/widgets.md. One that would be empty need not be there, and says so if it is. */
+function widgetTables() {
+  const {modules: [{declarations}], strings} = manifest()
+  const made = {}
+  const add = (name, table) => {
+    made[name] = table.split('\n').length > 2 ? () => table : none
+  }
+  const same = (item, other) => JSON.stringify(item) === JSON.stringify(other)
+  const isShared = (kind, list) => item =>
+    SHARED.includes(kind) && declarations.every(each => each[list].some(other => same(item, other)))
+  const listOf = items => Object.keys(declarations[0]).find(each => declarations.some(one => one[each] === items))
+  for (const [kind, table] of Object.entries(kinds)) {
+    add(`both-${kind}`, table(declarations[0], items => items.filter(isShared(kind, listOf(items)))))
+    for (const each of declarations) {
+      add(`${each.tagName}-${kind}`, table(each, items => {
+        const shared = isShared(kind, listOf(items))
+        return items.filter(item => !shared(item))
+      }))
+    }
+  }
+  add('strings', rows(['name', 'sentence'], Object.entries(strings).map(([name, forms]) => {
+    const alike = typeof forms === 'string' || new Set(Object.values(forms)).size === 1
+    const said = alike ? [typeof forms === 'string' ? forms : forms.other]
+      : Object.entries(forms).map(([form, text]) => `${form}: ${text}`)
+    return [code(name), said.map(code).join('<br>')]
+  })))
+  return made
+}
+
+/** Fill a page's tables; all that there are have to stand there. */
+function fill(name, known) {
+  const page = new URL(`../../docs/${name}.md`, import.meta.url)
+  const before = readFileSync(page, 'utf8')
+  const used = []
+  const after = before.replace(/(<!-- reference: ([\w-]+) -->\n)[^]*?(<!-- end -->)/g, (_, begin, table, end) => {
+    if (!known[table]) throw new Error(`docs/${name}.md wants a table of ${table}, and there is none`)
+    used.push(table)
+    return `${begin}\n${known[table]()}\n\n${end}`
   })
-const unused = Object.keys(tables).filter(each => !used.includes(each))
+  const unused = Object.keys(known).filter(each => !used.includes(each) && known[each] !== none)
+  if (unused.length) throw new Error(`docs/${name}.md has no table of ${unused}`)
+  if (before === after) return
+  if (process.argv[2] === '--check') throw new Error(`docs/${name}.md is old: run \`node clients/js/reference.mjs\``)
+  writeFileSync(page, after)
+}
+
 const unlisted = [...types.keys()].filter(each => !(each in tables) && !INSIDE.includes(each))
-if (unused.length + unlisted.length) throw new Error(`docs/clients.md has no table of ${[...unused, ...unlisted]}`)
-if (process.argv[2] === '--stdout') process.stdout.write(text)
-else writeFileSync(page, text)
+if (unlisted.length) throw new Error(`docs/clients.md has no table of ${unlisted}`)
+fill('clients', tables)
+fill('widgets', widgetTables())

@@ -10,9 +10,10 @@ import click
 
 from pov_rt.cli.options import SettingsOptions, failure, say, settings_options
 from pov_rt.version import VERSION
-from pov_rt.web.routes.client import CORE, MODULE, SCRIPT, File, read_files
+from pov_rt.web.routes.client import CORE, MODULE, SCRIPT, WIDGETS, File, read_files
 
 DEFAULT_URL = "http://127.0.0.1:8765"
+DOCS = "docs/widgets.md"
 
 USE = """\
   const getToken = async () => {{
@@ -31,20 +32,33 @@ USE = """\
 @settings_options
 @click.option("--url", help=f"The server. Default: server.public_url, or {DEFAULT_URL}.")
 def client(options: SettingsOptions, url: str | None) -> None:
-    """Print what to paste into a page: the SDK's script with its hash, and a first use."""
+    """Print what to paste into a page: the two tags, or the SDK alone, with hashes."""
     from pov_rt.cli.remote import parse_url
 
     files = read_files()
-    if not {SCRIPT, MODULE, CORE} <= files.keys():
+    if not {SCRIPT, MODULE, CORE, WIDGETS} <= files.keys():
         raise failure("the SDK is not built: run `npm ci` and `npm run build` in clients/js")
     base = parse_url(url or options.load().settings.server.public_url or DEFAULT_URL).http
-    say("\n".join([_as_script(files, base), _as_modules(files, base), _remark(base)]))
+    ways = [_as_tags(files, base), _as_script(files, base), _as_modules(files, base)]
+    say("\n".join([*ways, _remark(base)]))
+
+
+def _as_tags(files: Mapping[str, File], base: str) -> str:
+    file = files[WIDGETS]
+    return (
+        f"<!-- A feed and its toasts, {_size(file)}; panels load when they are opened.\n"
+        f"  What can be set: {DOCS} -->\n"
+        f'<script type="module" src="{escape(_address(base, file))}"\n'
+        f'  integrity="{file.integrity}" crossorigin></script>\n'
+        '<pov-team-activity pov="demo"></pov-team-activity>\n'
+        "<pov-activity-notification></pov-activity-notification>\n"
+    )
 
 
 def _as_script(files: Mapping[str, File], base: str) -> str:
     file = files[SCRIPT]
     return (
-        f"<!-- Everything in one file, {_size(file)}: -->\n"
+        f"<!-- Or the SDK without the tags, in one file, {_size(file)}: -->\n"
         f'<script src="{escape(_address(base, file))}"\n'
         f'  integrity="{file.integrity}" crossorigin></script>\n'
         f"<script>\n{_use(base, 'PovRT.connect')}</script>\n"
@@ -57,13 +71,15 @@ def _as_modules(files: Mapping[str, File], base: str) -> str:
         "imports": {
             "pov-rt": _address(base, files[MODULE]),
             "pov-rt/core": _address(base, files[CORE]),
+            "pov-rt/widgets": _address(base, files[WIDGETS]),
         },
         # Of what is imported later, too: a script tag's own attribute is for one file.
         "integrity": {_address(base, file): file.integrity for file in modules.values()},
     }
     return (
         f"<!-- Or as modules: pov-rt, {_size(files[MODULE])}; pov-rt/core, without createFeed,\n"
-        f"  {_size(files[CORE])}. Sharing a socket between tabs, and the outbox, load later. -->\n"
+        f"  {_size(files[CORE])}; pov-rt/widgets, with the tags. The map has the hashes of\n"
+        "  what loads later, too: panels, sharing a socket between tabs, the outbox. -->\n"
         f'<script type="importmap">\n{_json(imports, indent=2)}\n</script>\n'
         "<script type=\"module\">\n  import {connect} from 'pov-rt'\n"
         f"{_use(base, 'connect')}</script>\n"
@@ -73,7 +89,7 @@ def _as_modules(files: Mapping[str, File], base: str) -> str:
 def _remark(base: str) -> str:
     return (
         f"<!-- Names and hashes are those of pov-rt {VERSION}: print them anew with each upgrade.\n"
-        f"  {escape(base)}/client/{SCRIPT} is always the server's own, without a hash. -->"
+        f"  {escape(base)}/client/{WIDGETS} is always the server's own, without a hash. -->"
     )
 
 

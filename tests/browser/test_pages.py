@@ -1,4 +1,7 @@
-"""The pages that README and docs/clients.md show work as they stand, in real browsers."""
+"""The pages that README and docs/clients.md show work as they stand, in real browsers.
+
+The tags, and docs/widgets.md, are in tests/test_widgets_page.py.
+"""
 
 from __future__ import annotations
 

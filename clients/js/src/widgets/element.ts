@@ -25,7 +25,47 @@ export const NOTHING: Snapshot = {
 
 const SOURCE = ['url', 'tokenUrl', 'getToken', 'client', 'feed', 'pov', 'group']
 
-/** An element that shows a feed. It draws at most once a frame, and never in a page that is hidden. */
+/**
+ * An element that shows a feed. It draws at most once a frame, and never in a page that is hidden.
+ *
+ * @cssprop --pov-canvas - The page behind; the elements themselves do not draw it.
+ * @cssprop --pov-surface - The feed.
+ * @cssprop --pov-raised - What floats: toasts, menus.
+ * @cssprop --pov-sunken - Panels, code.
+ * @cssprop --pov-hover - A row under the pointer.
+ * @cssprop --pov-line - Hairlines.
+ * @cssprop --pov-edge - The border of what can be pressed or typed in.
+ * @cssprop --pov-thread - The line of what is read.
+ * @cssprop --pov-ink - Text.
+ * @cssprop --pov-ink-2 - Text that is second.
+ * @cssprop --pov-ink-3 - Times and hints.
+ * @cssprop --pov-accent - Unread, live, links, focus: 4.5 on surface, sunken and tint.
+ * @cssprop --pov-accent-ink - Text on the accent: 4.5 on it.
+ * @cssprop --pov-tint - What is chosen or new.
+ * @cssprop --pov-warn - Attention: offline, something missing.
+ * @cssprop --pov-warn-tint - Behind what asks for attention.
+ * @cssprop --pov-bad - Failure.
+ * @cssprop --pov-bad-tint - Behind what failed.
+ * @cssprop --pov-p1 - Behind the initials of people: one of six by the user id.
+ * @cssprop --pov-p1-ink - The initials on it.
+ * @cssprop --pov-p2 - Behind the initials of others.
+ * @cssprop --pov-p2-ink - The initials on it.
+ * @cssprop --pov-p3 - Behind the initials of others.
+ * @cssprop --pov-p3-ink - The initials on it.
+ * @cssprop --pov-p4 - Behind the initials of others.
+ * @cssprop --pov-p4-ink - The initials on it.
+ * @cssprop --pov-p5 - Behind the initials of others.
+ * @cssprop --pov-p5-ink - The initials on it.
+ * @cssprop --pov-p6 - Behind the initials of others.
+ * @cssprop --pov-p6-ink - The initials on it.
+ * @cssprop --pov-font - All text but code; `inherit` for that of the page.
+ * @cssprop --pov-mono - Code and ids.
+ * @cssprop --pov-radius-s - Corners of buttons and fields.
+ * @cssprop --pov-radius - Corners of the feed and of panels.
+ * @cssprop --pov-shadow - Of what floats.
+ * @cssprop --pov-ease - How things come in.
+ * @cssprop --pov-ease-out - How they leave.
+ */
 export abstract class PovElement extends Base implements Teller {
   static override properties: Properties = {
     url: {},
@@ -52,18 +92,18 @@ export abstract class PovElement extends Base implements Teller {
   declare url?: string
   /** What answers `{"token": ...}`, asked with the page's cookies; 401: nobody is signed in. */
   declare tokenUrl?: string
-  /** The ids of the PoVs, divided by spaces, or `*` for the team feed. */
+  /** The ids of the PoVs, divided by spaces, or `*` for the team feed. Toasts without it are of the page's first feed. */
   declare pov?: string
   /** `light`, `dark` or `auto`, which is the page's `color-scheme`. */
-  declare theme?: string
+  declare theme?: 'auto' | 'light' | 'dark'
   /** `comfortable`, or `compact`: a line a row. */
-  declare density?: string
+  declare density?: 'comfortable' | 'compact'
   /** BCP 47. Default: the `lang` that is in force where the element stands, else the browser's. */
   declare locale: string
   /** `off`: no keys but those that every list has. */
-  declare shortcuts?: string
+  declare shortcuts?: 'off'
   /** `off`: each activity is a row of its own. */
-  declare group?: string
+  declare group?: 'off'
   /** Answers a socket token, in the place of `tokenUrl`; see the SDK's `getToken`. */
   declare getToken?: Options['getToken']
   /** What `connect` returned, in the place of `url`, `tokenUrl` and `getToken`. */
@@ -103,7 +143,10 @@ export abstract class PovElement extends Base implements Teller {
     this.#release()
   }
 
-  /** Begin anew with another client: after the user has signed in. Elements that share one all do. */
+  /**
+   * Begin anew with another client: after the user has signed in. Elements that share one all do.
+   * @public
+   */
   reconnect(): void {
     forget(this.source?.client)
     for (const each of all) if (each.source && each.source.client === this.source?.client && each !== this) each.#hold()
