@@ -46,8 +46,14 @@ async function readFromStart(host: PanelHost, gap: FeedGap): Promise<void> {
   }
   const first = feed.getSnapshot().rows.findLast(({povId, epoch, offset}) =>
     povId === gap.povId && epoch === gap.to.epoch && offset > (gap.from?.offset ?? 0))
-  if (first) host.reveal(first)
+  if (!first) return
+  // It is in the list once that was drawn anew: in the next frame.
+  await frame()
+  await frame()
+  host.reveal(first)
 }
+
+const frame = () => new Promise(requestAnimationFrame)
 
 export function digest(host: PanelHost, gap: FeedGap): TemplateResult {
   const given = gap.digest!

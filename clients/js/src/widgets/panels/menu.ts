@@ -120,6 +120,7 @@ export function menuPanel(host: PanelHost): TemplateResult {
   const hasKeys = host.shortcuts !== 'off'
   return html`${keyed(group.key, html`<div class="popover menu" part="menu" popover role="menu" aria-label=${say(host, 'do.menu')}
   @keydown=${(event: KeyboardEvent) => pressed(host, all, event)} ${ref(whenThere(host, `menu ${group.key}`, menu => {
+    stateOf(host).typed = ''
     const row = inFeed(host, `[data-key="${CSS.escape(group.key)}"]`) ?? menu.parentElement!
     const end = float(host, 'menu', menu, row, row.querySelector('[aria-haspopup=menu]') ?? row)
     menu.querySelector<HTMLElement>('[role=menuitem]')?.focus()

@@ -91,7 +91,7 @@ function whenHidden(host: PanelHost): TemplateResult {
   if (!permission || permission === 'denied') {
     return choice(host, 'hidden.title', permission ? 'hidden.denied' : 'hidden.none', nothing)
   }
-  const isOn = permission === 'granted' && preferences().desktop
+  const isOn = permission === 'granted' && preferences().desktop !== false
   return choice(host, 'hidden.title', isOn ? 'hidden.on' : 'hidden.ask', isOn ? turnOff(host, {desktop: false}) : html`<button
     class="btn" @click=${() => withToasts(host, toasts => toasts.allowDesktop())}>${say(host, 'do.allow')}</button>`)
 }
