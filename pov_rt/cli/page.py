@@ -10,7 +10,7 @@ import click
 
 from pov_rt.cli.options import SettingsOptions, failure, say, settings_options
 from pov_rt.version import VERSION
-from pov_rt.web.routes.client import CORE, MODULE, SCRIPT, WIDGETS, File, read_files
+from pov_rt.web.routes.client import CORE, MODULE, SCRIPT, WIDGETS, File, read_files, widgets
 
 DEFAULT_URL = "http://127.0.0.1:8765"
 DOCS = "docs/widgets.md"
@@ -44,7 +44,7 @@ def client(options: SettingsOptions, url: str | None) -> None:
 
 
 def _as_tags(files: Mapping[str, File], base: str) -> str:
-    file = files[WIDGETS]
+    file = widgets(files)
     return (
         f"<!-- A feed and its toasts, {_size(file)}; panels load when they are opened.\n"
         f"  What can be set: {DOCS} -->\n"
@@ -71,7 +71,7 @@ def _as_modules(files: Mapping[str, File], base: str) -> str:
         "imports": {
             "pov-rt": _address(base, files[MODULE]),
             "pov-rt/core": _address(base, files[CORE]),
-            "pov-rt/widgets": _address(base, files[WIDGETS]),
+            "pov-rt/widgets": _address(base, widgets(files)),
         },
         # Of what is imported later, too: a script tag's own attribute is for one file.
         "integrity": {_address(base, file): file.integrity for file in modules.values()},

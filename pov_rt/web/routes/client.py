@@ -46,6 +46,13 @@ def _read(path: Path) -> File:
     return File(lasting, body, gzip.compress(body, mtime=0), integrity)
 
 
+def widgets(files: Mapping[str, File]) -> File:
+    """Return the file of both tags: what has their plain name only leads to it."""
+    stem = WIDGETS.removesuffix(".mjs")
+    (found,) = (file for name, file in files.items() if name.startswith(f"{stem}-"))
+    return found
+
+
 def served() -> Mapping[str, File]:
     """Return the files by every name under which they are served."""
     files = read_files()

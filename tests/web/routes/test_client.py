@@ -12,10 +12,10 @@ from hashlib import sha384
 import pytest
 
 from pov_rt.testing import RunningServer
-from pov_rt.web.routes.client import CORE, FOLDER, MODULE, SCRIPT, read_files
+from pov_rt.web.routes.client import CORE, FOLDER, MODULE, SCRIPT, WIDGETS, read_files
 from tests.web.routes.test_activities import call
 
-STABLE = (SCRIPT, MODULE, CORE)
+STABLE = (SCRIPT, MODULE, CORE, WIDGETS)
 FOREIGN = {"Origin": "https://app.example", "Sec_Fetch_Site": "cross-site"}
 
 

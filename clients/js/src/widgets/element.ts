@@ -28,7 +28,6 @@ const SOURCE = ['url', 'tokenUrl', 'getToken', 'client', 'feed', 'pov', 'group']
 /**
  * An element that shows a feed. It draws at most once a frame, and never in a page that is hidden.
  *
- * @cssprop --pov-canvas - The page behind; the elements themselves do not draw it.
  * @cssprop --pov-surface - The feed.
  * @cssprop --pov-raised - What floats: toasts, menus.
  * @cssprop --pov-sunken - Panels, code.
@@ -59,7 +58,6 @@ const SOURCE = ['url', 'tokenUrl', 'getToken', 'client', 'feed', 'pov', 'group']
  * @cssprop --pov-p6 - Behind the initials of others.
  * @cssprop --pov-p6-ink - The initials on it.
  * @cssprop --pov-font - All text but code; `inherit` for that of the page.
- * @cssprop --pov-mono - Code and ids.
  * @cssprop --pov-radius-s - Corners of buttons and fields.
  * @cssprop --pov-radius - Corners of the feed and of panels.
  * @cssprop --pov-shadow - Of what floats.

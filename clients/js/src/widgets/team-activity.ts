@@ -104,6 +104,8 @@ export const keyOf = (element: EventTarget | null | undefined): string | undefin
  * @cssstate paused - The page slept.
  * @cssstate expired - The session has ended.
  * @cssstate signed-out - Nobody is signed in.
+ * @cssstate connecting - The first attempt.
+ * @cssstate stopped - It has ended for good.
  * @cssstate empty - There is no row.
  */
 export class TeamActivity extends PovElement {
