@@ -1,7 +1,7 @@
 /** What has to hold in every state: contrast, hit areas, nothing beside its place; and what axe-core finds. */
 import type axeCore from 'axe-core'
 import {really} from './clock.ts'
-import {above, elements, isSeen, name, parentOf, texts} from './composed.ts'
+import {above, elements, isSeen, name, texts} from './composed.ts'
 
 declare const axe: typeof axeCore
 
@@ -111,12 +111,12 @@ export function astray(root: Element): string[] {
     if (!isSeen(element) || element.closest('svg')) continue
     const box = boxOf(element, root)
     const {left, right} = element.getBoundingClientRect()
-    if (right > box.right + SLACK || left < box.left - SLACK) {
+    if ((right > box.right + SLACK || left < box.left - SLACK) && !isElided(element, root)) {
       found.push(`${Math.round(left)} to ${Math.round(right)}, not in ${Math.round(box.left)} to ${Math.round(box.right)}: ${name(element)}`)
     }
     const style = getComputedStyle(element)
     const isCut = element.scrollWidth > element.clientWidth + SLACK && /hidden|clip/.test(style.overflowX)
-    if (isCut && style.textOverflow !== 'ellipsis' && style.webkitLineClamp === 'none') {
+    if (isCut && !isElided(element, root)) {
       found.push(`cut off at ${element.clientWidth} of ${element.scrollWidth} px: ${name(element)}`)
     }
     if (/auto|scroll/.test(style.overflowX) && element.scrollWidth > element.clientWidth + SLACK) {
@@ -124,6 +124,16 @@ export function astray(root: Element): string[] {
     }
   }
   return found
+}
+
+/** Whether all that is too much of it is cut off with a sign of that. */
+function isElided(element: Element, root: Element): boolean {
+  for (const each of above(element)) {
+    if (each === root) return false
+    const {overflowX, textOverflow, webkitLineClamp} = getComputedStyle(each)
+    if (/hidden|clip/.test(overflowX) && (textOverflow === 'ellipsis' || webkitLineClamp !== 'none')) return true
+  }
+  return false
 }
 
 /** Where something has to stay: in the element, or if it is in the top layer, in the window. */
@@ -161,12 +171,27 @@ export function moving(root: Element, most: number): string[] {
   })
 }
 
-/** Whatever is seen of an element, in its tree or above the page. */
+/** Around whatever is seen of an element, in its place or above the page. */
 export function boxAround(root: Element): {x: number; y: number; width: number; height: number} {
-  const boxes = [...elements(root)].filter(each => isSeen(each) && parentOf(each)).map(each => each.getBoundingClientRect())
+  const boxes = [...elements(root)].filter(isSeen).map(seenOf).filter(({left, right}) => left < right)
   const x = Math.min(...boxes.map(({left}) => left))
   const y = Math.min(...boxes.map(({top}) => top))
   const width = Math.max(...boxes.map(({right}) => right)) - x
   const height = Math.max(...boxes.map(({bottom}) => bottom)) - y
   return {x: x + scrollX, y: y + scrollY, width, height}
+}
+
+/** What is left of its box by those around it that cut off what is too much. */
+function seenOf(element: Element): {left: number; top: number; right: number; bottom: number} {
+  let {left, top, right, bottom} = element.getBoundingClientRect()
+  for (const each of above(element)) {
+    if (each.matches(':popover-open, dialog[open]')) break
+    if (getComputedStyle(each).overflow === 'visible') continue
+    const box = each.getBoundingClientRect()
+    left = Math.max(left, box.left)
+    top = Math.max(top, box.top)
+    right = Math.min(right, box.right)
+    bottom = Math.min(bottom, box.bottom)
+  }
+  return top < bottom ? {left, top, right, bottom} : {left: 0, top: 0, right: 0, bottom: 0}
 }

@@ -78,8 +78,8 @@ export async function frame(): Promise<void> {
   await turn()
 }
 
-/** Let `ms` go by: timers run when they are due, in order, each followed by what it leads to. */
-export async function pass(ms: number): Promise<void> {
+/** Let `ms` go by: timers run when they are due, in order, each followed by what it leads to, and then by `look`. */
+export async function pass(ms: number, look?: () => Promise<void>): Promise<void> {
   const end = now + ms
   for (;;) {
     const due = [...timers].filter(([, {at}]) => at <= end).sort(([a, {at: x}], [b, {at: y}]) => x - y || a - b)[0]
@@ -90,9 +90,14 @@ export async function pass(ms: number): Promise<void> {
     else timers.delete(id)
     timer.run()
     await turn()
+    if (look) {
+      await frame()
+      await look()
+    }
   }
   now = end
   await frame()
+  await look?.()
 }
 
 /** Do something for which time has to go on. */

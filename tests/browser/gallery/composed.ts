@@ -31,17 +31,27 @@ const SEEN = {contentVisibilityAuto: true, opacityProperty: true, visibilityProp
 
 /** Whether it is there for eyes: what only screen readers are told is not. */
 export function isSeen(element: Element): boolean {
-  if (!element.checkVisibility(SEEN)) return false
   const {width, height} = element.getBoundingClientRect()
-  return width > 1 && height > 1 && ![...above(element)].some(each => getComputedStyle(each).clipPath === 'inset(50%)')
+  return width > 1 && height > 1 && isShown(element)
+}
+
+function isShown(element: Element): boolean {
+  const all = [...above(element)]
+  // What has no box of its own, as slots have none, is there where its parent is.
+  const box = all.find(each => getComputedStyle(each).display !== 'contents')
+  return !!box?.checkVisibility(SEEN) && !all.some(each => getComputedStyle(each).clipPath === 'inset(50%)')
 }
 
 /** The texts that are there for eyes, with the elements that they are in. */
 export function* texts(root: Element): Generator<[text: string, element: Element]> {
+  const range = document.createRange()
   for (const node of nodes(root)) {
     if (!(node instanceof Text) || !node.data.trim()) continue
     const element = parentOf(node)!
-    if (!/^(STYLE|SCRIPT|TITLE)$/i.test(element.tagName) && isSeen(element)) yield [node.data.trim(), element]
+    if (/^(STYLE|SCRIPT|TITLE)$/i.test(element.tagName) || !isShown(element)) continue
+    range.selectNodeContents(node)
+    const {width, height} = range.getBoundingClientRect()
+    if (width > 1 && height > 1) yield [node.data.trim(), element]
   }
 }
 

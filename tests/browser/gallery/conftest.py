@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,30 +39,46 @@ def gallery_site(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield site
 
 
+@contextmanager
 def opened(browser: Browser, site: Site, pictures: Path | None = None) -> Iterator[Gallery]:
     profile = browser.profile()
     try:
         tab = profile.open("about:blank")
         tab.show()
-        if isinstance(tab, ChromiumTab):
-            fit(tab)
-        gallery = Gallery.open(tab, site, pictures)
-        yield gallery
-        assert not gallery.forbidden
-        assert not tab.errors
+        yield Gallery.open(tab, site, pictures)
     finally:
         profile.close()
 
 
+@contextmanager
+def checked(gallery: Gallery) -> Iterator[Gallery]:
+    """Give the page to a test, after which its policy must have forbidden nothing."""
+    if isinstance(gallery.tab, ChromiumTab):
+        fit(gallery.tab)
+    gallery.forget()
+    yield gallery
+    gallery.tab.call("() => gallery.clear()")
+    assert not gallery.forbidden
+    assert not gallery.tab.errors
+
+
+@pytest.fixture(scope="session")
+def in_chromium(chromium: Chromium, gallery_site: Site, pictures: Path | None) -> Iterator[Gallery]:
+    with opened(chromium, gallery_site, pictures) as gallery:
+        yield gallery
+
+
 @pytest.fixture
-def gallery(chromium: Chromium, gallery_site: Site, pictures: Path | None) -> Iterator[Gallery]:
-    """Return the page in Chromium; after the test its policy must have forbidden nothing."""
-    yield from opened(chromium, gallery_site, pictures)
+def gallery(in_chromium: Gallery) -> Iterator[Gallery]:
+    """Return the page in Chromium, in a tab that all tests share."""
+    with checked(in_chromium) as gallery:
+        yield gallery
 
 
 @pytest.fixture
 def in_firefox(firefox: Firefox, gallery_site: Site) -> Iterator[Gallery]:
-    yield from opened(firefox, gallery_site)
+    with opened(firefox, gallery_site) as gallery, checked(gallery):
+        yield gallery
 
 
 @pytest.fixture
@@ -71,5 +88,9 @@ def large_text(
     """Return the page in a browser whose user has text, and nothing else, at twice its size."""
     twice = {"browser.display.os-zoom-behavior": 2, "ui.textScaleFactor": 200}
     folder = tmp_path_factory.mktemp("large_text")
-    with Firefox(loop, program("firefox-esr"), folder, twice) as browser:
-        yield from opened(browser, gallery_site)
+    with (
+        Firefox(loop, program("firefox-esr"), folder, twice) as browser,
+        opened(browser, gallery_site) as gallery,
+        checked(gallery),
+    ):
+        yield gallery

@@ -44,6 +44,8 @@ export interface Deed {
   pov: string
   at: number
   details?: Record<string, unknown>
+  /** How many are missing before it on its PoV. */
+  missing?: number
   /** Default: read. */
   state?: Row['state']
 }
@@ -59,8 +61,8 @@ export const did = (title: string, pov = 'brindle', by = 'mei', what = 'task.com
 /** A row of each deed, the newest first; offsets go up with time on each PoV. */
 export function rowsOf(deeds: readonly Deed[]): Kept[] {
   const tops = new Map<string, number>()
-  const rows = [...deeds].sort((a, b) => a.at - b.at).map(({by, what, pov, at, details, state = 'read'}): Kept => {
-    const offset = (tops.get(pov) ?? 100) + 1
+  const rows = [...deeds].sort((a, b) => a.at - b.at).map(({by, what, pov, at, details, missing = 0, state = 'read'}): Kept => {
+    const offset = (tops.get(pov) ?? 100) + missing + 1
     tops.set(pov, offset)
     const [type = '', action = ''] = what.split('.')
     const own = by === USER

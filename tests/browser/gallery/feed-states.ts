@@ -59,7 +59,7 @@ const gap = (more: Partial<FeedGap>): FeedGap => ({
 })
 
 export const DIGEST = gap({
-  from: {epoch: 'e', offset: 1}, to: {epoch: 'e', offset: 215}, missed: 214,
+  from: {epoch: 'e', offset: 100}, to: {epoch: 'e', offset: 314}, missed: 214,
   digest: {
     counted: 214,
     people: 6,
@@ -90,7 +90,7 @@ export const feedStates: Record<string, State> = {
     scene: everyday,
     says: ['Team activity', 'Live', '· complete since 09:14', 'Jonas Weber', 'commented on', TASKS, 'Show',
       'Read up to here', 'Mark all as read', 'You', 'Set up', 'Prove', 'Seen by 4 of 6', 'joined as reviewer',
-      'Jonas is writing on Audit log export', '2 min', '13:48'],
+      'Jonas is writing on Audit log export', '2 min', '11:05'],
   },
   'group open': {
     scene: quiet,
@@ -186,18 +186,18 @@ export const feedStates: Record<string, State> = {
   },
   digest: {
     scene: {
-      deeds: [COMMENT, {...did('Tomasz Lis', 'pellwood', 'ana', 'person.invited'), at: at(16, 40, 23)}],
+      deeds: [{...COMMENT, missing: 214}, {...did('Tomasz Lis', 'pellwood', 'ana', 'person.invited'), at: at(16, 40, 23)}],
       povs: {...QUIET, pellwood: {receipts: new Map(['jonas', 'mei', 'ife', 'priya', 'tomasz', 'sam'].map(id => [id, 150]))}},
       connection: {since: LOST},
       gaps: [DIGEST],
       unread: 215,
     },
-    says: ['99+', 'Live · since 14:02', '214 updates by 6 people', 'Most by Mei, Jonas and Ife', 'Tasks completed', '96',
+    says: ['99+', 'Live · since 14:02', '214 updates by 6 people', 'Most by Mei, Jonas', 'Tasks completed', '96',
       'Read from the start', 'Mark all as read', 'invited Tomasz Lis', 'Live since 14:02'],
   },
   gaps: {
     scene: {
-      deeds: [COMMENT, {...said('The export runs.', 'Audit log export'), at: at(13, 40)}, FILE, JOINED],
+      deeds: [{...COMMENT, missing: 12}, {...said('The export runs.'), at: at(13, 40)}, FILE, JOINED],
       povs: QUIET,
       gaps: [
         gap({from: {epoch: 'e', offset: 101}, to: {epoch: 'e', offset: 113}}),
@@ -243,7 +243,7 @@ export const feedStates: Record<string, State> = {
       (await stage.part('presence')).click()
       await stage.part('presence-panel')
     },
-    says: ['6 here now', 'Jonas Weber', 'on Audit log export', 'away since 13:22', 'laptop, phone'],
+    says: ['6 here now', 'Jonas Weber', 'on Audit log export', 'away', 'laptop, phone'],
   },
   menu: {
     scene: everyday,
@@ -257,16 +257,16 @@ export const feedStates: Record<string, State> = {
   'new, seen, read; focus; the end': {
     scene: {
       deeds: [
-        {by: 'ife', what: 'comment.added', pov: 'quillon', at: NOW, details: {title: 'Nightly sync'}, state: 'new'},
-        {...did('Single sign-on', 'pellwood', 'sam'), at: ago(4), state: 'seen'}, {...JOINED, at: at(11, 5)},
+        {by: 'ife', what: 'comment.added', pov: 'pellwood', at: NOW, details: {title: 'Nightly sync'}, state: 'new'},
+        {...did('Single sign-on', 'pellwood', 'sam'), at: ago(4), state: 'seen'}, {...JOINED, at: at(10, 2, 19)},
       ],
-      povs: {quillon: end(), pellwood: end()},
+      povs: {pellwood: {...QUIET.mossgate, hasEarlier: false, completeSince: at(10, 2, 19)}},
     },
     async then(stage) {
       (await stage.part('row')).focus()
       await stage.key('PageDown')
     },
-    says: ['now', '4 min', 'this PoV begins here'],
+    says: ['now', 'this PoV begins here'],
   },
   'waiting to be sent': {
     scene: {
@@ -294,10 +294,6 @@ export const feedStates: Record<string, State> = {
 
 function joining() {
   return {state: 'joining' as const, position: undefined, completeSince: undefined, hasEarlier: false}
-}
-
-function end() {
-  return {hasEarlier: false, completeSince: at(10, 2, 19)}
 }
 
 /** So many read rows of the days before. */

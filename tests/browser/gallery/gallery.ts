@@ -38,6 +38,8 @@ export interface How {
   font?: 'system'
 }
 
+/** As the states' words have it: 13:48, 2 min. */
+const LOCALE = 'en-u-hc-h23'
 /** px from which all words of a state are seen. */
 const ROOM = 400
 
@@ -65,7 +67,7 @@ async function show({state: name, theme = 'light', dir = 'ltr', width = 400, den
   place.className = font ? '' : 'drawn'
   const widget = document.createElement(tag) as Widget
   stage = dir === 'rtl' ? new ArabicStage(widget, state.scene) : new Stage(widget, state.scene)
-  const words = dir === 'rtl' ? ARABIC : {locale: 'en-GB', people: PEOPLE, povs: POVS}
+  const words = dir === 'rtl' ? ARABIC : {locale: LOCALE, people: PEOPLE, povs: POVS}
   const {locale, people, povs} = words
   Object.assign(widget, {feed: stage.feed, locale, people, povs, theme, density, ...state.properties})
   if (dir === 'rtl') Object.assign(widget, {strings: ARABIC.strings})
@@ -74,6 +76,7 @@ async function show({state: name, theme = 'light', dir = 'ltr', width = 400, den
   for (const [key, value] of Object.entries(state.style ?? {})) widget.style.setProperty(key, value)
   place.append(widget)
   await stage.settle()
+  await stage.idle()
   await state.then?.(stage)
   // Where there is little room fewer words are seen, and other languages have others.
   if (dir === 'ltr' && width >= ROOM && density !== 'compact') await stage.says(state.says)
@@ -133,6 +136,8 @@ const gallery = {
   /** What is heard while a story is played. */
   async hear(story: string): Promise<Spoken[]> {
     await show({state: 'quiet'})
+    // It has been so for a while.
+    await pass(60_000)
     const listening = await reader()
     try {
       return await stories[story]!(stage!, listening)

@@ -36,16 +36,11 @@ export class Reader {
 
   /** Listen for `ms` of the page's time; all that live regions have said since the beginning. */
   async listen(ms: number): Promise<Spoken[]> {
-    const step = 100
-    for (let gone = 0; gone < ms; gone += step) {
-      await pass(Math.min(step, ms - gone))
-      await this.hear()
-    }
+    await pass(ms, () => this.#hear())
     return this.#spoken
   }
 
-  /** What has been said since it was last asked. */
-  async hear(): Promise<void> {
+  async #hear(): Promise<void> {
     const at = Date.now() - this.#began
     for (const reader of this.#readers) {
       const log = await reader.spokenPhraseLog()

@@ -17,7 +17,8 @@ from tests.browser.tabs import Tab
 HERE = Path(__file__).parent
 MARGIN = 12
 """px around a picture's subject, for its shadow."""
-WINDOW = (800, 900)
+WINDOW = (800, 1600)
+"""px: every state has room in it."""
 
 
 def build(folder: Path) -> None:
@@ -81,7 +82,7 @@ class Gallery:
             "height": box["y"] + box["height"] + MARGIN - top,
             "scale": 1,
         }
-        taken = self.tab.devtools("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
+        taken = self.tab.devtools("Page.captureScreenshot", clip=clip)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(base64.b64decode(taken["data"]))
 

@@ -39,6 +39,12 @@ export class Stage {
     }
   }
 
+  /** Wait until the browser has nothing else to do: what is loaded then has been. */
+  async idle(): Promise<void> {
+    await new Promise(resolve => requestIdleCallback(resolve))
+    await this.settle()
+  }
+
   /** Wait until something is there. */
   async until<T>(look: () => T | undefined | false | null, what: string): Promise<T> {
     const end = real.Date.now() + PATIENCE
@@ -84,6 +90,11 @@ export class Stage {
   }
 }
 
+/** What it is called: what is only drawn is no part of that. */
 function nameOf(element: Element): string {
-  return (element.getAttribute('aria-label') ?? element.textContent ?? '').replace(/\s+/g, ' ').trim()
+  const words = (node: Node): string => {
+    if (node instanceof Text) return node.data
+    return node instanceof Element && node.ariaHidden === 'true' ? '' : [...node.childNodes].map(words).join('')
+  }
+  return (element.getAttribute('aria-label') ?? words(element)).replace(/\s+/g, ' ').trim()
 }

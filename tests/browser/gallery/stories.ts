@@ -5,10 +5,9 @@ import {did, said, snapshotOf, type Deed, type Scene} from './data.ts'
 import type {Reader, Spoken} from './reader.ts'
 import type {Stage} from './stage.ts'
 
-/** How long after the beginning, ms. */
-const after = (ms: number): number => NOW + ms
+const HOUR = 3_600_000
 
-const ROWS: Deed[] = Array.from({length: 20}, (_, i) => ({...did(`Criterion ${20 - i}`), at: after(-(i + 1) * 3_600_000)}))
+const ROWS: Deed[] = Array.from({length: 20}, (_, i) => ({...did(`Criterion ${20 - i}`), at: NOW - (i + 1) * HOUR}))
 const quiet: Scene = {deeds: ROWS, povs: {mossgate: {}}}
 
 /** Become live with these rows above, all of them new. */
@@ -39,12 +38,12 @@ export const stories: Record<string, (stage: Stage, reader: Reader) => Promise<S
   },
   async three(stage, reader) {
     await stage.become(withNew([
-      {...said('One'), at: after(0)}, {...did('Two'), at: after(0)}, {...did('Three', 'brindle', 'sam'), at: after(0)},
+      {...said('One'), at: Date.now()}, {...did('Two'), at: Date.now()}, {...did('Three', 'brindle', 'sam'), at: Date.now()},
     ]))
     return await reader.listen(20_000)
   },
   async own(stage, reader) {
-    await stage.become({...quiet, deeds: [{...said('Mine', 'Audit log export', 'mossgate', 'ana'), at: after(0)}, ...ROWS]})
+    await stage.become({...quiet, deeds: [{...said('Mine', 'Audit log export', 'mossgate', 'ana'), at: Date.now()}, ...ROWS]})
     return await reader.listen(20_000)
   },
   async burst(stage, reader) {

@@ -71,7 +71,7 @@ def test_what_asks_for_the_person_is_spoken_at_once(
 @pytest.mark.parametrize(
     ("story", "least", "phrase"),
     [
-        ("offline", 2000, "Offline since 14:12. You have everything up to then"),
+        ("offline", 2000, "Offline since 14:13. You have everything up to then"),
         ("restarting for long", 5000, "Server restarting, back in seconds"),
         ("signed out", 0, "Signed out"),
     ],
@@ -86,7 +86,7 @@ def test_a_state_that_lasts_is_spoken_once_and_its_countdown_never(
 
 def test_coming_back_says_what_came_in(gallery: Gallery) -> None:
     offline, back = hear(gallery, "back")
-    assert offline.phrase == "Offline since 14:12. You have everything up to then"
+    assert offline.phrase == "Offline since 14:13. You have everything up to then"
     assert (back.how, back.phrase) == ("polite", "Live again, 12 updates came in")
 
 

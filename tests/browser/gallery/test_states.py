@@ -16,6 +16,8 @@ from tests.browser.tabs import PageError
 LEAST_HIT = 24
 LEAST_TOUCH = 44
 """px: WCAG 2.2, 2.5.8, and what a finger hits."""
+MARGIN = 16
+"""px between the page's edge and the element, by the gallery's style sheet."""
 LONGEST_FADE_MS = 80
 """What may move for who wants less motion."""
 
@@ -67,7 +69,7 @@ def test_every_state_says_what_it_has_to_and_is_accessible(gallery: Gallery, the
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("width", [280, 320, 720])
 def test_nothing_leaves_its_place_however_wide(gallery: Gallery, width: int) -> None:
-    fit(tab_of(gallery), width)
+    fit(tab_of(gallery), width + 2 * MARGIN)
     with media(tab_of(gallery), prefers_reduced_motion="reduce"):
         found = problems(gallery, gallery.states, astray(str(width)), width=width)
         # The machine's own font may be much wider.
