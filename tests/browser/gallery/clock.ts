@@ -52,6 +52,9 @@ const standing = {
 }
 
 Object.assign(globalThis, standing)
+// When a browser has nothing else to do is a matter of the machine; here that is after the next frame.
+globalThis.requestIdleCallback = run => requestAnimationFrame(() => run({didTimeout: false, timeRemaining: () => 50}))
+globalThis.cancelIdleCallback = id => cancelAnimationFrame(id)
 performance.now = () => began + now - NOW
 
 /** Forget all timers, and begin at 14:12 again. */

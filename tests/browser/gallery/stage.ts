@@ -86,7 +86,11 @@ export class Stage {
 
   /** Wait until all of these words are seen. */
   async says(words: readonly string[]): Promise<void> {
-    for (const each of words) await this.until(() => shownText(this.widget).includes(each), `the words "${each}"`)
+    // However they are divided: "99" and "+" are "99+".
+    const close = (text: string) => text.replace(/\s/g, '')
+    for (const each of words) {
+      await this.until(() => close(shownText(this.widget)).includes(close(each)), `the words "${each}"`)
+    }
   }
 }
 
