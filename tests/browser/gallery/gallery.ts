@@ -12,7 +12,7 @@ import {toastStates} from './toast-states.ts'
 import type {Reader, Spoken} from './reader.ts'
 import {Stage, type Widget} from './stage.ts'
 import type {State} from './states.ts'
-import {BEGINNING, stories} from './stories.ts'
+import {BEGINNING, stories, toastStories} from './stories.ts'
 
 /** What the page's policy forbade, in words. */
 const forbidden: string[] = []
@@ -34,8 +34,8 @@ export interface How {
   density?: 'comfortable' | 'compact'
   /** Words that have to be seen beside those of the state. */
   says?: string
-  /** `system`: with the machine's own font, not that of the pictures. */
-  font?: 'system'
+  /** `system`: with the machine's own font, which may be much wider than that of the pictures. */
+  font?: 'system' | 'pictures'
 }
 
 /** As the states' words have it: 13:48, 2 min. */
@@ -52,7 +52,9 @@ const QUIET: State = {scene: BEGINNING, says: ['Live']}
 
 function stateOf(name: string): [tag: string, state: State] {
   const [kind, ...rest] = name.split(': ')
-  const found = kind === 'toast' ? toastStates[rest.join(': ')] : name === 'quiet' ? QUIET : feedStates[name]
+  const states: Record<string, State> = kind === 'toast' ? {...toastStates, quiet: {...QUIET, says: []}}
+    : {...feedStates, quiet: QUIET}
+  const found = states[kind === 'toast' ? rest.join(': ') : name]
   if (!found) throw new Error(`there is no state "${name}"`)
   return [kind === 'toast' ? 'pov-activity-notification' : 'pov-team-activity', found]
 }
@@ -64,7 +66,7 @@ async function show({state: name, theme = 'light', dir = 'ltr', width = 400, den
   root.className = theme
   root.dir = dir
   root.lang = dir === 'rtl' ? 'ar' : 'en-GB'
-  place.className = font ? '' : 'drawn'
+  place.className = font === 'system' ? '' : 'drawn'
   const widget = document.createElement(tag) as Widget
   stage = dir === 'rtl' ? new ArabicStage(widget, state.scene) : new Stage(widget, state.scene)
   const words = dir === 'rtl' ? ARABIC : {locale: LOCALE, people: PEOPLE, povs: POVS}
@@ -135,12 +137,14 @@ const gallery = {
   reader,
   /** What is heard while a story is played. */
   async hear(story: string): Promise<Spoken[]> {
-    await show({state: 'quiet'})
+    const isToast = story.startsWith('toast: ')
+    await show({state: isToast ? 'toast: quiet' : 'quiet'})
     // It has been so for a while.
     await pass(60_000)
     const listening = await reader()
     try {
-      return await stories[story]!(stage!, listening)
+      const play = isToast ? toastStories[story.slice('toast: '.length)] : stories[story]
+      return await play!(stage!, listening)
     } finally {
       await listening.stop()
     }

@@ -36,6 +36,7 @@ export class Reader {
 
   /** Listen for `ms` of the page's time; all that live regions have said since the beginning. */
   async listen(ms: number): Promise<Spoken[]> {
+    await this.#hear()
     await pass(ms, () => this.#hear())
     return this.#spoken
   }

@@ -9,7 +9,6 @@ const PATIENCE = 3_000
 /** Either component, as a page sees it. */
 export interface Widget extends HTMLElement {
   feed: unknown
-  readonly updateComplete: Promise<boolean>
 }
 
 export class Stage {
@@ -33,10 +32,8 @@ export class Stage {
 
   /** Wait until what is to be drawn has been, and has stopped moving. */
   async settle(): Promise<void> {
-    for (let i = 0; i < 3; i++) {
-      await this.widget.updateComplete
-      await frame()
-    }
+    // Not `updateComplete`: who draws a burst some time later waits for a time that stands still.
+    for (let i = 0; i < 2; i++) await frame()
   }
 
   /** Wait until the browser has nothing else to do: what is loaded then has been. */

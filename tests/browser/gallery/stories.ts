@@ -120,5 +120,42 @@ export const stories: Record<string, (stage: Stage, reader: Reader) => Promise<S
   },
 }
 
+const one = withNew([{...said('They want it on before Thursday.'), at: NOW}])
+
+/** The same of toasts, on a page without a feed. */
+export const toastStories: typeof stories = {
+  async nothing(_stage, reader) {
+    return await reader.listen(30_000)
+  },
+  async one(stage, reader) {
+    await stage.become(one)
+    return await reader.listen(20_000)
+  },
+  async own(stage, reader) {
+    await stage.become({...quiet, deeds: [{...said('Mine', 'Audit log export', 'mossgate', 'ana'), at: NOW}, ...ROWS]})
+    return await reader.listen(20_000)
+  },
+  async burst(stage, reader) {
+    await burst(stage, reader, 1_000, 2_000)
+    return await reader.listen(20_000)
+  },
+  async expired(stage, reader) {
+    await stage.become({...quiet, connection: {state: 'closed', reason: 'session_ended', since: Date.now()}})
+    return await reader.listen(20_000)
+  },
+  async unsent(stage, reader) {
+    const activity = {type: 'comment', action: 'added', povId: 'mossgate', details: {title: 'Load test', text: 'It holds.'}}
+    const failure = {code: 'forbidden', message: 'not yours'}
+    await stage.become({...quiet, pending: [{id: 'p1', at: NOW, activity, state: 'failed', failure}]})
+    return await reader.listen(20_000)
+  },
+  async blink(stage, reader) {
+    await stage.become(offline())
+    await reader.listen(4_000)
+    await stage.become(quiet)
+    return await reader.listen(20_000)
+  },
+}
+
 /** The scene that all stories begin with. */
 export const BEGINNING = quiet

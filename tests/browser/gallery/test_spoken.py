@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
 
 from tests.browser.gallery.shown import Gallery
+
+APART_MS = 5000
+"""Between two phrases of what is new."""
+AT_ONCE_MS = 100
+ROWS = 6
+"""Of the state `live`, a group being one."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ def test_a_burst_is_at_most_one_phrase_in_five_seconds(
     heard = hear(gallery, story)
     assert heard
     times = [each.at for each in heard]
-    assert all(later - earlier >= 5000 for earlier, later in pairwise(times))
+    assert all(later - earlier >= APART_MS for earlier, later in pairwise(times))
     told = [each.phrase.partition(" new activities on 2 PoVs") for each in heard]
     assert sum(int(count.replace(",", "")) for count, _, rest in told if not rest) == number
 
@@ -65,7 +72,7 @@ def test_what_asks_for_the_person_is_spoken_at_once(
 ) -> None:
     (spoken,) = hear(gallery, story)
     assert (spoken.how, spoken.phrase) == ("assertive", phrase)
-    assert spoken.at <= 100
+    assert spoken.at <= AT_ONCE_MS
 
 
 @pytest.mark.parametrize(
@@ -90,10 +97,46 @@ def test_coming_back_says_what_came_in(gallery: Gallery) -> None:
     assert (back.how, back.phrase) == ("polite", "Live again, 12 updates came in")
 
 
+@pytest.mark.parametrize("story", ["nothing", "own", "blink"])
+def test_what_has_no_toast_is_not_spoken(gallery: Gallery, story: str) -> None:
+    assert hear(gallery, f"toast: {story}") == []
+
+
+def test_a_toast_is_spoken_once(gallery: Gallery) -> None:
+    (spoken,) = hear(gallery, "toast: one")
+    assert spoken.how == "polite"
+    assert spoken.phrase == "Jonas Weber commented on Audit log export, Mossgate Bank"
+
+
+def test_toasts_of_a_burst_are_at_most_one_phrase_in_five_seconds(gallery: Gallery) -> None:
+    heard = hear(gallery, "toast: burst")
+    assert heard
+    assert all(later - earlier >= APART_MS for earlier, later in pairwise([x.at for x in heard]))
+    assert phrases(heard)[-1] == "1,000 new activities on 2 PoVs"
+
+
+@pytest.mark.parametrize(
+    ("story", "phrase"),
+    [("expired", "Your session ended"), ("unsent", "Your comment")],
+)
+def test_a_toast_that_asks_for_the_person_is_spoken_at_once(
+    gallery: Gallery, story: str, phrase: str
+) -> None:
+    (spoken,) = hear(gallery, f"toast: {story}")
+    assert (spoken.how, spoken.phrase.startswith(phrase)) == ("assertive", True)
+    assert spoken.at <= AT_ONCE_MS
+
+
 def test_rows_are_articles_of_a_feed_with_their_places(gallery: Gallery) -> None:
     gallery.show("live")
     read = gallery.tab.call("async () => (await gallery.reader()).readAll()")
-    (begin,) = [i for i, each in enumerate(read) if each.startswith("feed, Activity")]
-    (end,) = [i for i, each in enumerate(read) if each.startswith("end of feed")]
+    begin = read.index("feed, Activity")
+    end = read.index("end of feed, Activity")
     articles = [each for each in read[begin:end] if each.startswith("article, ")]
-    assert articles
+    places = [re.search(r"position (\d+), set size", each) for each in articles]
+    assert [place and int(place[1]) for place in places] == list(range(1, len(articles) + 1))
+    assert len(articles) >= ROWS
+    # What stands in a row is read when one goes on.
+    text = " ".join(read[begin:end])
+    assert "Audit log export" in text
+    assert "“Their DBA wants it on before Thursday. I can pair at 15:00.”" in text

@@ -63,10 +63,42 @@ export const toastStates: Record<string, State> = {
   digest: {
     scene: offline(),
     async then(stage) {
-      await stage.become({...live([COMMENT]), gaps: [DIGEST], unread: 214})
+      await stage.become({...live([]), gaps: [DIGEST], unread: 214})
       await stage.wait(1_000)
     },
     says: ['214 updates by 6 people', 'while you were away', 'See what changed', 'Mark all as read'],
+  },
+  action: {
+    scene: quiet,
+    async then(stage) {
+      await happen(stage, [{
+        by: 'ife', what: 'signoff.asked', pov: 'quillon', at: NOW,
+        details: {title: 'Success criteria', actions: [{label: 'Open', href: '/povs/quillon'}, {label: 'In an hour'}]},
+      }])
+    },
+    says: ['Ife Okafor', 'Success criteria', 'Quillon Air', 'Open', 'In an hour'],
+  },
+  asking: {
+    scene: quiet,
+    async then(stage) {
+      await happen(stage, [
+        {...did('Single sign-on', 'pellwood', 'sam'), at: NOW}, {...did('Nightly sync'), at: NOW}, COMMENT,
+        {...did('load-test.xlsx', 'quillon', 'ife', 'file.added'), at: NOW},
+      ])
+      // Those of the activities have their time; this one stays.
+      for (let i = 0; i < 4; i++) await stage.wait(6_500)
+    },
+    says: ['Hear about PoVs', 'when this tab is hidden?', 'Your browser asks once.', 'Allow', 'Not now'],
+  },
+  muted: {
+    scene: quiet,
+    async then(stage) {
+      // As a feed of the page tells of it.
+      const detail = {povId: 'mossgate', until: new Date(at(15, 14))}
+      document.dispatchEvent(new CustomEvent('pov-muted', {detail, cancelable: true}))
+      await stage.settle()
+    },
+    says: ['Mossgate Bank', 'is muted until 15:14', 'Undo'],
   },
   offline: {
     scene: quiet,
