@@ -174,6 +174,7 @@ export function moving(root: Element, most: number): string[] {
 /** Around whatever is seen of an element, in its place or above the page. */
 export function boxAround(root: Element): {x: number; y: number; width: number; height: number} {
   const boxes = [...elements(root)].filter(isSeen).map(seenOf).filter(({left, right}) => left < right)
+  if (!boxes.length) throw new Error('nothing is shown that a picture could be taken of')
   const x = Math.min(...boxes.map(({left}) => left))
   const y = Math.min(...boxes.map(({top}) => top))
   const width = Math.max(...boxes.map(({right}) => right)) - x
