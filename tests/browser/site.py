@@ -14,11 +14,16 @@ from tests.browser.cut import HOST
 from tests.browser.tabs import Loop
 
 TYPES = {
+    ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript",
     ".mjs": "text/javascript",
     ".css": "text/css",
+    ".woff2": "font/woff2",
 }
+
+STRICT = "default-src 'self'; require-trusted-types-for 'script'"
+"""The strictest policy on which the components have to work."""
 
 TokenOf = Callable[[str], str | None]
 """The socket token of a user; None where nobody is signed in."""
@@ -34,6 +39,8 @@ class Site:
         self.token_of: TokenOf = lambda user: None
         self.asked: list[str] = []
         """For whom tokens were asked, in order."""
+        self.policy = ""
+        """The `Content-Security-Policy` of what is served from now on."""
         self._failures: list[Exception] = []
         """Of `token_of`."""
         self._loop = loop
@@ -67,6 +74,8 @@ class Site:
             # Going back to a page, Firefox takes what it fetched from the cache. A page that may
             # not be stored, on the other hand, is kept by no browser for going back to it.
             more = "Cache-Control: no-store\r\n" if target.startswith("/token") else ""
+            if self.policy:
+                more += f"Content-Security-Policy: {self.policy}\r\n"
             writer.write(
                 f"HTTP/1.1 {status} {status.phrase}\r\nContent-Type: {kind}\r\n"
                 f"Content-Length: {len(body)}\r\nConnection: close\r\n{more}\r\n".encode()
