@@ -18,7 +18,6 @@ TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript",
     ".mjs": "text/javascript",
-    ".css": "text/css",
     ".woff2": "font/woff2",
 }
 
