@@ -23,6 +23,7 @@ export const ARABIC = {
   },
   /** Titles and texts of the deeds are the app's. */
   texts: {
+    Jonas: 'يوسف',
     'Audit log export': 'تصدير سجلّ التدقيق',
     'Their DBA wants it on before Thursday. I can pair at 15:00.': 'يريدونه قبل يوم الخميس. أستطيع العمل معكِ الساعة ٣.',
     'Brindle Freight': 'بريندل للشحن',

@@ -160,15 +160,34 @@ export async function violations(): Promise<string[]> {
     nodes.map(({target, failureSummary}) => `${id} (${help}): ${target.flat().join(' ')}: ${failureSummary?.replace(/\s+/g, ' ')}`))
 }
 
-/** What moves for longer than `most` ms, or for ever. */
-export function moving(root: Element, most: number): string[] {
-  return document.getAnimations().flatMap(animation => {
+/** What moves no longer than this, ms, is waited for: nothing is measured in the middle of a fade. */
+const SHORT = 500
+
+/** What moved when the state came, and for how long, ms. */
+let moved: [ms: number, what: string][] = []
+
+function* animations(root: Element): Generator<[animation: Animation, ms: number, target: Element]> {
+  // Those in a shadow tree are its own.
+  const trees = [...elements(root)].flatMap(({shadowRoot}) => shadowRoot ?? [])
+  for (const animation of [document, ...trees].flatMap(tree => tree.getAnimations())) {
     const {effect} = animation
     const target = effect instanceof KeyframeEffect && effect.target
-    if (!target || ![...above(target)].includes(root)) return []
-    const {endTime = 0} = effect.getComputedTiming()
-    return Number(endTime) > most ? [`${Number(endTime)} ms: ${name(target)}`] : []
-  })
+    if (target && [...above(target)].includes(root)) yield [animation, Number(effect.getComputedTiming().endTime), target]
+  }
+}
+
+/** Wait until what moves for a moment has come to its end. */
+export async function calm(root: Element): Promise<void> {
+  const all = [...animations(root)]
+  moved = all.map(([, ms, target]) => [ms, name(target)])
+  await Promise.all(all.filter(([{playState}, ms]) => playState === 'running' && ms <= SHORT)
+    .map(async ([animation]) => { await animation.finished.catch(() => {}) })) // one that is cancelled has ended, too
+}
+
+/** What moves or moved for longer than `most` ms, or for ever. */
+export function moving(root: Element, most: number): string[] {
+  const now = [...animations(root)].map(([, ms, target]): [number, string] => [ms, name(target)])
+  return [...moved, ...now].filter(([ms]) => ms > most).map(([ms, what]) => `${ms} ms: ${what}`)
 }
 
 /** Around whatever is seen of an element, in its place or above the page. */

@@ -4,7 +4,7 @@
  */
 import './clock.ts'
 import {ARABIC, ArabicStage} from './arabic.ts'
-import {astray, boxAround, faint, moving, small, violations} from './checks.ts'
+import {astray, boxAround, calm, faint, moving, small, violations} from './checks.ts'
 import {pass, reset, turn} from './clock.ts'
 import {PEOPLE, POVS} from './data.ts'
 import {feedStates} from './feed-states.ts'
@@ -83,6 +83,7 @@ async function show({state: name, theme = 'light', dir = 'ltr', width = 400, den
   // Where there is little room fewer words are seen, and other languages have others.
   if (dir === 'ltr' && width >= ROOM && density !== 'compact') await stage.says(state.says)
   if (says) await stage.says([says])
+  await calm(widget)
   root.dataset.shown = name
 }
 
