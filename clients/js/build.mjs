@@ -32,6 +32,7 @@ export const options = {
   metafile: true,
   minify: true,
   outdir: 'dist',
+  preserveSymlinks: true, // the same paths, and so the same names, wherever node_modules really is
   plugins: [sheets],
   target: 'es2023',
   write: false,

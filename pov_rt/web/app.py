@@ -13,7 +13,7 @@ from typing import Any
 from prometheus_client.core import Metric
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import PeriodicCallback
-from tornado.routing import AnyMatches, Rule
+from tornado.routing import PathMatches, Rule
 from tornado.web import Application
 
 from pov_rt.config.settings import Settings
@@ -26,6 +26,7 @@ from pov_rt.transport.bounds import bounds_of
 from pov_rt.transport.wire import Wire
 from pov_rt.web.addresses import Failures, address_key
 from pov_rt.web.bodies import Bodies
+from pov_rt.web.demo.app import API
 from pov_rt.web.demo.mount import Demo
 from pov_rt.web.fetch import fetch
 from pov_rt.web.handshake import EchoHandler, SocketHandler
@@ -223,7 +224,8 @@ class WebServer:
             routes.append((r"/dev/problem.json", ProblemHandler, {"trouble": self.trouble}))
             routes.append((r"/dev/token", TokenCheckHandler))
             routes.append((r"/dev/([^/]+)", PageHandler))
-            routes.append((r"/demo/?", LocalPageHandler, {"page": "demo.html"}))
+            for path in (r"/demo", r"/demo/"):
+                routes.append((path, LocalPageHandler, {"page": "demo.html"}))
             routes.append((r"/demo/board", LocalPageHandler, {"page": "board.html"}))
             routes.append((r"/demo/.*", LocalPageHandler))  # what the demo does not take
         if self.settings.server.conformance_echo:
@@ -263,7 +265,7 @@ class WebServer:
         ]
         if self._demo is not None and host_rules is self._host_rules:
             # Before all others, for it takes only what is its own.
-            rules.insert(0, Rule(AnyMatches(), self._demo))
+            rules.insert(0, Rule(PathMatches(f"{API}/.*"), self._demo))
         return Application(
             rules,
             default_handler_class=Fallback,

@@ -20,6 +20,7 @@ from pov_rt.runtime.clock import ManualClock
 from pov_rt.testing import RunningServer, make_settings
 from pov_rt.web import listener
 from pov_rt.web.addresses import SPARE
+from pov_rt.web.demo.mount import Demo
 from pov_rt.web.http import REFUSALS_AT_ONCE, AccessLog
 from tests import probe
 from tests.web.routes.test_activities import call
@@ -27,9 +28,19 @@ from tests.web.test_handshake import exchange, request
 
 ACCESS = "pov_rt.web.http"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW")
-NOTHING = ("/nowhere", "/client/acme", "/dev/acme")
+NOTHING = ("/nowhere", "/client/acme", "/dev/acme", "/demo/.*")
 """What is not there, whatever is asked of it."""
-OPEN = ("/", "/dev/console.json", "/dev/problem.json", "/healthz", "/readyz", "/metrics")
+OPEN = (
+    "/demo",
+    "/demo/",
+    "/demo/board",
+    "/",
+    "/dev/console.json",
+    "/dev/problem.json",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+)
 """What is asked of nobody who he is."""
 
 
@@ -64,6 +75,8 @@ def doors(server: RunningServer) -> Iterator[Door]:
     for is_admin, site in sites:
         yield Door(is_admin, "/nowhere", ())
         for rule in site.wildcard_router.rules:
+            if isinstance(rule.target, Demo):
+                continue  # an app of its own: tests/web/demo
             matcher: Any = rule.matcher
             path = re.sub(r"\((\?P<\w+>)?\[\^/\]\+\)", "acme", matcher.regex.pattern)
             path = path.removesuffix("$").replace("(?!_echo$).*", "")

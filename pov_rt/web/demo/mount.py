@@ -17,7 +17,7 @@ from pov_rt.protocol.errors import ClientError
 from pov_rt.registry.schema import address
 from pov_rt.server.server import Server
 from pov_rt.tracker.tornado import ActivityTracker
-from pov_rt.web.demo.app import API, RULES, make_app
+from pov_rt.web.demo.app import RULES, make_app
 from pov_rt.web.demo.board import Board
 from pov_rt.web.demo.content import first_activities, first_povs
 from pov_rt.web.hosts import HostRules, check_host, check_origin
@@ -74,7 +74,7 @@ class Demo(Router):
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> HTTPMessageDelegate | None:
         """Return who answers; None for what the next route refuses, or takes."""
-        if self._app is None or not request.path.startswith(f"{API}/"):
+        if self._app is None:
             return None
         try:
             settings = self._server.settings
