@@ -11,6 +11,7 @@ import pytest
 
 from pov_rt.version import VERSION
 from pov_rt.web.routes.client import FOLDER
+from pov_rt.web.routes.pages import FOLDER as DEV
 from tests.js import CLIENT, SDK, node
 
 
@@ -50,6 +51,12 @@ def test_what_is_served_is_what_its_sources_build(tmp_path: Path) -> None:
     built, committed = contents(tmp_path), contents(FOLDER)
     assert built.keys() == committed.keys(), "run `npm run build` in clients/js"
     assert built == committed, "run `npm run build` in clients/js"
+
+
+def test_what_development_pages_run_is_what_its_sources_build(tmp_path: Path) -> None:
+    run("build.mjs", "--dev", tmp_path)
+    for name, built in contents(tmp_path).items():
+        assert (DEV / name).read_bytes() == built, f"{name}: run `npm run build` in clients/js"
 
 
 def test_another_folder_builds_the_same_bytes(tmp_path: Path) -> None:

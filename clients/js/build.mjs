@@ -4,7 +4,7 @@
 //   node build.mjs --dev FOLDER     only what the pages of the development server run, into FOLDER
 // The same sources give the same bytes, whatever the machine and the folder.
 import {spawnSync} from 'node:child_process'
-import {existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync} from 'node:fs'
+import {mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync} from 'node:fs'
 import {basename, dirname, join, resolve} from 'node:path'
 import {fileURLToPath} from 'node:url'
 import {build, transformSync} from 'esbuild'
@@ -12,14 +12,15 @@ import {join as joined} from './join.mjs'
 
 export const root = dirname(fileURLToPath(import.meta.url))
 
+function minified(path) {
+  return transformSync(readFileSync(path, 'utf8'), {charset: 'utf8', loader: 'css', minify: true}).code.trim()
+}
+
 /** `import text from './x.css'`: a style sheet, minified; what it nests is left to browsers. */
 const sheets = {
   name: 'sheets',
   setup({onLoad}) {
-    onLoad({filter: /\.css$/}, ({path}) => {
-      const {code} = transformSync(readFileSync(path, 'utf8'), {charset: 'utf8', loader: 'css', minify: true})
-      return {contents: code.trim(), loader: 'text'}
-    })
+    onLoad({filter: /\.css$/}, ({path}) => ({contents: minified(path), loader: 'text'}))
   },
 }
 
@@ -77,9 +78,15 @@ const served = () => bundle([
   [modules, 'src/widgets/index.ts', 'pov-rt-widgets'], [script, 'src/index.ts', 'pov-rt'],
 ])
 
-const dev = () => bundle([
-  [pages, 'src/console/main.ts', 'console'], [pages, 'src/demo/demo.ts', 'demo'], [pages, 'src/demo/board.ts', 'board'],
-].filter(([, from]) => existsSync(join(root, from))))
+/** How all pages of the development server look: as the widgets do. */
+const SHEETS = ['tokens', 'parts'].map(name => join(root, `src/widgets/${name}.css`))
+
+async function dev() {
+  const files = await bundle([
+    [pages, 'src/console/main.ts', 'console'], [pages, 'src/demo/demo.ts', 'demo'], [pages, 'src/demo/board.ts', 'board'],
+  ])
+  return files.set('parts.css', SHEETS.map(minified).join('\n') + '\n')
+}
 
 async function main([option, folder, ...more]) {
   const made = {'--served': served, '--dev': dev}
