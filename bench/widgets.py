@@ -40,7 +40,7 @@ SAMPLES = 20
 PRESS_S = 0.25
 WAIT_S = 120.0
 TRACED = "devtools.timeline,disabled-by-default-devtools.timeline"
-FRAME = "BeginMainThreadFrame"
+FRAME = "Commit"
 
 
 class OursForPages(Ours):
