@@ -56,7 +56,8 @@ class Scene:
         """Publish past the cut; return the titles."""
         titles = [f"Task {next(self._numbers)}" for _ in range(number)]
         given = {"type": "task", "action": "completed", "povId": pov, "userId": user, **fields}
-        body = [{**given, "details": {"title": each, "href": "#there"}} for each in titles]
+        details = {"href": "#there", **given.pop("details", {})}
+        body = [{**given, "details": {"title": each, **details}} for each in titles]
         token = make_token("app", aud="pov-rt.service")
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         url = f"http://{self.server.address}/api/activities"

@@ -23,8 +23,9 @@ export function followDialogs(element: HTMLElement, moved: () => void): {look():
     if (isAway && !home.isConnected) {
       // What it stood in was taken from the page.
       isAway = false
+      pages.disconnect()
       element.remove()
-    } else if (dialog) {
+    } else if (dialog && (isAway || element.isConnected)) {
       if (element.parentNode === dialog) return
       if (!isAway) element.before(home)
       isAway = true

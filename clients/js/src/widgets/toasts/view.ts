@@ -264,9 +264,9 @@ export class ToastView {
   /** What had the focus goes: the next one has it, or what had it before. */
   #keepFocus(viewport: HTMLElement): void {
     if (!this.#holds.has('focus')) return
-    const isIn = viewport.matches(':focus-within')
-    if (isIn && !viewport.querySelector('.is-leaving:focus-within')) return
-    if (!isIn && document.activeElement !== document.body) return this.hold('focus', false)
+    const focused = this.#element.shadow.activeElement // also in a window that has not the focus
+    if (focused && !focused.closest('.is-leaving')) return
+    if (!focused && document.activeElement !== document.body) return this.hold('focus', false)
     const next = viewport.querySelector<HTMLElement>('.toast:not(.is-leaving)')
     if (next) next.focus()
     else this.#goBack()
@@ -283,7 +283,7 @@ export class ToastView {
     if (viewport.matches(':popover-open')) viewport.hidePopover()
     // What moves loses both, and says neither.
     this.hold('pointer', viewport.matches(':hover'))
-    this.hold('focus', viewport.matches(':focus-within'))
+    this.hold('focus', !!this.#element.shadow.activeElement)
     this.updated()
   }
 
@@ -318,7 +318,7 @@ export class ToastView {
   /** F6 to the toasts and back, wherever on the page. */
   #jumped(event: KeyboardEvent): void {
     if (event.key !== 'F6' || event.ctrlKey || event.metaKey || event.altKey || this.#element.shortcuts === 'off' || event.defaultPrevented) return
-    const isIn = !!this.#element.shadow.activeElement // also in a window that has not the focus
+    const isIn = !!this.#element.shadow.activeElement
     if (isIn) this.#goBack()
     else {
       const first = this.#viewport?.querySelector<HTMLElement>('.toast:not(.is-leaving)')
