@@ -80,17 +80,13 @@ export class ActivityNotification extends PovElement {
 
   #view: ToastView | undefined
   #loading = false
-  /** What there was before the rest was loaded: where this person is in each log. */
-  #first: Snapshot | undefined
-
-  /** Tell the page; false if it took it upon itself. @internal */
-  tell(name: string, detail?: unknown, cancelable = false): boolean {
-    return this.dispatchEvent(new CustomEvent(name, {detail, cancelable, bubbles: true, composed: true}))
-  }
+  /** What there was first in each state, before the rest was loaded: where this person is in each log. */
+  readonly #early = new Map<string, Snapshot>()
 
   protected override changed(snapshot: Snapshot): void {
     if (this.#view) return this.#view.changed(snapshot)
-    if ([...snapshot.povs.values()].some(each => each.position)) this.#first ??= snapshot
+    const {state} = snapshot.connection
+    if (!this.#early.has(state) && [...snapshot.povs.values()].some(each => each.position)) this.#early.set(state, snapshot)
     if (!this.#loading) void this.#load()
   }
 
@@ -102,8 +98,8 @@ export class ActivityNotification extends PovElement {
       const {ToastView} = await import('./toasts/index.js')
       const view = this.#view = new ToastView(this)
       if (this.isConnected) view.attach()
-      if (this.#first) view.changed(this.#first)
-      view.changed(this.snapshot)
+      for (const each of [...this.#early.values(), this.snapshot]) view.changed(each)
+      this.#early.clear()
     } catch (error) {
       this.#loading = false // the next change tries again
       reportError(error)

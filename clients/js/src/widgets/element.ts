@@ -129,6 +129,11 @@ export abstract class PovElement extends Base implements Teller {
   /** The feed has changed; called once for each change, also in a page that is hidden. */
   protected changed(_snapshot: Snapshot, _before: Snapshot): void {}
 
+  /** Tell the page; false if it took it upon itself. @internal */
+  tell(name: string, detail?: unknown, cancelable = false): boolean {
+    return this.dispatchEvent(new CustomEvent(name, {detail, cancelable, bubbles: true, composed: true}))
+  }
+
   override connectedCallback(): void {
     super.connectedCallback()
     this.locale ||= this.closest<HTMLElement>('[lang]')?.lang || navigator.language

@@ -160,11 +160,6 @@ export class TeamActivity extends PovElement {
     this.requestUpdate('snapshot')
   }
 
-  /** Tell the page; false if it took it upon itself. @internal */
-  tell(name: string, detail?: unknown, cancelable = false): boolean {
-    return this.dispatchEvent(new CustomEvent(name, {detail, cancelable, bubbles: true, composed: true}))
-  }
-
   /** Have all the rest. A failure is forgotten: the next who needs it asks again. @internal */
   async load(): Promise<Later> {
     this.#loading ??= import('./later.js').then(({Later}) => new Later(this))

@@ -117,11 +117,11 @@ export class ToastView {
   }
 
   hold(why: string, isHeld: boolean): void {
-    const had = this.#isSpread
+    if (this.#holds.has(why) === isHeld) return
     this.#holds[isHeld ? 'add' : 'delete'](why)
     this.policy.hold(this.#holds.size > 0)
     this.#schedule()
-    if (had !== this.#isSpread || why === 'hidden') this.#element.requestUpdate()
+    this.#element.requestUpdate()
   }
 
   /** All of them are shown under the pointer or the focus. */
