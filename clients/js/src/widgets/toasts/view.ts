@@ -37,7 +37,8 @@ export class ToastView {
   readonly #holds = new Set<string>()
   readonly #leaving = new Map<string, Toast>()
   readonly #reports: ReturnType<typeof makeReports>
-  readonly #unsaid = new Set<string>()
+  /** By key, as it was last: it is said even if it has gone by then. */
+  readonly #unsaid = new Map<string, Toast>()
   #ends: (() => void)[] = []
   #before: readonly Toast[] = []
   #timer: ReturnType<typeof setTimeout> | undefined
@@ -167,7 +168,7 @@ export class ToastView {
       before.delete(toast.key)
       if (old === toast) continue
       if (toast.isAlert) this.#say('alert', labelOf(this.#element, toast))
-      else if (!old || toast.kind === 'burst') this.#unsaid.add(toast.key)
+      else if (!old || toast.kind === 'burst') this.#unsaid.set(toast.key, toast)
     }
     for (const [key, toast] of before) this.#leave(key, toast)
     this.#before = toasts
@@ -177,9 +178,11 @@ export class ToastView {
   }
 
   #leave(key: string, toast: Toast): void {
-    this.#unsaid.delete(key)
-    // What became part of a burst goes at once.
-    if (toast.kind === 'activity' && this.policy.toasts.some(each => each.kind === 'burst' && each.povs.includes(toast.povs[0]!))) return
+    // What became part of a burst goes at once, and is said of that.
+    if (toast.kind === 'activity' && this.policy.toasts.some(each => each.kind === 'burst' && each.povs.includes(toast.povs[0]!))) {
+      this.#unsaid.delete(key)
+      return
+    }
     this.#leaving.set(key, toast)
     setTimeout(() => {
       this.#leaving.delete(key)
@@ -207,7 +210,7 @@ export class ToastView {
   /** One phrase, however many there are. */
   #speak(): void {
     if (document.hidden) return // it is said when one comes back
-    const told = this.policy.toasts.filter(each => this.#unsaid.has(each.key))
+    const told = [...this.#unsaid.values()]
     this.#unsaid.clear()
     if (!told.length) return
     this.#saidAt = performance.now()
