@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from shutil import copytree
-from typing import Any
+from typing import Any, Protocol
 from urllib.request import Request, urlopen
 
 import pytest
@@ -40,10 +40,17 @@ def settings() -> Settings:
     return make_settings(server=ServerSettings(port=0, admin_port=0, drain_s=0.2))
 
 
+class Addressed(Protocol):
+    """A server, wherever it runs."""
+
+    @property
+    def address(self) -> str: ...
+
+
 class Scene:
     """A server, the front before it, and what happens there."""
 
-    def __init__(self, front: Front, cut: Cut, server: RunningServer) -> None:
+    def __init__(self, front: Front, cut: Cut, server: Addressed) -> None:
         self.front = front
         self.cut = cut
         self.server = server

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import {beforeEach, mock, test} from 'node:test'
 import type {Client} from '../src/api.js'
-import {makeReports} from '../src/widgets/toasts/reports.js'
+import {makeReports} from '../src/widgets/reports.js'
 import {actionsOf, filterOf, topicOf} from '../src/widgets/toasts/toast.js'
 import {isQuiet} from '../src/widgets/quiet.js'
 import {gapOf, live, MINUTE, pending, START, World} from './toasts-world.js'
@@ -479,7 +479,7 @@ function reporting(world: World) {
     sent.push(fields)
     return {type: 'acked'}
   }} as unknown as Client
-  return {sent, reports: makeReports(() => client, () => world.snapshot())}
+  return {sent, client, reports: makeReports(() => client, () => world.snapshot())}
 }
 
 beforeEach(() => mock.timers.reset())
@@ -523,4 +523,17 @@ test('nothing is reported past what can still be loaded, or without a connection
   reports.add(world.add())
   mock.timers.tick(5_000)
   assert.deepEqual(sent, [])
+})
+
+test('what two elements report of one client is told once, and that it was shown goes before that it was not', () => {
+  mock.timers.enable({apis: ['setTimeout']})
+  const world = live()
+  const {sent, client} = reporting(world)
+  const [feed, toasts] = [0, 1].map(() => makeReports(() => client, () => world.snapshot()))
+  const row = world.add()
+  toasts!.add(row, 'filtered')
+  feed!.add(row)
+  toasts!.add(row, 'filtered')
+  mock.timers.tick(MINUTE)
+  assert.deepEqual(sent.map(({offset, shown, reason}) => [offset, shown, reason]), [[1, true, undefined]])
 })

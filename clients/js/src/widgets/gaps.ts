@@ -4,6 +4,7 @@ import type {FeedGap, Group} from '../api.js'
 import type {Item} from './list.js'
 import type {Later} from './later.js'
 import {icon} from './icons.js'
+import {topicOf} from './shown.js'
 import {say} from './text.js'
 import {moment} from './times.js'
 
@@ -12,7 +13,7 @@ export function gapsBefore(view: Later, groups: readonly Group[]): Map<number, I
   const found = new Map<number, Item[]>()
   if (view.isFiltered) return found
   for (const gap of view.snapshot.gaps) {
-    const isOf = ({rows}: Group) => (JSON.parse(rows[0]!.key) as string[])[0] === gap.povId
+    const isOf = ({rows}: Group) => topicOf(rows[0]!) === gap.povId
     let at = groups.findIndex(each => isOf(each) && each.rows[0]!.offset <= gap.to.offset)
     if (at < 0) at = groups.findLastIndex(isOf) + 1 || groups.length
     const above = groups[at - 1]

@@ -2,18 +2,21 @@
 import './icons-more.js'
 import './words-more.js'
 import {html, nothing, type TemplateResult} from 'lit-html'
-import type {Group, Row, Snapshot} from '../api.js'
+import type {Group, PovState, Row, Snapshot} from '../api.js'
 import type {Filter, PanelHost, PanelName, Panels} from './api.js'
 import type {Item} from './list.js'
 import {sheetOf} from './element.js'
+import {click} from './acts.js'
 import {foot, instead, presence, tally} from './around.js'
+import {Arrivals} from './arrivals.js'
 import {gapsBefore} from './gaps.js'
 import {icon} from './icons.js'
 import {press} from './keys.js'
 import {parts} from './parts.js'
 import {avatar, given, nameOf} from './people.js'
 import {catchUp, progressOf, type CatchingUp} from './progress.js'
-import {linkOf, povName, type Teller} from './sentences.js'
+import {Reader} from './reader.js'
+import {linkOf, type Teller} from './sentences.js'
 import {badgeTab} from './tab-badge.js'
 import {keyOf, stateOf, type TeamActivity} from './team-activity.js'
 import {subItem} from './subrows.js'
@@ -27,10 +30,6 @@ import text from './later.css'
 /** So many groups are in the page at first, and come with each step down; more than `MOST` never are. */
 const WINDOW = 100
 const MOST = 500
-/** More new rows than this in a second come without motion. */
-const CALM = 5
-/** How long a new row is lit, ms. */
-const LIT = 1_200
 /** How long a muted PoV can be taken back, ms. */
 const UNDO = 8_000
 
@@ -50,16 +49,12 @@ export class Later implements PanelHost {
   undone: string | undefined
   /** What was there when it began to catch up. */
   #catching: CatchingUp | undefined
-  #brokenAt = 0
-  #came: number[] = []
-  #hasPointer = false
-  #hasScrolled = false
+  #brokenAt: number | undefined
   /** The state that the next tick is for. */
   #scheduled = ''
   #tick: ReturnType<typeof setTimeout> | undefined
-  #busyTimer: ReturnType<typeof setTimeout> | undefined
-  #ends = new IntersectionObserver(entries => this.#turned(entries))
-  #listening = new AbortController()
+  /** How loud PoVs were before they were muted here. */
+  #levels = new Map<string, PovState['level']>()
   #undoTimer: ReturnType<typeof setTimeout> | undefined
   #opener: HTMLElement | null = null
   #fits = new WeakMap<Group, Group | null>()
@@ -67,6 +62,8 @@ export class Later implements PanelHost {
   #names = new Map<string, string>()
   #namesOf = -1
   #arePanelsAsked = false
+  #reader!: Reader
+  readonly #arrivals = new Arrivals(this)
   #voice!: Voice
   #watch!: Watch
 
@@ -91,33 +88,22 @@ export class Later implements PanelHost {
 
   begin(): void {
     this.shadowRoot.adoptedStyleSheets.push(...sheets)
+    this.#breaks(this.snapshot)
     this.#voice = new Voice(this)
     this.#watch = new Watch(this)
     const {articles} = this
     articles.made = element => this.#watch.watch(element)
     articles.gone = element => this.#watch.unwatch(element)
     for (const each of articles.list.children) this.#watch.watch(each)
-    for (const each of this.shadowRoot.querySelectorAll('.top, .end')) this.#ends.observe(each)
-    const {signal} = this.#listening
-    const list = articles.list.parentElement!
-    const scrolled = () => { this.#hasScrolled = true }
-    list.addEventListener('scroll', scrolled, {signal, passive: true, once: true})
-    addEventListener('scroll', scrolled, {signal, passive: true, once: true})
-    list.addEventListener('pointerover', event => this.#pointed(event), {signal})
-    // What came before this.
-    this.#hasPointer = !this.isCoarse && list.matches(':hover')
-    this.#focused({target: this.shadowRoot.activeElement})
-    list.addEventListener('pointerleave', () => this.#left(), {signal})
-    list.addEventListener('focusin', event => this.#focused(event), {signal})
-    list.addEventListener('focusout', event => this.#blurred(event), {signal})
+    this.#reader = new Reader(this)
     if (this.element.filterInUrl && location.hash.length > 1) this.#needPanels()
     this.#tab()
   }
 
   end(): void {
-    for (const each of [this.#undoTimer, this.#tick, this.#busyTimer]) clearTimeout(each)
-    this.#ends.disconnect()
-    this.#listening.abort()
+    for (const each of [this.#undoTimer, this.#tick]) clearTimeout(each)
+    this.#reader.end()
+    this.#arrivals.end()
     this.#voice.end()
     this.#watch.end()
     if (this.element.tabBadge) badgeTab(this, 0)
@@ -158,12 +144,12 @@ export class Later implements PanelHost {
   }
 
   markRead(row?: Row): void {
-    this.#try(this.source?.feed.read(row))
+    this.attempt(this.source?.feed.read(row))
     this.element.tell('pov-read', {row})
   }
 
   markUnread(row: Row): void {
-    this.#try(this.source?.feed.markUnread(row))
+    this.attempt(this.source?.feed.markUnread(row))
   }
 
   fail(key: string): void {
@@ -190,11 +176,13 @@ export class Later implements PanelHost {
 
   /** Silent until then, or as before; what a page does not say itself is said in the foot. */
   async mute(povId: string, until?: Date): Promise<void> {
+    const level = this.snapshot.povs.get(povId)?.level
     try {
-      await this.source?.feed.mute(povId, until ? 'off' : 'sound', until)
+      await this.source?.feed.mute(povId, until ? 'off' : this.#levels.get(povId) ?? 'sound', until)
     } catch {
       return this.fail('foot.failed')
     }
+    if (until && level && level !== 'off') this.#levels.set(povId, level)
     clearTimeout(this.#undoTimer)
     this.undone = undefined
     if (until && this.element.tell('pov-muted', {povId, until}, true)) {
@@ -227,7 +215,8 @@ export class Later implements PanelHost {
     return [...this.snapshot.povs.values()].some(each => each.hasEarlier)
   }
 
-  get #canGrow(): boolean {
+  /** Whether more rows are here than in the page. */
+  get canGrow(): boolean {
     return this.element.size < Math.min(MOST, this.fitting.groups.length)
   }
 
@@ -238,11 +227,11 @@ export class Later implements PanelHost {
       element.size = Math.min(MOST, element.size + WINDOW)
       this.redraw()
     }
-    if (this.#canGrow) return grow()
+    if (this.canGrow) return grow()
     if (element.isLoading || !this.#hasEarlier) return
     element.isLoading = true
     this.redraw()
-    this.#try(this.source?.feed.loadEarlier().finally(() => {
+    this.attempt(this.source?.feed.loadEarlier().finally(() => {
       element.isLoading = false
       grow()
     }), 'earlier.failed')
@@ -270,37 +259,8 @@ export class Later implements PanelHost {
     }
   }
 
-  /** Do what a button says. */
-  act(name: string, element?: Element): void {
-    const {source} = this
-    const found = this.itemOf(element)
-    const does: Record<string, () => void> = {
-      retry: () => source?.client?.retry(),
-      resume: () => source?.client?.resume(),
-      'sign-in': () => this.element.tell('pov-sign-in'),
-      reload: () => location.reload(),
-      'read-all': () => this.markRead(),
-      pill: () => this.release(),
-      earlier: () => this.earlier(),
-      'clear-filter': () => this.setFilter({}),
-      'copy-request': () => this.#try(navigator.clipboard.writeText(say(this, 'request', {
-        who: source?.client?.user, povs: [...this.snapshot.povs.keys()].map(each => povName(this, each)).join(', '), url: location.href,
-      }))),
-      undo: () => void this.mute(this.undone!),
-      read: () => found && this.markRead(found.row),
-      fold: () => found && this.fold(found.group),
-      menu: () => this.menuOf ? this.closePanel() : found && this.openPanel('menu', found.group),
-      load: () => {
-        const gap = this.snapshot.gaps.find(each => `gap ${each.povId} ${each.to.offset}` === keyOf(element))
-        if (gap) this.#try(source?.feed.load(gap), 'gap.failed')
-      },
-    }
-    if (does[name]) does[name]()
-    else if (this.panel === name) this.closePanel()
-    else this.openPanel(name as PanelName)
-  }
-
-  #try(done: Promise<unknown> | undefined, key = 'foot.failed'): void {
+  /** Say so if it fails. */
+  attempt(done: Promise<unknown> | undefined, key = 'foot.failed'): void {
     done?.catch(() => this.fail(key))
   }
 
@@ -323,47 +283,28 @@ export class Later implements PanelHost {
 
   /** The store has changed; the page may be hidden. */
   changed(snapshot: Snapshot, before: Snapshot): void {
-    const {connection: {state, since}, rows} = snapshot
+    const {connection: {state}, rows} = snapshot
     const {element} = this
     const old = before.connection.state
     const newest = before.rows[0]
     if (!rows.length) element.held = undefined
     else if (newest && rows[0]!.key !== newest.key) {
-      if (element.held || !element.isAtTop || this.#hasPointer || element.hasFocus) element.held ??= newest
-      else this.#arrived(snapshot, newest)
+      if (element.held || this.#reader.isReading) element.held ??= newest
+      else this.#arrivals.came(snapshot, newest)
     }
     if (state !== old) {
       this.failed = undefined
       this.#catching = state === 'catching-up' && old !== 'connecting' ? catchUp(before, this.#brokenAt) : undefined
-      if (/^(live|catching-up)$/.test(old)) this.#brokenAt = since
+      this.#breaks(snapshot)
     }
     if (snapshot.unseen !== before.unseen) this.#tab()
     this.#voice.changed(snapshot)
   }
 
-  /** Rows that come one by one are lit for a moment. */
-  #arrived({groups, connection}: Snapshot, newest: Row): void {
-    const {element} = this
-    const now = Date.now()
-    const came = this.#came = this.#came.filter(each => each > now - 1000)
-    for (const {key, rows: [row]} of groups) {
-      if (row!.at < newest.at || row!.key === newest.key || came.length > CALM) break
-      came.push(now)
-      element.fresh.add(key)
-    }
-    if (came.length > CALM) {
-      element.isBusy = true
-      clearTimeout(this.#busyTimer)
-      this.#busyTimer = setTimeout(() => {
-        element.isBusy = false
-        this.redraw()
-      }, 500)
-    }
-    if (element.isBusy || connection.state !== 'live') element.fresh.clear()
-    if (element.fresh.size) setTimeout(() => {
-      element.fresh.clear()
-      this.redraw()
-    }, LIT)
+  /** Remember since when there is no connection, however it changes until there is one. */
+  #breaks({connection: {state, since}}: Snapshot): void {
+    if (state === 'live') this.#brokenAt = undefined
+    else if (!/^(connecting|catching-up)$/.test(state)) this.#brokenAt ??= since || undefined
   }
 
   /** Times, and the seconds until the next attempt. */
@@ -492,7 +433,7 @@ export class Later implements PanelHost {
   /** Below the oldest row: earlier ones, or nothing is before it. */
   below(): unknown {
     const {isLoading} = this.element
-    if (this.#hasEarlier || this.#canGrow) return html`<div class="earlier" part="earlier"><button class="btn btn-text" data-do="earlier" ?disabled=${
+    if (this.#hasEarlier || this.canGrow) return html`<div class="earlier" part="earlier"><button class="btn btn-text" data-do="earlier" ?disabled=${
       isLoading}>${say(this, isLoading ? 'do.loading' : 'do.earlier')}</button></div>`
     const {rows, povs, gaps} = this.snapshot
     return povs.size > 1 || !rows.length || gaps.some(each => each.state === 'gone') ? nothing
@@ -511,66 +452,11 @@ export class Later implements PanelHost {
   // ---- what is done to it ----
 
   clicked(event: MouseEvent, target = event.target as Element): void {
-    const button = target.closest<HTMLElement>('[data-do]')
-    if (button) return this.act(button.dataset.do!, button)
-    const found = this.itemOf(target)
-    if (!found || event.defaultPrevented || target.closest('button')) return
-    if (target.closest('a')) return this.open(found.row, event)
-    if (getSelection()?.toString()) return
-    if (found.group.rows.length > 1 && !found.isSub) this.fold(found.group)
-    else this.open(found.row)
+    click(this, event, target)
   }
 
   keyed(event: KeyboardEvent, target: Element): void {
     if (!event.defaultPrevented && press(this, event, target as HTMLElement)) event.preventDefault()
-  }
-
-  #turned(entries: readonly IntersectionObserverEntry[]): void {
-    for (const {target, isIntersecting} of entries) {
-      if (target.className === 'end') {
-        if (isIntersecting && (this.#hasScrolled || this.#canGrow)) this.earlier()
-      } else {
-        this.element.isAtTop = isIntersecting
-        this.shadowRoot.querySelector('.feed')!.classList.toggle('is-scrolled', !isIntersecting)
-        this.#settle()
-      }
-    }
-  }
-
-  /** Let what waits come, as soon as nobody is reading. */
-  #settle(): void {
-    const {element} = this
-    if (element.isAtTop && !this.#hasPointer && !element.hasFocus) element.held = undefined
-    this.redraw()
-  }
-
-  #pointed({pointerType, target}: PointerEvent): void {
-    if (pointerType !== 'mouse') return
-    this.#hasPointer = true
-    const key = keyOf(target)
-    if (key === this.element.pointed) return
-    this.element.pointed = key
-    this.redraw()
-  }
-
-  #left(): void {
-    this.#hasPointer = false
-    this.element.pointed = undefined
-    this.#settle()
-  }
-
-  #focused({target}: {target: EventTarget | null}): void {
-    const key = keyOf(target)
-    if (!key) return
-    this.element.hasFocus = true
-    this.element.current = key
-    this.redraw()
-  }
-
-  #blurred({relatedTarget}: FocusEvent): void {
-    if (this.articles.list.contains(relatedTarget as Node | null)) return
-    this.element.hasFocus = false
-    this.#settle()
   }
 
   // ---- more of the list ----

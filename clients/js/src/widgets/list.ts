@@ -23,7 +23,7 @@ let ids = 0
 function describe(element: HTMLElement): void {
   const idsOf = (selector: string) =>
     [...element.querySelectorAll(selector)].map(each => each.id ||= `a${++ids}`).join(' ')
-  element.setAttribute('aria-labelledby', idsOf('.line, .gap p'))
+  element.setAttribute('aria-labelledby', idsOf('.line, .gap p, .divider span'))
   element.setAttribute('aria-describedby', idsOf('.quote, .meta, time'))
 }
 
@@ -76,12 +76,11 @@ export class Articles {
     return isLost
   }
 
-  /** Say where it stands: whether Tab comes to it, and which of how many it is (0: none of them). */
+  /** Say where it stands: whether Tab comes to it, and which of how many it is. */
   place(key: string, isCurrent: boolean, at: number, total: number): void {
     const {element} = this.#shown.get(key)!
     const tab = isCurrent ? 0 : -1
     if (element.tabIndex !== tab) element.tabIndex = tab
-    if (!at) return
     if (element.ariaPosInSet !== `${at}`) element.ariaPosInSet = `${at}`
     if (element.ariaSetSize !== `${total}`) element.ariaSetSize = `${total}`
   }

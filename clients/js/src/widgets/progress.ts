@@ -4,7 +4,7 @@ import type {Progress} from './status.js'
 
 /** What was there when a feed began to catch up. */
 export interface CatchingUp {
-  readonly since: number
+  readonly since: number | undefined
   readonly positions: ReadonlyMap<string, PovState['position']>
   /** How many unread ones were not among the rows. */
   readonly hidden: number
@@ -12,8 +12,8 @@ export interface CatchingUp {
 
 const hiddenOf = ({unread, rows}: Snapshot) => unread - rows.filter(each => each.state !== 'read').length
 
-/** Remember it; `since`: from when on there was no connection. */
-export function catchUp(snapshot: Snapshot, since: number): CatchingUp {
+/** Remember it; `since`: from when on there was no connection, if that is known. */
+export function catchUp(snapshot: Snapshot, since: number | undefined): CatchingUp {
   return {since, positions: new Map([...snapshot.povs].map(([id, {position}]) => [id, position])), hidden: hiddenOf(snapshot)}
 }
 

@@ -50,9 +50,12 @@ function choose(teller: Teller, rows: readonly Row[], who: string): [key: string
   const what = n > 1 ? say(teller, `n.${type}`, {n}) : titleOf(activity)
   const values = {who, type, action, n, what: what ?? '', from: text(details?.from) ?? '', to: text(details?.to) ?? ''}
   const key = `${type}.${action}`
-  const isWhole = what !== undefined && (n === 1 || has(teller, `n.${type}`)) && (type !== 'phase' || values.to || n > 1)
-  if (isWhole && own && has(teller, `you.${key}`)) return [`you.${key}`, values]
-  if (isWhole && has(teller, key)) return [key, values]
+  const find = (name: string) => [own && `you.${name}`, name].find(each => each && has(teller, each))
+  // Not every sentence of one is right of several.
+  const isWhole = n > 1 ? has(teller, `n.${type}`) && !/^(phase|person)$/.test(type)
+    : what !== undefined && (type !== 'phase' || values.to)
+  const found = n > 1 && find(`many.${key}`) || isWhole && find(key)
+  if (found) return [found, values]
   return [n > 1 ? 'many.other' : what ? 'other.what' : 'other', values]
 }
 

@@ -9,6 +9,9 @@ export function isInView(row: Row): boolean {
   return !document.hidden && [...showing].some(shows => shows(row))
 }
 
+/** What is followed that it came by: its PoV or, first in its key, the team feed. */
+export const topicOf = ({key, povId}: Row): string => key.startsWith('["*"') ? '*' : povId
+
 /** What toasts have told a screen reader of: the ids of activities, the last some hundred. */
 const said = new Set<string>()
 

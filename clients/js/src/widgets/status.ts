@@ -72,7 +72,7 @@ const missedOf = (gaps: readonly FeedGap[]) =>
 
 /** How far catching up has come, and from when on there was no connection. */
 export interface Progress {
-  readonly since: number
+  readonly since: number | undefined
   readonly n: number
   readonly total: number
 }
@@ -109,8 +109,8 @@ export function sayState(speaker: Speaker, snapshot: Snapshot, now = Date.now(),
     if (denied) foot = ['foot.denied', {n: denied, total: all.length}]
   } else if (name === 'connecting') foot = ['foot.connecting']
   else if (thread === 'filling' && progress) {
-    if (name === 'catching-up' && progress.n < progress.total) says = ['says.progress', {n: progress.n, total: progress.total}]
-    foot = ['foot.away', {time: span(speaker, now - progress.since)}]
+    if (name === 'catching-up' && progress.n && progress.n < progress.total) says = ['says.progress', {n: progress.n, total: progress.total}]
+    foot = progress.since ? ['foot.away', {time: span(speaker, now - progress.since)}] : ['foot.connecting']
   } else if (thread === 'filling') foot = ['foot.connecting']
   else if (name === 'signed-out') foot = ['foot.wiped']
   else if (name === 'no-access') foot = ['foot.denied', {n: denied, total: all.length}]

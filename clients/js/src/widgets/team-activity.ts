@@ -273,9 +273,8 @@ export class TeamActivity extends PovElement {
     const articles = this.articles ??= new Articles(shadow.querySelector('.rows')!)
     const isLost = articles.show(this.#items)
     if (!articles.of(this.current)) this.current = this.#items[0]?.key
-    const total = this.#isMore ? -1 : this.#items.filter(each => each.part === 'row').length
-    let place = 0
-    for (const {key, part} of this.#items) articles.place(key, key === this.current, part === 'row' ? ++place : 0, total)
+    const total = this.#isMore ? -1 : this.#items.length
+    this.#items.forEach(({key}, i) => articles.place(key, key === this.current, i + 1, total))
     if (isLost) articles.of(this.current)?.focus()
     this.later?.updated()
     if (this.#isMore) this.redraw()

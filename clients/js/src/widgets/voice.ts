@@ -1,7 +1,7 @@
 /** What a screen reader is told: of states that last, and of what is new, a phrase at a time. */
 import type {Row, Snapshot} from '../api.js'
 import type {Later} from './later.js'
-import {wasSaid} from './shown.js'
+import {topicOf, wasSaid} from './shown.js'
 import type {StateName} from './status.js'
 import {has, say} from './text.js'
 import {clock} from './times.js'
@@ -14,6 +14,9 @@ const NEWS = 5_000
 /** Activities of several PoVs come in no order: so much later than others they are new still, ms. */
 const LATE = 10_000
 const ALERTS = /^(expired|ended|page-error)$/
+
+/** Logs of two PoVs may have one epoch. */
+const logOf = (row: Row) => `${topicOf(row)} ${row.epoch}`
 
 /** Tells of one element. */
 export class Voice {
@@ -46,7 +49,7 @@ export class Voice {
     const isLive = said.name === 'live' && !this.#isBroken
     for (const row of rows) {
       if (row.at < this.#newestAt - LATE) break
-      if (row.own || row.offset <= (this.#newest.get(row.epoch) ?? 0)) continue
+      if (row.own || row.offset <= (this.#newest.get(logOf(row)) ?? 0)) continue
       if (isLive) this.#news.set(row.key, row)
       else this.#came++
     }
@@ -64,9 +67,11 @@ export class Voice {
       if (this.host.said?.name === 'live') this.#newestAt = Date.now()
       return
     }
-    for (const {epoch, offset, at} of rows) {
+    for (const row of rows) {
+      const {at, offset} = row
       if (at < this.#newestAt - LATE && this.#newestAt < Infinity) break
-      this.#newest.set(epoch, Math.max(offset, this.#newest.get(epoch) ?? 0))
+      const log = logOf(row)
+      this.#newest.set(log, Math.max(offset, this.#newest.get(log) ?? 0))
     }
     this.#newestAt = first.at
   }

@@ -1,25 +1,26 @@
 /** What came into view: seen after a second, and told to the server as shown. */
 import type {Row} from '../api.js'
 import type {Later} from './later.js'
-import {showing} from './shown.js'
+import {makeReports} from './reports.js'
+import {showing, topicOf} from './shown.js'
 
 /** In view for this long is seen, ms. */
 const SEEN = 1_000
-/** What was shown is told at most once in this many ms. */
-const TOLD = 5_000
 
 /** Watches the rows of one element. */
 export class Watch {
   /** Since when which rows are in view. */
   #inView = new Map<Element, number>()
   #timer: ReturnType<typeof setTimeout> | undefined
-  #ackTimer: ReturnType<typeof setTimeout> | undefined
-  /** By topic, the newest row that was shown and not told of. */
+  /** By topic, the newest row that was shown. */
   #shown = new Map<string, Row>()
-  #told = new Map<string, string>()
+  /** Of these what was marked as read: what is marked as unread after that stays so. */
+  #read = new Map<string, Row>()
+  readonly #reports: ReturnType<typeof makeReports>
   readonly #observer = new IntersectionObserver(entries => this.#turned(entries), {threshold: 0.5})
 
   constructor(readonly host: Later) {
+    this.#reports = makeReports(() => host.source?.client, () => host.snapshot)
     document.addEventListener('visibilitychange', this.#visible)
     showing.add(this.#shows)
   }
@@ -35,13 +36,13 @@ export class Watch {
 
   /** Rows in view may be others than they were. */
   changed(): void {
-    if (this.#inView.size) this.#later()
+    if (this.#inView.size || this.host.isFiltered) this.#later()
   }
 
   end(): void {
     this.#observer.disconnect()
     clearTimeout(this.#timer)
-    clearTimeout(this.#ackTimer)
+    this.#reports.end()
     document.removeEventListener('visibilitychange', this.#visible)
     showing.delete(this.#shows)
   }
@@ -91,7 +92,7 @@ export class Watch {
       if (!found) continue
       const rows = found.isSub ? [found.row] : found.group.rows
       for (const row of rows) {
-        const [topic] = JSON.parse(row.key) as [string]
+        const topic = topicOf(row)
         const last = this.#shown.get(topic)
         if (!last || last.epoch !== row.epoch || last.offset < row.offset) this.#shown.set(topic, row)
         if (row.state === 'new') fresh.push(row)
@@ -99,33 +100,30 @@ export class Watch {
     }
     if (isYoung) this.#later()
     if (fresh.length) host.source?.feed.seen(fresh)
-    if (host.element.read === 'scroll') this.#read()
+    if (host.element.read === 'scroll') this.#markRead()
     this.#tell()
   }
 
-  #read(): void {
-    for (const row of this.#shown.values()) if (row.state !== 'read') this.host.markRead(row)
+  #markRead(): void {
+    for (const [topic, row] of this.#shown) {
+      if (this.#read.get(topic) === row) continue
+      this.#read.set(topic, row)
+      if (row.state !== 'read') this.host.markRead(row)
+    }
   }
 
-  /** Say what was shown, so that whoever asks why somebody did not see something is told. */
+  /** Say what was shown, and what the filter hid: of each PoV the newest. */
   #tell(): void {
-    const {client} = this.host.source ?? {}
-    if (this.#ackTimer || !client || this.host.said?.name !== 'live') return
-    let isTold = false
-    for (const [povId, {epoch, offset}] of this.#shown) {
-      const last = JSON.parse(this.#told.get(povId) ?? '[]') as [string?, number?]
-      if (last[0] === epoch && last[1]! >= offset) continue
-      // The device's cursor goes where this says: never past what can still be loaded.
-      if (this.host.snapshot.gaps.some(each => each.povId === povId && each.state !== 'gone' && each.to.offset <= offset)) continue
-      this.#told.set(povId, JSON.stringify([epoch, offset]))
-      isTold = true
-      client.request('ack', {povId, offset, epoch, shown: true}).catch(() => {
-        // Nothing depends on it: it is said again with the next one.
-      })
+    const {host} = this
+    const {panels, snapshot: {rows}} = host
+    for (const row of this.#shown.values()) this.#reports.add(row)
+    if (!host.isFiltered || !panels) return
+    const known = new Set<string>()
+    for (const row of rows) {
+      const topic = topicOf(row)
+      if (known.has(topic)) continue
+      known.add(topic)
+      if (row.state === 'new' && !panels.fits(host, host.filter, row)) this.#reports.add(row, 'filtered')
     }
-    if (isTold) this.#ackTimer = setTimeout(() => {
-      this.#ackTimer = undefined
-      this.#tell()
-    }, TOLD)
   }
 }

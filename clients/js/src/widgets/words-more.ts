@@ -2,6 +2,11 @@
 import {words} from './words.js'
 
 Object.assign(words, {
+  // Of several of one kind at once, where the sentence of one would say something else.
+  'many.phase.changed': '*{who}* moved *{what}*',
+  'many.person.joined': '*{who}* joined *{n} times*',
+  'many.person.invited': '*{who}* invited *{what}*',
+
   'do.retry': 'Try now',
   'do.earlier': 'Load earlier',
   'do.loading': 'Loading',

@@ -41,8 +41,7 @@ export function actionsOf({activity}: Row): Action[] {
     .slice(0, 2)
 }
 
-/** What is followed that it came by: its PoV or, first in its key, the team feed. */
-export const topicOf = ({key, povId}: Row) => key.startsWith('["*"') ? '*' : povId
+export {topicOf} from '../shown.js'
 
 /** `type`, `type:action` or `:action`, divided by commas: any of them. */
 export function filterOf(filter: string | undefined): (row: Row) => boolean {

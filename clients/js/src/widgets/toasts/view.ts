@@ -13,7 +13,7 @@ import {followDialogs} from './dialogs.js'
 import {drawToast, labelOf} from './draw.js'
 import {Policy} from './policy.js'
 import {actionsOf, filterOf, type Toast, type Unshown} from './toast.js'
-import {makeReports} from './reports.js'
+import {makeReports} from '../reports.js'
 import {play} from './sound.js'
 import {sheet} from './index.js'
 
