@@ -1,1 +1,1 @@
-import{a as e}from"./chunk-PJHMDLAI.mjs";import{f as t,g as o,h as r}from"./chunk-BDQ7CN23.mjs";customElements.get("pov-team-activity")||customElements.define("pov-team-activity",e);export{t as PovError,e as TeamActivity,o as connect,r as createFeed};
+export{ActivityNotification,PovError,TeamActivity,connect,createFeed}from"./pov-rt-widgets-WEGT3IM6.mjs";
