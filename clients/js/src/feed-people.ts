@@ -1,8 +1,9 @@
-/** Who is on what a feed follows, writes there and has read it, and what the user has muted. */
+/**
+ * Who is on what a feed follows, writes there and has read it, and what the user has muted. It is loaded beside the
+ * store, and imports nothing that the store has: the context hands it over.
+ */
 import type {Context, Mute, Topic} from './feed-topic.js'
 import type * as wire from './wire.js'
-import {marked} from './feed-marks.js'
-import {moved, sameList} from './feed-rows.js'
 
 /** A list of who writes is void after this many ms (docs/protocol.md). */
 const TYPING = 8_000
@@ -42,7 +43,7 @@ export function vacate(context: Context, topic: Topic): void {
 /** Who writes, until it is said anew or for too long not. */
 export function typists(context: Context, topic: Topic, users: readonly wire.Typist[]): void {
   clearTimeout(topic.typingTimer)
-  topic.typing = sameList(topic.typing, users.filter(each => each.userId !== context.user))
+  topic.typing = context.sameList(topic.typing, users.filter(each => each.userId !== context.user))
   if (topic.typing.length) topic.typingTimer = setTimeout(() => typists(context, topic, []), TYPING)
   context.changed(topic)
 }
@@ -53,7 +54,7 @@ export function receive(context: Context, topic: Topic, read: Readonly<Record<st
   for (const [id, offset] of Object.entries(read)) {
     receipts.set(id, Math.max(offset, receipts.get(id) ?? 0))
     const {marks} = topic
-    if (id === context.user && marks && offset > marks.read) marked(context, topic, moved.read(marks, offset))
+    if (id === context.user && marks && offset > marks.read) context.marked(context, topic, context.moved.read(marks, offset))
   }
   topic.receipts = receipts
   context.changed(topic)

@@ -1,7 +1,10 @@
-/** What a feed shows is written where it was stored, and is there at once when the page is back. */
+/**
+ * What a feed shows is written where it was stored, and is there at once when the page is back. It is loaded beside
+ * the store, and imports nothing that the store has: the context hands it over.
+ */
 import type {Cache} from './feed-cache.js'
 import type {Context, Topic} from './feed-topic.js'
-import {asMade, begin} from './feed-topic.js'
+import {openCache} from './feed-cache.js'
 
 /** How long stored rows may be on their way, ms: a tab that is frozen while it writes holds them for hours. */
 const PATIENCE = 2_000
@@ -70,9 +73,7 @@ export function createStore(context: Context, afterPaint: (then: () => Promise<v
 
   async function restore(then: () => void): Promise<void> {
     try {
-      // Nothing on the screen waits for it but what is stored.
-      const [{openCache}, scope] = await Promise.all([import('./feed-cache.js'), client.scope])
-      cache = await openCache(scope)
+      cache = await openCache(await client.scope)
       if (context.isOver || context.isClosed) return cache.close()
       context.user ??= client.user
       const found = await inTime(topics.map(topic => cache!.read(topic.name, topic.id, !!only)))
@@ -80,12 +81,12 @@ export function createStore(context: Context, afterPaint: (then: () => Promise<v
       for (const [i, topic] of topics.entries()) {
         const stored = found[i]
         if (!stored) continue
-        begin(context, topic, stored.epoch, stored.from, stored.to)
+        context.begin(context, topic, stored.epoch, stored.from, stored.to)
         Object.assign(topic, {oldest: 0, toldAt: stored.toldAt, marks: stored.marks})
         let before = -Infinity
         // Another tab may have begun elsewhere in the log, and dated by that.
         const rows = stored.rows.map(({offset, at, activity}) =>
-          asMade(context, topic, offset, before = Math.max(before, at), activity))
+          context.asMade(context, topic, offset, before = Math.max(before, at), activity))
         const own = new Set(rows.filter(row => row.own).map(row => row.offset))
         Object.assign(topic, {rows, latest: before, own})
       }

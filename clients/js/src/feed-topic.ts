@@ -5,7 +5,7 @@ import type {
 import type {Kept, Marks} from './feed-rows.js'
 import type * as wire from './wire.js'
 import {fits} from './client.js'
-import {monotone, moved, rowOf} from './feed-rows.js'
+import {monotone, moved, rowOf, sameList} from './feed-rows.js'
 
 /** Of how many of the user's own activities is remembered that they are not unread. */
 const OWN = 1_000
@@ -97,10 +97,15 @@ export interface Context {
   isStale: boolean
   /** What was loaded may exceed the limit. */
   hasGrown?: boolean
-  /** What pages need of the store. */
+  /** What the parts need of the store that are loaded beside it. */
   readonly admit: typeof admit
+  readonly asMade: typeof asMade
+  readonly begin: typeof begin
   readonly fits: typeof fits
   readonly hasEarlier: typeof hasEarlier
+  readonly marked: (context: Context, topic: Topic, marks: Marks) => void
+  readonly moved: typeof moved
+  readonly sameList: typeof sameList
   fail(failure: Failure): Error
   /** Tell of a change of a topic, else of any: at the end of this turn, or with more that comes. */
   changed(topic?: Topic, canWait?: boolean): void

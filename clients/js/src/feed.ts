@@ -1,17 +1,18 @@
 /** A headless store: what happens on PoVs, as rows and groups that a page only has to draw. */
 import type {Client, Failure, Feed, FeedOptions, Incoming, Snapshot} from './api.js'
+import type {Store} from './feed-store.js'
 import type {Context, Topic} from './feed-topic.js'
 import type * as wire from './wire.js'
 import {fits, PovError} from './client.js'
 import {mark, marked, restate, sendSeen, told, topicOf} from './feed-marks.js'
-import {askMutes, askPresence, moving, muted, receive, typists, vacate} from './feed-people.js'
-import {firstUnread, marksOf} from './feed-rows.js'
-import {createStore} from './feed-store.js'
-import {admit, begin, hasEarlier, isLacking, marksNow, missing, newTopic, reached, received} from './feed-topic.js'
+import {firstUnread, marksOf, moved, sameList} from './feed-rows.js'
+import {admit, asMade, begin, hasEarlier, isLacking, marksNow, missing, newTopic, reached, received} from './feed-topic.js'
 import {createView} from './feed-view.js'
 
 /** How long the news of what is being caught up may wait for more of it, ms. */
 const GATHER = 16
+/** How long what reads stored rows may take to load, ms. */
+const PATIENCE = 2_000
 /** The most that the server sends of what was last, or in a page (docs/protocol.md). */
 const MOST = 1_000
 
@@ -49,12 +50,19 @@ export function createFeed(
     pending: client.pending,
     storage: isStored ? 'loading' : 'off',
     fresh: [], isStale: true,
-    admit, fits, hasEarlier,
+    admit, asMade, begin, fits, hasEarlier, marked, moved, sameList,
     fail: failure => new PovError(failure),
     changed,
   }
   const view = createView(context, limit, groupWithin)
-  const store = createStore(context, afterPaint)
+  let store: Store | undefined
+  const loading = import('./feed-people.js')
+  let part: Awaited<typeof loading> | undefined
+  /** Do what has to do with people, in the order in which it came. Where that does not load, nobody is there. */
+  function people(use: (part: Awaited<typeof loading>) => void): void {
+    if (part) use(part)
+    else void loading.then(loaded => { if (!context.isClosed) use(part = loaded) }, () => {})
+  }
   const listeners = new Set<() => void>()
   const ends: (() => void)[] = []
   let isChanged = true
@@ -89,7 +97,7 @@ export function createFeed(
       }
     }
     for (const each of topics.values()) each.shown = each.tip
-    store.save()
+    store?.save()
   }
 
   function getSnapshot(): Snapshot {
@@ -121,6 +129,22 @@ export function createFeed(
     }
   }
 
+  /** Have what is stored first, if that comes in time. */
+  async function restore(): Promise<void> {
+    const timer = new Promise<never>((_, reject) => setTimeout(reject, PATIENCE))
+    try {
+      const {createStore} = await Promise.race([import('./feed-store.js'), timer])
+      if (context.isClosed || context.isOver) return
+      store = createStore(context, afterPaint)
+    } catch {
+      context.storage = 'denied'
+      if (context.isClosed || context.isOver) return
+      follow()
+      return changed()
+    }
+    await store.restore(follow)
+  }
+
   function joined(topic: Topic, result: wire.Result & {epoch: string; offset: number}): void {
     const {epoch, offset, recovered, missed, digest} = result
     topic.failure = undefined
@@ -147,15 +171,15 @@ export function createFeed(
     topic.failure = failure
     if (failure.ended && failure.code === 'forbidden') {
       begin(context, topic)
-      vacate(context, topic)
-      store.forget(topic)
+      people(({vacate}) => vacate(context, topic))
+      store?.forget(topic)
     }
     context.isStale = true
     changed(topic)
   }
 
   function meet(topic: Topic): void {
-    if (options.presence !== false && topic.id !== '*') void askPresence(context, topic)
+    if (options.presence !== false && topic.id !== '*') people(({askPresence}) => void askPresence(context, topic))
   }
 
   /** The page is shown or hidden: a user all of whose pages are hidden is away. */
@@ -165,14 +189,14 @@ export function createFeed(
 
   function message(incoming: Incoming): void {
     const given = incoming as wire.ServerMessage
-    if (given.type === 'muted') return muted(context, given)
+    if (given.type === 'muted') return people(({muted}) => muted(context, given))
     const {povId} = given as {povId?: string}
     const topic = topics.get((given.type === 'error' ? given.detail : povId) ?? '')
     if (!topic) return
-    if (given.type === 'presence_diff') moving(context, topic, given)
-    else if (given.type === 'typing') typists(context, topic, given.users)
-    else if (given.type === 'receipts') receive(context, topic, given.read)
-    else if (given.type === 'error' && given.code === 'forbidden') vacate(context, topic)
+    if (given.type === 'presence_diff') people(({moving}) => moving(context, topic, given))
+    else if (given.type === 'typing') people(({typists}) => typists(context, topic, given.users))
+    else if (given.type === 'receipts') people(({receive}) => receive(context, topic, given.read))
+    else if (given.type === 'error' && given.code === 'forbidden') people(({vacate}) => vacate(context, topic))
     else told(context, topic, given)
   }
 
@@ -180,7 +204,7 @@ export function createFeed(
     const before = context.user
     context.user = client.welcome?.userId ?? client.user
     if (context.user !== before) for (const each of topics.values()) restate(context, each)
-    void askMutes(context)
+    people(({askMutes}) => void askMutes(context))
   }
 
   ends.push(
@@ -189,7 +213,7 @@ export function createFeed(
         // Who is there is not known without a connection.
         for (const each of topics.values()) {
           each.diffs = undefined
-          vacate(context, each)
+          people(({vacate}) => vacate(context, each))
         }
       }
       changed()
@@ -202,7 +226,7 @@ export function createFeed(
     }),
     client.on('signedOut', () => {
       context.isOver = true
-      store.close()
+      store?.close()
       context.storage = 'off'
       context.mutes.clear()
       context.pending = []
@@ -218,7 +242,7 @@ export function createFeed(
   globalThis.document?.addEventListener('visibilitychange', turned)
   ends.push(() => globalThis.document?.removeEventListener('visibilitychange', turned))
   if (client.welcome) welcomed()
-  if (isStored) void store.restore(follow)
+  if (isStored) void restore()
   else follow()
 
   return {
@@ -266,7 +290,8 @@ export function createFeed(
       if (topic) await mark(context, topic, 'unread', row.offset)
     },
     async mute(povId, level, until) {
-      muted(context, await client.request('mute', {povId, level, until: until?.toISOString()}))
+      const answer = await client.request('mute', {povId, level, until: until?.toISOString()})
+      people(({muted}) => muted(context, answer))
     },
     typing(povId, active, where) {
       client.send('typing', {povId, active, where})
@@ -284,7 +309,7 @@ export function createFeed(
       clearTimeout(context.muteTimer)
       for (const end of ends) end()
       listeners.clear()
-      store.close()
+      store?.close()
     },
   }
 }

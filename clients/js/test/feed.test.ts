@@ -16,7 +16,7 @@ function setUp(povs: string[], options: FeedOptions = {stored: false}, user = 'a
 }
 
 // Loaded when it is first needed: here before that, so that a turn is a turn.
-await import('../src/feed-pages.js')
+await Promise.all([import('../src/feed-pages.js'), import('../src/feed-people.js'), import('../src/feed-store.js')])
 
 async function quiet(...clients: ScriptedClient[]): Promise<void> {
   for (let i = 0; i < 6; i++) {
