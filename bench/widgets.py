@@ -40,7 +40,8 @@ SAMPLES = 20
 PRESS_S = 0.25
 WAIT_S = 120.0
 TRACED = "devtools.timeline,disabled-by-default-devtools.timeline"
-FRAME = "BeginMainThreadFrame"
+FRAME = "Commit"
+"""What the main thread ends each frame with that it draws; it tells of their beginnings to no trace."""
 
 
 class OursForPages(Ours):
