@@ -41,6 +41,7 @@ PRESS_S = 0.25
 WAIT_S = 120.0
 TRACED = "devtools.timeline,disabled-by-default-devtools.timeline"
 FRAME = "Commit"
+"""What the main thread ends each frame with that it draws; no trace tells of their beginnings."""
 
 
 class OursForPages(Ours):

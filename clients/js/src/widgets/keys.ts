@@ -30,7 +30,7 @@ export function press(host: Later, event: KeyboardEvent, target: HTMLElement): b
     const all = [...host.articles.list.querySelectorAll<HTMLElement>('article:is(.row, .sub, .gap)')]
     const at = article ? all.indexOf(article) : -1
     if (at + by >= all.length) host.earlier()
-    all[Math.max(0, Math.min(all.length - 1, at + by))]?.focus()
+    focus(all[Math.max(0, Math.min(all.length - 1, at + by))])
     return !!all.length
   }
   const lower = key.toLowerCase()
@@ -38,11 +38,11 @@ export function press(host: Later, event: KeyboardEvent, target: HTMLElement): b
   if (key === 'PageUp' || isOn && lower === 'k') return step(-1)
   if (key === 'Home') {
     host.release()
-    void host.element.updateComplete.then(() => host.articles.list.querySelector<HTMLElement>('article')?.focus())
+    void host.element.updateComplete.then(() => focus(host.articles.list.querySelector<HTMLElement>('article')))
     return true
   }
   if (key === 'End') {
-    ;[...host.articles.list.querySelectorAll<HTMLElement>('article')].at(-1)?.focus()
+    focus([...host.articles.list.querySelectorAll<HTMLElement>('article')].at(-1))
     return true
   }
   const found = host.itemOf(article)
@@ -67,6 +67,13 @@ export function press(host: Later, event: KeyboardEvent, target: HTMLElement): b
   else if (key === '.') host.menuOf ? host.closePanel() : host.openPanel('menu', group)
   else return false
   return true
+}
+
+/** Tab comes to it from now on: said once it has the focus, it would have the page laid out at once. */
+function focus(article: HTMLElement | null | undefined): void {
+  if (!article) return
+  article.tabIndex = 0
+  article.focus()
 }
 
 /** The focus goes to what comes after the rows. */

@@ -50,7 +50,7 @@ function choose(teller: Teller, rows: readonly Row[], who: string): [key: string
   const what = n > 1 ? say(teller, `n.${type}`, {n}) : titleOf(activity)
   const values = {who, type, action, n, what: what ?? '', from: text(details?.from) ?? '', to: text(details?.to) ?? ''}
   const key = `${type}.${action}`
-  const find = (name: string) => [own && `you.${name}`, name].find(each => each && has(teller, each))
+  const find = (name: string) => [own ? `you.${name}` : name, name].find(each => has(teller, each))
   // Not every sentence of one is right of several.
   const isWhole = n > 1 ? has(teller, `n.${type}`) && !/^(phase|person)$/.test(type)
     : what !== undefined && (type !== 'phase' || values.to)

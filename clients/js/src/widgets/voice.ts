@@ -28,6 +28,8 @@ export class Voice {
   /** By log the newest that was known. */
   #newest = new Map<string, number>()
   #newestAt = Infinity
+  /** Those that were looked at: it is drawn more often than it changes. */
+  #rows: readonly Row[] | undefined
   #isBroken = false
   #came = 0
   #missed = 0
@@ -47,13 +49,14 @@ export class Voice {
     }
     const {rows, gaps} = snapshot
     const isLive = said.name === 'live' && !this.#isBroken
-    for (const row of rows) {
+    if (rows !== this.#rows) for (const row of rows) {
       if (row.at < this.#newestAt - LATE) break
       if (row.own || row.offset <= (this.#newest.get(logOf(row)) ?? 0)) continue
       if (isLive) this.#news.set(row.key, row)
       else this.#came++
     }
-    this.#know(rows)
+    if (rows !== this.#rows || !rows.length) this.#know(rows)
+    this.#rows = rows
     if (this.#news.size && !this.#newsTimer) this.#newsTimer = setTimeout(() => this.#tellNews(), 500)
     const missed = gaps.reduce((sum, each) => sum + (each.state === 'open' ? each.missed ?? 0 : 0), 0)
     if (missed > this.#missed && isLive) this.say('told.missed', {n: missed})

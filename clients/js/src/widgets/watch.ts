@@ -52,7 +52,8 @@ export class Watch {
     const {host} = this
     const {element, snapshot: {povs}, panels} = host
     if (host.isFiltered && !panels?.fits(host, host.filter, row)) return false
-    return element.isAtTop && (povs.has(row.povId) || povs.has('*')) && element.checkVisibility()
+    // An element that is not shown is at no top; to ask for its style for each row would be slow.
+    return element.isAtTop && (povs.has(row.povId) || povs.has('*'))
       || [...this.#inView.keys()].some(each => host.itemOf(each)?.group.rows.some(({key}) => key === row.key))
   }
 
