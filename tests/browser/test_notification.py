@@ -93,9 +93,12 @@ def opened(profile: Profile, scene: Scene, page: str = "notification.html") -> T
 
 
 def ready(tab: Tab) -> None:
+    """Wait until all that happens from now on is news: each PoV is joined."""
     until(
         lambda: tab.evaluate(
-            f"{ELEMENT}.snapshot?.connection.state === 'live' && !!{ROOT}.querySelector('.toasts')"
+            f"""(({{connection, povs}}) => connection.state === 'live' && povs.size > 0 &&
+            [...povs.values()].every(each => each.state === 'live' && each.position))(
+            {ELEMENT}.snapshot) && !!{ROOT}.querySelector('.toasts')"""
         )
     )
 

@@ -36,6 +36,7 @@ export class ToastView {
   readonly #element: ActivityNotification
   readonly #holds = new Set<string>()
   readonly #leaving = new Map<string, Toast>()
+  readonly #runs = new WeakMap<Element, Animation>()
   readonly #reports: ReturnType<typeof makeReports>
   /** By key, as it was last: it is said even if it has gone by then. */
   readonly #unsaid = new Map<string, Toast>()
@@ -258,10 +259,18 @@ export class ToastView {
     if (!document.hidden) for (const {kind, rows} of this.#shown) if (kind === 'activity' || kind === 'action' || kind === 'burst') this.#reports.add(rows[0]!)
   }
 
-  /** The thread runs out with the time, whatever held either. */
-  #run(thread: HTMLElement, ms: number, spent: number): void {
-    thread.style.setProperty('--time', `${ms}ms`)
-    for (const each of thread.getAnimations({subtree: true})) each.currentTime = spent * ms
+  /** The thread runs out with the time, whatever held either. To ask for running animations would be one layout more. */
+  #run(thread: HTMLElement, duration: number, spent: number): void {
+    if (matchMedia('(prefers-reduced-motion: reduce)').matches) return
+    let run = this.#runs.get(thread)
+    if (!run) {
+      run = thread.animate({transform: ['scaleY(0)', 'none']}, {duration, fill: 'both', pseudoElement: '::after'})
+      this.#runs.set(thread, run)
+    }
+    run.effect!.updateTiming({duration})
+    run.currentTime = spent * duration
+    if (this.#holds.size) run.pause()
+    else if (spent < 1) run.play()
   }
 
   /** What had the focus goes: the next one has it, or what had it before. */
