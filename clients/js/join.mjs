@@ -80,5 +80,17 @@ export async function join({outputFiles, metafile: {outputs}}, options) {
     }],
     stdin: {contents: [`export {${exports}} from './${entry}'`, ...lines].join('\n'), resolveDir: '/'},
   })
-  return new Map([[entry, `export{${exports}}from"./${main}";\n`], [main, joined.text], ...later])
+  // The joined file's own short names do as well, but for what pages import.
+  const own = new Map()
+  const text = joined.text.replace(/export\{([^}]*)\};?\s*$/, (_all, list) => `export{${list.split(',').map(each => {
+    const [given, , as = given] = each.split(' ')
+    if (exports.includes(as)) return each
+    own.set(as, given)
+    return given
+  })}};`)
+  for (const [name, part] of later) {
+    later.set(name, part.replace(/import\{([^}]*)\}from"\.\/([^"]+)"/g, (all, list, file) => file !== main ? all
+      : `import{${list.split(',').map(each => each.replace(/^\$\d+/, as => own.get(as)))}}from"./${main}"`))
+  }
+  return new Map([[entry, `export{${exports}}from"./${main}";\n`], [main, text], ...later])
 }

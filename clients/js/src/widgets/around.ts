@@ -38,7 +38,7 @@ export function seenBy(row: Pick<Row, 'offset' | 'activity'>, {receipts, present
 /** The same as strokes and words. */
 export function tally(view: Later, row: Row, pov: PovState): unknown {
   const [n, total] = seenBy(row, pov)
-  if (!total) return nothing
+  if (!n) return nothing
   const strokes = Math.min(total, STROKES)
   const long = n === total ? strokes : Math.min(strokes - 1, Math.ceil(n * strokes / total))
   return html`<span class="seen" part="receipts"><span class="tally" aria-hidden="true">${
@@ -51,9 +51,12 @@ export function instead(view: Later): unknown {
   const {said} = view
   const name = said.name === 'expired' ? 'signed-out' : has(view, `${said.name}.title`) ? said.name : said.name === 'live' ? 'empty' : undefined
   if (!name) return html`<div class="empty" part="empty"></div>`
-  return html`<div class="empty" part="empty"><slot name="empty"><h3>${say(view, `${name}.title`)}</h3><p>${say(view, `${name}.text`)}</p>${
+  const isFirst = name === 'signed-out' && view.snapshot.connection.reason !== 'signed_out'
+  const words = html`<h3>${say(view, `${name}.title`)}</h3><p>${say(view, isFirst ? 'signed-out.first' : `${name}.text`)}</p>${
     name === 'empty' ? html`<button class="btn" data-do="notifications">${say(view, 'do.follow')}</button>`
-      : name === 'no-access' ? html`<button class="btn" data-do="copy-request">${say(view, 'do.copy-request')}</button>` : nothing}</slot></div>`
+      : name === 'no-access' ? html`<button class="btn" data-do="copy-request">${say(view, 'do.copy-request')}</button>` : nothing}`
+  // A page's own words are of a list without rows, not of one that may not be seen.
+  return html`<div class="empty" part="empty">${name === 'empty' ? html`<slot name="empty">${words}</slot>` : words}</div>`
 }
 
 const dots = html`<span class="writing"><i></i><i></i><i></i></span>`
@@ -63,7 +66,7 @@ export function foot(view: Later): TemplateResult {
   const {said, failed, undone, snapshot: {connection: {retryAt}, povs}} = view
   const {name, thread} = said
   let words = said.foot
-  let sign: unknown = icon(name === 'signed-out' ? 'key' : thread === 'bad' || failed ? 'alert' : thread === 'filling' ? 'clock'
+  let sign: unknown = icon(name === 'signed-out' ? 'key' : thread === 'bad' || failed ? 'alert' : thread === 'filling' || words[0] === 'foot.pending' ? 'clock'
     : words[0] === 'foot.gaps' ? 'cut' : 'check')
   let end: unknown = nothing
   const self = view.source?.client?.user

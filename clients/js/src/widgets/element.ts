@@ -137,6 +137,7 @@ export abstract class PovElement extends Base implements Teller {
   override connectedCallback(): void {
     super.connectedCallback()
     this.locale ||= this.closest<HTMLElement>('[lang]')?.lang || navigator.language
+    this.style.setProperty('--page-font', getComputedStyle(this).fontFamily)
     // What it held may have been let go of.
     if (this.hasUpdated) this.#hold()
   }

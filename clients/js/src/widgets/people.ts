@@ -97,10 +97,13 @@ export function initialsOf(name: string): string {
   return (found.length > 1 ? first[0]! + last[0]! : first.slice(0, 2).join('')).toLocaleUpperCase()
 }
 
+/** A picture that does not come leaves the initials. */
+const hide = ({target}: Event): void => { (target as HTMLElement).hidden = true }
+
 /** Draw them; `classes`: av-s, av-m, av-l. `state` is that of presence. Their name has to stand beside it. */
 export function avatar(element: Knowing, id: string, classes = '', state?: 'active' | 'away'): TemplateResult {
   const person = personOf(element, id)
   return html`<span class="av hue-${hueOf(id)} ${classes}" part="avatar" aria-hidden="true" data-is=${
-    person?.avatar ? '' : initialsOf(person?.name ?? id)}>${person?.avatar ? html`<img src=${person.avatar} alt="" loading="lazy">` : nothing
+    initialsOf(person?.name ?? id)}>${person?.avatar ? html`<img src=${person.avatar} alt="" loading="lazy" @error=${hide}>` : nothing
   }${state ? html`<i class=${state === 'active' ? 'here' : 'away'}></i>` : nothing}</span>`
 }

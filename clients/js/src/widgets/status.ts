@@ -83,7 +83,9 @@ export function sayState(speaker: Speaker, snapshot: Snapshot, now = Date.now(),
   const all = [...povs.values()]
   const denied = all.filter(isGone).length
   const found = stateOf(connection, now)
-  const name = denied && denied === all.length && connection.state !== 'closed' ? 'no-access' : found
+  const name = denied && denied === all.length && connection.state !== 'closed' ? 'no-access'
+    // Who was never here had no session that could end.
+    : found === 'expired' && !rows.length && all.every(each => !each.position) ? 'signed-out' : found
   const [glyph, thread, state, action] = TABLE[name]
   const since = completeSince(snapshot)
   const at = {time: moment(speaker, connection.since, now)}

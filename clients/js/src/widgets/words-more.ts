@@ -95,6 +95,7 @@ Object.assign(words, {
   'ended.text': 'It is not tried again. If that surprises you, ask the people who run this server.',
   'signed-out.title': 'Sign in to see what happens',
   'signed-out.text': 'What was on this page is gone from this browser.',
+  'signed-out.first': 'What happens shows up here then.',
   'no-access.title': 'This PoV isn’t shared with you',
   'no-access.text': 'Ask its owner to add you. It opens here by itself once they have.',
   'page-error.title': 'This page has an error',

@@ -375,7 +375,8 @@ export class Policy {
     const name = stateOf(status, now())
     if (name === 'signed-out') return this.#forget()
     const isOver = status.state === 'closed'
-    if (name === 'expired' && !this.#isExpired) {
+    // Who was never here had no session that could end.
+    if (name === 'expired' && !this.#isExpired && this.#marks.size) {
       this.#add({kind: 'session', isAlert: true, at: status.since}, 'session')
       this.#hear('attend')
     }
