@@ -22,6 +22,9 @@ export interface Source {
   release(): void
 }
 
+/** So long it is kept for an element that moves: a dialog may take it along when it goes, and it comes back, ms. */
+const MOMENT = 1_000
+
 /** Things that several share: made for the first, ended some time after the last. */
 class Shared<K, T> {
   readonly #all = new Map<K, {value: T; holders: number}>()
@@ -36,7 +39,7 @@ class Shared<K, T> {
       if (--entry.holders) return
       if (this.#all.get(key) === entry) this.#all.delete(key)
       end(value)
-    })]
+    }, MOMENT)]
   }
 
   /** Whoever asks next gets another one. */

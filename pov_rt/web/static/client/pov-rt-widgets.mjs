@@ -1,1 +1,1 @@
-export{ActivityNotification,PovError,TeamActivity,connect,createFeed}from"./pov-rt-widgets-WEGT3IM6.mjs";
+export{ActivityNotification,PovError,TeamActivity,connect,createFeed}from"./pov-rt-widgets-C0Z6JVI1.mjs";
