@@ -100,6 +100,7 @@ export class ActivityNotification extends PovElement {
       if (this.isConnected) view.attach()
       for (const each of [...this.#early.values(), this.snapshot]) view.changed(each)
       this.#early.clear()
+      this.requestUpdate()
     } catch (error) {
       this.#loading = false // the next change tries again
       reportError(error)
