@@ -104,6 +104,7 @@ def _read_claims(token: str) -> dict[str, Any] | UnsetType:
         return UNSET
     try:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        json.dumps(claims, ensure_ascii=False).encode()  # half a character cannot be answered
     except (binascii.Error, ValueError, RecursionError):
         return UNSET
     return claims if isinstance(claims, dict) else UNSET

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
+import msgspec
 import pytest
 
 from pov_rt.auth.explain import explain
@@ -95,3 +97,10 @@ def test_garbage_is_refused_in_words(text: str, clock: ManualClock) -> None:
     assert found.verdict == "refused"
     assert found.reason
     assert not found.says
+
+
+def test_half_a_character_in_a_claim_is_no_claim_to_repeat(clock: ManualClock) -> None:
+    claims = base64.urlsafe_b64encode(b'{"userId": "\\ud800"}').decode().rstrip("=")
+    found = ask(f"e30.{claims}.x", clock)
+    assert found.verdict != "good"
+    msgspec.json.encode(found)

@@ -265,3 +265,19 @@ def test_a_filtered_row_is_told_of_as_filtered(scene: Scene, chrome: Callable[..
         "acks.map(each => [each.povId, each.shown, each.reason])",
         [["acme", False, "filtered"]],
     )
+
+
+def test_what_a_page_gives_wrongly_or_shares_does_not_stop_it(
+    scene: Scene, chrome: Callable[..., Tab]
+) -> None:
+    tab = chrome("two.html")
+    becomes(tab, f"{OTHER}.matches(':state(live)')", True)
+    # A page's own client, given to both: there is no other to connect anew with.
+    tab.evaluate(f"void ({FEED}.client = {OTHER}.client = {FEED}.source.client)")
+    becomes(tab, f"{FEED}.source.client === {OTHER}.source.client", True)
+    tab.evaluate(f"void {FEED}.reconnect()")
+    # No language of `Intl`, as some frameworks write it.
+    tab.evaluate(f"void ({FEED}.locale = 'en_US')")
+    scene.publish()
+    until(lambda: rows(tab) == ["bo completed Task 1"])
+    assert tab.evaluate(f"{FEED}.locale") == "en-US"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler
@@ -98,5 +98,6 @@ async def stand_in(server: ServerSettings, problem: Problem) -> AsyncIterator[No
         yield
     finally:
         http.stop()
-        await asyncio.wait_for(http.close_all_connections(), HANG_UP_S)
         own.close()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(http.close_all_connections(), HANG_UP_S)

@@ -1,6 +1,6 @@
 /** `<pov-activity-notification>` until it has something to show: what follows is loaded then. */
 import {html, nothing, type TemplateResult} from 'lit-html'
-import type {Row, Snapshot} from '../api.js'
+import type {Client, Row, Snapshot} from '../api.js'
 import type {Changed, Properties} from './base.js'
 import type {ToastView} from './toasts/view.js'
 import {PovElement} from './element.js'
@@ -79,11 +79,19 @@ export class ActivityNotification extends PovElement {
   declare renderToast?: (row: Row) => unknown
 
   #view: ToastView | undefined
+  /** Whose toasts these are. */
+  #of: Client | undefined
   #loading = false
   /** What there was first in each state, before the rest was loaded: where this person is in each log. */
   readonly #early = new Map<string, Snapshot>()
 
   protected override changed(snapshot: Snapshot): void {
+    const {client} = this.source!
+    if (client !== this.#of) {
+      this.#of = client
+      this.#early.clear()
+      this.#view?.forget()
+    }
     if (this.#view) return this.#view.changed(snapshot)
     const {state} = snapshot.connection
     if (!this.#early.has(state) && [...snapshot.povs.values()].some(each => each.position)) this.#early.set(state, snapshot)

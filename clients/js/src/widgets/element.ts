@@ -152,12 +152,14 @@ export abstract class PovElement extends Base implements Teller {
    * @public
    */
   reconnect(): void {
-    forget(this.source?.client)
-    for (const each of all) if (each.source && each.source.client === this.source?.client && each !== this) each.#hold()
+    const client = this.source?.client
+    forget(client)
+    for (const each of [...all].filter(other => other !== this && client && other.source?.client === client)) each.#hold()
     this.#hold()
   }
 
   protected override willUpdate(changed: Changed): void {
+    this.locale = localeOf(this.locale)
     if (!this.hasUpdated || SOURCE.some(each => changed.has(each))) this.#hold()
   }
 
@@ -188,6 +190,15 @@ export abstract class PovElement extends Base implements Teller {
     this.source?.release()
     this.#unsubscribe = this.source = undefined
     this.snapshot = NOTHING
+  }
+}
+
+/** The language as `Intl` takes it; of what is none (`en_US` is meant) the browser's. */
+function localeOf(given: string): string {
+  try {
+    return Intl.getCanonicalLocales(given.replaceAll('_', '-'))[0]!
+  } catch {
+    return navigator.language
   }
 }
 

@@ -87,7 +87,7 @@ export class Later implements PanelHost {
   redraw(): void { this.element.redraw() }
 
   begin(): void {
-    this.shadowRoot.adoptedStyleSheets.push(...sheets)
+    this.#wear(...sheets)
     this.#breaks(this.snapshot)
     this.#voice = new Voice(this)
     this.#watch = new Watch(this)
@@ -98,6 +98,12 @@ export class Later implements PanelHost {
     this.#reader = new Reader(this)
     if (this.element.filterInUrl && location.hash.length > 1) this.#needPanels()
     this.#tab()
+  }
+
+  /** An element that comes back has its sheets still. */
+  #wear(...given: CSSStyleSheet[]): void {
+    const {adoptedStyleSheets: worn} = this.shadowRoot
+    worn.push(...given.filter(each => !worn.includes(each)))
   }
 
   end(): void {
@@ -269,7 +275,7 @@ export class Later implements PanelHost {
     this.#arePanelsAsked = true
     import('./panels-chunk.js').then(panels => {
       this.panels = panels
-      this.shadowRoot.adoptedStyleSheets.push(panels.sheet)
+      this.#wear(panels.sheet)
       if (this.element.filterInUrl) this.filter = panels.fromHash(location.hash)
       this.element.requestUpdate()
     }, (error: unknown) => {
@@ -286,6 +292,11 @@ export class Later implements PanelHost {
     const {connection: {state}, rows} = snapshot
     const {element} = this
     const old = before.connection.state
+    if (snapshot.connection.reason === 'signed_out' && old !== 'closed') {
+      // Nothing is left of what was chosen: the next one here may be somebody else.
+      this.panel = this.menuOf = undefined
+      this.setFilter({})
+    }
     const newest = before.rows[0]
     if (!rows.length) element.held = undefined
     else if (newest && rows[0]!.key !== newest.key) {

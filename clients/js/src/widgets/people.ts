@@ -98,12 +98,12 @@ export function initialsOf(name: string): string {
 }
 
 /** A picture that does not come leaves the initials. */
-const hide = ({target}: Event): void => { (target as HTMLElement).hidden = true }
+const came = ({type, target}: Event): void => { (target as HTMLElement).style.visibility = type === 'error' ? 'hidden' : '' }
 
 /** Draw them; `classes`: av-s, av-m, av-l. `state` is that of presence. Their name has to stand beside it. */
 export function avatar(element: Knowing, id: string, classes = '', state?: 'active' | 'away'): TemplateResult {
   const person = personOf(element, id)
   return html`<span class="av hue-${hueOf(id)} ${classes}" part="avatar" aria-hidden="true" data-is=${
-    initialsOf(person?.name ?? id)}>${person?.avatar ? html`<img src=${person.avatar} alt="" loading="lazy" @error=${hide}>` : nothing
+    initialsOf(person?.name ?? id)}>${person?.avatar ? html`<img src=${person.avatar} alt="" loading="lazy" @error=${came} @load=${came}>` : nothing
   }${state ? html`<i class=${state === 'active' ? 'here' : 'away'}></i>` : nothing}</span>`
 }

@@ -165,7 +165,9 @@ export class TeamActivity extends PovElement {
     this.#loading ??= import('./later.js').then(({Later}) => new Later(this))
     try {
       const later = await this.#loading
-      if (this.isConnected && !this.later) {
+      // One that was put back into a page that is hidden has nothing drawn yet.
+      if (!this.articles) await this.updateComplete
+      if (this.articles && this.isConnected && !this.later) {
         this.later = later
         later.begin()
         this.requestUpdate()

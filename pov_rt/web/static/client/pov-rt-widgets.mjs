@@ -1,1 +1,1 @@
-export{ActivityNotification,PovError,TeamActivity,connect,createFeed}from"./pov-rt-widgets-3W0FWN3E.mjs";
+export{ActivityNotification,PovError,TeamActivity,connect,createFeed}from"./pov-rt-widgets-7B8ET7AR.mjs";

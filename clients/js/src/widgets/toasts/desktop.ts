@@ -15,7 +15,8 @@ function claim(): void {
   release?.()
   release = undefined
   if (!document.hidden) {
-    navigator.locks?.request(SEEN, {mode: 'shared'}, () => new Promise<void>(resolve => { release = resolve })).catch(() => {
+    navigator.locks?.request(SEEN, {mode: 'shared'}, () => document.hidden ? undefined
+      : new Promise<void>(resolve => { release = resolve })).catch(() => {
       // A page that has no origin has no locks, and no notifications.
     })
   }
@@ -46,6 +47,15 @@ function make(title: string, options?: NotificationOptions): Notification | unde
   }
 }
 
+/** Those that show. */
+const told = new Set<Notification>()
+
+/** Take back what was told: whoever comes next must not read it. */
+export function forgetDesktop(): void {
+  for (const each of told) each.close()
+  told.clear()
+}
+
 /** Ask the browser, in a press; what it says is kept. Resolves to whether it may tell. */
 export async function allowDesktop(): Promise<boolean> {
   const answer = await Notification.requestPermission()
@@ -59,7 +69,10 @@ export async function tellDesktop(title: string, body: string, tag: string, id: 
   const {held = []} = await navigator.locks?.query() ?? {}
   if (held.some(each => each.name === SEEN) || !await isFirst(`told:${id}`, CLAIM)) return
   const shown = make(title, {body, tag, silent: true})
-  if (shown) shown.onclick = () => {
+  if (!shown) return
+  told.add(shown)
+  shown.onclose = () => told.delete(shown)
+  shown.onclick = () => {
     window.focus()
     shown.close()
     pressed()

@@ -183,6 +183,12 @@ export class Policy {
     if (this.#sound) this.#effects.sound(this.#sound)
   }
 
+  /** Begin anew, for somebody else. */
+  forget(): void {
+    this.#do(() => this.#forget())
+    this.#levels.clear()
+  }
+
   // ---- what came ----
 
   #look({rows, povs, gaps, connection}: Snapshot): void {

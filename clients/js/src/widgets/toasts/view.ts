@@ -8,7 +8,7 @@ import {isQuiet, onPreference, prefer, preferences} from '../preferences.js'
 import {linkOf, plainSentence, povName, safeLink} from '../sentences.js'
 import {isInView, showing, toldByToast} from '../shown.js'
 import {number, say} from '../text.js'
-import {desktopState, allowDesktop, tellDesktop} from './desktop.js'
+import {desktopState, forgetDesktop, allowDesktop, tellDesktop} from './desktop.js'
 import {followDialogs} from './dialogs.js'
 import {drawToast, labelOf} from './draw.js'
 import {Policy} from './policy.js'
@@ -114,8 +114,19 @@ export class ToastView {
   }
 
   changed(snapshot: Snapshot): void {
+    if (snapshot.connection.reason === 'signed_out') this.forget()
     this.policy.changed(snapshot)
     this.#schedule()
+  }
+
+  /** Nothing is left of what was told: the next one here may be somebody else. */
+  forget(): void {
+    this.policy.forget()
+    this.#unsaid.clear()
+    this.#leaving.clear()
+    for (const each of this.#element.shadow.querySelectorAll('.sr')) each.textContent = ''
+    forgetDesktop()
+    this.#element.requestUpdate()
   }
 
   hold(why: string, isHeld: boolean): void {
@@ -415,7 +426,7 @@ export class ToastView {
   #open(toast: Toast, link?: Event): void {
     const row = toast.rows[0]
     if (!row || toast.kind === 'digest') return
-    if (toast.kind === 'burst') return this.#see(toast)
+    if (toast.kind === 'burst') return this.#see(toast, link)
     const {activity} = row
     const href = linkOf(this.#element, activity)
     const goes = this.#element.tell('pov-open', {row, activity, href}, true)
@@ -426,10 +437,10 @@ export class ToastView {
   }
 
   /** Show the feed of it, if the page has one. */
-  #see(toast: Toast): void {
+  #see(toast: Toast, link?: Event): void {
     this.policy.dismiss(toast.key)
     const {povs, rows} = toast
-    if (!this.#element.tell('pov-open', {row: rows[0], povs}, true)) return
+    if (!this.#element.tell('pov-open', {row: rows[0], povs}, true)) return link?.preventDefault()
     const feed = document.querySelector<HTMLElement>('pov-team-activity')
     feed?.scrollIntoView({block: 'nearest'})
     feed?.shadowRoot?.querySelector<HTMLElement>('[part~=row]')?.focus()
