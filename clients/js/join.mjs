@@ -15,11 +15,15 @@ const hash = (...parts) => {
   return BigInt(`0x${sum.digest('hex')}`).toString(36).toUpperCase().slice(-8)
 }
 
+/** Files by name, each made into another. */
+export const every = async (files, make) =>
+  new Map(await Promise.all([...files].map(async ([name, text]) => [name, await make(text)])))
+
 /**
  * Join what a build of one entry loads at first. Returns its files, by name, as text. If there was something to
- * join, `NAME.mjs` is for pages and only names the other one, `NAME-HASH.mjs`.
+ * join, `NAME.mjs` is for pages and only names the other one, `NAME-HASH.mjs`. `shorten` is what each goes through.
  */
-export async function join({outputFiles, metafile: {outputs}}, options) {
+export async function join({outputFiles, metafile: {outputs}}, options, shorten) {
   const texts = new Map(outputFiles.map(each => [basename(each.path), each.text]))
   const imports = new Map(Object.entries(outputs).map(([path, each]) => [basename(path), each.imports]))
   const [entry, {exports}] = Object.entries(outputs).map(([path, each]) => [basename(path), each])
@@ -32,7 +36,7 @@ export async function join({outputFiles, metafile: {outputs}}, options) {
     return found
   }
   const first = needed(entry, ['import-statement'])
-  if (!first.size) return texts
+  if (!first.size) return every(texts, shorten)
   const mark = hash(...[...texts].sort().flat())
   const stem = entry.replace(/\.mjs$/, '')
   const main = `${stem}-${mark}.mjs`
@@ -82,15 +86,16 @@ export async function join({outputFiles, metafile: {outputs}}, options) {
   })
   // The joined file's own short names do as well, but for what pages import.
   const own = new Map()
-  const text = joined.text.replace(/export\{([^}]*)\};?\s*$/, (_all, list) => `export{${list.split(',').map(each => {
+  const shortened = await shorten(joined.text)
+  const text = shortened.replace(/export\{([^}]*)\};?\s*$/, (_all, list) => `export{${list.split(',').map(each => {
     const [given, , as = given] = each.split(' ')
     if (exports.includes(as)) return each
     own.set(as, given)
     return given
   })}};`)
-  for (const [name, part] of later) {
-    later.set(name, part.replace(/import\{([^}]*)\}from"\.\/([^"]+)"/g, (all, list, file) => file !== main ? all
-      : `import{${list.split(',').map(each => each.replace(/^\$\d+/, as => own.get(as)))}}from"./${main}"`))
-  }
-  return new Map([[entry, `export{${exports}}from"./${main}";\n`], [main, text], ...later])
+  const owned = list => list.split(',').map(each => each.replace(/^\$\d+/, as => own.get(as)))
+  const parts = await every(later, part => shorten(part.replace(
+    /import\{([^}]*)\}from"\.\/([^"]+)"/g,
+    (all, list, file) => file === main ? `import{${owned(list)}}from"./${main}"` : all)))
+  return new Map([[entry, `export{${exports}}from"./${main}";\n`], [main, text], ...parts])
 }
