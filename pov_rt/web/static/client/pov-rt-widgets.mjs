@@ -1,1 +1,1 @@
-export{ActivityNotification,PovError,TeamActivity,connect,createFeed}from"./pov-rt-widgets-7B8ET7AR.mjs";
+export{ActivityNotification,PovError,TeamActivity,connect,createFeed}from"./pov-rt-widgets-A9SM8TYI.mjs";
