@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from http.client import responses
 from typing import Any, Protocol
 
 import msgspec
@@ -103,7 +104,7 @@ class Handler(RequestHandler):
         elif isinstance(cause, Refused):
             self.set_status(409)
             words = str(cause)
-        self.finish(json.dumps({"error": words or self._reason}))
+        self.finish(json.dumps({"error": words or responses.get(self.get_status(), "Unknown")}))
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         """Log what is our fault; what the asker was told is no news to us."""

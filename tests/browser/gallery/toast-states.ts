@@ -2,7 +2,6 @@
 import type {Status} from '../../../clients/js/src/api.ts'
 import {NOW} from './clock.ts'
 import {ago, at, did, said, type Deed, type Scene} from './data.ts'
-import {DIGEST} from './feed-states.ts'
 import type {Stage} from './stage.ts'
 import type {State} from './states.ts'
 
@@ -59,14 +58,6 @@ export const toastStates: Record<string, State> = {
       ])
     },
     says: ONE,
-  },
-  digest: {
-    scene: offline(),
-    async then(stage) {
-      await stage.become({...live([]), gaps: [DIGEST], unread: 214})
-      await stage.wait(1_000)
-    },
-    says: ['214 updates by 6 people', 'while you were away', 'See what changed', 'Mark all as read'],
   },
   action: {
     scene: quiet,
