@@ -45,6 +45,7 @@ WALL_CLOCK: Mapping[str, str] = {
     "server/arrivals": "the instants in tokens",
     "suites/logs": "what an entry says",
     "suites/state": "members of sets",
+    "web/demo/board": "since when the board is there, for its count from the log",
 }
 """Who may ask for the time of day, and why. Durations within the process are `monotonic`'s."""
 

@@ -17,7 +17,7 @@ from tests.browser.gallery.shown import Gallery, build, fit
 from tests.browser.site import STRICT, Site
 from tests.browser.tabs import Browser, Loop
 
-PICTURES = os.environ.get("POV_RT_PICTURES")
+PICTURES = os.environ.get("PICTURES")
 """In which folder pictures are kept, from the root of the checkout."""
 
 

@@ -1,6 +1,6 @@
 """Every state of the components says what it has to, and is fit for everybody.
 
-With `POV_RT_PICTURES=FOLDER` a picture of each is kept there.
+With `PICTURES=FOLDER` a picture of each is kept there.
 """
 
 from __future__ import annotations
