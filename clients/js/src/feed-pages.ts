@@ -32,7 +32,12 @@ async function history(
 
 /** Load what is before the oldest row: about a page of what passes the filter. */
 export function earlier(context: Context, topic: Topic): Promise<void> {
-  return topic.earlier ??= search(context, topic).finally(() => { topic.earlier = undefined })
+  if (topic.earlier) return topic.earlier
+  // Another log may have begun, and its own page be on its way, before this one fails.
+  const mine = topic.earlier = search(context, topic).finally(() => {
+    if (topic.earlier === mine) topic.earlier = undefined
+  })
+  return mine
 }
 
 async function search(context: Context, topic: Topic): Promise<void> {
@@ -61,16 +66,14 @@ async function back(context: Context, topic: Topic, hole?: Hole): Promise<number
 
 /** Have the newest page, which is neither there nor comes by itself (see `isLacking`). */
 export async function fill(context: Context, topic: Topic): Promise<void> {
-  if (topic.isFilling || context.isClosed) return
-  topic.isFilling = true
+  if (context.isClosed) return
+  const hole = topic.holes.at(-1)
   try {
-    const hole = topic.holes.at(-1)
     if (!hole) await earlier(context, topic)
-    else await (hole.work = back(context, topic, hole).finally(() => { hole.work = undefined }))
+    else await (hole.work ??= back(context, topic, hole).finally(() => { hole.work = undefined }))
   } catch {
     // It can be asked for: `hasEarlier` and the gap say what there is.
   }
-  topic.isFilling = false
 }
 
 /** Take what is in (`from`, `to`] of activities, the oldest first. */

@@ -60,7 +60,6 @@ export interface Topic {
   typingTimer?: ReturnType<typeof setTimeout>
   receipts: ReadonlyMap<string, number>
   earlier?: Promise<void>
-  isFilling?: boolean
   /** Something of it changed since the last snapshot; up to where it was shown; not written since. */
   isTouched: boolean
   /** Its marks are others. */
@@ -129,7 +128,7 @@ function blank(epoch?: string, from = 0, tip = from) {
   return {
     epoch, from, tip, head: tip, rows: [], latest: -Infinity, own: new Set<number>(), holes: [],
     lost: undefined, marks: undefined, hopes: new Set<never>(), seen: 0, seenTimer: undefined,
-    receipts: new Map<string, number>(), shown: 0, answeredAt: undefined,
+    receipts: new Map<string, number>(), shown: 0, answeredAt: undefined, earlier: undefined,
   } satisfies Partial<Topic>
 }
 

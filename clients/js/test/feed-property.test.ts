@@ -12,6 +12,9 @@ import {wipe} from '../src/wipe.js'
 import {createFeed} from '../src/feed.js'
 import {ScriptedClient, Server, settled} from './feed-model.js'
 
+// Loaded when it is first needed: here before that, so that a story is the same whichever comes first.
+await Promise.all([import('../src/feed-pages.js'), import('../src/feed-people.js'), import('../src/feed-store.js')])
+
 const RUNS = Number(process.env.RUNS ?? 50)
 const ME = 'ana'
 const POVS = ['acme', 'constructor']

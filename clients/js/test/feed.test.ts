@@ -202,6 +202,26 @@ test('another epoch is another log: its newest page, and what was before is gone
   assert.equal(client.requests.length, asked, 'marks of another log are not moved')
 })
 
+test('a page of the log of before that is still on its way keeps nobody from the newest one of this log', async () => {
+  const {server, client, feed} = setUp(['acme'], {stored: false, page: 5})
+  for (let i = 0; i < 20; i++) server.publish('acme')
+  client.open()
+  await quiet(client)
+  const asking = assert.rejects(feed.loadEarlier('acme'), {code: 'epoch_changed'})
+  await settled()
+  const late = client.waiting.splice(0)
+  server.log('acme').replace()
+  for (let i = 0; i < 8; i++) server.publish('acme')
+  client.open()
+  await quiet(client)
+  assert.deepEqual(offsets(feed.getSnapshot()), range(8, 3))
+  const more = feed.loadEarlier('acme')
+  for (const each of late) each()
+  await asking
+  await Promise.all([more, quiet(client)])
+  assert.deepEqual(offsets(feed.getSnapshot()), range(8, 0))
+})
+
 test('with a filter the page is filled from before, however rare it is', async () => {
   const {server, client, feed} = setUp(['acme'], {stored: false, page: 4, only: {types: ['file'], notUsers: ['mei']}})
   for (let i = 0; i < 900; i++) server.publish('acme', {type: i % 100 ? 'task' : 'file', userId: i % 300 ? 'ben' : 'mei'})
