@@ -12,7 +12,6 @@ import random
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -37,6 +36,7 @@ from bench.run import Run
 from tests.browser.bidi import Firefox
 from tests.browser.chromium import Chromium, ChromiumTab
 from tests.browser.cut import HOST, Cut
+from tests.browser.flows import SERVED
 from tests.browser.site import Site
 from tests.browser.tabs import Browser, Loop, Profile, Tab
 
@@ -575,11 +575,7 @@ class Screen:
 def build(folder: Path) -> None:
     """Have the page and the SDK in a folder."""
     shutil.copytree(PAGE, folder, dirs_exist_ok=True)
-    client = ROOT / "clients/js"
-    if not (client / "node_modules").exists():
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--silent"], cwd=client, check=True)
-    command = ["node", "build.mjs", "--served", str(folder / "sdk")]
-    subprocess.run(command, cwd=client, check=True)
+    shutil.copytree(SERVED, folder / "client")
 
 
 @contextmanager

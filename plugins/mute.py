@@ -36,8 +36,8 @@ Level = Literal["off", "feed", "toast", "sound"]
 class Mute(Message, tag="mute"):
     """Say how loud a PoV, or with `*` the team feed, is for the user.
 
-    Until an instant (RFC 3339 with a time zone), or for good. Without a `level` it is again as it
-    was by default.
+    For good, or until an instant (RFC 3339 with a time zone): then it is as it was for good before.
+    Without a `level` it is again as it was by default.
     """
 
     # No PovId: whoever lost the right to see a PoV must still be able to forget it.
@@ -47,11 +47,15 @@ class Mute(Message, tag="mute"):
 
 
 class Muted(Message, tag="muted"):
-    """How loud the PoV is for the user from now on; without a `level`: as by default."""
+    """How loud the PoV is for the user from now on; without a `level`: as by default.
+
+    `then` is the level after `until`; absent: as by default.
+    """
 
     pov_id: str
     level: Level | UnsetType = UNSET
     until: str | UnsetType = UNSET
+    then: Level | UnsetType = UNSET
 
 
 class Mutes(Message, tag="mutes"):
@@ -64,6 +68,7 @@ class Muting(Part):
     pov_id: str
     level: Level
     until: str | UnsetType = UNSET
+    then: Level | UnsetType = UNSET
 
 
 class Mutings(Message, tag="mutes"):
@@ -78,11 +83,28 @@ class Kept(msgspec.Struct, array_like=True):
     level: Level
     used_at: float
     until: float | None
+    then: Level | None = None
 
     def expires_at(self) -> float:
         """Return when it is forgotten."""
         idle_at = self.used_at + IDLE_S
-        return idle_at if self.until is None else min(idle_at, self.until)
+        return idle_at if self.until is None or self.then else min(idle_at, self.until)
+
+    def at(self, now: float) -> "Kept":
+        """Return what holds now."""
+        if self.then is None or self.until is None or self.until > now:
+            return self
+        return Kept(self.then, self.used_at, None)
+
+    @property
+    def for_good(self) -> Level | None:
+        """What is left when no instant is waited for."""
+        return self.level if self.until is None else self.then
+
+    def told(self) -> tuple[str | UnsetType, Level | UnsetType]:
+        """Return `until` and `then` as clients are told."""
+        until = UNSET if self.until is None else rfc3339(self.until)
+        return until, self.then or UNSET
 
 
 plugin = Plugin[KeptByPov]("mute", pushes=[Muted])
@@ -105,10 +127,15 @@ async def mute(message: Mute, context: Context[KeptByPov]) -> Muted:
         raise InvalidMessage(field="until", detail=detail)
     if level is UNSET:
         await context.state.remove(user_id, pov_id)
+        answer = Muted(pov_id=pov_id)
     else:
         await context.check_pov(pov_id, "subscribe")
-        await put(context, pov_id, Kept(level, now, until))
-    answer = Muted(pov_id=pov_id, level=level, until=UNSET if until is None else rfc3339(until))
+        new = Kept(level, now, until)
+        if until is not None and (before := (await context.state.of(user_id)).get(pov_id)):
+            new.then = _decode(before).at(now).for_good
+        await put(context, pov_id, new)
+        ends, then = new.told()
+        answer = Muted(pov_id=pov_id, level=level, until=ends, then=then)
     context.host.send_user(user_id, answer)
     return answer
 
@@ -120,12 +147,13 @@ async def mutes(message: Mutes, context: Context[KeptByPov]) -> Mutings:
     context.charge(PER_MUTE * len(found))
     listed = []
     for pov_id, body in found.items():
-        each = _decode(body)
+        each = _decode(body).at(now)
         if now - each.used_at >= DAY_S:
+            each.used_at = now
             with suppress(Unavailable):  # a full disk can be read
-                await put(context, pov_id, Kept(each.level, now, each.until), body)
-        until = UNSET if each.until is None else rfc3339(each.until)
-        listed.append(Muting(pov_id=pov_id, level=each.level, until=until))
+                await put(context, pov_id, each, body)
+        until, then = each.told()
+        listed.append(Muting(pov_id=pov_id, level=each.level, until=until, then=then))
     return Mutings(mutes=listed)
 
 

@@ -1,7 +1,7 @@
 // A bare list, as the scenario `screen` has it:
 //   ?server=URL&device=NAME&povs=a,b&ledger=URL&tab=NAME
 // What the browser says of the list goes to the ledger at once: what a page kept would die with it.
-import {connect, createFeed} from './sdk/pov-rt.mjs'
+import {connect, createFeed} from './client/pov-rt.mjs'
 
 const given = new URLSearchParams(location.search)
 const list = document.querySelector('ol')

@@ -9,11 +9,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 
 from tests.browser.bidi import Firefox
 from tests.browser.chromium import Chromium
+from tests.browser.flows import PAGE, SERVED
 from tests.browser.site import Site
 from tests.browser.tabs import Browser, Loop, Profile
 
@@ -103,6 +105,15 @@ def profiles() -> Iterator[Profiles]:
 def profile(browser: Browser, profiles: Profiles) -> Profile:
     """Return a new profile of each browser."""
     return profiles(browser)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with pages, and at `client/` what servers have there."""
+    folder = tmp_path_factory.mktemp("built")
+    copytree(PAGE, folder, dirs_exist_ok=True)
+    copytree(SERVED, folder / "client")
+    return folder
 
 
 @pytest.fixture

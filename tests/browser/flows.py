@@ -15,20 +15,18 @@ from urllib.request import Request, urlopen
 
 import jwt
 
+import pov_rt
 from pov_rt.testing import SECRET
 from tests.browser.cut import Cut
 from tests.browser.site import Site
 from tests.browser.tabs import WAIT_S, Profile, Tab
 
 CLIENT = Path(__file__).parents[2] / "clients/js"
+SERVED = Path(pov_rt.__file__).parent / "web/static/client"
+"""What `clients/js` is built to; that it is what the sources make is tested beside it."""
 PAGE = Path(__file__).parent / "page"
 EVERYTHING = ["subscribe", "publish", "collaborate", "operate"]
 POLL_S = 0.02
-
-
-def build(folder: Path, source: Path = CLIENT) -> None:
-    """Build the SDK as it is served, into a folder."""
-    subprocess.run(["node", "build.mjs", "--served", folder], cwd=source, check=True, timeout=60)
 
 
 def build_next(folder: Path, copy: Path) -> None:
@@ -40,7 +38,7 @@ def build_next(folder: Path, copy: Path) -> None:
     new = old.replace("FORMAT = 1\n", "FORMAT = 2\n")
     assert new != old
     scope.write_text(new)
-    build(folder, copy)
+    subprocess.run(["node", "build.mjs", "--served", folder], cwd=copy, check=True, timeout=60)
 
 
 def make_token(user: str, *, ttl_s: float = 3600.0, key: str = SECRET, **claims: Any) -> str:

@@ -98,7 +98,7 @@ class Demo:
 
     def wait_state(self, user: str, state: str) -> None:
         """Wait until somebody's page has a state."""
-        look = f"{IN}(argument[0])?.documentElement.dataset.state"
+        look = f"{IN}(argument[0])?.documentElement?.dataset.state"
         self.tab.wait_for(f"{look} === argument[1]", [user, state])
 
     def line(self, sent: int, jonas_waits_for: int = 0, lost: int = 0, twice: int = 0) -> None:

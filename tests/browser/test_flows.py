@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from shutil import copytree
 
 import pytest
 
@@ -18,9 +17,7 @@ from tests.browser.chromium import Chromium, ChromiumTab
 from tests.browser.conftest import Profiles
 from tests.browser.cut import Cut
 from tests.browser.flows import (
-    PAGE,
     Flow,
-    build,
     build_next,
     make_token,
     states,
@@ -36,13 +33,10 @@ STORED = "indexedDB.databases().then(each => each.length)"
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the page and two versions of the SDK that cannot share a socket."""
-    folder = tmp_path_factory.mktemp("built")
-    copytree(PAGE, folder, dirs_exist_ok=True)
-    build(folder / "sdk")
-    build_next(folder / "next", tmp_path_factory.mktemp("next"))
-    return folder
+def following(built: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return where the page finds a version of the SDK that cannot share a socket with this one."""
+    build_next(built / "next", tmp_path_factory.mktemp("next"))
+    return "next"
 
 
 @pytest.fixture
@@ -163,7 +157,7 @@ def test_trying_again_while_it_is_being_tried_makes_no_second_connection(
     wait_state(tab, "live")
     asked = tab.call(
         """async url => {
-          const {connect} = await import('./sdk/pov-rt.mjs')
+          const {connect} = await import('./client/pov-rt.mjs')
           let asked = 0
           const client = connect({url, async getToken() {
             asked++
@@ -375,9 +369,9 @@ def test_a_page_from_the_back_forward_cache_goes_on(flow: Flow, profile: Profile
     assert flow.sockets() == 1
 
 
-def test_two_versions_of_the_sdk_stay_apart(flow: Flow, profile: Profile) -> None:
+def test_two_versions_of_the_sdk_stay_apart(flow: Flow, profile: Profile, following: str) -> None:
     old = tabs_of(profile, flow.url(), 2)
-    new = tabs_of(profile, flow.url(sdk="next"), 2)
+    new = tabs_of(profile, flow.url(sdk=following), 2)
     flow.settle(*old, *new)
     assert flow.sockets() == 2
     old[0].close()

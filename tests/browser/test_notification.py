@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from shutil import copytree
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from pov_rt.testing import RunningServer, make_settings
 from tests.browser.chromium import Chromium, ChromiumTab
 from tests.browser.conftest import Profiles
 from tests.browser.cut import Cut
-from tests.browser.flows import PAGE, build, make_token, until
+from tests.browser.flows import make_token, until
 from tests.browser.front import Front
 from tests.browser.tabs import Loop, Profile, Tab
 from tests.browser.test_team_activity import Scene
@@ -60,15 +59,6 @@ HIDE = """hidden => {
   Object.defineProperty(document, 'hidden', {configurable: true, get: () => hidden})
   document.dispatchEvent(new Event('visibilitychange'))
 }"""
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the pages, and the elements as a server has them at `/client/`."""
-    folder = tmp_path_factory.mktemp("notification")
-    copytree(PAGE, folder, dirs_exist_ok=True)
-    build(folder / "client")
-    return folder
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from shutil import copytree
 from typing import Any
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
@@ -18,7 +17,7 @@ from pov_rt.testing import RunningServer, make_settings
 from tests.browser.chromium import Chromium, ChromiumTab
 from tests.browser.conftest import Profiles
 from tests.browser.cut import Cut
-from tests.browser.flows import CLIENT, PAGE, build, make_token
+from tests.browser.flows import CLIENT, make_token
 from tests.browser.front import Front
 from tests.browser.tabs import WAIT_S, Loop, Profile
 
@@ -45,15 +44,6 @@ OVERFLOW = """() => {
 SMALL = """() => [...feed.shadowRoot.querySelectorAll(
   ':is(.panel, .sheet, .popover) :is(button, select, .seg label, .input)')]
   .filter(each => each.offsetHeight < 24 || each.offsetWidth < 24).map(each => each.outerHTML)"""
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the page, and the elements as a server has them at `/client/`."""
-    folder = tmp_path_factory.mktemp("panels")
-    copytree(PAGE, folder, dirs_exist_ok=True)
-    build(folder / "client")
-    return folder
 
 
 @pytest.fixture

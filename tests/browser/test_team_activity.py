@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from shutil import copytree
 from typing import Any, Protocol
 from urllib.request import Request, urlopen
 
@@ -17,21 +16,12 @@ from pov_rt.testing import RunningServer, make_settings
 from tests.browser.chromium import Chromium
 from tests.browser.conftest import Profiles
 from tests.browser.cut import Cut
-from tests.browser.flows import PAGE, build, make_token, until
+from tests.browser.flows import make_token, until
 from tests.browser.front import Front
 from tests.browser.tabs import Loop, Profile, Tab
 
 FEED = "document.querySelector('pov-team-activity')"
 ROOT = f"{FEED}.shadowRoot"
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the page, and the elements as a server has them at `/client/`."""
-    folder = tmp_path_factory.mktemp("activity")
-    copytree(PAGE, folder, dirs_exist_ok=True)
-    build(folder / "client")
-    return folder
 
 
 @pytest.fixture

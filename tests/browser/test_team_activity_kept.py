@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from shutil import copytree
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +16,7 @@ from pov_rt.testing import SECRET, RunningServer, make_settings
 from tests.browser.chromium import Chromium
 from tests.browser.conftest import Profiles
 from tests.browser.cut import Cut
-from tests.browser.flows import PAGE, build, until
+from tests.browser.flows import until
 from tests.browser.front import Front
 from tests.browser.tabs import Loop, Tab
 from tests.browser.test_team_activity import FEED, ROOT, Scene, becomes, has, opened, rows, shows
@@ -44,15 +43,6 @@ COUNT_SOCKETS = """() => {
     }
   }
 }"""
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the pages, and the elements as a server has them at `/client/`."""
-    folder = tmp_path_factory.mktemp("kept")
-    copytree(PAGE, folder, dirs_exist_ok=True)
-    build(folder / "client")
-    return folder
 
 
 @pytest.fixture

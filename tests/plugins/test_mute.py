@@ -95,6 +95,26 @@ def test_it_is_over_when_it_says_so_whatever_the_zone(
     assert mutes(ana) == []
 
 
+def test_after_an_hour_it_is_as_it_was_for_good(server: RunningServer, clock: ManualClock) -> None:
+    ana = server.connect("ana")
+    mute(ana, level="feed")
+    first, second = rfc3339(clock.time() + 3600), rfc3339(clock.time() + 7200)
+    assert mute(ana, level="off", until=first)["then"] == "feed"
+    # One more hour does not end in the first one.
+    answer = mute(ana, level="off", until=second)
+    assert (answer["until"], answer["then"]) == (second, "feed")
+    listed = {"povId": "acme", "level": "off", "until": second, "then": "feed"}
+    assert mutes(ana) == [listed]
+    clock.advance(7200)
+    assert mutes(ana) == [{"povId": "acme", "level": "feed"}]
+    # Used a day later, it is kept as what it is now.
+    clock.advance(DAY_S)
+    assert mutes(ana) == [{"povId": "acme", "level": "feed"}]
+    third = rfc3339(clock.time() + 60)
+    assert mute(ana, level="toast", until=third)["then"] == "feed"
+    assert mute(ana, level="sound") == {"type": "muted", "povId": "acme", "level": "sound"}
+
+
 @pytest.mark.parametrize(
     ("fields", "code", "field"),
     [

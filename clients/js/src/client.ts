@@ -140,7 +140,9 @@ export function connect(options: Options): Client {
     let made: Line
     let shared = ''
     try {
-      const isShared = options.tabs !== false && globalThis.document && navigator.locks
+      // While the page is asked for a token.
+      const sharing = options.tabs !== false && globalThis.document && navigator.locks
+        ? import('./tabs.js').catch(() => undefined) : undefined
       if (!user) token = await askToken(options, life.signal)
       if (isClosed()) return
       if (token === null) return over('session_ended')
@@ -153,7 +155,7 @@ export function connect(options: Options): Client {
       }
       named(scope = scopeOf(http, user, team))
       const make = () => makeConnection({...options, user, team}, token ?? undefined)
-      const tabs = isShared && await import('./tabs.js').catch(() => undefined)
+      const tabs = await sharing
       if (isClosed()) return
       line = made = tabs ? tabs.makeTabLine({scope: scopeOf(scope, shared), connect: make}) : make()
     } catch (error) {

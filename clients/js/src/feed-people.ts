@@ -61,8 +61,8 @@ export function receive(context: Context, topic: Topic, read: Readonly<Record<st
 }
 
 /** A PoV is as loud as that now. */
-export function muted(context: Context, {povId, level, until}: Mute & {povId: string}): void {
-  context.mutes.set(povId, {level, until})
+export function muted(context: Context, {povId, ...mute}: Mute & {povId: string}): void {
+  context.mutes.set(povId, mute)
   unmute(context)
 }
 

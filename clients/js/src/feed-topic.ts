@@ -69,10 +69,11 @@ export interface Topic {
   view?: PovState
 }
 
-/** How loud a PoV is, until when; without a level as by default. */
+/** How loud a PoV is, until when, and after that; without a level as by default. */
 export interface Mute {
   level?: wire.Level
   until?: string
+  then?: wire.Level
 }
 
 /** What the parts of one feed have in common. */
@@ -96,6 +97,8 @@ export interface Context {
   isStale: boolean
   /** What was loaded may exceed the limit. */
   hasGrown?: boolean
+  /** Changes were told of a moment ago. */
+  isTold?: boolean
   /** What the parts need of the store that are loaded beside it. */
   readonly admit: typeof admit
   readonly asMade: typeof asMade
@@ -204,7 +207,7 @@ export function received(context: Context, topic: Topic, {epoch, offset, activit
 export function reached(context: Context, topic: Topic, offset: number): void {
   topic.tip = offset
   topic.isUnwritten = true
-  context.changed(topic, offset < topic.head)
+  context.changed(topic, offset < topic.head || context.isTold)
 }
 
 /** Nothing comes of what is between here and `to`. */

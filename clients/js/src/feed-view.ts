@@ -92,7 +92,7 @@ export function createView(context: Context, limit: number, groupWithin: number)
     const old = view?.position
     const position = epoch === undefined ? undefined : {epoch, offset: tip}
     const mute = context.mutes.get(id)
-    const isMuted = mute?.level && !(Date.parse(mute.until ?? '') <= Date.now())
+    const isOver = Date.parse(mute?.until ?? '') <= Date.now()
     const next: PovState = {
       povId: id,
       position: old?.epoch === epoch && old?.offset === position?.offset ? old : position,
@@ -108,8 +108,8 @@ export function createView(context: Context, limit: number, groupWithin: number)
       present: sameList(view?.present, [...topic.present.values()]),
       typing: topic.typing,
       receipts: topic.receipts,
-      level: isMuted ? mute.level! : 'sound',
-      mutedUntil: isMuted ? mute.until : undefined,
+      level: (isOver ? mute?.then : mute?.level) ?? 'sound',
+      mutedUntil: isOver ? undefined : mute?.until,
     }
     return topic.view = view ? same(view, next) : Object.freeze(next)
   }

@@ -9,7 +9,7 @@ import {firstUnread, marksOf, moved, sameList} from './feed-rows.js'
 import {admit, asMade, begin, hasEarlier, isLacking, marksNow, missing, newTopic, reached, received} from './feed-topic.js'
 import {createView} from './feed-view.js'
 
-/** How long the news of what is being caught up may wait for more of it, ms. */
+/** How long the news of what is being caught up, or comes together, may wait for more of it, ms. */
 const GATHER = 16
 /** How long what reads stored rows may take to load, ms. */
 const PATIENCE = 2_000
@@ -20,6 +20,8 @@ const MOST = 1_000
 export interface Surroundings {
   /** Call when what was told of had its chance to be painted. */
   afterPaint(then: () => Promise<void>): void
+  /** How long what comes waits for more that comes together with it, ms. */
+  gather: number
 }
 
 /**
@@ -35,7 +37,7 @@ export interface Surroundings {
  */
 export function createFeed(
   client: Client, povs: readonly string[], options: FeedOptions = {},
-  {afterPaint}: Surroundings = {afterPaint: painted},
+  {afterPaint = painted, gather = GATHER}: Partial<Surroundings> = {},
 ): Feed {
   const {limit = 1_000, groupWithin = 600_000} = options
   const page = Math.min(options.page ?? 50, MOST)
@@ -81,7 +83,7 @@ export function createFeed(
     clearTimeout(gathering)
     turn = canWait ? 1 : 2
     // Nothing is painted in a page that is hidden, where a timer takes a second.
-    if (canWait && !globalThis.document?.hidden) gathering = setTimeout(tell, GATHER)
+    if (canWait && !globalThis.document?.hidden) gathering = setTimeout(tell, gather)
     else queueMicrotask(tell)
   }
 
@@ -98,6 +100,8 @@ export function createFeed(
     }
     for (const each of topics.values()) each.shown = each.tip
     store?.save()
+    context.isTold = gather > 0
+    setTimeout(() => { context.isTold = false }, gather)
   }
 
   function getSnapshot(): Snapshot {

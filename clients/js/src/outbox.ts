@@ -98,6 +98,8 @@ interface Told {
 
 type Store = {put(item: Item): unknown; delete(item: Item): unknown}
 
+/** Why what was being read is not there. */
+const LEFT = 'left'
 const CLOSED: Failure = {code: 'closed', message: 'The client was closed', outcome: 'unknown'}
 const DISCARDED: Failure = {code: 'discarded', message: 'It was discarded', outcome: 'unknown'}
 
@@ -132,6 +134,8 @@ export async function openOutbox(options: OutboxOptions): Promise<OutboxLine> {
   let timer: ReturnType<typeof setTimeout> | undefined
   /** Aborted when this page has to let go of the lock, or of its place in the queue for it. */
   let leaving = new AbortController()
+  /** What is being read, and how to read no further. */
+  const reading = new Map<IDBTransaction, () => void>()
 
   const database = await openDatabase(scope).catch(() => undefined)
   let stored = Boolean(database)
@@ -162,10 +166,14 @@ export async function openOutbox(options: OutboxOptions): Promise<OutboxLine> {
             delete: item => volatile.delete(item) || disk.delete(item.order!),
           })
         }
-        await completed(transaction)
+        const left = new Promise<never>((_, reject) => {
+          if (mode === 'readonly') reading.set(transaction, () => reject(LEFT))
+        })
+        await Promise.race([completed(transaction), left]).finally(() => reading.delete(transaction))
         stored = !memory.size
         return answer
-      } catch {
+      } catch (error) {
+        if (error === LEFT) throw error
         stored = false // what is on the disk waits for another tab, or for the next time
       }
     }
@@ -204,9 +212,15 @@ export async function openOutbox(options: OutboxOptions): Promise<OutboxLine> {
     return since > now() || (now() - since >= KNOWN_MS && !isStale)
   }
 
+  /** All that is kept; nothing where the page is left meanwhile: it reads again when it wakes. */
   async function read(): Promise<Item[]> {
-    // What writes has the store for itself, and may be a tab that is frozen in the middle: few do.
-    let items = await edit(all => all, 'readonly')
+    let items: Item[]
+    try {
+      // What writes has the store for itself, and may be a tab that is frozen in the middle: few do.
+      items = await edit(all => all, 'readonly')
+    } catch {
+      return []
+    }
     if (items.some(isDated)) {
       items = await edit((all, store) => {
         for (const item of all.filter(isDated)) {
@@ -322,6 +336,11 @@ export async function openOutbox(options: OutboxOptions): Promise<OutboxLine> {
   function leave(): void {
     again = false
     leaving.abort()
+    // Until it is over nobody can write, and its end does not come to a page that is frozen.
+    for (const [each, drop] of reading) {
+      each.abort()
+      drop()
+    }
     channel?.close()
     channel = undefined
   }

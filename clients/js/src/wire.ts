@@ -15,6 +15,9 @@ export type Reason = 'closed' | 'digest' | 'feed' | 'filtered' | 'hidden' | 'mut
 /** What `state` may be. */
 export type State = 'active' | 'away'
 
+/** What `then` may be. */
+export type Then = 'feed' | 'off' | 'sound' | 'toast'
+
 /**
  * Say that this device has a PoV, or with `inbox` its user's inbox, up to `offset`.
  *
@@ -195,8 +198,8 @@ export interface MarksMessage {
 /**
  * Say how loud a PoV, or with `*` the team feed, is for the user.
  *
- * Until an instant (RFC 3339 with a time zone), or for good. Without a `level` it is again as it
- * was by default.
+ * Until an instant (RFC 3339 with a time zone), after which it is as it was for good before, or for
+ * good. Without a `level` it is again as it was by default.
  */
 export interface Mute {
   type: 'mute'
@@ -208,13 +211,18 @@ export interface Mute {
   until?: string
 }
 
-/** How loud the PoV is for the user from now on; without a `level`: as by default. */
+/**
+ * How loud the PoV is for the user from now on; without a `level`: as by default.
+ *
+ * `then` is the level after `until`; absent: as by default.
+ */
 export interface Muted {
   type: 'muted'
   id?: string | number
   povId: string
   level?: Level
   until?: string
+  then?: Then
 }
 
 /** Ask for all that is not as by default. */
@@ -235,6 +243,7 @@ export interface Muting {
   povId: string
   level: Level
   until?: string
+  then?: Then
 }
 
 /**

@@ -28,7 +28,7 @@ interface Page {
 function open(server: Server, povs = ['acme'], options: FeedOptions = {}): Page {
   const client = new ScriptedClient(server, 'ana', SCOPE)
   const paints: (() => Promise<void>)[] = []
-  const feed = createFeed(client, povs, options, {afterPaint: then => void paints.push(then)})
+  const feed = createFeed(client, povs, options, {afterPaint: then => void paints.push(then), gather: 0})
   const goOn = async () => {
     for (let i = 0; i < 4; i++) {
       await settled()

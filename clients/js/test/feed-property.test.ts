@@ -56,7 +56,7 @@ class Tab {
     const {times, kept} = this.world
     for (const key of times?.keys() ?? []) if (!kept.has(key)) times!.delete(key)
     this.client = new ScriptedClient(this.world.server, ME, this.world.scope)
-    this.feed = createFeed(this.client, this.world.povs, this.world.options, {afterPaint: then => void this.paints.push(then)})
+    this.feed = createFeed(this.client, this.world.povs, this.world.options, {afterPaint: then => void this.paints.push(then), gather: 0})
     this.feed.subscribe(() => {
       try {
         check(this)

@@ -11,7 +11,7 @@ const offsets = (snapshot: Snapshot, povId?: string) =>
 function setUp(povs: string[], options: FeedOptions = {stored: false}, user = 'ana') {
   const server = new Server()
   const client = new ScriptedClient(server, user)
-  const feed = createFeed(client, povs, options)
+  const feed = createFeed(client, povs, options, {gather: 0})
   return {server, client, feed}
 }
 
@@ -68,6 +68,31 @@ test('1,000 that are recovered are few notifications, and nothing changes withou
   await settled()
   assert.equal(feed.getSnapshot(), before)
   assert.ok(Object.isFrozen(before) && Object.isFrozen(before.rows[0]))
+})
+
+test('what comes alone is told at once, what comes with others together with them', async t => {
+  const server = new Server()
+  const client = new ScriptedClient(server, 'ana')
+  const feed = createFeed(client, ['acme'], {stored: false})
+  t.mock.timers.enable({apis: ['setTimeout']})
+  client.open()
+  await quiet(client)
+  t.mock.timers.tick(16)
+  const told: number[] = []
+  feed.subscribe(() => told.push(feed.getSnapshot().rows.length))
+  for (let i = 0; i < 3; i++) {
+    server.publish('acme')
+    await quiet(client)
+  }
+  assert.deepEqual(told, [1])
+  assert.equal(feed.getSnapshot().rows.length, 3, 'whoever asks has all')
+  t.mock.timers.tick(16)
+  await quiet(client)
+  assert.deepEqual(told, [1, 3])
+  t.mock.timers.tick(16)
+  server.publish('acme')
+  await quiet(client)
+  assert.deepEqual(told, [1, 3, 4])
 })
 
 test('20,000 that come one by one stay fluid', async () => {
@@ -313,6 +338,12 @@ test('mutes are asked for at each welcome, pushed, and end when they end', async
   assert.deepEqual(level(), ['sound', undefined])
   client.emit('message', {type: 'muted', povId: 'acme', level: 'toast'})
   assert.deepEqual(level(), ['toast', undefined])
+  const next = new Date(1_200_000).toISOString()
+  client.emit('message', {type: 'muted', povId: 'acme', level: 'off', until: next, then: 'toast'})
+  assert.deepEqual(level(), ['off', next])
+  t.mock.timers.tick(200_000)
+  await quiet(client)
+  assert.deepEqual(level(), ['toast', undefined], 'as it was for good')
 })
 
 test('seen is said at most once a second, and not at all of what is seen', async t => {

@@ -2,6 +2,7 @@
 import type {Status} from '../../../clients/js/src/api.ts'
 import {NOW} from './clock.ts'
 import {ago, at, did, said, type Deed, type Scene} from './data.ts'
+import {DIGEST} from './feed-states.ts'
 import type {Stage} from './stage.ts'
 import type {State} from './states.ts'
 
@@ -58,6 +59,15 @@ export const toastStates: Record<string, State> = {
       ])
     },
     says: ONE,
+  },
+  digest: {
+    scene: offline(),
+    async then(stage) {
+      const povs = {...quiet.povs, mossgate: {position: DIGEST.to, unread: DIGEST.missed!}}
+      await stage.become({...live([]), povs, gaps: [DIGEST], unread: DIGEST.missed!})
+      await stage.wait(1_000)
+    },
+    says: ['214 updates by 6 people', 'while you were away', 'See what changed', 'Mark all as read'],
   },
   action: {
     scene: quiet,

@@ -2,7 +2,7 @@
 //   ?server=URL&user=ana&povs=acme,globex  and, where wanted, &tabs=off, &outbox=on, &sdk=FOLDER
 // Everything that is waited for stands in the document: the list, and the data of its root.
 const given = new URLSearchParams(location.search)
-const {connect, createFeed} = await import(`./${given.get('sdk') ?? 'sdk'}/pov-rt.mjs`)
+const {connect, createFeed} = await import(`./${given.get('sdk') ?? 'client'}/pov-rt.mjs`)
 
 const root = document.documentElement.dataset
 const list = document.querySelector('ol')

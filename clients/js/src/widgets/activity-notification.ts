@@ -3,6 +3,7 @@ import {html, nothing, type TemplateResult} from 'lit-html'
 import type {Client, Row, Snapshot} from '../api.js'
 import type {Changed, Properties} from './base.js'
 import type {ToastView} from './toasts/view.js'
+import {isEarly} from './brief.js'
 import {PovElement} from './element.js'
 
 /** What an element without a `pov` of its own takes from the page's feed. */
@@ -79,6 +80,8 @@ export class ActivityNotification extends PovElement {
   declare renderToast?: (row: Row) => unknown
 
   #view: ToastView | undefined
+  /** What it has of the feed. */
+  readonly #shared: Record<string, unknown> = {}
   /** Whose toasts these are. */
   #of: Client | undefined
   #loading = false
@@ -95,7 +98,8 @@ export class ActivityNotification extends PovElement {
     if (this.#view) return this.#view.changed(snapshot)
     const {state} = snapshot.connection
     if (!this.#early.has(state) && [...snapshot.povs.values()].some(each => each.position)) this.#early.set(state, snapshot)
-    if (!this.#loading) void this.#load()
+    // What it loads is not to be in the way of the page's first rows.
+    if (!this.#loading && state !== 'connecting' && !isEarly(snapshot)) void this.#load()
   }
 
   async #load(): Promise<void> {
@@ -128,7 +132,7 @@ export class ActivityNotification extends PovElement {
   }
 
   protected override willUpdate(changed: Changed): void {
-    if (!this.pov && !this.feed) this.#share()
+    this.#share()
     super.willUpdate(changed)
   }
 
@@ -145,8 +149,17 @@ export class ActivityNotification extends PovElement {
     if (!this.source) this.requestUpdate('pov')
   }
 
+  /** @internal */
+  override followed(): void {
+    this.requestUpdate()
+  }
+
+  /** Unless the page said of which PoVs, what it said of the feed holds here, where it said nothing else. */
   #share(): void {
-    const from = document.querySelector<PovElement>('pov-team-activity')
-    if (from) for (const each of SHARED) (this as Record<string, unknown>)[each] ??= from[each]
+    const from = document.querySelector('pov-team-activity') as unknown as Record<string, unknown> | null
+    const self = this as unknown as Record<string, unknown>
+    const isOurs = (name: string) => self[name] === this.#shared[name]
+    if (!from || !isOurs('pov') || !isOurs('feed')) return
+    for (const each of SHARED) if (isOurs(each)) self[each] = this.#shared[each] = from[each]
   }
 }

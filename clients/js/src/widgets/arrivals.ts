@@ -1,4 +1,4 @@
-/** Rows that come: lit for a moment one by one, and drawn some at a time where nobody could read them. */
+/** Rows that come: lit for a moment one by one, unless they come faster than anybody reads. */
 import type {Row, Snapshot} from '../api.js'
 import type {Later} from './later.js'
 
@@ -6,14 +6,11 @@ import type {Later} from './later.js'
 const CALM = 5
 /** How long a new row is lit, ms. */
 const LIT = 1_200
-/** A burst is over when none came for so long, ms. */
-const OVER = 500
 
 /** Those of one element. */
 export class Arrivals {
   /** When the last ones came. */
   #times: number[] = []
-  #busyTimer: ReturnType<typeof setTimeout> | undefined
 
   constructor(readonly host: Later) {}
 
@@ -27,23 +24,10 @@ export class Arrivals {
       times.push(now)
       element.fresh.add(key)
     }
-    if (times.length > CALM) {
-      element.isBusy = true
-      clearTimeout(this.#busyTimer)
-      this.#busyTimer = setTimeout(() => {
-        element.isBusy = false
-        element.redraw()
-      }, OVER)
-    }
-    if (element.isBusy || connection.state !== 'live') element.fresh.clear()
+    if (times.length > CALM || connection.state !== 'live') element.fresh.clear()
     if (element.fresh.size) setTimeout(() => {
       element.fresh.clear()
       element.redraw()
     }, LIT)
-  }
-
-  end(): void {
-    clearTimeout(this.#busyTimer)
-    this.host.element.isBusy = false
   }
 }

@@ -10,17 +10,22 @@ export function completeSince({povs}: Snapshot): number | undefined {
   return all.length ? Math.max(...all) || undefined : undefined
 }
 
-/** Undefined where it takes more words than there are. */
-export function sayBriefly(speaker: Speaker, snapshot: Snapshot, now = Date.now()): Said | undefined {
+/** There is a connection, but no answer yet of what is followed. */
+export const isEarly = ({connection, rows, povs}: Snapshot): boolean => connection.state === 'live' && !rows.length
+  && [...povs.values()].every(each => each.state === 'joining' && !each.position && !each.failure)
+
+/** Undefined where it takes more words than there are; `isWarm`: whether there is time for times. */
+export function sayBriefly(speaker: Speaker, snapshot: Snapshot, now = Date.now(), isWarm = true): Said | undefined {
   const {connection: {state, reason, since}, gaps, pending, rows, povs} = snapshot
-  if (state === 'connecting' || state === 'catching-up' && !reason) {
+  const isFirst = state === 'connecting' || isEarly(snapshot)
+  if (isFirst || state === 'catching-up' && !reason) {
+    const name = isFirst ? 'connecting' : 'catching-up'
     return {
-      name: state, state, glyph: state === 'connecting' ? state : 'catching', thread: 'filling',
-      says: [`says.${state}`], foot: ['foot.connecting'],
+      name, state: name, glyph: isFirst ? 'connecting' : 'catching', thread: 'filling', says: [`says.${name}`], foot: ['foot.connecting'],
     }
   }
-  const at = {time: moment(speaker, since, now)}
   if (state === 'offline' && /network|silent/.test(reason ?? '')) {
+    const at = {time: moment(speaker, since, now)}
     return {
       name: state, state, glyph: state, thread: 'broken', action: 'retry',
       says: ['says.offline', at], foot: ['foot.until', at],
@@ -28,7 +33,7 @@ export function sayBriefly(speaker: Speaker, snapshot: Snapshot, now = Date.now(
   }
   const from = completeSince(snapshot)
   if (state !== 'live' || gaps.length || pending.length || !rows.length || [...povs.values()].some(each => each.failure)) return
-  const time = from && moment(speaker, from, now)
+  const time = isWarm && from && moment(speaker, from, now)
   return {
     name: state, state, glyph: state, thread: '',
     says: ['says.live'], also: time ? ['says.since', {time}] : undefined, foot: time ? ['foot.since', {time}] : ['foot.up-to-date'],

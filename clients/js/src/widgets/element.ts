@@ -129,6 +129,14 @@ export abstract class PovElement extends Base implements Teller {
   /** The feed has changed; called once for each change, also in a page that is hidden. */
   protected changed(_snapshot: Snapshot, _before: Snapshot): void {}
 
+  /** Another element of the page may say something else than it did. @internal */
+  followed(): void {}
+
+  /** Have others look at what this one says. */
+  protected lead(): void {
+    for (const each of all) if (each !== this) each.followed()
+  }
+
   /** Tell the page; false if it took it upon itself. @internal */
   tell(name: string, detail?: unknown, cancelable = false): boolean {
     return this.dispatchEvent(new CustomEvent(name, {detail, cancelable, bubbles: true, composed: true}))

@@ -18,7 +18,7 @@ import {catchUp, progressOf, type CatchingUp} from './progress.js'
 import {Reader} from './reader.js'
 import {linkOf, type Teller} from './sentences.js'
 import {badgeTab} from './tab-badge.js'
-import {keyOf, stateOf, type TeamActivity} from './team-activity.js'
+import {keyOf, type TeamActivity} from './team-activity.js'
 import {subItem} from './subrows.js'
 import {say} from './text.js'
 import {dated} from './times.js'
@@ -32,6 +32,10 @@ const WINDOW = 100
 const MOST = 500
 /** How long a muted PoV can be taken back, ms. */
 const UNDO = 8_000
+
+/** The state of some rows together. */
+export const stateOf = (rows: readonly Row[]): Row['state'] =>
+  rows.some(each => each.state === 'new') ? 'new' : rows.some(each => each.state === 'seen') ? 'seen' : 'read'
 
 const sheets = [parts, sheetOf(text)]
 
@@ -47,6 +51,10 @@ export class Later implements PanelHost {
   failed: string | undefined
   /** The PoV that was muted a moment ago. */
   undone: string | undefined
+  /** New rows are kept behind the pill: the row that was the newest. */
+  held: Row | undefined
+  /** They are. */
+  #waiting: readonly Row[] = []
   /** What was there when it began to catch up. */
   #catching: CatchingUp | undefined
   #brokenAt: number | undefined
@@ -87,6 +95,7 @@ export class Later implements PanelHost {
   redraw(): void { this.element.redraw() }
 
   begin(): void {
+    this.element.size = Math.max(WINDOW, this.element.size)
     this.#wear(...sheets)
     this.#breaks(this.snapshot)
     this.#voice = new Voice(this)
@@ -109,7 +118,6 @@ export class Later implements PanelHost {
   end(): void {
     for (const each of [this.#undoTimer, this.#tick]) clearTimeout(each)
     this.#reader.end()
-    this.#arrivals.end()
     this.#voice.end()
     this.#watch.end()
     if (this.element.tabBadge) badgeTab(this, 0)
@@ -123,7 +131,7 @@ export class Later implements PanelHost {
     if (this.element.filterInUrl && this.panels) {
       history.replaceState(history.state, '', location.pathname + location.search + this.panels.toHash(filter, location.hash))
     }
-    this.element.held = undefined
+    this.held = undefined
     this.redraw()
   }
 
@@ -169,7 +177,7 @@ export class Later implements PanelHost {
     const at = groups.findIndex(each => each.rows.some(({key}) => key === row.key))
     if (at < 0) return
     const {key} = groups[at]!
-    this.element.held = undefined
+    this.held = undefined
     this.element.size = Math.max(this.element.size, at + 10)
     this.element.current = key
     this.redraw()
@@ -247,7 +255,7 @@ export class Later implements PanelHost {
   release(): void {
     const {element} = this
     const top = element.shadow.querySelector('.top')!
-    element.held = undefined
+    this.held = undefined
     element.size = WINDOW
     this.redraw()
     top.parentElement!.scrollTop = 0
@@ -290,7 +298,6 @@ export class Later implements PanelHost {
   /** The store has changed; the page may be hidden. */
   changed(snapshot: Snapshot, before: Snapshot): void {
     const {connection: {state}, rows} = snapshot
-    const {element} = this
     const old = before.connection.state
     if (snapshot.connection.reason === 'signed_out' && old !== 'closed') {
       // Nothing is left of what was chosen: the next one here may be somebody else.
@@ -298,9 +305,9 @@ export class Later implements PanelHost {
       this.setFilter({})
     }
     const newest = before.rows[0]
-    if (!rows.length) element.held = undefined
+    if (!rows.length) this.held = undefined
     else if (newest && rows[0]!.key !== newest.key) {
-      if (element.held || this.#reader.isReading) element.held ??= newest
+      if (this.held || this.#reader.isReading) this.held ??= newest
       else this.#arrivals.came(snapshot, newest)
     }
     if (state !== old) {
@@ -389,10 +396,34 @@ export class Later implements PanelHost {
     return this.#names.get(short) === userId ? short : undefined
   }
 
+  /** What stands in the list: what is above it while somebody reads waits. */
+  hold(): readonly Group[] {
+    const {held, fitting: {groups}} = this
+    const waiting: Row[] = []
+    this.#waiting = waiting
+    if (!held) return groups
+    const isOld = (row: Row) => row.key === held.key || row.at < held.at
+    const at = groups.findIndex(each => each.rows.some(isOld))
+    if (at < 0) {
+      this.held = undefined
+      return groups
+    }
+    const first = groups[at]!
+    const from = first.rows.findIndex(isOld)
+    const rows = first.rows.slice(from)
+    for (const each of groups.slice(0, at)) waiting.push(...each.rows)
+    waiting.push(...first.rows.slice(0, from))
+    return [from ? {...first, rows, state: stateOf(rows)} : first, ...groups.slice(at + 1)]
+  }
+
   // ---- what is drawn ----
 
-  gapsBefore(groups: readonly Group[]): Map<number, Item[]> {
-    return gapsBefore(this, groups)
+  /** What stands between groups, by the index of the one below it. */
+  between(groups: readonly Group[]): Map<number, Item[]> {
+    const all = gapsBefore(this, groups)
+    const below = groups.findLastIndex(each => each.state !== 'read') + 1
+    if (below && below < groups.length) all.set(below, [this.#divider(), ...all.get(below) ?? []])
+    return all
   }
 
   tally(row: Row): unknown {
@@ -427,7 +458,7 @@ export class Later implements PanelHost {
   }
 
   pill(): unknown {
-    const {waiting} = this.element
+    const waiting = this.#waiting
     if (!waiting.length) return nothing
     const users = [...new Set(waiting.map(each => each.activity.userId ?? ''))].slice(0, 3)
     return html`<div class="pill"><button part="new-pill" data-do="pill">${icon('arrow-up')}<span class="stack">${
@@ -473,14 +504,14 @@ export class Later implements PanelHost {
   // ---- more of the list ----
 
   /** Where reading ended. */
-  divider(): Item[] {
-    return [{
+  #divider(): Item {
+    return {
       key: 'divider',
       part: 'divider',
       classes: 'divider',
       of: [this.element.stamp],
       draw: () => html`<span>${say(this, 'divider')}</span><i class="ln"></i><button class="btn btn-text" data-do="read-all">${say(this, 'do.read-all')}</button>`,
-    }]
+    }
   }
 
   /** The rows of an open group. */

@@ -46,17 +46,21 @@ export class Articles {
       if (known) now.set(key, known)
     }
     let isLost = false
+    const free = new Set<Element | null>()
     for (const [key, {element}] of before) {
       if (now.has(key)) continue
-      isLost ||= element.contains((element.getRootNode() as ShadowRoot).activeElement)
       this.gone?.(element)
-      element.remove()
+      if (element.contains((element.getRootNode() as ShadowRoot).activeElement)) {
+        isLost = true
+        element.remove()
+      } else free.add(element)
     }
-    let next = this.list.firstChild
+    let next = this.list.firstElementChild
     for (const {key, classes, part, of, draw} of items) {
       let shown = now.get(key)
       if (!shown) {
-        const element = document.createElement('article')
+        // What stands there and is not needed becomes this one: to draw a row anew takes many times as long.
+        const element = free.delete(next) ? next as HTMLElement : document.createElement('article')
         element.tabIndex = -1
         element.dataset.key = key
         now.set(key, shown = {element, of: []})
@@ -70,9 +74,10 @@ export class Articles {
       }
       if (element.className !== classes) element.className = classes
       if (element.part.value !== part) element.part.value = part
-      if (element === next) next = element.nextSibling
+      if (element === next) next = element.nextElementSibling
       else this.list.insertBefore(element, next)
     }
+    for (const each of free) each!.remove()
     return isLost
   }
 

@@ -22,6 +22,8 @@ export interface Knowing {
 /** Of one `resolvePeople`: what it said, whom it is asked for, who waits for it. */
 interface Known {
   readonly said: Map<string, Person | undefined>
+  /** Of whom it knew nothing some time ago. */
+  readonly due: Set<string>
   /** Whom the next question is for. */
   readonly waiting: Set<string>
   readonly asking: Set<string>
@@ -42,14 +44,15 @@ export function personOf(element: Knowing, id: string): Person | undefined {
   const resolve = element.resolvePeople
   if (given || !resolve) return given
   let entry = known.get(resolve)
-  if (!entry) known.set(resolve, entry = {said: new Map(), waiting: new Set(), asking: new Set(), askers: new Set()})
-  if (!entry.said.has(id)) {
+  if (!entry) known.set(resolve, entry = {said: new Map(), due: new Set(), waiting: new Set(), asking: new Set(), askers: new Set()})
+  const {said, due} = entry
+  if (!said.has(id) || due.delete(id)) {
     entry.askers.add(element)
     if (entry.asking.has(id)) return
     if (!entry.waiting.size) queueMicrotask(() => ask(resolve, entry))
     entry.waiting.add(id)
   }
-  return entry.said.get(id)
+  return said.get(id)
 }
 
 /** Whether the page is still being asked who it is: keep the space until then. */
@@ -57,7 +60,7 @@ export function isAwaited(element: Knowing, id: string): boolean {
   return !element.people?.[id] && !!element.resolvePeople && !known.get(element.resolvePeople)?.said.has(id)
 }
 
-async function ask(resolve: ResolvePeople, {said, waiting, asking, askers}: Known): Promise<void> {
+async function ask(resolve: ResolvePeople, {said, due, waiting, asking, askers}: Known): Promise<void> {
   const ids = [...waiting]
   waiting.clear()
   for (const id of ids) asking.add(id)
@@ -69,8 +72,8 @@ async function ask(resolve: ResolvePeople, {said, waiting, asking, askers}: Know
   }
   for (const id of ids) {
     asking.delete(id)
-    said.set(id, found?.[id])
-    if (!found?.[id]) setTimeout(() => said.delete(id), AGAIN)
+    said.set(id, found?.[id] ?? said.get(id))
+    if (!found?.[id]) setTimeout(() => due.add(id), AGAIN)
   }
   for (const each of askers) each.requestUpdate()
   askers.clear()

@@ -52,7 +52,7 @@ export class Reader {
 
   /** Let what waits come, as soon as nobody is reading. */
   #settle(): void {
-    if (!this.isReading) this.host.element.held = undefined
+    if (!this.isReading) this.host.held = undefined
     this.host.redraw()
   }
 

@@ -6,16 +6,16 @@ import type {TeamActivity} from './team-activity.js'
 import {icon} from './icons.js'
 import {avatar, hueOf} from './people.js'
 import {kindOf, povName, quoteOf, sentence} from './sentences.js'
-import {quoted, say, type Speaker} from './text.js'
+import {ask, quoted, say, type Speaker} from './text.js'
 import {age, full} from './times.js'
 
 /** How an unread row looks, by whether it was seen. */
 export const unreadOf = ({state}: {state: Row['state']}) =>
   state === 'read' ? '' : state === 'seen' ? ' is-unread is-seen' : ' is-unread'
 
-/** In the time's column. */
-export const time = (host: Speaker, at: number) =>
-  html`<time datetime=${new Date(at).toISOString()} title=${full(host, at)}>${age(host, at)}</time>`
+/** In the time's column; all of it in the title, where it may be asked for. */
+export const time = (host: Speaker, at: number, isActive = true, isWarm = true) =>
+  html`<time datetime=${new Date(at).toISOString()} title=${isActive ? full(host, at) : nothing}>${isWarm ? age(host, at) : ''}</time>`
 
 /** A row, and if it is open what is in it. */
 export function rowItems(host: TeamActivity, group: Group): Item[] {
@@ -43,12 +43,12 @@ function drawRow(host: TeamActivity, group: Group, isOpen: boolean, isActive: bo
   const user = activity.userId ?? ''
   const isMany = rows.length > 1
   const quote = isMany ? undefined : quoteOf(host, activity)
-  const given = isMany ? undefined : host.renderItem?.(row)
+  const given = isMany ? undefined : ask(() => host.renderItem?.(row))
   return html`<span class="bead ${isMany && !isOpen ? `is-many hue-${hueOf(user)}` : ''}" part="bead">${avatar(host, user)}<span class="kind" part="kind">${icon(kindOf(activity))}</span></span>
 ${given ?? html`<p class="line" part="line">${sentence(host, group, host.later?.shortName(row))}</p>${quote ? html`<p class="quote" part="quote"><bdi>${quote}</bdi></p>` : nothing}`}
 <p class="meta" part="meta"><span class="pov-name">${quoted(povName(host, povId))}</span>${
   own ? host.later?.tally(row) : nothing}${isMany ? html`<span><button class="fold" data-do="fold" aria-expanded=${isOpen}><span class="w">${
   say(host, isOpen ? 'do.hide' : 'do.show')}</span>${icon(isOpen ? 'up' : 'down', 'icon-s')}</button></span>` : nothing}${
   state === 'read' ? nothing : html`<span class="sr">${say(host, state === 'new' ? 'row.new' : 'row.unread')}</span>`}</p>
-${isActive ? host.later?.acts(group) : nothing}${time(host, row.at)}`
+${isActive ? host.later?.acts(group) : nothing}${time(host, row.at, isActive, host.isWarm)}`
 }

@@ -3,7 +3,7 @@ import {html, nothing, type TemplateResult} from 'lit-html'
 import type {Group, Row} from '../api.js'
 import {icon} from './icons.js'
 import {isAwaited, nameOf, type Knowing} from './people.js'
-import {draw, has, quoted, say, type Speaker, type Values} from './text.js'
+import {ask, draw, has, quoted, say, type Speaker, type Values} from './text.js'
 
 /** An element that says what activities are. */
 export interface Teller extends Speaker, Knowing {
@@ -34,12 +34,12 @@ export const povName = ({povs}: Teller, id: string): string => povs?.[id] ?? id
 
 /** The address, if it is one that a page may lead to: http, https or of the page itself. Scripts are none. */
 export function safeLink(given: string | undefined): string | undefined {
-  return given && /^https?:$/.test(URL.parse(given, document.baseURI)?.protocol ?? '') ? given : undefined
+  return given && URL.canParse(given, document.baseURI) && /^https?:$/.test(new URL(given, document.baseURI).protocol) ? given : undefined
 }
 
 /** Where an activity leads to. */
 export function linkOf({href}: Teller, activity: Row['activity']): string | undefined {
-  return safeLink(href ? href(activity) : text(activity.details?.href))
+  return safeLink(href ? ask(() => href(activity)) : text(activity.details?.href))
 }
 
 /** Which sentence, and its values as plain text. */

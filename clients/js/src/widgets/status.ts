@@ -1,7 +1,7 @@
 /** How the connection and the completeness of a feed are said: one table, for header, foot, thread and voice. */
 import type {FeedGap, PovState, Snapshot, Status} from '../api.js'
 import type {Glyph} from './icons.js'
-import {completeSince} from './brief.js'
+import {completeSince, isEarly} from './brief.js'
 import {moment, span} from './times.js'
 import type {Speaker, Values} from './text.js'
 
@@ -85,7 +85,8 @@ export function sayState(speaker: Speaker, snapshot: Snapshot, now = Date.now(),
   const found = stateOf(connection, now)
   const name = denied && denied === all.length && connection.state !== 'closed' ? 'no-access'
     // Who was never here had no session that could end.
-    : found === 'expired' && !rows.length && all.every(each => !each.position) ? 'signed-out' : found
+    : found === 'expired' && !rows.length && all.every(each => !each.position) ? 'signed-out'
+    : isEarly(snapshot) ? 'connecting' : found
   const [glyph, thread, state, action] = TABLE[name]
   const since = completeSince(snapshot)
   const at = {time: moment(speaker, connection.since, now)}

@@ -5,7 +5,7 @@ import type {Item} from './list.js'
 import type {Later} from './later.js'
 import {time, unreadOf} from './rows.js'
 import {linkOf, quoteOf, sentence, titleOf} from './sentences.js'
-import {quoted} from './text.js'
+import {ask, quoted} from './text.js'
 
 /** One of them. */
 export function subItem(host: Later, row: Row): Item {
@@ -18,7 +18,7 @@ export function subItem(host: Later, row: Row): Item {
       const link = linkOf(host, row.activity)
       const words = titleOf(row.activity) ?? quoteOf(host, row.activity)
       const what = words === undefined ? sentence(host, {rows: [row]}) : quoted(words)
-      return html`<span></span><p class="line">${host.element.renderItem?.(row) ?? (link && words !== undefined ? html`<a href=${link} part="link">${what}</a>` : what)}</p>${time(host, row.at)}`
+      return html`<span></span><p class="line">${ask(() => host.element.renderItem?.(row)) ?? (link && words !== undefined ? html`<a href=${link} part="link">${what}</a>` : what)}</p>${time(host, row.at)}`
     },
   }
 }

@@ -1,13 +1,18 @@
 /** The tab's title and icon count what is new. */
 import {number, type Speaker} from './text.js'
 
+/** How many each element of the page has. */
+const counts = new Map<Speaker, number>()
 const links = () => document.querySelector<HTMLLinkElement>('link[rel~=icon]')
 let title: string | undefined
 let shown = ''
 let icon: {link: HTMLLinkElement; href: string | undefined} | undefined
 
-/** Show a number, `99+` at most; 0: the tab is as the page made it. */
-export function badgeTab(speaker: Speaker, n: number): void {
+/** Show a number with those of others on the page, `99+` at most; 0 of all: the tab is as the page made it. */
+export function badgeTab(speaker: Speaker, own: number): void {
+  counts.set(speaker, own)
+  if (!own) counts.delete(speaker)
+  const n = [...counts.values()].reduce((sum, each) => sum + each, 0)
   const prefix = n ? `(${number(speaker, Math.min(n, 99))}${n > 99 ? '+' : ''}) ` : ''
   // Whatever the page has made of its title meanwhile is kept.
   title = shown && document.title.startsWith(shown) ? document.title.slice(shown.length) : document.title

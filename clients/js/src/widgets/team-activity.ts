@@ -13,18 +13,21 @@ import type {Said} from './status.js'
 import {draw, number, say} from './text.js'
 import text from './feed.css'
 
-/** So many groups come into the page at a time; in a burst, which nobody reads, there are no more. */
+/** So many groups come into the page first, then with each frame; in a burst, which nobody reads, no more than the first. */
+const FIRST = 12
 const STEP = 24
 /** Between two drawings of a burst, ms. */
 const BUSY = 64
+/** Until the rest is loaded, this is all. */
+const FEW = 36
+/** How long the rest waits for a quiet moment, ms. */
+const QUIET = 500
 /** What is out of sight of a list of more rows than these is not laid out. */
 const LONG = 40
 /** Connecting is no more than a moment until then, ms. */
 const MOMENT = 4_000
 
-/** The state of some rows together. */
-export const stateOf = (rows: readonly Row[]): Row['state'] =>
-  rows.some(each => each.state === 'new') ? 'new' : rows.some(each => each.state === 'seen') ? 'seen' : 'read'
+const idle: typeof requestIdleCallback = globalThis.requestIdleCallback ?? setTimeout
 
 /** Of which row an element is. */
 export const keyOf = (element: EventTarget | null | undefined): string | undefined =>
@@ -133,7 +136,7 @@ export class TeamActivity extends PovElement {
   /** @internal */ said!: Said
   /** Another number each time that all rows may look other than they did. @internal */
   stamp = 0
-  /** Rows come faster than anybody reads. @internal */ isBusy = false
+  /** The first rows are there: to write a time takes a browser 30 ms, the first time. @internal */ isWarm = false
   /** @internal */ readonly opened = new Set<string>()
   /** The row under the pointer. @internal */ pointed: string | undefined
   /** The row that Tab comes to. @internal */ current: string | undefined
@@ -141,16 +144,16 @@ export class TeamActivity extends PovElement {
   /** Rows that came a moment ago. @internal */ readonly fresh = new Set<string>()
   /** @internal */ articles: Articles | undefined
   /** Whether the newest row is where it can be seen. @internal */ isAtTop = true
-  /** New rows are kept behind the pill: the row that was the newest. @internal */ held: Row | undefined
-  /** They are. @internal */ waiting: readonly Row[] = []
   /** Earlier ones are on their way. @internal */ isLoading = false
   /** What there is beside rows, once it is loaded. @internal */ later: Later | undefined
-  /** How many groups may be in the page. @internal */ size = 100
+  /** How many groups may be in the page. @internal */ size = FEW
 
   #items: readonly Item[] = []
   /** Of these so many are there already. */
   #drawn = 0
   #isMore = false
+  /** More came at once than anybody reads. */
+  #isBurst = false
   #timer: ReturnType<typeof setTimeout> | undefined
   #loading: Promise<Later> | undefined
   #counted = '0 0'
@@ -167,9 +170,10 @@ export class TeamActivity extends PovElement {
       const later = await this.#loading
       // One that was put back into a page that is hidden has nothing drawn yet.
       if (!this.articles) await this.updateComplete
-      if (this.articles && this.isConnected && !this.later) {
+      if (!this.later) {
         this.later = later
-        later.begin()
+        this.isWarm = true
+        if (this.articles) later.begin()
         this.requestUpdate()
       }
       return later
@@ -191,7 +195,7 @@ export class TeamActivity extends PovElement {
       this.#counted = counted
       this.tell('pov-count', {unread, new: unseen})
     }
-    this.later?.changed(snapshot, before)
+    if (this.articles) this.later?.changed(snapshot, before)
   }
 
   override connectedCallback(): void {
@@ -202,26 +206,29 @@ export class TeamActivity extends PovElement {
   override disconnectedCallback(): void {
     super.disconnectedCallback()
     clearTimeout(this.#timer)
+    if (this.articles) this.later?.end()
     this.articles?.clear()
     this.articles = undefined
     this.#drawn = 0
-    this.later?.end()
-    this.later = this.#loading = undefined
   }
 
   /** Rows that come faster than anybody reads are drawn some at a time. */
   protected override async scheduleUpdate(): Promise<void> {
-    if (this.isBusy) await new Promise(resolve => setTimeout(resolve, BUSY))
-    await super.scheduleUpdate()
+    if (this.#isBurst) await new Promise(resolve => setTimeout(resolve, BUSY))
+    // The first rows are what everybody waits for.
+    if (this.#drawn || !this.snapshot.rows.length || document.hidden) await super.scheduleUpdate()
   }
 
   protected override willUpdate(changed: Changed): void {
     super.willUpdate(changed)
-    if (changed.size !== 1 || !changed.has('snapshot')) this.stamp++
+    if (changed.size !== 1 || !changed.has('snapshot')) {
+      this.stamp++
+      this.lead()
+    }
     const {snapshot, internals: {states}, later} = this
     const before = this.said
     // What has no words yet is said as soon as they are there.
-    const said = later ? later.say() : sayBriefly(this, snapshot)
+    const said = later ? later.say() : sayBriefly(this, snapshot, Date.now(), this.isWarm)
     this.said = said ?? before ?? sayBriefly(this, NOTHING)!
     const {state, name} = this.said
     if (state !== before?.state) {
@@ -232,7 +239,7 @@ export class TeamActivity extends PovElement {
     states[snapshot.rows.length ? 'delete' : 'add']('empty')
     if (!later) {
       if (!said || name === 'offline' || this.filterInUrl && location.hash) this.need()
-      else if (snapshot.rows.length) (globalThis.requestIdleCallback ?? setTimeout)(this.need)
+      else if (snapshot.rows.length) idle(this.need, {timeout: QUIET})
     }
     this.fitting = later?.fit() ?? {groups: snapshot.groups, hiddenUnread: 0}
     this.#arrange()
@@ -240,46 +247,39 @@ export class TeamActivity extends PovElement {
 
   /** What stands in the list, and what waits above it. */
   #arrange(): void {
-    let {groups} = this.fitting
-    const {held} = this
-    const waiting: Row[] = []
-    if (held) {
-      const isOld = (row: Row) => row.key === held.key || row.at < held.at
-      const at = groups.findIndex(each => each.rows.some(isOld))
-      if (at < 0) this.held = undefined
-      else {
-        const first = groups[at]!
-        const from = first.rows.findIndex(isOld)
-        const rows = first.rows.slice(from)
-        for (const each of groups.slice(0, at)) waiting.push(...each.rows)
-        waiting.push(...first.rows.slice(0, from))
-        groups = [from ? {...first, rows, state: stateOf(rows)} : first, ...groups.slice(at + 1)]
-      }
-    }
-    const size = Math.min(groups.length, this.isBusy && !this.held ? STEP : this.size)
-    this.#drawn = Math.min(size, this.#drawn + STEP)
+    const groups = this.later?.hold() ?? this.fitting.groups
+    const size = Math.min(groups.length, this.size)
+    let first = 0
+    while (first < size && !this.articles?.of(groups[first]!.key)) first++
+    this.#isBurst = this.#drawn > 0 && first > FIRST
+    this.#drawn = Math.min(size, first > FIRST ? FIRST : this.#drawn + STEP)
     this.#isMore = this.#drawn < size
     const shown = groups.slice(0, this.#drawn)
-    const last = shown.findLastIndex(each => each.state !== 'read')
-    const {later} = this
-    const gaps = later?.gapsBefore(shown)
-    this.waiting = waiting
-    this.#items = [...shown.flatMap((group, i) => [
-      ...gaps?.get(i) ?? [], ...rowItems(this, group),
-      ...i === last && i < shown.length - 1 ? later?.divider() ?? [] : [],
-    ]), ...gaps?.get(shown.length) ?? []]
+    const between = this.later?.between(shown)
+    this.#items = [
+      ...shown.flatMap((group, i) => [...between?.get(i) ?? [], ...rowItems(this, group)]),
+      ...between?.get(shown.length) ?? [],
+    ]
   }
 
   protected override updated(): void {
     const {shadow} = this
-    const articles = this.articles ??= new Articles(shadow.querySelector('.rows')!)
+    if (!this.articles) {
+      this.articles = new Articles(shadow.querySelector('.rows')!)
+      this.later?.begin()
+    }
+    const {articles} = this
     const isLost = articles.show(this.#items)
     if (!articles.of(this.current)) this.current = this.#items[0]?.key
     const total = this.#isMore ? -1 : this.#items.length
     this.#items.forEach(({key}, i) => articles.place(key, key === this.current, i + 1, total))
     if (isLost) articles.of(this.current)?.focus()
     this.later?.updated()
-    if (this.#isMore) this.redraw()
+    if (this.#isMore || !this.isWarm && this.#drawn) requestAnimationFrame(() => setTimeout(() => {
+      // Once these are painted.
+      this.isWarm ? this.redraw() : this.requestUpdate()
+      this.isWarm = true
+    }))
   }
 
   // ---- what is done to it ----

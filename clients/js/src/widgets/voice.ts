@@ -15,9 +15,6 @@ const NEWS = 5_000
 const LATE = 10_000
 const ALERTS = /^(expired|ended|page-error)$/
 
-/** Logs of two PoVs may have one epoch. */
-const logOf = (row: Row) => `${topicOf(row)} ${row.epoch}`
-
 /** Tells of one element. */
 export class Voice {
   #told: StateName | undefined
@@ -25,9 +22,10 @@ export class Voice {
   #timer: ReturnType<typeof setTimeout> | undefined
   #newsTimer: ReturnType<typeof setTimeout> | undefined
   #news = new Map<string, Row>()
-  /** By log the newest that was known. */
-  #newest = new Map<string, number>()
-  #newestAt = Infinity
+  /** By topic the newest that was known. */
+  #newest = new Map<string, Row>()
+  /** Its time; absent where nothing is new yet. */
+  #newestAt: number | undefined
   /** Those that were looked at: it is drawn more often than it changes. */
   #rows: readonly Row[] | undefined
   #isBroken = false
@@ -35,7 +33,7 @@ export class Voice {
   #missed = 0
 
   constructor(readonly host: Later) {
-    this.#know(host.snapshot.rows)
+    this.#look(host.snapshot.rows, false)
   }
 
   /** The store has changed. */
@@ -49,34 +47,33 @@ export class Voice {
     }
     const {rows, gaps} = snapshot
     const isLive = said.name === 'live' && !this.#isBroken
-    if (rows !== this.#rows) for (const row of rows) {
-      if (row.at < this.#newestAt - LATE) break
-      if (row.own || row.offset <= (this.#newest.get(logOf(row)) ?? 0)) continue
-      if (isLive) this.#news.set(row.key, row)
-      else this.#came++
-    }
-    if (rows !== this.#rows || !rows.length) this.#know(rows)
-    this.#rows = rows
+    if (rows !== this.#rows || !rows.length) this.#look(rows, isLive)
     if (this.#news.size && !this.#newsTimer) this.#newsTimer = setTimeout(() => this.#tellNews(), 500)
     const missed = gaps.reduce((sum, each) => sum + (each.state === 'open' ? each.missed ?? 0 : 0), 0)
     if (missed > this.#missed && isLive) this.say('told.missed', {n: missed})
     this.#missed = missed
   }
 
-  #know(rows: readonly Row[]): void {
-    const first = rows[0]
-    if (!first) {
-      // The first of all is new, too.
-      if (this.host.said?.name === 'live') this.#newestAt = Date.now()
-      return
-    }
+  /** Find what is new of rows, the newest first. */
+  #look(rows: readonly Row[], isLive: boolean): void {
+    const since = this.#newestAt
+    this.#rows = rows
+    // The first of all is new, too.
+    if (!rows.length && this.host.said?.name === 'live') this.#newestAt = Date.now()
+    if (!rows.length) return
+    this.#newestAt = rows[0]!.at
+    const before = this.#newest
+    const now = new Map<string, Row>()
     for (const row of rows) {
-      const {at, offset} = row
-      if (at < this.#newestAt - LATE && this.#newestAt < Infinity) break
-      const log = logOf(row)
-      this.#newest.set(log, Math.max(offset, this.#newest.get(log) ?? 0))
+      if (since !== undefined && row.at < since - LATE) break
+      const topic = topicOf(row)
+      if (!now.has(topic)) now.set(topic, row)
+      const known = before.get(topic)
+      if (since === undefined || row.own || known?.epoch === row.epoch && row.offset <= known.offset) continue
+      if (isLive) this.#news.set(row.key, row)
+      else this.#came++
     }
-    this.#newestAt = first.at
+    this.#newest = new Map([...before, ...now])
   }
 
   /** Say a sentence, at once where it is an alert. */

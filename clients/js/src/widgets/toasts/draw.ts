@@ -5,7 +5,7 @@ import {actionsOf, type Toast} from './toast.js'
 import {glyph, icon, type Glyph} from '../icons.js'
 import {avatar, hueOf, nameOf} from '../people.js'
 import {kindOf, plainSentence, povName, quoteOf, sentence, titleOf, type Teller} from '../sentences.js'
-import {draw, has, quoted, say} from '../text.js'
+import {ask, draw, has, quoted, say} from '../text.js'
 import {age, clock, moment} from '../times.js'
 
 /** An element that shows toasts. */
@@ -46,7 +46,7 @@ export function drawToast(host: ToastHost, toast: Toast, classes: string): Templ
   const {kind, rows, duration} = toast
   const row = rows[0]
   const sign = SIGNS[kind]
-  const own = kind === 'activity' && row ? host.renderToast?.(row) : undefined
+  const own = kind === 'activity' && row ? ask(() => host.renderToast?.(row)) : undefined
   const {line, quote, text, meta, go} = wordsOf(host, toast)
   return html`<article class="toast ${sign?.[2] ?? ''} ${duration === undefined ? 'is-still' : ''} ${classes}" part="toast" tabindex="0"
   aria-label=${labelOf(host, toast)} data-key=${toast.key}><i class="thread"></i>${
