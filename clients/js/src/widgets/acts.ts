@@ -26,7 +26,7 @@ function act(view: Later, name: string, element: Element): void {
     fold: () => found && view.fold(found.group),
     menu: () => view.menuOf ? view.closePanel() : found && view.openPanel('menu', found.group),
     load: () => {
-      const gap = snapshot.gaps.find(each => `gap ${each.povId} ${each.to.offset}` === keyOf(element))
+      const gap = view.gaps.get(keyOf(element)!)
       if (gap) view.attempt(source?.feed.load(gap), 'gap.failed')
     },
   }

@@ -11,6 +11,7 @@ import {moment} from './times.js'
 /** By the place among the groups that they stand before. */
 export function gapsBefore(view: Later, groups: readonly Group[]): Map<number, Item[]> {
   const found = new Map<number, Item[]>()
+  view.gaps.clear()
   if (view.isFiltered) return found
   for (const gap of view.snapshot.gaps) {
     const isOf = ({rows}: Group) => topicOf(rows[0]!) === gap.povId
@@ -19,6 +20,7 @@ export function gapsBefore(view: Later, groups: readonly Group[]): Map<number, I
     const above = groups[at - 1]
     const below = groups[at]?.rows[0]!.at
     const item = gapItem(view, gap, below, above?.rows.at(-1)!.at, above?.state)
+    view.gaps.set(item.key, gap)
     found.set(at, [...found.get(at) ?? [], item])
   }
   return found

@@ -2,7 +2,7 @@
 import './icons-more.js'
 import './words-more.js'
 import {html, nothing, type TemplateResult} from 'lit-html'
-import type {Group, PovState, Row, Snapshot} from '../api.js'
+import type {FeedGap, Group, PovState, Row, Snapshot} from '../api.js'
 import type {Filter, PanelHost, PanelName, Panels} from './api.js'
 import type {Item} from './list.js'
 import {sheetOf} from './element.js'
@@ -55,6 +55,8 @@ export class Later implements PanelHost {
   held: Row | undefined
   /** They are. */
   #waiting: readonly Row[] = []
+  /** Those that are drawn, by the keys of their elements: what is pressed means these, whatever came since. */
+  readonly gaps = new Map<string, FeedGap>()
   /** What was there when it began to catch up. */
   #catching: CatchingUp | undefined
   #brokenAt: number | undefined
