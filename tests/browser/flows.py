@@ -27,6 +27,11 @@ SERVED = Path(pov_rt.__file__).parent / "web/static/client"
 PAGE = Path(__file__).parent / "page"
 EVERYTHING = ["subscribe", "publish", "collaborate", "operate"]
 POLL_S = 0.02
+HIDE = """hidden => {
+  Object.defineProperty(document, 'hidden', {configurable: true, get: () => hidden})
+  document.dispatchEvent(new Event('visibilitychange'))
+}"""
+"""Has a page take itself for hidden, or not."""
 
 
 def build_next(folder: Path, copy: Path) -> None:

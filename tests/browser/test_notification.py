@@ -14,7 +14,7 @@ from pov_rt.testing import RunningServer, make_settings
 from tests.browser.chromium import Chromium, ChromiumTab
 from tests.browser.conftest import Profiles
 from tests.browser.cut import Cut
-from tests.browser.flows import make_token, until
+from tests.browser.flows import HIDE, make_token, until
 from tests.browser.front import Front
 from tests.browser.tabs import Loop, Profile, Tab
 from tests.browser.test_team_activity import Scene
@@ -53,11 +53,6 @@ NOTIFICATION = """() => {
     }
     close() {}
   }
-}"""
-
-HIDE = """hidden => {
-  Object.defineProperty(document, 'hidden', {configurable: true, get: () => hidden})
-  document.dispatchEvent(new Event('visibilitychange'))
 }"""
 
 

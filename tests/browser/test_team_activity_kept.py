@@ -16,7 +16,7 @@ from pov_rt.testing import SECRET, RunningServer, make_settings
 from tests.browser.chromium import Chromium
 from tests.browser.conftest import Profiles
 from tests.browser.cut import Cut
-from tests.browser.flows import until
+from tests.browser.flows import HIDE, until
 from tests.browser.front import Front
 from tests.browser.tabs import Loop, Tab
 from tests.browser.test_team_activity import FEED, ROOT, Scene, becomes, has, opened, rows, shows
@@ -211,15 +211,28 @@ def test_an_element_that_moves_or_comes_back_goes_on(
     scene.publish(user="cy")
     until(lambda: rows(tab)[:1] == ["cy completed Task 2"])
     assert tab.evaluate("el.source.feed === kept && sockets === 1")
+    # And what was chosen in it.
+    until(lambda: bool(tab.evaluate("!!el.later")))
+    tab.evaluate("el.later.openPanel('filter')")
+    has(tab, ".panel")
+    tab.evaluate("el.later.setFilter({users: ['cy']})")
+    until(lambda: rows(tab) == ["cy completed Task 2"])
+    tab.evaluate("void document.body.append(el)")
+    scene.publish(user="cy")
+    until(lambda: rows(tab) == ["cy completed 2 tasks"])
+    has(tab, ".panel")
+    tab.evaluate("el.later.setFilter({})")
+    tab.evaluate("void document.querySelector('main').append(el)")
+    until(lambda: len(rows(tab)) == 2)
     # Removed, it lets go of it; back, it has all that came.
     tab.evaluate("void el.remove()")
     scene.publish(user="di")
     tab.evaluate("new Promise(done => setTimeout(done, 50))")
     tab.evaluate("void document.querySelector('main').append(el)")
-    until(lambda: rows(tab)[:1] == ["di completed Task 3"])
+    until(lambda: rows(tab)[:1] == ["di completed Task 4"])
     assert len(rows(tab)) == 3
     scene.publish(user="ed")
-    until(lambda: rows(tab)[:1] == ["ed completed Task 4"])
+    until(lambda: rows(tab)[:1] == ["ed completed Task 5"])
 
 
 def test_another_pov_is_shown_when_the_attribute_says_so(
@@ -268,6 +281,30 @@ def test_what_a_page_gives_wrongly_or_shares_does_not_stop_it(
     tab.evaluate(f"void {FEED}.reconnect()")
     # No language of `Intl`, as some frameworks write it.
     tab.evaluate(f"void ({FEED}.locale = 'en_US')")
+    # Functions that throw: the page is told, and the rows are there.
+    tab.evaluate(
+        f"(() => {{ window.told = 0; addEventListener('error', event => {{"
+        " if (event.error?.message === 'theirs') { told++; event.preventDefault() } });"
+        f" {FEED}.href = {FEED}.renderItem = () => {{ throw new Error('theirs') }} }})()"
+    )
     scene.publish()
     until(lambda: rows(tab) == ["bo completed Task 1"])
     assert tab.evaluate(f"{FEED}.locale") == "en-US"
+    assert tab.evaluate("told") >= 2
+
+
+def test_two_feeds_of_a_page_count_in_its_title_together(
+    scene: Scene, chrome: Callable[..., Tab]
+) -> None:
+    tab = chrome("two.html")
+    becomes(tab, f"{OTHER}.matches(':state(live)')", True)
+    tab.evaluate(f"void ({OTHER}.pov = 'initech', {FEED}.tabBadge = {OTHER}.tabBadge = true)")
+    until(lambda: bool(tab.evaluate(f"!!{FEED}.later && !!{OTHER}.later")))
+    becomes(tab, f"{OTHER}.snapshot.povs.get('initech')?.state", "live")
+    tab.call(HIDE, True)
+    scene.publish()
+    scene.publish(2, pov="initech")
+    becomes(tab, "document.title.slice(0, 3)", "(3)")
+    becomes(tab, "document.querySelector('link[rel~=icon]')?.href.slice(0, 5)", "blob:")
+    tab.evaluate(f"void {OTHER}.remove()")
+    becomes(tab, "document.title.slice(0, 3)", "(1)")

@@ -10,7 +10,9 @@ export class Reader {
   readonly #listening = new AbortController()
 
   constructor(readonly host: Later) {
-    const {shadowRoot} = host
+    const {element, shadowRoot} = host
+    // Until the observer has said more.
+    element.isAtTop &&= element.checkVisibility()
     for (const each of shadowRoot.querySelectorAll('.top, .end')) this.#ends.observe(each)
     const {signal} = this.#listening
     const list = host.articles.list.parentElement!
