@@ -18,6 +18,7 @@ import pytest
 
 from pov_rt.auth.grants import Kind
 from pov_rt.testing import SECRET, RunningServer
+from pov_rt.web.routes.client import FOLDER
 from tests.js import CLIENT, SDK, node
 from tests.processes import running
 
@@ -98,7 +99,7 @@ def run(*command: str | Path, folder: Path = CLIENT, **more: str) -> str:
 def built(tmp_path: Path) -> Path:
     """Return a folder in which programs may `import 'pov-rt'`, `ws` and `jose`."""
     package = tmp_path / "node_modules/pov-rt"
-    run("build.mjs", "--served", package / "dist")
+    shutil.copytree(FOLDER, package / "dist")
     shutil.copy(CLIENT / "package.json", package)
     for name in ("ws", "jose"):
         (tmp_path / "node_modules" / name).symlink_to(PACKAGES / "node_modules" / name)

@@ -17,6 +17,7 @@ from playwright.sync_api import Page, expect
 from bench.peers import free_port
 from pov_rt.auth.grants import Kind
 from pov_rt.testing import SECRET, Client, RunningServer
+from pov_rt.web.routes.client import FOLDER
 from tests.js import CLIENT
 from tests.pages import another_origin, chromium
 from tests.processes import read_until, running
@@ -46,7 +47,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("package")
     made = folder / "node_modules/pov-rt"
     types = made / "dist/types"
-    run("build.mjs", "--served", made / "dist")
+    shutil.copytree(FOLDER, made / "dist")
     compiler = CLIENT / "node_modules/typescript/bin/tsc"
     run(compiler, "-p", "tsconfig.build.json", "--outDir", types)
     run("types.mjs", types)
