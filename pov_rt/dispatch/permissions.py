@@ -16,7 +16,7 @@ import inspect
 import logging
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -221,7 +221,7 @@ class Permissions:
     def sweep(self, now: float) -> None:
         """Begin to ask about what is due; called about once a second."""
         last, self._swept = self._swept, int(now)
-        passed: Iterable[int] = range(last + 1, self._swept + 1)
+        passed: Sequence[int] = range(last + 1, self._swept + 1)
         if len(passed) > len(self._due):  # a clock that was stepped by days must not cost seconds
             passed = sorted(each for each in self._due if each <= self._swept)
         for second in passed:

@@ -80,7 +80,7 @@ class Demo(Router):
             settings = self._server.settings
             host = check_host(request, settings, self._host_rules)
             check_origin(request, host, settings)
-            require_local(host, request.remote_ip or "")
+            require_local(host, request)
         except ClientError:
             return None
         connection: Any = request.connection

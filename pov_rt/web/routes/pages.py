@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tornado.httputil import HTTPServerRequest
 from tornado.web import RequestHandler
 
 from pov_rt.protocol.errors import Forbidden, NotFound
@@ -24,6 +25,8 @@ POLICY = (
 )
 """The strictest Content-Security-Policy, so that what works in these pages works in anybody's."""
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+OF_PROXIES = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
+"""Whoever writes one of these speaks for somebody else."""
 
 
 def find_file(name: str) -> Path | None:
@@ -42,15 +45,16 @@ def send_file(handler: RequestHandler, path: Path) -> None:
     handler.finish(path.read_bytes())
 
 
-def require_local(host: str, address: str) -> None:
+def require_local(host: str, request: HTTPServerRequest) -> None:
     """Raise `Forbidden` unless this is a browser on the server's machine, by a local name.
 
     A name that merely points here must not get tokens, nor read source code.
     """
     if host.rpartition(":")[0] not in LOCAL_NAMES and host not in LOCAL_NAMES:
         raise Forbidden("Open this as http://localhost")
-    if not is_loopback(address):
-        raise Forbidden("This is for browsers on the server's machine")
+    is_carried = any(name in request.headers for name in OF_PROXIES)
+    if is_carried or not is_loopback(request.remote_ip or ""):
+        raise Forbidden("This is for browsers on the server's machine, without a proxy")
 
 
 class PageHandler(JsonHandler):
@@ -83,7 +87,7 @@ class LocalHandler(JsonHandler):
     def check(self) -> None:
         """Refuse all others."""
         super().check()
-        require_local(self.host, self.request.remote_ip or "")
+        require_local(self.host, self.request)
 
 
 class LocalPageHandler(LocalHandler, PageHandler):

@@ -47,7 +47,7 @@ class StandInHandler(RequestHandler):
     def prepare(self) -> None:
         """Refuse what only the server itself could do, and strangers: the problem shows source."""
         try:
-            require_local(self.request.host, self.request.remote_ip or "")
+            require_local(self.request.host, self.request)
             if self.request.method != "GET":
                 raise Unavailable(AWAY)
         except ClientError as error:

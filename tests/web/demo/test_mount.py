@@ -48,6 +48,7 @@ class TestUnderDev:
             answer = call(server, path, Host=host, Demo_User="ana")
             assert answer.code == status
             assert b'"token"' not in answer.body
+        assert call(server, path, Demo_User="ana", X_Real_IP="203.0.113.9").code == 403
 
     def test_pages_of_other_origins_do_nothing(self, server: RunningServer) -> None:
         path = "/demo/api/povs/mossgate-bank/phase/Decide"

@@ -18,6 +18,7 @@ from pov_rt.registry.problem import Problem
 from pov_rt.registry.scaffold import PLUGIN
 from pov_rt.testing import SECRET, RunningServer, make_settings
 from pov_rt.web.routes.console import describe_types, first_sentence
+from pov_rt.web.routes.pages import OF_PROXIES
 from tests.web.routes.test_activities import call
 
 DOORS = ("/", "/dev/console.json", "/dev/problem.json", "/dev/token")
@@ -83,6 +84,16 @@ class TestUnderDev:
                 answer = call(server, path, method=method, body=body, Host=host)
                 assert answer.code == status
                 assert set(json.loads(answer.body)) == {"error"}
+
+    @pytest.mark.parametrize("name", OF_PROXIES)
+    def test_whom_a_proxy_speaks_for_gets_nothing(self, server: RunningServer, name: str) -> None:
+        # By default nginx has it ask for 127.0.0.1, and this machine is where it asks from.
+        for path in DOORS[1:]:
+            method = "POST" if path == "/dev/token" else "GET"
+            body = {"token": "x"} if path == "/dev/token" else None
+            answer = call(server, path, method=method, body=body, **{name: "203.0.113.9"})
+            assert answer.code == 403
+            assert "without a proxy" in json.loads(answer.body)["error"]["message"]
 
     def test_pages_of_any_localhost_may_connect(self, server: RunningServer) -> None:
         answer = call(server, "/api/auth/ws-token", Origin="http://localhost:3000")
