@@ -129,12 +129,12 @@ export abstract class PovElement extends Base implements Teller {
   /** The feed has changed; called once for each change, also in a page that is hidden. */
   protected changed(_snapshot: Snapshot, _before: Snapshot): void {}
 
-  /** Another element of the page may say something else than it did. @internal */
+  /** An element of the page may say something else than it did. @internal */
   followed(): void {}
 
-  /** Have others look at what this one says. */
+  /** Have all look at what this one says. */
   protected lead(): void {
-    for (const each of all) if (each !== this) each.followed()
+    for (const each of all) each.followed()
   }
 
   /** Tell the page; false if it took it upon itself. @internal */

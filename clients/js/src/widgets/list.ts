@@ -17,6 +17,9 @@ interface Shown {
   of: readonly unknown[]
 }
 
+/** So many are drawn in a frame. */
+export const STEP = 12
+
 let ids = 0
 
 /** What is read when it gets the focus: its sentence, then what was written, and where. */
@@ -37,6 +40,9 @@ export class Articles {
 
   constructor(readonly list: HTMLElement) {}
 
+  /** Some show what was there before: there were too many for this frame. */
+  isBehind = false
+
   /** Show these, in this order. Says whether the focus went with one that is no longer there. */
   show(items: readonly Item[]): boolean {
     const before = this.#shown
@@ -55,6 +61,8 @@ export class Articles {
         element.remove()
       } else free.add(element)
     }
+    let left = STEP
+    this.isBehind = false
     let next = this.list.firstElementChild
     for (const {key, classes, part, of, draw} of items) {
       let shown = now.get(key)
@@ -68,9 +76,11 @@ export class Articles {
       }
       const {element} = shown
       if (shown.of.length !== of.length || of.some((each, i) => each !== shown.of[i])) {
-        shown.of = of
-        render(draw(), element)
-        describe(element)
+        if (left-- > 0 || !shown.of.length) {
+          shown.of = of
+          render(draw(), element)
+          describe(element)
+        } else this.isBehind = true
       }
       if (element.className !== classes) element.className = classes
       if (element.part.value !== part) element.part.value = part

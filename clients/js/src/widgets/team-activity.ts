@@ -7,15 +7,12 @@ import type {Later} from './later.js'
 import {sayBriefly} from './brief.js'
 import {NOTHING, PovElement, sheetOf} from './element.js'
 import {glyph, icon} from './icons.js'
-import {Articles, type Item} from './list.js'
+import {Articles, STEP, type Item} from './list.js'
 import {rowItems} from './rows.js'
 import type {Said} from './status.js'
 import {draw, number, say} from './text.js'
 import text from './feed.css'
 
-/** So many groups come into the page first, then with each frame; in a burst, which nobody reads, no more than the first. */
-const FIRST = 12
-const STEP = 24
 /** Between two drawings of a burst, ms. */
 const BUSY = 64
 /** Until the rest is loaded, this is all. */
@@ -249,10 +246,11 @@ export class TeamActivity extends PovElement {
   #arrange(): void {
     const groups = this.later?.hold() ?? this.fitting.groups
     const size = Math.min(groups.length, this.size)
+    // A screenful is first, then more of them with each frame; in a burst, which nobody reads, there are no more.
     let first = 0
     while (first < size && !this.articles?.of(groups[first]!.key)) first++
-    this.#isBurst = this.#drawn > 0 && first > FIRST
-    this.#drawn = Math.min(size, first > FIRST ? FIRST : this.#drawn + STEP)
+    this.#isBurst = first > STEP
+    this.#drawn = Math.min(size, this.#isBurst ? STEP : this.#drawn + STEP)
     this.#isMore = this.#drawn < size
     const shown = groups.slice(0, this.#drawn)
     const between = this.later?.between(shown)
@@ -275,7 +273,7 @@ export class TeamActivity extends PovElement {
     this.#items.forEach(({key}, i) => articles.place(key, key === this.current, i + 1, total))
     if (isLost) articles.of(this.current)?.focus()
     this.later?.updated()
-    if (this.#isMore || !this.isWarm && this.#drawn) requestAnimationFrame(() => setTimeout(() => {
+    if (this.#isMore || articles.isBehind || !this.isWarm && this.#drawn) requestAnimationFrame(() => setTimeout(() => {
       // Once these are painted.
       this.isWarm ? this.redraw() : this.requestUpdate()
       this.isWarm = true

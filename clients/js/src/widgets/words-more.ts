@@ -15,6 +15,8 @@ Object.assign(words, {
   divider: 'Read up to here',
 
   // The state of the connection: `says.` in the header, `foot.` below, `told.` what is read out.
+  'says.missed': {one: '*Live* · {n} missed', other: '*Live* · {n} missed'},
+  'says.nothing': '*Live* · nothing missed',
   'says.progress': '*Catching up* · {n} of {total}',
   'says.slow': '*Catching up* · this connection is slow',
   'says.paused': '*Paused* · this tab was asleep',

@@ -19,8 +19,6 @@ export const words: Record<string, Strings[string]> = {
   'says.since': ' · complete since {time}',
   'says.catching-up': '*Catching up*',
   'says.offline': '*Offline* since {time}',
-  'says.missed': {one: '*Live* · {n} missed', other: '*Live* · {n} missed'},
-  'says.nothing': '*Live* · nothing missed',
   'foot.since': 'Complete since {time}',
   'foot.until': 'You have everything up to {time}',
   'foot.up-to-date': 'Up to date',
