@@ -150,7 +150,7 @@ export class ActivityNotification extends PovElement {
   }
 
   /** @internal */
-  override followed(): void {
+  override heed(): void {
     this.requestUpdate()
   }
 

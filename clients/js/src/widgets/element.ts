@@ -130,11 +130,11 @@ export abstract class PovElement extends Base implements Teller {
   protected changed(_snapshot: Snapshot, _before: Snapshot): void {}
 
   /** An element of the page may say something else than it did. @internal */
-  followed(): void {}
+  heed(): void {}
 
   /** Have all look at what this one says. */
   protected lead(): void {
-    for (const each of all) each.followed()
+    for (const each of all) each.heed()
   }
 
   /** Tell the page; false if it took it upon itself. @internal */

@@ -98,6 +98,7 @@ export class Later implements PanelHost {
 
   begin(): void {
     this.element.size = Math.max(WINDOW, this.element.size)
+    this.element.isWarm = true
     this.#wear(...sheets)
     this.#breaks(this.snapshot)
     this.#voice = new Voice(this)

@@ -41,7 +41,7 @@ export class Articles {
   constructor(readonly list: HTMLElement) {}
 
   /** Some show what was there before: there were too many for this frame. */
-  isBehind = false
+  isLate = false
 
   /** Show these, in this order. Says whether the focus went with one that is no longer there. */
   show(items: readonly Item[]): boolean {
@@ -62,7 +62,7 @@ export class Articles {
       } else free.add(element)
     }
     let left = STEP
-    this.isBehind = false
+    this.isLate = false
     let next = this.list.firstElementChild
     for (const {key, classes, part, of, draw} of items) {
       let shown = now.get(key)
@@ -76,11 +76,11 @@ export class Articles {
       }
       const {element} = shown
       if (shown.of.length !== of.length || of.some((each, i) => each !== shown.of[i])) {
-        if (left-- > 0 || !shown.of.length) {
+        if (left-- > 0 || !shown.of[0]) {
           shown.of = of
           render(draw(), element)
           describe(element)
-        } else this.isBehind = true
+        } else this.isLate = true
       }
       if (element.className !== classes) element.className = classes
       if (element.part.value !== part) element.part.value = part

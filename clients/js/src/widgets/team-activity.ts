@@ -169,7 +169,6 @@ export class TeamActivity extends PovElement {
       if (!this.articles) await this.updateComplete
       if (!this.later) {
         this.later = later
-        this.isWarm = true
         if (this.articles) later.begin()
         this.requestUpdate()
       }
@@ -273,7 +272,7 @@ export class TeamActivity extends PovElement {
     this.#items.forEach(({key}, i) => articles.place(key, key === this.current, i + 1, total))
     if (isLost) articles.of(this.current)?.focus()
     this.later?.updated()
-    if (this.#isMore || articles.isBehind || !this.isWarm && this.#drawn) requestAnimationFrame(() => setTimeout(() => {
+    if (this.#isMore || articles.isLate || !this.isWarm && this.#drawn) requestAnimationFrame(() => setTimeout(() => {
       // Once these are painted.
       this.isWarm ? this.redraw() : this.requestUpdate()
       this.isWarm = true

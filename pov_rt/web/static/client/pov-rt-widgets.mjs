@@ -1,1 +1,1 @@
-export{ActivityNotification,PovError,TeamActivity,connect,createFeed}from"./pov-rt-widgets-RE4A25KX.mjs";
+export{ActivityNotification,PovError,TeamActivity,connect,createFeed}from"./pov-rt-widgets-PFPT4UQ8.mjs";
