@@ -10,7 +10,7 @@ plugin = Plugin("refresh")
 class Refresh(Message, tag="refresh"):
     """Go on with this token, the same user's and newer than the one in use."""
 
-    token: Annotated[str, Length(1, 4096)]
+    token: Annotated[str, Length(1, 16384)]
 
 
 class Refreshed(Message, tag="refreshed"):

@@ -8,21 +8,29 @@ import hmac
 import logging
 import math
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 import jwt
 import msgspec
-from jwt.algorithms import HMACAlgorithm
+from jwt.algorithms import Algorithm, HMACAlgorithm
 
-from pov_rt.auth.sources import Key, parse_jwks, read_public_keys, read_secrets
+from pov_rt.auth.sources import (
+    Key,
+    name_of_algorithm,
+    name_of_key,
+    parse_jwks,
+    read_public_keys,
+    read_secrets,
+)
 from pov_rt.config.settings import AuthSettings, SettingsError
 from pov_rt.protocol.errors import TokenError, TokenUnsigned
 from pov_rt.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
 
-MAX_TOKEN_BYTES = 4096
+MAX_TOKEN_BYTES = 16 * 1024
+"""Those of identity providers have 10 KB where they list a user's groups."""
 
 JWKS_COOLDOWN_S = 30.0
 """Between a fetch and the next one for an unknown `kid`: anyone can invent those."""
@@ -35,8 +43,8 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 class CheckedHmac(HMACAlgorithm):
     """HS256 that looks at a secret once: whether it is long enough, and no public key by mistake.
 
-    PyJWT looks each time, which is half of what checking a token costs. The MAC is computed in one
-    call, too, without an object for it (docs/measurements.md, secrets).
+    PyJWT looks each time it signs. The MAC is computed in one call, too, without an object for it
+    (docs/measurements.md, secrets).
     """
 
     def __init__(self) -> None:
@@ -59,20 +67,21 @@ class CheckedHmac(HMACAlgorithm):
         return hmac.digest(key, msg, "sha256")
 
 
-def make_jws() -> jwt.PyJWS:
-    """Return what signs and checks signatures, with the algorithms that keys may have."""
-    jws = jwt.PyJWS(algorithms=["RS256", "ES256", "EdDSA"])
-    jws.register_algorithm("HS256", CheckedHmac())
-    return jws
+ALGORITHMS: Mapping[str, Algorithm] = {
+    "HS256": CheckedHmac(),
+    **{name: jwt.get_algorithm_by_name(name) for name in ("RS256", "ES256", "EdDSA")},
+}
+"""Those that keys may have."""
 
 
 class Header(msgspec.Struct):
     """What is read of a token's header: before its signature only to choose among our keys."""
 
     alg: str
-    kid: str | msgspec.UnsetType = msgspec.UNSET
-    typ: object = msgspec.UNSET
+    kid: object = None
+    typ: object = None
     crit: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    b64: object = None
 
 
 _HEADER = msgspec.json.Decoder(Header)
@@ -98,7 +107,8 @@ class Keyring:
         self.version = 0
         self.jwks_wanted = asyncio.Event()
         self._clock = clock
-        self._jws = make_jws()
+        self._jws = jwt.PyJWS(algorithms=[])
+        self._jws.register_algorithm("HS256", ALGORITHMS["HS256"])
         self._fetched_at = -math.inf
         self._secrets: tuple[Key, ...] = ()
         self._public: tuple[Key, ...] = ()
@@ -168,9 +178,16 @@ class Keyring:
         Raises `TokenError` for anything else; its `__cause__` says why, for the log.
         """
         if len(token) > MAX_TOKEN_BYTES:
-            raise TokenUnsigned from ValueError("too long")
+            raise TokenUnsigned from ValueError(
+                f"too long: it has {len(token)} bytes, and may have {MAX_TOKEN_BYTES}"
+            )
         if _TOKEN.fullmatch(token) is None:
-            raise TokenUnsigned from ValueError("not three parts in base64url")
+            is_encrypted = token.count(".") == 4  # RFC 7516, section 3.1
+            raise TokenUnsigned from ValueError(
+                "it is encrypted (five parts, a JWE): only who made it can read it"
+                if is_encrypted
+                else "not three parts in base64url"
+            )
         try:
             return self._verify(token)
         except TokenError:
@@ -192,26 +209,34 @@ class Keyring:
         return self._jws.encode(payload, self._secrets[0].identity, "HS256", headers)
 
     def _verify(self, token: str) -> Verified:
-        encoded = token.partition(".")[0]
-        header = _HEADER.decode(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
-        if header.crit is not msgspec.UNSET:
+        signed, _, signature = token.rpartition(".")
+        encoded, _, payload = signed.partition(".")
+        header = _HEADER.decode(_decode(encoded).decode())
+        if header.crit is not msgspec.UNSET or header.b64 is False:
             raise TokenUnsigned from ValueError("no critical extension is supported")
-        now = self._clock.time()
+        now, message, mac = self._clock.time(), signed.encode(), _decode(signature)
+        algorithm, kid = name_of_algorithm(header.alg), name_of_key(header.kid)
         for key, until in self._accepted.items():
-            named = header.kid is msgspec.UNSET or key.kid in (None, header.kid)
-            if key.algorithm != header.alg or not named or until <= now:
-                continue
-            try:
-                # The algorithm is the key's: PyJWT refuses a header that says another.
-                verified = self._jws.decode_complete(token, key.material, [key.algorithm])
-            except jwt.InvalidSignatureError:
-                continue
-            return Verified(verified["payload"], until, header.typ, key)
-        self._miss(header.kid)
-        raise TokenUnsigned from ValueError("no key has signed this")
+            is_named = kid is None or key.kid in (None, kid)
+            # The algorithm is the key's, whatever the header says.
+            if key.algorithm == algorithm and is_named and until > now:
+                if ALGORITHMS[key.algorithm].verify(message, key.material, mac):
+                    return Verified(_decode(payload), until, header.typ, key)
+        self._miss(kid)
+        raise TokenUnsigned from ValueError(f"no key has signed this ({self._why(algorithm, kid)})")
 
-    def _miss(self, kid: str | msgspec.UnsetType) -> None:
-        if kid is msgspec.UNSET or self._settings.jwks_url is None:
+    def _why(self, algorithm: str, kid: str | None) -> str:
+        """Return what is amiss with a token that no key has signed, as far as it says."""
+        fitting = [key for key in self.accepted if key.algorithm == algorithm]
+        if not fitting:
+            names = ", ".join(sorted({key.algorithm for key in self.accepted})) or "none"
+            return f"it is of algorithm {algorithm[:20]!r}, the keys are of {names}"
+        if kid is not None and all(key.kid not in (None, kid) for key in fitting):
+            return f"it names the key {kid[:64]!r}, which is not among them"
+        return "the signature is another key's, or the token was changed"
+
+    def _miss(self, kid: str | None) -> None:
+        if kid is None or self._settings.jwks_url is None:
             return
         if any(key.kid == kid for key in self._accepted):
             return
@@ -232,3 +257,11 @@ class Keyring:
         if accepted != self._accepted:
             self._accepted = accepted
             self.version += 1
+
+
+def _decode(part: str) -> bytes:
+    """Return what base64url stands for, in the one spelling that it has."""
+    data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    if base64.urlsafe_b64encode(data).rstrip(b"=") != part.encode():
+        raise ValueError("a part is no base64url")
+    return data

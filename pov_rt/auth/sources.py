@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ MAX_JWKS_KEYS = 64
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
 _HMAC = jwt.get_algorithm_by_name("HS256")
+_MATERIAL = frozenset({"kty", "n", "e", "crv", "x", "y"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,22 @@ class Key:
 class JwkSet(msgspec.Struct):
     """RFC 7517, section 5."""
 
-    keys: list[dict[str, Any]]
+    keys: list[Any]
+
+
+def name_of_algorithm(name: str) -> str:
+    """Return what we call an algorithm: `EdDSA` is `Ed25519` to others (RFC 9864)."""
+    return "EdDSA" if name == "Ed25519" else name
+
+
+def name_of_key(kid: object) -> str | None:
+    """Return a `kid` as text; None for what names no key.
+
+    It only says which key to try first of all, so it need not be as RFC 7517 has it.
+    """
+    if isinstance(kid, int) and not isinstance(kid, bool):
+        return str(kid)
+    return kid if isinstance(kid, str) and kid else None
 
 
 def read_secrets(settings: AuthSettings) -> tuple[Key, ...]:
@@ -93,12 +110,13 @@ def parse_jwks(document: bytes) -> tuple[Key, ...]:
     Raises ValueError if it is no JWK Set, has no usable key, or more than `MAX_JWKS_KEYS` keys.
     """
     try:
-        jwks = msgspec.json.decode(document, type=JwkSet).keys
+        jwks = msgspec.json.decode(document.removeprefix(BOM_UTF8), type=JwkSet).keys
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"this is no JWK Set: {error}") from error
     if len(jwks) > MAX_JWKS_KEYS:
         raise ValueError(f"a JWK Set may have {MAX_JWKS_KEYS} keys, this one has {len(jwks)}")
-    keys = tuple(dict.fromkeys(key for key in map(_jwk_key, jwks) if key is not None))
+    found = (_jwk_key(jwk) for jwk in jwks if isinstance(jwk, dict))
+    keys = tuple(dict.fromkeys(key for key in found if key is not None))
     if not keys:
         raise ValueError("the JWK Set has no public key for RS256, ES256 or EdDSA signatures")
     return keys
@@ -130,17 +148,19 @@ def _read_pem(path: str) -> Key:
 
 
 def _jwk_key(jwk: dict[str, Any]) -> Key | None:
-    kid = jwk.get("kid")
+    jwk = {name: value for name, value in jwk.items() if value is not None}
     # A symmetric key in a published document is no secret, and a private one ("d") has leaked.
-    if jwk.get("kty") == "oct" or "d" in jwk or not isinstance(kid, str | None):
+    if jwk.get("kty") == "oct" or "d" in jwk:
         return None
     try:
         if jwk.get("use", "sig") != "sig" or "verify" not in jwk.get("key_ops", ["verify"]):
             return None
-        key = _public_key(jwt.PyJWK(jwk).key, kid)
+        # What it is for is looked at here: the library would refuse names that it does not know.
+        material = {name: value for name, value in jwk.items() if name in _MATERIAL}
+        key = _public_key(jwt.PyJWK(material).key, name_of_key(jwk.get("kid")))
     except Exception:  # whatever the libraries raise on a malformed key; the others stay usable
         return None
-    return key if jwk.get("alg", key.algorithm) == key.algorithm else None
+    return key if name_of_algorithm(jwk.get("alg", key.algorithm)) == key.algorithm else None
 
 
 def _public_key(key: object, kid: str | None) -> Key:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import msgspec
 from msgspec import UNSET, UnsetType
 
+from pov_rt.auth.claims import OWN, Claims, Names, decode, names_of, read, texts, write
 from pov_rt.auth.grants import DEFAULT_CAN, DEFAULT_TEAM, Grants, Kind
 from pov_rt.auth.keys import MAX_TOKEN_BYTES, Keyring
 from pov_rt.auth.remembered import Remembered
 from pov_rt.config.settings import SERVICE_AUDIENCE, SOCKET_AUDIENCE, AuthSettings
-from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import InvalidId, TokenError, TokenExpired, TokenRevoked, TooLarge
-from pov_rt.protocol.messages import check_id
 from pov_rt.protocol.tenants import SEPARATOR, TenantId, wire_of
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.clock import Clock
@@ -30,10 +28,15 @@ USUAL_TYPES = ("JWT", "at+jwt")
 """A token that says it is of another type is made for something else: to refresh, to log out, to
 identify (RFC 8725, section 3.11)."""
 
+MAX_SOCKET_TOKEN_BYTES = 4096
+"""Of those that are made here: they travel in URLs, whose length others bound, too."""
+
 TOKEN_BYTES, POV_BYTES = 1000, 120
 """What a token takes beside its text: the objects around it, and around each PoV that it lists."""
 EVERYBODY_OF = "*" + SEPARATOR
 """Before a team: all of its users. No user's id begins with it."""
+MAX_SHOWN_CHARS = 200
+"""Of what a token says, to whoever looks for what is wrong with it."""
 YEAR_9999 = 253_370_764_800.0
 """1 January 9999, UTC: a later `exp` cannot be written as a date."""
 
@@ -70,28 +73,6 @@ class Identity:
         return "" if self.grants.tenant is None else EVERYBODY_OF + self.grants.tenant
 
 
-class Claims(msgspec.Struct, rename="camel", omit_defaults=True):
-    """A token's payload. `exp` and `userId` must be there, and `teamId` with `auth.tenants`."""
-
-    exp: float
-    user_id: str
-    email: str | None = None
-    role: str | None = None
-    aud: str | list[str] | UnsetType = UNSET
-    iss: object = UNSET
-    nbf: float | UnsetType = UNSET
-    iat: float | UnsetType = UNSET
-    jti: str | UnsetType = UNSET
-    povs: list[str] | str | UnsetType = UNSET
-    can: list[str] | UnsetType = UNSET
-    team_id: str | UnsetType = UNSET
-    parent: str | UnsetType = UNSET
-    parent_iat: float | UnsetType = UNSET
-
-
-_CLAIMS = msgspec.json.Decoder(Claims)
-
-
 class Void(Protocol):
     """Which tokens are void though they are good: `Revocations`."""
 
@@ -110,6 +91,7 @@ class Tokens:
     ) -> None:
         self._void = void
         self._settings = settings
+        self._names = names_of(settings)
         self._keyring = keyring
         self._keys_version = keyring.version
         self._clock = clock
@@ -172,8 +154,9 @@ class Tokens:
     ) -> str:
         """Return a token signed with the newest secret; what is None is left out of it.
 
-        Raises `InvalidId` for a bad id, `TooLarge` for more PoVs than a token can hold,
-        ValueError for a lifetime that no token may have, `SettingsError` if there is no secret.
+        The app's own has its claims where the settings say that the app puts them. Raises
+        `InvalidId` for a bad id, `TooLarge` for more PoVs than a token can hold, ValueError for a
+        lifetime that no token may have, `SettingsError` if there is no secret.
         """
         settings, is_apps = self._settings, kind is Kind.ACCESS
         expires_at = self._clock.time() + ttl_s
@@ -199,6 +182,8 @@ class Tokens:
                 team_id=self._name_team(team_id),
             ),
             settings.types[0] if is_apps and settings.types else None,
+            names=self._names if is_apps else OWN,
+            most=MAX_SOCKET_TOKEN_BYTES if kind is Kind.SOCKET else MAX_TOKEN_BYTES,
         )
 
     def exchange(self, access: Identity) -> str:
@@ -210,7 +195,8 @@ class Tokens:
             raise TokenError from ValueError(f"a {access.kind} token is not exchanged")
         grants = access.grants
         # Left out where it says nothing new: tokens travel in URLs, and a role's rights may change.
-        by_default = grants.can == self._default_can(Kind.SOCKET, access.role)
+        roles = [] if access.role is None else [access.role]
+        by_default = grants.can == self._default_can(Kind.SOCKET, roles)
         return self._sign(
             Claims(
                 exp=min(self._clock.time() + self._settings.socket_ttl_s, access.expires_at),
@@ -231,6 +217,7 @@ class Tokens:
         """Take over changed settings and their keys; on `SettingsError` all stays as it was."""
         self._keyring.reload(settings)
         self._settings = settings
+        self._names = names_of(settings)
         self._forget()
 
     def _check(self, token: str, accept: frozenset[Kind]) -> tuple[Identity, float]:
@@ -244,32 +231,33 @@ class Tokens:
     def _read(self, token: str, accept: frozenset[Kind]) -> tuple[Identity, float]:
         payload, key_until, header_type, _ = self._keyring.verify(token)
         try:
-            # msgspec does not look into fields it skips; decoding first refuses bad UTF-8 anywhere.
-            claims = _CLAIMS.decode(payload.decode())
-            self._check_claims(claims)
-            kind, is_apps = self._kind(claims.aud, accept)
-            self._check_origin(claims.iss, header_type, is_apps=is_apps)
+            said = decode(payload)
+            kind, is_apps = self._kind(said.get("aud"), accept)
+            self._check_origin(said.get("iss"), header_type, is_apps=is_apps)
+            names = self._names if is_apps else OWN
+            has_roles = bool(self._settings.roles)
+            claims = read(said, names, is_ours=not is_apps, has_roles=has_roles)
+            self._check_claims(claims, names)
         except (ValueError, RecursionError, InvalidId) as error:
             raise TokenError from error
         grants = self._grants(claims, kind)
         token_id = claims.jti or f"~{hashlib.sha256(payload).hexdigest()[:32]}"
-        # In an app's own token these would be claims of the app's.
-        parent_id = None if is_apps or claims.parent is UNSET else claims.parent
+        parent_id = None if claims.parent is UNSET else claims.parent
         identity = Identity(
             user_id=grants.scope(claims.user_id),
             email=claims.email,
-            role=claims.role,
+            role=self._role(texts(claims.role)),
             kind=kind,
             grants=grants,
             expires_at=claims.exp,
             issued_at=None if claims.iat is UNSET else claims.iat,
             token_id=grants.scope(token_id),
             parent_id=None if parent_id is None else grants.scope(parent_id),
-            parent_issued_at=None if is_apps or claims.parent_iat is UNSET else claims.parent_iat,
+            parent_issued_at=None if claims.parent_iat is UNSET else claims.parent_iat,
         )
         return identity, key_until
 
-    def _check_claims(self, claims: Claims) -> None:
+    def _check_claims(self, claims: Claims, names: Names) -> None:
         now, settings = self._clock.time(), self._settings
         latest = now + settings.leeway_s
         if claims.exp >= YEAR_9999:
@@ -285,25 +273,21 @@ class Tokens:
                 raise ValueError("it is valid for longer than auth.revocation_s")
         if settings.tenants and claims.team_id is UNSET:
             # Not the default's: an app that forgets it would put all its customers into one team.
-            raise ValueError("it has no teamId, which auth.tenants needs")
-        _check_ids(claims)
+            raise ValueError(f"it has no {names.team}, which auth.tenants needs")
 
-    def _kind(
-        self, audience: str | list[str] | UnsetType, accept: frozenset[Kind]
-    ) -> tuple[Kind, bool]:
+    def _kind(self, audience: object, accept: frozenset[Kind]) -> tuple[Kind, bool]:
         """Return what a token is taken for, and whether it is the app's own."""
-        # RFC 7519, section 4.1.3: one of several is enough.
-        named = [audience] if isinstance(audience, str) else [] if audience is UNSET else audience
+        named = texts(audience)  # RFC 7519, section 4.1.3: one of several is enough
         for kind, own in AUDIENCE_OF.items():
             if kind in accept and own in named:
                 return kind, False
         expected = self._settings.audiences
-        if any(each in expected for each in named) if expected else audience is UNSET:
+        if any(each in expected for each in named) if expected else audience is None:
             if Kind.ACCESS in accept:
                 return Kind.ACCESS, True
             if Kind.SOCKET in accept and not self._settings.require_audience:
                 return Kind.SOCKET, True
-        raise ValueError("the audience is another")
+        raise ValueError(_other_audience(audience, accept, expected))
 
     def _check_origin(self, issuer: object, header_type: object, *, is_apps: bool) -> None:
         """Refuse what another issuer made, or what was made for something else.
@@ -311,12 +295,12 @@ class Tokens:
         What is made for this server need not name an issuer, as it names its audience.
         """
         expected = self._settings.issuer
-        if expected is not None and issuer != expected and (is_apps or issuer is not UNSET):
-            raise ValueError("the issuer is another")
+        if expected is not None and issuer != expected and (is_apps or issuer is not None):
+            raise ValueError(f"the issuer is another: {_cut(issuer)} and not {expected!r}")
         types = self._settings.types
-        if types is None and (header_type == "JWT" or header_type is UNSET):
+        if types is None and (header_type == "JWT" or header_type is None):
             return  # nearly all
-        if header_type is UNSET:
+        if header_type is None:
             if types is not None and is_apps:
                 raise ValueError("it has no typ")
             return
@@ -337,7 +321,10 @@ class Tokens:
             povs = frozenset()
         else:
             povs = None
-        can = self._default_can(kind, claims.role) if claims.can is UNSET else frozenset(claims.can)
+        if claims.can is UNSET:
+            can = self._default_can(kind, texts(claims.role))
+        else:
+            can = frozenset(claims.can)
         return Grants(povs, can, team_id, tenant)
 
     def _name_team(self, team_id: str | None) -> str | UnsetType:
@@ -346,10 +333,16 @@ class Tokens:
             return DEFAULT_TEAM if team_id is None else team_id
         return UNSET if team_id in (None, DEFAULT_TEAM) else team_id
 
-    def _default_can(self, kind: Kind, role: str | None) -> frozenset[str]:
-        if role is not None and role in self._settings.roles:
-            return frozenset(self._settings.roles[role].can)
-        return DEFAULT_CAN[kind]
+    def _default_can(self, kind: Kind, roles: Sequence[str]) -> frozenset[str]:
+        """Return what all of the roles grant together that the settings know."""
+        known = [self._settings.roles[role].can for role in roles if role in self._settings.roles]
+        return frozenset().union(*known) if known else DEFAULT_CAN[kind]
+
+    def _role(self, roles: Sequence[str]) -> str | None:
+        """Return the one that the app is told of: the first that the settings know, else any."""
+        return next(
+            (role for role in roles if role in self._settings.roles), next(iter(roles), None)
+        )
 
     def _new_memory(self) -> Remembered[tuple[str, frozenset[Kind]], Identity]:
         # By token and what it was accepted as, for an app's own token can be ACCESS or SOCKET.
@@ -359,14 +352,21 @@ class Tokens:
         self._verified = self._new_memory()
         self.bound.limit = self._settings.verified_bytes
 
-    def _sign(self, claims: Claims, header_type: str | None = None) -> str:
-        _check_ids(claims)
+    def _sign(
+        self,
+        claims: Claims,
+        header_type: str | None = None,
+        *,
+        names: Names = OWN,
+        most: int = MAX_SOCKET_TOKEN_BYTES,
+    ) -> str:
+        claims.check_ids()
         claims.iat = self._clock.time()
         claims.jti = self._clock.new_id()
-        token = self._keyring.sign(encode(claims), header_type)
-        if len(token) > MAX_TOKEN_BYTES:
+        token = self._keyring.sign(write(claims, names), header_type)
+        if len(token) > most:
             raise TooLarge(
-                f"the token would have {len(token)} bytes, of {MAX_TOKEN_BYTES} that are accepted: "
+                f"the token would have {len(token)} bytes, and may have {most}: "
                 "grant fewer PoVs, or '*'"
             )
         return token
@@ -384,12 +384,15 @@ def media_type(name: str) -> str:
     return name if "/" in name else f"application/{name}"
 
 
-def _check_ids(claims: Claims) -> None:
-    check_id(claims.user_id, "userId")
-    if claims.team_id is not UNSET:
-        check_id(claims.team_id, "teamId")
-    if isinstance(claims.povs, list):
-        for index, pov_id in enumerate(claims.povs):
-            check_id(pov_id, f"povs[{index}]")
-    elif claims.povs not in (UNSET, "*"):
-        raise ValueError("povs is neither a list nor '*'")
+def _other_audience(audience: object, accept: frozenset[Kind], expected: Sequence[str]) -> str:
+    """Return which one a token has, and which it could have here."""
+    wanted = [own for kind, own in AUDIENCE_OF.items() if kind in accept]
+    if accept & {Kind.ACCESS, Kind.SOCKET}:
+        wanted += expected or ["none (there is no auth.audiences)"]
+    found = "none" if audience is None else _cut(audience)
+    return f"the audience is another: {found} instead of {' or '.join(wanted)}"
+
+
+def _cut(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}..."

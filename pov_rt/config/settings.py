@@ -24,6 +24,7 @@ Positive = Annotated[float, Meta(gt=0, le=1e9)]
 NotNegative = Annotated[float, Meta(ge=0, le=1e9)]
 Count = Annotated[int, Meta(ge=1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
+ClaimPath = Annotated[str, Meta(min_length=1, max_length=256)]
 RateText = str
 """How often, such as `5/s`, `100/m`, `1/h`: what `parse_rate` reads."""
 
@@ -101,6 +102,12 @@ class AuthSettings(Section, frozen=True, kw_only=True):
     """The `iss` that the app's tokens must have; none: any, or no."""
     audiences: list[str] = field(default_factory=list)
     """The `aud` of the app's tokens: one of these must be among theirs; empty: they have none."""
+    user_claim: ClaimPath = "userId"
+    """Where the app's tokens have the user's id: a claim, or a path such as `user.id`."""
+    role_claim: ClaimPath = "role"
+    """Where they have the role, or a list of roles."""
+    team_claim: ClaimPath = "teamId"
+    povs_claim: ClaimPath = "povs"
     types: list[str] | None = None
     """The `typ` (header) that the app's tokens must have; none: `JWT`, `at+jwt`, or no `typ`."""
     require_audience: bool = False

@@ -20,7 +20,7 @@ from pov_rt.runtime import turns
 
 ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
-MAX_HEADER_BYTES = 16 * 1024
+MAX_HEADER_BYTES = 32 * 1024
 """A request's head: its first line and its headers."""
 HEAD_CHUNK_BYTES = 8 * 1024
 """How much is read at once of a head. Most are smaller, and Tornado makes a buffer of this size."""

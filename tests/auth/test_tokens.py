@@ -91,7 +91,8 @@ def test_email_and_role_may_be_null(tokens: Tokens) -> None:
         ({"aud": SERVICE_AUDIENCE}, PUBLISHERS, Kind.SERVICE),
         ({"aud": "another"}, ANY, None),
         ({"aud": ""}, ANY, None),
-        ({"aud": None}, ANY, None),
+        ({"aud": None}, ANY, Kind.ACCESS),
+        ({"aud": [SOCKET_AUDIENCE, 1]}, ANY, Kind.SOCKET),
         ({"aud": [SOCKET_AUDIENCE]}, ANY, Kind.SOCKET),
         ({"aud": ["another", SERVICE_AUDIENCE]}, ANY, Kind.SERVICE),
         ({"aud": [SOCKET_AUDIENCE]}, ACCESS, None),
@@ -210,7 +211,8 @@ def test_a_token_of_another_type_is_made_for_something_else(
 
 def test_a_type_that_is_no_string_is_refused(tokens: Tokens) -> None:
     assert outcome(tokens, raw_token({"typ": "JWT"}), ACCESS)
-    for found in (None, 1, ["JWT"]):
+    assert outcome(tokens, raw_token({"typ": None}), ACCESS), "null is absent"
+    for found in (1, ["JWT"]):
         assert not outcome(tokens, raw_token({"typ": found}), ACCESS), found
 
 
@@ -288,7 +290,7 @@ def test_a_correctly_signed_token_of_the_past_is_expired(tokens: Tokens, exp: fl
 
 @pytest.mark.parametrize(
     "claims",
-    [{"secret": NEXT_SECRET}, {"aud": "another"}, {"povs": "all"}, {"userId": ""}, {"userId": 1}],
+    [{"secret": NEXT_SECRET}, {"aud": "another"}, {"povs": "all"}, {"userId": ""}, {"userId": []}],
     ids=repr,
 )
 def test_no_token_that_was_never_good_is_called_expired(tokens: Tokens, claims: Claims) -> None:

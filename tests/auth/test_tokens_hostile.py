@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pov_rt.auth.keys import Keyring
+from pov_rt.auth.keys import MAX_TOKEN_BYTES, Keyring
 from pov_rt.auth.tokens import Kind, Tokens
 from pov_rt.config.settings import AuthSettings
 from pov_rt.protocol.errors import TokenError, TokenUnsigned
@@ -119,9 +119,6 @@ def hostile_headers() -> Iterator[tuple[str, str]]:
         yield f"crit {crit!r} with b64", with_header(crit=crit, b64=True)
     yield "b64 false", with_header(b64=False)
     yield "b64 false and critical", with_header(b64=False, crit=["b64"])
-    kids: tuple[object, ...] = (None, 1, True, 1.5, [], {}, ["a"], {"a": "b"})
-    for kid in kids:
-        yield f"kid as {kid!r}", with_header(kid=kid)
     for fields in INVITATIONS:
         yield f"invitation {fields}"[:50], forge(header=HS256 | fields, key=ATTACKERS_KEY)
     for name, header in ODD_HEADERS.items():
@@ -132,18 +129,30 @@ WRONG_CLAIMS: dict[str, tuple[object, ...]] = {
     "aud": (
         *("", "pov-rt", "pov-rt.socket ", " pov-rt.socket", "POV-RT.SOCKET", "pov-rt.sock"),
         *("pov-rt.socket.evil", "pov-rt.socket\0", "pov-rt.*", "*", "another-service"),
-        *(None, True, 0, [], {}, ["x"], ["pov-rt.socket", 1], [["pov-rt.socket"]]),
+        *(True, 0, [], {}, ["x"], [["pov-rt.socket"]]),
         {"pov-rt.socket": True},
     ),
-    "email": (1, True, [], {}, ["admin"], {"admin": True}),
-    "role": (1, True, [], {}, ["admin"], {"admin": True}),
     "povs": (
-        *(None, True, 1, {}, "", "pov-1", "**", "*,pov-1", [1], [None], [["pov-1"]], ["*"], [""]),
+        *(
+            None,
+            True,
+            1,
+            {},
+            "",
+            "pov-1",
+            "**",
+            "*,pov-1",
+            [True],
+            [None],
+            [["pov-1"]],
+            ["*"],
+            [""],
+        ),
         *(["pov-1", "*"], ["a\nb"], ["a" * 129], {"*": True}),
     ),
     "can": (None, True, 1, {}, "", "publish", "*", [1], [None], [["publish"]], {"publish": 1}),
-    "teamId": (None, True, 1, [], {}, ["main"], "", "*", "a\nb", "a" * 129),
-    "jti": (None, 1, True, [], {}),
+    "teamId": (True, 1.5, [], {}, ["main"], "", "*", "a\nb", "a" * 129),
+    "jti": (1.5, True, [], {}),
 }
 
 WRONG_JSON: dict[str, tuple[str, ...]] = {
@@ -152,10 +161,10 @@ WRONG_JSON: dict[str, tuple[str, ...]] = {
         *("NaN", "Infinity", "-Infinity", "1e999", "1e308", "1e18", "253370764800", "9" * 400),
         *("9" * 30, "9" * 2_000, "0x7fffffff", "01", "+1900000000", "1900000000n", ""),
     ),
-    "nbf": ("null", "true", '"1"', "[]", "{}", "NaN", "1e999", str(NOW + 6), "1e300"),
-    "iat": ("null", "true", '"1"', "[]", "{}", "NaN", "1e999", str(NOW + 6), "1e300"),
+    "nbf": ("true", '"1"', "[]", "{}", "NaN", "1e999", str(NOW + 6), "1e300"),
+    "iat": ("true", '"1"', "[]", "{}", "NaN", "1e999", str(NOW + 6), "1e300"),
     "userId": (
-        *("null", "1", "true", "[]", "{}", '["alice"]', '""', '"*"', '"\\u0000"', '"a\\nb"'),
+        *("null", "1.0", "true", "[]", "{}", '["alice"]', '""', '"*"', '"\\u0000"', '"a\\nb"'),
         *('"\\u0085"', '"\\ud800"', '"\\udfff\\ud800"', '"' + "a" * 129 + '"', '"a\tb"'),
     ),
 }
@@ -207,7 +216,7 @@ def hostile_shapes() -> Iterator[tuple[str, str]]:
         ("payload stripped", f"{header}..{signature}"),
         ("dots", ".."),
         ("a million dots", "." * 1_000_000),
-        ("too long", good + "A" * 4_096),
+        ("too long", good + "A" * MAX_TOKEN_BYTES),
         ("signature twice", f"{good}{signature}"),
         ("signature cut", good[:-1]),
         ("signature longer", f"{good}AAAA"),

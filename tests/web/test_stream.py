@@ -183,7 +183,10 @@ def test_a_line_ends_with_both_characters_or_it_is_no_http(head: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("head", "status"),
-    [(b"GET /" + b"x" * MAX_HEADER_BYTES, 414), (REQUEST[:-2] + b"A:" + b"x" * 20_000, 431)],
+    [
+        (b"GET /" + b"x" * MAX_HEADER_BYTES, 414),
+        (REQUEST[:-2] + b"A:" + b"x" * MAX_HEADER_BYTES, 431),
+    ],
 )
 @pytest.mark.parametrize("piece", [5000, 50_000])
 def test_who_sends_too_long_a_head_is_told_so(head: bytes, status: int, piece: int) -> None:

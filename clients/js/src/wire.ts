@@ -198,8 +198,8 @@ export interface MarksMessage {
 /**
  * Say how loud a PoV, or with `*` the team feed, is for the user.
  *
- * Until an instant (RFC 3339 with a time zone), after which it is as it was for good before, or for
- * good. Without a `level` it is again as it was by default.
+ * For good, or until an instant (RFC 3339 with a time zone): then it is as it was for good before.
+ * Without a `level` it is again as it was by default.
  */
 export interface Mute {
   type: 'mute'
@@ -407,7 +407,7 @@ export interface Receipts {
 export interface Refresh {
   type: 'refresh'
   id?: string | number
-  /** 1 to 4096 characters. */
+  /** 1 to 16384 characters. */
   token: string
 }
 

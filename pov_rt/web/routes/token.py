@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tornado.httputil import parse_cookie
 
 from pov_rt.auth.grants import Kind
@@ -13,6 +15,8 @@ from pov_rt.web.http import JsonHandler, bearer
 ACCESS = frozenset({Kind.ACCESS})
 EXCHANGE = 2.0
 """The price of a token."""
+MAX_COOKIES = 4
+"""Cookies of the name that are looked at: each may cost a signature."""
 
 
 class TokenHandler(JsonHandler):
@@ -28,18 +32,42 @@ class TokenHandler(JsonHandler):
             wait = self.buckets.take(self.ip_key, self.server.clock.monotonic())
             if wait:
                 raise RateLimited("Too many token requests", retry_after_s=wait)
-        self.verify(bearer(self.request) or self._cookie_token(), ACCESS)
+        token = bearer(self.request)
+        if token is None:
+            self._verify_cookie()
+        else:
+            self.verify(token, ACCESS)
         self.pay(EXCHANGE)
 
     def get(self) -> None:
         """Answer `{token}`."""
         self.answer(SocketToken(token=self.server.tokens.exchange(self.identity)))
 
-    def _cookie_token(self) -> str:
+    def _verify_cookie(self) -> None:
+        """Take the first good token of the cookies of that name.
+
+        A browser sends one for each domain and path that set it, a parent domain's forgotten one
+        too. If none is good, the refusal of one that was once says most: sign in again.
+        """
         name = self.server.settings.auth.cookie
-        token = parse_cookie(self.request.headers.get("Cookie", "")).get(name)
-        if not token:
-            raise TokenError(
-                f"Send the app's access token: cookie '{name}' or Authorization: Bearer ..."
-            ) from ValueError("no token")
-        return token
+        tokens = cookies(self.request.headers.get_list("Cookie"), name)
+        refusals = []
+        for token in tokens[:MAX_COOKIES]:
+            try:
+                self.verify(token, ACCESS)
+            except TokenError as refusal:
+                refusals.append(refusal)
+            else:
+                return
+        if refusals:
+            raise next((each for each in refusals if each.code != TokenError.code), refusals[0])
+        raise TokenError(
+            f"Send the app's access token: cookie '{name}' or Authorization: Bearer ..."
+        ) from ValueError("no token")
+
+
+def cookies(headers: Iterable[str], name: str) -> list[str]:
+    """Return the values of all cookies of a name, in the order sent, each once."""
+    pairs = (pair for header in headers for pair in header.split(";"))
+    values = (parse_cookie(pair).get(name) for pair in pairs)
+    return list(dict.fromkeys(value for value in values if value))

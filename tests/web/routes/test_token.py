@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from uuid import UUID
 
 import pytest
 
@@ -64,6 +65,56 @@ class TestTokenEndpoint:
         for wrong in ("Bearer", "Bearer ", "bearer x", "Bearer  x"):
             answer = call(server, "/api/auth/ws-token", Cookie=cookie, Authorization=wrong)
             assert answer.code == 401, wrong
+
+    @pytest.mark.parametrize(
+        ("cookies", "code"),
+        [
+            (["stale", "good"], None),
+            (["good", "stale"], None),
+            (["x", "foreign", "good"], None),
+            (["", "good"], None),
+            (["stale"] * 9 + ["good"], None),
+            (["x", "stale", "foreign"], "token_expired"),
+            (["x", "foreign"], "token_invalid"),
+            (["service", "good"], None),
+            (["1.1.1", "2.2.2", "3.3.3", "4.4.4", "good"], "token_invalid"),
+        ],
+    )
+    def test_of_several_cookies_of_the_name_the_first_good_one_counts(
+        self, server: RunningServer, cookies: list[str], code: str | None
+    ) -> None:
+        made = {
+            "good": server.token("ana", Kind.ACCESS),
+            "stale": app_token(SECRET, exp=1_000_000_000),
+            "foreign": app_token("another app's secret, of the parent domain"),
+            "service": server.token("app", Kind.SERVICE),
+        }
+        sent = "; ".join(f"a=b; accessToken={made.get(each, each)}" for each in cookies)
+        answer = call(server, "/api/auth/ws-token", Cookie=sent)
+        if code is None:
+            token = json.loads(answer.body)["token"]
+            identity = server.web.server.tokens.verify(token, frozenset({Kind.SOCKET}))
+            assert (answer.code, identity.user_id) == (200, "ana")
+        else:
+            assert answer.code == 401
+            assert json.loads(answer.body)["error"]["code"] == code
+
+    @pytest.mark.parametrize(("groups", "code"), [(130, 200), (280, 200), (400, 401)])
+    def test_a_large_access_token_becomes_a_small_socket_token(
+        self, server: RunningServer, groups: int, code: int
+    ) -> None:
+        exp = server.web.server.clock.time() + 60
+        every = [str(UUID(int=number)) for number in range(groups)]
+        access = app_token(SECRET, exp=exp, groups=every)
+        assert len(access) > groups * 50
+        for headers in (
+            {"Cookie": f"accessToken={access}"},
+            {"Authorization": f"Bearer {access}"},
+        ):
+            answer = call(server, "/api/auth/ws-token", **headers)
+            assert answer.code == code
+            if code == 200:
+                assert len(json.loads(answer.body)["token"]) < 1024
 
     def test_a_page_of_another_site_cannot_post(self, server: RunningServer) -> None:
         for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
