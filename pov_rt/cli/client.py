@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
+from click.core import ParameterSource
+from msgspec import UNSET
 
+from pov_rt.auth.explain import Explanation, explain
 from pov_rt.auth.grants import Kind
-from pov_rt.auth.keys import Keyring
-from pov_rt.auth.tokens import Tokens
+from pov_rt.auth.keys import MAX_TOKEN_BYTES, Keyring
+from pov_rt.auth.revocations import REVOCATIONS, decode
+from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.cli.options import SettingsOptions, failure, say, settings_options
 from pov_rt.config import load as config
-from pov_rt.config.settings import SettingsError
-from pov_rt.runtime.clock import SystemClock
+from pov_rt.config.settings import Settings, SettingsError, database_path
+from pov_rt.engine.sqlite.members import read_members
+from pov_rt.protocol.errors import ClientError
+from pov_rt.protocol.redaction import redact
+from pov_rt.runtime.clock import SystemClock, rfc3339
 from pov_rt.runtime.limits import SECONDS
 
 DAY_S = 86400.0
+MAX_GIVEN_BYTES = 4 * MAX_TOKEN_BYTES
 
 
 class Duration(click.ParamType[float]):
@@ -63,7 +73,7 @@ def make_tokens(options: SettingsOptions) -> Tokens:
     return Tokens(auth, Keyring(auth, clock), clock)
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @settings_options
 @click.option(
     "--kind",
@@ -72,7 +82,7 @@ def make_tokens(options: SettingsOptions) -> Tokens:
     show_default=True,
     help="access: the app's own. socket: to connect. service: to publish over HTTP.",
 )
-@click.option("--user", required=True, help="The token's userId.")
+@click.option("--user", help="The token's userId; it must be given.")
 @click.option("--email", help="The token's email.")
 @click.option("--role", help="The token's role; [auth.roles] may say what it grants.")
 @click.option("--povs", help="PoV ids, a,b, or '*'. Default: left out: see auth.default_povs.")
@@ -82,7 +92,7 @@ def make_tokens(options: SettingsOptions) -> Tokens:
 def token(
     options: SettingsOptions,
     kind: str,
-    user: str,
+    user: str | None,
     email: str | None,
     role: str | None,
     povs: str | None,
@@ -90,7 +100,18 @@ def token(
     team: str | None,
     ttl: float,
 ) -> None:
-    """Print a token, signed as the server signs its own, and nothing else."""
+    """Print a token, signed as the server signs its own; say when it ends.
+
+    On standard output is the token alone.
+    """
+    context = click.get_current_context()
+    if context.invoked_subcommand is not None:
+        given = [name for name in context.params if _is_given(context, name)]
+        if given:
+            raise click.UsageError(f"put the options behind '{context.invoked_subcommand}'")
+        return
+    if user is None:
+        raise click.UsageError("Missing option '--user'.")
     try:
         text = make_tokens(options).issue(
             Kind(kind),
@@ -105,6 +126,114 @@ def token(
     except ValueError as error:
         raise failure(str(error)) from error
     say(text)
+    say(f"it ends at {rfc3339(SystemClock().time() + ttl)}; --ttl says when", err=True)
+
+
+def _is_given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+@token.command("check")
+@settings_options
+@click.argument("text", metavar="[TOKEN]", required=False)
+def check(options: SettingsOptions, text: str | None) -> None:
+    """Say what a token grants, or why it is refused; exit 1 then.
+
+    It is read from standard input where none is given, and verified as the server does that has
+    these settings: with its keys, those at auth.jwks_url and its revocations.
+    """
+    if text is None:
+        if sys.stdin.isatty():
+            say("paste the token, then Enter and Ctrl-D", err=True)
+        text = sys.stdin.buffer.read(MAX_GIVEN_BYTES).decode(errors="replace")
+    settings = options.load().settings
+    auth, clock = config.kept_secret(settings).auth, SystemClock()
+    keyring = Keyring(auth, clock)
+    if auth.jwks_url is not None:
+        asyncio.run(fetch_keys(keyring, auth.jwks_url))
+    tokens = Tokens(auth, keyring, clock, StoredRevocations(settings))
+    found = explain(text.strip().removeprefix("Bearer "), tokens, keyring)
+    say("\n".join(describe(found, clock.time())))
+    if found.verdict != "good":
+        raise SystemExit(1)
+
+
+async def fetch_keys(keyring: Keyring, url: str) -> None:
+    """Take over the keys at a URL; if that fails, say so and go on with the others."""
+    try:
+        keyring.replace_jwks(await get_key_set(url))
+    except (ClientError, ValueError) as error:
+        say(redact(f"warning: no keys from auth.jwks_url, {url}: {error}"), err=True)
+
+
+async def get_key_set(url: str) -> bytes:
+    """Return what is at a URL. Raises `Unavailable`, or ValueError for another status than 200."""
+    from pov_rt.web.fetch import fetch
+
+    answer = await fetch(url)
+    if answer.status != 200:
+        raise ValueError(f"the answer has status {answer.status}")
+    return answer.body
+
+
+class StoredRevocations:
+    """Those in the database that the settings name, if it is there."""
+
+    def __init__(self, settings: Settings) -> None:
+        is_on_disk = settings.engine.url.startswith("sqlite:")
+        path = database_path(settings) if is_on_disk else None
+        bodies = {} if path is None or not path.exists() else read_members(path, REVOCATIONS)
+        self._stored = [decode(body) for body in bodies.values()]
+
+    def covers(self, identity: Identity) -> bool:
+        """Tell whether a token is void."""
+        return any(each.covers(identity) for each in self._stored)
+
+    def see(self, identity: Identity) -> None:
+        """Remember nothing: one token is looked at."""
+
+
+DOORS = {
+    Kind.ACCESS: "GET /api/auth/ws-token",
+    Kind.SOCKET: "/ws/",
+    Kind.SERVICE: "POST /api/activities",
+}
+
+
+def describe(found: Explanation, now: float) -> Iterator[str]:
+    """Yield the lines that say in words what a token is good for, or why it is refused."""
+    end = 0.0 if found.expires_at is UNSET else found.expires_at
+    if found.verdict == "good":
+        yield f"good until {rfc3339(end)}, for {words_of(end - now)}"
+    elif found.verdict == "expired":
+        yield f"expired: it ended at {rfc3339(end)}, {words_of(now - end)} ago"
+    elif found.verdict == "revoked":
+        yield "revoked: `pov-rt db revocations` says by what"
+    else:
+        yield f"refused: {found.reason}"
+    rows = {"user": found.user_id, "team": found.team_id}
+    if found.kinds:
+        rows["for"] = ", ".join(f"{kind} ({DOORS[Kind(kind)]})" for kind in found.kinds)
+    if found.povs is not UNSET:
+        rows["povs"] = "every PoV" if found.povs == "*" else ", ".join(found.povs) or "none"
+    if found.can is not UNSET:
+        rows["can"] = ", ".join(found.can) or "nothing"
+    if found.is_signed:
+        rows["signed"] = f"{found.algorithm}, by key {found.key} of {found.keys}"
+    if found.verdict != "good" and found.says:
+        told = "it says" if found.is_signed else "nobody signed that it says"
+        rows[told] = json.dumps(found.says, ensure_ascii=False)
+    for name, value in rows.items():
+        if value is not UNSET:
+            yield f"  {name:<8} {value}"
+
+
+def words_of(seconds: float) -> str:
+    """Return a duration in the largest unit of which there are two, such as `90 min`."""
+    for unit, size in (("days", DAY_S), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 URL = click.option(

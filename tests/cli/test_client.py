@@ -8,14 +8,23 @@ import pty
 import re
 import signal
 import subprocess
-from contextlib import AbstractContextManager
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from pov_rt.auth.grants import Kind
 from pov_rt.testing import RunningServer
+from tests.auth.apps import app_token
 from tests.processes import COMMAND, SECRET, environment, run, running, serve
 
 ONE = '{"type":"task","action":"done","povId":"demo"}\n'
@@ -129,9 +138,14 @@ def test_tail_says_why_it_ends(tmp_path: Path) -> None:
 
 
 class TestToken:
-    def test_it_prints_the_token_alone(self, tmp_path: Path) -> None:
+    def test_it_prints_the_token_alone_and_says_beside_it_when_it_ends(
+        self, tmp_path: Path
+    ) -> None:
         done = run(tmp_path, "token", "--user", "ana", "--ttl", "5m", POV_RT_AUTH__SECRETS=SECRET)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert done.returncode == 0
+        end = jwt.decode(done.stdout.strip(), SECRET, ["HS256"], {"verify_aud": False})["exp"]
+        (said,) = re.findall(r"it ends at (\S+); --ttl says when\n", done.stderr)
+        assert abs(datetime.fromisoformat(said).timestamp() - end) < 1
         assert done.stdout.count(".") == 2
         assert len(done.stdout.split()) == 1
 
@@ -143,6 +157,132 @@ class TestToken:
     def test_a_wrong_id_is_named(self, tmp_path: Path) -> None:
         done = run(tmp_path, "token", "--user", "*", POV_RT_AUTH__SECRETS=SECRET)
         assert (done.returncode, "reserved" in done.stderr) == (1, True)
+
+
+class TestTokenCheck:
+    """`pov-rt token check` says what the server would do."""
+
+    def check(self, tmp_path: Path, token: str, *more: str, **settings: str) -> tuple[int, str]:
+        secret = {"POV_RT_AUTH__SECRETS": SECRET}
+        done = run(tmp_path, "token", "check", *more, given=token, **secret | settings)
+        assert "Traceback" not in done.stderr
+        assert token not in done.stdout + done.stderr
+        return done.returncode, done.stdout + done.stderr
+
+    def test_a_good_one_with_its_doors_and_grants(self, tmp_path: Path) -> None:
+        token = app_token(SECRET, exp=time.time() + 7205, povs=["a", "b"], teamId="north")
+        for given in (token, f"{token}\n", f"  Bearer {token}\r\n"):
+            code, said = self.check(tmp_path, given)
+            assert code == 0
+            assert re.fullmatch(
+                r"good until \S+Z, for 2 h\n"
+                r"  user +alice\n  team +north\n"
+                r"  for +access \(GET /api/auth/ws-token\), socket \(/ws/\)\n"
+                r"  povs +a, b\n  can +collaborate, subscribe\n"
+                r"  signed +HS256, by key 1 of 1\n",
+                said,
+            )
+        done = run(tmp_path, "token", "check", token, POV_RT_AUTH__SECRETS=SECRET)
+        assert (done.returncode, done.stdout) == (0, said)
+
+    @pytest.mark.parametrize(
+        ("claims", "settings", "words"),
+        [
+            ({"exp": 1e9}, {}, "expired: it ended at 2001-09-09T01:46:40.000Z, "),
+            ({"aud": "api"}, {}, "refused: the audience is another: 'api' instead of"),
+            ({"aud": "api"}, {"AUDIENCES": '["api"]'}, "good until "),
+            ({"userId": None, "sub": "x"}, {}, "refused: it has no userId, which would say whose"),
+            ({"userId": None, "sub": 5}, {"USER_CLAIM": "sub"}, "good until "),
+            (
+                {"iss": "me"},
+                {"ISSUER": "you"},
+                "refused: the issuer is another: 'me' and not 'you'",
+            ),
+            ({"povs": None}, {}, "refused: povs has to be '*' or a list of ids, and is null"),
+            ({"userId": "a\x1b[1m"}, {}, "refused: userId: "),
+            ({"secret": "another secret of more than 32 bytes"}, {}, "refused: no key has signed"),
+        ],
+    )
+    def test_every_other_with_the_reason(
+        self, tmp_path: Path, claims: dict[str, Any], settings: dict[str, str], words: str
+    ) -> None:
+        given = {f"POV_RT_AUTH__{name}": value for name, value in settings.items()}
+        more = {"exp": time.time() + 60} | claims
+        token = app_token(more.pop("secret", SECRET), **more)
+        code, said = self.check(tmp_path, token, **given)
+        assert said.startswith(words)
+        assert code == (0 if words.startswith("good") else 1)
+        assert "\x1b" not in said
+        if words.startswith("refused"):
+            assert ("nobody signed that it says" in said) == ("secret" in claims)
+            assert '"exp": ' in said
+
+    @pytest.mark.parametrize("text", ["", "\n", "x", "a.b.c", "a.b.c.d.e", "\xff", "x" * 100_000])
+    def test_what_is_no_token(self, tmp_path: Path, text: str) -> None:
+        done = run(tmp_path, "token", "check", given=text, POV_RT_AUTH__SECRETS=SECRET)
+        assert (done.returncode, done.stdout.partition(": ")[0]) == (1, "refused")
+        assert ("encrypted" in done.stdout) == (text == "a.b.c.d.e")
+
+    def test_keys_are_fetched_as_the_server_does(self, tmp_path: Path) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        jwk = jwt.algorithms.ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
+        token = jwt.encode({"sub": "ana", "exp": time.time() + 60}, key, "ES256", {"kid": "k"})
+        settings = {"POV_RT_AUTH__USER_CLAIM": "sub"}
+        with serving(json.dumps({"keys": [jwk | {"kid": "k"}]}).encode()) as url:
+            code, said = self.check(tmp_path, token, POV_RT_AUTH__JWKS_URL=url, **settings)
+            assert (code, "by key 2 of 2" in said) == (0, True)
+        code, said = self.check(tmp_path, token, POV_RT_AUTH__JWKS_URL=url, **settings)
+        assert (code, "the keys are of HS256" in said) == (1, True)
+        assert f"warning: no keys from auth.jwks_url, {url}" in said
+
+    def test_one_that_was_revoked(self, tmp_path: Path) -> None:
+        with serve(tmp_path) as served:
+            given = ["--data", str(tmp_path / "data")]
+            ana = run(tmp_path, "token", "--user", "ana", *given).stdout.strip()
+            can = ["--kind", "service", "--can", "operate"]
+            operator = run(tmp_path, "token", "--user", "op", *can, *given).stdout.strip()
+            assert run(tmp_path, "token", "check", ana, *given).returncode == 0
+            request = Request(
+                f"{served.url}/api/tokens/revoke",
+                json.dumps({"userId": "ana"}).encode(),
+                {"Authorization": f"Bearer {operator}", "Content-Type": "application/json"},
+            )
+            urlopen(request).close()
+            done = run(tmp_path, "token", "check", ana, *given)
+            assert (done.returncode, done.stdout.splitlines()[0]) == (
+                1,
+                "revoked: `pov-rt db revocations` says by what",
+            )
+            served.stop()
+
+    def test_options_stand_behind_it(self, tmp_path: Path) -> None:
+        for words, code in ((["--dev", "check", "x"], 2), (["check", "x", "--dev"], 1), ([], 2)):
+            done = run(tmp_path, "token", *words, POV_RT_AUTH__SECRETS=SECRET)
+            assert done.returncode == code, done
+
+
+@contextmanager
+def serving(body: bytes) -> Iterator[str]:
+    """Answer every request with this body."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/jwks.json"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 class TestTheSecret:
