@@ -137,6 +137,8 @@ def commands(group: click.Group, prefix: str) -> set[str]:
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             found |= commands(command, f"{prefix} {name}")
+            if command.invoke_without_command:
+                found.add(f"{prefix} {name}")
         else:
             found.add(f"{prefix} {name}")
     return found

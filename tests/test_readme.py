@@ -19,7 +19,10 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
+from pov_rt import testing
 from pov_rt.auth.grants import Kind
 from pov_rt.testing import RunningServer
 from tests.processes import SECRET, environment, running
@@ -38,7 +41,7 @@ def snippet(language: str, word: str) -> str:
 def test_no_snippet_is_left_out() -> None:
     kinds = [kind for kind, _ in SNIPPETS]
     # tests/browser/test_pages.py has those in html and js, tests/test_widgets_page.py the tags.
-    assert sorted(kinds) == ["bash"] * 4 + ["html", "html", "js", "python"]
+    assert sorted(kinds) == ["bash"] * 4 + ["html", "html", "js", "js", *["python"] * 2]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="it publishes with curl")
@@ -53,6 +56,37 @@ def test_an_app_publishes_to_those_who_follow(server: RunningServer) -> None:
     )
     assert json.loads(done.stdout)["offset"] == 1
     assert ana.receive()["data"]["action"] == "completed"
+
+
+def test_a_backend_signs_the_socket_token_with_pyjwt(server: RunningServer) -> None:
+    given: dict[str, Any] = {"SECRET": testing.SECRET}
+    exec(snippet("python", "jwt.encode"), given)
+    lets_in(server, given["socket_token"]("ana", ["acme", "other"]))
+
+
+def test_a_backend_signs_the_socket_token_with_node(server: RunningServer) -> None:
+    program = shutil.which("node")
+    if program is None:
+        pytest.skip("there is no node")
+    code = f"const SECRET = {json.dumps(testing.SECRET)}\n" + snippet("js", "createHmac")
+    done = subprocess.run(
+        [program, "-e", f"{code}\nprocess.stdout.write(socketToken('ana', ['acme', 'other']))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lets_in(server, done.stdout)
+
+
+def lets_in(server: RunningServer, token: str) -> None:
+    """See that a token opens a socket of ana's that sees the two PoVs and no other."""
+    protocols = [Subprotocol("pov-rt.v1"), Subprotocol(f"bearer.{token}")]
+    with connect(f"ws://{server.address}/ws/", subprotocols=protocols, proxy=None) as socket:
+        client = testing.Client(socket)
+        assert client.receive()["userId"] == "ana"
+        for pov_id, outcome in (("acme", None), ("other", None), ("third", "forbidden")):
+            answer = client.request({"type": "subscribe", "povId": pov_id})
+            assert answer.get("code") == outcome
 
 
 def test_an_applications_requests_become_activities(server: RunningServer) -> None:
@@ -83,8 +117,11 @@ def test_an_applications_requests_become_activities(server: RunningServer) -> No
         "exec",
         flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
     )
-    token = server.token("my-app", Kind.SERVICE)
-    given: dict[str, Any] = {"TOKEN": token, "app": Application([(".*", Done)]), "use": use}
+    given: dict[str, Any] = {
+        "SECRET": testing.SECRET,
+        "app": Application([(".*", Done)]),
+        "use": use,
+    }
 
     async def run() -> None:
         result = eval(code, given)

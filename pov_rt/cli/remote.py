@@ -24,10 +24,11 @@ from tornado.websocket import WebSocketError, websocket_connect
 
 from pov_rt.cli.options import say
 from pov_rt.protocol.characters import escape, escape_json, escape_lines
+from pov_rt.protocol.errors import TokenError
 from pov_rt.protocol.redaction import redact
 from pov_rt.runtime.clock import SystemClock, new_id
 from pov_rt.runtime.sender import Attempt, Batch, BatchSender
-from pov_rt.tracker.core import HttpAnswer, read_results
+from pov_rt.tracker.core import HttpAnswer, read_refusal, read_results
 from pov_rt.tracker.tornado import TornadoSender
 
 log = logging.getLogger(__name__)
@@ -261,12 +262,12 @@ class _Publisher(BatchSender[Line]):
 
 
 def _refusal(address: str, answer: HttpAnswer) -> str:
+    refusal = read_refusal(answer)
     if answer.status == 401:
-        return _explain(address, HTTPClientError(401))
-    try:
-        message = json.loads(answer.body)["error"]["message"]
-    except (ValueError, KeyError, TypeError):
-        message = responses.get(answer.status, "an error")
+        if refusal is None or refusal.code == TokenError.code:
+            return _explain(address, HTTPClientError(401))
+        return f"{address} refuses the token (401): {refusal.message}"
+    message = refusal.message if refusal else responses.get(answer.status, "an error")
     return f"{address} answers {answer.status}: {message}"
 
 

@@ -14,6 +14,8 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from pov_rt.runtime.clock import Clock, full_jitter
 
 ItemT = TypeVar("ItemT")
+MAX_REASONS = 8
+"""Why items wait is logged once for each reason until a success, for as many reasons."""
 Verdict = Literal["done", "failed", "too large", "over"]
 
 
@@ -74,6 +76,7 @@ class BatchSender(ABC, Generic[ItemT]):
         self._queue: deque[ItemT] = deque()
         self._batch: Batch[ItemT] | None = None
         self._failures = 0
+        self._waits: set[str] = set()  # why what waits does, as far as the log has it
         self._said = self._closed = ""  # why something was dropped, why nothing is taken any more
         self._turn = asyncio.Lock()
         self._hurry = asyncio.Event()
@@ -113,6 +116,7 @@ class BatchSender(ABC, Generic[ItemT]):
                 attempt = await self.attempt(batch)
                 if attempt.verdict == "done":
                     self._batch, self._failures, self._said = None, 0, ""
+                    self._waits.clear()
                     self.sent += len(batch.items) - attempt.rejected
                     self.rejected += attempt.rejected
                 elif attempt.verdict == "too large" and len(batch.items) > 1:
@@ -122,7 +126,8 @@ class BatchSender(ABC, Generic[ItemT]):
                     self._closed = attempt.why or "the receiver takes nothing any more"
                     self._drop_all(self._closed)
                 elif attempt.verdict == "failed" and self._clock.monotonic() < batch.until:
-                    if not self._failures:
+                    if attempt.why not in self._waits and len(self._waits) < MAX_REASONS:
+                        self._waits.add(attempt.why)
                         self._log.warning("%s wait: %s", self.what, attempt.why)
                     self._failures += 1
                     wait_s = full_jitter(self._failures, *self.retry_s, self._clock.random())

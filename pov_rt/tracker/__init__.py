@@ -5,5 +5,6 @@
 
 from pov_rt.protocol.messages import NewActivity
 from pov_rt.tracker.core import Facts, Track
+from pov_rt.tracker.token import ServiceToken
 
-__all__ = ["Facts", "NewActivity", "Track"]
+__all__ = ["Facts", "NewActivity", "ServiceToken", "Track"]

@@ -12,17 +12,22 @@ import random
 import re
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from http.client import responses
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from pov_rt.protocol.characters import escape
 from pov_rt.protocol.messages import NewActivity
 from pov_rt.runtime.clock import SystemClock, new_id
 from pov_rt.runtime.sender import Attempt, Batch, BatchSender, Verdict
 
 log = logging.getLogger(__name__)
+
+MAX_REASONS, MAX_TEXT = 3, 200
+"""Of what the server says the log has at most so much."""
 
 GATHER_S = 0.2
 """How long the first activity waits for others to travel with it."""
@@ -174,6 +179,16 @@ class Refusal(msgspec.Struct):
     code: str
     message: str = ""
 
+    def __str__(self) -> str:
+        """Return both, for a log."""
+        return f"{_cut(self.code)}: {_cut(self.message)}" if self.message else _cut(self.code)
+
+
+class Refused(msgspec.Struct):
+    """The body of an answer that refuses all."""
+
+    error: Refusal
+
 
 class ItemOutcome(msgspec.Struct):
     """What became of an activity."""
@@ -189,6 +204,16 @@ class Outcomes(msgspec.Struct):
 
 
 _read_batch_answer = msgspec.json.Decoder(Outcomes).decode
+_read_refusal = msgspec.json.Decoder(Refused).decode
+
+
+def read_refusal(answer: HttpAnswer) -> Refusal | None:
+    """Return what the server says is wrong; None where something else answers than a server."""
+    try:
+        refusal = _read_refusal(answer.body).error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return Refusal(_cut(refusal.code), _cut(refusal.message))
 
 
 def read_results(answer: HttpAnswer, count: int) -> list[ItemOutcome] | None:
@@ -197,7 +222,7 @@ def read_results(answer: HttpAnswer, count: int) -> list[ItemOutcome] | None:
     Anything may stand at that address, such as a proxy's page, and answer 200.
     """
     if answer.status == 400:  # the batch as a whole
-        return [ItemOutcome(Refusal("400"))] * count
+        return [ItemOutcome(read_refusal(answer) or Refusal("400"))] * count
     if answer.status != 200:
         return None
     try:
@@ -257,16 +282,28 @@ class ActivitySender(BatchSender[NewActivity]):
             return Attempt("done", rejected=1)
         if results is None:
             why = f"no success at {self._url} ({_why(answer)})"
+            if answer.status == 401 and isinstance(self._token, str):
+                why += "; the token is always the same: give a ServiceToken, or a function"
             verdict: Verdict = "too large" if answer.status == 413 else "failed"
             return Attempt(verdict, why, answer.retry_after_s)
-        refused = [each.error.code for each in results if each.error]
+        refused = [str(each.error) for each in results if each.error]
         if refused:
-            codes = ", ".join(sorted(set(refused)))
-            log.warning("the server refuses %d activities: %s", len(refused), codes)
+            reasons = sorted(set(refused))
+            more = ", ..." if len(reasons) > MAX_REASONS else ""
+            said = ", ".join(reasons[:MAX_REASONS]) + more
+            log.warning("the server refuses %d activities: %s", len(refused), said)
         return Attempt("done", rejected=len(refused))
 
 
 def _why(answer: HttpAnswer) -> str:
     if answer.status == 200:
         return "200, but the body is no answer to a batch: is that a pov-rt server?"
-    return str(answer.status or answer.body.decode(errors="replace"))
+    if not answer.status:
+        return answer.body.decode(errors="replace")
+    refusal = read_refusal(answer)
+    return f"{answer.status} {refusal or responses.get(answer.status, '')}".rstrip()
+
+
+def _cut(text: str) -> str:
+    """Return a text that a stranger may have written, as a log can have it."""
+    return escape(text[:MAX_TEXT])

@@ -1,7 +1,7 @@
 """The activity tracker for Tornado applications.
 
 rules = [Track("POST", "/povs/{pov_id}/tasks/{task_id}/done", type="task", action="done")]
-tracker = ActivityTracker("http://127.0.0.1:8765", token, rules)
+tracker = ActivityTracker("http://127.0.0.1:8765", ServiceToken(secret, "my-app"), rules)
 tracker.wrap(app)
 ...
 await tracker.close()  # before the loop ends, or what waits is lost
@@ -67,9 +67,10 @@ class TornadoSender:
 class ActivityTracker:
     """Watches every handler of an application; `wrap` it once.
 
-    `token` is a service token, or a function that returns one. `rules` and, where they do not
-    suffice, `describe=` say which requests are activities; `actor=` who did them. Further options
-    are those of `core.Chooser`.
+    `token` is a service token, or what returns one that is still good: a `ServiceToken`, which
+    signs with a secret, or a function of yours, asked for each batch. `rules` and, where they do
+    not suffice, `describe=` say which requests are activities; `actor=` who did them. Further
+    options are those of `core.Chooser`.
     """
 
     def __init__(

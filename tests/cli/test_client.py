@@ -170,12 +170,12 @@ class TestTokenCheck:
         return done.returncode, done.stdout + done.stderr
 
     def test_a_good_one_with_its_doors_and_grants(self, tmp_path: Path) -> None:
-        token = app_token(SECRET, exp=time.time() + 7205, povs=["a", "b"], teamId="north")
+        token = app_token(SECRET, exp=time.time() + 3.3 * 3600, povs=["a", "b"], teamId="north")
         for given in (token, f"{token}\n", f"  Bearer {token}\r\n"):
             code, said = self.check(tmp_path, given)
             assert code == 0
             assert re.fullmatch(
-                r"good until \S+Z, for 2 h\n"
+                r"good until \S+Z, for 3 h\n"
                 r"  user +alice\n  team +north\n"
                 r"  for +access \(GET /api/auth/ws-token\), socket \(/ws/\)\n"
                 r"  povs +a, b\n  can +collaborate, subscribe\n"

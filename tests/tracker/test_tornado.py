@@ -14,10 +14,11 @@ from tornado.testing import bind_unused_port
 from tornado.web import Application, HTTPError, RequestHandler
 
 from pov_rt.auth.grants import Kind
-from pov_rt.testing import RunningServer
-from pov_rt.tracker import Facts, NewActivity, Track
+from pov_rt.testing import SECRET, RunningServer
+from pov_rt.tracker import Facts, NewActivity, ServiceToken, Track
 from pov_rt.tracker.core import ActivitySender, HttpAnswer
 from pov_rt.tracker.tornado import ActivityTracker
+from tests.auth.apps import app_token
 
 RULES = [
     Track("POST", "/povs/{pov_id}/tasks/{task_id}/done", type="task", action="done"),
@@ -280,6 +281,70 @@ def test_a_failure_is_tried_again_with_the_same_ids_and_a_new_token(
     assert sum("activities wait" in r.getMessage() for r in caplog.records) == 1
 
 
+REFUSED = b'{"error":{"code":"token_expired","message":"The token has expired; fetch a new one"}}'
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            HttpAnswer(401, None, REFUSED),
+            "(401 token_expired: The token has expired; fetch a new one)",
+        ),
+        (HttpAnswer(401, None, b""), "(401 Unauthorized)"),
+        (HttpAnswer(502, None, b"<html>"), "(502 Bad Gateway)"),
+        (HttpAnswer(599, None, b'{"error":"x"}'), "(599)"),
+        (HttpAnswer(403, None, b'{"error":{"code":"a\\nb"}}'), "(403 a\\nb)"),
+        (OSError("away"), "away"),
+    ],
+)
+def test_the_log_says_what_the_server_says(
+    answer: HttpAnswer | OSError, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox_after(Receiver(answer, answer), 1)
+    (line,) = [r.getMessage() for r in caplog.records if "activities wait" in r.getMessage()]
+    assert line.startswith("activities wait: no success at http://x/api/activities (")
+    assert said in line
+
+
+def test_each_reason_is_logged_once_until_a_success(caplog: pytest.LogCaptureFixture) -> None:
+    away, old = OSError("away"), HttpAnswer(401, None, REFUSED)
+    outbox_after(Receiver(away, old, away, old, ok([1])), 1)
+    waits = [r.getMessage() for r in caplog.records if "activities wait" in r.getMessage()]
+    assert len(waits) == 2
+    assert "token_expired" in waits[1]
+
+
+def test_a_token_that_is_too_old_is_named_with_the_way_out(
+    server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = app_token(SECRET, exp=1e9, aud="pov-rt.service")
+    tracker = ActivityTracker(f"http://{server.address}", old, RULES)
+
+    async def work(call: Call) -> None:
+        await call("DELETE", "/povs/acme")
+        assert not await tracker.outbox.flush(0.5)
+
+    drive(tracker, work)
+    (line,) = [r.getMessage() for r in caplog.records if "activities wait" in r.getMessage()]
+    assert (
+        "(401 token_expired: The token has expired; fetch a new one); the token is always" in line
+    )
+    assert "give a ServiceToken, or a function" in line
+
+
+def test_an_app_that_signs_its_own_tokens_publishes(server: RunningServer) -> None:
+    ana = server.connect("ana")
+    ana.request({"type": "subscribe", "povId": "acme"})
+    tracker = ActivityTracker(f"http://{server.address}", ServiceToken(SECRET, "my-app"), RULES)
+
+    async def work(call: Call) -> None:
+        await call("DELETE", "/povs/acme")
+
+    drive(tracker, work)
+    assert ana.receive()["data"]["userId"] == "my-app"
+
+
 def test_after_a_flush_many_travel_together_again() -> None:
     receiver = Receiver()
 
@@ -296,12 +361,17 @@ def test_after_a_flush_many_travel_together_again() -> None:
     assert [len(body) for body in receiver.bodies] == [1, 2]
 
 
-def test_what_the_server_refuses_is_counted_and_not_sent_again() -> None:
+def test_what_the_server_refuses_is_counted_and_not_sent_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     receiver = Receiver(ok([1, 2, 3], "invalid_activity"))
     outbox = outbox_after(receiver, 3)
     assert (outbox.sent, outbox.rejected, len(receiver.bodies)) == (2, 1, 1)
-    outbox = outbox_after(Receiver(HttpAnswer(400, None, b"")), 3)
+    assert "the server refuses 1 activities: invalid_activity" in caplog.text
+    body = b'{"error":{"code":"invalid_request","message":"The body is no JSON"}}'
+    outbox = outbox_after(Receiver(HttpAnswer(400, None, body)), 3)
     assert (outbox.sent, outbox.rejected) == (0, 3)
+    assert "the server refuses 3 activities: invalid_request: The body is no JSON" in caplog.text
 
 
 def test_a_batch_that_is_too_large_is_halved() -> None:
