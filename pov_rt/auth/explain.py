@@ -35,6 +35,7 @@ class Explanation(msgspec.Struct, rename="camel", omit_defaults=True):
     """What it is taken for."""
     user_id: str | UnsetType = UNSET
     team_id: str | UnsetType = UNSET
+    role: str | UnsetType = UNSET
     povs: list[str] | Literal["*"] | UnsetType = UNSET
     can: list[str] | UnsetType = UNSET
     expires_at: float | UnsetType = UNSET
@@ -77,6 +78,7 @@ def explain(token: str, tokens: Tokens, keyring: Keyring) -> Explanation:
 def _describe(found: Explanation, identity: Identity) -> None:
     grants = identity.grants
     found.user_id, found.team_id = wire_of(identity.user_id), grants.team_id
+    found.role = UNSET if identity.role is None else identity.role
     found.povs = "*" if grants.povs is None else sorted(map(wire_of, grants.povs))
     found.can = sorted(grants.can)
     found.expires_at = identity.expires_at

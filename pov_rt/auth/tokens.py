@@ -261,7 +261,7 @@ class Tokens:
         now, settings = self._clock.time(), self._settings
         latest = now + settings.leeway_s
         if claims.exp >= YEAR_9999:
-            raise ValueError("exp is beyond any date")
+            raise ValueError("exp is beyond any date (it has to be in seconds)")
         if claims.nbf is not UNSET and claims.nbf > latest:
             raise ValueError("nbf is in the future")
         if claims.iat is not UNSET and claims.iat > latest:
@@ -282,12 +282,17 @@ class Tokens:
             if kind in accept and own in named:
                 return kind, False
         expected = self._settings.audiences
+        takes = accept if not self._settings.require_audience else accept - {Kind.SOCKET}
         if any(each in expected for each in named) if expected else audience is None:
-            if Kind.ACCESS in accept:
+            if Kind.ACCESS in takes:
                 return Kind.ACCESS, True
-            if Kind.SOCKET in accept and not self._settings.require_audience:
+            if Kind.SOCKET in takes:
                 return Kind.SOCKET, True
-        raise ValueError(_other_audience(audience, accept, expected))
+        wanted = [own for kind, own in AUDIENCE_OF.items() if kind in accept]
+        if takes & {Kind.ACCESS, Kind.SOCKET}:
+            wanted += expected or ["none (there is no auth.audiences)"]
+        found = "none" if audience is None else _cut(audience)
+        raise ValueError(f"the audience is another: {found} instead of {' or '.join(wanted)}")
 
     def _check_origin(self, issuer: object, header_type: object, *, is_apps: bool) -> None:
         """Refuse what another issuer made, or what was made for something else.
@@ -382,15 +387,6 @@ def media_type(name: str) -> str:
     """Return a `typ` in full and in one spelling: RFC 7515, section 4.1.9."""
     name = name.lower()
     return name if "/" in name else f"application/{name}"
-
-
-def _other_audience(audience: object, accept: frozenset[Kind], expected: Sequence[str]) -> str:
-    """Return which one a token has, and which it could have here."""
-    wanted = [own for kind, own in AUDIENCE_OF.items() if kind in accept]
-    if accept & {Kind.ACCESS, Kind.SOCKET}:
-        wanted += expected or ["none (there is no auth.audiences)"]
-    found = "none" if audience is None else _cut(audience)
-    return f"the audience is another: {found} instead of {' or '.join(wanted)}"
 
 
 def _cut(value: object) -> str:

@@ -211,7 +211,7 @@ def describe(found: Explanation, now: float) -> Iterator[str]:
         yield "revoked: `pov-rt db revocations` says by what"
     else:
         yield f"refused: {found.reason}"
-    rows = {"user": found.user_id, "team": found.team_id}
+    rows = {"user": found.user_id, "team": found.team_id, "role": found.role}
     if found.kinds:
         rows["for"] = ", ".join(f"{kind} ({DOORS[Kind(kind)]})" for kind in found.kinds)
     if found.povs is not UNSET:

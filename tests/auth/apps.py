@@ -26,11 +26,16 @@ def app_token(secret: str = SECRET, **claims: Any) -> str:
     return jwt.encode({"exp": NOW + 900, "userId": "alice"} | claims, secret, "HS256")
 
 
-def raw_token(header: Claims, **claims: Any) -> str:
+def raw_token(header: Claims, /, **claims: Any) -> str:
+    """Sign a token that no library would make."""
+    return signed_raw(SECRET, header, **claims)
+
+
+def signed_raw(secret: str, header: Claims, /, **claims: Any) -> str:
     """Sign a token that no library would make."""
     parts = {"alg": "HS256"} | header, {"exp": NOW + 900, "userId": "alice"} | claims
     signed = b".".join(urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in parts)
-    mac = hmac.digest(SECRET.encode(), signed, "sha256")
+    mac = hmac.digest(secret.encode(), signed, "sha256")
     return (signed + b"." + urlsafe_b64encode(mac).rstrip(b"=")).decode()
 
 

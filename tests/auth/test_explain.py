@@ -35,11 +35,17 @@ def ask(token: str, clock: ManualClock, void: Any = None, **settings: Any) -> An
 
 def test_a_good_one_with_all_that_it_grants(clock: ManualClock, tokens: Tokens) -> None:
     token = tokens.issue(
-        Kind.SOCKET, "ana", ttl_s=60, povs=["b", "a"], can=["subscribe"], team_id="north"
+        Kind.SOCKET,
+        "ana",
+        ttl_s=60,
+        povs=["b", "a"],
+        can=["subscribe"],
+        team_id="north",
+        role="lead",
     )
     found = ask(f"  {token}\n", clock, secrets=[NEXT_SECRET, SECRET])
     assert (found.verdict, found.is_signed, found.kinds) == ("good", True, ["socket"])
-    assert (found.user_id, found.team_id) == ("ana", "north")
+    assert (found.user_id, found.team_id, found.role) == ("ana", "north", "lead")
     assert (found.povs, found.can, found.expires_at) == (["a", "b"], ["subscribe"], NOW + 60)
     assert (found.algorithm, found.key, found.keys) == ("HS256", 2, 2)
     assert found.says["userId"] == "ana"

@@ -209,6 +209,32 @@ def test_a_token_of_another_type_is_made_for_something_else(
         assert (outcome(tokens, token, accept) is not None) == good
 
 
+@pytest.mark.parametrize(
+    ("settings", "claims", "accept", "words"),
+    [
+        ({}, {"aud": "x"}, ACCESS, "'x' instead of none (there is no auth.audiences)"),
+        ({}, {"aud": ["x"]}, SOCKET, "['x'] instead of pov-rt.socket or none (there is no"),
+        ({}, {}, SERVICE, "none instead of pov-rt.service"),
+        ({"audiences": ["a", "b"]}, {}, ACCESS, "none instead of a or b"),
+        ({"require_audience": True}, {}, SOCKET, "none instead of pov-rt.socket"),
+        ({}, {"aud": "x" * 9000}, ACCESS, "... instead of none"),
+    ],
+)
+def test_the_log_says_which_audience_it_has_and_which_it_could_have(
+    make: Callable[..., Tokens],
+    settings: Claims,
+    claims: Claims,
+    accept: frozenset[Kind],
+    words: str,
+) -> None:
+    with pytest.raises(TokenError) as refusal:
+        make(**settings).verify(app_token(**claims), accept)
+    said = str(refusal.value.__cause__)
+    assert said.startswith("the audience is another: ")
+    assert words in said
+    assert len(said) < 400
+
+
 def test_a_type_that_is_no_string_is_refused(tokens: Tokens) -> None:
     assert outcome(tokens, raw_token({"typ": "JWT"}), ACCESS)
     assert outcome(tokens, raw_token({"typ": None}), ACCESS), "null is absent"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 from uuid import UUID
 
 import pytest
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from pov_rt.auth.grants import Kind
 from pov_rt.config.settings import Settings
 from pov_rt.runtime.clock import ManualClock
 from pov_rt.testing import SECRET, RunningServer, make_settings
-from tests.auth.apps import app_token
+from tests.auth.apps import app_token, signed_raw
 from tests.web.routes.test_activities import call
 
 
@@ -115,6 +118,43 @@ class TestTokenEndpoint:
             assert answer.code == code
             if code == 200:
                 assert len(json.loads(answer.body)["token"]) < 1024
+
+    @pytest.mark.parametrize(
+        "claims",
+        [
+            {"teamId": None},
+            {"role": 3},
+            {"role": ["admin"]},
+            {"email": False},
+            {"jti": None, "iat": None, "nbf": None, "aud": None, "iss": None},
+            {"userId": 42},
+            {"povs": [1, 2]},
+        ],
+    )
+    def test_what_serializers_write_is_taken(
+        self, server: RunningServer, claims: dict[str, Any]
+    ) -> None:
+        exp = server.web.server.clock.time() + 60
+        access = signed_raw(SECRET, {"kid": None}, exp=exp, **claims)
+        assert call(server, "/api/auth/ws-token", token=access).code == 200
+        assert call(server, "/ws/", token=access).code == 426, "it is good there, too"
+
+    def test_of_a_list_of_audiences_ours_is_enough_at_each_door(
+        self, server: RunningServer
+    ) -> None:
+        exp = server.web.server.clock.time() + 60
+        socket = app_token(SECRET, exp=exp, aud=["x", "pov-rt.socket"])
+        assert call(server, "/ws/", token=socket).code == 426
+        with connect(f"ws://{server.address}/ws/?token={socket}", proxy=None) as client:
+            client.send('{"type":"ping"}')
+            assert json.loads(client.recv(5))["type"] == "pong"
+        protocols = [Subprotocol("pov-rt.v1"), Subprotocol(f"bearer.{socket}")]
+        with connect(f"ws://{server.address}/ws/", subprotocols=protocols, proxy=None) as client:
+            assert json.loads(client.recv(5))["userId"] == "alice"
+        service = app_token(SECRET, exp=exp, aud=["pov-rt.service", "x"], userId=7)
+        one = {"type": "t", "action": "a", "povId": "acme"}
+        answer = call(server, "/api/activities", method="POST", token=service, body=one)
+        assert answer.code == 201
 
     def test_a_page_of_another_site_cannot_post(self, server: RunningServer) -> None:
         for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
