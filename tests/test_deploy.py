@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from pov_rt.auth.keys import MAX_TOKEN_BYTES
 from pov_rt.cli.serve import serve
 from pov_rt.config.settings import LimitSettings, ServerSettings
+from pov_rt.web.stream import MAX_HEADER_BYTES
 
 DEPLOY = Path(__file__).parent.parent / "scripts/deploy"
 UNITS = sorted(DEPLOY.glob("*.service"))
@@ -111,6 +113,13 @@ def test_a_proxy_lets_a_body_pass_that_may_be_published() -> None:
     (size,) = re.findall(r"client_max_body_size (\d+)m;", (DEPLOY / "nginx.conf").read_text())
     (most,) = re.findall(r"content-length\) gt (\d+)", (DEPLOY / "haproxy.cfg").read_text())
     assert int(size) * 1024 * 1024 == int(most) > LimitSettings().publish_bytes
+
+
+def test_a_proxy_lets_headers_pass_that_pov_rt_takes() -> None:
+    nginx, haproxy = ((DEPLOY / name).read_text() for name in ("nginx.conf", "haproxy.cfg"))
+    (line,) = re.findall(r"large_client_header_buffers \d+ (\d+)k;", nginx)
+    (head,) = re.findall(r"tune\.bufsize (\d+)", haproxy)
+    assert int(line) * 1024 == int(head) - 1024 == MAX_HEADER_BYTES > MAX_TOKEN_BYTES
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
