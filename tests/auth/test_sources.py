@@ -1,5 +1,6 @@
 """Which secrets, files and JWK Sets make keys, and how the others are refused."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,32 @@ def test_an_unsuitable_key_of_a_jwk_set_is_skipped_and_the_others_stay(jwk: Any)
     assert [(key.kid, key.algorithm) for key in keys] == [("good", "EdDSA")]
     with pytest.raises(ValueError, match="no public key"):
         parse_jwks(jwk_set(jwk))
+
+
+BIG = jwt.utils.base64url_decode(JWKS["RS256"]["n"])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {name: None for name in ("use", "alg", "key_ops", "kid", "d", "x5c", "x5t", "ext")},
+        {"use": "sig", "alg": "RS256", "key_ops": ["verify"]},
+        {"key_ops": ["sign", "verify"]},
+        {"kid": 7},
+        {"kid": {}},
+        {"kid": ""},
+        {"x5c": ["MIIC"], "x5t": "x", "x5t#S256": "y", "issuer": "https://id.example/{tenantid}"},
+        {"n": base64.urlsafe_b64encode(BIG).decode()},
+        {"n": base64.b64encode(BIG).decode()},
+        {"n": base64.urlsafe_b64encode(b"\0" + BIG).decode().rstrip("=")},
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf"])
+def test_a_key_is_taken_as_providers_write_it(more: dict[str, Any], before: bytes) -> None:
+    (key,) = parse_jwks(before + jwk_set(JWKS["RS256"] | more))
+    (plain,) = parse_jwks(jwk_set(JWKS["RS256"]))
+    assert (key.algorithm, key.identity) == (plain.algorithm, plain.identity)
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,36 @@ def test_a_token_that_would_be_refused_is_not_issued(
         tokens.issue(Kind.SOCKET, **CALL | arguments)
 
 
+def test_an_apps_own_is_made_as_the_settings_say_that_the_app_makes_it(
+    make: Callable[..., Tokens],
+) -> None:
+    tokens = make(user_claim="user.id", role_claim="https://app/role", audiences=["api"])
+    token = tokens.issue(Kind.ACCESS, "alice", ttl_s=60, role="lead", povs=["a"])
+    said = jwt.decode(token, options={"verify_signature": False})
+    assert (said["user"], said["https://app/role"], said["aud"]) == ({"id": "alice"}, "lead", "api")
+    assert "userId" not in said
+    identity = tokens.verify(token, ACCESS)
+    assert (identity.user_id, identity.role) == ("alice", "lead")
+    service = tokens.issue(Kind.SERVICE, "app", ttl_s=60)
+    assert jwt.decode(service, options={"verify_signature": False})["userId"] == "app"
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_only_what_travels_in_urls_has_to_be_short(tokens: Tokens, kind: Kind) -> None:
+    def issue(count: int) -> str:
+        return tokens.issue(
+            kind, "alice", ttl_s=60, povs=[f"pov-{each:04}" for each in range(count)]
+        )
+
+    assert len(issue(200)) < 4096
+    for count, most in ((300, 4096), (1200, MAX_TOKEN_BYTES)):
+        if kind is Kind.SOCKET or most == MAX_TOKEN_BYTES:
+            with pytest.raises(TooLarge, match="grant fewer PoVs"):
+                issue(count)
+        else:
+            assert tokens.verify(issue(count), frozenset({kind})).kind is kind
+
+
 def test_an_access_token_is_exchanged_for_a_socket_token_of_the_same_person(
     tokens: Tokens,
 ) -> None:
