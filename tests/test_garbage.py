@@ -17,7 +17,7 @@ from tests.web.test_handshake import UPGRADE
 
 ROUNDS = 20
 UPGRADING = "".join(f"{name}: {value}\r\n" for name, value in UPGRADE.items())
-ACTIVITY = '{"type":"t","action":"a","povId":"p"}'
+ACTIVITY = '{"type":"t","action":"a","povId":"p","userId":"u"}'
 
 
 def handshake(server: RunningServer) -> str:

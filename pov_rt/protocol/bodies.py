@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, UnsetType
 
-from pov_rt.protocol.messages import Activity, NewActivity, Offset, Part
+from pov_rt.protocol.messages import Activity, NewActivity, Offset, Part, UserId
 
 Index = Annotated[int, Meta(ge=0)]
 
@@ -18,7 +18,12 @@ class SocketToken(Part):
 
 
 class PublishedActivity(NewActivity, forbid_unknown_fields=True):
-    """An activity as it is published over HTTP: an unknown field is a typo, and refused."""
+    """An activity as it is published over HTTP: an unknown field is a typo, and refused.
+
+    So is one without `userId`: its publisher is a service, and no user did it in silence.
+    """
+
+    user_id: UserId
 
 
 class LogPlace(Part):

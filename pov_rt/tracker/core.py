@@ -112,7 +112,8 @@ class Chooser:
     """Decides which requests become activities.
 
     A rule has its own `statuses`; `describe`, which is asked about what no rule is for, is asked
-    about requests that were answered with one of these.
+    about requests that were answered with one of these. `anonymous` is in whose name activities are
+    published of which nobody is known who did them; without it they are none.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Chooser:
         statuses: Container[int] = DONE,
         sample_rate: float = 1.0,
         before_send: Callable[[NewActivity], NewActivity | None] | None = None,
+        anonymous: str | None = None,
     ) -> None:
         self._rules = rules
         self._describe = describe
@@ -133,6 +135,7 @@ class Chooser:
         self._statuses = statuses
         self._sample_rate = sample_rate
         self._before_send = before_send
+        self._anonymous = anonymous
 
     def choose(
         self,
@@ -143,7 +146,10 @@ class Chooser:
         who: Callable[[], str | None],
         path_arguments: Mapping[str, str] | None = None,
     ) -> NewActivity | None:
-        """Return the request's activity, or None; whatever the app's callables raise comes out."""
+        """Return the request's activity, or None; whatever the app's callables raise comes out.
+
+        Raises LookupError where nobody is known who did it.
+        """
         if method not in self._methods or any(each.search(path) for each in self._exclude):
             return None
         for rule in self._rules:
@@ -156,10 +162,21 @@ class Chooser:
                 return None
             facts = Facts(method, path, status, duration_s, path_arguments or {}, who())
             activity = self._describe(facts)
+            if activity is not None and activity.user_id is UNSET and facts.user:
+                activity = msgspec.structs.replace(activity, user_id=facts.user)
         # Sampled before before_send: what is not sent need not be prepared.
         if activity is None or random.random() >= self._sample_rate:  # noqa: S311
             return None
-        return self._before_send(activity) if self._before_send else activity
+        if self._before_send is not None:
+            activity = self._before_send(activity)
+        if activity is None or activity.user_id is not UNSET:
+            return activity
+        if self._anonymous is None:
+            raise LookupError(
+                "nobody is signed in: have actor= say who does such requests, or name a user for "
+                "them with anonymous="
+            )
+        return msgspec.structs.replace(activity, user_id=self._anonymous)
 
 
 def _apply(rule: Track, parts: dict[str, str], user: str | None) -> NewActivity:

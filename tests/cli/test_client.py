@@ -27,7 +27,7 @@ from pov_rt.testing import RunningServer
 from tests.auth.apps import app_token
 from tests.processes import COMMAND, SECRET, environment, run, running, serve
 
-ONE = '{"type":"task","action":"done","povId":"demo"}\n'
+ONE = '{"type":"task","action":"done","povId":"demo","userId":"cy"}\n'
 
 
 def start(
@@ -68,7 +68,7 @@ def test_a_line_is_published_while_others_are_still_to_come(
             "3 published, 1 there already, 1 refused\n"
         )
         last = json.loads(tail.stdout.readline())
-        assert (last["id"], last["userId"], last["offset"]) == ("a-1", "app", 3)
+        assert (last["id"], last["userId"], last["offset"]) == ("a-1", "cy", 3)
         tail.send_signal(signal.SIGINT)
         assert tail.communicate(timeout=20) == ("", "\n")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from msgspec import UNSET
 
 from pov_rt.protocol.messages import NewActivity
 from pov_rt.tracker.core import Chooser, Facts, Track
@@ -47,7 +46,19 @@ def test_the_first_rule_that_fits_decides_though_a_later_one_would_take_the_stat
     assert (done.action, done.pov_id, done.user_id) == ("done", "acme", "ana")
     assert done.details == {"task_id": "7"}
     assert choose(chooser, PATH, 409) is None
-    assert choose(chooser, PATH, user=None).user_id is UNSET
+
+
+def test_an_activity_says_who_did_it() -> None:
+    def describe(facts: Facts) -> NewActivity:
+        return NewActivity(type="request", action="done", pov_id="p")
+
+    for path in (PATH, "/other"):
+        assert choose(Chooser([RULE], describe=describe), path).user_id == "ana"
+        named = Chooser([RULE], describe=describe, anonymous="guest")
+        assert choose(named, path).user_id == "ana"
+        assert choose(named, path, user=None).user_id == "guest"
+        with pytest.raises(LookupError, match="anonymous="):
+            choose(Chooser([RULE], describe=describe), path, user=None)
 
 
 def test_describe_is_asked_about_the_rest_that_was_done_and_before_send_about_all() -> None:

@@ -104,7 +104,8 @@ def test_chosen_requests_become_activities_without_private_parts(server: Running
     ana = server.connect("ana")
     ana.request({"type": "subscribe", "povId": "acme"})
     url = f"http://{server.address}"
-    tracker = ActivityTracker(url, server.token("app", Kind.SERVICE), RULES)
+    token = server.token("app", Kind.SERVICE)
+    tracker = ActivityTracker(url, token, RULES, anonymous="guest")
 
     async def work(call: Call) -> None:
         secret = {"Cookie": "s=COOKIE", "X-Secret": "HEADER"}
@@ -120,7 +121,7 @@ def test_chosen_requests_become_activities_without_private_parts(server: Running
     first, second = ana.receive(), ana.receive()
     assert (first["data"]["type"], first["data"]["action"]) == ("task", "done")
     assert (first["data"]["userId"], first["data"]["details"]) == ("7", {"task_id": "t-1"})
-    assert (second["data"]["type"], second["data"]["userId"]) == ("pov", "app")
+    assert (second["data"]["type"], second["data"]["userId"]) == ("pov", "guest")
     for word in ("COOKIE", "HEADER", "QUERY", "BODY"):
         assert word not in json.dumps([first, second])
     outbox = tracker.outbox
@@ -141,7 +142,8 @@ def test_ids_are_decoded_part_by_part(server: RunningServer) -> None:
 
 
 def test_a_rule_says_which_statuses_count(server: RunningServer) -> None:
-    tracker = ActivityTracker(f"http://{server.address}", server.token("app", Kind.SERVICE), RULES)
+    token = server.token("app", Kind.SERVICE)
+    tracker = ActivityTracker(f"http://{server.address}", token, RULES, anonymous="guest")
     seen: list[NewActivity] = []
     tracker.outbox.put = seen.append  # type: ignore[assignment,method-assign]
 
@@ -423,3 +425,19 @@ def test_what_cannot_be_sent_before_the_end_is_counted() -> None:
 
     outbox = asyncio.run(run())
     assert (outbox.dropped, outbox.queued) == (2, 0)
+
+
+def test_a_request_of_nobody_is_told_of_and_not_published_in_the_services_name(
+    server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = ActivityTracker(f"http://{server.address}", server.token("app", Kind.SERVICE), RULES)
+
+    async def work(call: Call) -> None:
+        assert await call("DELETE", "/povs/acme") == 204
+        assert await call("POST", "/povs/acme/tasks/t-1/done", b"") == 200
+
+    drive(tracker, work)
+    ana = server.connect("ana")
+    page = ana.request({"type": "history", "povId": "acme", "after": 0})
+    assert [each["data"]["userId"] for each in page["activities"]] == ["7"]
+    assert any("anonymous=" in line for line in caplog.messages)

@@ -76,11 +76,24 @@ def test_one_activity_is_201_with_its_place_and_a_retry_200(
 def test_what_is_absent_is_filled_in(server: RunningServer, connect: Connect) -> None:
     ana = connect()
     ana.request({"type": "subscribe", "povId": "acme"})
-    code, place = post(server, {"type": "t", "action": "a", "povId": "acme"})
+    code, place = post(server, {"type": "t", "action": "a", "povId": "acme", "userId": "eve"})
     assert code == 201
     data = ana.receive()["data"]
-    assert (data["id"], data["userId"]) == (place["id"], "app")
+    assert (data["id"], data["userId"]) == (place["id"], "eve")
     assert len(data["at"]) == len("2026-11-24T13:00:00.000Z")
+
+
+def test_a_service_says_who_did_it(server: RunningServer) -> None:
+    nobody = {name: value for name, value in ONE.items() if name != "userId"}
+    for wrong in (nobody, {**nobody, "userId": None}, {**nobody, "userid": "eve"}):
+        code, answer = post(server, wrong)
+        assert (code, answer["error"]["code"]) == (400, "invalid_activity")
+        assert answer["error"]["field"] == ("userid" if "userid" in wrong else "userId")
+    assert post(server, nobody)[1]["error"]["message"] == "The field 'userId' is missing"
+    code, answer = post(server, [ONE, nobody])
+    first, second = answer["results"]
+    assert (code, first["povId"]) == (200, "acme")
+    assert (second["error"]["field"], second["error"]["index"]) == ("userId", 1)
 
 
 @pytest.mark.parametrize(
