@@ -93,6 +93,11 @@ def _find_doubts(settings: Settings) -> Iterator[str]:
             "server.allowed_hosts is set, and nothing tells http from https pages of these hosts: "
             "set server.public_url"
         )
+    if "null" in server.allowed_origins:
+        yield (
+            "server.allowed_origins has 'null', which any site can send from a sandboxed frame: "
+            "with a cookie such a page acts for its visitor"
+        )
 
 
 def check(loaded: Loaded) -> None:

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 from msgspec import Meta, field
 
+from pov_rt.config.networks import read_network
 from pov_rt.protocol.depth import MAX_DETAILS_DEPTH
 from pov_rt.runtime.limits import parse_rate
 
@@ -51,7 +52,7 @@ class ServerSettings(Section, frozen=True, kw_only=True):
     """Host names that requests may ask for; empty: any, but only local ones where only this machine
     gets in, or under dev."""
     trusted_proxies: list[str] = field(default_factory=list)
-    """Addresses whose `client_ip_header` and X-Forwarded-Proto are believed."""
+    """Addresses and networks whose `client_ip_header` and X-Forwarded-Proto are believed."""
     client_ip_header: str = "X-Forwarded-For"
     """The one header in which the proxies write the client's address, the nearest one last."""
     public_url: str | None = None
@@ -292,8 +293,10 @@ def database_path(settings: Settings) -> Path | None:
 
 
 _HOST = r"(?:[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])"
-_HOST_NAME = re.compile(_HOST)
+_HOST_NAME = re.compile(rf"{_HOST}\.?")
 _ORIGIN = re.compile(rf"[a-z][a-z0-9+.-]*://{_HOST}(?::[0-9]{{1,5}})?")
+_ODD_ORIGIN = re.compile(r"null|(?!https?:|wss?:)[a-z][a-z0-9+.-]*://[!-)+.0-Z^-~-]*")
+"""What apps send that are no pages of a site: `file://`, `app://-`, and pages without an origin."""
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 _DEFAULT_PORT = re.compile(r"http://.*:80|https://.*:443")
 
@@ -301,11 +304,14 @@ _DEFAULT_PORT = re.compile(r"http://.*:80|https://.*:443")
 def _find_server_problems(server: ServerSettings) -> Iterator[tuple[str, str]]:
     for origin in server.allowed_origins:
         # Compared with what browsers send, byte for byte: anything else would never match.
+        if _ODD_ORIGIN.fullmatch(origin):
+            continue
         if not _ORIGIN.fullmatch(origin) or _DEFAULT_PORT.fullmatch(origin):
             yield (
                 "server.allowed_origins",
                 f"{origin!r} is no origin; write scheme://host or scheme://host:port as browsers "
-                "send it: in lower case, without path, '*' or default port",
+                "send it: in lower case, without path, '*' or default port; what an app sends "
+                "that is no page of a site, like 'file://', 'app://-' or 'null', as it sends it",
             )
     for host in server.allowed_hosts:
         if not _HOST_NAME.fullmatch(host):
@@ -327,9 +333,21 @@ def _find_server_problems(server: ServerSettings) -> Iterator[tuple[str, str]]:
         )
     if not _HEADER_NAME.fullmatch(server.client_ip_header):
         yield "server.client_ip_header", f"{server.client_ip_header!r} is no name of a header"
+    elif server.client_ip_header.lower() == "forwarded":
+        yield (
+            "server.client_ip_header",
+            "'Forwarded' (RFC 7239) is not read: have the proxy write the client's address into "
+            "X-Forwarded-For, or another header that has nothing else in it",
+        )
     for proxy in server.trusted_proxies:
-        if not _is_address(proxy):
-            yield "server.trusted_proxies", f"{proxy!r} is no IP address like '10.0.0.2'"
+        try:
+            read_network(proxy)
+        except ValueError as error:
+            yield (
+                "server.trusted_proxies",
+                f"{proxy!r} is no IP address like '10.0.0.2', nor a network like '10.0.0.0/8': "
+                f"{error}",
+            )
     listens = (server.host, server.port)
     if server.port and server.unix is None and listens == (server.admin_host, server.admin_port):
         yield "server.admin_port", "is also server.port; they need a port each"

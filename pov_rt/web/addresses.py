@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import re
 import socket
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from tornado.httputil import HTTPServerRequest
 
+from pov_rt.config.networks import is_in, read_address
 from pov_rt.config.settings import ServerSettings
 from pov_rt.protocol.errors import RateLimited
 from pov_rt.runtime.clock import Clock
@@ -18,9 +18,20 @@ from pov_rt.runtime.logs import Throttle
 
 log = logging.getLogger(__name__)
 
-_WITH_PORT = re.compile(r"([0-9.]+):[0-9]{1,5}|\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?")
 MAX_ADDRESSES = 10_000
 """Whose failures are remembered; past that the half that failed first is forgotten."""
+
+
+def peer_ip(request: HTTPServerRequest) -> str:
+    """Return the address of who is connected, in the one form that is compared and counted."""
+    text = request.remote_ip or ""
+    return read_address(text) or text
+
+
+def is_trusted(address: str, settings: ServerSettings) -> bool:
+    """Tell whether an address is a proxy's to be believed; `address` as `read_address` has it."""
+    proxies = settings.trusted_proxies
+    return bool(proxies) and is_in(address, tuple(proxies))
 
 
 def is_behind_proxy(request: HTTPServerRequest, settings: ServerSettings) -> bool:
@@ -30,30 +41,39 @@ def is_behind_proxy(request: HTTPServerRequest, settings: ServerSettings) -> boo
     """
     context = getattr(request.connection, "context", None)
     family = getattr(context, "address_family", None)
-    return family == socket.AF_UNIX or request.remote_ip in settings.trusted_proxies
+    return family == socket.AF_UNIX or is_trusted(peer_ip(request), settings)
 
 
 def client_ip(request: HTTPServerRequest, settings: ServerSettings) -> str | None:
     """Return the client's address: the peer's, or what a trusted proxy says; None if it says none.
 
     It does so in one header, the one which it writes itself: any other is the client's own word.
+    What it writes there and is no address stands for the peer: whoever can make a proxy write such
+    a thing has no budgets of their own by it.
     """
+    peer = peer_ip(request)
     if not is_behind_proxy(request, settings):
-        return request.remote_ip or ""
-    # The nearest proxy wrote the last address; those before it are anybody's words.
-    for text in reversed(request.headers.get(settings.client_ip_header, "").split(",")):
-        address = _read_address(text.strip())
-        if address not in settings.trusted_proxies:
-            return address
-    return None
+        return peer
+    said = request.headers.get(settings.client_ip_header)
+    if not said:
+        return None
+    found = peer
+    # The nearest proxy wrote the last address; those before it are anybody's words, unless a
+    # trusted proxy wrote them.
+    for text in reversed(said.split(",")):
+        address = read_address(text.strip())
+        if address is None:
+            return peer
+        found = address
+        if not is_trusted(address, settings):
+            break
+    return found
 
 
 def is_loopback(address: str) -> bool:
     """Tell whether this is an IP address that leads nowhere but to this machine."""
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False
+    read = read_address(address)
+    return read is not None and ip_address(read).is_loopback
 
 
 @lru_cache(1024)
@@ -62,17 +82,10 @@ def address_key(address: str) -> str:
 
     Of IPv6 that is its /64, for whoever has one address has 2^64 of them (RFC 6177).
     """
-    if ":" not in address:
-        return address
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if not isinstance(parsed, IPv6Address):
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
+    read = read_address(address)
+    if read is None or ":" not in read:
+        return read or address
+    return f"{IPv6Address(int(ip_address(read)) >> 64 << 64)}/64"
 
 
 SPARE = Rate(100.0, 100.0)
@@ -142,15 +155,3 @@ class Failures:
         """Count a token that no key has signed."""
         if key is not None:
             self._buckets.take(key, self._clock.monotonic())
-
-
-@lru_cache(1024)
-def _read_address(text: str) -> str | None:
-    """Return an IP address as it is usually written, without its port; None if it is none."""
-    match = _WITH_PORT.fullmatch(text)
-    if match is not None:
-        text = match[1] or match[2]
-    try:
-        return str(ip_address(text))
-    except ValueError:
-        return None

@@ -16,6 +16,7 @@ from tornado.ioloop import PeriodicCallback
 from tornado.routing import PathMatches, Rule
 from tornado.web import Application
 
+from pov_rt.config.networks import read_address
 from pov_rt.config.settings import Settings
 from pov_rt.registry.build import Registry
 from pov_rt.runtime.blocked import BlockWatch
@@ -24,14 +25,14 @@ from pov_rt.runtime.logs import Throttle
 from pov_rt.server.server import Server
 from pov_rt.transport.bounds import bounds_of
 from pov_rt.transport.wire import Wire
-from pov_rt.web.addresses import Failures, address_key
+from pov_rt.web.addresses import Failures, address_key, is_trusted
 from pov_rt.web.bodies import Bodies
 from pov_rt.web.demo.app import API
 from pov_rt.web.demo.mount import Demo
 from pov_rt.web.fetch import fetch
 from pov_rt.web.handshake import EchoHandler, SocketHandler
 from pov_rt.web.hosts import HostRules
-from pov_rt.web.http import AccessLog, Fallback
+from pov_rt.web.http import AccessLog, Fallback, Routes
 from pov_rt.web.listener import ADMIN_CONNECTIONS, Listener, capacity
 from pov_rt.web.routes.activities import ActivitiesHandler, HistoryHandler
 from pov_rt.web.routes.client import ClientHandler, served
@@ -266,7 +267,7 @@ class WebServer:
         if self._demo is not None and host_rules is self._host_rules:
             # Before all others, for it takes only what is its own.
             rules.insert(0, Rule(PathMatches(f"{API}/.*"), self._demo))
-        return Application(
+        return Routes(
             rules,
             default_handler_class=Fallback,
             default_handler_args=arguments,
@@ -288,7 +289,7 @@ class WebServer:
 
     def _peer_of(self, address: str) -> str | None:
         """Return what an address counts as; None for a proxy's, behind which all are."""
-        if address in self.settings.server.trusted_proxies:
+        if is_trusted(read_address(address) or "", self.settings.server):
             return None
         return address_key(address)
 

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha1
 from urllib.parse import unquote
 
@@ -17,7 +17,7 @@ from pov_rt.protocol.messages import check_id
 from pov_rt.transport.bounds import Bounds
 from pov_rt.transport.frames import binary_frame
 from pov_rt.transport.wire import Wire
-from pov_rt.web.hosts import one_header
+from pov_rt.web.hosts import has_word, one_header
 from pov_rt.web.http import JsonHandler, bearer, parse_query
 from pov_rt.web.stream import Stream
 
@@ -74,14 +74,28 @@ class SocketHandler(JsonHandler):
 
         So nothing can change between the two.
         """
-        upgrade = one_header(self.request, "Upgrade")
-        if upgrade is None:
-            self._check_bearer()
-        else:
-            self._check_upgrade(upgrade)
-            self._check_token()
-            self.server.admit(self.identity, self.device)
-            self._upgrade()
+        if not self.is_upgrade:
+            self._check_without_upgrade()
+            return
+        self._check_upgrade()
+        try:
+            query = parse_query(self.request.query)
+        except InvalidRequest as error:
+            raise TokenError from error
+        offered = self._offered()
+        tokens = _tokens(query, offered)
+        if tokens and SUBPROTOCOL not in offered and any(map(_has_token, offered)):
+            # A browser drops a connection that takes none of what it offered, and a page that does
+            # not know why tries again for ever.
+            raise InvalidRequest(
+                f"Offer the subprotocol '{SUBPROTOCOL}' beside '{BEARER}...', which is no "
+                "subprotocol but the token: a browser drops a connection whose server takes none"
+            )
+        self._check_token(tokens)
+        self.v1 = SUBPROTOCOL in offered
+        self.device = self._device(query)
+        self.server.admit(self.identity, self.device)
+        self._upgrade()
 
     def options(self) -> None:
         """Answer a page's preflight request."""
@@ -92,15 +106,30 @@ class SocketHandler(JsonHandler):
         """Be a method that there is; `authorize` has upgraded or raised."""
         raise UpgradeRequired
 
-    def _check_bearer(self) -> None:
+    def _check_without_upgrade(self) -> None:
         """Raise what an upgrade would be refused for: a browser cannot see why."""
-        token = bearer(self.request)
-        if token is None:
-            raise TokenError from ValueError("there is neither an upgrade nor a bearer token")
-        identity = self.verify(token, SOCKET)
+        query = parse_query(self.request.query)
+        tokens = _tokens(query, self._offered())
+        if (given := bearer(self.request)) is not None:
+            tokens.append(given)
+        self._check_token(tokens)
         self.pay()
-        self.server.admit(identity, self._device(parse_query(self.request.query)))
-        raise UpgradeRequired
+        self.server.admit(self.identity, self._device(query))
+        raise UpgradeRequired(
+            "The token is good, but this is no WebSocket handshake: "
+            f"{' and '.join(self._missing())}. If a WebSocket client sent it, a proxy in front "
+            "does not pass that on: it has to send the headers Upgrade and Connection, by HTTP/1.1"
+        )
+
+    def _missing(self) -> Iterator[str]:
+        if self.request.version != "HTTP/1.1":
+            yield f"it came as {self.request.version}"
+        if self.request.method != "GET":
+            yield f"its method is {self.request.method}"
+        if not has_word(self.request, "Upgrade", "websocket"):
+            yield "it has no header 'Upgrade: websocket'"
+        if not has_word(self.request, "Connection", "upgrade"):
+            yield "it has no header 'Connection: Upgrade'"
 
     def refuse(self, error: ClientError) -> None:
         """Send an error."""
@@ -140,14 +169,7 @@ class SocketHandler(JsonHandler):
         # What refers to each other would wait for the collector (docs/measurements.md, handshakes).
         self.ui = None  # type: ignore[assignment]
 
-    def _check_upgrade(self, upgrade: str) -> None:
-        if upgrade.lower() != "websocket":
-            raise InvalidRequest("The only upgrade here is to 'websocket'")
-        connection = self.request.headers.get("Connection", "").lower()
-        if "upgrade" not in (part.strip() for part in connection.split(",")):
-            raise InvalidRequest("The header 'Connection: Upgrade' is missing")
-        if self.request.version != "HTTP/1.1":
-            raise InvalidRequest("A WebSocket needs HTTP/1.1")
+    def _check_upgrade(self) -> None:
         if one_header(self.request, "Sec-WebSocket-Version") != "13":
             raise UpgradeRequired
         self.key = one_header(self.request, "Sec-WebSocket-Key") or ""
@@ -158,24 +180,16 @@ class SocketHandler(JsonHandler):
         if len(nonce) != 16:
             raise InvalidRequest("Sec-WebSocket-Key is not 16 bytes in base64")
 
-    def _check_token(self) -> None:
-        try:
-            query = parse_query(self.request.query)
-        except InvalidRequest as error:
-            raise TokenError from error
-        offered = [
-            name.strip()
-            for name in self.request.headers.get("Sec-WebSocket-Protocol", "").split(",")
-        ]
-        tokens = [value for name, value in query if name == "token"]
-        tokens += [name.removeprefix(BEARER) for name in offered if name.startswith(BEARER)]
+    def _offered(self) -> list[str]:
+        given = self.request.headers.get("Sec-WebSocket-Protocol", "")
+        return [name.strip() for name in given.split(",")]
+
+    def _check_token(self, tokens: Sequence[str]) -> None:
         if len(tokens) != 1:
             raise TokenError from ValueError("more than one token" if tokens else "no token")
         if not _TOKEN_CHARS.fullmatch(tokens[0]):
             raise TokenError from ValueError("an empty token" if not tokens[0] else "not ASCII")
         self.verify(tokens[0], SOCKET)
-        self.v1 = SUBPROTOCOL in offered
-        self.device = self._device(query)
 
     def _device(self, query: Sequence[tuple[str, str]]) -> str:
         given = [value for name, value in query if name == "device"]
@@ -185,6 +199,16 @@ class SocketHandler(JsonHandler):
             raise InvalidRequest("There is more than one device", field="device")
         check_id(given[0], "device", longest=MAX_DEVICE_CHARS)
         return given[0]
+
+
+def _has_token(name: str) -> bool:
+    return name.startswith(BEARER)
+
+
+def _tokens(query: Sequence[tuple[str, str]], offered: Sequence[str]) -> list[str]:
+    """Return the tokens of the URL, and of the subprotocols that are offered."""
+    tokens = [value for name, value in query if name == "token"]
+    return tokens + [name.removeprefix(BEARER) for name in offered if _has_token(name)]
 
 
 class EchoConnection(Connection):

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+from typing import NamedTuple
 
 from tornado.httputil import HTTPServerRequest
 
@@ -14,8 +14,10 @@ from pov_rt.config.settings import ServerSettings, Settings
 from pov_rt.protocol.errors import ClientError, Forbidden, InvalidRequest
 from pov_rt.web.addresses import is_behind_proxy
 
-_LOCAL = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
-_HOST = re.compile(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
+_LOCAL = ("localhost", "127.0.0.1", "[::1]")
+_HOST = re.compile(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?")
+_ORIGIN = re.compile(rf"(http|ws)(s?)://{_HOST.pattern}")
+_PORTS = {"http": "80", "https": "443"}
 
 
 class HostUnknown(ClientError):
@@ -46,8 +48,57 @@ def one_header(request: HTTPServerRequest, name: str) -> str | None:
     return values[0] if values else None
 
 
+def has_word(request: HTTPServerRequest, name: str, word: str) -> bool:
+    """Tell whether a word is in a header that is a list of words in any case."""
+    value = request.headers.get(name)
+    if value is None:
+        return False
+    value = value.lower()
+    return value == word or word in map(str.strip, value.split(","))
+
+
+class Site(NamedTuple):
+    """An origin of the web in its parts: two that are the same are equal.
+
+    Some clients that are no browsers write the scheme of the socket, or the port that goes without
+    saying.
+    """
+
+    scheme: str
+    name: str
+    port: str
+
+    def is_at(self, host: str) -> bool:
+        """Tell whether a Host header, as `check_host` returns it, asks for the same host."""
+        match = _HOST.fullmatch(host)
+        if match is None:
+            return False
+        return (match[1], match[2] or _PORTS[self.scheme]) == (self.name, self.port)
+
+    def written(self) -> str:
+        """Return it as browsers write it."""
+        port = "" if self.port == _PORTS[self.scheme] else f":{self.port}"
+        return f"{self.scheme}://{self.name}{port}"
+
+
+def read_site(origin: str) -> Site | None:
+    """Return an origin's parts; None of what is none of the web, or not in lower case."""
+    match = _ORIGIN.fullmatch(origin)
+    if match is None:
+        return None
+    scheme = f"http{match[2]}"
+    return Site(scheme, _without_dot(match[3]), match[4] or _PORTS[scheme])
+
+
+@lru_cache(16)
+def _own_site(public_url: str | None) -> Site | None:
+    return None if public_url is None else read_site(public_url)
+
+
 def check_host(request: HTTPServerRequest, settings: Settings, rules: HostRules) -> str:
-    """Return the Host header in lower case. Raises unless the server answers for that host.
+    """Return the Host header, in lower case and without the dot that a whole name may end with.
+
+    Raises unless the server answers for that host.
 
     Without a list of hosts, a server that only this machine reaches, or one under development,
     answers for no name that a stranger could own: a page of that name, made to lead here by its
@@ -57,10 +108,12 @@ def check_host(request: HTTPServerRequest, settings: Settings, rules: HostRules)
     if not host and rules.for_operators and request.version == "HTTP/1.0":
         return host  # a load balancer's check, which no browser could make
     match = _HOST.fullmatch(host)
-    if match is None:
+    name = "" if match is None else _without_dot(match[1])
+    if match is None or not name:
         raise InvalidRequest("The Host header is missing or malformed")
-    name, listed = match[1], settings.server.allowed_hosts
-    if name in listed or f"//{host}" == (settings.server.public_url or "").partition(":")[2]:
+    host = name if match[2] is None else f"{name}:{match[2]}"
+    listed, own = settings.server.allowed_hosts, _own_site(settings.server.public_url)
+    if name in map(_without_dot, listed) or (own is not None and own.is_at(host)):
         return host
     if listed and not rules.for_operators:
         raise HostUnknown from ValueError(f"{name} is not in server.allowed_hosts")
@@ -86,40 +139,53 @@ def check_origin(request: HTTPServerRequest, host: str, settings: Settings) -> s
         if is_foreign and (mode or "").lower() != "navigate":
             raise Forbidden("Pages of other sites may not use this server")
         return None
-    server = settings.server
-    if origin in server.allowed_origins or (settings.dev and _LOCAL.fullmatch(origin)):
+    server, sender = settings.server, read_site(origin)
+    if origin in server.allowed_origins:
+        return origin
+    own = _own_site(server.public_url)
+    if sender is not None and (
+        sender.written() in server.allowed_origins or (settings.dev and sender.name in _LOCAL)
+    ):
         return origin
     # Of a page of this very host a browser says `same-site` only if its scheme is another, however
     # little is known here of the scheme by which browsers come.
-    is_foreign = is_foreign or (site == "same-site" and origin != server.public_url)
-    if is_foreign or not _is_same(origin, host, request, server):
+    is_foreign = is_foreign or (site == "same-site" and (own is None or sender != own))
+    if is_foreign or sender is None or not _is_same(sender, own, host, request, server):
         cause = ValueError(f"{origin[:100]} is not in server.allowed_origins")
         raise Forbidden("Pages of this origin may not use this server") from cause
     return origin
 
 
-def _is_same(origin: str, host: str, request: HTTPServerRequest, settings: ServerSettings) -> bool:
+def _is_same(
+    sender: Site,
+    own: Site | None,
+    host: str,
+    request: HTTPServerRequest,
+    settings: ServerSettings,
+) -> bool:
     """Tell whether an origin is this server's own: the same host, by the same scheme.
 
     A page of the same name by plain http may be anybody's who is between it and its visitor.
     """
-    if origin == settings.public_url:
+    if sender == own:
         return True
-    try:
-        parts = urlsplit(origin)
-    except ValueError:
+    if not sender.is_at(host):
         return False
-    if parts.netloc != host or f"{parts.scheme}://{parts.netloc}" != origin:
-        return False
-    if settings.public_url is not None:
-        return parts.scheme == settings.public_url.partition(":")[0]
+    if own is not None:
+        return sender.scheme == own.scheme
     if is_behind_proxy(request, settings):
         # The nearest proxy wrote the last one. Of one that says nothing the better is believed.
         proto = request.headers.get("X-Forwarded-Proto", "https").rpartition(",")[2]
-        return parts.scheme == proto.strip().lower()
+        proto = proto.strip().lower()
+        return sender.scheme == {"ws": "http", "wss": "https"}.get(proto, proto)
     # Where TLS ends in something that is no trusted proxy, a page of the host has https all the
     # same; without, it has http.
-    return parts.scheme in ("http", "https")
+    return True
+
+
+def _without_dot(name: str) -> str:
+    """Return a host's name without the dot that makes it a whole one (RFC 1034, section 3.1)."""
+    return name.removesuffix(".")
 
 
 @lru_cache(64)

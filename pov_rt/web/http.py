@@ -9,13 +9,12 @@ import re
 from asyncio import Future
 from collections.abc import Awaitable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPServerRequest
-from tornado.iostream import IOStream, StreamClosedError
-from tornado.web import HTTPError, RequestHandler, stream_request_body
+from tornado.iostream import StreamClosedError
+from tornado.web import Application, HTTPError, RequestHandler, stream_request_body
 
 from pov_rt.auth.grants import Kind
 from pov_rt.auth.tokens import Identity
@@ -40,14 +39,37 @@ from pov_rt.runtime.clock import Clock
 from pov_rt.runtime.containment import internal
 from pov_rt.runtime.logs import Throttle
 from pov_rt.server.server import Server
-from pov_rt.web.addresses import Failures, address_key, client_ip
+from pov_rt.web.addresses import Failures, address_key, client_ip, peer_ip
 from pov_rt.web.bodies import Bodies, Body
-from pov_rt.web.hosts import HostRules, check_host, check_origin, one_header
+from pov_rt.web.hosts import HostRules, check_host, check_origin, has_word, one_header
+from pov_rt.web.stream import Stream
 
 log = logging.getLogger(__name__)
 
 API_KINDS = frozenset({Kind.SERVICE, Kind.SOCKET, Kind.ACCESS})
 SERVICE = frozenset({Kind.SERVICE})
+
+
+class CodingUnknown(InvalidRequest):
+    """The body comes in a transfer coding that is not spoken here (RFC 9112, section 6.1)."""
+
+    status = 501
+    message = "The only transfer coding here is 'chunked'"
+
+
+class UnsupportedCoding(InvalidRequest):
+    """The body has a content coding (RFC 9110, section 15.5.16)."""
+
+    status = 415
+    message = "Send the body as it is, without Content-Encoding"
+
+
+class MethodUnknown(InvalidRequest):
+    """No path has this method (RFC 9110, section 9.1)."""
+
+    status = 501
+    message = "There is no such method"
+
 
 _BY_STATUS: Mapping[int, type[ClientError]] = {
     403: Forbidden,
@@ -56,7 +78,10 @@ _BY_STATUS: Mapping[int, type[ClientError]] = {
     413: TooLarge,
     503: Unavailable,
 }
+CONTINUE = "100-continue"
 _LENGTH = re.compile(r"[0-9]{1,18}")
+_ABSOLUTE = re.compile(r"(?:https?|wss?)://([^/?#@]+)((?:[/?][^#]*)?)", re.IGNORECASE)
+_LATER = re.compile(r"HTTP/1\.[2-9]")
 UNREAD_S = 60.0
 """How long a client may take to read a large answer."""
 REFUSED_S = 0.5
@@ -66,11 +91,46 @@ REFUSALS_AT_ONCE = 50.0
 """How many lines on refused requests the log takes, for anybody can cause them."""
 
 
+def normalise(request: HTTPServerRequest) -> None:
+    """Make of a request what the routes are for, where HTTP has two ways to say one thing.
+
+    A target with scheme and host is as good as the path alone, and its host is the one that counts
+    (RFC 9112, section 3.2.2). A later HTTP/1 is the HTTP/1.1 that we know (RFC 9110, section 6.2).
+    """
+    uri = request.uri or ""
+    if not uri.startswith("/"):
+        match = _ABSOLUTE.fullmatch(uri)
+        if match is not None:
+            rest = match[2] if match[2].startswith("/") else f"/{match[2]}"
+            request.uri = rest
+            request.path, _, request.query = rest.partition("?")
+            request.headers["Host"] = match[1]
+    if request.version != "HTTP/1.1" and _LATER.fullmatch(request.version):
+        request.version = "HTTP/1.1"
+        request.headers.add("Connection", "close")  # for Tornado goes by what was sent
+
+
+def wants_websocket(request: HTTPServerRequest) -> bool:
+    """Tell whether a request asks for a WebSocket (RFC 6455, section 4.2.1).
+
+    Any other upgrade is as if it were not there: clients offer some with whatever they ask, and are
+    answered without (RFC 9110, section 7.8).
+    """
+    return (
+        "Upgrade" in request.headers
+        and request.method == "GET"
+        and request.version == "HTTP/1.1"
+        and has_word(request, "Upgrade", "websocket")
+        and has_word(request, "Connection", "upgrade")
+    )
+
+
 def bearer(request: HTTPServerRequest) -> str | None:
     """Return the bearer token, or None without one: other schemes are a proxy's business."""
     scheme, _, token = (one_header(request, "Authorization") or "").partition(" ")
     if scheme.lower() != "bearer":
         return None
+    token = token.lstrip(" ")  # as many as there are (RFC 9110, section 11.4)
     if not token or token != token.strip():
         raise TokenError from ValueError("no token behind 'Bearer', or more than that")
     return token
@@ -79,10 +139,11 @@ def bearer(request: HTTPServerRequest) -> str | None:
 def parse_query(query: str) -> list[tuple[str, str]]:
     """Split a query string; unlike the stock parser it keeps empty and repeated ones.
 
-    Raises `InvalidRequest` for what is not UTF-8.
+    It is form-encoded, as every browser writes it: a `+` is a space. Raises `InvalidRequest` for
+    what is not UTF-8.
     """
     pairs = []
-    for part in query.split("&"):
+    for part in query.replace("+", " ").split("&"):
         name, _, value = part.partition("=")
         if name or value:
             try:
@@ -90,6 +151,36 @@ def parse_query(query: str) -> list[tuple[str, str]]:
             except UnicodeDecodeError as error:
                 raise InvalidRequest("The query is not UTF-8") from error
     return pairs
+
+
+def body_size(request: HTTPServerRequest) -> int | None:
+    """Return how many bytes of a body will come at least; None if there are none.
+
+    Raises `InvalidRequest` where it is not clear where a body ends.
+    """
+    length, coding = request.headers.get("Content-Length"), None
+    if "Transfer-Encoding" in request.headers:
+        coding = request.headers["Transfer-Encoding"].lower()
+    if coding is None:
+        if length is None:
+            return None
+        if _LENGTH.fullmatch(length):
+            return int(length) or None
+    elif length is None and request.version == "HTTP/1.1":
+        if coding == "chunked":
+            return 0
+        *others, last = map(str.strip, coding.split(","))
+        if last == "chunked" and "chunked" not in others:
+            raise CodingUnknown
+    raise InvalidRequest("Content-Length and Transfer-Encoding do not say where the body ends")
+
+
+def has_body(request: HTTPServerRequest) -> bool:
+    """Tell whether more than the headers may come."""
+    try:
+        return body_size(request) is not None
+    except InvalidRequest:
+        return True
 
 
 @stream_request_body
@@ -129,6 +220,8 @@ class JsonHandler(RequestHandler):
     """The page's that asked, if it may."""
     is_refused_page = False
     """It may not, and is told."""
+    is_upgrade = False
+    """It asks for a WebSocket."""
     body: Body | None = None
     refusal: ClientError | None = None
     is_early = True
@@ -149,7 +242,7 @@ class JsonHandler(RequestHandler):
         cls.own_methods = [
             name
             for name in cls.SUPPORTED_METHODS
-            if name != "OPTIONS"
+            if name not in ("HEAD", "OPTIONS")
             and getattr(cls, name.lower()) is not getattr(RequestHandler, name.lower())
         ]
 
@@ -185,13 +278,14 @@ class JsonHandler(RequestHandler):
                 if answer is not None:
                     await answer
             if size is not None and takes_body:
+                self.check_coding()
                 self.body = Body(self.bodies, self.identity.owner, size, self._refuse_body)
         except ClientError as error:
             if isinstance(error, RateLimited):
                 # An answer costs, too, and whoever is told to wait could ask again at once.
                 await asyncio.sleep(REFUSED_S)
             offers_upgrade = error.status == 426  # who takes it at its word speaks no more HTTP
-            if offers_upgrade or has_body(self.request) or "Upgrade" in self.request.headers:
+            if offers_upgrade or has_body(self.request):
                 raise
             # Answered from here it would end the connection, which may be asked more.
             self.refusal = error
@@ -200,6 +294,10 @@ class JsonHandler(RequestHandler):
             await self._answer_now()
         else:
             self.is_early = False
+        headers = self.request.headers
+        if "Expect" in headers:  # Tornado compares it with one word (RFC 9110, section 10.1.1)
+            waits = size is not None and has_word(self.request, "Expect", CONTINUE)
+            headers["Expect"] = CONTINUE if waits and self.request.version != "HTTP/1.0" else ""
 
     def check(self) -> None:
         """Check what is the same for all requests (stock checks let a rebound name pass)."""
@@ -207,12 +305,12 @@ class JsonHandler(RequestHandler):
         self.failures.doubt(request, settings.server)
         address = client_ip(request, settings.server)
         if address is None:
-            self.ip = request.remote_ip or ""
+            self.ip = peer_ip(request)
         else:
             self.ip, self.ip_key = address, address_key(address)
         if request.version not in ("HTTP/1.1", "HTTP/1.0"):
             raise InvalidRequest("The server speaks HTTP/1.1 and HTTP/1.0")
-        is_upgrade = "Upgrade" in request.headers
+        is_upgrade = self.is_upgrade = wants_websocket(request)
         if is_upgrade and not self.takes_upgrade():
             raise InvalidRequest("WebSockets are below /ws/")
         try:
@@ -225,10 +323,14 @@ class JsonHandler(RequestHandler):
             raise
         if self.CORS_METHODS:
             self.allowed_origin = origin
-        if is_upgrade and ("Content-Length" in request.headers or has_body(request)):
+        if is_upgrade and has_body(request):
             raise InvalidRequest("An upgrade has no body")
-        if is_upgrade and request.method != "GET":
-            raise MethodNotAllowed
+
+    def check_coding(self) -> None:
+        """Raise unless a body comes as it is."""
+        coding = self.request.headers.get("Content-Encoding", "identity")
+        if coding.lower() not in ("identity", ""):
+            raise UnsupportedCoding
 
     def check_method(self) -> None:
         """Raise unless there is something behind the method."""
@@ -270,6 +372,15 @@ class JsonHandler(RequestHandler):
             self.refusal = None
             del vars(self)[self._method_name]
 
+    def head(self, *path: str, **named: str) -> Awaitable[None] | None:
+        """Answer as `get` does; Tornado leaves the body out."""
+        done: Awaitable[None] | None = self.get(*path, **named)
+        return done
+
+    def compute_etag(self) -> str | None:
+        """Do without: what may not be stored is never asked for again, and to hash it costs."""
+        return None
+
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> Future[None]:
         """Send the answer; a page that may use the server can read it."""
         self.is_answered = True
@@ -283,8 +394,16 @@ class JsonHandler(RequestHandler):
         if self.is_early:
             # Tornado ends the connection after an answer that comes so early.
             self.set_header("Connection", self.ending)
-            connection: Any = self.request.connection
-            connection.stream.lingers = has_body(self.request)
+            self._stream.lingers = has_body(self.request)
+        elif (
+            self.server.draining
+            or has_word(self.request, "Connection", "close")
+            # A proxy may have taken it for a handshake, and pass on unseen what comes behind.
+            or has_word(self.request, "Upgrade", "websocket")
+        ):
+            self.request.headers["Connection"] = "close"  # which Tornado's answer goes by
+            self.set_header("Connection", "close")
+            self._stream.is_last = True
         return super().finish(chunk)
 
     def options(self, *_: Any, **__: Any) -> None:
@@ -337,7 +456,7 @@ class JsonHandler(RequestHandler):
             self.finish(body)
             return
         pages, owner, size = self.server.pages, payer.get(), len(body)
-        stream: IOStream = cast("HTTP1Connection", self.request.connection).stream
+        stream = self._stream
         pages.begin(owner, size)
         # However slowly it is read: a byte now and then does not keep it for ever.
         timer = asyncio.get_running_loop().call_later(UNREAD_S, stream.close)
@@ -360,6 +479,8 @@ class JsonHandler(RequestHandler):
             self.set_header("Allow", ", ".join(self._methods()))
         if error.retry_after_s is not None:
             self.set_header("Retry-After", str(max(1, math.ceil(error.retry_after_s))))
+        if error.status == 415:
+            self.set_header("Accept-Encoding", "identity")
         if error.status == 401:
             self.set_header("WWW-Authenticate", "Bearer")
         self.answer_bytes(http_error(error), error.status)
@@ -369,6 +490,8 @@ class JsonHandler(RequestHandler):
         cause = (kwargs.get("exc_info") or (None, None, None))[1]
         if isinstance(cause, ClientError):
             error = cause
+        elif status_code == 405 and self.request.method not in self.SUPPORTED_METHODS:
+            error = MethodUnknown()
         elif status_code < 500 or status_code in _BY_STATUS:
             error = _BY_STATUS.get(status_code, InvalidRequest)()
             error.status = status_code  # one that only HTTP itself gives, such as 411
@@ -389,11 +512,19 @@ class JsonHandler(RequestHandler):
         self.failure = internal(self.server.clock, log, "%s failed", summary, error=value)
 
     @property
+    def _stream(self) -> Stream:
+        connection: Any = self.request.connection
+        stream: Stream = connection.stream
+        return stream
+
+    @property
     def _method_name(self) -> str:
         return (self.request.method or "").lower()
 
     def _methods(self) -> Sequence[str]:
-        own = self.own_methods if self.routes is None else list(self.routes)
+        own = list(self.own_methods if self.routes is None else self.routes)
+        if "GET" in own:
+            own.insert(own.index("GET") + 1, "HEAD")
         return [*own, "OPTIONS"] if self.CORS_METHODS else own
 
     def _refuse(self, *_: str, **__: str) -> None:
@@ -414,29 +545,6 @@ class JsonHandler(RequestHandler):
             self.finish()
 
 
-def has_body(request: HTTPServerRequest) -> bool:
-    """Tell whether more than the headers may come."""
-    length = request.headers.get("Content-Length", "0")
-    return length != "0" or "Transfer-Encoding" in request.headers
-
-
-def body_size(request: HTTPServerRequest) -> int | None:
-    """Return how many bytes of a body will come at least; None if there are none.
-
-    Raises `InvalidRequest` where it is not clear where a body ends.
-    """
-    if not has_body(request):
-        return None
-    length = request.headers.get("Content-Length")
-    if length is None:
-        if request.headers["Transfer-Encoding"].lower() == "chunked":
-            if request.version == "HTTP/1.1":
-                return 0
-    elif _LENGTH.fullmatch(length) and "Transfer-Encoding" not in request.headers:
-        return int(length) or None
-    raise InvalidRequest("Content-Length and Transfer-Encoding do not say where the body ends")
-
-
 def _do_nothing(*_: str, **__: str) -> None:
     """Take the place of a method whose request was answered."""
 
@@ -445,8 +553,28 @@ class Fallback(JsonHandler):
     """Answers what no route takes."""
 
     def check_method(self) -> None:
-        """Refuse."""
+        """Refuse; but of the server as a whole (RFC 9110, section 9.3.7) all there is is said."""
+        target, is_question = self.request.path, self.request.method == "OPTIONS"
+        if target == "*" and is_question:
+            return
+        if not target.startswith("/"):
+            raise InvalidRequest("The target is neither a path nor an http:// URL")
         raise NotFound
+
+    def options(self) -> None:
+        """Name every method that is known."""
+        self.set_status(204)
+        known = [name for name in self.SUPPORTED_METHODS if name != "HEAD"]
+        self.set_header("Allow", ", ".join(["HEAD", *known]))
+
+
+class Routes(Application):
+    """The routes of a port, for requests as `normalise` leaves them."""
+
+    def find_handler(self, request: HTTPServerRequest, **more: Any) -> Any:
+        """Return who answers."""
+        normalise(request)
+        return super().find_handler(request, **more)
 
 
 class AccessLog:

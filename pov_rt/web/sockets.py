@@ -7,6 +7,7 @@ import socket
 import stat
 from contextlib import suppress
 
+from pov_rt.config.networks import read_address
 from pov_rt.config.settings import SettingsError
 from pov_rt.web.addresses import is_loopback
 
@@ -30,10 +31,15 @@ class OwnSockets:
                 self._files[unix] = _file_id(unix)
             else:
                 family = socket.AF_INET6 if ":" in host else socket.AF_INET
-                sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
+                # All addresses are those of both kinds, whatever net.ipv6.bindv6only says.
+                both = read_address(host) == "::" and socket.has_dualstack_ipv6()
+                sock = socket.create_server(
+                    (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both
+                )
                 sock.setblocking(False)
         except (OSError, ValueError, OverflowError) as error:
-            where = unix if unix is not None else f"{host}:{port}"
+            place = f"[{host}]" if ":" in host else host
+            where = unix if unix is not None else f"{place}:{port}"
             raise SettingsError(f"cannot listen on {where}: {error}") from error
         self._sockets.append(sock)
         return [sock]

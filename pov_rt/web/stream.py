@@ -6,8 +6,11 @@ One private name of Tornado's is used in this room, for there is no public twin:
 
 from __future__ import annotations
 
+import re
 import socket
 from asyncio import Future
+from collections.abc import Awaitable
+from email.utils import formatdate
 from types import TracebackType
 from typing import Protocol
 
@@ -21,7 +24,13 @@ from pov_rt.runtime import turns
 ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
 MAX_HEADER_BYTES = 32 * 1024
-"""A request's head: its first line and its headers."""
+"""A request's head: its first line and its headers. Proxies pass as much on."""
+MAX_LINE_BYTES = 17 * 1024
+"""One line of it: a token of 16 KiB fits."""
+MAX_CHUNK_BYTES = 1024
+"""A chunk's size with what is said of it, which is no part of the body."""
+MAX_EXTRA_BYTES = 16 * 1024
+"""All of a body that is none of it: what is said of its chunks, and fields behind it."""
 HEAD_CHUNK_BYTES = 8 * 1024
 """How much is read at once of a head. Most are smaller, and Tornado makes a buffer of this size."""
 BODY_CHUNK_BYTES = 64 * 1024
@@ -36,24 +45,42 @@ STOCK_REFUSAL = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 """Tornado's answer to what is no HTTP."""
 
 
+CRLF = b"\r\n"
+
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
+_FIELD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n")
+_OTHER_HTTP = re.compile(rb"[^\r\n]* HTTP/(?!1\.)[0-9]\.[0-9]\r\n")
+
+
 def _refusal(status: bytes, error: ClientError) -> bytes:
     body = http_error(error)
     return (
         b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
-        b"X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n%b"
-    ) % (status, len(body), body)
+        b"X-Content-Type-Options: nosniff\r\nConnection: close\r\nDate: %%b\r\n\r\n%b"
+    ) % (status, len(body), body.replace(b"%", b"%%"))
 
 
 NO_HTTP = _refusal(
     b"400 Bad Request", InvalidRequest("This is not a request as HTTP/1.1 or HTTP/1.0 has it")
 )
+OTHER_VERSION = _refusal(
+    b"505 HTTP Version Not Supported", InvalidRequest("The server speaks HTTP/1.1 and HTTP/1.0")
+)
 LONG_LINE = _refusal(
-    b"414 URI Too Long", TooLarge(f"The URL is too long: a head has {MAX_HEADER_BYTES} bytes")
+    b"414 URI Too Long", TooLarge(f"The URL is too long: a line has {MAX_LINE_BYTES} bytes")
 )
 LONG_HEAD = _refusal(
     b"431 Request Header Fields Too Large",
-    TooLarge(f"The headers are too large: a head has {MAX_HEADER_BYTES} bytes"),
+    TooLarge(
+        f"The headers are too large: a line has {MAX_LINE_BYTES} bytes, and all of them "
+        f"{MAX_HEADER_BYTES}"
+    ),
 )
+
+
+def dated(refusal: bytes) -> bytes:
+    """Return one of the refusals above with the time of now."""
+    return refusal % formatdate(usegmt=True).encode()
 
 
 class Owner(Protocol):
@@ -83,6 +110,8 @@ class Stream(IOStream):
 
     has_asked = False
     """A request has come on it, complete with its headers."""
+    is_last = False
+    """The answer to this request ends the connection."""
     lingers = False
     """Bytes will come that nobody reads: ended at once, they would reset the connection, which can
     take the answer from the client."""
@@ -94,6 +123,9 @@ class Stream(IOStream):
     _head = 0
     _sent = 0
     _has_line = False
+    _no_http = NO_HTTP
+    _extra = 0
+    _is_body_read = False
     _waits_for: str | int | None = None
     _waits_since = 0.0
 
@@ -109,6 +141,9 @@ class Stream(IOStream):
         Raises `HTTPInputError` where lines end otherwise than HTTP has it: a proxy in front may
         have seen other lines than we do.
         """
+        if self.is_last:
+            self.lingers = True  # what it asks for behind the answer would reset that
+            self.close()
         if self.closed():  # what it asked for behind the answer that it did not wait for
             raise StreamClosedError
         self._is_waiting, self._has_line = True, False
@@ -121,9 +156,85 @@ class Stream(IOStream):
         self.has_asked = True
         self._head = len(head)
         self._owner.asks(self)
-        if head.count(b"\n") != head.count(b"\r\n"):
+        if head.count(b"\n") != head.count(CRLF):
             raise HTTPInputError("a line does not end with CR LF")
+        if len(head) > MAX_LINE_BYTES:
+            self._check_lines(head)
+        if b" HTTP/1." not in head and _OTHER_HTTP.match(head):
+            self._no_http = OTHER_VERSION
+            raise HTTPInputError("another version of HTTP")
+        self._extra, self._is_body_read = 0, False
         return head
+
+    def read_until(self, delimiter: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
+        """Return the line with a chunk's size; Tornado asks for it, and knows nothing else there.
+
+        So what the sender says of the chunk is left out here, and so are the fields that follow the
+        body: both are to be ignored (RFC 9112, sections 7.1.1 and 7.1.2). Raises `HTTPInputError`
+        for what is neither, or too much.
+        """
+        read: Awaitable[bytes] = super().read_until(delimiter, max_bytes=MAX_CHUNK_BYTES)
+        if isinstance(read, Future) and read.done() and read.exception() is None:
+            size = self._read_size(read.result())
+            if int(size, 16):
+                done: Future[bytes] = Future()
+                done.set_result(size)
+                return done
+            return self._read_end(size)
+        return self._wait_for_size(read)
+
+    def read_bytes(self, num_bytes: int, partial: bool = False) -> Awaitable[bytes]:
+        """Return some bytes; those at the end of chunks were read before the fields there."""
+        if self._is_body_read:
+            self._is_body_read = False
+            done: Future[bytes] = Future()
+            done.set_result(CRLF)
+            return done
+        return super().read_bytes(num_bytes, partial)
+
+    async def _wait_for_size(self, read: Awaitable[bytes]) -> bytes:
+        size = self._read_size(await read)
+        return size if int(size, 16) else await self._read_end(size)
+
+    def _read_size(self, line: bytes) -> bytes:
+        match = _CHUNK.fullmatch(line)
+        if match is None:
+            raise HTTPInputError("a chunk without its size")
+        self._spend(len(line) - match.end(1) - len(CRLF))
+        return match[1] + CRLF
+
+    async def _read_end(self, size: bytes) -> bytes:
+        while (line := await super().read_until(CRLF, max_bytes=MAX_LINE_BYTES)) != CRLF:
+            if not _FIELD.fullmatch(line):
+                raise HTTPInputError("a field behind the body is none")
+            self._spend(len(line))
+        self._is_body_read = True
+        return size
+
+    def _spend(self, size: int) -> None:
+        self._extra += size
+        if self._extra > MAX_EXTRA_BYTES:
+            raise HTTPInputError("much that is no part of the body")
+
+    def _check_lines(self, head: bytes) -> None:
+        """Refuse a head with a line that is too long."""
+        first, *fields = head.split(CRLF)
+        if len(first) > MAX_LINE_BYTES:
+            self._refuse_head(LONG_LINE)
+        elif max(map(len, fields)) > MAX_LINE_BYTES:
+            self._refuse_head(LONG_HEAD)
+        else:
+            return
+        self.close()
+        raise StreamClosedError
+
+    def _refuse_head(self, refusal: bytes) -> None:
+        self._owner.malformed(InvalidRequest.code if refusal is NO_HTTP else TooLarge.code)
+        self.lingers = True
+        try:
+            self.socket.send(dated(refusal))
+        except OSError:  # it has gone, or reads nothing: then it is not told
+            self.lingers = False
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
         """Read some bytes; have the kernel acknowledge much at once."""
@@ -153,7 +264,7 @@ class Stream(IOStream):
         if data == STOCK_REFUSAL:
             self._owner.malformed(InvalidRequest.code)
             self.lingers = True
-            data = NO_HTTP
+            data = dated(self._no_http)
         return super().write(data)
 
     def is_overdue(self, now: float, request_s: float, idle_s: float) -> bool:
@@ -188,12 +299,10 @@ class Stream(IOStream):
     def close(self, exc_info: bool | BaseException | ExcInfo | None = False) -> None:
         """End the connection; who has sent too long a head is told so."""
         if isinstance(exc_info, UnsatisfiableReadError) and not (self.closed() or self.writing()):
-            self._owner.malformed(TooLarge.code)
-            self.lingers = True
-            try:
-                self.socket.send(LONG_HEAD if self._has_line else LONG_LINE)
-            except OSError:  # it has gone, or reads nothing: then it is not told
-                self.lingers = False
+            if not self._is_waiting:
+                self._refuse_head(NO_HTTP)
+            else:
+                self._refuse_head(LONG_HEAD if self._has_line else LONG_LINE)
         super().close(exc_info)
         if self.error is not None:
             # It would keep what was being sent, for as long as anything knows the stream.

@@ -194,6 +194,13 @@ def test_hosts_whose_scheme_nobody_tells_are_warned_of(file: Path, more: str, co
     assert ["set server.public_url" in each for each in warnings] == [True] * count
 
 
+def test_an_origin_that_any_site_can_have_is_warned_of(file: Path) -> None:
+    file.touch(mode=0o600)
+    for origins, count in (("['null']", 1), ("['file://', 'https://a.example']", 0)):
+        warnings = load_text(file, f"server.allowed_origins = {origins}").warnings
+        assert ["sandboxed frame" in each for each in warnings] == [True] * count
+
+
 def test_show_yields_every_setting_and_masks_what_is_secret(file: Path) -> None:
     loaded = load_text(
         file,

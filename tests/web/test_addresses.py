@@ -11,7 +11,7 @@ from pov_rt.runtime.limits import Rate
 from pov_rt.web.addresses import MAX_ADDRESSES, Failures, address_key, client_ip
 
 PEER = "10.0.0.2"
-PROXIES = [PEER, "2001:db8::2"]
+PROXIES = [PEER, "2001:db8::2", "172.16.0.0/12"]
 
 
 def asked(settings: ServerSettings, *headers: tuple[str, str], peer: str = PEER) -> str | None:
@@ -35,17 +35,26 @@ def asked(settings: ServerSettings, *headers: tuple[str, str], peer: str = PEER)
         ("[2001:db8::1]:4711", "2001:db8::1"),
         ("anybody's words, 192.0.2.1", "192.0.2.1"),
         ("1.1.1.1, 192.0.2.1, 10.0.0.2, 2001:db8::2", "192.0.2.1"),
+        ("[fe80::1%eth0]:4711", "fe80::1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("[::ffff:192.0.2.1]:4711", "192.0.2.1"),
+        ("1.1.1.1, 192.0.2.1, 172.16.9.9, ::ffff:10.0.0.2, 10.0.0.2:80", "192.0.2.1"),
+        # All of them are ours: the first of them has asked.
+        ("10.0.0.2", "10.0.0.2"),
+        ("172.16.9.9, 10.0.0.2", "172.16.9.9"),
         # What is no address is not believed, and what stands before it even less.
-        ("1.2.3.4 <b>anything</b>", None),
-        ("192.0.2.1, unknown", None),
-        ("192.0.2.1,", None),
-        ("192.0.2.1:x", None),
-        ("192.0.2.300", None),
-        ("192.0.2.1:4711:1", None),
-        ("[192.0.2.1", None),
-        ("x" * 10_000, None),
+        ("1.2.3.4 <b>anything</b>", PEER),
+        ("192.0.2.1, unknown", PEER),
+        ("192.0.2.1, unknown, 172.16.9.9", PEER),
+        ("192.0.2.1,", PEER),
+        ("192.0.2.1:x", PEER),
+        ("192.0.2.300", PEER),
+        ("192.0.2.1:4711:1", PEER),
+        ("[192.0.2.1", PEER),
+        ('"192.0.2.1"', PEER),
+        ("x" * 10_000, PEER),
+        # It does not say for whom it asks.
         ("", None),
-        ("10.0.0.2", None),
     ],
 )
 def test_a_trusted_proxy_is_believed_if_it_writes_an_address(
@@ -53,7 +62,12 @@ def test_a_trusted_proxy_is_believed_if_it_writes_an_address(
 ) -> None:
     settings = ServerSettings(trusted_proxies=PROXIES)
     assert asked(settings, ("X-Forwarded-For", written)) == address
-    assert asked(settings, ("X-Forwarded-For", written), peer="192.0.2.9") == "192.0.2.9"
+    for stranger in ("192.0.2.9", "172.32.0.1", "fe80::1"):
+        assert asked(settings, ("X-Forwarded-For", written), peer=stranger) == stranger
+    # A socket for both kinds names the same peer so.
+    assert asked(settings, ("X-Forwarded-For", written), peer=f"::ffff:{PEER}") == address
+    mapped = ("X-Forwarded-For", written)
+    assert asked(settings, mapped, peer="::ffff:192.0.2.9") == "192.0.2.9"
 
 
 def test_only_the_header_that_the_proxy_writes_counts() -> None:

@@ -69,12 +69,12 @@ def test_a_refused_upgrade_ends_the_connection(server: RunningServer) -> None:
         ("GET /api/activities", {}, 400),
         (f"GET /ws/?token={token}", {"Sec-WebSocket-Version": "12"}, 426),
         (f"GET /ws/?token={token}", {"Sec-WebSocket-Key": "x"}, 400),
-        (f"GET /ws/?token={token}", {"Upgrade": "h2c"}, 400),
+        (f"GET /ws/?token={token}", {"Upgrade": "h2c"}, 426),
         (f"GET /ws/?token={token}", {"Host": "evil.example"}, 421),
         (f"GET /ws/?token={token}", {"Origin": "https://evil.example"}, 403),
         (f"POST /ws/?token={token}", {}, 405),
-        (f"OPTIONS /ws/?token={token}", {}, 405),
-        ("BREW /ws/", {}, 405),
+        (f"OPTIONS /ws/?token={token}", {}, 204),
+        ("BREW /ws/", {}, 501),
     ):
         lines = "".join(f"{name}: {value}\r\n" for name, value in (UPGRADE | changes).items())
         with connected(server) as sock:
@@ -172,18 +172,17 @@ def test_a_compressed_body_is_refused_by_name(server: RunningServer) -> None:
     answer = call(
         server, "/api/activities", method="POST", token=token, body=body, Content_Encoding="gzip"
     )
-    assert (answer.code, b"Content-Encoding" in answer.body) == (400, True)
+    assert (answer.code, b"Content-Encoding" in answer.body) == (415, True)
 
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
         ("GET", "/api/activities", "POST"),
-        ("FOO", "/api/activities", "POST"),
         ("OPTIONS", "/api/activities", "POST"),
-        ("POST", "/api/auth/ws-token", "GET, OPTIONS"),
-        ("DELETE", "/api/povs/acme/activities", "GET, OPTIONS"),
-        ("PUT", "/ws/", "GET, OPTIONS"),
+        ("POST", "/api/auth/ws-token", "GET, HEAD, OPTIONS"),
+        ("DELETE", "/api/povs/acme/activities", "GET, HEAD, OPTIONS"),
+        ("PUT", "/ws/", "GET, HEAD, OPTIONS"),
     ],
 )
 def test_a_wrong_method_is_told_the_right_ones(
@@ -206,8 +205,7 @@ def test_a_wrong_method_is_told_the_right_ones(
         b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST /api/activities HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: x\r\n\r\n",
         b"GET / HTTP/1.1\nHost: localhost\r\n\r\n",
-        b"GET /nowhere HTTP/1.2\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-        b"GET / HTTP/2.0\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.x\r\nHost: localhost\r\n\r\n",
     ],
 )
 def test_what_is_no_http_is_a_json_error_too_and_ends_the_connection(

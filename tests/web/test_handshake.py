@@ -96,7 +96,7 @@ def test_a_good_handshake_upgrades(server: RunningServer) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        *("/ws", "/", "/WS/", "//ws/", "/%2fws%2f", "/%77s/", "/api/activities/x", "http://x/ws/"),
+        *("/ws", "/", "/WS/", "//ws/", "/%2fws%2f", "/%77s/", "/api/activities/x", "http://x/ws"),
         *("/ws/../x", "/ws/%2e%2e/x", "/ws/.%2E/x", "/ws/%2e%2e%2fx", "/ws/\0", "/ws/%00"),
         # What is there without an upgrade is no place for one.
         *("/api/auth/ws-token", "/api/activities", "/api/povs/acme/activities"),
@@ -130,7 +130,7 @@ class TestPluginRoutes:
         assert request(server, "/api/seen", Authorization=token)[0] == 400
         assert request(server, "/api/seen", drop="Upgrade", Authorization=token)[0] == 200
         status, text = request(server, "/api/seen", drop="Upgrade", method="PUT")
-        assert (status, "\r\nAllow: GET, OPTIONS\r\n" in text) == (405, True)
+        assert (status, "\r\nAllow: GET, HEAD, OPTIONS\r\n" in text) == (405, True)
 
 
 def tokens(server: RunningServer) -> Iterator[tuple[str, str]]:
@@ -187,20 +187,28 @@ def test_a_token_in_both_places_is_401(server: RunningServer) -> None:
 @pytest.mark.parametrize(
     ("changes", "status"),
     [
-        ({"drop": "Connection"}, 400),
-        ({"Upgrade": "h2c"}, 400),
+        ({"drop": "Connection"}, 426),
+        ({"drop": "Upgrade"}, 426),
+        ({"Upgrade": "h2c"}, 426),
+        ({"Upgrade": "h2c, WebSocket"}, 101),
+        ({"Upgrade": "h2c", "lines": ("Upgrade: websocket",)}, 101),
+        ({"Upgrade": "websocket/13"}, 426),
+        ({"Connection": "keep-alive, Upgrade"}, 101),
+        ({"Connection": "keep-alive", "lines": ("Connection: upgrade",)}, 101),
+        ({"Connection": "keep-alive"}, 426),
         ({"Sec_WebSocket_Key": "x"}, 400),
         ({"Sec_WebSocket_Key": base64.b64encode(bytes(15)).decode()}, 400),
         ({"drop": "Sec-WebSocket-Key"}, 400),
         ({"Sec_WebSocket_Version": "12"}, 426),
         ({"drop": "Sec-WebSocket-Version"}, 426),
         ({"method": "POST"}, 405),
-        ({"version": "HTTP/1.0"}, 400),
+        ({"version": "HTTP/1.0"}, 426),
+        ({"version": "HTTP/1.2"}, 101),
         ({"drop": "Host"}, 400),
         ({"lines": ("Host: other",)}, 400),
         ({"Host": "a b"}, 400),
         ({"Content_Length": "3", "body": "abc"}, 400),
-        ({"Content_Length": "0"}, 400),
+        ({"Content_Length": "0"}, 101),
         ({"Content_Length": "x"}, 400),
         ({"Transfer_Encoding": "chunked", "body": "3\r\nabc\r\n0\r\n\r\n"}, 400),
         ({"Transfer_Encoding": "chunked", "Content_Length": "3", "body": "0\r\n\r\n"}, 400),

@@ -14,20 +14,28 @@ from pov_rt.config.settings import ServerSettings, Settings
 from pov_rt.registry.build import build_registry
 from pov_rt.testing import RunningServer, make_settings
 from pov_rt.web.app import WebServer
-from tests.web.test_handshake import exchange
+from tests.web.test_handshake import exchange, request
 
-LOCAL = ("localhost", "LOCALHOST:1", "127.0.0.1", "127.9.9.9:80", "[::1]:8765", "app.localhost")
+LOCAL = (
+    "localhost",
+    "LOCALHOST:1",
+    "localhost.",
+    "127.0.0.1",
+    "127.9.9.9:80",
+    "[::1]:8765",
+    "app.localhost",
+)
 OWN = ("10.0.0.7", "[2001:db8::1]:80", "[::ffff:10.0.0.7]", "laptop", "laptop:8765")
 """Nobody can register an address, or a name without a dot."""
 OWNED = (
     "evil.example",
     "evil.example:8765",
     "127.0.0.1.evil.example",
-    "localhost.",
+    "evil.example.",
     "1.2.3",
     "a.b",
 )
-BAD = ("", "a b", "a/b", "[::1", "a:b", "é", "a:1:2", "http://localhost")
+BAD = ("", ".", "a b", "a/b", "[::1", "a:b", "é", "a:1:2", "http://localhost")
 
 
 def status(server: RunningServer, host: str | None, *lines: str, port: int | None = None) -> int:
@@ -125,6 +133,7 @@ class TestWithAList:
 
     def test_it_is_for_clients_and_operators_stay_local(self, server: RunningServer) -> None:
         assert status(server, "rt.example") == status(server, "RT.example:443") == 404
+        assert status(server, "rt.example.") == status(server, "rt.example.:8765") == 404
         assert {status(server, host) for host in LOCAL + OWN + OWNED} == {421}
         admin = server.web.admin_port
         assert {status(server, host, port=admin) for host in (*LOCAL, "rt.example")} == {404}
@@ -154,6 +163,9 @@ class TestBehindAProxy:
             (["X-Forwarded-Proto: https"], "http://rt.example", 403),
             (["X-Forwarded-Proto: http"], "http://rt.example", 404),
             (["X-Forwarded-Proto: http"], "https://rt.example", 403),
+            # Of a handshake some proxies say so.
+            (["X-Forwarded-Proto: wss"], "https://rt.example", 404),
+            (["X-Forwarded-Proto: ws"], "https://rt.example", 403),
             # The proxy that says nothing is taken for one with TLS.
             ([], "http://rt.example", 403),
             # The last one is the nearest proxy's.
@@ -165,6 +177,70 @@ class TestBehindAProxy:
         self, server: RunningServer, lines: list[str], origin: str, expected: int
     ) -> None:
         assert status(server, "rt.example", f"Origin: {origin}", *lines) == expected
+
+
+ODD = ["file://", "null", "app://-", "capacitor://localhost", "https://app.example"]
+
+
+class TestWithOddOrigins:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return make_settings(server=ServerSettings(port=0, admin_port=0, allowed_origins=ODD))
+
+    @pytest.mark.parametrize(
+        "origin",
+        [
+            *ODD,
+            # What clients send that are no browsers.
+            *("https://app.example:443", "wss://app.example", "wss://app.example:443"),
+        ],
+    )
+    def test_what_is_listed_may_use_the_server(self, server: RunningServer, origin: str) -> None:
+        for site in ("cross-site", "same-site", "none"):
+            lines = (f"Origin: {origin}", f"Sec-Fetch-Site: {site}")
+            assert status(server, "localhost", *lines) == 404
+        token = server.token()
+        assert request(server, f"/ws/?token={token}", Origin=origin)[0] == 101
+        got, text = request(server, "/ws/", drop="Upgrade", Origin=origin)
+        assert (got, f"Access-Control-Allow-Origin: {origin}\r\n" in text) == (401, True)
+
+    @pytest.mark.parametrize(
+        "origin",
+        [
+            *("file:///", "Null", "app://", "app://x", "https://app.example:80", ""),
+            *("http://app.example", "ws://app.example", "https://app.example.evil.example"),
+            *("https://app.example:443:443", "wss://app.example/", "https://x@app.example"),
+        ],
+    )
+    def test_what_only_looks_like_it_may_not(self, server: RunningServer, origin: str) -> None:
+        assert status(server, "localhost", f"Origin: {origin}") == 403
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "expected"),
+    [
+        ("rt:80", "http://rt", 404),
+        ("rt", "http://rt:80", 404),
+        ("rt:443", "https://rt", 404),
+        ("rt", "https://rt:443", 404),
+        ("rt:8765", "ws://rt:8765", 404),
+        ("rt:8765", "wss://rt:8765", 404),
+        ("rt", "ws://rt", 404),
+        ("rt.", "http://rt", 404),
+        ("rt", "http://rt.", 404),
+        ("rt:80", "https://rt", 403),
+        ("rt:443", "http://rt", 403),
+        ("rt:81", "http://rt", 403),
+        ("rt", "ws://rt:443", 403),
+        ("rt", "wss://other", 403),
+        ("rt", "ftp://rt", 403),
+        ("rt", "http://RT", 403),
+    ],
+)
+def test_a_page_of_the_same_host_is_known_with_its_port_and_without(
+    server: RunningServer, host: str, origin: str, expected: int
+) -> None:
+    assert status(server, host, f"Origin: {origin}") == expected
 
 
 class TestPublicUrl:
@@ -181,6 +257,7 @@ class TestPublicUrl:
 
     def test_it_names_the_host_and_the_scheme(self, server: RunningServer) -> None:
         assert status(server, "rt.example") == 404
+        assert status(server, "rt.example:443") == status(server, "rt.example.") == 404
         assert status(server, "rt.example:80") == 421
         assert status(server, "rt.example", "Origin: https://rt.example") == 404
         assert status(server, "rt.example", "Origin: http://rt.example") == 403

@@ -82,7 +82,8 @@ def doors(server: RunningServer) -> Iterator[Door]:
             path = path.removesuffix("$").replace("(?!_echo$).*", "")
             routes = rule.target_kwargs.get("routes")
             own = rule.target.own_methods if routes is None else routes
-            yield Door(is_admin, path, (*own, *(["OPTIONS"] if rule.target.CORS_METHODS else ())))
+            more = (["HEAD"] if "GET" in own else []) + ["OPTIONS"] * bool(rule.target.CORS_METHODS)
+            yield Door(is_admin, path, (*own, *more))
 
 
 def answered_early(server: RunningServer, door: Door, *lines: str) -> int:
@@ -107,7 +108,7 @@ def test_every_door_answers_before_the_body_who_will_get_nothing_for_it(
     for door in doors(everything):
         first = f"{method} {door.path} HTTP/1.1"
         if method == "BREW":
-            nothing, wrong_host = 405, 405
+            nothing, wrong_host = 501, 501
         else:
             wrong_host = 421
             if door.path in NOTHING:
@@ -127,7 +128,7 @@ def test_every_door_answers_before_the_body_who_will_get_nothing_for_it(
         foreign = [first, "Host: localhost", "Origin: https://evil.example"]
         refused = 404 if door.path == "/client/acme" else 403  # which is for pages of any origin
         refused = wrong_host if wrong_host == 204 else refused
-        assert answered_early(everything, door, *foreign) == (405 if method == "BREW" else refused)
+        assert answered_early(everything, door, *foreign) == (501 if method == "BREW" else refused)
 
 
 def test_who_may_not_do_it_is_told_before_the_body(

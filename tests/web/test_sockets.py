@@ -23,6 +23,32 @@ def make(path: Path) -> WebServer:
     return WebServer(make_settings(server=settings), REGISTRY)
 
 
+@pytest.mark.parametrize("host", ["::", "::1", "0.0.0.0"])
+def test_all_addresses_are_those_of_both_kinds(host: str) -> None:
+    here = {"::": ["127.0.0.1", "::1"], "::1": ["::1"], "0.0.0.0": ["127.0.0.1"]}[host]
+    server = ServerSettings(host=host, port=0, admin_host=host, admin_port=0, drain_s=0.1)
+
+    async def asks(address: str, port: int) -> bool:
+        try:
+            reader, writer = await asyncio.open_connection(address, port)
+        except ConnectionRefusedError:
+            return False
+        writer.write(b"GET /nowhere HTTP/1.1\r\nHost: laptop\r\n\r\n")
+        line = await reader.readline()
+        writer.close()
+        return line.startswith(b"HTTP/1.1 404")
+
+    async def run() -> None:
+        web = WebServer(make_settings(server=server), REGISTRY)
+        await web.start()
+        for port in (web.port, web.admin_port):
+            found = [address for address in ("127.0.0.1", "::1") if await asks(address, port)]
+            assert found == here
+        await web.stop()
+
+    asyncio.run(run())
+
+
 async def answers(path: Path) -> bool:
     reader, writer = await asyncio.open_unix_connection(str(path))
     writer.write(b"GET /nowhere HTTP/1.1\r\nHost: rt.example\r\n\r\n")

@@ -88,8 +88,6 @@ class ActivitiesHandler(JsonHandler):
     def authorize(self) -> None:
         """Ask for a service token that may publish."""
         self.authenticate(SERVICE).grants.require("publish")
-        if self.request.headers.get("Content-Encoding", "identity") != "identity":
-            raise InvalidRequest("Send the body as it is, without Content-Encoding")
 
     async def post(self) -> None:
         """Publish one activity (201, or 200 if it was there already) or a batch (200, results)."""

@@ -93,8 +93,6 @@ class ClientHandler(JsonHandler):
             self.set_header("Content-Encoding", "gzip")
         self.finish(file.zipped if is_zipped else file.body)
 
-    head = get
-
     def compute_etag(self) -> str | None:
         """Return what stands for the answer, so that Tornado need not hash it."""
         return self.etag or None

@@ -78,7 +78,9 @@ class PageHandler(JsonHandler):
         """Send the file."""
         send_file(self, self.path)
 
-    head = get
+    def compute_etag(self) -> str | None:
+        """Have Tornado hash the file, so that one that is still the same is not sent again."""
+        return RequestHandler.compute_etag(self)
 
 
 class LocalHandler(JsonHandler):

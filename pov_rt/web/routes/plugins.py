@@ -38,7 +38,7 @@ class PluginHandler(JsonHandler):
 
     async def authorize(self, **path: str) -> None:
         """Ask for a token as the route wants it, and check the ids in the path."""
-        spec = self.routes[self.request.method or ""].spec
+        spec = self._route.spec
         identity = self.authenticate(SERVICE if spec.service else API_KINDS)
         self.pay(spec.price)
         identity.grants.require(spec.grant)
@@ -50,7 +50,7 @@ class PluginHandler(JsonHandler):
 
     async def get(self, **path: str) -> None:
         """Hand the request to the plugin."""
-        route = self.routes[self.request.method or ""]
+        route = self._route
         host = self.server.hooks.hosts.get(route.plugin.name)
         if host is None:
             raise NotFound
@@ -68,6 +68,11 @@ class PluginHandler(JsonHandler):
             raise TypeError(
                 f"{route.spec.source}: the handler returned {type(result).__name__}, no struct"
             )
+
+    @property
+    def _route(self) -> Route:
+        method = self.request.method or ""
+        return self.routes["GET" if method == "HEAD" else method]
 
     def _scope(self, path: dict[str, str]) -> dict[str, str]:
         scope = self.identity.grants.scope
