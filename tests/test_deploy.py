@@ -74,6 +74,7 @@ def test_a_unit_lets_a_start_bring_a_large_log_up_to_date(unit: Path) -> None:
     [
         ("nginx.conf", r"^log_format .*?;$", r"\$(request|request_uri|args|query_string)\b"),
         ("haproxy.cfg", r"^ *log-format .*?$", r"%(HU|HQ|HV|r)\b|capture|httplog"),
+        ("apache.conf", r"^LogFormat .*?$", r"%(r|q)\b|combined|\{"),
     ],
 )
 def test_no_proxy_logs_the_query_where_tokens_travel(file: str, form: str, secret: str) -> None:

@@ -135,7 +135,7 @@ def at_http(server: RunningServer, pov: str, raw: str) -> list[str]:
 
 
 def activity(pov: str, raw: str) -> str:
-    return f'{{"type":"t","action":"a","povId":"{pov}","details":{raw}}}'
+    return f'{{"type":"t","action":"a","povId":"{pov}","userId":"u","details":{raw}}}'
 
 
 def verdict(answer: Any) -> str:

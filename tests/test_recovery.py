@@ -341,7 +341,7 @@ def test_everything_survives_a_restart(tmp_path: Path) -> None:
         phone.request({"type": "ack", "povId": "acme", "offset": 2})
         notify(server, id="n1")
         token = server.token("app", Kind.SERVICE)
-        activity = {"id": "a1", "type": "t", "action": "a", "povId": "acme"}
+        activity = {"id": "a1", "type": "t", "action": "a", "povId": "acme", "userId": "u"}
         first = post(server, token, activity)
     with RunningServer(settings, None) as server:
         phone = server.connect("ana", device="phone")

@@ -108,11 +108,8 @@ class SocketHandler(JsonHandler):
 
     def _check_without_upgrade(self) -> None:
         """Raise what an upgrade would be refused for: a browser cannot see why."""
-        query = parse_query(self.request.query)
-        tokens = _tokens(query, self._offered())
-        if (given := bearer(self.request)) is not None:
-            tokens.append(given)
-        self._check_token(tokens)
+        query, given = parse_query(self.request.query), bearer(self.request)
+        self._check_token(_tokens(query, self._offered()) if given is None else [given])
         self.pay()
         self.server.admit(self.identity, self._device(query))
         raise UpgradeRequired(

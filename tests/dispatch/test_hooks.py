@@ -361,7 +361,10 @@ def test_a_hook_that_never_returns_refuses_its_activity_alone(server: RunningSer
         method="POST",
         headers={"Authorization": f"Bearer {token}"},
         body=json.dumps(
-            [{"type": "t", "action": each, "povId": "acme"} for each in ("a", "slow", "b")]
+            [
+                {"type": "t", "action": each, "povId": "acme", "userId": "u"}
+                for each in ("a", "slow", "b")
+            ]
         ),
     )
     http.close()

@@ -235,6 +235,8 @@ test('code to paste has tokens in full, the screen none', () => {
   const publish = asCurl('publish', {data}, where)!
   assert.ok(publish.includes(`'Authorization: Bearer ${token}s'`))
   assert.ok(publish.includes(`it'\\''s`))
+  assert.ok(publish.includes('"userId":"dev"'))
+  assert.ok(asCurl('publish', {data: {...data, userId: 'ana'}}, where)!.includes('"userId":"ana"'))
   assert.equal(hideTokens(publish).includes(token), false)
   assert.ok(hideTokens(publish).includes('Bearer eyJhbGciOi…'))
   assert.ok(asCurl('history', {povId: 'a/b', limit: 5}, where)!.includes('/api/povs/a%2Fb/activities?before=0&limit=5'))

@@ -32,9 +32,11 @@ export function asCurl(type: string, fields: Fields, where: Where): string | und
   const bearer = (token: string) => ` \\\n  -H ${quote(`Authorization: Bearer ${token}`)}`
   const pov = `${where.origin}/api/povs/${encodeURIComponent(String(fields.povId))}`
   if (type === 'publish') {
+    // A service says who did it; over the socket that is the token's user, who is this one.
+    const data = {userId: 'dev', ...fields.data as Fields}
     return `curl -s ${quote(`${where.origin}/api/activities`)}${bearer(where.serviceToken)} \\
   -H 'Content-Type: application/json' \\
-  -d ${quote(JSON.stringify(fields.data))}`
+  -d ${quote(JSON.stringify(data))}`
   }
   if (type === 'presence' && fields.state === undefined) {
     return `curl -s ${quote(`${pov}/presence`)}${bearer(where.token)}`
