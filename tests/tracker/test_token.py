@@ -13,7 +13,7 @@ from pov_rt.tracker import ServiceToken
 from tests.auth.apps import NOW, SERVICE
 from tests.web.routes.test_activities import call
 
-ONE = {"type": "t", "action": "a", "povId": "acme"}
+ONE = {"type": "t", "action": "a", "povId": "acme", "userId": "ana"}
 
 
 @pytest.mark.parametrize("secret", [SECRET, SECRET.encode(), f"{SECRET}\n", f"{SECRET}\r\n"])

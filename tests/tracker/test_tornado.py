@@ -321,7 +321,7 @@ def test_a_token_that_is_too_old_is_named_with_the_way_out(
     server: RunningServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = app_token(SECRET, exp=1e9, aud="pov-rt.service")
-    tracker = ActivityTracker(f"http://{server.address}", old, RULES)
+    tracker = ActivityTracker(f"http://{server.address}", old, RULES, anonymous="my-app")
 
     async def work(call: Call) -> None:
         await call("DELETE", "/povs/acme")
@@ -338,7 +338,8 @@ def test_a_token_that_is_too_old_is_named_with_the_way_out(
 def test_an_app_that_signs_its_own_tokens_publishes(server: RunningServer) -> None:
     ana = server.connect("ana")
     ana.request({"type": "subscribe", "povId": "acme"})
-    tracker = ActivityTracker(f"http://{server.address}", ServiceToken(SECRET, "my-app"), RULES)
+    token = ServiceToken(SECRET, "my-app")
+    tracker = ActivityTracker(f"http://{server.address}", token, RULES, anonymous="my-app")
 
     async def work(call: Call) -> None:
         await call("DELETE", "/povs/acme")

@@ -102,7 +102,7 @@ class TestTokenEndpoint:
             assert answer.code == 401
             assert json.loads(answer.body)["error"]["code"] == code
 
-    @pytest.mark.parametrize(("groups", "code"), [(130, 200), (280, 200), (400, 401)])
+    @pytest.mark.parametrize(("groups", "code"), [(130, 200), (280, 200), (325, 401), (400, 431)])
     def test_a_large_access_token_becomes_a_small_socket_token(
         self, server: RunningServer, groups: int, code: int
     ) -> None:
@@ -152,7 +152,7 @@ class TestTokenEndpoint:
         with connect(f"ws://{server.address}/ws/", subprotocols=protocols, proxy=None) as client:
             assert json.loads(client.recv(5))["userId"] == "alice"
         service = app_token(SECRET, exp=exp, aud=["pov-rt.service", "x"], userId=7)
-        one = {"type": "t", "action": "a", "povId": "acme"}
+        one = {"type": "t", "action": "a", "povId": "acme", "userId": "u"}
         answer = call(server, "/api/activities", method="POST", token=service, body=one)
         assert answer.code == 201
 
