@@ -175,17 +175,17 @@ class Plan:
             tail.top = tail.before
 
     def _add(self, new: NewEntry, results: list[Appended | Conflict], feeds: list[int]) -> None:
-        topic, publisher, key, body, feed, origin = new
+        topic, publisher, key, body, feed, origin, compared = new
         tail = self._tail(topic, publisher)
         feed_tail = self._tail(feed, publisher) if feed else None
         name = f"{key}\n{publisher}".encode()
-        # A checksum is enough: both bodies are the same publisher's, who gains nothing by a clash.
-        digest = zlib.crc32(body) | len(body) << 32
+        digest = _digest(compared or body)
         known = self._known.get((tail.id, name))
         if known is not None:
             offset, other = known
             epoch = tail.epoch
-            is_same = other == digest
+            # Versions before 0.2 kept the body's own.
+            is_same = other == digest or other == _digest(body)
             results.append(Appended(epoch, offset, True) if is_same else Conflict(epoch, offset))
             feeds.append(0)
             return
@@ -207,3 +207,8 @@ class Plan:
             tail.before = tail.top
             self.epochs[topic] = tail.epoch
         return tail
+
+
+def _digest(content: bytes) -> int:
+    # A checksum is enough: both are the same publisher's, who gains nothing by a clash.
+    return zlib.crc32(content) | len(content) << 32
