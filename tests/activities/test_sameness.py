@@ -144,7 +144,7 @@ def test_over_http_a_retry_keeps_the_offset_and_the_body_stays(
 
 
 def test_a_notification_is_compared_in_the_same_way(server: RunningServer) -> None:
-    same = [
+    same: list[dict[str, Any]] = [
         {"details": {"a": 1, "b": [2]}, "expiresAt": "2999-01-01T00:00:00Z"},
         {"details": {"b": [2.0], "a": 1.0}, "expiresAt": "2999-01-01T05:00:00+05:00"},
     ]

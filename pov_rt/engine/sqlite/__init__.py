@@ -28,6 +28,7 @@ from pov_rt.engine.sqlite.schema import (
 )
 from pov_rt.engine.sqlite.state import SqliteMarks, SqliteSets, StateStore
 from pov_rt.engine.sqlite.tails import Tails
+from pov_rt.engine.sqlite.witness import Witness
 from pov_rt.engine.sqlite.writer import Writer
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.bounds import Bound
@@ -184,6 +185,7 @@ class SqliteEngine:
         self.leases = MemoryLeases(clock, node)
         self.sets = SqliteSets(self, self.steady)
         self._lock: FileLock | None = None
+        self.witness = Witness(path)
         self._connections: list[sqlite3.Connection] = []
         self._readers: Readers | None = None
 
@@ -191,13 +193,16 @@ class SqliteEngine:
         self._lock = FileLock(self.path)
         try:
             keep_private(self.path)
+            self.witness.part_from_journal()
             connection = open_writer(self.path)
             self._connections.append(connection)
+            total = self.witness.admit(connection)
             self.epoch = read_epoch(connection)
             self._state.read(connection)
             tails = Tails(connection, self.epoch, self._topics, self.log)
             tails.read()
             store = LogStore(connection, self.settings, self.clock, tails, self._state)
+            store.witness, store.total = self.witness, total
         except sqlite3.Error as error:
             await self.close()
             raise Unavailable(explain(error, self.path)) from error
@@ -226,6 +231,7 @@ class SqliteEngine:
         # log into the database.
         while self._connections:
             self._connections.pop().close()
+        self.witness.close()
         if self._lock is not None:
             self._lock.release()
             self._lock = None

@@ -16,6 +16,7 @@ from pov_rt.engine.sqlite.retention import FUTURE_S, Key, Retention
 from pov_rt.engine.sqlite.schema import begin, commit
 from pov_rt.engine.sqlite.state import StateStore
 from pov_rt.engine.sqlite.tails import Tail, Tails
+from pov_rt.engine.sqlite.witness import Witness
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.clock import Clock
 
@@ -45,6 +46,10 @@ class LogStore:
         self._last_at = 0.0
         self._appended = 0
         self._appended_bytes = 0
+        self.witness: Witness | None = None
+        self.total = 0
+        """How many entries of all topics there ever were."""
+        self._uncommitted = 0
 
     def apply(self, jobs: Sequence[Job[Any]]) -> list[Any]:
         """Write a group in one transaction; return each job's result, or what refused it.
@@ -93,8 +98,17 @@ class LogStore:
         self._appended += number
         self._appended_bytes += plan.rows.size
         for tail in plan.tails.values():
-            self._retention.count(tail, tail.top - tail.before)
+            number = tail.top - tail.before
+            self._retention.count(tail, number)
+            self._uncommitted += number
         return outcomes
+
+    def committed(self) -> None:
+        """Take note that what was appended is on disk."""
+        if self._uncommitted and self.witness is not None:
+            self.total += self._uncommitted
+            self._uncommitted = 0
+            self.witness.note(self.total)
 
     def tail(self, name: str, publisher: str) -> Tail:
         """Return the end of a topic's log; a new topic is entered. Raises `Unavailable`."""
@@ -102,6 +116,7 @@ class LogStore:
 
     def forget(self) -> None:
         """Forget what is remembered of the database: a transaction was rolled back."""
+        self._uncommitted = 0
         self.tails.forget()
         self._retention.forget()
         self._state.forget()

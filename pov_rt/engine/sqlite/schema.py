@@ -117,7 +117,11 @@ CACHE_KIB = 32 * 1024
 
 
 KEPT = ".before-restore"
-OWN_FILES = ("", "-wal", "-shm", "-journal", ".lock", KEPT, f"{KEPT}-wal")
+STRANGE_JOURNAL = "-wal.old"
+WITNESS = ".witness"
+OWN_FILES = (
+    "", "-wal", "-shm", "-journal", ".lock", WITNESS, STRANGE_JOURNAL, KEPT, f"{KEPT}-wal",
+)  # fmt: skip
 """What all files of a database end with."""
 
 
