@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import sys
@@ -39,6 +40,10 @@ from pov_rt.version import VERSION
 def main() -> None:
     """Real-time activity server for proofs of value."""
     sys.excepthook = show_crash
+    for stream in (sys.stdout, sys.stderr):
+        # Whatever the locale says: JSON is UTF-8, and others' words must not end a command.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def show_crash(_: type[BaseException], error: BaseException, __: TracebackType | None) -> None:

@@ -24,6 +24,7 @@ from tornado.websocket import WebSocketError, websocket_connect
 
 from pov_rt.cli.options import say
 from pov_rt.protocol.characters import escape, escape_json, escape_lines
+from pov_rt.protocol.encoding import BYTE_ORDER_MARK
 from pov_rt.protocol.errors import TokenError
 from pov_rt.protocol.redaction import redact
 from pov_rt.runtime.clock import SystemClock, new_id
@@ -123,8 +124,8 @@ async def publish(url: str, token: str, descriptor: int) -> Tally:
             due = loop.time() + GATHER_S
         for line in lines:
             number += 1
-            if line.strip():
-                sender.put(Line(number, line))
+            if text := line.removeprefix(BYTE_ORDER_MARK).strip():
+                sender.put(Line(number, text))
         if ended or sender.queued >= BATCH:
             await sender.deliver()
     return Tally(sender.sent - sender.duplicates, sender.duplicates, sender.rejected)

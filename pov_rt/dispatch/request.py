@@ -16,6 +16,7 @@ from pov_rt.protocol.depth import find_deep, may_be_deeper
 from pov_rt.protocol.encoding import DECODE_ERRORS, decode_anyway
 from pov_rt.protocol.errors import ClientError, InvalidRequest
 from pov_rt.protocol.faults import find_fault
+from pov_rt.protocol.instants import mend_instants
 from pov_rt.protocol.messages import check_id
 from pov_rt.registry.pov_ids import check_of, find_bad_id, names_id, names_pov
 from pov_rt.registry.tenants import scope_of
@@ -111,6 +112,8 @@ def decode_body(
     try:
         body = msgspec.json.decode(content, type=kind)
     except DECODE_ERRORS:
+        if (mended := mend_instants(kind, content)) is not None:
+            return decode_body(mended, kind, levels, tenant)
         raise fault_of(kind, content, levels) from None
     if may_be_deeper(content, levels):
         deep = find_deep(kind, msgspec.json.decode(content), levels)

@@ -295,6 +295,10 @@ class Engine(Protocol):
         """What was accepted and is not acknowledged yet, of `engine.backlog_bytes`."""
 
     @property
+    def log_bytes(self) -> Mapping[str, int]:
+        """How large its files on this machine are, by what they are; none for an engine without."""
+
+    @property
     def bounds(self) -> Sequence[Bound]:
         """What its users share: topics, marks, what waits."""
 

@@ -449,6 +449,7 @@ class MemoryEngine:
 
     guarantee = "process"
     waiting_bytes = 0
+    log_bytes: Mapping[str, int] = {}
 
     def __init__(self, settings: EngineSettings, clock: Clock, node: str) -> None:
         self.marks = MemoryMarks(settings, clock)

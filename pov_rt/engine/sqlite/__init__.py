@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pov_rt.config.settings import EngineSettings
@@ -22,6 +22,7 @@ from pov_rt.engine.sqlite.readers import Readers
 from pov_rt.engine.sqlite.schema import (
     FileLock,
     explain,
+    file_size,
     keep_private,
     open_writer,
     read_epoch,
@@ -246,6 +247,12 @@ class SqliteEngine:
     def waiting_bytes(self) -> int:
         """What waits to be written, or is being written."""
         return int(self.writer.backlog.used) if self._readers is not None else 0
+
+    @property
+    def log_bytes(self) -> Mapping[str, int]:
+        """`database`, and `journal`: the write-ahead log, which grows while somebody reads long."""
+        files = {"database": self.path, "journal": Path(f"{self.path}-wal")}
+        return {name: file_size(path) for name, path in files.items()}
 
     @property
     def bounds(self) -> Sequence[Bound]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import zlib
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,16 @@ from pov_rt.engine.sqlite.tails import Tail, Tails
 from pov_rt.engine.sqlite.witness import Witness
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.clock import Clock
+from pov_rt.runtime.logs import Throttle
 
 TIDY_APPENDED, TIDY_BYTES = 2000, 1024 * 1024
 """Appended entries, or bytes of them, after which `tidy` is due."""
+
+LONG_PAGES, PAGE_BYTES = 8000, 4096
+"""Pages of the write-ahead log (33 MB) that somebody's reading keeps there, from which on that is
+said."""
+
+log = logging.getLogger(__name__)
 
 
 class LogStore:
@@ -50,6 +58,7 @@ class LogStore:
         self.total = 0
         """How many entries of all topics there ever were."""
         self._uncommitted = 0
+        self._growth = Throttle(log, per_s=1 / 600)
 
     def apply(self, jobs: Sequence[Job[Any]]) -> list[Any]:
         """Write a group in one transaction; return each job's result, or what refused it.
@@ -158,7 +167,14 @@ class LogStore:
 
     def copy(self) -> None:
         """Copy the write-ahead log into the database, as far as nobody reads what is in it."""
-        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        _, pages, copied = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if pages - copied > LONG_PAGES:
+            self._growth.log(
+                logging.WARNING,
+                "the write-ahead log has %d MB that cannot be copied into the database: another "
+                "program has been reading it for long",
+                (pages - copied) * PAGE_BYTES // 1_000_000,
+            )
 
 
 class Plan:

@@ -242,6 +242,14 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         raise Unavailable(explain(error, path)) from error
 
 
+def file_size(path: Path) -> int:
+    """Return how many bytes a file has; 0 if there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def give_to_owner(file: int | Path, owner: Path) -> None:
     """Give a file that root made to the user of another one: the server runs as that user."""
     status = owner.stat()
