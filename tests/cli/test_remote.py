@@ -17,14 +17,14 @@ from tornado.web import Application, RequestHandler
 from pov_rt.cli.remote import (
     BATCH,
     RemoteError,
-    Style,
     Tally,
-    format_activity,
+    find_address,
     parse_url,
     publish,
-    tail,
     with_id,
 )
+from pov_rt.cli.tail import Style, Tail, format_activity
+from pov_rt.config.settings import ServerSettings
 from pov_rt.protocol.characters import find_unsafe
 
 
@@ -43,7 +43,31 @@ from pov_rt.protocol.characters import find_unsafe
     ],
 )
 def test_any_address_of_a_server_will_do(url: str, http: str, socket: str) -> None:
-    assert parse_url(url) == (http, socket)
+    assert parse_url(url)[:2] == (http, socket)
+
+
+@pytest.mark.parametrize(
+    ("server", "http", "shown"),
+    [
+        ({}, "http://127.0.0.1:8765", ""),
+        ({"port": 47877}, "http://127.0.0.1:47877", ""),
+        ({"host": "0.0.0.0"}, "http://127.0.0.1:8765", ""),
+        ({"host": "::"}, "http://[::1]:8765", ""),
+        ({"host": "10.0.0.7"}, "http://10.0.0.7:8765", ""),
+        ({"unix": "/run/x.sock"}, "http://localhost", "unix:/run/x.sock"),
+        ({"allowed_hosts": ["rt.example"]}, "http://rt.example:8765", "http://127.0.0.1:8765"),
+    ],
+)
+def test_the_settings_say_where_the_server_is(
+    server: dict[str, Any], http: str, shown: str
+) -> None:
+    found = find_address(ServerSettings(**server))
+    assert (found.http, found.shown, bool(found.resolver)) == (http, shown, bool(shown))
+
+
+def test_settings_that_do_not_say_it_lead_to_no_other_server() -> None:
+    with pytest.raises(RemoteError, match="server.port is 0"):
+        find_address(ServerSettings(port=0))
 
 
 @pytest.mark.parametrize("url", ["", "ftp://h", "h:x", "h:0", "h:99999", "::1", "http://", "[h"])
@@ -159,7 +183,7 @@ def test_what_is_no_websocket_is_words() -> None:
         sock, port = bind_unused_port()
         server.add_socket(sock)
         try:
-            await tail(f"127.0.0.1:{port}", "token", "demo", count=None, style="json")
+            await Tail(parse_url(f"127.0.0.1:{port}"), lambda: "token", "demo").run()
         finally:
             server.stop()
             await server.close_all_connections()
