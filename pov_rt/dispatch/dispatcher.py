@@ -11,6 +11,7 @@ from pov_rt.connections.budgets import RECEIVED_BYTE
 from pov_rt.connections.connection import Connection
 from pov_rt.dispatch.execution import Execution, require_grants
 from pov_rt.dispatch.host import PluginHost, Services
+from pov_rt.dispatch.instants import mend_instants
 from pov_rt.protocol.depth import find_deep, is_open, may_be_deeper
 from pov_rt.protocol.encoding import DECODE_ERRORS, RequestIdValue, decode_anyway
 from pov_rt.protocol.errors import (
@@ -23,7 +24,6 @@ from pov_rt.protocol.errors import (
     UnknownType,
 )
 from pov_rt.protocol.faults import find_fault
-from pov_rt.protocol.instants import mend_instants
 from pov_rt.protocol.messages import Message, RequestId
 from pov_rt.registry.build import Handler
 from pov_rt.registry.pov_ids import find_bad_id
