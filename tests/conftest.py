@@ -9,10 +9,16 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings as slices
 
 from pov_rt.config.settings import Settings
 from pov_rt.testing import Plugins, RunningServer, make_settings
 from tests.processes import children, end_children
+
+
+# How long an example takes says more of the machine than of the code.
+slices.register_profile("pov-rt", deadline=None)
+slices.load_profile("pov-rt")
 
 
 def pytest_configure() -> None:

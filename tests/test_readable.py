@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pov_rt.auth.grants import Kind
-from pov_rt.cli.remote import format_activity
+from pov_rt.cli.tail import format_activity
 from pov_rt.config.settings import EngineSettings, LimitSettings
 from pov_rt.engine.base import NewEntry
 from pov_rt.protocol.errors import ClientError

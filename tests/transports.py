@@ -123,7 +123,6 @@ def connection(
         user_agent="",
         v1=v1,
         opened_at=clock.monotonic(),
-        expires_at=clock.monotonic() + 100,
         bucket=Bucket(Rate(1, 1), 0),
         budget=Budget(user, Rate(1000, 3000), 10, 0),
     )

@@ -6,6 +6,7 @@ from msgspec import UNSET
 
 from pov_rt.activities.cursors import READ, acked
 from pov_rt.activities.publishing import Published, Publishing
+from pov_rt.activities.sameness import compared
 from pov_rt.connections.connection import Connection
 from pov_rt.delivery.hub import Hub
 from pov_rt.delivery.replay import AfterMarks
@@ -35,7 +36,13 @@ class Inboxes:
         check_id(user_id, "userId")
         notification = self._complete(new)
         topic = user_topic(user_id)
-        entry = NewEntry(topic, sender, notification.id, encode(notification))
+        entry = NewEntry(
+            topic,
+            sender,
+            notification.id,
+            encode(notification),
+            compared=compared(notification),
+        )
         (place,) = await self._engine.log.append([entry])
         if isinstance(place, Conflict):
             raise IdConflict(field="id")

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET
 
 from pov_rt.activities.checks import LONG_NUMBER, ODDITIES, check_name, check_value
+from pov_rt.activities.sameness import compared
 from pov_rt.auth.tokens import Identity
 from pov_rt.config.settings import LimitSettings
 from pov_rt.engine.base import Conflict, Engine, NewEntry
@@ -192,6 +193,8 @@ class Publishing:
                     body,
                     feed,
                     publisher.origin,
+                    # Under an id of ours nothing comes twice.
+                    b"" if new.id is UNSET else compared(activity),
                 )
             )
         appended = await self._log.append(entries) if entries else []

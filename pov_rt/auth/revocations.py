@@ -25,7 +25,7 @@ from pov_rt.protocol.errors import InvalidRequest, Unavailable
 from pov_rt.protocol.messages import check_id
 from pov_rt.protocol.tenants import SEPARATOR, TenantId, wire_of
 from pov_rt.runtime.bounds import Bound
-from pov_rt.runtime.clock import Clock, rfc3339
+from pov_rt.runtime.clock import Clock, SteadyTime, rfc3339
 
 REVOCATIONS = "revocations"
 """The engine's set of them."""
@@ -138,6 +138,7 @@ class Revocations:
     def __init__(self, sets: Sets, clock: Clock, settings: AuthSettings) -> None:
         self._sets = sets
         self._clock = clock
+        self._steady = SteadyTime(clock)  # ahead for a while, the clock must end none
         self._settings = settings
         self.bound = Bound(
             "revocations",
@@ -262,7 +263,7 @@ class Revocations:
 
     def sweep(self) -> None:
         """Forget those that were kept for long enough; called about once a second."""
-        now = self._clock.time()
+        now = self._steady.now()
         while self._ends and self._ends[0][0] <= now:
             _, name = heapq.heappop(self._ends)
             known = self._by_name.get(name)
@@ -289,7 +290,7 @@ class Revocations:
 
     def see(self, identity: Identity) -> None:
         """Remember a token for as long as it would not look older than a revocation of now."""
-        issued_at, now = find_issued_at(identity), self._clock.time()
+        issued_at, now = find_issued_at(identity), self._steady.now()
         if issued_at is None:
             return
         looks_old_at = issued_at + 1.0 if issued_at.is_integer() else issued_at
@@ -300,16 +301,19 @@ class Revocations:
         else:  # how long the access token is good is not said
             token_id, until = identity.parent_id, None
         if token_id is not None:
-            seen = _Seen(identity.user_id, identity.everybody, now, looks_old_at, until)
+            at = self._clock.monotonic()
+            seen = _Seen(identity.user_id, identity.everybody, at, looks_old_at, until)
             self._fresh.setdefault(token_id, seen)
 
     def _find_seen(self, revocation: Revocation) -> Iterator[Revocation]:
         at, before = revocation.at, revocation.before
         if revocation.token_id is not None or at is None or before is None:
             return
+        # As the clocks are now: the wall clock may have been put right since a token was seen.
+        latest = min(at, before) - self._clock.time() + self._clock.monotonic()
         for token_id, seen in self._fresh.items():
             users = (None, seen.user_id, seen.everybody)
-            if revocation.user_id in users and seen.at <= min(at, before):
+            if revocation.user_id in users and seen.at <= latest:
                 yield Revocation(token_id, at=at, until=seen.until, by=revocation.by)
 
     def _put(self, revocation: Revocation) -> Revocation:
@@ -354,7 +358,7 @@ class Revocations:
 
 
 class _Seen(msgspec.Struct, frozen=True, gc=False):
-    """A token that was seen at an instant, and looks older than now from another one on."""
+    """A token that was seen at an instant (monotonic), and looks older than now from one on."""
 
     user_id: str
     everybody: str

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from pov_rt.config.settings import MIN_SECRET_BYTES, AuthSettings, SettingsError
+from pov_rt.protocol.encoding import BYTE_ORDER_MARK
 
 MIN_RSA_BITS = 2048
 """RFC 7518, section 3.3."""
@@ -185,6 +186,6 @@ def _public_key(key: object, kid: str | None) -> Key:
 
 def _read(path: str, setting: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return Path(path).read_bytes().removeprefix(BYTE_ORDER_MARK)
     except OSError as error:
         raise SettingsError(f"{setting}: cannot read {path}: {error.strerror}") from error

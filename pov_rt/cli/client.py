@@ -7,7 +7,8 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -26,6 +27,10 @@ from pov_rt.protocol.errors import ClientError
 from pov_rt.protocol.redaction import redact
 from pov_rt.runtime.clock import SystemClock, rfc3339
 from pov_rt.runtime.limits import SECONDS
+
+if TYPE_CHECKING:
+    from pov_rt.cli.remote import Address
+    from pov_rt.cli.tail import Since
 
 DAY_S = 86400.0
 MAX_GIVEN_BYTES = 4 * MAX_TOKEN_BYTES
@@ -238,9 +243,7 @@ def words_of(seconds: float) -> str:
 
 URL = click.option(
     "--url",
-    default="http://127.0.0.1:8765",
-    show_default=True,
-    help="The server: a URL or HOST:PORT.",
+    help="The server: a URL, HOST:PORT or unix:/PATH. Default: where the settings have it listen.",
 )
 TOKEN = click.option(
     "--token",
@@ -248,6 +251,42 @@ TOKEN = click.option(
     envvar=config.TOKEN_VARIABLE,
     help="Default: $POV_RT_TOKEN, or one made with the settings' secret.",
 )
+
+
+def address_of(url: str | None, options: SettingsOptions) -> Address:
+    """Return where the server is that was named, or else the one that has these settings."""
+    from pov_rt.cli import remote
+
+    return remote.parse_url(url) if url else remote.find_address(options.load().settings.server)
+
+
+class Start(click.ParamType["Since"]):
+    """`10m`, `2026-01-31T12:00:00Z`, `120`: how long ago, an instant, an offset."""
+
+    name = "since"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Since:
+        """Return from where to begin."""
+        from pov_rt.cli.tail import Since
+
+        if value.isascii() and value.isdigit():
+            return Since(offset=int(value))
+        try:
+            at = datetime.fromisoformat(value)
+        except ValueError:
+            pass
+        else:
+            return Since(at=at.timestamp())
+        try:
+            ago_s = Duration().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(
+                f"{value!r} is no beginning; write it like 10m (ago), 2026-01-31T12:00:00Z, or 120 "
+                "(an offset)",
+                param,
+                ctx,
+            )
+        return Since(at=SystemClock().time() - ago_s)
 
 
 def own_token(bearer: str | None, kind: Kind, options: SettingsOptions) -> str:
@@ -265,19 +304,45 @@ def own_token(bearer: str | None, kind: Kind, options: SettingsOptions) -> str:
 @click.argument("pov")
 @URL
 @TOKEN
-@click.option("--count", type=int, help="Stop after this number of activities.")
+@click.option("--count", type=click.IntRange(min=1), help="Stop after this number of activities.")
+@click.option(
+    "--since", type=Start(), help="Begin earlier: 10m ago, at 2026-01-31T12:00Z, after offset 120."
+)
+@click.option("--last", type=click.IntRange(1, 1000), help="Begin with this many that were there.")
+@click.option("--once", is_flag=True, help="End with the connection, exit 1; for scripts.")
 def tail(
-    options: SettingsOptions, pov: str, url: str, bearer: str | None, count: int | None
+    options: SettingsOptions,
+    pov: str,
+    url: str | None,
+    bearer: str | None,
+    count: int | None,
+    since: Since | None,
+    last: int | None,
+    once: bool,
 ) -> None:
-    """Show what happens on a PoV ('*': on all): for people, or in a pipe as JSON lines."""
-    from pov_rt.cli import remote
+    """Show what happens on a PoV ('*': on all): for people, or in a pipe as JSON lines.
 
-    style: remote.Style = "json"
+    It goes on where it was when the server restarts or the network fails.
+    """
+    from pov_rt.cli.tail import Since, Style, Tail
+
+    if since is not None and last is not None:
+        raise click.UsageError("--since and --last both say where to begin; give one of them")
+    style: Style = "json"
     if sys.stdout.isatty():
         style = "plain" if os.environ.get("NO_COLOR") else "coloured"
-    text = own_token(bearer, Kind.SOCKET, options)
+    address = address_of(url, options)
+    following = Tail(
+        address,
+        lambda: own_token(bearer, Kind.SOCKET, options),
+        pov,
+        count=count,
+        since=since if last is None else Since(last=last),
+        once=once,
+        style=style,
+    )
     try:
-        asyncio.run(remote.tail(url, text, pov, count=count, style=style))
+        asyncio.run(following.run())
     except KeyboardInterrupt:
         say("", err=True)
 
@@ -286,12 +351,12 @@ def tail(
 @settings_options
 @URL
 @TOKEN
-def publish(options: SettingsOptions, url: str, bearer: str | None) -> None:
+def publish(options: SettingsOptions, url: str | None, bearer: str | None) -> None:
     """Publish activities: JSON lines on standard input. Refused ones are named; exit 1 then."""
     from pov_rt.cli import remote
 
     text = own_token(bearer, Kind.SERVICE, options)
-    tally = asyncio.run(remote.publish(url, text, sys.stdin.fileno()))
+    tally = asyncio.run(remote.publish(address_of(url, options), text, sys.stdin.fileno()))
     said = [f"{tally.published} published"]
     if tally.duplicates:
         said.append(f"{tally.duplicates} there already")

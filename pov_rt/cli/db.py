@@ -14,7 +14,7 @@ import click
 from pov_rt.auth.revocations import REVOCATIONS, Revocation, decode
 from pov_rt.cli.options import SettingsOptions, say, say_json, settings_options
 from pov_rt.config.settings import SettingsError, database_path, find_problems
-from pov_rt.engine.sqlite.backups import back_up, restore
+from pov_rt.engine.sqlite.backups import back_up, renew, restore
 from pov_rt.engine.sqlite.members import read_members, remove_member
 from pov_rt.engine.sqlite.stats import Stats, read_stats
 from pov_rt.runtime.clock import rfc3339
@@ -53,6 +53,18 @@ def restore_command(options: SettingsOptions, source: Path) -> None:
     say(f"restored {path}")
     if kept is not None:
         say(f"the database that was there is now {kept}")
+
+
+@db.command("renew")
+@settings_options
+def renew_command(options: SettingsOptions) -> None:
+    """Give the database a new epoch, after a snapshot of its disk or machine was brought back.
+
+    The server must be stopped. Clients learn that they may have missed something; nothing is lost.
+    After `db restore`, and after files were copied, it is not needed.
+    """
+    path = find_database(options)
+    say(f"{path} has a new epoch: {renew(path)}")
 
 
 @db.command("stats")

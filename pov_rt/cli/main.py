@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import sys
@@ -26,9 +27,16 @@ from pov_rt.cli.options import (
 from pov_rt.cli.page import client
 from pov_rt.cli.serve import serve
 from pov_rt.config import load as config
-from pov_rt.config.settings import MIN_SECRET_BYTES, AuthSettings, Settings, describe_access
+from pov_rt.config.settings import (
+    MIN_SECRET_BYTES,
+    AuthSettings,
+    Settings,
+    SettingsError,
+    describe_access,
+)
 from pov_rt.protocol.redaction import redact
 from pov_rt.registry.build import Registry
+from pov_rt.registry.discovery import PluginError
 from pov_rt.registry.scaffold import write_plugin
 from pov_rt.runtime.clock import SystemClock
 from pov_rt.version import VERSION
@@ -39,6 +47,10 @@ from pov_rt.version import VERSION
 def main() -> None:
     """Real-time activity server for proofs of value."""
     sys.excepthook = show_crash
+    for stream in (sys.stdout, sys.stderr):
+        # Whatever the locale says: JSON is UTF-8, and others' words must not end a command.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def show_crash(_: type[BaseException], error: BaseException, __: TracebackType | None) -> None:
@@ -71,16 +83,19 @@ def list_plugins(options: SettingsOptions, plugins_dir: str | None) -> None:
     """List the plugins with their message types and where they came from."""
     _, registry = configured_plugins(options, plugins_dir)
     every = sorted(
-        [*registry.found, *registry.idle], key=lambda each: (each.origin, each.plugin.name)
+        [*registry.found, *registry.idle, *registry.disabled],
+        key=lambda each: (each.origin, each.plugin.name),
     )
     for found in every:
         name, needs = found.plugin.name, found.plugin.needs
         tags = sorted(
             handler.tag for handler in registry.handlers.values() if handler.plugin is found.plugin
         )
-        shown = (
-            f"off: plugins.{name}.{needs} is not set" if found in registry.idle else ", ".join(tags)
-        )
+        shown = ", ".join(tags)
+        if found in registry.idle:
+            shown = f"off: plugins.{name}.{needs} is not set"
+        elif found in registry.disabled:
+            shown = f"off: plugins.{name}.enabled is false"
         say(f"{name:<16} {found.origin:<16} {shown or '-'}")
 
 
@@ -135,9 +150,18 @@ def config_group() -> None:
 def check_config(options: SettingsOptions) -> None:
     """Say what is wrong with the settings; exit 1 then."""
     loaded = options.load()
-    config.check(loaded)
-    Keyring(with_dev_secret(loaded.settings), SystemClock())
-    registry_of(loaded.settings)
+    problems: list[str] = []
+    for check in (
+        lambda: config.check(loaded),
+        lambda: Keyring(with_dev_secret(loaded.settings), SystemClock()),
+        lambda: registry_of(loaded.settings),
+    ):
+        try:
+            check()
+        except (SettingsError, PluginError) as error:
+            problems += [line for line in str(error).split("\n") if line not in problems]
+    if problems:
+        raise failure("\n".join(problems))
     for warning in loaded.warnings:
         say(f"warning: {redact(warning)}", err=True)
     say(f"the settings are good: {describe_access(loaded.settings.auth)}")

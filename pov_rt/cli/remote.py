@@ -1,29 +1,31 @@
-"""The commands' way to a running server: publish over HTTP, follow a PoV over a socket."""
+"""The commands' way to a running server: where it is, publish over HTTP, errors as words."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import re
+import socket
 import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
 from http.client import responses
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import click
 import msgspec
 from msgspec import UNSET
-from tornado.httpclient import HTTPClientError
-from tornado.websocket import WebSocketError, websocket_connect
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError
+from tornado.netutil import Resolver
+from tornado.websocket import WebSocketError
 
 from pov_rt.cli.options import say
-from pov_rt.protocol.characters import escape, escape_json, escape_lines
+from pov_rt.config.settings import ServerSettings
+from pov_rt.protocol.characters import escape_lines
+from pov_rt.protocol.encoding import BYTE_ORDER_MARK
 from pov_rt.protocol.errors import TokenError
 from pov_rt.protocol.redaction import redact
 from pov_rt.runtime.clock import SystemClock, new_id
@@ -44,9 +46,8 @@ RETRY_S = 30.0
 """How long a batch is tried again."""
 PASSING = frozenset({429, 500, 502, 503, 504})
 """Statuses that may be another one next time."""
-GOODBYE_S = 1.0
-
-Style = Literal["json", "plain", "coloured"]
+NOBODY = (ValueError, ConnectionRefusedError, FileNotFoundError)
+"""What is raised where no server is; for a Unix socket the last."""
 
 
 class RemoteError(click.ClickException):
@@ -57,10 +58,26 @@ class RemoteError(click.ClickException):
 
 
 class Address(NamedTuple):
-    """Where a server is: for HTTP, without a '/' at the end, and for sockets."""
+    """Where a server is: for HTTP, without a '/' at the end, and for sockets.
+
+    `resolver` says where these lead if not where their host is; `shown` is for people then.
+    """
 
     http: str
     socket: str
+    resolver: Resolver | None = None
+    shown: str = ""
+
+
+class _At(Resolver):
+    """Leads every name to one place: a Unix socket, or a host and port."""
+
+    def initialize(self, family: int, place: Any) -> None:
+        self._found = [(family, place)]
+
+    async def resolve(self, *_: Any, **__: Any) -> list[tuple[int, Any]]:
+        """Return the place."""
+        return self._found
 
 
 class Line(NamedTuple):
@@ -83,7 +100,9 @@ def parse_url(url: str) -> Address:
 
     Raises `RemoteError` for anything else.
     """
-    wrong = f"{url!r} is no address; write it like http://127.0.0.1:8765"
+    wrong = f"{url!r} is no address; write it like http://127.0.0.1:8765 or unix:/run/pov-rt.sock"
+    if url.startswith("unix:/"):
+        return _at_unix(url.removeprefix("unix:"), "localhost")
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         host, port = parts.hostname, parts.port
@@ -93,22 +112,50 @@ def parse_url(url: str) -> Address:
     if secure is None or not host or port == 0:
         raise RemoteError(wrong)
     found = re.fullmatch(r"(.*?)(/ws(?:/.*)?)?/?", parts.path)
-    base, socket = found.groups() if found else (parts.path, None)
+    base, path = found.groups() if found else (parts.path, None)
     query = f"?{parts.query}" if parts.query else ""
-    socket = "/ws/" if socket in (None, "/ws") else socket
+    path = "/ws/" if path in (None, "/ws") else path
     return Address(
-        f"http{secure}://{parts.netloc}{base}", f"ws{secure}://{parts.netloc}{base}{socket}{query}"
+        f"http{secure}://{parts.netloc}{base}", f"ws{secure}://{parts.netloc}{base}{path}{query}"
     )
 
 
-async def publish(url: str, token: str, descriptor: int) -> Tally:
+def find_address(server: ServerSettings) -> Address:
+    """Return where a server with these settings is, for a command on its machine.
+
+    Raises `RemoteError` if they do not say.
+    """
+    name = server.allowed_hosts[0] if server.allowed_hosts else None
+    if server.unix is not None:
+        return _at_unix(server.unix, name or "localhost")
+    if server.port == 0:
+        raise RemoteError(
+            "server.port is 0, any port that is free: give the --url that the server printed"
+        )
+    host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(server.host, server.host)  # noqa: S104  (listened on, which is no address to connect to)
+    where = f"[{host}]:{server.port}" if ":" in host else f"{host}:{server.port}"
+    found = parse_url(where)
+    if name is None:
+        return found
+    # The server answers for its own names alone: ask for one, at the place that is known.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    there = parse_url(f"{name}:{server.port}")
+    return there._replace(resolver=_At(family, (host, server.port)), shown=found.http)
+
+
+def _at_unix(path: str, name: str) -> Address:
+    resolver = _At(socket.AF_UNIX, os.path.abspath(path))
+    return parse_url(name)._replace(resolver=resolver, shown=f"unix:{path}")
+
+
+async def publish(url: str | Address, token: str, descriptor: int) -> Tally:
     """Publish the JSON lines of an open file; name those that are refused.
 
     A line does not wait for the end of the file. What has no id gets one, so that nothing is there
     twice when a batch has to be sent again.
     """
     loop = asyncio.get_running_loop()
-    sender, reader = _Publisher(parse_url(url).http, token), _Reader(descriptor)
+    sender, reader = _Publisher(_address(url), token), _Reader(descriptor)
     number, due, rest, ended = 0, 0.0, b"", False
     while not ended:
         try:
@@ -123,8 +170,8 @@ async def publish(url: str, token: str, descriptor: int) -> Tally:
             due = loop.time() + GATHER_S
         for line in lines:
             number += 1
-            if line.strip():
-                sender.put(Line(number, line))
+            if text := line.removeprefix(BYTE_ORDER_MARK).strip():
+                sender.put(Line(number, text))
         if ended or sender.queued >= BATCH:
             await sender.deliver()
     return Tally(sender.sent - sender.duplicates, sender.duplicates, sender.rejected)
@@ -149,83 +196,20 @@ def with_id(line: bytes) -> bytes:
     return b'%b,"id":"%b"}' % (line[:-1], new_id().encode())
 
 
-async def tail(url: str, token: str, pov: str, *, count: int | None, style: Style) -> None:
-    """Print the activities of a PoV, the first `count` of them or until the socket ends."""
-    address = parse_url(url).socket
-    try:
-        socket = await websocket_connect(address, subprotocols=["pov-rt.v1", f"bearer.{token}"])
-    except (OSError, HTTPClientError, WebSocketError, ValueError) as error:
-        raise RemoteError(_explain(address, error)) from error
-    try:
-        await socket.write_message(json.dumps({"type": "subscribe", "povId": pov}))
-        left = count
-        while left is None or left > 0:
-            text = await socket.read_message()
-            if text is None:
-                code, reason = socket.close_code, socket.close_reason
-                why = f"{code} {reason or ''}".strip() if code else "without a word"
-                raise RemoteError(f"the server closed the connection: {why}")
-            try:
-                message = json.loads(text)
-            except (ValueError, RecursionError) as error:  # of a server that is damaged, or none
-                say(f"left out a message that cannot be read: {error}", err=True)
-                continue
-            kind = message["type"]
-            if kind == "error":
-                detail = f": {message['detail']}" if "detail" in message else ""
-                about = f"{message['code']} {message.get('field', '')}".strip()
-                raise RemoteError(f"the server refuses: {message['message']}{detail} ({about})")
-            if kind == "subscribed":
-                say(f"following {pov}, {message['offset']} activities so far", err=True)
-            elif kind == "activity":
-                click.echo(format_activity(message, style))
-                left = None if left is None else left - 1
-    finally:
-        socket.close(1000)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(GOODBYE_S):
-                while await socket.read_message() is not None:
-                    pass
-
-
-def format_activity(message: dict[str, Any], style: Style) -> str:
-    """Return a line for people on a terminal, else the activity as JSON."""
-    data = message["data"]
-    if style == "json":
-        return escape_json(json.dumps({**data, "offset": message["offset"]}, ensure_ascii=False))
-    details = data.get("details")
-    what = escape_json(json.dumps(details, ensure_ascii=False)) if details else ""
-    # Others' words on a terminal: no character may move the cursor or change colours.
-    words = (data["povId"], data["userId"], f"{data['type']}.{data['action']}")
-    pov, user, happened = (escape(word) for word in words)
-    time = _local_time(data.get("at", ""))
-    if style == "coloured":
-        time, pov, happened = _paint(time, "2"), _paint(pov, "36"), _paint(happened, "1")
-    return f"{time} {pov} {user} {happened} {what}".rstrip()
-
-
-def _local_time(at: str) -> str:
-    try:
-        return datetime.fromisoformat(at).astimezone().strftime("%H:%M:%S")
-    except ValueError:
-        return "-"
-
-
-def _paint(text: str, colour: str) -> str:
-    return f"\x1b[{colour}m{text}\x1b[0m"
-
-
 class _Publisher(BatchSender[Line]):
     """Publishes lines. Raises `RemoteError` for what will not pass, or not in time."""
 
     capacity, batch_items, batch_bytes = sys.maxsize, BATCH, BATCH_BYTES
     retry_s, retry_for_s = (0.5, 8.0), RETRY_S
 
-    def __init__(self, address: str, token: str) -> None:
+    def __init__(self, address: Address, token: str) -> None:
         super().__init__(SystemClock(), log)
         self.duplicates = 0
-        self._address = address
+        self._url = f"{address.http}/api/activities"
+        self._address = address.shown or address.http
         self._token = token
+        if address.resolver is not None:  # for the client that the sender uses
+            AsyncHTTPClient.configure(None, resolver=address.resolver)
         self._http = TornadoSender(timeout_s=20.0)
 
     def encode(self, lines: Sequence[Line]) -> bytes:
@@ -234,12 +218,12 @@ class _Publisher(BatchSender[Line]):
     async def attempt(self, batch: Batch[Line]) -> Attempt:
         address = self._address
         try:
-            answer = await self._http.post(f"{address}/api/activities", self._token, batch.body)
+            answer = await self._http.post(self._url, self._token, batch.body)
         except (OSError, ValueError) as error:
-            why = _explain(address, error)
+            why = explain(address, error)
             # A server that never was there is none.
             was_there = self.sent + self.rejected > 0
-            if isinstance(error, ValueError if was_there else (ValueError, ConnectionRefusedError)):
+            if isinstance(error, ValueError if was_there else NOBODY):
                 raise RemoteError(why) from error
             return Attempt("failed", why)
         if answer.status in PASSING:
@@ -265,7 +249,7 @@ def _refusal(address: str, answer: HttpAnswer) -> str:
     refusal = read_refusal(answer)
     if answer.status == 401:
         if refusal is None or refusal.code == TokenError.code:
-            return _explain(address, HTTPClientError(401))
+            return explain(address, HTTPClientError(401))
         return f"{address} refuses the token (401): {refusal.message}"
     message = refusal.message if refusal else responses.get(answer.status, "an error")
     return f"{address} answers {answer.status}: {message}"
@@ -303,14 +287,19 @@ class _Reader:
                 self._loop.call_soon_threadsafe(self._chunks.put_nowait, chunk)
 
 
-def _explain(address: str, error: Exception) -> str:
+def _address(url: str | Address) -> Address:
+    return parse_url(url) if isinstance(url, str) else url
+
+
+def explain(address: str, error: Exception) -> str:
+    """Say in words why a server cannot be used, and what to do."""
     where = address.partition("?")[0]
     if isinstance(error, HTTPClientError) and error.code == 401:
         return (
             f"{where} refuses the token (401): it has expired, or is signed with another secret "
             "than the server's; give the server's --data or --config, or another --token"
         )
-    if isinstance(error, ConnectionRefusedError):
+    if isinstance(error, ConnectionRefusedError | FileNotFoundError):
         return f"nobody listens at {where}; start the server with: pov-rt serve --dev"
     if isinstance(error, WebSocketError):
         return f"{where} is no pov-rt server: it has no WebSocket"

@@ -233,7 +233,7 @@ def _read_credentials(folder: Path) -> Iterator[tuple[str, Any, str]]:
 def _read_secrets(path: Path) -> list[str]:
     """Return the lines, newest secret first."""
     try:
-        found = split_secrets(_read(path).decode())
+        found = split_secrets(_read(path).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise SettingsError(
             f"auth.secrets (credential {path.name}): {path} is no text; it needs a secret a line "

@@ -29,13 +29,15 @@ class Merged:
     def __init__(self) -> None:
         self.tree: dict[str, Any] = {}
         self.sources: dict[str, str] = {}
+        self._problems: list[str] = []
 
     def add(self, table: Mapping[str, Any], source: str, *, is_text: bool = False) -> None:
         """Merge a table over what is there; `is_text` if its values are to be read from strings.
 
-        Raises `SettingsError` for what is no setting or has a wrong type.
+        What is no setting or has a wrong type is left out, for `build` to tell.
         """
-        _Layer(source, is_text, self.sources).merge(self.tree, Settings, table, "")
+        layer = _Layer(source, is_text, self.sources, self._problems)
+        layer.merge(self.tree, Settings, table, "")
 
     def put(self, keys: list[str], value: Any, source: str, *, is_text: bool = False) -> None:
         """Add one value."""
@@ -44,34 +46,45 @@ class Merged:
         self.add(value, source, is_text=is_text)
 
     def build(self) -> Settings:
-        """Return the settings."""
+        """Return the settings. Raises `SettingsError`, with a line for each that cannot be."""
+        if self._problems:
+            raise SettingsError("\n".join(self._problems))
         return msgspec.convert(self.tree, Settings)
 
 
 class _Layer:
     """One source of settings, while it is merged."""
 
-    def __init__(self, source: str, is_text: bool, sources: dict[str, str]) -> None:
+    def __init__(
+        self, source: str, is_text: bool, sources: dict[str, str], problems: list[str]
+    ) -> None:
         self._source = source
         self._is_text = is_text
         self._sources = sources
+        self._problems = problems
 
     def merge(self, tree: dict[str, Any], kind: Any, table: Mapping[str, Any], path: str) -> None:
         """Merge a table of this kind into the tree's."""
         for key, value in table.items():
-            name = join_name(path, key)
-            member = self._find_kind(kind, key, path)
-            if self._is_text and isinstance(value, str):
-                value = self._parse(value, member, name)
-            if _is_table(member) or (member is Any and isinstance(value, dict)):
-                if not isinstance(value, dict):
-                    raise self._wrong(name, "must be a table of settings")
-                if not isinstance(tree.get(key), dict):
-                    tree[key] = {}
-                self.merge(tree[key], member, value, name)
-            else:
-                tree[key] = self._convert(value, member, name)
-            self._sources[name] = self._source
+            try:
+                self._merge_one(tree, kind, key, value, path)
+            except SettingsError as error:
+                self._problems.append(str(error))
+
+    def _merge_one(self, tree: dict[str, Any], kind: Any, key: str, value: Any, path: str) -> None:
+        name = join_name(path, key)
+        member = self._find_kind(kind, key, path)
+        if self._is_text and isinstance(value, str):
+            value = self._parse(value, member, name)
+        if _is_table(member) or (member is Any and isinstance(value, dict)):
+            if not isinstance(value, dict):
+                raise self._wrong(name, "must be a table of settings")
+            if not isinstance(tree.get(key), dict):
+                tree[key] = {}
+            self.merge(tree[key], member, value, name)
+        else:
+            tree[key] = self._convert(value, member, name)
+        self._sources[name] = self._source
 
     def _find_kind(self, kind: Any, key: str, path: str) -> Any:
         if kind is Any:

@@ -177,7 +177,6 @@ class Connection:
         user_agent: str,
         v1: bool,
         opened_at: float,
-        expires_at: float,
         bucket: Bucket,
         budget: Budget,
     ) -> None:
@@ -191,9 +190,8 @@ class Connection:
         self.user_agent = user_agent
         self.v1 = v1
         self.opened_at = opened_at
-        # Whose it is, and until when (monotonic). A newer token replaces both (`host.regrant`).
+        # Whose it is; a newer token replaces it (`host.regrant`).
         self.identity = identity
-        self.expires_at = expires_at
         # The hub's: what it is subscribed to, by topic; and whether it is to be sent the first
         # block of the contract alone, as long as it has asked for nothing outside of it.
         self.topics: dict[str, Followed] = {}
@@ -213,7 +211,9 @@ class Connection:
         self.last_answer: asyncio.Future[None] | None = None
         # The context's: whether its device is entered among the user's.
         self.remembered_until = 0.0
-        # The deadlines': whether a ping is on its way, and whether it was told that its token ends.
+        # The deadlines': when its token ends (monotonic), whether a ping is on its way, and whether
+        # it was told that its token ends.
+        self.expires_at = opened_at
         self.pinged = False
         self.warned = False
         # Its own: whether its socket is gone, and why it is being closed from here.

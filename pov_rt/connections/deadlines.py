@@ -1,9 +1,15 @@
 """Keeps watch over connections: silent ones are pinged and dropped, expired ones are closed.
 
 One sweep a second looks only at what is due: deadlines lie in buckets of a second each.
+
+They lie there by the monotonic clock, and a token ends by the wall clock. The one stands still
+while the machine sleeps, the other is put right: whenever the two have moved against each other,
+all deadlines of tokens are found anew.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from pov_rt.config.settings import AuthSettings, PingSettings
 from pov_rt.connections.connection import Connection
@@ -16,6 +22,10 @@ SPREAD = 0.1
 """How much of the ping interval is left to chance, so that a storm of arrivals does not return."""
 
 
+STEP_S = 1.0
+"""How far the clocks may move against each other until the deadlines of tokens are found anew."""
+
+
 class Wheel:
     """Connections by the second in which something is due; each is in it at most once."""
 
@@ -25,6 +35,9 @@ class Wheel:
 
     def __len__(self) -> int:
         return len(self._due)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(self._due)
 
     def put(self, connection: Connection, at: float) -> None:
         """Make the connection due at this instant and no other."""
@@ -61,6 +74,8 @@ class Deadlines:
         self._clock = clock
         self._silence = Wheel()
         self._tokens = Wheel()
+        self._ahead = clock.time() - clock.monotonic()
+        """How far the wall clock was ahead when it was last compared."""
 
     def add(self, connection: Connection) -> None:
         """Watch a new connection."""
@@ -68,9 +83,9 @@ class Deadlines:
         self.renew(connection)
 
     def renew(self, connection: Connection) -> None:
-        """Take over a connection's new expiry."""
+        """Take over a connection's new token."""
         connection.warned = False
-        self._tokens.put(connection, connection.expires_at - self._auth.warning_s)
+        self._await_end(connection)
 
     def remove(self, connection: Connection) -> None:
         """Watch a connection no longer."""
@@ -83,10 +98,22 @@ class Deadlines:
 
     def sweep(self, now: float) -> None:
         """Do what is due; `now` is monotonic."""
+        ahead = self._clock.time() - self._clock.monotonic()
+        if abs(ahead - self._ahead) > STEP_S:
+            self._ahead = ahead
+            for connection in list(self._tokens):
+                self._await_end(connection)
         for connection in self._silence.take_due(now):
             self._check_silence(connection, now)
         for connection in self._tokens.take_due(now):
             self._check_token(connection, now)
+
+    def _await_end(self, connection: Connection) -> None:
+        now = self._clock.monotonic()
+        connection.expires_at = now + connection.identity.expires_at - self._clock.time()
+        warn_at = connection.expires_at - self._auth.warning_s
+        connection.warned = connection.warned and now >= warn_at
+        self._tokens.put(connection, warn_at)
 
     def _await_ping(self, connection: Connection, waited_s: float) -> None:
         spread = 1 + SPREAD * (2 * self._clock.random() - 1)

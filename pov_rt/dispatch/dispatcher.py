@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
 from msgspec import UNSET
 
 from pov_rt.connections.budgets import RECEIVED_BYTE
 from pov_rt.connections.connection import Connection
 from pov_rt.dispatch.execution import Execution, require_grants
 from pov_rt.dispatch.host import PluginHost, Services
+from pov_rt.dispatch.instants import mend_instants
 from pov_rt.protocol.depth import find_deep, is_open, may_be_deeper
 from pov_rt.protocol.encoding import DECODE_ERRORS, RequestIdValue, decode_anyway
 from pov_rt.protocol.errors import (
@@ -33,6 +35,10 @@ FIRST_BLOCK = frozenset({"ping", "pong", "subscribe", "unsubscribe"})
 
 SMALL_BYTES = 1024
 """The bytes of a larger message are paid for; those of a smaller one are in its price."""
+
+
+class _Head(msgspec.Struct):
+    type: str
 
 
 class Dispatcher:
@@ -92,6 +98,8 @@ class Dispatcher:
             # To say what is wrong takes another look at it, which is paid for, too.
             if wait := connection.budget.pay(1, now):
                 self._refuse(connection, self._budgets.refusal(connection.budget.owner, wait))
+            elif is_text and (mended := self._mend(payload)) is not None:
+                self.receive(connection, mended, is_text)
             else:
                 self._refuse(connection, *self._diagnose(payload, is_text))
             return
@@ -163,6 +171,15 @@ class Dispatcher:
             _, request_id = self._diagnose(payload, is_text=True)
         self._refuse(connection, RateLimited(retry_after_s=wait), request_id)
 
+    def _mend(self, payload: bytes) -> bytes | None:
+        """Return a message that did not decode with its instants as they can be decoded."""
+        try:
+            tag = msgspec.json.decode(payload, type=_Head).type
+        except DECODE_ERRORS:
+            return None
+        handler = self._by_tag.get(tag)
+        return None if handler is None else mend_instants(handler.spec.message, payload)
+
     def _diagnose(self, payload: bytes, is_text: bool) -> tuple[ClientError, RequestIdValue]:
         """Find out what is wrong with a message that did not decode, and its id if it has one.
 
@@ -195,4 +212,5 @@ class Dispatcher:
             return deep, request_id
         if deep is not None:
             return InvalidMessage(field=deep.field, detail=deep.message), request_id
-        return InvalidMessage(), request_id
+        # A decoder reads on only if `type` is there once, or says the same.
+        return InvalidMessage(field="type", detail="'type' is there more than once"), request_id

@@ -307,8 +307,6 @@ class PluginHost:
         if _is_older(identity, old):
             raise TokenError("The token is older than the one in use")
         connection.identity = identity
-        clock = self.services.clock
-        connection.expires_at = clock.monotonic() + identity.expires_at - clock.time()
         self.services.deadlines.renew(connection)
         permissions = self.services.permissions
         permissions.replaced(connection, old)

@@ -11,6 +11,7 @@ from pov_rt.auth.grants import Kind
 from pov_rt.auth.tokens import Identity
 from pov_rt.connections.budgets import BYTE
 from pov_rt.dispatch.host import PluginHost
+from pov_rt.dispatch.instants import mend_instants
 from pov_rt.plugin.declare import RouteSpec
 from pov_rt.protocol.depth import find_deep, may_be_deeper
 from pov_rt.protocol.encoding import DECODE_ERRORS, decode_anyway
@@ -111,6 +112,8 @@ def decode_body(
     try:
         body = msgspec.json.decode(content, type=kind)
     except DECODE_ERRORS:
+        if (mended := mend_instants(kind, content)) is not None:
+            return decode_body(mended, kind, levels, tenant)
         raise fault_of(kind, content, levels) from None
     if may_be_deeper(content, levels):
         deep = find_deep(kind, msgspec.json.decode(content), levels)

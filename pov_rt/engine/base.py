@@ -25,7 +25,8 @@ class NewEntry(NamedTuple):
     """One thing to append. `key` is unique per (topic, publisher) for the idempotency window.
 
     `feed` names another topic that gets the same body, atomically with the first where the engine
-    can. `origin` is handed to followers unread (the connection that published).
+    can. `origin` is handed to followers unread (the connection that published). `compared` is what
+    tells the entry from another one with its key; without it, that is the body.
     """
 
     topic: str
@@ -34,6 +35,7 @@ class NewEntry(NamedTuple):
     body: bytes
     feed: str = ""
     origin: str = ""
+    compared: bytes = b""
 
 
 class Appended(NamedTuple):
@@ -45,7 +47,7 @@ class Appended(NamedTuple):
 
 
 class Conflict(NamedTuple):
-    """The key was used before for another body; nothing was appended."""
+    """The key was used before for something else; nothing was appended."""
 
     epoch: str
     offset: int
@@ -291,6 +293,10 @@ class Engine(Protocol):
     @property
     def waiting_bytes(self) -> int:
         """What was accepted and is not acknowledged yet, of `engine.backlog_bytes`."""
+
+    @property
+    def log_bytes(self) -> Mapping[str, int]:
+        """How large its files on this machine are, by what they are; none for an engine without."""
 
     @property
     def bounds(self) -> Sequence[Bound]:

@@ -39,7 +39,7 @@ any size of the log."""
 class _Seen(NamedTuple):
     """What became of a key, and when (`Clock.monotonic`).
 
-    The body is kept as its hash: it may be gone from the log.
+    What is compared is kept as its hash: the body may be gone from the log.
 
     Python's own hash of bytes (SipHash, 64 bits, keyed anew in each process) will do, for all of it
     dies with the process. A digest takes longer (docs/measurements.md, hashes).
@@ -189,7 +189,7 @@ class MemoryLog:
         self, new: NewEntry, now: float, monotonic: float, fresh: dict[str, list[Entry]]
     ) -> Appended | Conflict:
         key = (new.topic, new.publisher, new.key)
-        body_hash = hash(new.body)
+        body_hash = hash(new.compared or new.body)
         seen = self._keys.get(key)
         if seen is not None:
             epoch = epoch_of(self.epoch, self._topics[new.topic].generation)
@@ -449,6 +449,7 @@ class MemoryEngine:
 
     guarantee = "process"
     waiting_bytes = 0
+    log_bytes: Mapping[str, int] = {}
 
     def __init__(self, settings: EngineSettings, clock: Clock, node: str) -> None:
         self.marks = MemoryMarks(settings, clock)

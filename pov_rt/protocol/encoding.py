@@ -17,6 +17,11 @@ from pov_rt.protocol.tenants import encode_tenant_id
 RequestIdValue = int | str | UnsetType
 
 encode = msgspec.json.Encoder(enc_hook=encode_tenant_id).encode
+encode_sorted = msgspec.json.Encoder(enc_hook=encode_tenant_id, order="deterministic").encode
+"""Encodes objects with their keys in one order, whatever the order they came in."""
+
+BYTE_ORDER_MARK = "\ufeff".encode()
+"""What Windows' programs put before UTF-8. It says nothing, and is passed over (RFC 8259, 8.1)."""
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding hostile bytes can raise; only the first is msgspec's own."""

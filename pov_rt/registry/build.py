@@ -66,7 +66,8 @@ class Route:
 class Registry:
     """What all plugins of a server declare. Immutable.
 
-    Nothing of those in `idle` counts: what they need is not set.
+    Nothing of those in `idle` counts: what they need is not set; nor of those in `disabled`, which
+    the settings leave off.
     """
 
     found: tuple[Found, ...]
@@ -75,6 +76,7 @@ class Registry:
     routes: tuple[Route, ...]
     options: Mapping[str, msgspec.Struct | None]
     decoder: msgspec.json.Decoder[Message]
+    disabled: tuple[Found, ...] = ()
 
     @property
     def asks_before_publish(self) -> bool:
@@ -113,9 +115,12 @@ def build_registry(
     options: dict[str, msgspec.Struct | None] = {}
     enabled: list[Found] = []
     idle: list[Found] = []
+    disabled: list[Found] = []
     for each in found:
         given = plugin_settings.get(each.plugin.name, {})
-        if given.get("enabled", True):
+        if not given.get("enabled", True):
+            disabled.append(each)
+        else:
             mine = options[each.plugin.name] = _options(each.plugin, given)
             (enabled if _has_what_it_needs(each, mine) else idle).append(each)
     handlers: dict[type[Message], Handler] = {}
@@ -137,6 +142,7 @@ def build_registry(
     return Registry(
         found=tuple(enabled),
         idle=tuple(idle),
+        disabled=tuple(disabled),
         handlers=handlers,
         routes=tuple(routes),
         options=options,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import keyword
 from pathlib import Path
 
-from pov_rt.registry.build import NAME
+from pov_rt.registry.build import NAME, TAKEN
+from pov_rt.registry.discovery import discover
 
 PLUGIN = '''"""Say here what {name} is for."""
 
@@ -57,12 +59,21 @@ def test_every_subscriber_hears_what_is_said(connect: Connect) -> None:
 def write_plugin(name: str, folder: Path) -> tuple[Path, Path]:
     """Write the plugin and its test; return their paths. Raises ValueError."""
     if not NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no plugin name; use small letters, digits and '_'")
+        raise ValueError(
+            f"{name!r} is no plugin name; begin with a small letter, then small letters, digits "
+            "and '_', 64 at most"
+        )
+    if keyword.iskeyword(name) or name in TAKEN or name.startswith("test_"):
+        raise ValueError(f"a plugin cannot be called {name!r}: choose another name")
+    taken = {found.plugin.name: found.origin for found in discover(None)}
+    if name in taken:
+        raise ValueError(f"there is a plugin {name!r} already ({taken[name]}): choose another name")
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}; make it first")
     paths = folder / f"{name}.py", folder / f"test_{name}.py"
     for path in paths:
         if path.exists():
             raise ValueError(f"{path} is there already")
-    folder.mkdir(parents=True, exist_ok=True)
     for path, text in zip(paths, (PLUGIN, TEST), strict=True):
         path.write_text(text.format(name=name))
     return paths

@@ -75,7 +75,6 @@ class Arrivals:
             v1=v1,
             device=device,
             opened_at=now,
-            expires_at=now + identity.expires_at - self._clock.time(),
             bucket=self._dispatcher.new_bucket(),
             budget=budget,
             **client,

@@ -100,6 +100,19 @@ class LogSuite(Suite):
         assert not any(isinstance(each, Conflict) for each in done[:3])
         assert (await self.engine.log.top(A)).offset == 2
 
+    @on_engine()
+    async def test_what_is_compared_tells_entries_apart_and_without_it_the_body(self) -> None:
+        first, later, plain = new(A, "1", b"{1}"), new(A, "1", b"{2}"), new(A, "1", b"{1}")
+        first, later = first._replace(compared=b"same"), later._replace(compared=b"same")
+        done = await self.engine.log.append([first, later, later._replace(compared=b"other")])
+        assert done[1] == Appended(done[0].epoch, 1, duplicate=True)
+        assert isinstance(done[2], Conflict)
+        (again,) = await self.engine.log.append([later])
+        assert again == done[1]
+        (entry,) = (await self.engine.log.read(A, 0, 10)).entries
+        assert entry.body == b"{1}"
+        assert isinstance((await self.engine.log.append([plain]))[0], Conflict)
+
     @on_engine(max_entries=2, max_age_s=1.0, id_window_s=100.0)
     async def test_keys_are_remembered_for_the_window_whatever_the_retention(self) -> None:
         await self.engine.log.append([new(A, str(n)) for n in range(10)])

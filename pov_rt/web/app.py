@@ -55,7 +55,7 @@ from pov_rt.web.routes.ops import (
 from pov_rt.web.routes.pages import LocalPageHandler, PageHandler
 from pov_rt.web.routes.plugins import PluginHandler, plugin_paths
 from pov_rt.web.routes.token import TokenHandler
-from pov_rt.web.sockets import OwnSockets, is_local, port_of
+from pov_rt.web.sockets import CHOOSE_ADMIN_PORT, OwnSockets, is_local, port_of
 from pov_rt.web.stream import MAX_HEADER_BYTES
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class WebServer:
         listen = self._own_sockets.listen
         sockets = list(inherited) or listen(settings.host, settings.port, settings.unix)
         try:
-            admin = listen(settings.admin_host, settings.admin_port)
+            admin = listen(settings.admin_host, settings.admin_port, remedy=CHOOSE_ADMIN_PORT)
             await self.server.start()
         except BaseException:
             self._own_sockets.close()

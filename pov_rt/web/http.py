@@ -20,7 +20,7 @@ from pov_rt.auth.grants import Kind
 from pov_rt.auth.tokens import Identity
 from pov_rt.connections.budgets import BYTE, LARGE_BYTES
 from pov_rt.dispatch.request import Content
-from pov_rt.protocol.encoding import encode, http_error
+from pov_rt.protocol.encoding import BYTE_ORDER_MARK, encode, http_error
 from pov_rt.protocol.errors import (
     ClientError,
     Forbidden,
@@ -248,8 +248,11 @@ class JsonHandler(RequestHandler):
 
     @property
     def content(self) -> Content:
-        """The body; for a method that takes one."""
-        return b"" if self.body is None else self.body.complete()
+        """The body, without a byte order mark; for a method that takes one."""
+        content = b"" if self.body is None else self.body.complete()
+        if content.startswith(BYTE_ORDER_MARK):
+            return content[len(BYTE_ORDER_MARK) :]
+        return content
 
     def initialize(self, server: Server, **more: Any) -> None:
         """Take the node, and what the route adds, from the routing table."""

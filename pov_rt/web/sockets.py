@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -13,6 +14,8 @@ from pov_rt.web.addresses import is_loopback
 
 BACKLOG = 4096
 """Connections that the kernel keeps for us; it takes no more than net.core.somaxconn."""
+CHOOSE_PORT = "choose another port with --port (server.port)"
+CHOOSE_ADMIN_PORT = "choose another port with --admin-port (server.admin_port)"
 
 
 class OwnSockets:
@@ -23,8 +26,13 @@ class OwnSockets:
         self._files: dict[str, tuple[int, int]] = {}
         """Device and inode of our Unix sockets, which another server may have replaced since."""
 
-    def listen(self, host: str, port: int, unix: str | None = None) -> list[socket.socket]:
-        """Listen on an address, or on a Unix socket. Raises `SettingsError`."""
+    def listen(
+        self, host: str, port: int, unix: str | None = None, remedy: str = CHOOSE_PORT
+    ) -> list[socket.socket]:
+        """Listen on an address, or on a Unix socket. Raises `SettingsError`.
+
+        `remedy` says what to do if another program has it.
+        """
         try:
             if unix is not None:
                 sock = _listen_unix(unix)
@@ -40,6 +48,10 @@ class OwnSockets:
         except (OSError, ValueError, OverflowError) as error:
             place = f"[{host}]" if ":" in host else host
             where = unix if unix is not None else f"{place}:{port}"
+            if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+                raise SettingsError(
+                    f"cannot listen on {where}: another program does already; {remedy}"
+                ) from error
             raise SettingsError(f"cannot listen on {where}: {error}") from error
         self._sockets.append(sock)
         return [sock]

@@ -292,6 +292,39 @@ def test_one_of_those_who_revoke_has_half_of_the_room_and_gets_back_what_has_end
     asyncio.run(run())
 
 
+def test_a_clock_that_was_ahead_for_a_while_makes_no_token_good_again() -> None:
+    async def work() -> None:
+        bench = Bench(revocation_s=1000.0)
+        await bench.revoke(user_id="ana")
+        bench.clock.step(YEAR_S)
+        bench.one.sweep()
+        bench.clock.step(-YEAR_S)
+        bench.one.sweep()
+        await bench.revoke(user_id="ben")  # what was forgotten leaves the engine with a later word
+        for each in (bench.one, await bench.restarted()):
+            assert each.covers(identity(NOW - 60))
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("step", [-600.0, 600.0])
+def test_what_was_seen_before_is_void_though_the_clock_was_put_right_since(step: float) -> None:
+    async def work() -> None:
+        bench = Bench()
+        bench.clock.step(-step)  # wrong until now
+        seen = identity(float(math.floor(NOW)))
+        bench.one.see(seen)
+        bench.clock.advance(0.25)
+        bench.clock.step(step)
+        await bench.revoke(user_id="ana")
+        assert bench.one.covers(seen)
+        bench.clock.advance(0.1)
+        bench.one.see(later := identity(float(math.floor(NOW)), token_id="later"))
+        assert not bench.one.covers(later)
+
+    asyncio.run(work())
+
+
 def test_tokens_that_were_seen_need_room_too() -> None:
     bench = Bench(max_revocations=3)
     for number in range(3):

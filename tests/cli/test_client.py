@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pov_rt.auth.grants import Kind
 from pov_rt.testing import RunningServer
 from tests.auth.apps import app_token
-from tests.processes import COMMAND, SECRET, environment, run, running, serve
+from tests.processes import COMMAND, SECRET, environment, read_until, run, running, serve
 
 ONE = '{"type":"task","action":"done","povId":"demo","userId":"cy"}\n'
 
@@ -129,12 +129,59 @@ def test_tail_says_why_it_ends(tmp_path: Path) -> None:
         refused = run(tmp_path, "tail", "a\nb", *given)
         assert refused.returncode == 1
         assert re.search(r"refuses: .*U\+000A.* \(invalid_id povId\)", refused.stderr)
-        with start(tmp_path, "tail", "demo", *given) as tail:
+        with start(tmp_path, "tail", "demo", "--once", *given) as tail:
             assert tail.stderr is not None
             assert tail.stderr.readline().startswith("following demo")
             served.stop()
             _, err = tail.communicate(timeout=20)
     assert (tail.returncode, "closed the connection: 4000 restarting" in err) == (1, True)
+
+
+def test_client_commands_find_the_server_of_their_settings_and_tail_outlives_it(
+    tmp_path: Path,
+) -> None:
+    unix = str(tmp_path / "rt.sock")
+    where = {"POV_RT_SERVER__UNIX": unix, "POV_RT_SERVER__ALLOWED_HOSTS": "rt.example"}
+    command = [*COMMAND, "serve", "--dev", "--data", str(tmp_path / "data"), "--admin-port", "0"]
+
+    def up() -> AbstractContextManager[subprocess.Popen[str]]:
+        return running(
+            command,
+            env=environment(tmp_path) | where | {"PYTHONUNBUFFERED": "1"},
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def publish(count: int) -> None:
+        more = {**where, "POV_RT_SERVER__DATA": str(tmp_path / "data")}
+        with start(tmp_path, "publish", **more) as publishing:
+            _, err = publishing.communicate(ONE * count, timeout=20)
+            assert err == f"{count} published\n"
+
+    given = {**where, "POV_RT_SERVER__DATA": str(tmp_path / "data"), "PYTHONIOENCODING": "ascii"}
+    with up() as first:
+        read_until(first.stdout, "listens on")
+        with start(tmp_path, "tail", "demo", "--count", "5", **given) as tail:
+            assert tail.stderr is not None
+            assert tail.stderr.readline().startswith("following demo")
+            publish(2)
+            first.send_signal(signal.SIGTERM)
+            assert first.wait(20) == 0
+            assert "(4000 restarting); trying again" in tail.stderr.readline()
+            with up() as second:
+                read_until(second.stdout, "listens on")
+                publish(3)
+                out, err = tail.communicate(timeout=30)
+                done = [json.loads(line)["offset"] for line in out.splitlines()]
+                assert (done, tail.returncode) == ([1, 2, 3, 4, 5], 0)
+                assert "again" in err
+                for since, count in (("3", 2), ("10m", 5), ("2020-01-01T00:00:00Z", 5)):
+                    command_line = ["tail", "demo", "--since", since, "--count", str(count)]
+                    with start(tmp_path, *command_line, **given) as late:
+                        out, _ = late.communicate(timeout=20)
+                    offsets = [json.loads(line)["offset"] for line in out.splitlines()]
+                    assert offsets == list(range(6 - count, 6))
 
 
 class TestToken:

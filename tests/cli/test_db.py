@@ -22,7 +22,7 @@ from pov_rt.cli.main import main
 from pov_rt.config.settings import AuthSettings, EngineSettings
 from pov_rt.engine.base import Appended, Position
 from pov_rt.engine.sqlite import backups
-from pov_rt.engine.sqlite.schema import APPLICATION_ID, MIGRATIONS, reading
+from pov_rt.engine.sqlite.schema import APPLICATION_ID, MIGRATIONS, read_epoch, reading
 from pov_rt.protocol.tenants import restore
 from pov_rt.runtime.clock import ManualClock, rfc3339
 from pov_rt.testing import RunningServer, make_settings
@@ -89,14 +89,11 @@ def fill(path: Path, count: int, start: int = 0) -> str:
 
 def read(path: Path) -> tuple[str, int]:
     """Return a database's epoch and how many entries it has; they are contiguous."""
-
-    async def work() -> tuple[str, int]:
-        async with opened(path) as (engine, _):
-            found = await offsets(engine, A)
-            assert found == list(range(1, len(found) + 1))
-            return engine.epoch, len(found)
-
-    return asyncio.run(work())
+    query = 'SELECT "offset" FROM entries JOIN topics ON id = topic WHERE name = ? ORDER BY 1'
+    with reading(path) as connection:
+        found = [offset for (offset,) in connection.execute(query, (A,))]
+        assert found == list(range(1, len(found) + 1))
+        return read_epoch(connection), len(found)
 
 
 def leave_wal(path: Path, count: int) -> None:
@@ -212,6 +209,21 @@ def test_backup_shows_its_progress_on_a_terminal(path: Path, tmp_path: Path) -> 
 
 
 # Restore:
+
+
+def test_renew_gives_the_stopped_servers_database_a_new_epoch(path: Path, folder: Path) -> None:
+    epoch = fill(path, 3)
+    text = succeed(folder, "renew")
+    renewed, count = read(path)
+    assert (text, count) == (f"{path} has a new epoch: {renewed}\n", 3)
+    assert renewed != epoch
+    assert fill(path, 1, start=3) == renewed
+
+    async def beside() -> None:
+        async with opened(path):
+            assert "is in use by another process" in fail(folder, "renew")
+
+    asyncio.run(beside())
 
 
 def test_a_restore_brings_back_the_log_under_a_new_epoch_and_keeps_the_old_one(

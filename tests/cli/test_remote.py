@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
-import time
 from typing import Any
 
 import pytest
@@ -17,15 +15,13 @@ from tornado.web import Application, RequestHandler
 from pov_rt.cli.remote import (
     BATCH,
     RemoteError,
-    Style,
     Tally,
-    format_activity,
+    find_address,
     parse_url,
     publish,
-    tail,
     with_id,
 )
-from pov_rt.protocol.characters import find_unsafe
+from pov_rt.config.settings import ServerSettings
 
 
 @pytest.mark.parametrize(
@@ -43,7 +39,31 @@ from pov_rt.protocol.characters import find_unsafe
     ],
 )
 def test_any_address_of_a_server_will_do(url: str, http: str, socket: str) -> None:
-    assert parse_url(url) == (http, socket)
+    assert parse_url(url)[:2] == (http, socket)
+
+
+@pytest.mark.parametrize(
+    ("server", "http", "shown"),
+    [
+        ({}, "http://127.0.0.1:8765", ""),
+        ({"port": 47877}, "http://127.0.0.1:47877", ""),
+        ({"host": "0.0.0.0"}, "http://127.0.0.1:8765", ""),
+        ({"host": "::"}, "http://[::1]:8765", ""),
+        ({"host": "10.0.0.7"}, "http://10.0.0.7:8765", ""),
+        ({"unix": "/run/x.sock"}, "http://localhost", "unix:/run/x.sock"),
+        ({"allowed_hosts": ["rt.example"]}, "http://rt.example:8765", "http://127.0.0.1:8765"),
+    ],
+)
+def test_the_settings_say_where_the_server_is(
+    server: dict[str, Any], http: str, shown: str
+) -> None:
+    found = find_address(ServerSettings(**server))
+    assert (found.http, found.shown, bool(found.resolver)) == (http, shown, bool(shown))
+
+
+def test_settings_that_do_not_say_it_lead_to_no_other_server() -> None:
+    with pytest.raises(RemoteError, match=r"server\.port is 0"):
+        find_address(ServerSettings(port=0))
 
 
 @pytest.mark.parametrize("url", ["", "ftp://h", "h:x", "h:0", "h:99999", "::1", "http://", "[h"])
@@ -147,38 +167,3 @@ def test_a_line_goes_at_once_and_many_go_together() -> None:
 def test_what_will_not_pass_is_not_tried_again(fault: Any, words: str) -> None:
     with pytest.raises(RemoteError, match=words):
         published([fault], b'{"n":1}\n')
-
-
-def test_what_is_no_websocket_is_words() -> None:
-    class Page(RequestHandler):
-        def get(self) -> None:
-            self.finish("hello")
-
-    async def run() -> None:
-        server = HTTPServer(Application([(".*", Page)]))
-        sock, port = bind_unused_port()
-        server.add_socket(sock)
-        try:
-            await tail(f"127.0.0.1:{port}", "token", "demo", count=None, style="json")
-        finally:
-            server.stop()
-            await server.close_all_connections()
-
-    began = time.monotonic()
-    with pytest.raises(RemoteError, match="is no pov-rt server"):
-        asyncio.run(run())
-    assert time.monotonic() - began < 5
-
-
-@pytest.mark.parametrize("style", ["json", "plain", "coloured"])
-def test_others_words_act_on_no_terminal(style: Style) -> None:
-    odd = "a\x9b31mb\x1b[2J\u202ec\u2028d\ufeff\n\x07"
-    fields = ("id", "type", "action", "povId", "userId", "at")
-    data: dict[str, Any] = {name: odd for name in fields} | {"details": {odd: [odd]}}
-    message = {"data": data, "offset": 1}
-    line = format_activity(message, style)
-    if style == "coloured":
-        line = re.sub(r"\x1b\[(0|1|2|36)m", "", line)
-    assert find_unsafe(line) is None
-    if style == "json":
-        assert json.loads(line) == {**data, "offset": 1}

@@ -22,8 +22,10 @@ def add_variables(merged: Merged, **variables: str) -> None:
 
 
 def complaint(**variables: str) -> str:
+    merged = Merged()
+    add_variables(merged, **variables)
     with pytest.raises(SettingsError) as caught:
-        add_variables(Merged(), **variables)
+        merged.build()
     return str(caught.value)
 
 
@@ -98,8 +100,10 @@ def test_nothing_merged_is_the_defaults() -> None:
     ],
 )
 def test_a_wrong_setting_is_named_with_file_and_remedy(text: str, name: str, problem: str) -> None:
+    merged = Merged()
+    add_toml(merged, text)
     with pytest.raises(SettingsError) as caught:
-        add_toml(Merged(), text)
+        merged.build()
     assert str(caught.value) == f"{name} (a.toml): {problem}"
 
 
@@ -179,8 +183,10 @@ def test_a_secret_in_a_variable_may_have_any_character_in_it(text: str, secrets:
 def test_no_complaint_shows_a_secret() -> None:
     for variable in ("AUTH", "AUTH__SECRETS", "AUTH__SECRETS__0"):
         for value in (SECRET, f'["{SECRET}"', f'{{"secrets":"{SECRET}"', f"[{'1' * 40}]"):
+            merged = Merged()
+            add_variables(merged, **{variable: value})
             try:
-                add_variables(Merged(), **{variable: value})
+                merged.build()
             except SettingsError as error:
                 assert SECRET not in str(error)  # noqa: PT017  (some of them are fine)
                 assert "1" * 40 not in str(error)  # noqa: PT017

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from pov_rt.config.settings import AuthSettings, PingSettings
 from pov_rt.connections.deadlines import Deadlines, Wheel
 from pov_rt.protocol.errors import CloseCode
@@ -59,3 +63,58 @@ def test_a_silent_client_is_closed_ten_seconds_after_its_ping() -> None:
     assert recorder(silent).closed_with is CloseCode.PING_TIMEOUT
     assert 35 <= clock.now - 1000 <= 38
     deadlines.remove(silent)
+
+
+moves = st.tuples(st.sampled_from(["time", "sleep", "step"]), st.floats(-500, 500))
+
+
+@given(st.lists(moves, max_size=12))
+def test_after_each_sweep_a_token_ends_when_the_wall_clock_says_so(
+    course: list[tuple[str, float]],
+) -> None:
+    clock = ManualClock(10_000)
+    deadlines = Deadlines(PingSettings(), AuthSettings(warning_s=60, grace_s=25), clock)
+    client = connection("c", "u", clock)  # its token has 100 s
+    recorder(client).is_heard = True
+    deadlines.add(client)
+    for kind, seconds in course:
+        if kind == "time":
+            clock.advance(abs(seconds))
+        else:  # while a machine sleeps, only the wall clock goes on
+            clock.step(abs(seconds) if kind == "sleep" else seconds)
+        for _ in range(3):  # a ping that is due has its answer
+            deadlines.sweep(clock.monotonic())
+        if recorder(client).closed_with:
+            # In buckets of a second, and up to a second is no step.
+            assert clock.time() >= client.identity.expires_at + 25 - 1
+            return
+        left = client.identity.expires_at - clock.time()
+        assert client.expires_at - clock.monotonic() == pytest.approx(left, abs=1.01)
+        assert left > -25 - 2.01
+
+
+def test_500_s_past_its_end_after_a_step_a_token_publishes_no_more_and_is_closed() -> None:
+    clock = ManualClock(10_000)
+    deadlines = Deadlines(PingSettings(), AuthSettings(grace_s=1), clock)
+    client = connection("c", "u", clock)
+    deadlines.add(client)
+    clock.step(600)
+    deadlines.sweep(clock.monotonic())
+    assert client.expires_at <= clock.monotonic() - 500 + 1
+    deadlines.sweep(clock.monotonic())
+    assert recorder(client).closed_with is CloseCode.TOKEN
+
+
+def test_a_token_that_seemed_to_end_is_good_again_once_the_clock_is_right() -> None:
+    clock = ManualClock(10_000)
+    deadlines = Deadlines(PingSettings(), AuthSettings(warning_s=60, grace_s=25), clock)
+    client = connection("c", "u", clock)
+    deadlines.add(client)
+    told = []
+    for move, seconds in ((clock.step, 110), (clock.step, -110), (clock.advance, 42)):
+        move(seconds)
+        deadlines.sweep(clock.monotonic())
+        told.append(len(recorder(client).messages))
+    assert told == [1, 1, 2], "warned anew, for it is long until then"
+    assert not recorder(client).closed_with
+    assert client.expires_at == clock.monotonic() + 58

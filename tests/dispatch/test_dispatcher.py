@@ -10,6 +10,7 @@ import pytest
 from pov_rt.connections.connection import Connection
 from pov_rt.protocol.errors import CloseCode
 from pov_rt.server.server import Server
+from pov_rt.testing import Connect, RunningServer
 from tests.dispatch.test_execution import PLUGIN, run, send
 from tests.transports import Recorder
 
@@ -42,3 +43,19 @@ def test_a_flood_is_closed_once_rejections_outnumber(folder: Path) -> None:
         assert [each["type"] for each in out.messages].count("pong") == 10
 
     run(folder, test, message_rate="5/s", rejected_messages=6)
+
+
+def test_a_type_that_is_there_twice_is_named_unless_it_says_the_same(
+    server: RunningServer, connect: Connect
+) -> None:
+    client = connect("ana")
+    for text in (
+        '{"type":"ping","type":"subscribe","povId":"z","id":7}',
+        '{"type":"subscribe","povId":"z","type":"ping","id":7}',
+    ):
+        client.send(text)
+        refused = client.receive()
+        assert (refused["code"], refused["field"], refused["id"]) == ("invalid_message", "type", 7)
+        assert "more than once" in refused["detail"]
+    client.send('{"type":"ping","type":"ping"}')
+    assert client.receive() == {"type": "pong"}

@@ -11,6 +11,9 @@ import {createFeed} from '../src/feed.js'
 import {rowOf} from '../src/feed-rows.js'
 import {ScriptedClient, Server, settled} from './feed-model.js'
 
+// Loaded when it is first needed: here before that, so that a turn is a turn.
+await Promise.all([import('../src/feed-pages.js'), import('../src/feed-people.js'), import('../src/feed-store.js')])
+
 const SCOPE = 'pov-rt:stored'
 const DAY = 86_400_000
 const offsets = (feed: Feed) => feed.getSnapshot().rows.map(row => row.offset)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pov_rt.config.settings import EngineSettings
@@ -22,12 +22,14 @@ from pov_rt.engine.sqlite.readers import Readers
 from pov_rt.engine.sqlite.schema import (
     FileLock,
     explain,
+    file_size,
     keep_private,
     open_writer,
     read_epoch,
 )
 from pov_rt.engine.sqlite.state import SqliteMarks, SqliteSets, StateStore
 from pov_rt.engine.sqlite.tails import Tails
+from pov_rt.engine.sqlite.witness import Witness
 from pov_rt.engine.sqlite.writer import Writer
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.bounds import Bound
@@ -184,6 +186,7 @@ class SqliteEngine:
         self.leases = MemoryLeases(clock, node)
         self.sets = SqliteSets(self, self.steady)
         self._lock: FileLock | None = None
+        self.witness = Witness(path)
         self._connections: list[sqlite3.Connection] = []
         self._readers: Readers | None = None
 
@@ -191,13 +194,16 @@ class SqliteEngine:
         self._lock = FileLock(self.path)
         try:
             keep_private(self.path)
+            self.witness.part_from_journal()
             connection = open_writer(self.path)
             self._connections.append(connection)
+            total = self.witness.admit(connection)
             self.epoch = read_epoch(connection)
             self._state.read(connection)
             tails = Tails(connection, self.epoch, self._topics, self.log)
             tails.read()
             store = LogStore(connection, self.settings, self.clock, tails, self._state)
+            store.witness, store.total = self.witness, total
         except sqlite3.Error as error:
             await self.close()
             raise Unavailable(explain(error, self.path)) from error
@@ -226,6 +232,7 @@ class SqliteEngine:
         # log into the database.
         while self._connections:
             self._connections.pop().close()
+        self.witness.close()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -240,6 +247,12 @@ class SqliteEngine:
     def waiting_bytes(self) -> int:
         """What waits to be written, or is being written."""
         return int(self.writer.backlog.used) if self._readers is not None else 0
+
+    @property
+    def log_bytes(self) -> Mapping[str, int]:
+        """`database`, and `journal`: the write-ahead log, which grows while somebody reads long."""
+        files = {"database": self.path, "journal": Path(f"{self.path}-wal")}
+        return {name: file_size(path) for name, path in files.items()}
 
     @property
     def bounds(self) -> Sequence[Bound]:

@@ -18,6 +18,7 @@ from pov_rt.engine.sqlite.schema import (
     new_epoch,
     reading,
 )
+from pov_rt.engine.sqlite.witness import Witness, forget_run, name_copy
 from pov_rt.protocol.errors import Unavailable
 
 Progress = Callable[[int, int], None]
@@ -62,6 +63,7 @@ def restore(path: Path, source: Path, progress: Progress | None = None) -> Path 
             narrow([path, *(Path(f"{path}{suffix}") for suffix in _BESIDE)])
         give_to_owner(fresh, path if kept else path.parent)
         _put_in_place(fresh, path, kept)
+        Witness(path).remove()
     except sqlite3.Error as error:
         raise Unavailable(explain(error, fresh)) from error
     except OSError as error:
@@ -70,6 +72,27 @@ def restore(path: Path, source: Path, progress: Progress | None = None) -> Path 
         _remove(fresh)
         lock.release()
     return kept
+
+
+def renew(path: Path) -> str:
+    """Give the database a new epoch, and return it; for what was brought back by other means.
+
+    Raises `Unavailable`, if a server runs, too.
+    """
+    with reading(path):
+        lock = FileLock(path)
+    try:
+        Witness(path).part_from_journal()
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            epoch = new_epoch(connection)
+            forget_run(connection)
+            commit(connection)
+        Witness(path).remove()
+    except sqlite3.Error as error:
+        raise Unavailable(explain(error, path)) from error
+    finally:
+        lock.release()
+    return epoch
 
 
 def _copy(source: sqlite3.Connection, target: Path, progress: Progress | None) -> None:
@@ -89,6 +112,7 @@ def _copy(source: sqlite3.Connection, target: Path, progress: Progress | None) -
             )
             source.execute("COMMIT")
             copied.execute("PRAGMA journal_mode = DELETE")  # all in one file
+            name_copy(copied)
         _flush(partial)
         partial.rename(target)
         _flush(target.parent)
@@ -127,6 +151,7 @@ def _renew(path: Path) -> None:
     """Void the offsets that clients have: after them other entries will come than came before."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         new_epoch(connection)
+        forget_run(connection)
         commit(connection)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         _check_whole(connection, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import zlib
 from collections.abc import Mapping, Sequence
@@ -16,11 +17,19 @@ from pov_rt.engine.sqlite.retention import FUTURE_S, Key, Retention
 from pov_rt.engine.sqlite.schema import begin, commit
 from pov_rt.engine.sqlite.state import StateStore
 from pov_rt.engine.sqlite.tails import Tail, Tails
+from pov_rt.engine.sqlite.witness import Witness
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.clock import Clock
+from pov_rt.runtime.logs import Throttle
 
 TIDY_APPENDED, TIDY_BYTES = 2000, 1024 * 1024
 """Appended entries, or bytes of them, after which `tidy` is due."""
+
+LONG_PAGES, PAGE_BYTES = 8000, 4096
+"""Pages of the write-ahead log (33 MB) that somebody's reading keeps there, from which on that is
+said."""
+
+log = logging.getLogger(__name__)
 
 
 class LogStore:
@@ -45,6 +54,11 @@ class LogStore:
         self._last_at = 0.0
         self._appended = 0
         self._appended_bytes = 0
+        self.witness: Witness | None = None
+        self.total = 0
+        """How many entries of all topics there ever were."""
+        self._uncommitted = 0
+        self._growth = Throttle(log, per_s=1 / 600)
 
     def apply(self, jobs: Sequence[Job[Any]]) -> list[Any]:
         """Write a group in one transaction; return each job's result, or what refused it.
@@ -93,8 +107,17 @@ class LogStore:
         self._appended += number
         self._appended_bytes += plan.rows.size
         for tail in plan.tails.values():
-            self._retention.count(tail, tail.top - tail.before)
+            number = tail.top - tail.before
+            self._retention.count(tail, number)
+            self._uncommitted += number
         return outcomes
+
+    def committed(self) -> None:
+        """Take note that what was appended is on disk."""
+        if self._uncommitted and self.witness is not None:
+            self.total += self._uncommitted
+            self._uncommitted = 0
+            self.witness.note(self.total)
 
     def tail(self, name: str, publisher: str) -> Tail:
         """Return the end of a topic's log; a new topic is entered. Raises `Unavailable`."""
@@ -102,6 +125,7 @@ class LogStore:
 
     def forget(self) -> None:
         """Forget what is remembered of the database: a transaction was rolled back."""
+        self._uncommitted = 0
         self.tails.forget()
         self._retention.forget()
         self._state.forget()
@@ -143,7 +167,14 @@ class LogStore:
 
     def copy(self) -> None:
         """Copy the write-ahead log into the database, as far as nobody reads what is in it."""
-        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        _, pages, copied = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if pages - copied > LONG_PAGES:
+            self._growth.log(
+                logging.WARNING,
+                "the write-ahead log has %d MB that cannot be copied into the database: another "
+                "program has been reading it for long",
+                (pages - copied) * PAGE_BYTES // 1_000_000,
+            )
 
 
 class Plan:
@@ -175,17 +206,17 @@ class Plan:
             tail.top = tail.before
 
     def _add(self, new: NewEntry, results: list[Appended | Conflict], feeds: list[int]) -> None:
-        topic, publisher, key, body, feed, origin = new
+        topic, publisher, key, body, feed, origin, compared = new
         tail = self._tail(topic, publisher)
         feed_tail = self._tail(feed, publisher) if feed else None
         name = f"{key}\n{publisher}".encode()
-        # A checksum is enough: both bodies are the same publisher's, who gains nothing by a clash.
-        digest = zlib.crc32(body) | len(body) << 32
+        digest = _digest(compared or body)
         known = self._known.get((tail.id, name))
         if known is not None:
             offset, other = known
             epoch = tail.epoch
-            is_same = other == digest
+            # Versions before 0.2 kept the body's own.
+            is_same = other == digest or other == _digest(body)
             results.append(Appended(epoch, offset, True) if is_same else Conflict(epoch, offset))
             feeds.append(0)
             return
@@ -207,3 +238,8 @@ class Plan:
             tail.before = tail.top
             self.epochs[topic] = tail.epoch
         return tail
+
+
+def _digest(content: bytes) -> int:
+    # A checksum is enough: both are the same publisher's, who gains nothing by a clash.
+    return zlib.crc32(content) | len(content) << 32

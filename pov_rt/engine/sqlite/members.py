@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from pov_rt.engine.sqlite.schema import FileLock, explain, reading
+from pov_rt.engine.sqlite.witness import Witness
 from pov_rt.protocol.errors import Unavailable
 
 
@@ -33,6 +34,7 @@ def remove_member(path: Path, name: str, member: str) -> bool:
     with reading(path):  # that there is one, and of ours
         lock = FileLock(path)
     try:
+        Witness(path).part_from_journal()
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             found = connection.execute(
                 'DELETE FROM members WHERE "set" = ? AND member = ?', (name, member)

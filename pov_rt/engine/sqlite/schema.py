@@ -117,7 +117,11 @@ CACHE_KIB = 32 * 1024
 
 
 KEPT = ".before-restore"
-OWN_FILES = ("", "-wal", "-shm", "-journal", ".lock", KEPT, f"{KEPT}-wal")
+STRANGE_JOURNAL = "-wal.old"
+WITNESS = ".witness"
+OWN_FILES = (
+    "", "-wal", "-shm", "-journal", ".lock", WITNESS, STRANGE_JOURNAL, KEPT, f"{KEPT}-wal",
+)  # fmt: skip
 """What all files of a database end with."""
 
 
@@ -236,6 +240,14 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             connection.close()
     except sqlite3.Error as error:
         raise Unavailable(explain(error, path)) from error
+
+
+def file_size(path: Path) -> int:
+    """Return how many bytes a file has; 0 if there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def give_to_owner(file: int | Path, owner: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from pov_rt.engine.sqlite.schema import read_epoch, read_version, reading
+from pov_rt.engine.sqlite.schema import file_size, read_epoch, read_version, reading
 
 
 class Stats(NamedTuple):
@@ -29,7 +29,6 @@ def read_stats(path: Path) -> Stats:
 
     Entries that are past their retention count until the server has removed them.
     """
-    wal = Path(f"{path}-wal")
     with reading(path) as connection:
         connection.execute("BEGIN")
         # The newest entry of a topic leaves an empty row, of no time, that remembers the offset.
@@ -42,7 +41,7 @@ def read_stats(path: Path) -> Stats:
         )
         return Stats(
             size_bytes=path.stat().st_size,
-            wal_bytes=wal.stat().st_size if wal.exists() else 0,
+            wal_bytes=file_size(Path(f"{path}-wal")),
             schema=read_version(connection),
             epoch=read_epoch(connection),
             topics=topics,

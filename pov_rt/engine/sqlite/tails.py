@@ -9,6 +9,7 @@ from typing import Protocol
 from pov_rt.engine.bounds import TopicCount, epoch_of, generation_of
 from pov_rt.engine.sqlite.pages import edge
 from pov_rt.engine.sqlite.schema import begin, read_generation
+from pov_rt.engine.sqlite.witness import add_gone
 
 CACHED_TOPICS = 50_000
 
@@ -94,6 +95,8 @@ class Tails:
             self._used.pop(name, None)
         marks = ", ".join("?" * len(topics))
         ids = [topic_id for topic_id, _, _ in topics]
+        tops = (edge(self._connection, topic_id, "max") for topic_id in ids)
+        add_gone(self._connection, sum(top or 0 for top in tops))
         self._connection.execute(f"DELETE FROM entries WHERE topic IN ({marks})", ids)
         self._connection.execute(f"DELETE FROM topics WHERE id IN ({marks})", ids)
         self.count.number -= len(topics)

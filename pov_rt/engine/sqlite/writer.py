@@ -184,6 +184,7 @@ class Writer:
         try:
             results = self.store.apply(group)
             commit(self.connection)
+            self.store.committed()
             self._pages += COMMIT_PAGES + sum(job.size for job in group) / PAGE_BYTES
         except Exception as error:
             self._roll_back()

@@ -17,7 +17,13 @@ from pov_rt.delivery.entries import ActivityEncoder
 from pov_rt.dispatch.host import MAX_HISTORY
 from pov_rt.dispatch.request import Content, fault_of, read_number
 from pov_rt.protocol.bodies import BatchAnswer, LogPlace, PageState, PublishedActivity
-from pov_rt.protocol.encoding import DECODE_ERRORS, decode_anyway, encode, http_error
+from pov_rt.protocol.encoding import (
+    BYTE_ORDER_MARK,
+    DECODE_ERRORS,
+    decode_anyway,
+    encode,
+    http_error,
+)
 from pov_rt.protocol.errors import ClientError, InvalidActivity, InvalidId, InvalidRequest, TooLarge
 from pov_rt.protocol.messages import MAX_SAFE_INTEGER, NewActivity
 from pov_rt.registry.tenants import Scope, scope_of
@@ -65,7 +71,9 @@ def split_batch(body: Content, *, lines: bool) -> Sequence[Item] | None:
     Raises `InvalidRequest`.
     """
     if lines:
-        return [line for line in body.split(b"\n") if line.strip()]
+        # A mark stands within it where files were joined.
+        found = (line.removeprefix(BYTE_ORDER_MARK) for line in body.split(b"\n"))
+        return [line for line in found if line.strip()]
     if not _IS_ARRAY(body):
         return None
     try:

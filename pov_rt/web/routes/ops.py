@@ -77,6 +77,10 @@ class Counters(Collector):
         yield gauge("answers_expected", "Publications to be answered in the stream", hub.expected)
         yield gauge("tokens_remembered", "Tokens not verified anew", server.tokens.remembered)
         yield gauge("log_waiting_bytes", "What waits to be written", server.engine.waiting_bytes)
+        size = GaugeMetricFamily("pov_rt_log_bytes", "Size of the log's files", labels=["file"])
+        for name, count in server.engine.log_bytes.items():
+            size.add_metric([name], count)
+        yield size
         yield counter("connections_opened", "Sockets opened", server.arrivals.opened)
         yield counter("activities_published", "Activities published", server.publishing.published)
         yield counter("messages_delivered", "Messages handed to sockets", hub.delivered)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pov_rt.engine.base import Appended, Conflict
+from pov_rt.engine.sqlite import log as log_module
 from pov_rt.engine.sqlite import writer as writer_module
+from pov_rt.engine.sqlite.schema import file_size
 from pov_rt.protocol.errors import Unavailable
 from tests.engine.sqlite_parts import WAIT_S, entries, held, offsets, opened
 
@@ -68,3 +73,40 @@ def test_more_than_a_group_holds_is_written_in_order(path: Path) -> None:
             assert told.offsets(A) == list(range(1, 21))
 
     asyncio.run(work())
+
+
+def test_the_sizes_of_the_files_are_known_and_a_long_reader_is_told_of(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(log_module, "LONG_PAGES", 50)
+    monkeypatch.setattr(writer_module, "REST_PAGES", 1)
+
+    async def work() -> None:
+        async with opened(path) as (engine, _):
+            loop, copied = asyncio.get_running_loop(), asyncio.Semaphore(0)
+            store: Any = engine.writer.store
+            copy = store.copy
+
+            def tell() -> None:
+                copy()
+                loop.call_soon_threadsafe(copied.release)
+
+            store.copy = tell
+            with closing(sqlite3.connect(path)) as foreign:
+                foreign.execute("BEGIN")
+                foreign.execute("SELECT count(*) FROM entries").fetchone()
+                for number in range(0, 400, 100):
+                    await engine.log.append(entries("pov/a", 100, b"x" * 4000, start=number))
+                    async with asyncio.timeout(WAIT_S):
+                        await copied.acquire()
+                sizes.update(engine.log_bytes)
+                on_disk.update(database=file_size(path), journal=file_size(journal))
+
+    sizes: dict[str, int] = {}
+    on_disk: dict[str, int] = {}
+    journal = path.with_name(f"{path.name}-wal")
+    asyncio.run(work())
+    assert sizes == on_disk
+    assert sizes["journal"] > 1_000_000
+    (told,) = [each for each in caplog.records if "write-ahead log" in each.message]
+    assert "another program" in told.message

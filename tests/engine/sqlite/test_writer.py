@@ -153,7 +153,7 @@ def test_room_for_a_little_is_not_taken_for_room(
                 while engine.health() is not None:
                     await probed.acquire()
             await engine.log.append(entries(A, 1, b"x" * 1_500_000))
-            assert rows(path, "SELECT name FROM meta") == [("epoch",), ("generation",)]
+            assert rows(path, "SELECT name FROM meta") == [("epoch",), ("generation",), ("run",)]
 
     with small_disk(path.parent, "1m") as remount:
         asyncio.run(work(remount))

@@ -248,8 +248,8 @@ export class TeamActivity extends PovElement {
     // A screenful is first, then more of them with each frame; in a burst, which nobody reads, there are no more.
     let first = 0
     while (first < size && !this.articles?.of(groups[first]!.key)) first++
-    this.#isBurst = first > STEP
-    this.#drawn = Math.min(size, this.#isBurst ? STEP : this.#drawn + STEP)
+    this.#isBurst = this.isWarm && first > STEP
+    this.#drawn = Math.min(size, first > STEP ? STEP : this.#drawn + STEP)
     this.#isMore = this.#drawn < size
     const shown = groups.slice(0, this.#drawn)
     const between = this.later?.between(shown)
