@@ -17,7 +17,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "pov_rt"
 PLUGINS = sorted((ROOT / "plugins").glob("*.py"))
-FILES = [path for path in sorted(PACKAGE.glob("**/*.py")) if "plugins" not in path.parts]
+FILES = [
+    path
+    for path in sorted(PACKAGE.glob("**/*.py"))
+    if "plugins" not in path.relative_to(PACKAGE).parts
+]
 TESTS = [
     path
     for room in sorted({path.relative_to(PACKAGE).parts[0] for path in FILES} | {"plugins"})

@@ -70,17 +70,14 @@ def plugins() -> None:
 def list_plugins(options: SettingsOptions, plugins_dir: str | None) -> None:
     """List the plugins with their message types and where they came from."""
     _, registry = configured_plugins(options, plugins_dir)
-    every = sorted(
-        [*registry.found, *registry.idle], key=lambda each: (each.origin, each.plugin.name)
-    )
-    for found in every:
-        name, needs = found.plugin.name, found.plugin.needs
+    off = {each.plugin.name: each for each in registry.idle}
+    every = [*registry.found, *(each.found for each in registry.idle)]
+    for found in sorted(every, key=lambda each: (each.origin, each.plugin.name)):
+        name = found.plugin.name
         tags = sorted(
             handler.tag for handler in registry.handlers.values() if handler.plugin is found.plugin
         )
-        shown = (
-            f"off: plugins.{name}.{needs} is not set" if found in registry.idle else ", ".join(tags)
-        )
+        shown = f"off: {off[name].why}" if name in off else ", ".join(tags)
         say(f"{name:<16} {found.origin:<16} {shown or '-'}")
 
 

@@ -46,8 +46,11 @@ class Head(msgspec.Struct, rename="camel"):
 read_head = msgspec.json.Decoder(Head).decode
 
 
-class Only(Part, cache_hash=True):
-    """Of which types, actions and users activities are wanted; those of `notUsers` never are."""
+class Only(Part, cache_hash=True, forbid_unknown_fields=True):
+    """Of which types, actions and users activities are wanted; those of `notUsers` never are.
+
+    A name that is none of these is refused: mistyped, it would leave nothing out.
+    """
 
     # Equal ones are one: subscribers share its work.
     types: Kinds | UnsetType = UNSET

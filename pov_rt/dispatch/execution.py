@@ -410,7 +410,8 @@ def _encode(handler: Handler, result: object, request_id: RequestIdValue) -> byt
         return None
     if inspect.iscoroutine(result):
         result.close()
+    raised = "raise it" if isinstance(result, BaseException) else "it must return a Message or None"
     raise TypeError(
         f"the handler of {handler.tag!r} at {handler.spec.source} returned "
-        f"{type(result).__name__}; it must return a Message or None"
+        f"{type(result).__name__}; {raised}"
     )

@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -25,7 +26,7 @@ from pov_rt.protocol.errors import ClientError
 from pov_rt.protocol.messages import Activity, Event
 from pov_rt.protocol.tenants import restore
 from pov_rt.registry.build import Registry
-from pov_rt.registry.discovery import PluginError
+from pov_rt.registry.discovery import Found, PluginError, blame
 from pov_rt.runtime import containment, turns
 
 log = logging.getLogger(__name__)
@@ -84,9 +85,7 @@ class Hooks:
                     host.state = await anext(lifespan)
                 except BaseException as error:
                     await self.stop()
-                    source = source_of(function)
-                    failure = containment.contain(error)
-                    raise PluginError(source, f"the lifespan failed: {failure!r}") from failure
+                    raise _lifespan_failed(found, function, containment.contain(error)) from error
                 self._lifespans.append((host, lifespan))
         # Without an `expired` hook too: leases of any plugin end with the node's.
         self._timers.add(asyncio.get_running_loop().create_task(self._watch_leases()))
@@ -216,6 +215,15 @@ class Hooks:
                 result = timer.function(host)
                 if inspect.isawaitable(result):
                     await result
+
+
+def _lifespan_failed(found: Found, function: Callable[..., Any], failure: Exception) -> PluginError:
+    """Return what a lifespan raised, with the innermost place in the plugin's file."""
+    if isinstance(failure, StopAsyncIteration):
+        return PluginError(source_of(function), "the lifespan ended before its `yield`")
+    place = blame(failure, [Path(found.module.__file__ or "")]).source
+    source = place if place.line else source_of(function)
+    return PluginError(source, f"the lifespan failed: {failure!r}")
 
 
 def _check_answer(answer: object) -> Allowed | None:

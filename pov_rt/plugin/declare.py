@@ -94,6 +94,14 @@ class ListenerSpec:
     source: Source
 
 
+class Unfinished(NamedTuple):
+    """A decorator that was made and has decorated nothing yet: `argument` is what it was given."""
+
+    what: str
+    argument: Any
+    source: Source
+
+
 class HookSpec(NamedTuple):
     """A hook's function, as declared; `name` is one of `HOOKS`."""
 
@@ -157,8 +165,8 @@ class Plugin(Generic[StateT]):
     `options` is the class of `[plugins.NAME]` in the settings; while the option that `needs` names
     is empty, the plugin is off, as with `enabled = false`. `pushes` are the messages it sends
     that are no handler's answer, for the documentation; `announces` are the events that others can
-    hear. The declarations are read once, when the server starts; adding to them later has no
-    effect.
+    hear, and `grants` those that its messages and routes need beside the server's own. The
+    declarations are read once, when the server starts; adding to them later has no effect.
     """
 
     name: str
@@ -166,6 +174,7 @@ class Plugin(Generic[StateT]):
     needs: str | None = None
     pushes: Sequence[type[Message]] = ()
     announces: Sequence[type[Event]] = ()
+    grants: Sequence[str] = ()
     handlers: list[HandlerSpec] = field(default_factory=list, init=False, repr=False)
     hooks: list[HookSpec] = field(default_factory=list, init=False, repr=False)
     listeners: list[ListenerSpec] = field(default_factory=list, init=False, repr=False)
@@ -174,6 +183,7 @@ class Plugin(Generic[StateT]):
     lifespans: list[Callable[[Host], AsyncIterator[Any]]] = field(
         default_factory=list, init=False, repr=False
     )
+    unfinished: list[Unfinished] = field(default_factory=list, init=False, repr=False)
 
     def on(
         self,
@@ -205,8 +215,10 @@ class Plugin(Generic[StateT]):
           to happen in order belongs before the first `await`. Answers stay in order. It has no
           effect while any plugin has a `before_publish` hook, or one that authorises.
         """
+        begun = self._begin("on", message)
 
         def register(function: Callable[..., Any]) -> None:
+            self._finish(begun)
             self.handlers.append(
                 HandlerSpec(
                     message,
@@ -289,8 +301,10 @@ class Plugin(Generic[StateT]):
 
         Nothing is heard from a plugin that is off.
         """
+        begun = self._begin("hears", event)
 
         def register(function: Listener[EventT, StateT]) -> Listener[EventT, StateT]:
+            self._finish(begun)
             self.listeners.append(ListenerSpec(event, function, source_of(function)))
             return function
 
@@ -300,10 +314,12 @@ class Plugin(Generic[StateT]):
         self, seconds: float
     ) -> Callable[[Callable[[Host[StateT]], ResultT]], Callable[[Host[StateT]], ResultT]]:
         """Call every `seconds`, never two at once; a failure is logged and it goes on."""
+        begun = self._begin("every", seconds)
 
         def register(
             function: Callable[[Host[StateT]], ResultT],
         ) -> Callable[[Host[StateT]], ResultT]:
+            self._finish(begun)
             self.timers.append(TimerSpec(seconds, function, source_of(function)))
             return function
 
@@ -327,13 +343,28 @@ class Plugin(Generic[StateT]):
         against the token, as a message's are. The handler returns a struct (200) or None (204), or
         raises a `ClientError`. `price` is as for messages.
         """
+        begun = self._begin("http", method)
 
         def register(function: Callable[..., Any]) -> None:
+            self._finish(begun)
             self.routes.append(
                 RouteSpec(method, path, function, grant, service, price, body, source_of(function))
             )
 
         return OnRequest(register)
+
+    def _begin(self, what: str, argument: Any) -> Unfinished:
+        """Remember a decorator until it decorates something: `_finish`."""
+        caller = inspect.currentframe()
+        for _ in range(2):  # this function, and the decorator
+            caller = caller and caller.f_back
+        source = Source(caller.f_code.co_filename, caller.f_lineno) if caller else Source("?", 0)
+        begun = Unfinished(what, argument, source)
+        self.unfinished.append(begun)
+        return begun
+
+    def _finish(self, begun: Unfinished) -> None:
+        self.unfinished[:] = [each for each in self.unfinished if each is not begun]
 
     def _hook(self, name: str, function: FunctionT) -> FunctionT:
         self.hooks.append(HookSpec(name, function, source_of(function)))

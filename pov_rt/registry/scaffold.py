@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pov_rt.registry.build import NAME
+from pov_rt.registry.build import NAME, TAKEN
+from pov_rt.registry.discovery import built_in
 
 PLUGIN = '''"""Say here what {name} is for."""
 
@@ -58,6 +59,8 @@ def write_plugin(name: str, folder: Path) -> tuple[Path, Path]:
     """Write the plugin and its test; return their paths. Raises ValueError."""
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no plugin name; use small letters, digits and '_'")
+    if name in TAKEN or name in built_in():
+        raise ValueError(f"the plugin name {name!r} is the server's own; use another")
     paths = folder / f"{name}.py", folder / f"test_{name}.py"
     for path in paths:
         if path.exists():

@@ -65,8 +65,9 @@ class PluginHandler(JsonHandler):
         elif isinstance(result, msgspec.Struct):
             self.answer(result)
         else:
+            raised = "; raise it" if isinstance(result, BaseException) else ", no struct"
             raise TypeError(
-                f"{route.spec.source}: the handler returned {type(result).__name__}, no struct"
+                f"{route.spec.source}: the handler returned {type(result).__name__}{raised}"
             )
 
     @property
