@@ -66,6 +66,7 @@ UNTESTED_BY_NAME = {
     "pov_rt/protocol/bodies.py": "declarations",
     "pov_rt/suites/logs.py": "it is tests, which tests/engine runs on each engine",
     "pov_rt/suites/state.py": "it is tests, which tests/engine runs on each engine",
+    "pov_rt/suites/store.py": "it is tests, which tests/engine runs on each engine",
     "pov_rt/suites/support.py": "it is tests, which tests/engine runs on each engine",
     "pov_rt/transport/bounds.py": "declarations; tests/transport/test_wire.py is at each bound",
     "pov_rt/version.py": "a constant",

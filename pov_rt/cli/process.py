@@ -135,6 +135,8 @@ class Process:
             logs.configure(web.settings.log.format, web.settings.log.level, stream=self._stream)
             if keyring.version != version:  # also if only a file's contents changed
                 applied.append("keys")
+            # A plugin that was taken off may have failed for another server's sake.
+            applied += [f"the plugin {name}" for name in web.server.hooks.release()]
             log.info("reloaded: %s", ", ".join(applied) or "nothing changed")
             if access[0] != access[1]:
                 log.info("%s", access[1])

@@ -42,9 +42,9 @@ class Source:
         return f"{self.file}:{self.line}"
 
 
-def source_of(function: Callable[..., Any]) -> Source:
-    """Return where a function was defined."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
+def source_of(function: Any) -> Source:
+    """Return where a function was defined, or that of a coroutine."""
+    code = getattr(function, "cr_code", None) or getattr(inspect.unwrap(function), "__code__", None)
     return Source(code.co_filename, code.co_firstlineno) if code else Source("?", 0)
 
 

@@ -33,7 +33,7 @@ class Said(Message, tag="{name}.said"):
 
 @plugin.on(Say, grant="collaborate", rate="5/s")
 def say(message: Say, context: Context) -> Said:
-    """Tell every subscriber, and the sender with the reply."""
+    """Tell every subscriber; the sender's copy is the reply."""
     said = Said(pov_id=message.pov_id, text=message.text, user_id=context.user.user_id)
     context.broadcast(message.pov_id, said)
     return said

@@ -27,6 +27,7 @@ from pov_rt.engine.sqlite.schema import (
     read_epoch,
 )
 from pov_rt.engine.sqlite.state import SqliteMarks, SqliteSets, StateStore
+from pov_rt.engine.sqlite.store import SqliteStore
 from pov_rt.engine.sqlite.tails import Tails
 from pov_rt.engine.sqlite.writer import Writer
 from pov_rt.protocol.errors import Unavailable
@@ -183,6 +184,7 @@ class SqliteEngine:
         self.marks = SqliteMarks(self, self._state)
         self.leases = MemoryLeases(clock, node)
         self.sets = SqliteSets(self, self.steady)
+        self.store = SqliteStore(self, self._state)
         self._lock: FileLock | None = None
         self._connections: list[sqlite3.Connection] = []
         self._readers: Readers | None = None
@@ -243,17 +245,16 @@ class SqliteEngine:
 
     @property
     def bounds(self) -> Sequence[Bound]:
-        """Topics and marks; and what waits, once it is started."""
+        """Topics, marks and the store; and what waits, once it is started."""
         shared = (self._topics.bound, self._state.marks.bound)
-        if self._readers is None:
-            return shared
-        return (*shared, self.writer.backlog.bound, self._readers.bound)
+        waits = (self.writer.backlog.bound, self._readers.bound) if self._readers else ()
+        return (*shared, *waits, self._state.values.bound)
 
     def health(self) -> str | None:
         return self.writer.fault if self._readers is not None else None
 
-    async def write(self, operation: Operation[ResultT]) -> ResultT:
-        return await self.writer.write(Change(operation))
+    async def write(self, operation: Operation[ResultT], size: int = 0) -> ResultT:
+        return await self.writer.write(Change(operation, size))
 
     async def read(self, operation: Operation[ResultT]) -> ResultT:
         if self._readers is None:
