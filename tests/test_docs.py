@@ -157,7 +157,7 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 
 
 def test_the_example_plugin_of_the_docs_works(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", DOCS["plugins"], re.S)
+    code = re.findall(r"```python\n(.*?)```", DOCS["plugins"], re.S)[0]
     (tmp_path / "poll.py").write_text(code)
     from pov_rt.testing import RunningServer, make_settings
 

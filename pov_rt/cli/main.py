@@ -104,16 +104,22 @@ def new_plugin(name: str, folder: Path) -> None:
 
 @main.command()
 @settings_options
-@click.argument("side", type=click.Choice(["asyncapi", "openapi", "typescript"]))
+@click.argument("side", type=click.Choice(["asyncapi", "openapi", "typescript", "plugin-api"]))
 @click.option("--plugins-dir", type=str, help="Folder of further plugin files.")
 def schema(options: SettingsOptions, side: str, plugins_dir: str | None) -> None:
     """Print the AsyncAPI document of the socket, the OpenAPI one of the HTTP side, or TypeScript.
 
-    That has a type for each message of the socket.
+    That has a type for each message of the socket. Or, in Markdown, all that plugins import.
     """
     from pov_rt.registry.schema import asyncapi, openapi
     from pov_rt.registry.typescript import typescript
 
+    if side == "plugin-api":
+        from pov_rt import testing
+        from pov_rt.registry.reference import reference
+
+        say(reference(testing).rstrip("\n"))
+        return
     settings, registry = configured_plugins(options, plugins_dir)
     if side == "typescript":
         say(typescript(registry, settings).rstrip("\n"))

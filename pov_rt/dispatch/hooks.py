@@ -10,6 +10,7 @@ import inspect
 import logging
 import math
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ import msgspec
 from pov_rt.connections.connection import Connection
 from pov_rt.dispatch.conduct import Conduct
 from pov_rt.dispatch.context import ConnectionContext
+from pov_rt.dispatch.followers import Follower
 from pov_rt.dispatch.host import PluginHost, Services
 from pov_rt.dispatch.timers import Timers
 from pov_rt.engine.base import Lease
@@ -36,6 +38,8 @@ log = logging.getLogger(__name__)
 STOP_S = 5.0
 """How long a plugin's lifespan may take to shut down."""
 
+BEGIN_S = 5.0
+"""How long the start waits for followers to find out where they are."""
 EXPIRE_S = 0.5
 RENEW_S = 10.0
 """How often the node's lease is renewed: a third of the time it lasts."""
@@ -71,6 +75,12 @@ class Hooks:
         self._services = services
         self._lifespans: list[tuple[PluginHost, AsyncIterator[Any]]] = []
         self.timers = Timers(services.clock, self.conduct)
+        self.followers = [
+            Follower(services, self.hosts[found.plugin.name], spec, self.conduct)
+            for found in registry.found
+            for spec in found.plugin.followers
+        ]
+        self.appended = self._wake if self.followers else None
         self._leases: asyncio.Task[None] | None = None
         self._ended = turns.Backlog(turns.LEASES, self._tell_ended)
 
@@ -93,6 +103,11 @@ class Hooks:
         self._leases = asyncio.get_running_loop().create_task(self._watch_leases())
         for found in self._registry.found:
             self._set_off(found.plugin)
+        # Nothing is published before they know where they are, unless the log cannot be read.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BEGIN_S):
+                for follower in self.followers:
+                    await follower.has_begun.wait()
 
     async def stop(self) -> None:
         """Stop the timers, then run the lifespans to their end, the last started first.
@@ -100,6 +115,7 @@ class Hooks:
         But who hears ends after who announces, which may be at its end.
         """
         await self.timers.end()
+        await asyncio.gather(*(follower.end() for follower in self.followers))
         if self._leases is not None:
             await containment.end({self._leases}, "leases")
         self._ended.finish()
@@ -110,6 +126,11 @@ class Hooks:
             with containment.logged(log, "a plugin failed to shut down", plugin=host.name):
                 async with asyncio.timeout(STOP_S):
                     await anext(lifespan, None)
+
+    def _wake(self, topic: str) -> None:
+        """Tell the followers that a log has something new."""
+        for follower in self.followers:
+            follower.wake(topic)
 
     def release(self) -> list[str]:
         """Bring back the plugins that are off for what they did wrong; return their names."""
@@ -124,6 +145,9 @@ class Hooks:
 
     def _set_off(self, plugin: Plugin[Any]) -> None:
         """Start what a plugin does by itself."""
+        for follower in self.followers:
+            if follower.host.name == plugin.name:
+                follower.start()
         for timer in plugin.timers:
             self.timers.start(self.hosts[plugin.name], timer)
 
@@ -132,6 +156,9 @@ class Hooks:
         self._connect()
         self.switched()
         self.timers.cancel(name)
+        for follower in self.followers:
+            if follower.host.name == name:
+                follower.cancel()
         self.hosts[name].tasks.cancel()
 
     def _connect(self) -> None:

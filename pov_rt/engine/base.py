@@ -161,6 +161,9 @@ class Log(Protocol):
         It may be called in another thread. Of those that retention took some may be counted.
         """
 
+    async def topics(self, prefix: str) -> Sequence[str]:
+        """Return the names that begin with `prefix` of all topics that have a log."""
+
     async def top(self, topic: str) -> Top:
         """Return the state of the topic's log; an unknown topic has an epoch, too.
 

@@ -172,6 +172,9 @@ class MemoryLog:
         bodies = [entry.body for entry in page.entries]
         return Tally(Counter(map(head_of, bodies)), sum(map(len, bodies)))
 
+    async def topics(self, prefix: str) -> Sequence[str]:
+        return sorted(topic for topic in self._topics if topic.startswith(prefix))
+
     async def top(self, topic: str) -> Top:
         return self._top(topic)
 

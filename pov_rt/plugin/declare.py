@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple
 
 import msgspec
 from typing_extensions import TypeVar
@@ -28,6 +28,7 @@ AuthoriseHook = Callable[[Access, Host[StateT]], Awaitable[Allowed | None] | All
 BeforePublish = Callable[[Activity, Host[StateT]], Activity | Awaitable[Activity | None] | None]
 PublishedHook = Callable[[Activity, Published, Host[StateT]], None]
 ExpiredHook = Callable[[str, str, Host[StateT]], None]
+Follower = Callable[[Activity, Published, Host[StateT]], Awaitable[None] | None]
 Listener = Callable[[EventT, Host[StateT]], None]
 
 
@@ -81,6 +82,16 @@ class TimerSpec:
     """Something to do every few seconds, as declared."""
 
     seconds: float
+    function: Callable[..., Any]
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class FollowSpec:
+    """What is called with all that is published, as declared; `pov_id` may be `*`."""
+
+    pov_id: str
+    since: str
     function: Callable[..., Any]
     source: Source
 
@@ -179,6 +190,7 @@ class Plugin(Generic[StateT]):
     hooks: list[HookSpec] = field(default_factory=list, init=False, repr=False)
     listeners: list[ListenerSpec] = field(default_factory=list, init=False, repr=False)
     timers: list[TimerSpec] = field(default_factory=list, init=False, repr=False)
+    followers: list[FollowSpec] = field(default_factory=list, init=False, repr=False)
     routes: list[RouteSpec] = field(default_factory=list, init=False, repr=False)
     lifespans: list[Callable[[Host], AsyncIterator[Any]]] = field(
         default_factory=list, init=False, repr=False
@@ -321,6 +333,29 @@ class Plugin(Generic[StateT]):
         ) -> Callable[[Host[StateT]], ResultT]:
             self._finish(begun)
             self.timers.append(TimerSpec(seconds, function, source_of(function)))
+            return function
+
+        return register
+
+    def follows(
+        self, pov_id: str = "*", *, since: Literal["now", "beginning"] = "now"
+    ) -> Callable[[Follower[StateT]], Follower[StateT]]:
+        """Call with every activity of a PoV, or of all (`*`): `(activity, published, host)`.
+
+        Plain or `async`, one after the other in the order of the log, at least once each, over
+        restarts and failures: how far it got is kept in the engine, under the function's name. One
+        that fails is tried again, later and later, and what is behind it waits; so a function that
+        cannot do anything with an activity returns. A call may take 60 s.
+
+        The first time it begins with what is published from now on, or with the oldest that is
+        kept. What retention removes before it was called is missed, and the log says so.
+        `published` says where the activity is in the log that is followed: with `*` a team's feed.
+        """
+        begun = self._begin("follows", pov_id)
+
+        def register(function: Follower[StateT]) -> Follower[StateT]:
+            self._finish(begun)
+            self.followers.append(FollowSpec(pov_id, since, function, source_of(function)))
             return function
 
         return register

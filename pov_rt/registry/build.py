@@ -37,6 +37,7 @@ from pov_rt.registry.mistakes import (
     ARGUMENTS,
     CONTEXT,
     EVENT,
+    FOLLOWED,
     HOST,
     MESSAGE,
     REQUEST,
@@ -406,6 +407,18 @@ def check_hooks(plugin: Plugin[Any], problems: Problems) -> None:
             check_seconds(timer.seconds, wrong)
             check_arguments(timer.function, (HOST,), wrong)
             check_function(timer.function, wrong)
+
+    names: set[str] = set()
+    for follower in plugin.followers:
+        wrong = blame(follower.source, "@plugin.follows")
+        with problems.gather(), _blaming(follower.source):
+            check_arguments(follower.function, FOLLOWED, wrong)
+            check_function(follower.function, wrong)
+            if follower.since not in ("now", "beginning"):
+                raise wrong(f"since must be 'now' or 'beginning', not {follower.since!r}")
+            if follower.function.__name__ in names:
+                raise wrong("another one of that name would share its place in the log")
+            names.add(follower.function.__name__)
 
 
 def check_events(plugin: Plugin[Any], by_name: Mapping[str, Found], problems: Problems) -> None:

@@ -65,6 +65,9 @@ ARGUMENTS: Mapping[str, Sequence[Argument]] = {
 }
 """What the functions of each hook are called with."""
 
+FOLLOWED = ARGUMENTS["published"]
+"""What a follower is called with."""
+
 _GIVEN = (Message, Context, Host, Request, Activity, Published, Access, Event, str)
 
 
@@ -84,7 +87,13 @@ def check_finished(plugin: Plugin[Any]) -> None:
         raise PluginError(source, f"plugin.{what}(...) is above no function: nothing is called")
 
 
-_EXAMPLES = {"on": "Vote", "every": "60", "hears": "Closed", "http": '"GET", "/tally", grant="..."'}
+_EXAMPLES = {
+    "follows": "",
+    "on": "Vote",
+    "every": "60",
+    "hears": "Closed",
+    "http": '"GET", "/tally", grant="..."',
+}
 
 
 def _first_line(function: Any) -> Source | None:

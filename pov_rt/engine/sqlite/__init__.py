@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from pov_rt.config.settings import EngineSettings
@@ -83,6 +84,15 @@ class SqliteLog:
     ) -> Tally:
         read = self._engine.read
         return await read(lambda connection: tally(connection, topic, (first, last), head_of))
+
+    async def topics(self, prefix: str) -> Sequence[str]:
+        def operation(connection: sqlite3.Connection) -> Sequence[str]:
+            rows = connection.execute(
+                "SELECT name FROM topics WHERE name >= ? ORDER BY name", (prefix,)
+            )
+            return [name for (name,) in takewhile(lambda row: row[0].startswith(prefix), rows)]
+
+        return await self._engine.read(operation)
 
     def _kept(self) -> Kept:
         engine = self._engine
