@@ -62,6 +62,7 @@ _OTHERS = {
     "UNSET": "What a field has that is not sent.",
     "Since": "A position, or a number.",
     "Reason": "Why not.",
+    "encode": "Return JSON, as messages are sent.",
 }
 
 
