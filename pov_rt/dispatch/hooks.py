@@ -194,6 +194,7 @@ class Hooks:
         for host, function in self._hooks.get(hook, ()):
             if plugin not in (None, host.name):
                 continue
+            # Not in a context manager, which is dearer (docs/measurements.md, hooks).
             try:
                 last = host if connection is None else ConnectionContext(host, connection)
                 function(*arguments, last)
