@@ -47,12 +47,10 @@ read_head = msgspec.json.Decoder(Head).decode
 
 
 class Only(Part, cache_hash=True, forbid_unknown_fields=True):
-    """Of which types, actions and users activities are wanted; those of `notUsers` never are.
+    """Of which types, actions and users activities are wanted; those of `notUsers` never are."""
 
-    A name that is none of these is refused: mistyped, it would leave nothing out.
-    """
-
-    # Equal ones are one: subscribers share its work.
+    # Equal ones are one: subscribers share its work. Another name is refused: mistyped, it would
+    # leave nothing out.
     types: Kinds | UnsetType = UNSET
     actions: Kinds | UnsetType = UNSET
     users: Users | UnsetType = UNSET
