@@ -1,9 +1,10 @@
-"""For plugin authors: `connect`, a pytest fixture that opens clients of a real server.
+"""For plugin authors: pytest fixtures around a real server.
 
-The server runs in a thread of its own, in memory, with the plugins of the test file's folder
-(override the fixture `pov_rt_plugins`) and the settings of the fixture `pov_rt_settings`; it is the
-fixture `pov_rt_server`. A handler that fails fails the test. All this needs pytest and websockets:
-pip install 'pov-rt[testing]'.
+`connect` opens clients, `http` makes requests, `clock.advance(seconds)` lets time pass, timers
+included. The server (`pov_rt_server`) runs in a thread of its own, in memory, with the plugins of
+the test file's folder. Override `pov_rt_options` for the plugins' options, `pov_rt_settings` for
+other settings, `pov_rt_plugins` for other plugins. A handler that fails fails the test. All this
+needs pytest and websockets: pip install 'pov-rt[testing]'.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import json
 import logging
 import re
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from http.client import HTTPConnection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 import pytest
@@ -82,6 +85,103 @@ class Client:
             self.early.append(answer)
 
 
+class Answer(NamedTuple):
+    """What a request was answered: `body` is the JSON, or None where there is none."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str]
+
+
+class Http:
+    """Makes requests to a server, as whom it is told: `http.get("/api/povs/acme/tally")`.
+
+    The token may see and do everything, unless the claims say less; `service=True` has it be a
+    service's. Without a `user` there is none.
+    """
+
+    def __init__(self, server: RunningServer) -> None:
+        self._server = server
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        user: str | None = "ana",
+        service: bool = False,
+        **claims: Any,
+    ) -> Answer:
+        """Make a request; any status is an answer. `body` is sent as JSON."""
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        if user is not None:
+            kind = Kind.SERVICE if service else Kind.SOCKET
+            headers["Authorization"] = f"Bearer {self._server.token(user, kind, **claims)}"
+        connection = HTTPConnection(self._server.address, timeout=WAIT_S)
+        try:
+            connection.request(method, path, None if body is None else encode(body), headers)
+            answer = connection.getresponse()
+            content = answer.read()
+            is_json = answer.headers.get_content_type().endswith("json")
+            found = json.loads(content) if is_json and content else content.decode() or None
+            return Answer(answer.status, found, dict(answer.headers))
+        finally:
+            connection.close()
+
+    def get(self, path: str, **options: Any) -> Answer:
+        """Make a GET request; the options are those of `request`."""
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, body: object = None, **options: Any) -> Answer:
+        """Make a POST request."""
+        return self.request("POST", path, body, **options)
+
+    def put(self, path: str, body: object = None, **options: Any) -> Answer:
+        """Make a PUT request."""
+        return self.request("PUT", path, body, **options)
+
+    def patch(self, path: str, body: object = None, **options: Any) -> Answer:
+        """Make a PATCH request."""
+        return self.request("PATCH", path, body, **options)
+
+    def delete(self, path: str, **options: Any) -> Answer:
+        """Make a DELETE request."""
+        return self.request("DELETE", path, **options)
+
+
+class MovableClock(SystemClock):
+    """The machine's clocks, put forward by as much as a test says."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def monotonic(self) -> float:
+        """Return seconds since an arbitrary start."""
+        return time.monotonic() + self.ahead
+
+    def time(self) -> float:
+        """Return seconds since 1970."""
+        return time.time() + self.ahead
+
+
+class TestClock:
+    """The time of a server, for its test."""
+
+    __test__ = False
+
+    def __init__(self, server: RunningServer) -> None:
+        self._server = server
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass: `host.clock` goes forward, and what is due is done when this returns.
+
+        Timers (`@plugin.every`) run in their order, each to its end, as often as they are due.
+        Raises TimeoutError naming one that takes more than 5 s.
+        """
+        self._server.advance(seconds)
+
+
 class RunningServer:
     """A real server in a thread of its own."""
 
@@ -135,6 +235,17 @@ class RunningServer:
 
         return self.run(work)
 
+    def advance(self, seconds: float) -> None:
+        """Let time pass for a server that was made with a `MovableClock`; see `TestClock`."""
+        clock = self._clock
+        if not isinstance(clock, MovableClock):
+            raise TypeError("this server's clock is not a MovableClock")
+
+        def move(more: float) -> None:
+            clock.ahead += more
+
+        self.run(lambda: self.web.server.hooks.timers.advance(seconds, move))
+
     def token(
         self, user: str = "ana", kind: Kind = Kind.SOCKET, *, ttl_s: float = 3600, **claims: Any
     ) -> str:
@@ -167,6 +278,11 @@ class RunningServer:
         return client
 
     async def _start(self) -> None:
+        if not isinstance(self._settings, Settings):
+            raise TypeError(
+                f"pov_rt_settings must return Settings, not {type(self._settings).__name__}: "
+                'make_settings(limits={"message_rate": "9/s"}), or override pov_rt_options'
+            )
         registry = build_registry(self._settings.plugins, self._plugins_dir)
         self.web = WebServer(self._settings, registry, clock=self._clock or SystemClock())
         await self.web.start()
@@ -208,19 +324,39 @@ def pov_rt_plugins(request: pytest.FixtureRequest) -> Plugins:
 
 
 @pytest.fixture
-def pov_rt_settings() -> Settings:
-    """Return the server's settings."""
-    return make_settings()
+def pov_rt_options() -> Mapping[str, Mapping[str, Any]]:
+    """Return the options of plugins, by their names: what `[plugins.NAME]` would have."""
+    return {}
 
 
-def make_settings(**sections: msgspec.Struct) -> Settings:
-    """Return settings for a test, on free ports; `sections` replace whole sections."""
+@pytest.fixture
+def pov_rt_settings(
+    pov_rt_options: Mapping[str, Mapping[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> Settings:
+    """Return the server's settings: `make_settings`, with the options and a folder for data."""
+    data = str(tmp_path_factory.mktemp("pov-rt"))
+    return make_settings(server={"data": data}, plugins=pov_rt_options)
+
+
+def make_settings(**sections: msgspec.Struct | Mapping[str, Any]) -> Settings:
+    """Return settings for a test, on free ports, in memory.
+
+    A section may be a struct, which replaces it, or a mapping of what is different in it.
+    """
     given: dict[str, Any] = {
         "server": ServerSettings(port=0, admin_port=0, drain_s=0.2),
         "auth": AuthSettings(secrets=[SECRET], default_povs="*"),
         "engine": EngineSettings(url="memory://"),
     }
-    return Settings(**given | sections)
+    for name, section in sections.items():
+        if isinstance(section, Mapping):
+            base = given.get(name, getattr(Settings(), name))
+            before = {} if isinstance(base, dict) else msgspec.structs.asdict(base)
+            kind = next(each.type for each in msgspec.structs.fields(Settings) if each.name == name)
+            given[name] = msgspec.convert({**before, **section}, kind)
+        else:
+            given[name] = section
+    return Settings(**given)
 
 
 @pytest.fixture
@@ -230,7 +366,7 @@ def pov_rt_server(pov_rt_settings: Settings, pov_rt_plugins: Plugins) -> Iterato
     logger = logging.getLogger("pov_rt")
     logger.addHandler(incidents)
     try:
-        with RunningServer(pov_rt_settings, pov_rt_plugins) as running:
+        with RunningServer(pov_rt_settings, pov_rt_plugins, MovableClock()) as running:
             running.incidents = incidents.records
             yield running
     finally:
@@ -244,3 +380,15 @@ def pov_rt_server(pov_rt_settings: Settings, pov_rt_plugins: Plugins) -> Iterato
 def connect(pov_rt_server: RunningServer) -> Connect:
     """Return what opens clients of the test's server."""
     return pov_rt_server.connect
+
+
+@pytest.fixture
+def http(pov_rt_server: RunningServer) -> Http:
+    """Return what makes HTTP requests to the test's server."""
+    return Http(pov_rt_server)
+
+
+@pytest.fixture
+def clock(pov_rt_server: RunningServer) -> TestClock:
+    """Return the test server's time."""
+    return TestClock(pov_rt_server)

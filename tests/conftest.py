@@ -15,7 +15,6 @@ from pov_rt.config.settings import Settings
 from pov_rt.testing import Plugins, RunningServer, make_settings
 from tests.processes import children, end_children
 
-
 # How long an example takes says more of the machine than of the code.
 slices.register_profile("pov-rt", deadline=None)
 slices.load_profile("pov-rt")

@@ -157,7 +157,7 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 
 
 def test_the_example_plugin_of_the_docs_works(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", DOCS["plugins"], re.S)
+    code = re.findall(r"```python\n(.*?)```", DOCS["plugins"], re.S)[0]
     (tmp_path / "poll.py").write_text(code)
     from pov_rt.testing import RunningServer, make_settings
 
@@ -173,17 +173,11 @@ def test_the_example_plugin_of_the_docs_works(tmp_path: Path) -> None:
             "counts": {"yes": 1},
             "id": "test-3",
         }
-        # A subscribed caller gets the broadcast, then the reply.
-        assert (
-            ana.receive()
-            == ben.receive()
-            == {
-                "type": "poll.tally",
-                "povId": "acme",
-                "counts": {"yes": 1},
-            }
-        )
+        # The reply is the caller's copy of the broadcast.
+        assert ben.receive() == {"type": "poll.tally", "povId": "acme", "counts": {"yes": 1}}
+        assert ana.early == []
         assert ana.request({**vote, "choice": ""})["field"] == "choice"
+        assert ana.early == []
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the drill asks with curl")

@@ -9,7 +9,7 @@ import pytest
 
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Appended, Conflict, Engine, NewEntry, Page, Position, Top
-from pov_rt.engine.memory import MemoryEngine, MemoryLog, MemoryMarks, MemorySets
+from pov_rt.engine.memory import MemoryEngine, MemoryLog, MemoryMarks, MemorySets, MemoryStore
 from pov_rt.runtime.clock import ManualClock
 from pov_rt.suites import EngineSuite
 
@@ -51,12 +51,18 @@ class NeverExpires(MemorySets):
         await super().add(name, member, body)
 
 
+class ForgetsWhose(MemoryStore):
+    async def put(self, space: str, key: str, body: bytes, owner: str = "") -> None:
+        await super().put(space, key, body)
+
+
 BROKEN: Mapping[str, tuple[str, Any]] = {
     "test_a_retry_answers_the_first_offset_and_reaches_nobody": ("log", TellsTwice),
     "test_an_unknown_topic_has_an_epoch_that_stays": ("log", ChangesEpoch),
     "test_reading_both_ways_is_bounded_and_exclusive": ("log", IgnoresReverse),
     "test_marks_only_move_forward_in_an_epoch": ("marks", GoesBack),
     "test_members_of_sets_expire": ("sets", NeverExpires),
+    "test_what_is_kept_of_somebody_is_found_and_erased": ("store", ForgetsWhose),
 }
 
 
@@ -72,6 +78,7 @@ def test_a_broken_engine_fails_the_test_of_its_guarantee(name: str) -> None:
                 "log": (given, clock),
                 "marks": (given, clock),
                 "sets": (clock,),
+                "store": (given,),
             }
             arguments = every[part]
             setattr(engine, part, broken(*arguments))

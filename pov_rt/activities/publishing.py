@@ -76,6 +76,10 @@ class PublishHooks(Protocol):
         """What returns the activity as the plugins want it, or raises."""
 
     @property
+    def appended(self) -> Callable[[str], None] | None:
+        """What is told each topic, feeds too, that has something new on disk."""
+
+    @property
     def published(self) -> Callable[[Activity, Published], None] | None:
         """What tells the plugins that an activity is durable."""
 
@@ -210,6 +214,8 @@ class Publishing:
                 self.published += 1
                 if self.hooks.published is not None:
                     self.hooks.published(activity, done)
+        if self.hooks.appended is not None:
+            _tell_topics(entries, self.hooks.appended)
         return [result for result in results if result is not None]
 
     def _complete(self, new: NewActivity, publisher: Publisher) -> Activity:
@@ -280,6 +286,11 @@ class Publishing:
         if (before.id, before.pov_id) != (after.id, after.pov_id):
             raise TypeError("a before_publish hook may not change an activity's id or PoV")
         return self._check(msgspec.structs.replace(after, at=UNSET))
+
+
+def _tell_topics(entries: Sequence[NewEntry], tell: Callable[[str], None]) -> None:
+    for topic in {name for entry in entries for name in (entry.topic, entry.feed)}:
+        tell(topic)
 
 
 def publisher_of(identity: Identity, *, is_service: bool, origin: str = "") -> Publisher:

@@ -34,6 +34,9 @@ OPERATE_ALL = "operate_all"
 """With `operate` and `auth.tenants`: everybody is the users of all teams. No token has it unless
 its `can`, or its role, names it."""
 
+GRANTS = frozenset({"subscribe", "collaborate", "publish", "operate", OPERATE_ALL})
+"""Those that the server knows by itself; a plugin may declare more."""
+
 Action = Literal["see", "collaborate", "write"]
 """What may be done on a PoV, as the app is asked about it."""
 

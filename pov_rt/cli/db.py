@@ -187,6 +187,7 @@ def describe(path: Path, stats: Stats) -> list[tuple[str, str, str | int | None]
         ("ids", "ids remembered", stats.ids),
         ("marks", "marks", stats.marks),
         ("setMembers", "set members", stats.set_members),
+        ("stored", "plugins' values", stats.stored),
     ]
 
 

@@ -82,20 +82,14 @@ def plugins() -> None:
 def list_plugins(options: SettingsOptions, plugins_dir: str | None) -> None:
     """List the plugins with their message types and where they came from."""
     _, registry = configured_plugins(options, plugins_dir)
-    every = sorted(
-        [*registry.found, *registry.idle, *registry.disabled],
-        key=lambda each: (each.origin, each.plugin.name),
-    )
-    for found in every:
-        name, needs = found.plugin.name, found.plugin.needs
+    off = {each.plugin.name: each for each in registry.idle}
+    every = [*registry.found, *(each.found for each in registry.idle)]
+    for found in sorted(every, key=lambda each: (each.origin, each.plugin.name)):
+        name = found.plugin.name
         tags = sorted(
             handler.tag for handler in registry.handlers.values() if handler.plugin is found.plugin
         )
-        shown = ", ".join(tags)
-        if found in registry.idle:
-            shown = f"off: plugins.{name}.{needs} is not set"
-        elif found in registry.disabled:
-            shown = f"off: plugins.{name}.enabled is false"
+        shown = f"off: {off[name].why}" if name in off else ", ".join(tags)
         say(f"{name:<16} {found.origin:<16} {shown or '-'}")
 
 
@@ -122,16 +116,22 @@ def new_plugin(name: str, folder: Path) -> None:
 
 @main.command()
 @settings_options
-@click.argument("side", type=click.Choice(["asyncapi", "openapi", "typescript"]))
+@click.argument("side", type=click.Choice(["asyncapi", "openapi", "typescript", "plugin-api"]))
 @click.option("--plugins-dir", type=str, help="Folder of further plugin files.")
 def schema(options: SettingsOptions, side: str, plugins_dir: str | None) -> None:
     """Print the AsyncAPI document of the socket, the OpenAPI one of the HTTP side, or TypeScript.
 
-    That has a type for each message of the socket.
+    That has a type for each message of the socket. Or, in Markdown, all that plugins import.
     """
     from pov_rt.registry.schema import asyncapi, openapi
     from pov_rt.registry.typescript import typescript
 
+    if side == "plugin-api":
+        from pov_rt import testing
+        from pov_rt.registry.reference import reference
+
+        say(reference(testing).rstrip("\n"))
+        return
     settings, registry = configured_plugins(options, plugins_dir)
     if side == "typescript":
         say(typescript(registry, settings).rstrip("\n"))

@@ -15,7 +15,7 @@ from pov_rt.config.settings import Settings, SettingsError
 from pov_rt.protocol.characters import escape_json, escape_lines
 from pov_rt.protocol.errors import ClientError
 from pov_rt.protocol.redaction import redact
-from pov_rt.registry.build import Registry, build_registry
+from pov_rt.registry.build import Registry, build_registry, check_roles
 from pov_rt.registry.discovery import PluginError
 
 
@@ -79,6 +79,11 @@ def failure(words: str) -> click.ClickException:
 
 
 def registry_of(settings: Settings) -> Registry:
-    """Find and check the plugins that the settings name. Raises `PluginError`."""
+    """Find and check the plugins that the settings name, and the grants that both do.
+
+    Raises `PluginError` or `SettingsError`.
+    """
     folder = settings.server.plugins_dir
-    return build_registry(settings.plugins, Path(folder) if folder else None)
+    registry = build_registry(settings.plugins, Path(folder) if folder else None)
+    check_roles(settings.auth, registry)
+    return registry

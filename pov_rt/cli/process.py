@@ -13,12 +13,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from pov_rt.cli.options import SettingsOptions
-from pov_rt.cli.restart import Watch, find_syntax_error
+from pov_rt.cli.restart import Watch, find_problem
 from pov_rt.config import load as config
 from pov_rt.config.load import Loaded
 from pov_rt.config.settings import Settings, SettingsError, describe_access
-from pov_rt.registry.build import Registry
-from pov_rt.registry.problem import problem_of
+from pov_rt.registry.build import Registry, check_roles
 from pov_rt.runtime import containment, logs
 from pov_rt.runtime.systemd import listen_sockets, notify, watchdog_interval_s
 from pov_rt.web.app import WebServer
@@ -84,7 +83,8 @@ class Process:
     def restart_on_change(self, watch: Watch, trouble: Trouble) -> None:
         """End, as for SIGTERM, when one of the files changes; call it on the loop.
 
-        `trouble` is told of a change that does not even compile.
+        `trouble` is told of a change with which it could not start: until there is another one it
+        goes on as it was.
         """
         self._restart = asyncio.get_running_loop().create_task(
             self._wait_for_change(watch, trouble)
@@ -96,14 +96,15 @@ class Process:
         self._stop.set()
 
     async def _wait_for_change(self, watch: Watch, trouble: Trouble) -> None:
+        changed: dict[Path, None] = {}
         while True:
-            changed = await watch.changed()
-            problem = find_syntax_error(changed)
-            if problem is None:
+            for path in await watch.changed():
+                changed[path] = None
+            trouble.problem = await find_problem()
+            if trouble.problem is None:
                 break
-            log.error("the server goes on as it was: %s", problem)
-            trouble.problem = problem_of(problem, is_running=True)
-        self.changed = changed
+            log.error("the server goes on as it was: %s", trouble.problem)
+        self.changed = list(changed)
         self._stop.set()
 
     async def _feed_watchdog(self) -> None:
@@ -121,6 +122,7 @@ class Process:
         try:
             loaded = self._options.load()
             config.check(loaded)
+            check_roles(loaded.settings.auth, self._registry)
             new = config.dev_secret(loaded.settings)
             applied, restart = config.reloadable(self._settings, new)
             web.server.reload(new.auth)
@@ -133,6 +135,8 @@ class Process:
             logs.configure(web.settings.log.format, web.settings.log.level, stream=self._stream)
             if keyring.version != version:  # also if only a file's contents changed
                 applied.append("keys")
+            # A plugin that was taken off may have failed for another server's sake.
+            applied += [f"the plugin {name}" for name in web.server.hooks.release()]
             log.info("reloaded: %s", ", ".join(applied) or "nothing changed")
             if access[0] != access[1]:
                 log.info("%s", access[1])

@@ -1,4 +1,4 @@
-"""Under --dev the process starts anew when one of its files changes, and waits if it cannot."""
+"""Under --dev the process starts anew when one of its files changes, if that can be loaded."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import msgspec
+from msgspec.structs import replace
+
 from pov_rt.config.settings import ServerSettings
-from pov_rt.plugin.declare import Source
-from pov_rt.registry.discovery import PluginError
+from pov_rt.registry.problem import Problem
 
 LOOK_S = 0.2
 CHANGED = "_POV_RT_CHANGED"
@@ -81,20 +83,43 @@ class Watch:
                 yield Path(file)
 
 
-def find_syntax_error(paths: Iterable[Path]) -> PluginError | None:
-    """Return what is wrong with the first Python file that does not compile."""
-    for path in paths:
-        if path.suffix == ".py":
-            try:
-                compile(path.read_bytes(), path, "exec")
-            except SyntaxError as error:
-                source = Source(str(path), error.lineno or 0)
-                problem = PluginError(source, f"syntax error: {error.msg}")
-                problem.__cause__ = error
-                return problem
-            except (OSError, ValueError):  # it is gone, or has null bytes, which loading will tell
-                continue
-    return None
+TRIAL = "_POV_RT_TRIAL"
+"""The variable that makes a process load everything and say what is wrong, instead of serving."""
+TRIAL_S = 30.0
+
+
+async def find_problem() -> Problem | None:
+    """Return why a process with the same arguments could not start now; None: it could.
+
+    Everything is loaded, in a process of its own: this one goes on as it was.
+    """
+    trial = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *sys.orig_argv[1:],
+        env={**os.environ, TRIAL: "1"},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout(TRIAL_S):
+            said, _ = await trial.communicate()
+    except TimeoutError:
+        return Problem(f"the files take more than {TRIAL_S:g} s to load", is_running=True)
+    finally:
+        if trial.returncode is None:
+            trial.kill()
+            await trial.wait()
+    return None if trial.returncode == 0 else _read_problem(said, trial.returncode)
+
+
+def _read_problem(said: bytes, status: int | None) -> Problem:
+    for line in reversed(said.splitlines()):  # plugins may print something, too
+        try:
+            return replace(msgspec.json.decode(line, type=Problem), is_running=True)
+        except msgspec.DecodeError:
+            continue
+    return Problem(f"loading the files ended with status {status}", is_running=True)
 
 
 def start_anew(changed: Iterable[Path]) -> None:

@@ -16,6 +16,7 @@ import click
 from pov_rt.cli.options import SettingsOptions, failure, registry_of, say, settings_options
 from pov_rt.config import load as config
 from pov_rt.config.settings import SettingsError, describe_access
+from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import ClientError
 from pov_rt.protocol.redaction import redact
 from pov_rt.registry.discovery import PluginError
@@ -24,6 +25,8 @@ from pov_rt.version import VERSION
 
 if TYPE_CHECKING:
     from pov_rt.cli.restart import Watch
+    from pov_rt.config.load import Loaded
+    from pov_rt.registry.build import Registry
     from pov_rt.web.app import WebServer
 
 log = logging.getLogger(__name__)
@@ -44,11 +47,14 @@ log = logging.getLogger(__name__)
 )
 def serve(options: SettingsOptions, **server: Any) -> None:
     """Run the server."""
-    from pov_rt.cli.restart import Watch, start_anew
+    from pov_rt.cli.restart import TRIAL, Watch, start_anew
 
     # Each of its own options is the setting of that name.
     options = options.with_flags({f"server.{name}": value for name, value in server.items()})
     watch = Watch(config.main_file(options.file), wanted=bool(options.flags["dev"]))
+    if os.environ.pop(TRIAL, None):
+        try_out(options, watch)
+        return
     try:
         changed = run(options, watch)
     except click.ClickException:
@@ -63,6 +69,33 @@ def serve(options: SettingsOptions, **server: Any) -> None:
         changed = asyncio.run(wait_for_change(watch, error))
     if changed:
         start_anew(changed)
+
+
+def try_out(options: SettingsOptions, watch: Watch) -> None:
+    """Load what a server is made of; print what is wrong, for `restart.find_problem`, and exit."""
+    from pov_rt.registry.problem import problem_of
+
+    try:
+        load(options, watch)
+    except BaseException as error:  # as when a plugin's file calls sys.exit
+        click.echo(encode(problem_of(error)))
+        sys.exit(1)
+
+
+def load(options: SettingsOptions, watch: Watch) -> tuple[Loaded, Registry]:
+    """Load the settings and the plugins. Raises `SettingsError` or `PluginError`."""
+    loaded = options.load()
+    config.check(loaded)
+    settings = loaded.settings
+    watch.wanted, watch.server = settings.dev, settings.server
+    logs.configure(settings.log.format, settings.log.level, stream=sys.stderr)
+    if not settings.dev:
+        log.info("%s", describe_access(settings.auth))
+    for warning in loaded.warnings:
+        log.warning("%s", warning)
+    if settings.server.plugins_dir:
+        watch.add_folder(Path(settings.server.plugins_dir))
+    return loaded, registry_of(settings)
 
 
 async def wait_for_change(watch: Watch, error: Exception) -> list[Path]:
@@ -84,18 +117,7 @@ def run(options: SettingsOptions, watch: Watch) -> list[Path]:
     from pov_rt.cli.process import Process
     from pov_rt.transport.loop import DirectLoop
 
-    loaded = options.load()
-    config.check(loaded)
-    settings = loaded.settings
-    watch.wanted, watch.server = settings.dev, settings.server
-    logs.configure(settings.log.format, settings.log.level, stream=sys.stderr)
-    if not settings.dev:
-        log.info("%s", describe_access(settings.auth))
-    for warning in loaded.warnings:
-        log.warning("%s", warning)
-    if settings.server.plugins_dir:
-        watch.add_folder(Path(settings.server.plugins_dir))
-    registry = registry_of(settings)
+    loaded, registry = load(options, watch)
 
     def announce(web: WebServer) -> None:
         tell(web)

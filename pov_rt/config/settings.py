@@ -161,6 +161,9 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     inbox_messages: Count = 64
     """Messages of one connection that wait for a slow handler; then its socket is not read."""
     handler_deadline_s: Positive = 5.0
+    plugin_failures: Annotated[int, Meta(ge=0)] = 20
+    """How often in a row a function of a plugin may fail, or within ten minutes the plugin block
+    the event loop; then the plugin is off until a reload. 0: it never is."""
     handshake_s: Positive = 10.0
     """How long a request may take to arrive, a handshake too."""
     keepalive_s: Positive = 75.0
@@ -210,6 +213,8 @@ class EngineSettings(Section, frozen=True, kw_only=True):
     """Watermarks of a user, a tenth of max_marks at most. For one more the longest unused goes."""
     mark_age_s: Positive = 30 * 86400.0
     """How long a watermark is kept that its user does not use; max_age_s at least."""
+    store_bytes: Count = 256 * 1024 * 1024
+    """What plugins keep in the store, half of it one plugin's; past that they are refused."""
     id_window_s: Positive = 86400.0
     """How long a publisher's ids are remembered, so that a retry is no second activity."""
     max_ids: Count = 1_000_000

@@ -46,10 +46,11 @@ class Head(msgspec.Struct, rename="camel"):
 read_head = msgspec.json.Decoder(Head).decode
 
 
-class Only(Part, cache_hash=True):
+class Only(Part, cache_hash=True, forbid_unknown_fields=True):
     """Of which types, actions and users activities are wanted; those of `notUsers` never are."""
 
-    # Equal ones are one: subscribers share its work.
+    # Equal ones are one: subscribers share its work. Another name is refused: mistyped, it would
+    # leave nothing out.
     types: Kinds | UnsetType = UNSET
     actions: Kinds | UnsetType = UNSET
     users: Users | UnsetType = UNSET

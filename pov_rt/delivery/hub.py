@@ -270,6 +270,12 @@ class Hub:
         self._deliver_signal(name, body, spare)
         self._engine.signals.send(name, body, spare.id if spare else "")
 
+    def spare(self, connection: Connection, name: str, body: bytes) -> None:
+        """Do not send a connection this signal, for its answer says the same, if it still waits."""
+        topic = self._topics.get(name)
+        if topic is not None:
+            topic.spare(connection, body)
+
     def remember(self, name: str, states: Mapping[str, Message]) -> None:
         """Keep what signals tell, by name, for those subscribers who do not get them now."""
         topic = self._topics.get(name)

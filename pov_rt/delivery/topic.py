@@ -266,6 +266,14 @@ class Topic:
         self._forget_states()
         return self._answers(self.instead.pop(connection, {}))
 
+    def spare(self, connection: Connection, body: bytes) -> None:
+        """Do not send a connection the last signal with this very body, unless it was already."""
+        for index in reversed(range(self.special.get(connection, 0), len(self.pending))):
+            item = self.pending[index]
+            if item.body is body and item.spare is None:
+                self.pending[index] = item._replace(spare=connection)
+                return
+
     def settle(self, connection: Connection) -> None:
         """Send a connection now what waits for it."""
         if self.spread.shares:

@@ -84,6 +84,7 @@ class ConnectionContext:
     __slots__ = (
         "_connection",
         "_digests_until",
+        "_told",
         "answered",
         "asked",
         "has_acted",
@@ -103,6 +104,7 @@ class ConnectionContext:
         self.asked: Asked | None = None
         self._connection = connection
         self._digests_until: float | None = None
+        self._told: list[tuple[str, bytes]] | None = None
 
     state: Any = delegate("host.state")
     user: Identity = delegate("_connection.identity")
@@ -410,7 +412,20 @@ class ConnectionContext:
             self._connection.send(encode(message))
 
     def broadcast(self, pov_id: str, message: Message) -> None:
-        self.host.broadcast(pov_id, message)
+        name, body = self.host.topic(pov_id), encode(message)
+        self.host.services.hub.broadcast(name, body)
+        if self._told is None:
+            self._told = []
+        self._told.append((name, body))
+
+    def spare(self, result: object) -> None:
+        """Spare the caller what was broadcast if its answer is the same message."""
+        if self._told is None or not isinstance(result, Message):
+            return
+        answer, hub = encode(result), self.host.services.hub
+        for name, body in self._told:
+            if body == answer:
+                hub.spare(self._connection, name, body)
 
     async def publish(
         self,

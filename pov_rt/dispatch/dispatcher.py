@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import msgspec
 from msgspec import UNSET
 
 from pov_rt.connections.budgets import RECEIVED_BYTE
 from pov_rt.connections.connection import Connection
+from pov_rt.dispatch.context import ConnectionContext
 from pov_rt.dispatch.execution import Execution, require_grants
 from pov_rt.dispatch.host import PluginHost, Services
-from pov_rt.dispatch.instants import mend_instants
 from pov_rt.protocol.depth import find_deep, is_open, may_be_deeper
-from pov_rt.protocol.encoding import DECODE_ERRORS, RequestIdValue, decode_anyway
+from pov_rt.protocol.encoding import DECODE_ERRORS, RequestIdValue, decode_anyway, mend_instants
 from pov_rt.protocol.errors import (
     ClientError,
     CloseCode,
@@ -69,6 +70,7 @@ class Dispatcher:
         )
         self.counts = dict.fromkeys(self._by_tag, 0)
         """Messages handled, by type."""
+        self._execution.counts = self.counts
         self.errors = self._execution.errors
         """Errors answered, by code."""
 
@@ -114,6 +116,13 @@ class Dispatcher:
                 return
         self.counts[handler.tag] += 1
         self._run(connection, handler, message)
+
+    def switch(self, off: Mapping[str, str]) -> None:
+        """Refuse the messages of these plugins, and no others'."""
+        self._handlers = {
+            handler.spec.message: _refusing(handler) if handler.plugin.name in off else handler
+            for handler in self._by_tag.values()
+        }
 
     async def close(self) -> None:
         """Cancel what still runs; called after the connections are gone."""
@@ -214,3 +223,13 @@ class Dispatcher:
             return InvalidMessage(field=deep.field, detail=deep.message), request_id
         # A decoder reads on only if `type` is there once, or says the same.
         return InvalidMessage(field="type", detail="'type' is there more than once"), request_id
+
+
+def _refusing(handler: Handler) -> Handler:
+    """Return a handler for the messages of a plugin that is off."""
+
+    def refuse(message: Message, context: ConnectionContext) -> None:
+        context.host.plugins.conduct.require(context.host.name)
+
+    spec = replace(handler.spec, function=refuse, pipelined=False, unordered=False)
+    return replace(handler, is_async=False, spec=spec)

@@ -112,6 +112,8 @@ class Execution:
         """How many handlers began in this turn."""
         self.errors: dict[str, int] = {}
         """Errors answered, by code."""
+        self.counts: Mapping[str, int] = {}
+        """Messages handled, by type: the dispatcher's."""
 
     async def close(self) -> None:
         """Cancel what still runs; called after the connections are gone."""
@@ -145,7 +147,9 @@ class Execution:
         """Call a plain handler and send its answer."""
         context = ConnectionContext(self._hosts[handler.plugin.name], connection)
         try:
-            body = _encode(handler, handler.spec.function(message, context), message.id)
+            result = handler.spec.function(message, context)
+            context.spare(result)
+            body = _encode(handler, result, message.id)
         except BaseException as error:
             body = self._failure(Invocation(connection, handler, message), error)
         if body is not None:
@@ -170,6 +174,7 @@ class Execution:
                 deadline_s=self._limits.handler_deadline_s,
                 stuck=partial(self._abandon, call, context, task, order),
             )
+            context.spare(result)
             body, is_good = _encode(handler, result, message.id), True
         except HandlerTimeout as late:
             if publications.open:
@@ -263,14 +268,15 @@ class Execution:
         failure = containment.contain(error)
         if not isinstance(failure, ClientError):
             call.connection.budget.charge(FAILURE, self._clock.monotonic())
-            failure = containment.internal(
-                self._clock,
-                log,
-                "a handler failed",
-                error=failure,
-                type=call.handler.tag,
-                plugin=call.handler.plugin.name,
+            plugin, tag = call.handler.plugin.name, call.handler.tag
+            failure = self._hosts[plugin].plugins.conduct.failed(
+                plugin,
+                call.handler.spec.function,
+                "handler",
+                failure,
                 user=call.connection.identity.user_id,
+                calls=self.counts.get(tag),
+                type=tag,
             )
         return self._error(failure, call.message.id)
 
@@ -410,7 +416,8 @@ def _encode(handler: Handler, result: object, request_id: RequestIdValue) -> byt
         return None
     if inspect.iscoroutine(result):
         result.close()
+    raised = "raise it" if isinstance(result, BaseException) else "it must return a Message or None"
     raise TypeError(
         f"the handler of {handler.tag!r} at {handler.spec.source} returned "
-        f"{type(result).__name__}; it must return a Message or None"
+        f"{type(result).__name__}; {raised}"
     )

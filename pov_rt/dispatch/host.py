@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from operator import attrgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
@@ -26,21 +30,28 @@ from pov_rt.connections.deadlines import Deadlines
 from pov_rt.connections.directory import Directory
 from pov_rt.delivery.filters import Only
 from pov_rt.delivery.hub import Hub
+from pov_rt.dispatch.conduct import Conduct
 from pov_rt.dispatch.permissions import Permissions
 from pov_rt.engine.base import Engine, Leases, Marks, Sets
 from pov_rt.plugin.interfaces import ConnectionInfo, Fetch, Guarantee, HistoryPage
+from pov_rt.plugin.storage import Storage
 from pov_rt.protocol.encoding import DECODE_ERRORS, encode
-from pov_rt.protocol.errors import CloseCode, NotFound, TokenError
+from pov_rt.protocol.errors import CloseCode, NotFound, TokenError, Unavailable
 from pov_rt.protocol.messages import Activity, Event, Message, NewActivity, NewNotification
 from pov_rt.protocol.tenants import team_of
 from pov_rt.protocol.topics import channel_topic, pov_topic, user_topic
 from pov_rt.registry.build import Registry
+from pov_rt.runtime import containment
 from pov_rt.runtime.bounds import Bounds, FairSlots, Shares
 from pov_rt.runtime.clock import Clock, rfc3339
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
+log = logging.getLogger(__name__)
+
 MAX_HISTORY = 1000
+MAX_TASKS = 10_000
+"""Of one plugin at a time."""
 MAX_READ_BYTES = 1024 * 1024
 """Of activities that are read at a time, save for the last one of them: a page ends there."""
 MAX_COUNTERS = 32
@@ -94,7 +105,9 @@ def delegate(path: str) -> Any:
 
 
 class PluginCalls(Protocol):
-    """What a host has called in other plugins: `Hooks`."""
+    """What a host has called in other plugins, and what is known of its own: `Hooks`."""
+
+    conduct: Conduct
 
     def tell(self, hook: str, *arguments: Any, connection: Connection) -> None:
         """Call the hooks of this name with the arguments and the connection."""
@@ -122,6 +135,9 @@ class PluginHost:
         self.clock = services.clock
         self.state = None
         self.fetch = services.fetch
+        self.store = Storage(services.engine.store, name)
+        self.tasks = containment.Tasks(log, f"a task of the plugin {name}")
+        """What the plugin does beside; it ends before its lifespan does."""
         self.counts: dict[str, int] = {}
 
     marks: Marks = delegate("services.engine.marks")
@@ -130,6 +146,33 @@ class PluginHost:
     durable: Durable = delegate("services.durable")
     node: str = delegate("services.node")
     bounds: Bounds = delegate("services.bounds")
+
+    @property
+    def data_dir(self) -> Path:
+        data = self.services.settings.server.data
+        if not data:
+            raise Unavailable("there is no folder for it: set server.data, or --data")
+        folder = Path(data, "plugins", self.name)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(f"cannot make {folder}: {error.strerror}") from error
+        return folder.absolute()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        if not inspect.iscoroutine(work):
+            raise TypeError(f"spawn takes what an `async` function returns, not {work!r}")
+        if len(self.tasks) >= MAX_TASKS:
+            work.close()
+            raise Unavailable(f"the plugin {self.name!r} does {MAX_TASKS} things at a time")
+        return self.tasks.spawn(self._work(work))
+
+    async def _work(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except BaseException as error:
+            failure = containment.contain(error)
+            self.plugins.conduct.failed(self.name, work, "task", failure, counts=False)
 
     def connections(
         self,

@@ -11,10 +11,9 @@ from pov_rt.auth.grants import Kind
 from pov_rt.auth.tokens import Identity
 from pov_rt.connections.budgets import BYTE
 from pov_rt.dispatch.host import PluginHost
-from pov_rt.dispatch.instants import mend_instants
 from pov_rt.plugin.declare import RouteSpec
 from pov_rt.protocol.depth import find_deep, may_be_deeper
-from pov_rt.protocol.encoding import DECODE_ERRORS, decode_anyway
+from pov_rt.protocol.encoding import DECODE_ERRORS, decode_anyway, mend_instants
 from pov_rt.protocol.errors import ClientError, InvalidRequest
 from pov_rt.protocol.faults import find_fault
 from pov_rt.protocol.messages import check_id

@@ -163,6 +163,9 @@ class Log(Protocol):
         It may be called in another thread. Of those that retention took some may be counted.
         """
 
+    async def topics(self, prefix: str) -> Sequence[str]:
+        """Return the names that begin with `prefix` of all topics that have a log."""
+
     async def top(self, topic: str) -> Top:
         """Return the state of the topic's log; an unknown topic has an epoch, too.
 
@@ -284,8 +287,60 @@ class Sets(Protocol):
         """Return the members that have not expired."""
 
 
+class Stored(NamedTuple):
+    """A value in the store, with where it is."""
+
+    space: str
+    key: str
+    body: bytes
+
+
+class Store(Protocol):
+    """Values by key in named spaces, one for each plugin; as durable as the engine's `guarantee`.
+
+    A value may belong to somebody, its `owner` (a user's id; empty: to nobody): what is known of a
+    user is found, and erased, by that.
+
+    All of them together have `EngineSettings.store_bytes`, names and owners counted, and those of
+    one space half of that: what would be more is refused with `Unavailable`, and nothing changes.
+    """
+
+    async def get(self, space: str, key: str) -> bytes | None:
+        """Return a value, or None if there is none."""
+
+    async def put(self, space: str, key: str, body: bytes, owner: str = "") -> None:
+        """Set a value, and whose it is."""
+
+    async def swap(
+        self, space: str, key: str, old: bytes | None, new: bytes | None, owner: str = ""
+    ) -> bool:
+        """Set a value, or with None remove it, if it still is `old` (None: absent).
+
+        Returns whether it was.
+        """
+
+    async def remove(self, space: str, key: str) -> bool:
+        """Remove a value; return whether it was there."""
+
+    async def read(
+        self, space: str, prefix: str = "", after: str = "", limit: int = 100
+    ) -> Sequence[tuple[str, bytes]]:
+        """Return up to `limit` values of a space whose keys begin with `prefix`, behind `after`.
+
+        In the order of their keys, by code points.
+        """
+
+    async def owned(
+        self, owner: str, after: tuple[str, str] = ("", ""), limit: int = 100
+    ) -> Sequence[Stored]:
+        """Return up to `limit` values of an owner, in any space, behind a space and key."""
+
+    async def erase(self, owner: str) -> int:
+        """Remove every value of an owner, all or none; return how many there were."""
+
+
 class Engine(Protocol):
-    """All five parts behind one URL. Owner: the Server, which starts and closes it."""
+    """All six parts behind one URL. Owner: the Server, which starts and closes it."""
 
     guarantee: str
     """What an acknowledged append survives: `process`, `disk` or `primary`."""
@@ -321,6 +376,10 @@ class Engine(Protocol):
     @property
     def sets(self) -> Sets:
         """Sets with expiry."""
+
+    @property
+    def store(self) -> Store:
+        """Values by key."""
 
     async def start(self, follower: Follower) -> None:
         """Connect, open, recover. Raises `Unavailable` with a reason that names what to mend."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from pov_rt.config.settings import EngineSettings
 from pov_rt.protocol.errors import Unavailable
@@ -83,3 +84,47 @@ class MarkRules:
             why = f"there are {self.number} marks, as many as engine.max_marks allows"
             self.bound.refuse(user, why)
             raise Unavailable(why)
+
+
+VALUE_BYTES = 64
+"""What a value in the store costs beside its names and its body."""
+
+
+def size_of(key: str, owner: str, body: bytes) -> int:
+    """Return what a value in the store counts."""
+    return len(key.encode()) + len(owner.encode()) + len(body) + VALUE_BYTES
+
+
+class StoreRules:
+    """How many bytes the store has, in all and by space. Used by one thread."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self.sizes: dict[str, int] = {}
+        self.used = 0
+        self.bound = Bound("store", "engine.store_bytes", settings.store_bytes, lambda: self.used)
+        # One plugin must leave something to the others.
+        self._each = max(1, settings.store_bytes // 2)
+
+    def reset(self, sizes: Mapping[str, int]) -> None:
+        """Take over what was counted."""
+        self.sizes, self.used = dict(sizes), sum(sizes.values())
+
+    def count(self, space: str, more: int) -> None:
+        """Count bytes that came, or left."""
+        self.used += more
+        self.sizes[space] = self.sizes.get(space, 0) + more
+        if not self.sizes[space]:
+            del self.sizes[space]
+
+    def check_room(self, space: str, more: int) -> None:
+        """Raise `Unavailable` unless a space may have so many bytes more."""
+        if more <= 0:
+            return
+        if self.used + more > self.bound.limit:
+            why = f"the store has {self.used} bytes, of {self.bound.limit} (engine.store_bytes)"
+        elif self.sizes.get(space, 0) + more > self._each:
+            why = f"the plugin {space!r} has half of engine.store_bytes, which is its share"
+        else:
+            return
+        self.bound.refuse(space, why)
+        raise Unavailable(why)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
+from heapq import nsmallest
 from itertools import accumulate, takewhile
 from typing import NamedTuple
 
@@ -21,10 +22,11 @@ from pov_rt.engine.base import (
     NewMember,
     Page,
     Position,
+    Stored,
     Tally,
     Top,
 )
-from pov_rt.engine.bounds import ROUND_S, MarkRules, TopicCount, epoch_of
+from pov_rt.engine.bounds import ROUND_S, MarkRules, StoreRules, TopicCount, epoch_of, size_of
 from pov_rt.engine.local import MemoryLeases, MemorySignals
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.clock import Clock, SteadyTime
@@ -169,6 +171,9 @@ class MemoryLog:
         page = await self.read(topic, first - 1, last - first + 1)
         bodies = [entry.body for entry in page.entries]
         return Tally(Counter(map(head_of, bodies)), sum(map(len, bodies)))
+
+    async def topics(self, prefix: str) -> Sequence[str]:
+        return sorted(topic for topic in self._topics if topic.startswith(prefix))
 
     async def top(self, topic: str) -> Top:
         return self._top(topic)
@@ -444,6 +449,80 @@ class MemorySets:
         }
 
 
+class MemoryStore:
+    """Values by key in memory; see `base.Store`."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self.rules = StoreRules(settings)
+        self._spaces: dict[str, dict[str, tuple[bytes, str]]] = {}
+
+    async def get(self, space: str, key: str) -> bytes | None:
+        found = self._spaces.get(space, {}).get(key)
+        return None if found is None else found[0]
+
+    async def put(self, space: str, key: str, body: bytes, owner: str = "") -> None:
+        self._put(space, key, body, owner)
+
+    async def swap(
+        self, space: str, key: str, old: bytes | None, new: bytes | None, owner: str = ""
+    ) -> bool:
+        if await self.get(space, key) != old:
+            return False
+        if new is None:
+            self._remove(space, key)
+        else:
+            self._put(space, key, new, owner)
+        return True
+
+    async def remove(self, space: str, key: str) -> bool:
+        return self._remove(space, key)
+
+    async def read(
+        self, space: str, prefix: str = "", after: str = "", limit: int = 100
+    ) -> Sequence[tuple[str, bytes]]:
+        values = self._spaces.get(space, {})
+        wanted = (key for key in values if key > after and key.startswith(prefix))
+        return [(key, values[key][0]) for key in nsmallest(limit, wanted)]
+
+    async def owned(
+        self, owner: str, after: tuple[str, str] = ("", ""), limit: int = 100
+    ) -> Sequence[Stored]:
+        places = nsmallest(limit, (place for place in self._of(owner) if place > after))
+        return [Stored(space, key, self._spaces[space][key][0]) for space, key in places]
+
+    async def erase(self, owner: str) -> int:
+        places = self._of(owner)
+        for space, key in places:
+            self._remove(space, key)
+        return len(places)
+
+    def _of(self, owner: str) -> list[tuple[str, str]]:
+        return [
+            (space, key)
+            for space, values in self._spaces.items()
+            for key, (_, each) in values.items()
+            if owner and each == owner
+        ]
+
+    def _put(self, space: str, key: str, body: bytes, owner: str) -> None:
+        more = size_of(key, owner, body)
+        if (before := self._spaces.get(space, {}).get(key)) is not None:
+            more -= size_of(key, before[1], before[0])
+        self.rules.check_room(space, more)
+        self.rules.count(space, more)
+        self._spaces.setdefault(space, {})[key] = (body, owner)
+
+    def _remove(self, space: str, key: str) -> bool:
+        values = self._spaces.get(space, {})
+        found = values.pop(key, None)
+        if found is None:
+            return False
+        self.rules.count(space, -size_of(key, found[1], found[0]))
+        if not values:
+            del self._spaces[space]
+        return True
+
+
 class MemoryEngine:
     """All parts in memory; `memory://`. Bounded by `EngineSettings`."""
 
@@ -457,7 +536,13 @@ class MemoryEngine:
         self.signals = MemorySignals()
         self.leases = MemoryLeases(clock, node)
         self.sets = MemorySets(clock)
-        self.bounds = (self.log.count.bound, self.marks.rules.bound, self.log.ids)
+        self.store = MemoryStore(settings)
+        self.bounds = (
+            self.log.count.bound,
+            self.marks.rules.bound,
+            self.log.ids,
+            self.store.rules.bound,
+        )
 
     async def start(self, follower: Follower) -> None:
         self.log.follower = follower

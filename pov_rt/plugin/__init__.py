@@ -33,6 +33,7 @@ from pov_rt.plugin.interfaces import (
 )
 from pov_rt.plugin.lookup import Lookup
 from pov_rt.plugin.roster import Diff, Roster
+from pov_rt.plugin.storage import Storage
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import (
     ClientError,
@@ -47,6 +48,7 @@ from pov_rt.protocol.errors import (
     RateLimited,
     Rejected,
     TokenError,
+    TooLarge,
     Unavailable,
 )
 from pov_rt.protocol.messages import (
@@ -139,8 +141,10 @@ __all__ = [
     "Shown",
     "SignedCalls",
     "Since",
+    "Storage",
     "Subscribed",
     "TokenError",
+    "TooLarge",
     "Unavailable",
     "UncheckedId",
     "UnsetType",

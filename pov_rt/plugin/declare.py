@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple
 
 import msgspec
 from typing_extensions import TypeVar
@@ -28,6 +28,7 @@ AuthoriseHook = Callable[[Access, Host[StateT]], Awaitable[Allowed | None] | All
 BeforePublish = Callable[[Activity, Host[StateT]], Activity | Awaitable[Activity | None] | None]
 PublishedHook = Callable[[Activity, Published, Host[StateT]], None]
 ExpiredHook = Callable[[str, str, Host[StateT]], None]
+Follower = Callable[[Activity, Published, Host[StateT]], Awaitable[None] | None]
 Listener = Callable[[EventT, Host[StateT]], None]
 
 
@@ -42,9 +43,9 @@ class Source:
         return f"{self.file}:{self.line}"
 
 
-def source_of(function: Callable[..., Any]) -> Source:
-    """Return where a function was defined."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
+def source_of(function: Any) -> Source:
+    """Return where a function was defined, or that of a coroutine."""
+    code = getattr(function, "cr_code", None) or getattr(inspect.unwrap(function), "__code__", None)
     return Source(code.co_filename, code.co_firstlineno) if code else Source("?", 0)
 
 
@@ -86,11 +87,29 @@ class TimerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class FollowSpec:
+    """What is called with all that is published, as declared; `pov_id` may be `*`."""
+
+    pov_id: str
+    since: str
+    function: Callable[..., Any]
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
 class ListenerSpec:
     """What hears an event, as declared."""
 
     event: type[Event]
     function: Callable[..., Any]
+    source: Source
+
+
+class Unfinished(NamedTuple):
+    """A decorator that was made and has decorated nothing yet: `argument` is what it was given."""
+
+    what: str
+    argument: Any
     source: Source
 
 
@@ -157,8 +176,8 @@ class Plugin(Generic[StateT]):
     `options` is the class of `[plugins.NAME]` in the settings; while the option that `needs` names
     is empty, the plugin is off, as with `enabled = false`. `pushes` are the messages it sends
     that are no handler's answer, for the documentation; `announces` are the events that others can
-    hear. The declarations are read once, when the server starts; adding to them later has no
-    effect.
+    hear, and `grants` those that its messages and routes need beside the server's own. The
+    declarations are read once, when the server starts; adding to them later has no effect.
     """
 
     name: str
@@ -166,14 +185,17 @@ class Plugin(Generic[StateT]):
     needs: str | None = None
     pushes: Sequence[type[Message]] = ()
     announces: Sequence[type[Event]] = ()
+    grants: Sequence[str] = ()
     handlers: list[HandlerSpec] = field(default_factory=list, init=False, repr=False)
     hooks: list[HookSpec] = field(default_factory=list, init=False, repr=False)
     listeners: list[ListenerSpec] = field(default_factory=list, init=False, repr=False)
     timers: list[TimerSpec] = field(default_factory=list, init=False, repr=False)
+    followers: list[FollowSpec] = field(default_factory=list, init=False, repr=False)
     routes: list[RouteSpec] = field(default_factory=list, init=False, repr=False)
     lifespans: list[Callable[[Host], AsyncIterator[Any]]] = field(
         default_factory=list, init=False, repr=False
     )
+    unfinished: list[Unfinished] = field(default_factory=list, init=False, repr=False)
 
     def on(
         self,
@@ -205,8 +227,10 @@ class Plugin(Generic[StateT]):
           to happen in order belongs before the first `await`. Answers stay in order. It has no
           effect while any plugin has a `before_publish` hook, or one that authorises.
         """
+        begun = self._begin("on", message)
 
         def register(function: Callable[..., Any]) -> None:
+            self._finish(begun)
             self.handlers.append(
                 HandlerSpec(
                     message,
@@ -289,8 +313,10 @@ class Plugin(Generic[StateT]):
 
         Nothing is heard from a plugin that is off.
         """
+        begun = self._begin("hears", event)
 
         def register(function: Listener[EventT, StateT]) -> Listener[EventT, StateT]:
+            self._finish(begun)
             self.listeners.append(ListenerSpec(event, function, source_of(function)))
             return function
 
@@ -300,11 +326,36 @@ class Plugin(Generic[StateT]):
         self, seconds: float
     ) -> Callable[[Callable[[Host[StateT]], ResultT]], Callable[[Host[StateT]], ResultT]]:
         """Call every `seconds`, never two at once; a failure is logged and it goes on."""
+        begun = self._begin("every", seconds)
 
         def register(
             function: Callable[[Host[StateT]], ResultT],
         ) -> Callable[[Host[StateT]], ResultT]:
+            self._finish(begun)
             self.timers.append(TimerSpec(seconds, function, source_of(function)))
+            return function
+
+        return register
+
+    def follows(
+        self, pov_id: str = "*", *, since: Literal["now", "beginning"] = "now"
+    ) -> Callable[[Follower[StateT]], Follower[StateT]]:
+        """Call with every activity of a PoV, or of all (`*`): `(activity, published, host)`.
+
+        Plain or `async`, one after the other in the order of the log, at least once each, over
+        restarts and failures: how far it got is kept in the engine, under the function's name. One
+        that fails is tried again, later and later, and what is behind it waits; so a function that
+        cannot do anything with an activity returns. A call may take 60 s.
+
+        The first time it begins with what is published from now on, or with the oldest that is
+        kept. What retention removes before it was called is missed, and the log says so.
+        `published` says where the activity is in the log that is followed: with `*` a team's feed.
+        """
+        begun = self._begin("follows", pov_id)
+
+        def register(function: Follower[StateT]) -> Follower[StateT]:
+            self._finish(begun)
+            self.followers.append(FollowSpec(pov_id, since, function, source_of(function)))
             return function
 
         return register
@@ -327,13 +378,28 @@ class Plugin(Generic[StateT]):
         against the token, as a message's are. The handler returns a struct (200) or None (204), or
         raises a `ClientError`. `price` is as for messages.
         """
+        begun = self._begin("http", method)
 
         def register(function: Callable[..., Any]) -> None:
+            self._finish(begun)
             self.routes.append(
                 RouteSpec(method, path, function, grant, service, price, body, source_of(function))
             )
 
         return OnRequest(register)
+
+    def _begin(self, what: str, argument: Any) -> Unfinished:
+        """Remember a decorator until it decorates something: `_finish`."""
+        caller = inspect.currentframe()
+        for _ in range(2):  # this function, and the decorator
+            caller = caller and caller.f_back
+        source = Source(caller.f_code.co_filename, caller.f_lineno) if caller else Source("?", 0)
+        begun = Unfinished(what, argument, source)
+        self.unfinished.append(begun)
+        return begun
+
+    def _finish(self, begun: Unfinished) -> None:
+        self.unfinished[:] = [each for each in self.unfinished if each is not begun]
 
     def _hook(self, name: str, function: FunctionT) -> FunctionT:
         self.hooks.append(HookSpec(name, function, source_of(function)))

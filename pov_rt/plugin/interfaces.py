@@ -5,7 +5,9 @@ The room `dispatch` implements them; plugins get them through `pov_rt.plugin`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -22,6 +24,7 @@ from pov_rt.auth.revocations import Revoked
 from pov_rt.auth.tokens import Identity
 from pov_rt.delivery.filters import Only, Since
 from pov_rt.engine.base import Leases, Marks, Position, Sets
+from pov_rt.plugin.storage import Storage
 from pov_rt.protocol.errors import ClientError, CloseCode
 from pov_rt.protocol.messages import Activity, Event, Message, NewActivity, NewNotification
 from pov_rt.runtime.bounds import Bounds, Shares
@@ -169,6 +172,18 @@ class Host(Protocol[S_co]):
         """Sets with expiry. Start names with the plugin's own."""
 
     @property
+    def store(self) -> Storage:
+        """What the plugin keeps, by key."""
+
+    @property
+    def data_dir(self) -> Path:
+        """A folder of the plugin's own in `server.data`, made when it is asked for (mode 0700).
+
+        For what is no value: files, a library's database. No backup of the log has it. Raises
+        `Unavailable` where there is no `server.data`, or the folder cannot be made.
+        """
+
+    @property
     def durable(self) -> Durable:
         """Subscriptions that outlast connections."""
 
@@ -289,6 +304,13 @@ class Host(Protocol[S_co]):
         """Tell the plugins of this node that hear it, now; what fails in one of them is logged.
 
         Raises TypeError for an event that is none of those the plugin `announces`.
+        """
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do something beside: `host.spawn(tell(user_id))`. It ends, cancelled, with the plugin.
+
+        That is before the lifespan goes on behind its `yield`. What it raises is logged, and
+        counted. Raises `Unavailable` if 10,000 are at work.
         """
 
     def count(self, name: str, value: int = 1) -> None:
@@ -528,7 +550,11 @@ class Context(Protocol[S_co]):
         """Send to this connection, before the reply."""
 
     def broadcast(self, pov_id: str, message: Message) -> None:
-        """As `Host.broadcast`; a subscribed caller gets it too, before the reply."""
+        """As `Host.broadcast`; a subscribed caller gets it too, before the reply.
+
+        Unless that is the same message, returned in the step of the broadcast (no `await` between
+        them): then the reply is the caller's copy.
+        """
 
     async def publish(
         self,

@@ -6,22 +6,54 @@ Everything that can be wrong with a plugin's declarations is found here, before 
 from __future__ import annotations
 
 import inspect
+import linecache
 import re
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import msgspec
+from msgspec import structs
 
-from pov_rt.config.settings import SettingsError
-from pov_rt.plugin.declare import HOOKS, HandlerSpec, Plugin, RouteSpec, Source, source_of
+from pov_rt.auth.grants import GRANTS
+from pov_rt.config.settings import AuthSettings, SettingsError
+from pov_rt.plugin.declare import (
+    HOOKS,
+    HandlerSpec,
+    ListenerSpec,
+    Plugin,
+    RouteSpec,
+    Source,
+    source_of,
+)
 from pov_rt.protocol.messages import CORE_PUSHES, Event, Message
 from pov_rt.protocol.topics import pov_topic, team_topic, user_topic
-from pov_rt.registry.discovery import Found, PluginError, discover
+from pov_rt.registry.discovery import Found, PluginError, Problems, discover
+from pov_rt.registry.mistakes import (
+    ARGUMENTS,
+    CONTEXT,
+    EVENT,
+    FOLLOWED,
+    HOST,
+    MESSAGE,
+    REQUEST,
+    Wrong,
+    blame,
+    check_arguments,
+    check_finished,
+    check_function,
+    check_grant,
+    check_own_grants,
+    check_seconds,
+    check_struct,
+    find_field,
+    hints_of,
+    say_unknown,
+)
 from pov_rt.registry.pov_ids import CheckIds, Unchecked, check_of, find_unchecked, names_pov
 from pov_rt.registry.tenants import Scope, scope_of
 from pov_rt.runtime.limits import Rate, parse_rate
@@ -62,21 +94,33 @@ class Route:
     answer: type[msgspec.Struct] | None
 
 
+class Idle(NamedTuple):
+    """A plugin that is off, and why."""
+
+    found: Found
+    why: str
+
+    @property
+    def plugin(self) -> Plugin[Any]:
+        """The plugin."""
+        return self.found.plugin
+
+
 @dataclass(frozen=True, slots=True)
 class Registry:
     """What all plugins of a server declare. Immutable.
 
-    Nothing of those in `idle` counts: what they need is not set; nor of those in `disabled`, which
-    the settings leave off.
+    Nothing of those in `idle` counts: they are turned off, or what they need is not set.
     """
 
     found: tuple[Found, ...]
-    idle: tuple[Found, ...]
+    idle: tuple[Idle, ...]
     handlers: Mapping[type[Message], Handler]
     routes: tuple[Route, ...]
     options: Mapping[str, msgspec.Struct | None]
     decoder: msgspec.json.Decoder[Message]
-    disabled: tuple[Found, ...] = ()
+    grants: frozenset[str] = GRANTS
+    """Every grant that there is: the server's, and those of all plugins, also of the idle ones."""
 
     @property
     def asks_before_publish(self) -> bool:
@@ -105,48 +149,60 @@ def build_registry(
 
     Raises `PluginError` (a plugin is wrong) or `SettingsError` (its settings are).
     """
-    found = tuple(discover(plugins_dir))
-    by_name = _by_name(found)
+    problems = Problems()
+    found = tuple(discover(plugins_dir, problems))
+    problems.check()
+    by_name = _by_name(found, problems)
+    problems.check()
     if unknown := sorted(set(plugin_settings) - set(by_name)):
         raise SettingsError(
             f"plugins.{unknown[0]}: there is no plugin of that name; "
             f"there are {', '.join(sorted(by_name))}"
         )
+    grants = GRANTS.union(*(each.plugin.grants for each in found))
     options: dict[str, msgspec.Struct | None] = {}
     enabled: list[Found] = []
-    idle: list[Found] = []
-    disabled: list[Found] = []
+    idle: list[Idle] = []
     for each in found:
-        given = plugin_settings.get(each.plugin.name, {})
+        given, name = plugin_settings.get(each.plugin.name, {}), each.plugin.name
         if not given.get("enabled", True):
-            disabled.append(each)
-        else:
-            mine = options[each.plugin.name] = _options(each.plugin, given)
-            (enabled if _has_what_it_needs(each, mine) else idle).append(each)
+            idle.append(Idle(each, f"plugins.{name}.enabled is false"))
+            continue
+        with problems.gather():
+            check_plugin(each)
+            mine = options[name] = _options(each.plugin, given)
+            if _has_what_it_needs(each, mine):
+                enabled.append(each)
+            else:
+                idle.append(Idle(each, f"plugins.{name}.{each.plugin.needs} is not set"))
     handlers: dict[type[Message], Handler] = {}
     routes: list[Route] = []
     taken: dict[tuple[str, ...], Source] = {}
     for each in enabled:
         for spec in each.plugin.handlers:
-            handler = handlers[spec.message] = check_handler(each.plugin, spec)
-            tag = handler.tag
-            _claim(taken, (tag,), spec.source, f"the type {tag!r} is already handled")
+            with problems.gather(), _blaming(spec.source):
+                handler = check_handler(each.plugin, spec, grants)
+                tag = handler.tag
+                _claim(taken, (tag,), spec.source, f"the type {tag!r} is already handled")
+                handlers[spec.message] = handler
         for route_spec in each.plugin.routes:
-            routes.append(check_route(each.plugin, route_spec))
-            method, path = route_spec.method, route_spec.path
-            key = (method, re.sub(r"\{.*?\}", "{}", path))
-            _claim(taken, key, route_spec.source, f"{method} {path} is already served")
-        check_hooks(each.plugin)
+            with problems.gather(), _blaming(route_spec.source):
+                routes.append(check_route(each.plugin, route_spec, grants))
+                method, path = route_spec.method, route_spec.path
+                key = (method, re.sub(r"\{.*?\}", "{}", path))
+                _claim(taken, key, route_spec.source, f"{method} {path} is already served")
+        check_hooks(each.plugin, problems)
     for each in enabled:
-        check_events(each.plugin, by_name)
+        check_events(each.plugin, by_name, problems)
+    problems.check()
     return Registry(
         found=tuple(enabled),
         idle=tuple(idle),
-        disabled=tuple(disabled),
         handlers=handlers,
         routes=tuple(routes),
         options=options,
         decoder=msgspec.json.Decoder(Union[tuple(handlers)] if handlers else Message),  # noqa: UP007  (built at run time)
+        grants=grants,
     )
 
 
@@ -159,36 +215,77 @@ def _claim(
     taken[key] = source
 
 
-def _by_name(found: Iterable[Found]) -> dict[str, Found]:
+@contextmanager
+def _blaming(source: Source) -> Iterator[None]:
+    """Name the place for whatever else goes wrong with a declaration that is being checked."""
+    try:
+        yield
+    except PluginError:
+        raise
+    except Exception as error:
+        raise PluginError(source, f"{type(error).__name__}: {error}") from error
+
+
+def _by_name(found: Iterable[Found], problems: Problems) -> dict[str, Found]:
     by_name: dict[str, Found] = {}
     for each in found:
-        source = Source(each.module.__file__ or "?", 1)
-        if not NAME.match(each.plugin.name):
-            raise PluginError(
-                source, f"the plugin's name {each.plugin.name!r} is not {NAME.pattern}"
-            )
-        if each.plugin.name in TAKEN:
-            raise PluginError(source, f"the plugin name {each.plugin.name!r} is the server's own")
-        if (other := by_name.get(each.plugin.name)) is not None:
-            raise PluginError(
-                source, f"the plugin name {each.plugin.name!r} is taken by {other.module.__file__}"
-            )
-        by_name[each.plugin.name] = each
+        with problems.gather():
+            source = _place_of(each)
+            name = each.plugin.name
+            if not isinstance(name, str) or not NAME.match(name):
+                raise PluginError(
+                    source,
+                    f"the plugin's name {name!r} is not {NAME.pattern}: a small letter, then small "
+                    "letters, digits and '_', 64 in all at most",
+                )
+            if name in TAKEN:
+                raise PluginError(source, f"the plugin name {name!r} is the server's own")
+            if (other := by_name.get(name)) is not None:
+                raise PluginError(
+                    source, f"the plugin name {name!r} is taken by {other.module.__file__}"
+                )
+            by_name[name] = each
     return by_name
 
 
-def check_handler(plugin: Plugin[Any], spec: HandlerSpec) -> Handler:
+def _place_of(found: Found) -> Source:
+    return Source(found.module.__file__ or "?", 1)
+
+
+def check_plugin(found: Found) -> None:
+    """Check what a plugin declares by itself: decorators, grants, options; raises `PluginError`."""
+    plugin, place = found.plugin, _place_of(found)
+    wrong = blame(place, f"Plugin({plugin.name!r})")
+    check_finished(plugin)
+    check_own_grants(plugin, wrong)
+    if plugin.options is not None:
+        check_struct(plugin.options, place)
+        if any(field.encode_name == "enabled" for field in structs.fields(plugin.options)):
+            source = find_field(plugin.options, "enabled") or place
+            raise PluginError(source, "the option 'enabled' is every plugin's: false turns it off")
+    for push in plugin.pushes:
+        _tag(push, wrong)
+        check_struct(push, place, is_received=False)
+
+
+def check_handler(
+    plugin: Plugin[Any], spec: HandlerSpec, grants: Collection[str] = GRANTS
+) -> Handler:
     """Check one `@plugin.on`; raises `PluginError`."""
-    wrong = _blame(spec.source, f"@plugin.on({getattr(spec.message, '__name__', spec.message)})")
+    wrong = blame(spec.source, f"@plugin.on({getattr(spec.message, '__name__', spec.message)})")
     tag = _tag(spec.message, wrong)
-    _check_arguments(spec.function, ("message", "context"), wrong)
-    hints = _hints(spec.function)
+    check_struct(spec.message, spec.source)
+    check_arguments(spec.function, (MESSAGE, CONTEXT), wrong)
+    check_function(spec.function, wrong)
+    if spec.grant is not None:
+        check_grant(spec.grant, grants, wrong)
+    hints = hints_of(spec.function)
     first = next(iter(inspect.signature(spec.function).parameters))
     if hints.get(first, spec.message) is not spec.message:
-        raise wrong(f"the handler's first argument is declared as {hints[first].__name__}")
+        declared = getattr(hints[first], "__name__", hints[first])
+        raise wrong(f"the handler's first argument is declared as {declared}")
     try:
         rate = parse_rate(spec.rate) if spec.rate is not None else None
-        msgspec.json.Decoder(spec.message)
         check_ids = check_of(spec.message)
         unchecked = find_unchecked(spec.message)
     except (ValueError, TypeError, RecursionError) as error:
@@ -196,8 +293,10 @@ def check_handler(plugin: Plugin[Any], spec: HandlerSpec) -> Handler:
     if unchecked is not None:
         raise _unchecked(unchecked, spec.source)
     replies = _answers(hints, Message)
+    _check_result(hints, Message, wrong)
     for reply in replies:
         _tag(reply, wrong)
+        check_struct(reply, spec.source, is_received=False)
     is_async = inspect.iscoroutinefunction(spec.function)
     _check_price(spec.price, wrong)
     if spec.pipelined and (spec.unordered or not is_async):
@@ -205,9 +304,20 @@ def check_handler(plugin: Plugin[Any], spec: HandlerSpec) -> Handler:
     return Handler(plugin, spec, tag, is_async, rate, check_ids, scope_of(spec.message), replies)
 
 
-def check_route(plugin: Plugin[Any], spec: RouteSpec) -> Route:
+def _check_result(hints: Mapping[str, Any], base: type, wrong: Wrong) -> None:
+    """Raise for a function that says that it returns something else than a struct, or None."""
+    for each in _union(hints.get("return")):
+        kind = get_origin(each) or each
+        if isinstance(kind, type) and kind.__module__ == "builtins" and kind not in _NOTHING:
+            raise wrong(f"it returns {kind.__name__}; it must return a {base.__name__} or None")
+
+
+_NOTHING = (type(None), object)
+
+
+def check_route(plugin: Plugin[Any], spec: RouteSpec, grants: Collection[str] = GRANTS) -> Route:
     """Check one `@plugin.http`; raises `PluginError`."""
-    wrong = _blame(spec.source, f"@plugin.http({spec.method!r}, {spec.path!r})")
+    wrong = blame(spec.source, f"@plugin.http({spec.method!r}, {spec.path!r})")
     if spec.method not in METHODS:
         raise wrong(f"the method must be one of {', '.join(METHODS)}")
     if not ROUTE.match(spec.path):
@@ -222,10 +332,16 @@ def check_route(plugin: Plugin[Any], spec: RouteSpec) -> Route:
                 "other PoV of the request a PovId of its body"
             )
         before = "" if part != name else part
-    _check_arguments(spec.function, ("request",), wrong)
+    check_arguments(spec.function, (REQUEST,), wrong)
+    check_function(spec.function, wrong)
+    check_grant(spec.grant, grants, wrong)
     if spec.body is not None:
         _check_body(spec, spec.body, wrong)
-    answers = _answers(_hints(spec.function), msgspec.Struct)
+    hints = hints_of(spec.function)
+    answers = _answers(hints, msgspec.Struct)
+    _check_result(hints, msgspec.Struct, wrong)
+    for answer in answers:
+        check_struct(answer, spec.source, is_received=False)
     return Route(plugin, spec, answers[0] if answers else None)
 
 
@@ -240,8 +356,8 @@ def _check_body(
 ) -> None:
     if spec.method not in WITH_BODY:
         raise wrong(f"only {', '.join(WITH_BODY)} have a body")
+    check_struct(body, spec.source)
     try:
-        msgspec.json.Decoder(body)
         check_of(body)
         unchecked = find_unchecked(body)
     except (ValueError, TypeError, RecursionError) as error:
@@ -255,13 +371,10 @@ def _unchecked(field: Unchecked, used_at: Source) -> PluginError:
 
     It names the line of the field, or if the class's source is not known that where it is used.
     """
-    source, line = used_at, f"{field.name}: PovId"
-    with suppress(OSError, TypeError):
-        lines, first = inspect.getsourcelines(field.owner)
-        for number, text in enumerate(lines, first):
-            if re.match(rf"\s+{field.name}\s*:", text):
-                source = Source(inspect.getfile(field.owner), number)
-                line = re.sub(r"\bstr\b", "PovId", text.strip())
+    source, line = find_field(field.owner, field.name) or used_at, f"{field.name}: PovId"
+    if source is not used_at:
+        text = linecache.getline(source.file, source.line)
+        line = re.sub(r"\bstr\b", "PovId", text.strip())
     return PluginError(
         source,
         f"{field.owner.__name__}: the field {field.path!r} is named like a PoV, and nobody would "
@@ -270,49 +383,74 @@ def _unchecked(field: Unchecked, used_at: Source) -> PluginError:
     )
 
 
-def check_hooks(plugin: Plugin[Any]) -> None:
-    """Check the lifespan, the timers and the hooks of a plugin; raises `PluginError`."""
+def check_hooks(plugin: Plugin[Any], problems: Problems) -> None:
+    """Check the lifespan, the timers and the hooks of a plugin."""
     for lifespan in plugin.lifespans:
-        wrong = _blame(source_of(lifespan), "@plugin.lifespan")
-        if not inspect.isasyncgenfunction(lifespan):
-            raise wrong("must be `async def` with one `yield`")
-        if len(plugin.lifespans) > 1:
-            raise wrong("a plugin has only one")
-        _check_arguments(lifespan, ("host",), wrong)
+        wrong = blame(source_of(lifespan), "@plugin.lifespan")
+        with problems.gather(), _blaming(source_of(lifespan)):
+            if not inspect.isasyncgenfunction(lifespan):
+                raise wrong("must be `async def` with one `yield`")
+            if len(plugin.lifespans) > 1:
+                raise wrong("a plugin has only one")
+            check_arguments(lifespan, (HOST,), wrong)
+            check_function(lifespan, wrong, may_yield=True)
     for hook in plugin.hooks:
-        wrong = _blame(hook.source, f"@plugin.{hook.name}")
-        rule = HOOKS[hook.name]
-        _check_arguments(hook.function, ("_",) * rule.arguments, wrong)
-        if inspect.iscoroutinefunction(hook.function) and not rule.may_be_async:
-            raise wrong("must be a plain function; it is called for every connection at once")
+        wrong = blame(hook.source, f"@plugin.{hook.name}")
+        with problems.gather(), _blaming(hook.source):
+            check_arguments(hook.function, ARGUMENTS[hook.name], wrong)
+            check_function(hook.function, wrong)
+            if inspect.iscoroutinefunction(hook.function) and not HOOKS[hook.name].may_be_async:
+                raise wrong("must be a plain function: nobody waits for it")
     for timer in plugin.timers:
-        wrong = _blame(timer.source, "@plugin.every")
-        if timer.seconds <= 0:
-            raise wrong("the seconds must be above 0")
-        _check_arguments(timer.function, ("host",), wrong)
+        wrong = blame(timer.source, "@plugin.every")
+        with problems.gather(), _blaming(timer.source):
+            check_seconds(timer.seconds, wrong)
+            check_arguments(timer.function, (HOST,), wrong)
+            check_function(timer.function, wrong)
+
+    names: set[str] = set()
+    for follower in plugin.followers:
+        wrong = blame(follower.source, "@plugin.follows")
+        with problems.gather(), _blaming(follower.source):
+            check_arguments(follower.function, FOLLOWED, wrong)
+            check_function(follower.function, wrong)
+            if follower.since not in ("now", "beginning"):
+                raise wrong(f"since must be 'now' or 'beginning', not {follower.since!r}")
+            if follower.function.__name__ in names:
+                raise wrong("another one of that name would share its place in the log")
+            names.add(follower.function.__name__)
 
 
-def check_events(plugin: Plugin[Any], by_name: Mapping[str, Found]) -> None:
+def check_events(plugin: Plugin[Any], by_name: Mapping[str, Found], problems: Problems) -> None:
     """Check what a plugin announces, and what it hears against what others announce."""
     for event in plugin.announces:
-        wrong = _blame(Source(inspect.getfile(event), 1), f"announces {event.__name__}")
-        if _event_tag(event, wrong).partition(".")[0] != plugin.name:
-            raise wrong(f"the tag must begin with '{plugin.name}.'")
+        place = Source(inspect.getfile(plugin.announces[0]), 1)
+        with problems.gather(), _blaming(place):
+            wrong = blame(Source(inspect.getfile(event), 1), f"announces {event.__name__}")
+            check_struct(event, place)
+            if _event_tag(event, wrong).partition(".")[0] != plugin.name:
+                raise wrong(f"the tag must begin with '{plugin.name}.'")
     for spec in plugin.listeners:
-        wrong = _blame(spec.source, f"@plugin.hears({getattr(spec.event, '__name__', spec.event)})")
-        tag = _event_tag(spec.event, wrong)
-        _check_arguments(spec.function, ("event", "host"), wrong)
-        if inspect.iscoroutinefunction(spec.function):
-            raise wrong("must be a plain function; the plugin that announces does not wait")
-        other = by_name.get(tag.partition(".")[0])
-        announced = other.plugin.announces if other is not None else ()
-        said = next((each for each in announced if each.__struct_config__.tag == tag), None)
-        if said is None:
-            raise wrong(f"no plugin announces {tag!r}")
-        known = _hints(said)
-        for name, kind in _hints(spec.event).items():
-            if known.get(name) != kind:
-                raise wrong(f"{tag!r} has no field {name!r} of that type")
+        with problems.gather(), _blaming(spec.source):
+            _check_listener(spec, by_name)
+
+
+def _check_listener(spec: ListenerSpec, by_name: Mapping[str, Found]) -> None:
+    wrong = blame(spec.source, f"@plugin.hears({getattr(spec.event, '__name__', spec.event)})")
+    tag = _event_tag(spec.event, wrong)
+    check_arguments(spec.function, (EVENT, HOST), wrong)
+    check_function(spec.function, wrong)
+    if inspect.iscoroutinefunction(spec.function):
+        raise wrong("must be a plain function; the plugin that announces does not wait")
+    other = by_name.get(tag.partition(".")[0])
+    announced = other.plugin.announces if other is not None else ()
+    said = next((each for each in announced if each.__struct_config__.tag == tag), None)
+    if said is None:
+        raise wrong(f"no plugin announces {tag!r}")
+    known = typing.get_type_hints(said)
+    for name, kind in typing.get_type_hints(spec.event).items():
+        if known.get(name) != kind:
+            raise wrong(f"{tag!r} has no field {name!r} of that type")
 
 
 def _event_tag(event: Any, wrong: Callable[[str], PluginError]) -> str:
@@ -322,10 +460,6 @@ def _event_tag(event: Any, wrong: Callable[[str], PluginError]) -> str:
     if not isinstance(tag, str) or "." not in tag or not TAG.match(tag):
         raise wrong(f'{event.__name__} needs a tag like Event, tag="poll.closed"')
     return tag
-
-
-def _blame(source: Source, what: str) -> Callable[[str], PluginError]:
-    return lambda problem: PluginError(source, f"{what}: {problem}")
 
 
 def _tag(message: type[Message], wrong: Callable[[str], PluginError]) -> str:
@@ -350,24 +484,6 @@ def _tag(message: type[Message], wrong: Callable[[str], PluginError]) -> str:
     return tag
 
 
-def _check_arguments(
-    function: Callable[..., Any], names: tuple[str, ...], wrong: Callable[[str], PluginError]
-) -> None:
-    try:
-        inspect.signature(function).bind(*names)
-    except TypeError as error:
-        wanted = ", ".join(name for name in names if name != "_") or f"{len(names)} arguments"
-        raise wrong(f"the function must take ({wanted}): {error}") from error
-
-
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function)
-    except NameError:
-        # A name imported only for type checkers. The checks that need it are then left to those.
-        return {}
-
-
 def _answers(hints: Mapping[str, Any], base: type[StructT]) -> tuple[type[StructT], ...]:
     """Return the classes that a function may return, of those derived from `base`."""
     kinds = _union(hints.get("return"))
@@ -388,9 +504,18 @@ def _has_what_it_needs(found: Found, options: msgspec.Struct | None) -> bool:
     if needs is None:
         return True
     if options is None or needs not in options.__struct_fields__:
-        source = Source(found.module.__file__ or "?", 1)
-        raise PluginError(source, f"the plugin needs {needs!r}, which is none of its options")
+        raise PluginError(
+            _place_of(found), f"the plugin needs {needs!r}, which is none of its options"
+        )
     return bool(getattr(options, needs))
+
+
+def check_roles(auth: AuthSettings, registry: Registry) -> None:
+    """Raise `SettingsError` for a role with a grant that there is not: it would allow nothing."""
+    for role, settings in auth.roles.items():
+        for grant in settings.can:
+            if grant not in registry.grants:
+                raise SettingsError(f"auth.roles.{role}.can: {say_unknown(grant, registry.grants)}")
 
 
 def _options(plugin: Plugin[Any], given: Mapping[str, Any]) -> msgspec.Struct | None:

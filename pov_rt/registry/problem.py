@@ -22,11 +22,15 @@ class Problem(msgspec.Struct, rename="camel", frozen=True):
     is_running: bool = False
     """The server goes on as it was before the mistake."""
 
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.message}" if self.file else self.message
+
 
 def problem_of(error: BaseException, *, is_running: bool = False) -> Problem:
     """Return what an error says, without the secrets in it."""
     if isinstance(error, PluginError):
         file, line, message = error.source.file, error.source.line, error.problem
+        message = "\n".join([message, *map(str, error.others)])
         cause = error.__cause__
     else:
         last = traceback.extract_tb(error.__traceback__)[-1:]

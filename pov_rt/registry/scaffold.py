@@ -6,7 +6,7 @@ import keyword
 from pathlib import Path
 
 from pov_rt.registry.build import NAME, TAKEN
-from pov_rt.registry.discovery import discover
+from pov_rt.registry.discovery import built_in
 
 PLUGIN = '''"""Say here what {name} is for."""
 
@@ -34,7 +34,7 @@ class Said(Message, tag="{name}.said"):
 
 @plugin.on(Say, grant="collaborate", rate="5/s")
 def say(message: Say, context: Context) -> Said:
-    """Tell every subscriber, and the sender with the reply."""
+    """Tell every subscriber; the sender's copy is the reply."""
     said = Said(pov_id=message.pov_id, text=message.text, user_id=context.user.user_id)
     context.broadcast(message.pov_id, said)
     return said
@@ -63,11 +63,10 @@ def write_plugin(name: str, folder: Path) -> tuple[Path, Path]:
             f"{name!r} is no plugin name; begin with a small letter, then small letters, digits "
             "and '_', 64 at most"
         )
-    if keyword.iskeyword(name) or name in TAKEN or name.startswith("test_"):
+    if keyword.iskeyword(name) or name.startswith("test_"):
         raise ValueError(f"a plugin cannot be called {name!r}: choose another name")
-    taken = {found.plugin.name: found.origin for found in discover(None)}
-    if name in taken:
-        raise ValueError(f"there is a plugin {name!r} already ({taken[name]}): choose another name")
+    if name in TAKEN or name in built_in():
+        raise ValueError(f"the plugin name {name!r} is the server's own: choose another")
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; make it first")
     paths = folder / f"{name}.py", folder / f"test_{name}.py"

@@ -10,7 +10,8 @@ import logging
 import sys
 import threading
 import traceback
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import suppress
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ class BlockWatch:
         self._alive = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="block-watch", daemon=True)
+        self.on_block: Callable[[str, int], None] | None = None
+        """Called on the loop, once it goes on, with the file and the line that held it up."""
         self.blocks = 0
         """How often the loop was found blocked."""
 
@@ -74,3 +77,6 @@ class BlockWatch:
             name,
             extra={"stack": " < ".join(f"{file}:{line}" for file, line, _ in stack[:8])},
         )
+        if self.on_block is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self.on_block, file, line)

@@ -240,6 +240,14 @@ class Tasks:
         task.add_done_callback(self._done)
         return task
 
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def cancel(self) -> None:
+        """Cancel what still runs."""
+        for task in self._tasks:
+            task.cancel()
+
     async def end(self) -> None:
         """Cancel what still runs, and wait for it, but not for ever."""
         await end(self._tasks, self._what)

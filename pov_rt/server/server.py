@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from contextlib import suppress
+from functools import partial
 
 from pov_rt.activities.cursors import Cursors
 from pov_rt.activities.digest import Digests
@@ -91,6 +92,7 @@ class Server:
         # Plugins publish, and are asked about what is published and who may: these come first.
         self.publishing.hooks = self.permissions.hooks = self.hooks
         self.dispatcher = Dispatcher(self, self.hooks.hosts)
+        self.hooks.switched = partial(self.dispatcher.switch, self.hooks.conduct.off)
         self.arrivals = Arrivals(self, self.hooks, self.dispatcher)
         self.draining = False
         self.started = False

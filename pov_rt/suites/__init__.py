@@ -12,12 +12,13 @@ from __future__ import annotations
 from pov_rt.engine.base import NewEntry
 from pov_rt.suites.logs import LogSuite
 from pov_rt.suites.state import StateSuite
+from pov_rt.suites.store import StoreSuite
 from pov_rt.suites.support import A, Recorder, on_engine
 
 __all__ = ["EngineSuite", "Recorder"]
 
 
-class EngineSuite(LogSuite, StateSuite):
+class EngineSuite(LogSuite, StateSuite, StoreSuite):
     """What every engine must do. Each test has a fresh engine and a clock that stands still."""
 
     @on_engine()

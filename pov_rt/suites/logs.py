@@ -34,6 +34,18 @@ class LogSuite(Suite):
     """What every engine's logs must do."""
 
     @on_engine()
+    async def test_topics_with_a_log_are_found_by_their_beginning(self) -> None:
+        log = self.engine.log
+        await self.engine.watch("team/none")
+        assert await log.topics("team/") == []
+        await log.append(
+            [new(A, "1", feed=FEED), new(B, "2", feed="team/é"), new("pov/team/x", "3")]
+        )
+        assert sorted(await log.topics("team/")) == sorted([FEED, "team/é"])
+        assert sorted(await log.topics("pov/")) == sorted([A, B, "pov/team/x"])
+        assert await log.topics("none") == []
+
+    @on_engine()
     async def test_offsets_start_at_1_and_are_contiguous_per_topic(self) -> None:
         done = await self.engine.log.append([new(A, "1"), new(B, "1"), new(A, "2")])
         assert [each.offset for each in done] == [1, 1, 2]

@@ -94,6 +94,7 @@ class WebServer:
         files = [found.module.__file__ or "" for found in registry.found]
         loop = asyncio.get_running_loop()
         self._blocked = BlockWatch(loop, settings.log.blocked_loop_s, files)
+        self._blocked.on_block = self.server.hooks.conduct.blocked
         self._lag = LoopLag(loop)
         self.on_restart: Callable[[], None] | None = None
         """Has the process start anew; whoever runs one that can sets it."""

@@ -31,6 +31,8 @@ APP = Publisher("service:app", "app", "main")
 
 
 class Hooks:
+    appended = None
+
     def __init__(self) -> None:
         self.told: list[tuple[str, int]] = []
         self.hold: asyncio.Event | None = None

@@ -479,6 +479,7 @@ def test_stats_count_what_is_there_for_people_and_programs(path: Path, folder: P
             await engine.marks.advance(A, "ana", "read", Position("e", 1))
             await engine.sets.add("durable", "ana")
             await engine.sets.add("durable", "ben")
+            await engine.store.put("poll", "tally", b"{}")
             text = await asyncio.to_thread(succeed, folder, "stats")
             stats = json.loads(await asyncio.to_thread(succeed, folder, "stats", "--json"))
             assert stats.pop("sizeBytes") > 0
@@ -493,6 +494,7 @@ def test_stats_count_what_is_there_for_people_and_programs(path: Path, folder: P
                 "newest": rfc3339(clock.time()),
                 "ids": 1201,
                 "marks": 1,
+                "stored": 1,
                 "setMembers": 2,
             }
             return text
@@ -501,7 +503,7 @@ def test_stats_count_what_is_there_for_people_and_programs(path: Path, folder: P
     assert f"{'entries':<16} 1,201" in lines
     assert {line[:17].rstrip() for line in lines} == {
         "file", "size", "write-ahead log", "schema", "epoch", "topics", "entries",
-        "oldest entry", "newest entry", "ids remembered", "marks", "set members",
+        "oldest entry", "newest entry", "ids remembered", "marks", "set members", "plugins' values",
     }  # fmt: skip
 
 

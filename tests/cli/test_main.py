@@ -52,7 +52,7 @@ def test_schema_and_plugins_list_know_the_settings(tmp_path: Path) -> None:
     assert "ping: " not in done.stdout
     listed = run(tmp_path, "plugins", "list", "--config", str(file)).stdout
     assert "greet.say" in listed
-    assert re.search(r"^ping .* off: plugins.ping.enabled is false$", listed, re.M)
+    assert re.search(r"^ping +built-in +off: plugins.ping.enabled is false$", listed, re.M)
 
 
 def test_plugins_list_names_every_type(tmp_path: Path) -> None:

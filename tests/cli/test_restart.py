@@ -37,6 +37,12 @@ def ask(message: Ask, context: Context) -> Answer:
     return Answer(version=1)
 '''
 
+LIFESPAN = """@plugin.lifespan
+async def life(host):
+    1 / 0
+    yield
+"""
+
 
 def problem(served: Served) -> Any:
     """Return what the console is told; None also while nobody listens."""
@@ -79,19 +85,31 @@ def test_a_changed_plugin_restarts_the_server_and_clients_come_back(tmp_path: Pa
             assert told["isRunning"]
             client.send('{"type":"draft.ask"}')
             assert json.loads(client.recv(timeout=10))["version"] == 1
-            # What is only found on loading is named, and waited for.
-            draft.write_text(PLUGIN.replace("Answer(version=1)", "Answer(version=2)") + "nothing\n")
+            # So is what only loading finds: the server that runs stays.
+            for text, line, words in (
+                (PLUGIN + "nothing\n", 17, "NameError: name 'nothing' is not defined"),
+                (PLUGIN.replace("@plugin.on(Ask)", "@plugin.on"), 13, "@plugin.on(Vote)"),
+                (PLUGIN + "import sys; sys.exit(3)\n", 17, "SystemExit: 3"),
+            ):
+                draft.write_text(text)
+                assert f"draft.py:{line}: " in until(words)
+                told = problem(served)
+                assert (told["line"], told["isRunning"]) == (line, True)
+                assert words in told["message"]
+                client.send('{"type":"draft.ask"}')
+                assert json.loads(client.recv(timeout=10))["version"] == 1
+            # What only the start itself finds is waited for.
+            draft.write_text(PLUGIN + LIFESPAN)
             assert json.loads(client.recv(timeout=20))["reason"] == "restarting"
             with pytest.raises(ConnectionClosed) as closed:
                 client.recv(timeout=20)
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 4000
-        assert "draft.py:17: NameError" in until("NameError")
+        assert "draft.py:19: the lifespan failed: ZeroDivisionError" in until("ZeroDivisionError")
         until("Waiting for a change")
         while (told := problem(served)) is None:  # it listens in a moment
             pass
-        assert (told["line"], told["isRunning"]) == (17, False)
-        assert told["message"] == "NameError: name 'nothing' is not defined"
+        assert (told["line"], told["isRunning"]) == (19, False)
         draft.write_text(PLUGIN.replace("version=1", "version=2"))
         until("started anew: draft.py")
         assert version(served) == 2

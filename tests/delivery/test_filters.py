@@ -112,7 +112,8 @@ def test_signals_pass_every_filter(server: RunningServer, connect: Connect) -> N
 
 
 @pytest.mark.parametrize(
-    "only", [{"types": []}, {"users": []}, {"types": "task"}, [], {"notUsers": [1]}]
+    "only",
+    [{"types": []}, {"users": []}, {"types": "task"}, [], {"notUsers": [1]}, {"type": ["task"]}],
 )
 def test_a_filter_that_is_none_is_refused(connect: Connect, only: Any) -> None:
     answer = subscribe(connect(), only=only)

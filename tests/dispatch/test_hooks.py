@@ -16,6 +16,7 @@ from tornado.httpclient import HTTPClient
 from pov_rt.auth.grants import Kind
 from pov_rt.config.settings import LimitSettings
 from pov_rt.plugin import Activity, Host, Plugin
+from pov_rt.protocol.errors import Internal
 from pov_rt.testing import RunningServer, make_settings
 from tests.dispatch.test_hooks_leases import Stage
 
@@ -409,8 +410,9 @@ def test_a_hook_before_publish_sees_what_the_one_before_changed() -> None:
         assert ask is not None
         start = Activity(id="1", type="t", action="a", pov_id="p", user_id="u")
         assert (await ask(start)).action == "a12"
-        with pytest.raises(TypeError, match="returned int, no Activity"):
+        with pytest.raises(Internal) as raised:
             await ask(msgspec.structs.replace(start, type="odd"))
+        assert "returned int, no Activity" in str(raised.value.__cause__)
         assert Stage().runtime.before_publish is None, "nobody is asked where nobody asks"
 
     asyncio.run(run())

@@ -10,9 +10,11 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from pov_rt.config.settings import EngineSettings, Settings
 from pov_rt.dispatch import hooks
 from pov_rt.dispatch.hooks import Hooks
 from pov_rt.engine.local import LEASE_S, MemoryLeases
+from pov_rt.engine.memory import MemoryStore
 from pov_rt.plugin import Host, Plugin
 from pov_rt.protocol.messages import Event, Message
 from pov_rt.registry.build import Registry
@@ -36,7 +38,8 @@ class Stage:
             registry=registry(*plugins),
             clock=self.clock,
             fetch=None,
-            engine=SimpleNamespace(leases=self.leases),
+            engine=SimpleNamespace(leases=self.leases, store=MemoryStore(EngineSettings())),
+            settings=Settings(),
         )
         self.runtime = Hooks(cast("Any", services))
 

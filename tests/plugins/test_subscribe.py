@@ -64,7 +64,11 @@ def counted(server: RunningServer) -> dict[str, float]:
         body = client.fetch(f"http://127.0.0.1:{server.web.admin_port}/metrics").body.decode()
     finally:
         client.close()
-    lines = [line for line in body.splitlines() if 'plugin="guard"' in line]
+    lines = [
+        line
+        for line in body.splitlines()
+        if 'plugin="guard"' in line and line.startswith("pov_rt_plugin_total")
+    ]
     return {line.split('"')[1]: float(line.rsplit(" ", 1)[1]) for line in lines}
 
 

@@ -37,12 +37,16 @@ WRONG = [
     ("class X(Message, tag='ping'): ...\n@plugin.on(X)\ndef no(m, c): ...\n", 7, "already handled"),
     ("@plugin.on(Do, rate='5')\ndef do(message, context): ...\n", 6, "is no rate"),
     ("class X(Message, tag='x'): ...\n@plugin.on(Do)\ndef do(m: X, c): ...\n", 7, "declared as X"),
-    ("@plugin.http('FETCH', '/x', grant='g')\ndef r(request): ...\n", 6, "the method must be"),
-    ("@plugin.http('GET', 'x', grant='g')\ndef r(request): ...\n", 6, "the path must look"),
-    ("@plugin.http('GET', '/x', grant='g')\ndef r(): ...\n", 6, "must take (request)"),
     (
-        "@plugin.http('GET', '/{a}', grant='g')\ndef r(request): ...\n"
-        "@plugin.http('GET', '/{b}', grant='g')\ndef s(request): ...\n",
+        "@plugin.http('FETCH', '/x', grant='subscribe')\ndef r(request): ...\n",
+        6,
+        "the method must be",
+    ),
+    ("@plugin.http('GET', 'x', grant='subscribe')\ndef r(request): ...\n", 6, "the path must look"),
+    ("@plugin.http('GET', '/x', grant='subscribe')\ndef r(): ...\n", 6, "must take (request)"),
+    (
+        "@plugin.http('GET', '/{a}', grant='subscribe')\ndef r(request): ...\n"
+        "@plugin.http('GET', '/{b}', grant='subscribe')\ndef s(request): ...\n",
         8,
         "already served",
     ),

@@ -30,3 +30,6 @@ def test_a_new_plugins_test_passes_as_it_stands(tmp_path: Path) -> None:
     assert (again.returncode, "there already" in again.stderr) == (1, True)
     wrong = run(tmp_path, "plugins", "new", "No-Name")
     assert (wrong.returncode, "no plugin name" in wrong.stderr) == (1, True)
+    for taken in ("presence", "user"):  # they could not be loaded
+        wrong = run(tmp_path, "plugins", "new", taken)
+        assert (wrong.returncode, "the server's own" in wrong.stderr) == (1, True)

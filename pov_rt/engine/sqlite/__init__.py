@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from pov_rt.config.settings import EngineSettings
@@ -28,6 +29,7 @@ from pov_rt.engine.sqlite.schema import (
     read_epoch,
 )
 from pov_rt.engine.sqlite.state import SqliteMarks, SqliteSets, StateStore
+from pov_rt.engine.sqlite.store import SqliteStore
 from pov_rt.engine.sqlite.tails import Tails
 from pov_rt.engine.sqlite.witness import Witness
 from pov_rt.engine.sqlite.writer import Writer
@@ -84,6 +86,15 @@ class SqliteLog:
     ) -> Tally:
         read = self._engine.read
         return await read(lambda connection: tally(connection, topic, (first, last), head_of))
+
+    async def topics(self, prefix: str) -> Sequence[str]:
+        def operation(connection: sqlite3.Connection) -> Sequence[str]:
+            rows = connection.execute(
+                "SELECT name FROM topics WHERE name >= ? ORDER BY name", (prefix,)
+            )
+            return [name for (name,) in takewhile(lambda row: row[0].startswith(prefix), rows)]
+
+        return await self._engine.read(operation)
 
     def _kept(self) -> Kept:
         engine = self._engine
@@ -185,6 +196,7 @@ class SqliteEngine:
         self.marks = SqliteMarks(self, self._state)
         self.leases = MemoryLeases(clock, node)
         self.sets = SqliteSets(self, self.steady)
+        self.store = SqliteStore(self, self._state)
         self._lock: FileLock | None = None
         self.witness = Witness(path)
         self._connections: list[sqlite3.Connection] = []
@@ -256,17 +268,16 @@ class SqliteEngine:
 
     @property
     def bounds(self) -> Sequence[Bound]:
-        """Topics and marks; and what waits, once it is started."""
+        """Topics, marks and the store; and what waits, once it is started."""
         shared = (self._topics.bound, self._state.marks.bound)
-        if self._readers is None:
-            return shared
-        return (*shared, self.writer.backlog.bound, self._readers.bound)
+        waits = (self.writer.backlog.bound, self._readers.bound) if self._readers else ()
+        return (*shared, *waits, self._state.values.bound)
 
     def health(self) -> str | None:
         return self.writer.fault if self._readers is not None else None
 
-    async def write(self, operation: Operation[ResultT]) -> ResultT:
-        return await self.writer.write(Change(operation))
+    async def write(self, operation: Operation[ResultT], size: int = 0) -> ResultT:
+        return await self.writer.write(Change(operation, size))
 
     async def read(self, operation: Operation[ResultT]) -> ResultT:
         if self._readers is None:

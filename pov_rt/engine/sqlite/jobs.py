@@ -64,10 +64,10 @@ class Append(Job[Outcome]):
 
 
 class Change(Job[ResultT]):
-    """Any other operation. A refusal that it raises is its caller's alone."""
+    """Any other operation, which holds `size` bytes. A refusal it raises is its caller's alone."""
 
-    def __init__(self, operation: Operation[ResultT]) -> None:
-        super().__init__(ENTRY_BYTES, payer.get())
+    def __init__(self, operation: Operation[ResultT], size: int = 0) -> None:
+        super().__init__(ENTRY_BYTES + size, payer.get())
         self._operation = operation
 
     def apply(self, connection: sqlite3.Connection) -> ResultT | Exception:

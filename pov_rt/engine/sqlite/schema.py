@@ -106,6 +106,14 @@ MIGRATIONS = (
             WHERE mine."set" = 'durable/' || members.member
             AND mine.member = substr(members."set", length('followers/') + 1));
     """,
+    # What plugins keep, each in a space of its own; `owner` is the user whose it is, or empty.
+    """
+    CREATE TABLE store (
+        space TEXT NOT NULL, key TEXT NOT NULL, owner TEXT NOT NULL, body BLOB NOT NULL,
+        PRIMARY KEY (space, key)
+    ) WITHOUT ROWID;
+    CREATE INDEX store_by_owner ON store (owner) WHERE owner <> '';
+    """,
 )
 """The statements that lead from each version of the schema to the next."""
 

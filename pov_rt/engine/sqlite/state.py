@@ -10,7 +10,7 @@ from typing import Protocol
 
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import NewMember, Position
-from pov_rt.engine.bounds import MarkRules
+from pov_rt.engine.bounds import VALUE_BYTES, MarkRules, StoreRules
 from pov_rt.engine.sqlite.jobs import Operation, ResultT
 from pov_rt.runtime.clock import SteadyTime
 
@@ -29,18 +29,25 @@ _Row = tuple[Position, float]
 class Database(Protocol):
     """How the parts of the engine get at the database."""
 
-    def write(self, operation: Operation[ResultT]) -> Awaitable[ResultT]:
-        """Run an operation in the writer's transaction; its result comes when it is on disk."""
+    def write(self, operation: Operation[ResultT], size: int = 0) -> Awaitable[ResultT]:
+        """Run an operation in the writer's transaction; its result comes when it is on disk.
+
+        `size` is how many bytes it holds while it waits, if those are many.
+        """
 
     def read(self, operation: Operation[ResultT]) -> Awaitable[ResultT]:
         """Run an operation on a reader's connection. Raises `Unavailable`."""
 
 
 class StateStore:
-    """How many marks there are, which are used, and what leaves. But for `use`: the writer's."""
+    """How many marks and values there are, which marks are used, and what leaves.
+
+    But for `use` it is the writer's.
+    """
 
     def __init__(self, settings: EngineSettings, steady: SteadyTime) -> None:
         self.marks = MarkRules(settings)
+        self.values = StoreRules(settings)
         self.steady = steady
         self._is_read = False
         self._of_user: dict[str, int] = {}
@@ -52,12 +59,13 @@ class StateStore:
         self._used.append(key)
 
     def read(self, connection: sqlite3.Connection) -> None:
-        """Count the marks, unless their number is known: at the start, and after a failure.
+        """Count the marks and the store, unless that is known: at the start, and after a failure.
 
         For many that takes long (docs/measurements.md, marks).
         """
         if not self._is_read:
             self.marks.number = connection.execute("SELECT count(*) FROM marks").fetchone()[0]
+            self.values.reset(read_sizes(connection))
             self._is_read = True
 
     def forget(self) -> None:
@@ -285,6 +293,15 @@ class SqliteSets:
             )
 
         return await self._database.read(operation)
+
+
+def read_sizes(connection: sqlite3.Connection) -> dict[str, int]:
+    """Return how many bytes each space of the store has, as `bounds.size_of` counts them."""
+    rows = connection.execute(
+        "SELECT space, sum(length(CAST(key AS BLOB)) + length(CAST(owner AS BLOB)) "
+        f"+ length(body) + {VALUE_BYTES}) FROM store GROUP BY space"
+    )
+    return dict(rows.fetchall())
 
 
 def _row(connection: sqlite3.Connection, key: _MarkKey) -> _Row | None:

@@ -22,6 +22,7 @@ class Stats(NamedTuple):
     ids: int
     marks: int
     set_members: int
+    stored: int
 
 
 def read_stats(path: Path) -> Stats:
@@ -35,9 +36,9 @@ def read_stats(path: Path) -> Stats:
         entries, oldest, newest = connection.execute(
             "SELECT count(*), min(at), max(at) FROM entries WHERE at > 0"
         ).fetchone()
-        topics, ids, marks, members = (
+        topics, ids, marks, members, stored = (
             connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-            for table in ("topics", "keys", "marks", "members")
+            for table in ("topics", "keys", "marks", "members", "store")
         )
         return Stats(
             size_bytes=path.stat().st_size,
@@ -51,4 +52,5 @@ def read_stats(path: Path) -> Stats:
             ids=ids,
             marks=marks,
             set_members=members,
+            stored=stored,
         )

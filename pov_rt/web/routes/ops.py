@@ -104,6 +104,18 @@ class Counters(Collector):
             for name, count in host.counts.items():
                 plugins.add_metric([host.name, name], count)
         yield plugins
+        conduct = server.hooks.conduct
+        failures = CounterMetricFamily(
+            "pov_rt_plugin_failures", "What plugins did wrong", labels=["plugin", "kind"]
+        )
+        for labels, count in conduct.counts.items():
+            failures.add_metric(labels, count)
+        off = GaugeMetricFamily(
+            "pov_rt_plugin_off", "Plugins that are off for their failures", labels=["plugin"]
+        )
+        for name in server.hooks.hosts:
+            off.add_metric([name], int(name in conduct.off))
+        yield from (failures, off)
         yield from self._others()
 
 
@@ -134,15 +146,17 @@ class HealthHandler(JsonHandler):
 
 
 class ReadyHandler(JsonHandler):
-    """`GET /readyz`: clients are welcome (200), or why not (503)."""
+    """`GET /readyz`: clients are welcome (200), or why not (503); which plugins are off."""
 
     def get(self) -> None:
         """Answer the state."""
         reason = self.server.not_ready()
+        off = self.server.hooks.conduct.off
+        more = {"plugins": {name: f"off: {why}" for name, why in off.items()}} if off else {}
         if reason is None:
-            self.answer({"status": "ready"})
+            self.answer({"status": "ready", **more})
         else:
-            self.answer({"status": "not ready", "reason": reason}, 503)
+            self.answer({"status": "not ready", "reason": reason, **more}, 503)
 
 
 class MetricsHandler(JsonHandler):

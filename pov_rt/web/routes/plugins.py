@@ -7,7 +7,7 @@ import re
 import msgspec
 
 from pov_rt.dispatch.request import PluginRequest
-from pov_rt.protocol.errors import NotFound
+from pov_rt.protocol.errors import ClientError, NotFound
 from pov_rt.protocol.messages import check_id
 from pov_rt.registry.build import Registry, Route
 from pov_rt.registry.pov_ids import names_id
@@ -59,15 +59,22 @@ class PluginHandler(JsonHandler):
         request = PluginRequest(host, self.identity, route.spec, path, query, self.content)
         await request.admit()
         deadline_s = self.server.settings.limits.handler_deadline_s
-        result = await containment.call(route.spec.function, request, deadline_s=deadline_s)
+        function, conduct = route.spec.function, self.server.hooks.conduct
+        conduct.require(host.name)
+        try:
+            result = await containment.call(function, request, deadline_s=deadline_s)
+            _check_result(route, result)
+        except ClientError:
+            raise
+        except Exception as error:
+            user = self.identity.user_id
+            raise conduct.failed(host.name, function, "route", error, user=user) from error
+        if conduct.streaks:
+            conduct.succeeded(function)
         if result is None:
             self.set_status(204)
-        elif isinstance(result, msgspec.Struct):
-            self.answer(result)
         else:
-            raise TypeError(
-                f"{route.spec.source}: the handler returned {type(result).__name__}, no struct"
-            )
+            self.answer(result)
 
     @property
     def _route(self) -> Route:
@@ -79,3 +86,12 @@ class PluginHandler(JsonHandler):
         return {name: scope(text) if names_id(name) else text for name, text in path.items()}
 
     post = put = patch = delete = get
+
+
+def _check_result(route: Route, result: object) -> None:
+    """Raise TypeError for what a handler may not return."""
+    if result is not None and not isinstance(result, msgspec.Struct):
+        raised = "; raise it" if isinstance(result, BaseException) else ", no struct"
+        raise TypeError(
+            f"{route.spec.source}: the handler returned {type(result).__name__}{raised}"
+        )

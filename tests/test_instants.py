@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tornado.httpclient import HTTPClient
 
 from pov_rt.auth.grants import Kind
-from pov_rt.dispatch.instants import mend_instants
+from pov_rt.protocol.encoding import mend_instants
 from pov_rt.testing import Connect, RunningServer
 from tests.clients import notify
 

@@ -1,0 +1,60 @@
+"""The recipes of docs/plugins.md and the plugins of examples/ do what their tests say."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs/plugins.md").read_text().split("\n## Recipes\n", 1)[1]
+RECIPES = re.findall(r"^### (.*?)\n(.*?)(?=^### |\Z)", PAGE, re.M | re.S)
+EXAMPLES = ROOT / "examples/plugins"
+pytestmark = pytest.mark.timeout(170)
+
+
+def run(folder: Path, *command: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=folder,
+        env={},  # nothing shows it the way to the checkout
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout + done.stderr
+
+
+def test_there_is_a_recipe_for_each_need_and_each_is_short() -> None:
+    names = [name for name, _ in RECIPES]
+    assert names == ["Notify on mention", "Timer", "Route", "Options", "Storage", "Follower"]
+    for _, text in RECIPES:
+        plugin, test = re.findall(r"```python\n# \w+\.py\n(.*?)```", text, re.S)
+        assert sum(bool(line.strip()) for line in plugin.splitlines()) <= 16
+        assert sum(bool(line.strip()) for line in test.splitlines()) <= 12
+
+
+def test_every_recipes_test_passes(tmp_path: Path) -> None:
+    for _, text in RECIPES:
+        for name, code in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", text, re.S):
+            (tmp_path / name).write_text(code)
+    said = run(tmp_path, "pytest", "-q", "-p", "no:cacheprovider")
+    assert f"{len(RECIPES)} passed" in said, said
+
+
+def test_the_examples_pass_their_tests_and_are_well_typed(tmp_path: Path) -> None:
+    folder = tmp_path / "plugins"
+    shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    said = run(folder, "pytest", "-q", "-p", "no:cacheprovider")
+    assert re.search(r"^\d+ passed", said, re.M), said
+    said = run(folder, "mypy", "--strict", f"--cache-dir={tmp_path}/mypy", ".")
+    assert said.startswith("Success: no issues found"), said
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_an_example_imports_nothing_of_ours_but_what_plugins_may(path: Path) -> None:
+    for name in re.findall(r"^(?:from|import) (pov_rt[\w.]*)", path.read_text(), re.M):
+        assert name in ("pov_rt.plugin", "pov_rt.testing")
