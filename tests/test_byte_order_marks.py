@@ -20,7 +20,7 @@ from pov_rt.config.settings import AuthSettings
 from pov_rt.testing import RunningServer
 
 MARK = b"\xef\xbb\xbf"
-ONE = b'{"type":"t","action":"a","povId":"acme"}'
+ONE = b'{"type":"t","action":"a","povId":"acme","userId":"bo"}'
 LINES = {"Content-Type": "application/x-ndjson"}
 
 

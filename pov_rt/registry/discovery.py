@@ -104,7 +104,8 @@ def built_in() -> list[str]:
 def list_files(plugins_dir: Path) -> list[Path]:
     """Return a folder's files that are plugins by their names. Raises `PluginError`."""
     if not plugins_dir.is_dir():
-        raise PluginError(Source(str(plugins_dir), 0), "the plugins folder does not exist")
+        # Its name is a setting's value, which no error repeats.
+        raise PluginError(Source("server.plugins_dir", 0), "the plugins folder does not exist")
     return [
         path
         for path in sorted(plugins_dir.glob("*.py"))

@@ -30,6 +30,17 @@ from tests.browser.tabs import Browser, Loop, Profile
 from tests.processes import end, serve
 
 STORED = "indexedDB.databases().then(each => each.length)"
+KEPT = """indexedDB.databases().then(([{name}]) => new Promise(resolve => {
+  const opening = indexedDB.open(name)
+  opening.onsuccess = () => {
+    const counting = opening.result.transaction('rows').objectStore('rows').count()
+    counting.onsuccess = () => {
+      opening.result.close()
+      resolve(counting.result)
+    }
+  }
+}))"""
+"""How many rows are stored."""
 
 
 @pytest.fixture(scope="session")
@@ -419,6 +430,8 @@ def test_a_reload_shows_what_was_stored_before_the_network_is_there(
     shown = "[...document.querySelectorAll('li')].map(row => row.dataset.id)"
     before = tab.evaluate(shown)
     assert len(before) == 4
+    # What was painted is written then.
+    until(lambda: tab.evaluate(KEPT) == 4)
     flow.cut.refuse()
     tab.reload()
     tab.wait_for("document.querySelectorAll('li').length === 4")

@@ -90,8 +90,8 @@ def test_plugins_list_says_what_is_off_and_new_refuses_what_cannot_load(tmp_path
     (presence,) = [line for line in lines if line.startswith("presence ")]
     assert presence.endswith("off: plugins.presence.enabled is false")
     for name, words in (
-        ("presence", "there is a plugin 'presence' already"),
-        ("pov", "cannot be called"),
+        ("presence", "the server's own"),
+        ("pov", "the server's own"),
         ("class", "cannot be called"),
         ("Poll", "begin with a small letter"),
     ):

@@ -31,9 +31,10 @@ WALL_CLOCK: Mapping[str, str] = {
     "auth/remembered": "the instants in tokens",
     "auth/revocations": "until when a revocation is kept, over restarts",
     "auth/tokens": "the instants in tokens",
+    "cli/client": "when a token ends, for people",
+    "connections/deadlines": "the instants in tokens, when the clock was stepped",
     "delivery/replay": "what expires at an instant that the sender names",
     "dispatch/context": "when something was shown, for people",
-    "dispatch/host": "the instants in tokens",
     "engine/memory": "when an entry was appended, for people",
     "engine/sqlite/members": "what has expired, while no server runs",
     "engine/sqlite/log": "when an entry was appended, for people and over restarts",
@@ -42,9 +43,10 @@ WALL_CLOCK: Mapping[str, str] = {
     "plugins/presence": "since when a user is there, for people",
     "plugins/webhooks": "when an event was, for the receiver",
     "runtime/clock": "the clocks themselves",
-    "server/arrivals": "the instants in tokens",
     "suites/logs": "what an entry says",
     "suites/state": "members of sets",
+    "testing": "what a test's clock says",
+    "tracker/token": "the instants in tokens",
     "web/demo/board": "since when the board is there, for its count from the log",
 }
 """Who may ask for the time of day, and why. Durations within the process are `monotonic`'s."""
