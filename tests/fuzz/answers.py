@@ -57,8 +57,8 @@ class Answers:
             return None
         head = data[at:end].decode("latin-1")
         status = head[len(HTTP) : len(HTTP) + 3]
-        # A mutated method or coding is none that a server has to know: RFC 9110, 9.1; RFC 9112, 6.1.
-        if not status.isdigit() or status >= "500" and status not in ("501", "505"):
+        # A mutated method or coding is none that a server has to know (RFC 9110, 9.1).
+        if not status.isdigit() or (status >= "500" and status not in ("501", "505")):
             raise Failure(f"answered {head!r}")
         size = 0
         for line in head.split("\r\n")[1:]:
