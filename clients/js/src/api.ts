@@ -507,7 +507,7 @@ export interface Snapshot {
 
 /** A list of what happened on some PoVs, for any view: `subscribe` and `getSnapshot` need no `this`. */
 export interface Feed {
-  /** Call `listener` after each change; returns what ends it. */
+  /** Call `listener` after each change, and once for activities that come within 16 ms; returns what ends it. */
   subscribe(listener: () => void): () => void
   /** All there is to see now. */
   getSnapshot(): Snapshot
