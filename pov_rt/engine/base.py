@@ -9,13 +9,34 @@ When the engine cannot do what is asked (disk full, Redis away), methods raise `
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from pov_rt.runtime.bounds import Bound
 
+Survives = Literal["process", "primary", "second", "disk", "replicated"]
+"""What an acknowledged append survives. `process`: nothing that ends this process. `primary`: that,
+for it is in the memory of another. `second`: a loss of power, but for about the last second.
+`disk`: a loss of power. `replicated`: the loss of a machine."""
+
+
+State = Literal["ok", "degraded", "deaf"]
+
+
+class Health(NamedTuple):
+    """How an engine is: `ok`, or what does not work in one line, and since when (`Clock.time`).
+
+    `degraded`: something is refused, slow or unsafe, and mends itself or by an operator; who is
+    connected is better off staying. `deaf`: this node alone misses what the others are told, so
+    that its clients are better off elsewhere.
+    """
+
+    state: State = "ok"
+    line: str = ""
+    since: float = 0.0
+
 
 class Position(NamedTuple):
-    """A place in a topic's log. Offsets of another epoch mean nothing."""
+    """A place in a topic's log. In that of another epoch it is one while `Log.holds` it."""
 
     epoch: str
     offset: int
@@ -27,6 +48,9 @@ class NewEntry(NamedTuple):
     `feed` names another topic that gets the same body, atomically with the first where the engine
     can. `origin` is handed to followers unread (the connection that published). `compared` is what
     tells the entry from another one with its key; without it, that is the body.
+
+    `producer` is one of the publisher's, which numbers what it appends to the topic, from 1: each
+    `seq` is higher than those before, and what is not was appended already.
     """
 
     topic: str
@@ -36,10 +60,15 @@ class NewEntry(NamedTuple):
     feed: str = ""
     origin: str = ""
     compared: bytes = b""
+    producer: str = ""
+    seq: int = 0
 
 
 class Appended(NamedTuple):
-    """Where an entry is. `duplicate`: it was there before, and nobody was told again."""
+    """Where an entry is. `duplicate`: it was there before, and nobody was told again.
+
+    One that is known by its producer's number alone is there or before.
+    """
 
     epoch: str
     offset: int
@@ -97,13 +126,81 @@ class Tally(NamedTuple):
     size: int
 
 
+class Topics(NamedTuple):
+    """Names of topics; `next` is from where to go on, None at the end."""
+
+    names: Sequence[str]
+    next: str | None
+
+
+class Found(NamedTuple):
+    """Whose entry has a key, and where it is in the topic it was appended to."""
+
+    publisher: str
+    offset: int
+
+
+class Located(NamedTuple):
+    """Where an entry with a key is: in which topic, whose it is, and at which offset."""
+
+    topic: str
+    publisher: str
+    offset: int
+
+
+class Match(NamedTuple):
+    """An entry that was looked for, in the topic it was appended to.
+
+    In its feed, if that is the only one that still has it.
+    """
+
+    topic: str
+    entry: Entry
+
+
+class Matches(NamedTuple):
+    """What was found; `next` is from where to look on, None at the end."""
+
+    found: Sequence[Match]
+    next: str | None
+
+
+class Rewrite(NamedTuple):
+    """Another body for an entry, in any topic that has it, while its body still is `old`."""
+
+    topic: str
+    offset: int
+    old: bytes
+    body: bytes
+
+
+class Amendment(NamedTuple):
+    """A rewrite, and the entry that tells of it, which goes to the same topic and feed.
+
+    What `entry` says of both is not looked at. `others` are rewritten with it.
+    """
+
+    rewrite: Rewrite
+    entry: NewEntry
+    others: Sequence[Rewrite] = ()
+
+
+class Amended(NamedTuple):
+    """Where the entry is that tells of a rewrite; `feed` is the one that it went to, or ""."""
+
+    place: Appended
+    feed: str = ""
+
+
 class Follower(Protocol):
     """Who is told what happens on watched topics: the hub. Called on the loop; must not raise."""
 
     def entries(self, topic: str, epoch: str, entries: Sequence[Entry]) -> None:
-        """Take entries that are durable. Per topic: in offset order, each once, none left out.
+        """Take entries that the engine counts in its log. Per topic: in offset order, each once.
 
-        An engine that may have missed some calls `uncertain` first.
+        None is left out; an engine that may have missed some calls `uncertain` first. One may be
+        told of a little before its `append` returns. Should it be lost before that, the log has
+        another epoch, as after every loss.
         """
 
     def signal(self, topic: str, body: bytes, origin: str) -> None:
@@ -112,16 +209,41 @@ class Follower(Protocol):
     def uncertain(self, topic: str) -> None:
         """Compare with `Log.top`: entries, or a new epoch, may have been missed."""
 
+    def left(self, topic: str, leases: Sequence[Lease]) -> None:
+        """Take members whose leases have ended, on every node that watches the topic.
+
+        That is one step with their removal: whoever is told of a member that has ended, and that is
+        entered again, is told of the ending before any signal that was sent after `Leases.put` had
+        returned. Only a node that enters it itself may have that answer first. Where signals may
+        have been missed, endings may have been, too.
+        """
+
+    def rewritten(self, topic: str) -> None:
+        """Keep nothing that was made of the topic's bodies: some of them are other ones now.
+
+        Where they are stays as it was told.
+        """
+
 
 class Log(Protocol):
     """Append-only logs, one per topic.
 
     Order: one total order per topic, the same for every reader and follower on every node. Offsets
-    start at 1 and are contiguous. A log that was lost, reset or restored has a new epoch.
+    start at 1 and are contiguous. A log that was reset or restored, or lost any entry that somebody
+    may have been told of, has a new epoch from before its next entry on, whether or not a node was
+    there to see the loss. What was not lost stays where it was: see `holds`.
 
-    A topic that nothing needs is forgotten: all its entries are too old, all its keys too, it has
-    no mark, and no node watches it. It is an unknown topic then, and has another epoch than ever
-    before.
+    A topic that nothing needs is forgotten: all its entries are too old, all its keys and producers
+    too, it has no mark, and no node watches it. It is an unknown topic then, and has another epoch
+    than ever before.
+
+    How much is kept of a topic, `keeping.Keeping` says. In a feed a stub stays of an entry that is
+    too old where it was appended to, before it is too old for the feed.
+
+    An entry has one body in its topic and in its feed. That may be replaced (`amend`, `edit`):
+    offsets, instants and keys stay, readers find the new body everywhere, and the follower is told
+    of both topics (`rewritten`), watched or not, before the method returns. What was replaced or
+    removed is gone from the engine's own files after `Engine.scrub`.
     """
 
     async def append(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:
@@ -132,10 +254,12 @@ class Log(Protocol):
         Entries of one batch keep their order. Not atomic as a whole: after `Unavailable`, any
         prefix may be there, and a retry with the same keys is safe. A retry with an equal body
         answers the first offset with `duplicate`; with another one `Conflict`. The memory of keys
-        lasts for the idempotency window, whatever the retention.
+        lasts for the idempotency window, whatever the retention. A `seq` that is not higher than
+        its producer's last one in the topic is a `duplicate`, too; that one is remembered, in the
+        step that appends, for `producer_age_s` from then on, and its topic as long.
 
         `Unavailable` also for more topics than `EngineSettings.max_topics`, or than one publisher
-        may begin in an hour.
+        may begin in an hour, and for more producers of all topics than `max_producers`.
         """
 
     async def read(
@@ -163,8 +287,74 @@ class Log(Protocol):
         It may be called in another thread. Of those that retention took some may be counted.
         """
 
-    async def topics(self, prefix: str) -> Sequence[str]:
-        """Return the names that begin with `prefix` of all topics that have a log."""
+    async def find(self, topic: str, key: str) -> Sequence[Found]:
+        """Return where the entries with a key are, of whichever publisher, as long as it is known.
+
+        That is for the idempotency window. The entries themselves may be gone.
+        """
+
+    async def locate(self, key: str) -> Sequence[Located]:
+        """Return where the entries with a key are in whatever topic, as `find` does; some of many.
+
+        It costs a look into every topic.
+        """
+
+    async def search(
+        self, prefix: str, matches: Callable[[bytes], bool], after: str = ""
+    ) -> Matches:
+        """Look at some entries of all topics that begin with `prefix`, and return those that match.
+
+        Begin with `after` empty and go on from `Matches.next`: so each entry is looked at once that
+        is there all the while, those of a topic in their order. Those that retention hides, but has
+        not removed yet, are looked at, too. `matches` may be called in another thread.
+        """
+
+    async def amend(self, amendment: Amendment) -> Amended | Conflict | None:
+        """Rewrite an entry and append the one that tells of it, all or nothing.
+
+        Durable and told like what is appended; followers are told of the rewriting first. The new
+        entry's key is that of `append`: a retry answers `duplicate` or `Conflict`, and rewrites
+        nothing. None if one of the entries is not there, or its body is not `old` any more: nothing
+        changed.
+        """
+
+    async def edit(self, rewrites: Sequence[Rewrite]) -> Sequence[bool]:
+        """Rewrite entries, in one step; return which: not one that is gone or has another body."""
+
+    async def drop(self, topic: str, stub: Callable[[bytes], bytes]) -> None:
+        """Remove a topic's log with its keys and marks; should it come back, it is another log.
+
+        A feed keeps its places: of a body that is in one only `stub` of it remains, which may be
+        called in another thread. To drop a feed leaves what is in it where it was appended to. The
+        oldest entries go first, in steps; what is appended meanwhile goes as well. Who follows the
+        topic is told `uncertain`.
+        """
+
+    async def disown(self, publisher: str) -> int:
+        """Forget a publisher's keys and producers before their time; return how many keys it were.
+
+        Not those of what is appended meanwhile. Its entries stay as they are.
+        """
+
+    async def topics(self, prefix: str, after: str = "", limit: int = 1000) -> Topics:
+        """Return some names that begin with `prefix` of topics that have a log, about `limit`.
+
+        Begin with `after` empty and go on from `Topics.next`: so each topic that is there all the
+        while is named, in whatever order, most of them once. A page may be empty before the end.
+        """
+
+    async def holds(self, topic: str, position: Position) -> bool:
+        """Tell whether a position that was given out is still a place in the topic's log.
+
+        If so, the log is to that offset what it was: who has everything up to there misses nothing
+        by going on from the same offset in the log's epoch (`top`), save for what retention took.
+        So are those of the log's own epoch that are not above its top, and of an older epoch those
+        not above the smallest offset at which the log has changed its epoch since. What is not held
+        never is again: a position that is held has been all the while.
+
+        False of what the engine does not know. Offset 0 is no exception: of a log that was dropped,
+        or forgotten because all in it was too old, entries may have come and gone behind it.
+        """
 
     async def top(self, topic: str) -> Top:
         """Return the state of the topic's log; an unknown topic has an epoch, too.
@@ -184,6 +374,10 @@ class Signals(Protocol):
 class Marks(Protocol):
     """Watermarks: how far somebody got in a topic. They only ever move forward in an epoch.
 
+    A mark goes over to a new epoch of its topic's log with the log: wherever one is returned,
+    compared or replaced, it counts as one of the log's epoch while the log holds it (`Log.holds`).
+    The epoch of a mark is that of a log, or begins with that and `-`; what follows stays as it is.
+
     A mark that its user does not use for `mark_age_s` is forgotten, but none before the entries it
     speaks of (`max_age_s`). To advance a mark, even to where it is, and to get it is to use it.
     """
@@ -191,9 +385,10 @@ class Marks(Protocol):
     async def advance(self, topic: str, user: str, name: str, position: Position) -> Position:
         """Move the mark to the later of what is there and `position`; return what is there now.
 
-        A position of another epoch than the mark's replaces it (the log was reset). A user has
-        `EngineSettings.marks_per_user` at most, and a tenth of `max_marks`: for one more the user's
-        longest unused mark is forgotten. Raises `Unavailable` for more than `max_marks` in all.
+        A position of another epoch than the mark's replaces it (the log was reset, or has lost what
+        the mark speaks of). A user has `EngineSettings.marks_per_user` at most, and a tenth of
+        `max_marks`: for one more the user's longest unused mark is forgotten. Raises `Unavailable`
+        for more than `max_marks` in all.
         """
 
     async def get(self, topic: str, user: str, name: str) -> Position | None:
@@ -207,6 +402,9 @@ class Marks(Protocol):
         Those of one topic are as they were at one instant. It is one question, however many.
         """
 
+    async def carry(self, topic: str, name: str, start: Position, end: Position) -> None:
+        """Move every user's mark of that name that is at `start` on to `end`, in the same epoch."""
+
     async def all(self, topic: str, name: str) -> Mapping[str, Position]:
         """Return every user's mark of that name on the topic. Nobody has used theirs by that."""
 
@@ -215,6 +413,12 @@ class Marks(Protocol):
 
     async def drop_all(self, user: str, name: str) -> None:
         """Forget a user's marks of that name, on whatever topic."""
+
+    async def of(self, user: str) -> Sequence[tuple[str, str, Position]]:
+        """Return all marks of a user: topic, name and position. They are not used by that."""
+
+    async def drop_user(self, user: str) -> int:
+        """Forget all marks of a user; return how many there were."""
 
 
 class Lease(NamedTuple):
@@ -228,6 +432,10 @@ class Lease(NamedTuple):
 
 class Leases(Protocol):
     """Members of a topic that vanish when their node stops renewing."""
+
+    @property
+    def held(self) -> Mapping[str, int]:
+        """How many members this node holds, by the first part of their topics' names."""
 
     async def put(self, topic: str, member: str, body: bytes) -> bool:
         """Enter or update a member under this node's lease; return whether it is new.
@@ -247,12 +455,17 @@ class Leases(Protocol):
     async def expire(self) -> Sequence[tuple[str, Lease]]:
         """Remove members whose node is gone or whose `leaving_at` has passed; return them.
 
-        Each removed member is returned to exactly one caller on one node. A crowd may take several
-        calls, the last of which returns nobody.
+        Each removed member is returned to one caller on one node, or to none if that node ends just
+        then; every node that watches its topic is told all the same (`Follower.left`), this one
+        before the method returns. A crowd may take several calls, the last of which returns nobody.
         """
 
-    async def renew(self) -> None:
-        """Renew this node's lease: one operation, however many members it has."""
+    async def renew(self) -> bool:
+        """Renew this node's lease: one operation, however many members it has.
+
+        Returns whether it had not run out. If it had, members of this node may be gone already, and
+        the caller enters them again; those that are left are this node's as before.
+        """
 
 
 class NewMember(NamedTuple):
@@ -280,11 +493,20 @@ class Sets(Protocol):
     ) -> None:
         """Remove members (set and member) and add others, all of it or nothing."""
 
+    async def drop(self, name: str) -> int:
+        """Remove a set, with members that have expired too; return how many it had."""
+
     async def get(self, name: str, member: str) -> bytes | None:
         """Return the member's value, or None if it is not there or has expired."""
 
     async def members(self, name: str) -> Mapping[str, bytes]:
         """Return the members that have not expired."""
+
+    async def having(self, member: str, prefix: str = "") -> Sequence[str]:
+        """Return the sets that have this member and begin with `prefix`, in the order of names.
+
+        Expired ones too, as long as they are there. It looks at all sets.
+        """
 
 
 class Stored(NamedTuple):
@@ -342,8 +564,9 @@ class Store(Protocol):
 class Engine(Protocol):
     """All six parts behind one URL. Owner: the Server, which starts and closes it."""
 
-    guarantee: str
-    """What an acknowledged append survives: `process`, `disk` or `primary`."""
+    @property
+    def guarantee(self) -> Survives:
+        """What an acknowledged append survives; ask each time, for it may change at any time."""
 
     @property
     def waiting_bytes(self) -> int:
@@ -352,6 +575,10 @@ class Engine(Protocol):
     @property
     def log_bytes(self) -> Mapping[str, int]:
         """How large its files on this machine are, by what they are; none for an engine without."""
+
+    @property
+    def measures(self) -> Mapping[str, float]:
+        """What else there is to watch of it, by its name; nothing for an engine in this process."""
 
     @property
     def bounds(self) -> Sequence[Bound]:
@@ -396,5 +623,14 @@ class Engine(Protocol):
     async def unwatch(self, topic: str) -> None:
         """Stop telling the follower; an entry that is on its way may still arrive."""
 
-    def health(self) -> str | None:
-        """Return None when the engine works, else one line that says what does not."""
+    async def scrub(self) -> None:
+        """Return once the engine's own files have no byte left of what was replaced or removed.
+
+        That is before this was called, by whatever method. It may take as long as to copy the
+        files, and what is to be written waits meanwhile. Raises `Unavailable` with the reason when
+        that cannot be, such as another program that reads the database for long; a later call, or
+        the next start, tries again. Backups and other copies are not the engine's.
+        """
+
+    def health(self) -> Health:
+        """Return how the engine is. Called often: it asks nobody."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 
 from pov_rt.config.settings import EngineSettings
@@ -17,6 +18,8 @@ forgets one, unknown topics have another epoch: not too often, for positions in 
 FULL = 0.8
 """From this part of the bound on they are looked at all the time."""
 DAY_S = 86400.0
+TIME_DIGITS, RANDOM_DIGITS = 12, 8
+"""Of an engine's epoch."""
 
 
 def epoch_of(epoch: str, generation: int) -> str:
@@ -25,6 +28,33 @@ def epoch_of(epoch: str, generation: int) -> str:
     So a topic that comes back after it was forgotten has one that it never had.
     """
     return f"{epoch}-{generation}" if generation else epoch
+
+
+def make_epoch(now_s: float, before: str = "") -> str:
+    """Return the epoch of an engine whose logs begin anew: when that was, and what is random.
+
+    12 hexadecimal digits of milliseconds, and 8. Later than `before`, the one that it had, whatever
+    the clock does: so an epoch that is later than a server's own has never been its own.
+    """
+    at_ms = max(int(now_s * 1000), (_made_at(before) or 0) + 1)
+    return f"{at_ms:0{TIME_DIGITS}x}{os.urandom(RANDOM_DIGITS // 2).hex()}"
+
+
+def is_later(epoch: str, own: str) -> bool:
+    """Tell whether an epoch is another engine's: it was made after this one's.
+
+    It may be another's all the same: those of older versions say nothing of when they were made.
+    """
+    made_at, own_at = _made_at(epoch), _made_at(own)
+    return made_at is not None and own_at is not None and made_at > own_at
+
+
+def _made_at(epoch: str) -> int | None:
+    own = epoch.partition("-")[0]
+    try:
+        return int(own[:TIME_DIGITS], 16) if len(own) == TIME_DIGITS + RANDOM_DIGITS else None
+    except ValueError:
+        return None
 
 
 def generation_of(epoch: str) -> int:
@@ -66,15 +96,18 @@ class TopicCount:
 
 
 class MarkRules:
-    """How long marks live, how many a user may have, and how many there are."""
+    """How long marks live, how many a user may have, and how many there are.
 
-    def __init__(self, settings: EngineSettings) -> None:
+    `longest_s` is how long the entries are kept that are kept for longest.
+    """
+
+    def __init__(self, settings: EngineSettings, longest_s: float = 0.0) -> None:
         self.number = 0
         self.bound = Bound("marks", "engine.max_marks", settings.max_marks, lambda: self.number)
         # Also where the bound is small, one user must leave something to the others.
         self.each = min(settings.marks_per_user, max(1, settings.max_marks // 10))
         # A mark that goes before the entries that it speaks of would have them unread again.
-        self.age_s = max(settings.mark_age_s, settings.max_age_s)
+        self.age_s = max(settings.mark_age_s, settings.max_age_s, longest_s)
         self.renew_s = min(DAY_S, self.age_s / 8)
         """A use is written down at most this often: once a day."""
 
@@ -103,7 +136,7 @@ class StoreRules:
         self.used = 0
         self.bound = Bound("store", "engine.store_bytes", settings.store_bytes, lambda: self.used)
         # One plugin must leave something to the others.
-        self._each = max(1, settings.store_bytes // 2)
+        self.each = max(1, settings.store_bytes // 2)
 
     def reset(self, sizes: Mapping[str, int]) -> None:
         """Take over what was counted."""
@@ -121,10 +154,14 @@ class StoreRules:
         if more <= 0:
             return
         if self.used + more > self.bound.limit:
-            why = f"the store has {self.used} bytes, of {self.bound.limit} (engine.store_bytes)"
-        elif self.sizes.get(space, 0) + more > self._each:
+            raise self.full(space)
+        if self.sizes.get(space, 0) + more > self.each:
+            raise self.full(space, is_share=True)
+
+    def full(self, space: str, *, is_share: bool = False) -> Unavailable:
+        """Return the refusal of more bytes: there is no room at all, or in the space's share."""
+        why = f"the store has {self.used} bytes, of {self.bound.limit} (engine.store_bytes)"
+        if is_share:
             why = f"the plugin {space!r} has half of engine.store_bytes, which is its share"
-        else:
-            return
         self.bound.refuse(space, why)
-        raise Unavailable(why)
+        return Unavailable(why)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from itertools import islice
 
-from pov_rt.engine.base import Lease
+from pov_rt.engine.base import Follower, Lease
 from pov_rt.runtime.clock import Clock
 
 LEASE_S = 30.0
@@ -23,17 +24,30 @@ class MemorySignals:
 
 
 class MemoryLeases:
-    """Members under the lease of the only node; see `base.Leases`."""
+    """Members under the lease of the only node; see `base.Leases`.
 
-    def __init__(self, clock: Clock, node: str) -> None:
+    `watched` has the topics of whose endings the follower is told.
+    """
+
+    follower: Follower | None = None
+
+    def __init__(self, clock: Clock, node: str, watched: Container[str] = ()) -> None:
         self._clock = clock
         self._node = node
+        self._watched = watched
         self._renewed_at = clock.monotonic()
-        # Whether somebody was told that all members are gone: then they are, renewed or not.
+        # Whether somebody was told that all members are gone: then they are.
         self._was_gone = False
         self._members: dict[str, dict[str, Lease]] = {}
         # Apart, so that looking for those whose time is over does not go through all the others.
         self._leaving: dict[tuple[str, str], Lease] = {}
+
+    @property
+    def held(self) -> Mapping[str, int]:
+        found: Counter[str] = Counter()
+        for topic, members in self._members.items():
+            found[topic.partition("/")[0]] += len(members)
+        return found
 
     async def put(self, topic: str, member: str, body: bytes) -> bool:
         members = self._members.setdefault(topic, {})
@@ -75,13 +89,29 @@ class MemoryLeases:
                 if lease.leaving_at is not None and lease.leaving_at <= now
             )
             gone = list(islice(due, MAX_EXPIRED))
+        told: dict[str, list[Lease]] = {}
         for topic, lease in gone:
             self._take(topic, lease.member)
+            if topic in self._watched:
+                told.setdefault(topic, []).append(lease)
         self._was_gone = False
+        if self.follower is not None:
+            for topic, leases in told.items():
+                self.follower.left(topic, leases)
         return gone
 
-    async def renew(self) -> None:
-        self._renewed_at = self._clock.monotonic()
+    async def renew(self) -> bool:
+        now = self._clock.monotonic()
+        was_alive = now - self._renewed_at <= LEASE_S
+        self._renewed_at = now
+        if self._was_gone:
+            # So they are, but for those that are entered again.
+            self._was_gone = was_alive = False
+            for topic, members in self._members.items():
+                for member, lease in members.items():
+                    gone = lease._replace(leaving_at=now)
+                    members[member] = self._leaving[topic, member] = gone
+        return was_alive
 
     def _is_gone(self) -> bool:
         if self._clock.monotonic() - self._renewed_at > LEASE_S:

@@ -1,8 +1,4 @@
-"""The engine in this process's memory: nothing survives it, and there is no other node.
-
-`MemoryMarks` and `MemorySets` are whole parts by themselves; an engine that keeps its log elsewhere
-may use them.
-"""
+"""The engine in this process's memory: nothing survives it, and there is no other node."""
 
 from __future__ import annotations
 
@@ -10,29 +6,42 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from heapq import nsmallest
 from itertools import accumulate, takewhile
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import (
+    Amended,
+    Amendment,
     Appended,
     Conflict,
     Entry,
     Follower,
+    Found,
+    Health,
+    Located,
+    Match,
+    Matches,
     NewEntry,
-    NewMember,
     Page,
     Position,
-    Stored,
+    Rewrite,
+    Survives,
     Tally,
     Top,
+    Topics,
 )
-from pov_rt.engine.bounds import ROUND_S, MarkRules, StoreRules, TopicCount, epoch_of, size_of
+from pov_rt.engine.bounds import ROUND_S, TopicCount, epoch_of, make_epoch
+from pov_rt.engine.keeping import Keeping, Limits
 from pov_rt.engine.local import MemoryLeases, MemorySignals
+from pov_rt.engine.producers import MemoryProducers, Producer
+from pov_rt.engine.state import MemoryMarks, MemorySets, MemoryStore
 from pov_rt.runtime.bounds import Bound
-from pov_rt.runtime.clock import Clock, SteadyTime
+from pov_rt.runtime.clock import Clock
 
 LOOKED = 2
-"""Topics, or sets, that each operation looks at, to forget those that nothing needs."""
+"""Topics that each operation looks at, to forget those that nothing needs."""
+SEARCHED = 500
+"""Entries that are looked at for one page of a search: meanwhile nothing else happens."""
 COMPACT_AT = 1024
 """Trimmed entries are released in runs of at least this many, so that an append costs the same at
 any size of the log."""
@@ -56,18 +65,30 @@ _Key = tuple[str, str, str]
 """A topic, a publisher and its id for an entry."""
 
 
+class _Places(NamedTuple):
+    """Where an entry is: in the topic it was appended to, and in its feed unless that is ""."""
+
+    topic: str
+    offset: int
+    feed: str
+    feed_offset: int
+
+
 class _TopicLog:
     """One topic's entries: `entries[head:]` are kept, the others wait to be released.
 
-    `came` has the instant of each by `Clock.monotonic`: none outlives the process.
+    `came` has the instant of each by `Clock.monotonic`: none outlives the process. `places` has the
+    same object for an entry here and in the other log that has it.
     """
 
-    __slots__ = ("came", "entries", "generation", "head", "keys", "offset")
+    __slots__ = ("came", "entries", "generation", "head", "keys", "limits", "offset", "places")
 
-    def __init__(self, generation: int) -> None:
+    def __init__(self, generation: int, limits: Limits) -> None:
         self.generation = generation
+        self.limits = limits
         self.entries: list[Entry] = []
         self.came: list[float] = []
+        self.places: list[_Places] = []
         self.head = 0
         self.offset = 0
         self.keys = 0
@@ -78,16 +99,21 @@ class _TopicLog:
         """The offset of the oldest entry that is kept; top + 1 where none is."""
         return self.offset - (len(self.entries) - self.head) + 1
 
-    def trim(self, max_entries: int, not_before: float) -> None:
+    def trim(self, now: float) -> None:
         """Release what is too many or too old."""
-        entries = self.entries
-        head = max(self.head, len(entries) - max_entries)
+        entries, not_before = self.entries, now - self.limits.max_age_s
+        head = max(self.head, len(entries) - self.limits.max_entries)
         while head < len(entries) and self.came[head] < not_before:
             head += 1
         self.head = head
         if head >= COMPACT_AT and head * 2 >= len(entries):
-            del entries[:head], self.came[:head]
+            del entries[:head], self.came[:head], self.places[:head]
             self.head = 0
+
+    def find(self, offset: int) -> int | None:
+        """Return which of `entries` is at an offset, also one that waits to be released."""
+        index = offset - 1 - (self.offset - len(self.entries))
+        return index if 0 <= index < len(self.entries) else None
 
 
 class MemoryLog:
@@ -99,13 +125,19 @@ class MemoryLog:
     """
 
     def __init__(
-        self, settings: EngineSettings, clock: Clock, marks: MemoryMarks | None = None
+        self,
+        settings: EngineSettings,
+        clock: Clock,
+        marks: MemoryMarks | None = None,
+        keeping: Keeping | None = None,
     ) -> None:
-        self.epoch = clock.new_id()[-12:]
+        self._keeping = keeping or Keeping(settings)
+        self.epoch = make_epoch(clock.time())
         self.follower: Follower | None = None
         self.watched: dict[str, int] = {}
         """The newest generation when each came to be watched: that of an unknown one's log."""
         self.count = TopicCount(settings, clock)
+        self.producers = MemoryProducers(settings, clock)
         self._generation = 0
         self._settings = settings
         self._clock = clock
@@ -135,7 +167,7 @@ class MemoryLog:
                 log = self._topics[topic]
                 self._trim(log)
                 if topic in self.watched and self.follower is not None:
-                    self.follower.entries(topic, epoch_of(self.epoch, log.generation), entries)
+                    self.follower.entries(topic, self._epoch(topic), entries)
         return results
 
     async def read(
@@ -156,10 +188,15 @@ class MemoryLog:
         if reverse:
             end = len(log.entries) if after <= 0 else min(after + base, len(log.entries))
             start = max(log.head, end - limit)
-            found = log.entries[start:end][::-1] if end > start else []
+            end = max(start, end)
         else:
             start = max(log.head, after + 1 + base)
-            found = log.entries[start : start + limit]
+            end = start + limit
+        if self._keeping.fades:
+            self._fade(topic, range(start, min(end, len(log.entries))))
+        found = log.entries[start:end]
+        if reverse:
+            found.reverse()
         if max_bytes is not None:
             sizes = accumulate(len(entry.body) for entry in found)
             found = found[: 1 + sum(1 for _ in takewhile(lambda size: size < max_bytes, sizes))]
@@ -172,8 +209,151 @@ class MemoryLog:
         bodies = [entry.body for entry in page.entries]
         return Tally(Counter(map(head_of, bodies)), sum(map(len, bodies)))
 
-    async def topics(self, prefix: str) -> Sequence[str]:
-        return sorted(topic for topic in self._topics if topic.startswith(prefix))
+    async def find(self, topic: str, key: str) -> Sequence[Found]:
+        self._forget()
+        seen = ((each, self._keys.get((topic, each, key))) for each in self._keys_of)
+        return [Found(publisher, at.offset) for publisher, at in seen if at is not None]
+
+    async def locate(self, key: str) -> Sequence[Located]:
+        self._forget()
+        found = ((name, at) for name, at in self._keys.items() if name[2] == key)
+        return [Located(topic, publisher, at.offset) for (topic, publisher, _), at in found]
+
+    async def search(
+        self, prefix: str, matches: Callable[[bytes], bool], after: str = ""
+    ) -> Matches:
+        number, _, first = after.partition(" ")
+        offset = int(number or 0)
+        found: list[Match] = []
+        left = SEARCHED
+        for topic in sorted(each for each in self._topics if each >= first):
+            log = self._topics[topic]
+            start = max(offset if topic == first else 0, log.offset - len(log.entries))
+            if not topic.startswith(prefix):
+                continue
+            for at in range(start + 1, log.offset + 1):
+                if not left:
+                    return Matches(found, f"{at - 1} {topic}")
+                left -= 1
+                index = at - 1 - (log.offset - len(log.entries))
+                entry, places = log.entries[index], log.places[index]
+                is_elsewhere = places.topic != topic and self._index(places, places.topic) >= 0
+                if not is_elsewhere and matches(entry.body):
+                    found.append(Match(topic, entry))
+        return Matches(found, None)
+
+    async def amend(self, amendment: Amendment) -> Amended | Conflict | None:
+        rewrite, new, others = amendment
+        self._forget()
+        new = new._replace(topic=rewrite.topic, feed="")
+        known = self._known(new)
+        if known is not None:
+            return known if isinstance(known, Conflict) else Amended(known)
+        rewrites = (rewrite, *others)
+        found = [self._places(each) for each in rewrites]
+        if found[0] is None or None in found:
+            return None
+        feed = found[0].feed if found[0].feed in self._topics else ""
+        await self.edit(rewrites)
+        (place,) = await self.append([new._replace(feed=feed)])
+        return Amended(cast("Appended", place), feed)
+
+    async def edit(self, rewrites: Sequence[Rewrite]) -> Sequence[bool]:
+        done: list[bool] = []
+        touched: set[str] = set()
+        for rewrite in rewrites:
+            places = self._places(rewrite)
+            if places is not None:
+                touched |= self._rewrite(places, rewrite.body)
+            done.append(places is not None)
+        self._tell_rewritten(touched)
+        return done
+
+    async def drop(self, topic: str, stub: Callable[[bytes], bytes]) -> None:
+        if self._marks is not None:
+            self._marks.drop_topic(topic)
+        log = self._topics.get(topic)
+        if log is None:
+            return
+        touched: set[str] = set()
+        for entry, places in zip(log.entries, log.places, strict=True):
+            if places.topic != topic:
+                self._move(places, places._replace(feed="", feed_offset=0), places.topic)
+            elif self._index(places, places.feed) >= 0:
+                touched |= self._rewrite(places, stub(entry.body))
+                self._move(places, _Places(places.feed, places.feed_offset, "", 0), places.feed)
+        self._drop_keys([key for key in self._keys if key[0] == topic])
+        self.producers.discard(lambda producer: producer.topic == topic)
+        self._remove(topic)
+        index = self._round.index(topic)
+        del self._round[index]
+        self._left -= index < self._left
+        if topic in self.watched:
+            self.watched[topic] = self._generation
+        self._tell_rewritten(touched - {topic})
+        if topic in self.watched and self.follower is not None:
+            self.follower.uncertain(topic)
+
+    async def disown(self, publisher: str) -> int:
+        mine = list(self._keys_of.get(publisher, ()))
+        self._drop_keys(mine)
+        self.producers.discard(lambda producer: producer.publisher == publisher)
+        return len(mine)
+
+    def _index(self, places: _Places, topic: str) -> int:
+        """Return which of a topic's entries one of these places is; -1 if it is gone from there."""
+        log = self._topics.get(topic)
+        offset = places.offset if topic == places.topic else places.feed_offset
+        index = None if log is None else log.find(offset)
+        return -1 if log is None or index is None or log.places[index] is not places else index
+
+    def _places(self, rewrite: Rewrite) -> _Places | None:
+        """Return where the entry of a rewrite is, if it still has the body that it is about."""
+        log = self._topics.get(rewrite.topic)
+        index = None if log is None else log.find(rewrite.offset)
+        if log is None or index is None or log.entries[index].body != rewrite.old:
+            return None
+        return log.places[index]
+
+    def _rewrite(self, places: _Places, body: bytes) -> set[str]:
+        """Replace a body wherever it is; return the topics that have it."""
+        touched: set[str] = set()
+        for topic in (places.topic, places.feed):
+            if (index := self._index(places, topic)) >= 0:
+                entries = self._topics[topic].entries
+                entries[index] = entries[index]._replace(body=body)
+                touched.add(topic)
+        return touched
+
+    def _fade(self, topic: str, indexes: range) -> None:
+        """Leave stubs of a topic's entries that are too old where they were appended to."""
+        log, now = self._topics[topic], self._clock.monotonic()
+        for index in indexes:
+            source = log.places[index].topic
+            if source != topic and log.came[index] < now - self._keeping.of(source).max_age_s:
+                entry = log.entries[index]
+                log.entries[index] = Entry(entry.offset, self._keeping.stub(entry.body), entry.at)
+                log.places[index] = _Places(topic, entry.offset, "", 0)
+
+    def _move(self, old: _Places, new: _Places, topic: str) -> None:
+        """Say of an entry of a topic that it is in no other one any more."""
+        if (index := self._index(old, topic)) >= 0:
+            self._topics[topic].places[index] = new
+
+    def _tell_rewritten(self, topics: set[str]) -> None:
+        if self.follower is not None:
+            for topic in sorted(topics):
+                self.follower.rewritten(topic)
+
+    async def topics(self, prefix: str, after: str = "", limit: int = 1000) -> Topics:
+        wanted = (name for name in self._topics if name > after and name.startswith(prefix))
+        names = nsmallest(limit, wanted)
+        return Topics(names, names[-1] if len(names) == limit else None)
+
+    async def holds(self, topic: str, position: Position) -> bool:
+        # It is lost with the process, and then the next one knows no epoch of this one.
+        top = self._top(topic)
+        return position.epoch == top.epoch and position.offset <= top.offset
 
     async def top(self, topic: str) -> Top:
         return self._top(topic)
@@ -182,9 +362,15 @@ class MemoryLog:
         self._forget()
         log = self._topics.get(topic)
         if log is None:
-            return Top(epoch_of(self.epoch, self.watched.get(topic, self._generation)), 0, 1)
+            return Top(self._epoch(topic), 0, 1)
         self._trim(log)
-        return Top(epoch_of(self.epoch, log.generation), log.offset, log.oldest)
+        return Top(self._epoch(topic), log.offset, log.oldest)
+
+    def _epoch(self, topic: str) -> str:
+        """Return the epoch of a topic's log, of an unknown topic that with which it would begin."""
+        log = self._topics.get(topic)
+        unknown = self.watched.get(topic, self._generation)
+        return epoch_of(self.epoch, unknown if log is None else log.generation)
 
     def watch(self, topic: str) -> None:
         """Tell the follower of a topic from now on."""
@@ -193,28 +379,37 @@ class MemoryLog:
     def _append(
         self, new: NewEntry, now: float, monotonic: float, fresh: dict[str, list[Entry]]
     ) -> Appended | Conflict:
-        key = (new.topic, new.publisher, new.key)
-        body_hash = hash(new.compared or new.body)
-        seen = self._keys.get(key)
-        if seen is not None:
-            epoch = epoch_of(self.epoch, self._topics[new.topic].generation)
-            if seen.body_hash != body_hash:
-                return Conflict(epoch, seen.offset)
-            return Appended(epoch, seen.offset, duplicate=True)
+        producer = Producer(new.topic, new.publisher, new.producer) if new.producer else None
+        known = self._known(new)
+        if known is not None:
+            if producer is not None and isinstance(known, Appended):
+                self.producers.enter(producer)
+                self.producers.keep(producer, new.seq)
+            return known
+        if producer is not None and new.seq <= self.producers.last(producer):
+            log = self._topics[new.topic]
+            return Appended(self._epoch(new.topic), log.offset, duplicate=True)
         topics = [new.topic, new.feed] if new.feed else [new.topic]
         logs = self._topics
         if new.topic not in logs or (new.feed and new.feed not in logs):
             unknown = [topic for topic in dict.fromkeys(topics) if topic not in logs]
             self._begin(unknown, new.publisher)
+        if producer is not None:
+            self.producers.enter(producer)
+            self.producers.keep(producer, new.seq)
+        tops = [logs[topic].offset + 1 for topic in topics]
+        places = _Places(new.topic, tops[0], new.feed, tops[-1] if new.feed else 0)
         for topic in topics:
             log = logs[topic]
             log.offset += 1
             entry = Entry(log.offset, new.body, now, new.origin)
             log.entries.append(entry)
             log.came.append(monotonic)
+            log.places.append(places)
             fresh.setdefault(topic, []).append(entry)
         log = logs[new.topic]
-        self._keys[key] = _Seen(log.offset, body_hash, monotonic)
+        key = (new.topic, new.publisher, new.key)
+        self._keys[key] = _Seen(log.offset, hash(new.compared or new.body), monotonic)
         log.keys += 1
         mine = self._keys_of.get(new.publisher)
         if mine is None:
@@ -223,22 +418,33 @@ class MemoryLog:
         if len(mine) > self._ids_each:
             self.ids.refuse(new.publisher, "one publisher has half of all ids; its oldest go")
             self._forget_key(mine[0])
-        return Appended(epoch_of(self.epoch, log.generation), log.offset)
+        return Appended(self._epoch(new.topic), log.offset)
+
+    def _known(self, new: NewEntry) -> Appended | Conflict | None:
+        """Return what becomes of an entry whose key was used before."""
+        seen = self._keys.get((new.topic, new.publisher, new.key))
+        if seen is None:
+            return None
+        epoch = self._epoch(new.topic)
+        if seen.body_hash != hash(new.compared or new.body):
+            return Conflict(epoch, seen.offset)
+        return Appended(epoch, seen.offset, duplicate=True)
 
     def _begin(self, topics: Sequence[str], publisher: str) -> None:
         """Begin logs for a publisher. Raises `Unavailable`."""
         self.count.check_room(len(topics), publisher)
         for topic in topics:
-            self._topics[topic] = _TopicLog(self.watched.get(topic, self._generation))
+            generation = self.watched.get(topic, self._generation)
+            self._topics[topic] = _TopicLog(generation, self._keeping.of(topic))
             self._round.append(topic)
             self.count.number += 1
 
     def _trim(self, log: _TopicLog) -> None:
-        not_before = self._clock.monotonic() - self._settings.max_age_s
-        log.trim(self._settings.max_entries, not_before)
+        log.trim(self._clock.monotonic())
 
     def _forget(self) -> None:
         """Forget the ids whose time is over, the oldest of too many, and topics nothing needs."""
+        self.producers.forget()
         oldest = self._clock.monotonic() - self._settings.id_window_s
         while self._keys:
             key, seen = next(iter(self._keys.items()))
@@ -257,10 +463,13 @@ class MemoryLog:
             if self._is_needed(topic):
                 self._round.append(topic)
                 continue
-            # The newest generation is newer than that of any log that was forgotten.
-            generation = self._topics.pop(topic).generation
-            self._generation = max(self._generation, generation + 1)
-            self.count.number -= 1
+            self._remove(topic)
+
+    def _remove(self, topic: str) -> None:
+        # The newest generation is newer than that of any log that was forgotten.
+        generation = self._topics.pop(topic).generation
+        self._generation = max(self._generation, generation + 1)
+        self.count.number -= 1
 
     def _forget_key(self, key: _Key) -> None:
         """Forget the oldest id of its publisher."""
@@ -272,283 +481,63 @@ class MemoryLog:
         if not mine:
             del self._keys_of[publisher]
 
+    def _drop_keys(self, keys: Sequence[_Key]) -> None:
+        """Forget keys, whichever of their publishers' they are."""
+        for key in keys:
+            del self._keys[key]
+            self._topics[key[0]].keys -= 1
+        for publisher in {key[1] for key in keys}:
+            left = deque(key for key in self._keys_of[publisher] if key in self._keys)
+            if left:
+                self._keys_of[publisher] = left
+            else:
+                del self._keys_of[publisher]
+
     def _is_needed(self, topic: str) -> bool:
         log = self._topics[topic]
         self._trim(log)
         if log.head < len(log.entries) or log.keys or topic in self.watched:
             return True
+        if self.producers.has(topic):
+            return True
         return self._marks is not None and self._marks.has(topic)
-
-
-class _Mark(NamedTuple):
-    """How far somebody got; `used_at` (`Clock.monotonic`) is a day late at most."""
-
-    position: Position
-    used_at: float
-
-
-_MarkKey = tuple[str, str, str]
-"""A topic, a mark's name and a user."""
-
-
-class MemoryMarks:
-    """Watermarks in memory; see `base.Marks`."""
-
-    def __init__(self, settings: EngineSettings, clock: Clock) -> None:
-        self.rules = MarkRules(settings)
-        self._clock = clock
-        # Each in the order of the last use, the longest unused first.
-        self._marks: OrderedDict[_MarkKey, _Mark] = OrderedDict()
-        self._of_user: dict[str, OrderedDict[_MarkKey, None]] = {}
-        self._on_topic: dict[str, dict[_MarkKey, None]] = {}
-
-    async def advance(self, topic: str, user: str, name: str, position: Position) -> Position:
-        key = (topic, name, user)
-        old = self._use(key)
-        if old is None:
-            mine = self._of_user.get(user)
-            if mine is not None and len(mine) >= self.rules.each:
-                self._drop(next(iter(mine)))
-            self.rules.check_room(user)
-            self._of_user.setdefault(user, OrderedDict())[key] = None
-            self._on_topic.setdefault(topic, {})[key] = None
-            self.rules.number += 1
-        elif old.position.epoch == position.epoch and old.position.offset > position.offset:
-            return old.position
-        used_at = self._clock.monotonic() if old is None else old.used_at
-        self._marks[key] = _Mark(position, used_at)
-        return position
-
-    async def get(self, topic: str, user: str, name: str) -> Position | None:
-        found = self._use((topic, name, user))
-        return None if found is None else found.position
-
-    async def get_many(
-        self, user: str, topics: Sequence[str], names: Sequence[str]
-    ) -> Sequence[Sequence[Position | None]]:
-        self._forget()
-        found = [[self._touch((topic, name, user)) for name in names] for topic in topics]
-        return [[None if each is None else each.position for each in marks] for marks in found]
-
-    async def all(self, topic: str, name: str) -> Mapping[str, Position]:
-        self._forget()
-        keys = self._on_topic.get(topic, {})
-        return {key[2]: self._marks[key].position for key in keys if key[1] == name}
-
-    async def drop(self, topic: str, user: str, name: str) -> None:
-        if (topic, name, user) in self._marks:
-            self._drop((topic, name, user))
-
-    async def drop_all(self, user: str, name: str) -> None:
-        for key in [each for each in self._of_user.get(user, {}) if each[1] == name]:
-            self._drop(key)
-
-    def has(self, topic: str) -> bool:
-        """Tell whether a topic has any mark."""
-        self._forget()
-        return topic in self._on_topic
-
-    def _use(self, key: _MarkKey) -> _Mark | None:
-        """Return a mark that is used now."""
-        self._forget()
-        return self._touch(key)
-
-    def _touch(self, key: _MarkKey) -> _Mark | None:
-        found = self._marks.get(key)
-        if found is None:
-            return None
-        now = self._clock.monotonic()
-        if now - found.used_at >= self.rules.renew_s:
-            found = self._marks[key] = found._replace(used_at=now)
-            self._marks.move_to_end(key)
-            self._of_user[key[2]].move_to_end(key)
-        return found
-
-    def _forget(self) -> None:
-        """Forget those that were not used for long."""
-        not_before = self._clock.monotonic() - self.rules.age_s
-        while self._marks:
-            key, mark = next(iter(self._marks.items()))
-            if mark.used_at >= not_before:
-                return
-            self._drop(key)
-
-    def _drop(self, key: _MarkKey) -> None:
-        del self._marks[key]
-        topic, _, user = key
-        for keys, name in ((self._of_user, user), (self._on_topic, topic)):
-            del keys[name][key]
-            if not keys[name]:
-                del keys[name]
-        self.rules.number -= 1
-
-
-class _Member(NamedTuple):
-    """A set's member."""
-
-    body: bytes
-    expires_at: float | None
-
-
-class MemorySets:
-    """Sets with expiry in memory; see `base.Sets`."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._steady = SteadyTime(clock)
-        self._sets: dict[str, dict[str, _Member]] = {}
-        # Those with members that expire: they do so when nobody asks for the set any more, too.
-        self._expiring: OrderedDict[str, None] = OrderedDict()
-
-    async def add(
-        self, name: str, member: str, body: bytes = b"", expires_at: float | None = None
-    ) -> None:
-        await self.update([NewMember(name, member, body, expires_at)])
-
-    async def remove(self, name: str, member: str) -> bool:
-        found = member in await self.members(name)
-        await self.update(remove=[(name, member)])
-        return found
-
-    async def update(
-        self, add: Sequence[NewMember] = (), remove: Sequence[tuple[str, str]] = ()
-    ) -> None:
-        for name, member in remove:
-            members = self._sets.get(name, {})
-            members.pop(member, None)
-            if not members:
-                self._sets.pop(name, None)
-        for name, member, body, expires_at in add:
-            self._sets.setdefault(name, {})[member] = _Member(body, expires_at)
-            if expires_at is not None:
-                self._expiring[name] = None
-        for _ in range(min(LOOKED, len(self._expiring))):
-            self._drop_expired(self._expiring.popitem(last=False)[0])
-
-    def _drop_expired(self, name: str) -> None:
-        now = self._steady.now()
-        members = self._sets.pop(name, {})
-        kept = {
-            member: found
-            for member, found in members.items()
-            if found.expires_at is None or found.expires_at > now
-        }
-        if kept:
-            self._sets[name] = kept
-        if any(found.expires_at is not None for found in kept.values()):
-            self._expiring[name] = None
-
-    async def get(self, name: str, member: str) -> bytes | None:
-        return (await self.members(name)).get(member)
-
-    async def members(self, name: str) -> Mapping[str, bytes]:
-        now = self._steady.now()
-        return {
-            member: found.body
-            for member, found in self._sets.get(name, {}).items()
-            if found.expires_at is None or found.expires_at > now
-        }
-
-
-class MemoryStore:
-    """Values by key in memory; see `base.Store`."""
-
-    def __init__(self, settings: EngineSettings) -> None:
-        self.rules = StoreRules(settings)
-        self._spaces: dict[str, dict[str, tuple[bytes, str]]] = {}
-
-    async def get(self, space: str, key: str) -> bytes | None:
-        found = self._spaces.get(space, {}).get(key)
-        return None if found is None else found[0]
-
-    async def put(self, space: str, key: str, body: bytes, owner: str = "") -> None:
-        self._put(space, key, body, owner)
-
-    async def swap(
-        self, space: str, key: str, old: bytes | None, new: bytes | None, owner: str = ""
-    ) -> bool:
-        if await self.get(space, key) != old:
-            return False
-        if new is None:
-            self._remove(space, key)
-        else:
-            self._put(space, key, new, owner)
-        return True
-
-    async def remove(self, space: str, key: str) -> bool:
-        return self._remove(space, key)
-
-    async def read(
-        self, space: str, prefix: str = "", after: str = "", limit: int = 100
-    ) -> Sequence[tuple[str, bytes]]:
-        values = self._spaces.get(space, {})
-        wanted = (key for key in values if key > after and key.startswith(prefix))
-        return [(key, values[key][0]) for key in nsmallest(limit, wanted)]
-
-    async def owned(
-        self, owner: str, after: tuple[str, str] = ("", ""), limit: int = 100
-    ) -> Sequence[Stored]:
-        places = nsmallest(limit, (place for place in self._of(owner) if place > after))
-        return [Stored(space, key, self._spaces[space][key][0]) for space, key in places]
-
-    async def erase(self, owner: str) -> int:
-        places = self._of(owner)
-        for space, key in places:
-            self._remove(space, key)
-        return len(places)
-
-    def _of(self, owner: str) -> list[tuple[str, str]]:
-        return [
-            (space, key)
-            for space, values in self._spaces.items()
-            for key, (_, each) in values.items()
-            if owner and each == owner
-        ]
-
-    def _put(self, space: str, key: str, body: bytes, owner: str) -> None:
-        more = size_of(key, owner, body)
-        if (before := self._spaces.get(space, {}).get(key)) is not None:
-            more -= size_of(key, before[1], before[0])
-        self.rules.check_room(space, more)
-        self.rules.count(space, more)
-        self._spaces.setdefault(space, {})[key] = (body, owner)
-
-    def _remove(self, space: str, key: str) -> bool:
-        values = self._spaces.get(space, {})
-        found = values.pop(key, None)
-        if found is None:
-            return False
-        self.rules.count(space, -size_of(key, found[1], found[0]))
-        if not values:
-            del self._spaces[space]
-        return True
 
 
 class MemoryEngine:
     """All parts in memory; `memory://`. Bounded by `EngineSettings`."""
 
-    guarantee = "process"
+    guarantee: Survives = "process"
     waiting_bytes = 0
     log_bytes: Mapping[str, int] = {}
+    measures: Mapping[str, float] = {}
 
-    def __init__(self, settings: EngineSettings, clock: Clock, node: str) -> None:
-        self.marks = MemoryMarks(settings, clock)
-        self.log = MemoryLog(settings, clock, self.marks)
+    def __init__(
+        self,
+        settings: EngineSettings,
+        clock: Clock,
+        node: str,
+        keeping: Keeping | None = None,
+    ) -> None:
+        keeping = keeping or Keeping(settings)
+        self.marks = MemoryMarks(settings, clock, keeping.ages[-1])
+        self.log = MemoryLog(settings, clock, self.marks, keeping)
         self.signals = MemorySignals()
-        self.leases = MemoryLeases(clock, node)
+        self.leases = MemoryLeases(clock, node, self.log.watched)
         self.sets = MemorySets(clock)
         self.store = MemoryStore(settings)
-        self.bounds = (
+        self.bounds: Sequence[Bound] = (
             self.log.count.bound,
             self.marks.rules.bound,
             self.log.ids,
+            self.log.producers.rules.bound,
             self.store.rules.bound,
         )
 
     async def start(self, follower: Follower) -> None:
-        self.log.follower = follower
+        self.log.follower = self.leases.follower = follower
 
     async def close(self) -> None:
-        self.log.follower = None
+        self.log.follower = self.leases.follower = None
 
     async def watch(self, topic: str) -> Top:
         self.log.watch(topic)
@@ -557,6 +546,9 @@ class MemoryEngine:
     async def unwatch(self, topic: str) -> None:
         self.log.watched.pop(topic, None)
 
-    def health(self) -> str | None:
-        """Return None: memory works as long as the process does."""
-        return None
+    async def scrub(self) -> None:
+        """Return at once: it has no files."""
+
+    def health(self) -> Health:
+        """Return that it works, as memory does for as long as the process."""
+        return Health()

@@ -7,19 +7,44 @@ running nodes, of which there is only this one: they are in memory.
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
 from pov_rt.config.settings import EngineSettings
-from pov_rt.engine.base import Appended, Conflict, Entry, Follower, NewEntry, Page, Tally, Top
+from pov_rt.engine.base import (
+    Amended,
+    Amendment,
+    Appended,
+    Conflict,
+    Entry,
+    Follower,
+    Found,
+    Health,
+    Located,
+    Matches,
+    NewEntry,
+    Page,
+    Position,
+    Rewrite,
+    Survives,
+    Tally,
+    Top,
+    Topics,
+)
 from pov_rt.engine.bounds import TopicCount
+from pov_rt.engine.keeping import Keeping
 from pov_rt.engine.local import MemoryLeases, MemorySignals
-from pov_rt.engine.sqlite.jobs import Append, Change, Operation, Outcome, ResultT
+from pov_rt.engine.sqlite.jobs import Append, Change, Operation, Outcome, ResultT, Scrub
 from pov_rt.engine.sqlite.log import LogStore
-from pov_rt.engine.sqlite.pages import Kept, Span, read_page, tally
+from pov_rt.engine.sqlite.pages import Kept, Span, find, keys_of, locate, read_page, search, tally
 from pov_rt.engine.sqlite.readers import Readers
+from pov_rt.engine.sqlite.remnants import FilePages
+from pov_rt.engine.sqlite.retention import FIRST_KEY, Key
+from pov_rt.engine.sqlite.rewriting import Dropped, Rewriting, Rewritten
 from pov_rt.engine.sqlite.schema import (
     FileLock,
     explain,
@@ -36,6 +61,9 @@ from pov_rt.engine.sqlite.writer import Writer
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.clock import Clock, SteadyTime
+
+SCRUB_S, LOOK_S = 30.0, 0.1
+"""How long readers may keep the write-ahead log from being emptied, and how often that is tried."""
 
 
 class _Known:
@@ -74,7 +102,7 @@ class SqliteLog:
         reverse: bool = False,
         max_bytes: int | None = None,
     ) -> Page:
-        kept, span = self._kept(), Span(after, limit, reverse, max_bytes)
+        kept, span = self._kept(topic), Span(after, limit, reverse, max_bytes)
         page = await self._engine.read(lambda connection: read_page(connection, topic, kept, span))
         begun = self.begun(topic)
         if begun is not None and page.top.offset == 0:
@@ -84,30 +112,116 @@ class SqliteLog:
     async def tally(
         self, topic: str, first: int, last: int, head_of: Callable[[bytes], bytes]
     ) -> Tally:
-        read = self._engine.read
-        return await read(lambda connection: tally(connection, topic, (first, last), head_of))
+        read, kept = self._engine.read, self._kept(topic)
+        return await read(lambda connection: tally(connection, topic, kept, (first, last), head_of))
 
-    async def topics(self, prefix: str) -> Sequence[str]:
-        def operation(connection: sqlite3.Connection) -> Sequence[str]:
+    async def find(self, topic: str, key: str) -> Sequence[Found]:
+        engine = self._engine
+        not_before = engine.steady.now() - engine.settings.id_window_s
+        return await engine.read(lambda connection: find(connection, topic, key, not_before))
+
+    async def locate(self, key: str) -> Sequence[Located]:
+        engine = self._engine
+        not_before = engine.steady.now() - engine.settings.id_window_s
+        return await engine.read(lambda connection: locate(connection, key, not_before))
+
+    async def search(
+        self, prefix: str, matches: Callable[[bytes], bool], after: str = ""
+    ) -> Matches:
+        start = int(after or 0)
+        return await self._engine.read(
+            lambda connection: search(connection, prefix, matches, start)
+        )
+
+    async def amend(self, amendment: Amendment) -> Amended | Conflict | None:
+        rewriting, (rewrite, new, others) = self._engine.rewriting, amendment
+
+        def tell(done: Rewritten[Amended | Conflict | None]) -> None:
+            self._tell_rewritten(done.topics)
+            if done.telling is not None:
+                self._tell([done.telling.entry], done.telling.outcome)
+
+        size = len(new.body) + _size(rewrite, *others)
+        change = Change(lambda _: rewriting.amend(amendment), size, tell)
+        return (await self._engine.writer.write(change)).result
+
+    async def edit(self, rewrites: Sequence[Rewrite]) -> Sequence[bool]:
+        rewriting = self._engine.rewriting
+
+        def tell(done: Rewritten[Sequence[bool]]) -> None:
+            self._tell_rewritten(done.topics)
+
+        change = Change(lambda _: rewriting.edit(rewrites), _size(*rewrites), tell)
+        return (await self._engine.writer.write(change)).result
+
+    async def drop(self, topic: str, stub: Callable[[bytes], bytes]) -> None:
+        rewriting = self._engine.rewriting
+
+        def tell(done: Rewritten[Dropped]) -> None:
+            self._tell_rewritten(done.topics)
+            is_done, epoch = done.result
+            if topic not in self._watched:
+                return
+            if epoch:
+                self._watched[topic] = _Known(Top(epoch, 0, 1), 0.0)
+                if self.follower is not None:
+                    self.follower.uncertain(topic)
+            elif not is_done:
+                self._watched[topic] = None  # only the disk knows what is left
+
+        is_done = False
+        while not is_done:
+            change = Change(lambda _: rewriting.drop(topic, stub), 0, tell)
+            is_done = (await self._engine.writer.write(change)).result.is_done
+
+    async def disown(self, publisher: str) -> int:
+        engine = self._engine
+        after: Key | None = FIRST_KEY
+        number = 0
+        while after is not None:
+            keys, after = await engine.read(partial(keys_of, publisher=publisher, after=after))
+            if keys:
+                number += await engine.write(partial(engine.rewriting.drop_keys, keys))
+        await engine.write(partial(engine.rewriting.drop_producers, publisher))
+        return number
+
+    def _tell_rewritten(self, topics: Iterable[str]) -> None:
+        if self.follower is not None:
+            for topic in sorted(topics):
+                self.follower.rewritten(topic)
+
+    async def topics(self, prefix: str, after: str = "", limit: int = 1000) -> Topics:
+        def operation(connection: sqlite3.Connection) -> Topics:
             rows = connection.execute(
-                "SELECT name FROM topics WHERE name >= ? ORDER BY name", (prefix,)
+                "SELECT name FROM topics WHERE name >= ? AND name > ? ORDER BY name LIMIT ?",
+                (prefix, after, limit),
             )
-            return [name for (name,) in takewhile(lambda row: row[0].startswith(prefix), rows)]
+            names = [name for (name,) in takewhile(lambda row: row[0].startswith(prefix), rows)]
+            return Topics(names, names[-1] if len(names) == limit else None)
 
         return await self._engine.read(operation)
 
-    def _kept(self) -> Kept:
-        engine = self._engine
-        not_before = engine.steady.now() - engine.settings.max_age_s
-        return Kept(engine.epoch, engine.settings.max_entries, not_before)
+    async def holds(self, topic: str, position: Position) -> bool:
+        # A commit is on disk before anybody is told of it, and a file that was brought back from a
+        # copy has none of the epochs that it had.
+        top = await self.top(topic)
+        return position.epoch == top.epoch and position.offset <= top.offset
+
+    def _kept(self, topic: str) -> Kept:
+        engine, now = self._engine, self._engine.steady.now()
+        max_entries, max_age_s = engine.keeping.of(topic)
+        # A feed has what other topics may not have any more.
+        fading = engine.keeping if engine.keeping.fades else None
+        return Kept(engine.epoch, max_entries, now - max_age_s, now, fading)
 
     async def top(self, topic: str) -> Top:
         """Return the state of a topic's log; that of a watched topic without asking the disk."""
         known = self._watched.get(topic)
         if known is not None:
             engine = self._engine
-            oldest = max(known.oldest, known.offset - engine.settings.max_entries + 1)
-            too_old = engine.steady.now() - engine.settings.max_age_s
+            max_entries, max_age_s = engine.keeping.of(topic)
+            oldest = max(known.oldest, known.offset - max_entries + 1)
+            too_old = engine.steady.now() - max_age_s
             if oldest > known.offset or known.oldest_at >= too_old:
                 return Top(known.epoch, known.offset, oldest)
         page = await self.read(topic, 0, 1)
@@ -177,29 +291,44 @@ class SqliteLog:
         known.offset = max(known.offset, last.offset)
 
 
+def _size(*rewrites: Rewrite) -> int:
+    """Return how many bytes of bodies there are in rewrites."""
+    return sum(len(each.old) + len(each.body) for each in rewrites)
+
+
 class SqliteEngine:
     """All parts on one file. Bounded by `EngineSettings`."""
 
-    guarantee = "disk"
+    guarantee: Survives = "disk"
     writer: Writer
+    rewriting: Rewriting
 
-    def __init__(self, path: Path, settings: EngineSettings, clock: Clock, node: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: EngineSettings,
+        clock: Clock,
+        node: str,
+        keeping: Keeping | None = None,
+    ) -> None:
         self.path = path
         self.settings = settings
+        self.keeping = keeping or Keeping(settings)
         self.clock = clock
         self.steady = SteadyTime(clock)
         self.epoch = ""
         self.log = SqliteLog(self)
         self.signals = MemorySignals()
-        self._state = StateStore(settings, self.steady)
+        self._state = StateStore(settings, self.steady, self.keeping.ages[-1])
         self._topics = TopicCount(settings, clock)
         self.marks = SqliteMarks(self, self._state)
-        self.leases = MemoryLeases(clock, node)
+        self.leases = MemoryLeases(clock, node, self.log)
         self.sets = SqliteSets(self, self.steady)
         self.store = SqliteStore(self, self._state)
         self._lock: FileLock | None = None
         self.witness = Witness(path)
         self._connections: list[sqlite3.Connection] = []
+        self._pages: FilePages | None = None
         self._readers: Readers | None = None
 
     async def start(self, follower: Follower) -> None:
@@ -214,22 +343,27 @@ class SqliteEngine:
             self._state.read(connection)
             tails = Tails(connection, self.epoch, self._topics, self.log)
             tails.read()
-            store = LogStore(connection, self.settings, self.clock, tails, self._state)
+            store = LogStore(
+                connection, self.settings, self.clock, tails, self._state, self.keeping
+            )
             store.witness, store.total = self.witness, total
+            self.rewriting = Rewriting(connection, store)
+            self._pages = pages = FilePages(self.path)
         except sqlite3.Error as error:
             await self.close()
             raise Unavailable(explain(error, self.path)) from error
         except BaseException:
             await self.close()
             raise
-        self.log.follower = follower
+        self.log.follower = self.leases.follower = follower
         self._readers = Readers(self.path)
         self.writer = Writer(
             connection,
             store,
-            self.path,
+            pages,
             asyncio.get_running_loop(),
             self.settings.backlog_bytes,
+            self.clock,
         )
 
     async def close(self) -> None:
@@ -239,11 +373,14 @@ class SqliteEngine:
             await self.writer.close(readers.executor)
             readers.close()
             self._readers = None
-        self.log.follower = None
+        self.log.follower = self.leases.follower = None
         # The writer's connection is the first and closed last: the last one copies the write-ahead
         # log into the database.
         while self._connections:
             self._connections.pop().close()
+        if self._pages is not None:
+            self._pages.close()
+            self._pages = None
         self.witness.close()
         if self._lock is not None:
             self._lock.release()
@@ -267,14 +404,32 @@ class SqliteEngine:
         return {name: file_size(path) for name, path in files.items()}
 
     @property
+    def measures(self) -> Mapping[str, float]:
+        """Nothing: `log_bytes` and `bounds` are all there is."""
+        return {}
+
+    @property
     def bounds(self) -> Sequence[Bound]:
         """Topics, marks and the store; and what waits, once it is started."""
         shared = (self._topics.bound, self._state.marks.bound)
         waits = (self.writer.backlog.bound, self._readers.bound) if self._readers else ()
-        return (*shared, *waits, self._state.values.bound)
+        return (*shared, *waits, self._state.values.bound, self._state.producers.bound)
 
-    def health(self) -> str | None:
-        return self.writer.fault if self._readers is not None else None
+    async def scrub(self) -> None:
+        await self.writer.write(Scrub())
+        store = self.writer.store
+        tries = math.ceil(SCRUB_S / LOOK_S)
+        while not await self.write(lambda _: not store.is_stale):
+            tries -= 1
+            if not tries:
+                raise Unavailable(
+                    "Another program has been reading the log for long: what was removed is in its "
+                    "write-ahead log until that ends"
+                )
+            await asyncio.sleep(LOOK_S)
+
+    def health(self) -> Health:
+        return self.writer.health if self._readers is not None else Health()
 
     async def write(self, operation: Operation[ResultT], size: int = 0) -> ResultT:
         return await self.writer.write(Change(operation, size))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
-from pov_rt.config.private import MODE, narrow
+from pov_rt.engine.sqlite.remnants import NO_REMNANTS
 from pov_rt.engine.sqlite.schema import (
     KEPT,
     FileLock,
@@ -16,10 +16,12 @@ from pov_rt.engine.sqlite.schema import (
     explain,
     give_to_owner,
     new_epoch,
+    open_plain,
     reading,
 )
 from pov_rt.engine.sqlite.witness import Witness, forget_run, name_copy
 from pov_rt.protocol.errors import Unavailable
+from pov_rt.runtime.process.private import MODE, narrow
 
 Progress = Callable[[int, int], None]
 """Is told how many pages of how many are copied."""
@@ -93,6 +95,24 @@ def renew(path: Path) -> str:
     finally:
         lock.release()
     return epoch
+
+
+def scrub(path: Path) -> None:
+    """Write the database anew, without what SQLite left in its pages of what was removed.
+
+    Raises `Unavailable`, if a server runs, too.
+    """
+    with reading(path):
+        lock = FileLock(path)
+    try:
+        Witness(path).part_from_journal()
+        with closing(open_plain(path)) as connection:
+            connection.execute("VACUUM")
+            connection.execute(NO_REMNANTS)
+    except sqlite3.Error as error:
+        raise Unavailable(explain(error, path)) from error
+    finally:
+        lock.release()
 
 
 def _copy(source: sqlite3.Connection, target: Path, progress: Progress | None) -> None:

@@ -18,13 +18,14 @@ _IDLE = """
     SELECT id, name, generation FROM topics WHERE id > ? AND id <= ?
     AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.topic = topics.id AND body > 0)
     AND NOT EXISTS (SELECT 1 FROM keys WHERE keys.topic = topics.id)
+    AND NOT EXISTS (SELECT 1 FROM producers WHERE producers.topic = topics.id)
     AND NOT EXISTS (SELECT 1 FROM marks WHERE marks.topic = topics.name)
 """
 """An entry that is too old is emptied (`body` 0) by then, if it is its topic's newest, or gone."""
 
 
 class Forgetting:
-    """Looks at all topics in turn, and removes those without entries, ids and marks.
+    """Looks at all topics in turn, and removes those without entries, ids, producers and marks.
 
     But not those that are watched: who is subscribed need not learn of another epoch. Used by the
     writer's thread only.

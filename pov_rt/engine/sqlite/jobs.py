@@ -64,11 +64,20 @@ class Append(Job[Outcome]):
 
 
 class Change(Job[ResultT]):
-    """Any other operation, which holds `size` bytes. A refusal it raises is its caller's alone."""
+    """Any other operation, which holds `size` bytes. A refusal it raises is its caller's alone.
 
-    def __init__(self, operation: Operation[ResultT], size: int = 0) -> None:
+    `tell` takes over the result on the loop, in the order of the jobs.
+    """
+
+    def __init__(
+        self,
+        operation: Operation[ResultT],
+        size: int = 0,
+        tell: Callable[[ResultT], None] | None = None,
+    ) -> None:
         super().__init__(ENTRY_BYTES + size, payer.get())
         self._operation = operation
+        self._tell = tell
 
     def apply(self, connection: sqlite3.Connection) -> ResultT | Exception:
         """Run the operation in the open transaction; return its result or its refusal."""
@@ -76,3 +85,15 @@ class Change(Job[ResultT]):
             return self._operation(connection)
         except (Unavailable, UnicodeError) as error:
             return error
+
+    def finish(self, result: ResultT) -> None:
+        """Tell what was done."""
+        if self._tell is not None:
+            self._tell(result)
+
+
+class Scrub(Job[None]):
+    """To have the files rebuilt, between two commits."""
+
+    def __init__(self) -> None:
+        super().__init__(ENTRY_BYTES, payer.get())

@@ -6,21 +6,26 @@ import logging
 import sqlite3
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Appended, Conflict, NewEntry
+from pov_rt.engine.keeping import Keeping
 from pov_rt.engine.sqlite.forgetting import Forgetting
 from pov_rt.engine.sqlite.jobs import Append, Change, Job, Outcome
 from pov_rt.engine.sqlite.packing import DROP_KEYS, FIND_KEYS, INSERT, Rows
+from pov_rt.engine.sqlite.producers import Producer, Producers
+from pov_rt.engine.sqlite.remnants import Search
 from pov_rt.engine.sqlite.retention import FUTURE_S, Key, Retention
-from pov_rt.engine.sqlite.schema import begin, commit
+from pov_rt.engine.sqlite.schema import begin, commit, open_plain
 from pov_rt.engine.sqlite.state import StateStore
 from pov_rt.engine.sqlite.tails import Tail, Tails
 from pov_rt.engine.sqlite.witness import Witness
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.clock import Clock
-from pov_rt.runtime.logs import Throttle
+from pov_rt.runtime.process.logs import Throttle
 
 TIDY_APPENDED, TIDY_BYTES = 2000, 1024 * 1024
 """Appended entries, or bytes of them, after which `tidy` is due."""
@@ -28,6 +33,9 @@ TIDY_APPENDED, TIDY_BYTES = 2000, 1024 * 1024
 LONG_PAGES, PAGE_BYTES = 8000, 4096
 """Pages of the write-ahead log (33 MB) that somebody's reading keeps there, from which on that is
 said."""
+
+EMPTY_MS, BUSY_MS = 50, 5000
+"""How long the writer waits for readers to empty the write-ahead log; and for other programs."""
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +50,19 @@ class LogStore:
         clock: Clock,
         tails: Tails,
         state: StateStore,
+        keeping: Keeping | None = None,
     ) -> None:
         self._connection = connection
         self._settings = settings
         self._clock = clock
         self._steady = state.steady
         self.tails = tails
-        self._state = state
-        self._retention = Retention(connection, settings, state.steady, tails)
+        self.state = state
+        self._retention = Retention(
+            connection, settings, state.steady, tails, keeping or Keeping(settings)
+        )
         self._forgetting = Forgetting(connection, clock, tails)
+        self.producers = Producers(connection, state.producers, state.steady)
         self._last_at = 0.0
         self._appended = 0
         self._appended_bytes = 0
@@ -58,6 +70,9 @@ class LogStore:
         self.total = 0
         """How many entries of all topics there ever were."""
         self._uncommitted = 0
+        self.is_stale = False
+        """Whether the write-ahead log may have bytes that were replaced or removed on demand."""
+        self.search = Search(connection)
         self._growth = Throttle(log, per_s=1 / 600)
 
     def apply(self, jobs: Sequence[Job[Any]]) -> list[Any]:
@@ -86,6 +101,8 @@ class LogStore:
         number = sum(map(len, batches))
         plan = Plan(self, {}, at)
         outcomes = [plan.add(batch) for batch in batches]
+        if plan.numbers:
+            begin(self._connection)
         try:
             plan.rows.execute(self._connection, INSERT, at)
         except sqlite3.IntegrityError:
@@ -104,6 +121,8 @@ class LogStore:
             plan = Plan(self, known, at)
             outcomes = [plan.add(batch) for batch in batches]
             plan.rows.execute(self._connection, INSERT, at)
+        if plan.numbers:
+            self.producers.keep(plan.numbers)
         self._appended += number
         self._appended_bytes += plan.rows.size
         for tail in plan.tails.values():
@@ -111,6 +130,41 @@ class LogStore:
             self._retention.count(tail, number)
             self._uncommitted += number
         return outcomes
+
+    def look_up(self, new: NewEntry) -> Appended | Conflict | None:
+        """Return what becomes of an entry whose key was used before, None if it was not."""
+        row = self._connection.execute(
+            'SELECT keys."offset", keys.digest, topics.generation FROM keys '
+            "JOIN topics ON topics.id = keys.topic "
+            "WHERE topics.name = ? AND keys.name = ? AND keys.at >= ?",
+            (new.topic, _name(new), self._steady.now() - self._settings.id_window_s),
+        ).fetchone()
+        if row is None:
+            return None
+        offset, digest, generation = row
+        return _judge(self.tails.epoch(generation), (offset, digest), new)
+
+    def shorten(self, name: str, stored: int) -> None:
+        """Take note that a topic has no rows below `stored` any more."""
+        if (tail := self.tails.find(name)) is not None:
+            tail.stored = stored
+            self._retention.count(tail)
+
+    def bodies_replaced(self) -> None:
+        """Take note that bodies are replaced or removed on demand: no byte of them is to stay."""
+        self.is_stale = True
+        self.search.note()
+
+    def bodies_dropped(self) -> None:
+        """Take note that bodies are gone, perhaps the newest."""
+        self._retention.bodies_dropped()
+
+    def remove(self, topic: tuple[int, str, int]) -> None:
+        """Delete a topic (id, name, generation) that has no bodies, ids and marks."""
+        if (tail := self.tails.find(topic[1])) is not None:
+            self.shorten(topic[1], tail.top + 1)
+        self.producers.drop_topic(topic[0])
+        self.tails.remove([topic])
 
     def committed(self) -> None:
         """Take note that what was appended is on disk."""
@@ -128,7 +182,9 @@ class LogStore:
         self._uncommitted = 0
         self.tails.forget()
         self._retention.forget()
-        self._state.forget()
+        self.state.forget()
+        self.producers.forget()
+        self.search.forget()
 
     @property
     def is_untidy(self) -> bool:
@@ -153,7 +209,8 @@ class LogStore:
         retention.survey()
         pages = retention.drop_aged(appended, size) + retention.drop_surplus(size)
         pages += retention.drop_keys(appended)
-        self._state.tidy(self._connection)
+        self.state.tidy(self._connection)
+        self.producers.tidy()
         self._forgetting.step()
         commit(self._connection)
         return pages
@@ -164,6 +221,32 @@ class LogStore:
         pages = self._retention.drop_surplus(self._appended_bytes)
         commit(self._connection)
         return pages
+
+    def empty(self) -> bool:
+        """Copy the whole write-ahead log into the database, and empty its file.
+
+        Returns whether it is: not while somebody reads what is in it.
+        """
+        connection = self._connection
+        connection.execute(f"PRAGMA busy_timeout = {EMPTY_MS}")
+        try:
+            is_busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        self.is_stale = self.is_stale and bool(is_busy)
+        return not is_busy
+
+    def rebuild(self, path: Path) -> None:
+        """Write the database anew. SQLite leaves copies of rows where it moved them in its pages.
+
+        What it removes it overwrites, but not those. Memory does not have to hold the database:
+        this connection's own temporary tables are there, so it is done on another one.
+        """
+        with closing(open_plain(path)) as connection:
+            connection.execute("VACUUM")
+        self.search.end(is_new=True)
+        self.is_stale = True
+        self.empty()
 
     def copy(self) -> None:
         """Copy the write-ahead log into the database, as far as nobody reads what is in it."""
@@ -188,6 +271,9 @@ class Plan:
         self.tails: dict[str, Tail] = {}
         """The ends of the logs that are appended to."""
         self.epochs: dict[str, str] = {}
+        self.numbers: dict[Producer, int] = {}
+        """The last numbers of the producers of what is appended."""
+        self._entered: list[Producer] = []
 
     def add(self, batch: Sequence[NewEntry]) -> Outcome:
         """Plan a batch; an `Unavailable` ends it, what stands before it is appended."""
@@ -201,23 +287,28 @@ class Plan:
         return Outcome(results, feed, self._at, self.epochs)
 
     def take_back(self) -> None:
-        """Give the tails the offsets that they had before."""
+        """Give the tails the offsets that they had before, and producers their room back."""
+        for producer in self._entered:
+            self._store.producers.leave(producer)
         for tail in self.tails.values():
             tail.top = tail.before
 
     def _add(self, new: NewEntry, results: list[Appended | Conflict], feeds: list[int]) -> None:
-        topic, publisher, key, body, feed, origin, compared = new
+        topic, publisher, _, body, feed, origin, compared, producer, seq = new
         tail = self._tail(topic, publisher)
         feed_tail = self._tail(feed, publisher) if feed else None
-        name = f"{key}\n{publisher}".encode()
+        name = _name(new)
         digest = _digest(compared or body)
         known = self._known.get((tail.id, name))
         if known is not None:
-            offset, other = known
-            epoch = tail.epoch
-            # Versions before 0.2 kept the body's own.
-            is_same = other == digest or other == _digest(body)
-            results.append(Appended(epoch, offset, True) if is_same else Conflict(epoch, offset))
+            result = _judge(tail.epoch, known, new)
+            if producer and isinstance(result, Appended):
+                self._number((tail.id, publisher, producer), seq)
+            results.append(result)
+            feeds.append(0)
+            return
+        if producer and not self._number((tail.id, publisher, producer), seq):
+            results.append(Appended(tail.epoch, tail.top, True))
             feeds.append(0)
             return
         tail.top = offset = tail.top + 1
@@ -230,6 +321,19 @@ class Plan:
         results.append(Appended(tail.epoch, offset))
         feeds.append(feed_offset)
 
+    def _number(self, producer: Producer, seq: int) -> bool:
+        """Take a producer's number if it is higher than its last one; return whether it is."""
+        last = self.numbers.get(producer)
+        if last is None:
+            last = self._store.producers.last(producer)
+            if last is None:
+                self._store.producers.enter(producer)
+                self._entered.append(producer)
+        if last is not None and seq <= last:
+            return False
+        self.numbers[producer] = seq
+        return True
+
     def _tail(self, topic: str, publisher: str) -> Tail:
         # Its own first: the store may have dropped it meanwhile, and the database is behind.
         tail = self.tails.get(topic)
@@ -238,6 +342,19 @@ class Plan:
             tail.before = tail.top
             self.epochs[topic] = tail.epoch
         return tail
+
+
+def _name(new: NewEntry) -> bytes:
+    """Return the name of an entry's key, as the table has it."""
+    return f"{new.key}\n{new.publisher}".encode()
+
+
+def _judge(epoch: str, known: tuple[int, int], new: NewEntry) -> Appended | Conflict:
+    """Return what becomes of an entry whose key has this offset and digest."""
+    offset, digest = known
+    # Versions before 0.2 kept the body's own.
+    is_same = digest in (_digest(new.compared or new.body), _digest(new.body))
+    return Appended(epoch, offset, True) if is_same else Conflict(epoch, offset)
 
 
 def _digest(content: bytes) -> int:

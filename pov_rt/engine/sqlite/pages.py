@@ -4,21 +4,56 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from sys import maxsize
 from typing import NamedTuple
 
-from pov_rt.engine.base import Entry, Page, Tally, Top
+from pov_rt.engine.base import Entry, Found, Located, Match, Matches, Page, Tally, Top
 from pov_rt.engine.bounds import epoch_of
+from pov_rt.engine.keeping import Keeping
 from pov_rt.engine.sqlite.schema import read_generation
+
+SEARCHED, SEARCHED_BYTES, SEARCHED_KEYS = 500, 1024 * 1024, 20_000
+"""What is looked at for a page of a search; then another's read has its turn."""
+LOCATED = 100
+"""Places of one key that are told of."""
+
+_SEARCHED = """
+    SELECT bodies.id, coalesce(own."offset", fed."offset"), coalesce(own.at, fed.at),
+        bodies.origin, bodies.body, coalesce(topics.name, '')
+    FROM (SELECT * FROM bodies WHERE id > :after ORDER BY id LIMIT :limit) AS bodies
+    LEFT JOIN entries AS own ON own.topic = bodies.topic
+        AND own."offset" = bodies."offset" AND own.body = bodies.id
+    LEFT JOIN entries AS fed ON fed.topic = bodies.feed
+        AND fed."offset" = bodies.feed_offset AND fed.body = bodies.id
+    LEFT JOIN topics ON topics.id = coalesce(own.topic, fed.topic)
+    ORDER BY bodies.id
+"""
 
 
 class Kept(NamedTuple):
-    """What every topic keeps: its newest `max_entries`, but none from before; in which database."""
+    """What a topic keeps: its newest `max_entries`, but none from before; in which database.
+
+    With `fading` an entry that is too old by now for the PoV that it came from is read as a stub.
+    """
 
     epoch: str
     max_entries: int
     not_before: float
+    now: float
+    fading: Keeping | None = None
+
+    @property
+    def source(self) -> str:
+        """What selects the name of the topic that an entry came from, where it matters."""
+        name = "(SELECT name FROM topics WHERE id = bodies.topic)"
+        return "''" if self.fading is None else f"coalesce({name}, '')"
+
+    def body(self, body: bytes, source: str, at: float) -> bytes:
+        """Return what is left of an entry's body."""
+        if self.fading is None or at >= self.now - self.fading.of(source).max_age_s:
+            return body
+        return self.fading.stub(body)
 
 
 class Span(NamedTuple):
@@ -33,22 +68,84 @@ class Span(NamedTuple):
 def tally(
     connection: sqlite3.Connection,
     topic: str,
+    kept: Kept,
     span: tuple[int, int],
     head_of: Callable[[bytes], bytes],
 ) -> Tally:
     """Count the entries between two offsets by their heads."""
     rows = connection.execute(
-        "SELECT bodies.body FROM entries JOIN bodies ON bodies.id = entries.body "
+        f"SELECT bodies.body, {kept.source}, at FROM entries "
+        "JOIN bodies ON bodies.id = entries.body "
         "WHERE entries.topic = (SELECT id FROM topics WHERE name = ?) "
         'AND entries."offset" BETWEEN ? AND ?',
         (topic, *span),
     )
     counts: Counter[bytes] = Counter()
     size = 0
-    for (body,) in rows:  # one at a time: together they may be large
+    for whole, source, at in rows:  # one at a time: together they may be large
+        body = kept.body(whole, source, at)
         counts[head_of(body)] += 1
         size += len(body)
     return Tally(counts, size)
+
+
+def search(
+    connection: sqlite3.Connection, prefix: str, matches: Callable[[bytes], bool], after: int
+) -> Matches:
+    """Look at the bodies behind one, as many as a thread may be busy with."""
+    found: list[Match] = []
+    number, size, last = 0, 0, after
+    rows = connection.execute(_SEARCHED, {"after": after, "limit": SEARCHED})
+    for body_id, offset, at, origin, body, topic in rows:
+        number, size, last = number + 1, size + len(body), body_id
+        if topic and topic.startswith(prefix) and matches(body):
+            found.append(Match(topic, Entry(offset, body, at, origin.decode())))
+        if size >= SEARCHED_BYTES:
+            break
+    rows.close()
+    return Matches(found, str(last) if number == SEARCHED or size >= SEARCHED_BYTES else None)
+
+
+def find(
+    connection: sqlite3.Connection, topic: str, key: str, not_before: float
+) -> Sequence[Found]:
+    """Return whose entries have a key that is remembered, and where they are."""
+    start = f"{key}\n".encode()
+    rows = connection.execute(
+        'SELECT name, "offset" FROM keys WHERE topic = (SELECT id FROM topics WHERE name = ?) '
+        "AND name >= ? AND name < ? AND at >= ?",
+        (topic, start, start[:-1] + b"\x0b", not_before),
+    )
+    found = ((name[len(start) :].decode(), offset) for name, offset in rows.fetchall())
+    # The rest of a longer key, with a line break in it, is no publisher.
+    return [Found(publisher, offset) for publisher, offset in found if "\n" not in publisher]
+
+
+def locate(connection: sqlite3.Connection, key: str, not_before: float) -> Sequence[Located]:
+    """Return what `find` does, of all topics: some, where there are many."""
+    start = f"{key}\n".encode()
+    rows = connection.execute(
+        # In this order: a seek for each topic, and no look at every key.
+        'SELECT topics.name, keys.name, keys."offset" FROM topics '
+        "CROSS JOIN keys ON keys.topic = topics.id AND keys.name >= ? AND keys.name < ? "
+        "WHERE keys.at >= ? LIMIT ?",
+        (start, start[:-1] + b"\x0b", not_before, LOCATED),
+    )
+    found = ((topic, name[len(start) :].decode(), offset) for topic, name, offset in rows)
+    return [Located(*each) for each in found if "\n" not in each[1]]
+
+
+def keys_of(
+    connection: sqlite3.Connection, publisher: str, after: tuple[int, bytes]
+) -> tuple[Sequence[tuple[int, bytes]], tuple[int, bytes] | None]:
+    """Look at the keys behind one; return those of a publisher, and from where to look on."""
+    rows = connection.execute(
+        "SELECT topic, name FROM keys WHERE (topic, name) > (?, ?) ORDER BY topic, name LIMIT ?",
+        (*after, SEARCHED_KEYS),
+    ).fetchall()
+    end = f"\n{publisher}".encode()
+    mine = [(topic, name) for topic, name in rows if name.endswith(end)]
+    return mine, rows[-1] if len(rows) == SEARCHED_KEYS else None
 
 
 def read_page(connection: sqlite3.Connection, topic: str, kept: Kept, span: Span) -> Page:
@@ -74,13 +171,14 @@ def read_page(connection: sqlite3.Connection, topic: str, kept: Kept, span: Span
         else:
             span_sql, low, high = "ASC", max(after + 1, oldest), top
         rows = connection.execute(
-            'SELECT entries."offset", bodies.body, at, origin FROM entries '
+            f'SELECT entries."offset", bodies.body, at, origin, {kept.source} FROM entries '
             "JOIN bodies ON bodies.id = entries.body WHERE entries.topic = ? "
             f'AND entries."offset" BETWEEN ? AND ? ORDER BY entries."offset" {span_sql} LIMIT ?',
             (topic_id, low, high, limit),
         )
         entries, left = [], maxsize if max_bytes is None else max_bytes
-        for offset, body, at, origin in rows:
+        for offset, whole, at, origin, source in rows:
+            body = kept.body(whole, source, at)
             entries.append(Entry(offset, body, at, origin.decode()))
             left -= len(body)
             if left <= 0:

@@ -1,5 +1,10 @@
 """What is too much or too old leaves the database: entries with their bodies, and ids.
 
+Topics may be kept for different times (`Keeping`). For each of these ages the bodies are looked at
+in the order of the commits, once: what is behind the place that an age has got to is younger, or
+not yet looked at. Where an entry is too old in its PoV before it is in a feed, a stub of it stays
+there.
+
 Each step is a small transaction between the commits; a group of publications that comes meanwhile
 waits for it. A step removes somewhat more than came since the last one, so that nothing piles up.
 """
@@ -8,9 +13,11 @@ from __future__ import annotations
 
 import math
 import sqlite3
+from collections import deque
 from typing import NamedTuple
 
 from pov_rt.config.settings import EngineSettings
+from pov_rt.engine.keeping import Keeping
 from pov_rt.engine.sqlite.tails import Tail, Tails
 from pov_rt.runtime.clock import SteadyTime
 
@@ -67,19 +74,32 @@ _PLACED = """
         AND fed."offset" = bodies.feed_offset AND fed.body = bodies.id
 """
 _AT = "coalesce(own.at, fed.at, 0)"
-FIRST_AT = f"SELECT {_AT} {_PLACED} ORDER BY bodies.id LIMIT 1"
-OLDEST = "SELECT id, length(body) FROM bodies ORDER BY id LIMIT ?"
-FIRST_YOUNG = f"""
-    SELECT bodies.id {_PLACED} WHERE bodies.id <= ? AND {_AT} BETWEEN ? AND ?
-    ORDER BY bodies.id LIMIT 1
+_HAS_AGE = "coalesce((SELECT age FROM own_ages WHERE topic = bodies.topic), :default) = :age"
+_IS_MEANT = f"""
+    ({_HAS_AGE} OR :age = :default AND fed.topic IS NOT NULL)
 """
-LAST_AGED = f"SELECT max(bodies.id) {_PLACED} WHERE bodies.id < ? AND {_AT} < ?"
-_AGED = """
+"""Whether an age is that of a body's PoV, or the body is in a feed, whose age is the default."""
+_OLD = "bodies.id > :after AND bodies.id < :before"
+FIRST_AT = f"SELECT {_AT} {_PLACED} WHERE bodies.id > :after ORDER BY bodies.id LIMIT 1"
+LAST_BODY = "SELECT coalesce(max(id), 0) FROM bodies"
+OLDEST = "SELECT id, length(body) FROM bodies WHERE id > :after ORDER BY id LIMIT :most"
+FIRST_YOUNG = f"""
+    SELECT bodies.id {_PLACED} WHERE {_OLD} AND {_IS_MEANT}
+    AND {_AT} BETWEEN :not_before AND :now + {FUTURE_S} ORDER BY bodies.id LIMIT 1
+"""
+LAST_AGED = f"""
+    SELECT max(bodies.id) {_PLACED} WHERE {_OLD} AND {_IS_MEANT} AND {_AT} < :not_before
+"""
+NEXT_MEANT = f"SELECT bodies.id {_PLACED} WHERE {_OLD} AND {_IS_MEANT} ORDER BY bodies.id LIMIT 1"
+_AGED = f"""
     WITH aged (topic, last, newest) AS (
         SELECT topic, max("offset"),
             (SELECT max("offset") FROM entries WHERE entries.topic = places.topic)
-        FROM (SELECT topic, "offset" FROM bodies WHERE id < :before
-            UNION ALL SELECT feed, feed_offset FROM bodies WHERE id < :before AND feed > 0
+        FROM (
+            SELECT own.topic, own."offset" {_PLACED}
+            WHERE {_OLD} AND own.topic IS NOT NULL AND {_HAS_AGE}
+            UNION ALL SELECT fed.topic, fed."offset" {_PLACED}
+            WHERE {_OLD} AND fed.topic IS NOT NULL AND :age = :default
         ) AS places GROUP BY topic
     )
 """
@@ -95,10 +115,36 @@ DROP_AGED = (
     {_AGED} UPDATE entries SET body = 0, at = 0 WHERE (topic, "offset") IN (
         SELECT topic, last FROM aged WHERE last = newest)
     """,
-    "DELETE FROM bodies WHERE id < :before",
+    f"""
+    DELETE FROM bodies WHERE id IN (
+        SELECT bodies.id {_PLACED} WHERE {_OLD} AND own.topic IS NULL AND fed.topic IS NULL)
+    """,
+    f"""
+    UPDATE bodies SET topic = feed, "offset" = feed_offset, feed = 0, feed_offset = 0,
+        origin = x'', body = stub(body)
+    WHERE {_OLD} AND :age < :default AND {_HAS_AGE}
+    """,
 )
-"""Removes the oldest bodies and their entries. Bodies are in the order of the commits, so that the
-first ones are the oldest of all topics."""
+"""Removes the oldest bodies of an age, and their entries. Bodies are in the order of the commits,
+so that the first ones are the oldest. Of what is in a feed then, which keeps longer, a stub is
+left, and the body is the feed's own."""
+
+_OWN_AGES = """
+    DROP TRIGGER IF EXISTS temp.topic_entered;
+    DROP TRIGGER IF EXISTS temp.topic_removed;
+    DROP TABLE IF EXISTS temp.own_ages;
+    CREATE TEMP TABLE own_ages (topic INTEGER PRIMARY KEY, age REAL NOT NULL);
+"""
+_FILL_OWN_AGES = """
+    CREATE TEMP TRIGGER topic_entered AFTER INSERT ON topics WHEN own_age(NEW.name) IS NOT NULL
+        BEGIN INSERT INTO own_ages VALUES (NEW.id, own_age(NEW.name)); END;
+    CREATE TEMP TRIGGER topic_removed AFTER DELETE ON topics
+        BEGIN DELETE FROM own_ages WHERE topic = OLD.id; END;
+    INSERT INTO own_ages
+        SELECT id, own_age(name) FROM topics WHERE own_age(name) IS NOT NULL;
+"""
+"""The topics whose age is not the default. For very many topics that takes a second at the start,
+which only those pay who keep some otherwise."""
 
 Key = tuple[int, bytes]
 FIRST_KEY: Key = (0, b"")
@@ -122,12 +168,17 @@ class Retention:
         settings: EngineSettings,
         steady: SteadyTime,
         tails: Tails,
+        keeping: Keeping,
     ) -> None:
         self._connection = connection
         self._settings = settings
+        self._keeping = keeping
         self._steady = steady
         self._tails = tails
-        self._slack = max(1, min(MOST_SLACK, settings.max_entries // SLACK))
+        self._ages = deque(keeping.ages)
+        """The first is the next one that is looked after."""
+        self._passed = dict.fromkeys(keeping.ages, 0)
+        """The last body that each of them need not look at again."""
         self._surplus = 0
         """Rows of overdue topics that may go."""
         self._came = 0
@@ -137,7 +188,12 @@ class Retention:
         self._round = Round(0.0, math.inf)
         self._no_key_before = 0.0
         self.is_aged = False
-        """Whether more is too old than the last step removed."""
+        """Whether more is too old than the last step removed, or was not looked at."""
+        connection.create_function("stub", 1, keeping.stub, deterministic=True)
+        connection.executescript(_OWN_AGES)
+        if keeping.has_rules:
+            connection.create_function("own_age", 1, keeping.own_age_of, deterministic=True)
+            connection.executescript(_FILL_OWN_AGES)
 
     @property
     def is_behind(self) -> bool:
@@ -148,12 +204,14 @@ class Retention:
         """Forget what is known of the tails, which are forgotten, too."""
         self._surplus = 0
         self._next_topic = 0
+        self._passed = dict.fromkeys(self._ages, 0)
 
     def count(self, tail: Tail, came: int = 0) -> None:
         """Count how many of a topic's rows may go, after `came` more were appended."""
         self._came += came
-        surplus = tail.top - self._settings.max_entries + 1 - tail.stored
-        if surplus < self._slack:
+        most = self._keeping.of(tail.name).max_entries
+        surplus = tail.top - most + 1 - tail.stored
+        if surplus < max(1, min(MOST_SLACK, most // SLACK)):
             surplus = 0
         self._surplus += surplus - tail.surplus
         tail.surplus = surplus
@@ -218,30 +276,62 @@ class Retention:
         Return how many pages that adds to the write-ahead log, more or less. The tails stay as they
         are: they say that there is nothing below `stored`, which remains true.
         """
-        now = self._steady.now()
-        not_before = now - self._settings.max_age_s
         self.is_aged = False
-        first = self._connection.execute(FIRST_AT).fetchone()
-        if first is None or not_before <= first[0] <= now + FUTURE_S:
-            return 0.0
         most = min(max(STEP_ROWS, appended * 5 // 4), MOST_ROWS // 2)
-        oldest = self._connection.execute(OLDEST, (most,)).fetchall()
+        most_bytes = max(STEP_BYTES, appended_bytes * 5 // 4)
+        pages = 0.0
+        for _ in range(len(self._ages)):
+            age = self._ages[0]
+            self._ages.rotate(-1)
+            pages += self._drop_of_age(age, most, most_bytes)
+            if self.is_aged:
+                break  # that was a whole step; the next one begins with another age
+        self.bodies_dropped()
+        return pages
+
+    def bodies_dropped(self) -> None:
+        """See to it that no age has passed a number that a body to come may have again."""
+        (last,) = self._connection.execute(LAST_BODY).fetchone()
+        for age, passed in self._passed.items():
+            self._passed[age] = min(passed, last)
+
+    def _drop_of_age(self, age: float, most: int, most_bytes: int) -> float:
+        """Do so for the topics that are kept for this long, and look at so many bodies for it."""
+        execute, now = self._connection.execute, self._steady.now()
+        span = {
+            "age": age,
+            "default": self._keeping.default.max_age_s,
+            "after": self._passed[age],
+            "most": most,
+            "now": now,
+            "not_before": now - age,
+        }
+        first = execute(FIRST_AT, span).fetchone()
+        if first is None or now - age <= first[0] <= now + FUTURE_S:
+            return 0.0
+        oldest = execute(OLDEST, span).fetchall()
         last, size = oldest[0]
         for body, length in oldest[1:]:
-            if size + length > max(STEP_BYTES, appended_bytes * 5 // 4):
+            if size + length > most_bytes:
                 break
             last, size = body, size + length
-        span = (last, not_before, now + FUTURE_S)
-        young = self._connection.execute(FIRST_YOUNG, span).fetchone()
-        end = last + 1 if young is None else young[0]
-        (aged,) = self._connection.execute(LAST_AGED, (end, not_before)).fetchone()
-        if aged is None:
-            return 0.0
+        span["before"] = last + 1
+        young = execute(FIRST_YOUNG, span).fetchone()
+        end = span["before"] = last + 1 if young is None else young[0]
+        (aged,) = execute(LAST_AGED, span).fetchone()
+        removed = 0
+        if aged is not None:
+            span["before"] = aged + 1
+            removed = sum(execute(each, span).rowcount for each in DROP_AGED)
+            span["after"] = self._passed[age] = aged
+        span["before"] = end
+        meant = execute(NEXT_MEANT, span).fetchone()
+        if meant is None:
+            self._passed[age] = end - 1
         is_cut = last != oldest[-1][0] or len(oldest) == most
-        self.is_aged = young is None and is_cut
-        before = {"before": aged + 1}
-        removed = [self._connection.execute(each, before).rowcount for each in DROP_AGED]
-        return _pages(sum(removed), size)
+        is_stuck = aged is None and meant is not None
+        self.is_aged = young is None and is_cut and not is_stuck
+        return _pages(removed, size if removed else 0.0)
 
     def drop_keys(self, appended: int) -> float:
         """Remove those of the next few ids that are older than `id_window_s`.

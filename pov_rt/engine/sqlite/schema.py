@@ -7,15 +7,15 @@ import logging
 import os
 import sqlite3
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from pov_rt.config.private import make_private, narrow, open_private, warn_of_folder
+from pov_rt.engine.bounds import make_epoch
 from pov_rt.engine.sqlite.packing import prepare
 from pov_rt.protocol.errors import Unavailable
+from pov_rt.runtime.process.private import make_private, narrow, open_private, warn_of_folder
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +114,15 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX store_by_owner ON store (owner) WHERE owner <> '';
     """,
+    # The last number of each producer in a topic. `at` is when it came.
+    """
+    CREATE TABLE producers (
+        topic INTEGER NOT NULL, publisher TEXT NOT NULL, name TEXT NOT NULL,
+        seq INTEGER NOT NULL, at REAL NOT NULL,
+        PRIMARY KEY (topic, publisher, name)
+    ) WITHOUT ROWID;
+    CREATE INDEX producers_by_age ON producers (at);
+    """,
 )
 """The statements that lead from each version of the schema to the next."""
 
@@ -152,7 +161,8 @@ class FileLock:
             holder = file.read(20).decode(errors="replace").strip() or "unknown"
             file.close()
             raise Unavailable(
-                f"{path} is in use by another process (pid {holder}); only one may have it"
+                f"{path} is in use by another process (pid {holder}); only one may have it: "
+                "end that one first, or choose another folder (server.data)"
             ) from error
         self._file = file
         try:
@@ -232,6 +242,14 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def open_plain(path: Path) -> sqlite3.Connection:
+    """Open the database once more for its one writer, who looks after the write-ahead log alone."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute("PRAGMA secure_delete = ON")
+    return connection
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a database that may be another process's for reading. Raises `Unavailable`."""
@@ -283,7 +301,8 @@ def new_epoch(connection: sqlite3.Connection) -> str:
 
     Marks go over to it: they speak of the logs beside them.
     """
-    old, epoch = read_epoch(connection), uuid.uuid4().hex[:12]
+    old = read_epoch(connection)
+    epoch = make_epoch(time.time(), old)
     begin(connection)
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (epoch,))
     connection.execute(

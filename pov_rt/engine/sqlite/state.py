@@ -11,6 +11,7 @@ from typing import Protocol
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import NewMember, Position
 from pov_rt.engine.bounds import VALUE_BYTES, MarkRules, StoreRules
+from pov_rt.engine.producers import ProducerRules
 from pov_rt.engine.sqlite.jobs import Operation, ResultT
 from pov_rt.runtime.clock import SteadyTime
 
@@ -45,9 +46,12 @@ class StateStore:
     But for `use` it is the writer's.
     """
 
-    def __init__(self, settings: EngineSettings, steady: SteadyTime) -> None:
-        self.marks = MarkRules(settings)
+    def __init__(
+        self, settings: EngineSettings, steady: SteadyTime, longest_s: float = 0.0
+    ) -> None:
+        self.marks = MarkRules(settings, longest_s)
         self.values = StoreRules(settings)
+        self.producers = ProducerRules(settings)
         self.steady = steady
         self._is_read = False
         self._of_user: dict[str, int] = {}
@@ -206,6 +210,16 @@ class SqliteMarks:
             self._state.use(key)
         return position
 
+    async def carry(self, topic: str, name: str, start: Position, end: Position) -> None:
+        def operation(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                'UPDATE marks SET "offset" = ? '
+                'WHERE topic = ? AND name = ? AND epoch = ? AND "offset" = ?',
+                (end.offset, topic, name, *start),
+            )
+
+        await self._database.write(operation)
+
     async def all(self, topic: str, name: str) -> Mapping[str, Position]:
         not_before = self._state.steady.now() - self._state.marks.age_s
 
@@ -224,12 +238,28 @@ class SqliteMarks:
     async def drop_all(self, user: str, name: str) -> None:
         await self._drop("user = ? AND name = ?", (user, name))
 
-    async def _drop(self, which: str, values: tuple[str, ...]) -> None:
-        def operation(connection: sqlite3.Connection) -> None:
+    async def of(self, user: str) -> Sequence[tuple[str, str, Position]]:
+        not_before = self._state.steady.now() - self._state.marks.age_s
+
+        def operation(connection: sqlite3.Connection) -> Sequence[tuple[str, str, Position]]:
+            rows = connection.execute(
+                'SELECT topic, name, epoch, "offset" FROM marks WHERE user = ? AND at >= ?',
+                (user, not_before),
+            ).fetchall()
+            return sorted((topic, name, Position(*place)) for topic, name, *place in rows)
+
+        return await self._database.read(operation)
+
+    async def drop_user(self, user: str) -> int:
+        return await self._drop("user = ?", (user,))
+
+    async def _drop(self, which: str, values: tuple[str, ...]) -> int:
+        def operation(connection: sqlite3.Connection) -> int:
             dropped = connection.execute(f"DELETE FROM marks WHERE {which}", values).rowcount
             self._state.count(-dropped)
+            return dropped
 
-        await self._database.write(operation)
+        return await self._database.write(operation)
 
 
 class SqliteSets:
@@ -267,6 +297,12 @@ class SqliteSets:
 
         return await self._database.write(operation)
 
+    async def drop(self, name: str) -> int:
+        def operation(connection: sqlite3.Connection) -> int:
+            return connection.execute('DELETE FROM members WHERE "set" = ?', (name,)).rowcount
+
+        return await self._database.write(operation)
+
     async def get(self, name: str, member: str) -> bytes | None:
         now = self._steady.now()
 
@@ -291,6 +327,16 @@ class SqliteSets:
                     (name, now),
                 ).fetchall()
             )
+
+        return await self._database.read(operation)
+
+    async def having(self, member: str, prefix: str = "") -> Sequence[str]:
+        def operation(connection: sqlite3.Connection) -> Sequence[str]:
+            rows = connection.execute(
+                'SELECT "set" FROM members WHERE "set" >= ? AND member = ? ORDER BY "set"',
+                (prefix, member),
+            ).fetchall()
+            return [name for (name,) in rows if name.startswith(prefix)]
 
         return await self._database.read(operation)
 

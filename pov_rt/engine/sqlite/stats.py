@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from pov_rt.engine.keeping import Keeping
 from pov_rt.engine.sqlite.schema import file_size, read_epoch, read_version, reading
+
+
+class Fitting(NamedTuple):
+    """What there is of the PoVs that are kept by one pattern."""
+
+    povs: int
+    entries: int
 
 
 class Stats(NamedTuple):
@@ -20,12 +30,15 @@ class Stats(NamedTuple):
     oldest: float | None
     newest: float | None
     ids: int
+    producers: int
     marks: int
     set_members: int
     stored: int
+    patterns: Mapping[str, Fitting]
+    """By each pattern of the settings, also those that fit nothing."""
 
 
-def read_stats(path: Path) -> Stats:
+def read_stats(path: Path, keeping: Keeping) -> Stats:
     """Count what is in the database; a server may be running. Raises `Unavailable`.
 
     Entries that are past their retention count until the server has removed them.
@@ -36,9 +49,9 @@ def read_stats(path: Path) -> Stats:
         entries, oldest, newest = connection.execute(
             "SELECT count(*), min(at), max(at) FROM entries WHERE at > 0"
         ).fetchone()
-        topics, ids, marks, members, stored = (
+        topics, ids, producers, marks, members, stored = (
             connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-            for table in ("topics", "keys", "marks", "members", "store")
+            for table in ("topics", "keys", "producers", "marks", "members", "store")
         )
         return Stats(
             size_bytes=path.stat().st_size,
@@ -50,7 +63,25 @@ def read_stats(path: Path) -> Stats:
             oldest=oldest,
             newest=newest,
             ids=ids,
+            producers=producers,
             marks=marks,
             set_members=members,
             stored=stored,
+            patterns=_count_fitting(connection, keeping) if keeping.has_rules else {},
         )
+
+
+def _count_fitting(connection: sqlite3.Connection, keeping: Keeping) -> Mapping[str, Fitting]:
+    found = dict.fromkeys(keeping.rules, Fitting(0, 0))
+    for name, entries in connection.execute(
+        "SELECT name, (SELECT count(*) FROM entries WHERE topic = topics.id AND at > 0) FROM topics"
+    ):
+        if (pattern := keeping.pattern_of(name)) is not None:
+            before = found[pattern]
+            found[pattern] = Fitting(before.povs + 1, before.entries + entries)
+    return found
+
+
+def library_version() -> tuple[int, ...]:
+    """Return the version of SQLite's library."""
+    return sqlite3.sqlite_version_info

@@ -78,6 +78,12 @@ class Tails:
         """Return the epoch of a topic."""
         return epoch_of(self._epoch, generation)
 
+    @property
+    def unknown(self) -> str:
+        """The epoch of a topic that is not here."""
+        self.read()
+        return self.epoch(self._generation)
+
     def forget(self) -> None:
         """Forget all that was read from the database."""
         self._used.clear()

@@ -33,7 +33,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from pov_rt.config.private import open_private
 from pov_rt.engine.sqlite.schema import (
     STRANGE_JOURNAL,
     WITNESS,
@@ -43,6 +42,7 @@ from pov_rt.engine.sqlite.schema import (
     new_epoch,
 )
 from pov_rt.protocol.errors import Unavailable
+from pov_rt.runtime.process.private import open_private
 
 log = logging.getLogger(__name__)
 
@@ -128,9 +128,10 @@ class Witness:
             begin(connection)
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('run', ?)", (new,))
             commit(connection)
-            _, pages, copied = connection.execute("PRAGMA wal_checkpoint").fetchone()
+            # Emptied, not only copied: what was replaced before a crash is not to stay there.
+            copying = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             self._runs = [new]
-            if pages == copied:
+            if copying[1] == copying[2]:
                 self._files = [new]
             self._make()
         except OSError as error:

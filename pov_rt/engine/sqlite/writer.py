@@ -15,15 +15,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from pathlib import Path
 from typing import Any
 
-from pov_rt.engine.sqlite.jobs import Job, ResultT
+from pov_rt.engine.base import Health
+from pov_rt.engine.sqlite.jobs import Append, Job, ResultT, Scrub
 from pov_rt.engine.sqlite.log import LogStore
+from pov_rt.engine.sqlite.remnants import LARGE_BYTES, FilePages
 from pov_rt.engine.sqlite.schema import begin, commit, explain
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.bounds import Shares
-from pov_rt.runtime.logs import Throttle
+from pov_rt.runtime.clock import Clock
+from pov_rt.runtime.process.logs import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -49,18 +51,19 @@ COMMIT_PAGES, PAGE_BYTES = 8, 1024
 class Writer:
     """The writer's thread with its queue. Owner: the engine, which closes it.
 
-    `fault` says what is wrong while nothing can be written, None otherwise.
+    Its `health` is that of the engine: degraded while nothing can be written.
     """
 
     def __init__(
         self,
         connection: sqlite3.Connection,
         store: LogStore,
-        path: Path,
+        pages: FilePages,
         loop: asyncio.AbstractEventLoop,
         backlog_bytes: int,
+        clock: Clock,
     ) -> None:
-        self.fault: str | None = None
+        self.health = Health()
         # Neither is changed but by tests, which have the disk fail or see what is done.
         self.connection = connection
         self.store = store
@@ -68,17 +71,21 @@ class Writer:
             "backlog_bytes", "engine.backlog_bytes", backlog_bytes, backlog_bytes / 2
         )
         """What waits to be written, or is being written; one publisher's is half of it at most."""
-        self._path = path
+        self._path = pages.path
+        self._clock = clock
+        self._file = pages
         self._loop = loop
         self._failed_bytes = 0
         self._pages = 0.0
         self._tidied_at = 0.0
-        self._chores = deque((self._copy, self._tidy, self._trim))
+        self._emptied_at = 0.0
+        self._chores = deque((self._copy, self._tidy, self._trim, self._empty, self._look))
         self._queue: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
         self._fresh: list[Job[Any]] = []
         self._closed = False
         self._complaint = Throttle(log, per_s=0.1)
         self._relief = Throttle(log, per_s=0.1)
+        self._advice = Throttle(log, per_s=1 / 3600)
         self._thread = threading.Thread(target=self._work, name="sqlite-writer", daemon=True)
         self._thread.start()
 
@@ -123,15 +130,21 @@ class Writer:
                 # A chore has taken some of that time, or all of it.
                 if (left_s := gathers_until - time.monotonic()) > 0:
                     time.sleep(left_s)
-                is_behind = self.store.is_behind or self.store.is_untidy
-                group, last = self._take(BEHIND_S if is_behind and self.fault is None else TIDY_S)
+                is_behind = self.store.is_behind or self.store.is_untidy or self._may_look
+                group, last = self._take(BEHIND_S if is_behind and not self._is_failing else TIDY_S)
+                scrubs = [job for job in group if isinstance(job, Scrub)]
+                if scrubs:
+                    self._scrub(scrubs)
+                    group = [job for job in group if not isinstance(job, Scrub)]
                 if group:
+                    # As they are applied: what is told of them comes in the order of the offsets.
+                    group.sort(key=lambda job: not isinstance(job, Append))
                     self._commit(group)
                     is_crowd = len(group) >= CROWD_JOBS
                     gathers_until = time.monotonic() + GATHER_S if is_crowd else 0.0
-                elif self.fault is not None:
+                elif self._is_failing:
                     self.probe()
-                if not last and self.fault is None:
+                if not last and not self._is_failing:
                     self._do_a_chore()
             except Exception:  # a bug; the thread must not end, for all would wait for ever
                 log.exception("the log's writer failed")
@@ -163,6 +176,67 @@ class Writer:
             return False
         self._attempt(self.store.trim)
         return True
+
+    def _empty(self) -> bool:
+        now = time.monotonic()
+        if not self.store.is_stale or now < self._emptied_at + TIDY_S:
+            return False
+        self._emptied_at, self._pages = now, 0.0
+        self._attempt(self.store.empty)
+        return True
+
+    @property
+    def _may_look(self) -> bool:
+        # Not while the write-ahead log has something that is copied into the file only later.
+        return self.store.search.is_due and not self.store.is_stale
+
+    def _look(self) -> bool:
+        if not self._may_look:
+            return False
+        self._attempt(self._look_for_remnants)
+        return True
+
+    def _look_for_remnants(self) -> None:
+        number, size = self.store.search.step(self._file), self._file.size
+        if number is None:
+            return
+        if number == 0:
+            self.store.search.end()
+            self.store.is_stale = True
+            self.store.empty()
+            return
+        if size > LARGE_BYTES:
+            self._advice.log(
+                logging.WARNING,
+                "what was amended or retracted may have left copies in %d pages of %s, which is "
+                "too large (%d MB) to be written anew while it is in use: stop the server and run "
+                "pov-rt db scrub",
+                number, self._path, size // 1_000_000,
+            )  # fmt: skip
+            return
+        began = time.monotonic()
+        try:
+            self.store.rebuild(self._path)
+        except sqlite3.Error as error:
+            self.store.search.repeat()
+            log.warning(
+                "%s has copies of what was amended or retracted, and cannot be written anew; that "
+                "is tried again: %s",
+                self._path, explain(error, self._path),
+            )  # fmt: skip
+            return
+        log.info(
+            "wrote %s anew (%d MB, %.2f s): %d pages had copies of what was moved or changed",
+            self._path, size // 1_000_000, time.monotonic() - began, number,
+        )  # fmt: skip
+
+    def _scrub(self, jobs: Sequence[Job[Any]]) -> None:
+        result: Unavailable | None = None
+        try:
+            self.store.rebuild(self._path)
+        except sqlite3.Error as error:
+            result = Unavailable(f"The log cannot be rebuilt: {self._reason(error)}")
+        self._loop.call_soon_threadsafe(self._deliver, jobs, [result] * len(jobs))
 
     def _take(self, wait_s: float) -> tuple[list[Job[Any]], bool]:
         """Return what waits, up to a group's bounds, and whether that was the last."""
@@ -240,15 +314,20 @@ class Writer:
                 log.debug("no rollback: %s", error)
         self.store.forget()
 
+    @property
+    def _is_failing(self) -> bool:
+        return self.health.state != "ok"
+
     def _fail(self, error: sqlite3.Error) -> None:
         fault = explain(error, self._path)
-        if fault != self.fault:  # once, and not for everyone who tries meanwhile
-            self.fault = fault
+        if fault != self.health.line:  # once, and not for everyone who tries meanwhile
+            since = self.health.since if self._is_failing else self._clock.time()
+            self.health = Health("degraded", fault, since)
             self._complaint.log(logging.ERROR, "the log cannot be written: %s", fault)
 
     def _recover(self) -> None:
-        if self.fault is not None:
-            self.fault = None
+        if self._is_failing:
+            self.health = Health()
             self._relief.log(logging.WARNING, "the log can be written again")
 
     # The loop:

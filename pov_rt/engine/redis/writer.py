@@ -1,0 +1,301 @@
+"""Appending and signals: what comes in a turn of the loop goes out as one pipeline, two at a time.
+
+The entries of a batch go one by one, in their order, and the function that appends does one only
+after those before it: so what is refused, or lost with a connection, is not overtaken. A batch
+whose replies were lost goes out again from the first entry of which nothing is known; what was
+appended of it is found by its ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from uuid import uuid4
+
+from pov_rt.engine.base import NewEntry
+from pov_rt.engine.redis.appending import Appending, Done
+from pov_rt.engine.redis.client.connection import Away, Connection, Reply, ServerError, pack
+from pov_rt.engine.redis.client.functions import Functions
+from pov_rt.engine.redis.client.library import is_missing
+from pov_rt.engine.redis.client.link import TURNED_AWAY, refusal
+from pov_rt.protocol.errors import Unavailable
+from pov_rt.runtime.bounds import Shares
+
+IN_FLIGHT, MOST_COMMANDS, MOST_BYTES = 2, 512, 1024 * 1024
+"""Pipelines that wait for their replies, and what one has at most."""
+ENTRY_BYTES = 400
+"""What an entry that waits costs beside its body."""
+LOOK_S = 0.05
+"""How exact deadlines are."""
+LATE = "Redis did not answer in time; what was to be appended may be there, so try again"
+
+
+class _Batch:
+    """A batch that is being appended: `done` of it are known, those before `sent` went out."""
+
+    __slots__ = (
+        "done", "due", "entries", "error", "flying", "future", "is_queued", "number", "sent",
+        "size", "start",
+    )  # fmt: skip
+
+    def __init__(self, entries: Sequence[NewEntry], size: int, due: float) -> None:
+        self.entries = entries
+        self.size = size
+        self.due = due
+        self.future: asyncio.Future[list[Done]] = asyncio.get_running_loop().create_future()
+        self.done: list[Done] = []
+        self.error: Exception | None = None
+        self.start = self.sent = self.flying = self.number = 0
+        self.is_queued = False
+
+
+class Writer:
+    """Sends batches over one link; `replicas` says how many must have an entry just now."""
+
+    def __init__(
+        self,
+        functions: Functions,
+        appending: Appending,
+        backlog_bytes: int,
+        deadline_s: float,
+        replicas: Callable[[], int],
+        wait_ms: int,
+    ) -> None:
+        self.backlog = Shares(
+            "backlog_bytes", "engine.backlog_bytes", backlog_bytes, backlog_bytes / 2
+        )
+        """What waits to be appended; one publisher's is half of it at most."""
+        self.dropped = 0
+        """Signals that were not sent: Redis was away, or behind."""
+        self._functions = functions
+        self._appending = appending
+        self._node = uuid4().hex
+        self._deadline_s = deadline_s
+        self._replicas = replicas
+        self._wait_ms = wait_ms
+        self._queue: deque[_Batch] = deque()
+        self._all: dict[_Batch, None] = {}
+        self._signals: list[bytes] = []
+        self._signal_bytes = 0
+        self._numbers = 0
+        self._flying = 0
+        self._is_due = False
+        self._reviving: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._is_closed = True
+        self._loop: asyncio.AbstractEventLoop
+
+    def start(self) -> None:
+        """Begin to take what is to be sent."""
+        self._loop = asyncio.get_running_loop()
+        self._is_closed = False
+
+    async def append(self, entries: Sequence[NewEntry]) -> list[Done]:
+        """Append a batch; return what became of each entry. Raises `Unavailable`."""
+        if not entries:
+            return []
+        if self._is_closed:
+            raise Unavailable("The engine is closed")
+        owner = entries[0].publisher
+        size = sum(len(new.body) for new in entries) + ENTRY_BYTES * len(entries)
+        if not self.backlog.take(owner, size):
+            raise Unavailable("The log is behind with writing; try again", retry_after_s=1.0)
+        batch = _Batch(entries, size, self._loop.time() + self._deadline_s)
+        self._all[batch] = None
+        self._idle.clear()
+        self._begin(batch)
+        self._queue.append(batch)
+        self._wake()
+        if self._timer is None:
+            self._timer = self._loop.call_later(LOOK_S, self._expire)
+        # A caller that is cancelled leaves the batch: it may be on its way.
+        return await asyncio.shield(batch.future)
+
+    def publish(self, channel: bytes, message: bytes) -> None:
+        """Send a message that may be lost. Never blocks."""
+        if self._is_closed or self._signal_bytes > MOST_BYTES or not self._functions.link.is_up:
+            self.dropped += 1
+            return
+        packed = pack("PUBLISH", channel, message)
+        self._signals.append(packed)
+        self._signal_bytes += len(packed)
+        self._wake()
+
+    async def close(self) -> None:
+        """Finish what was accepted, as far as Redis answers in time. May be called twice."""
+        self._is_closed = True
+        await self._idle.wait()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._reviving is not None:
+            self._reviving.cancel()
+            await asyncio.wait([self._reviving])
+
+    def _wake(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._flush)
+
+    def _begin(self, batch: _Batch) -> None:
+        """Have a batch begin, or begin anew, behind what is done; it is to be queued."""
+        self._numbers += 1
+        batch.number = self._numbers
+        batch.start = batch.sent = len(batch.done)
+        batch.is_queued = True
+
+    def _flush(self) -> None:
+        self._is_due = False
+        link = self._functions.link
+        connection = link.connection
+        if connection is None or not connection.is_open:
+            if self._queue and self._reviving is None:
+                self._reviving = self._loop.create_task(self._revive())
+            return
+        while self._flying < IN_FLIGHT and (self._queue or self._signals):
+            self._send(connection)
+
+    def _send(self, connection: Connection) -> None:
+        packed, self._signals = self._signals, []
+        signals, size, self._signal_bytes = len(packed), self._signal_bytes, 0
+        slots: list[_Batch] = []
+        while self._queue and len(slots) < MOST_COMMANDS and size < MOST_BYTES:
+            batch = self._queue[0]
+            if batch.error is not None:
+                self._unqueue(batch)
+                continue
+            new = batch.entries[batch.sent]
+            call = self._functions.pack(
+                "append",
+                self._functions.partitions.of(new.topic),
+                self._node,
+                batch.number,
+                batch.sent - batch.start,
+                *self._appending.args(new),
+            )
+            packed.append(call)
+            size += len(call)
+            slots.append(batch)
+            batch.sent += 1
+            batch.flying += 1
+            if batch.sent == len(batch.entries):
+                self._unqueue(batch)
+        count = len(packed)
+        needed = self._replicas() if slots else 0
+        if needed:
+            packed.append(pack("WAIT", needed, self._wait_ms))
+            count += 1
+        if not count:
+            return
+        self._flying += 1
+        future = connection.send(b"".join(packed), count)
+        future.add_done_callback(lambda done: self._take(connection, signals, slots, done))
+
+    def _take(
+        self,
+        connection: Connection,
+        signals: int,
+        slots: Sequence[_Batch],
+        done: asyncio.Future[list[Reply]],
+    ) -> None:
+        """Take the replies of a pipeline, or learn that there will be none."""
+        self._flying -= 1
+        is_gone = False
+        if done.exception() is None:
+            replies = done.result()
+            self._functions.link.check(connection, replies)
+            has = replies[-1] if len(replies) > signals + len(slots) else 0
+            is_safe = not slots or (isinstance(has, int) and has >= self._replicas())
+            for batch, reply in zip(slots, replies[signals:], strict=False):
+                is_gone |= is_missing(reply)
+                self._judge(batch, reply, is_safe=is_safe)
+        for batch in slots:
+            batch.flying -= 1
+        for batch in reversed(dict.fromkeys(slots)):
+            self._settle(batch)
+        if is_gone and self._reviving is None:
+            self._reviving = self._loop.create_task(self._reload())
+        else:
+            self._wake()
+
+    def _judge(self, batch: _Batch, reply: Reply, *, is_safe: bool) -> None:
+        if batch.error is not None:
+            return
+        if isinstance(reply, ServerError):
+            if not is_missing(reply) and reply.code not in TURNED_AWAY:
+                batch.error = refusal(reply)
+        elif reply[0] != b"s":
+            publisher = batch.entries[len(batch.done)].publisher
+            try:
+                batch.done.append(self._appending.judge(reply, publisher))
+            except Unavailable as error:
+                batch.error = error
+            if not is_safe:
+                batch.error = Unavailable(
+                    f"fewer than {self._replicas()} replicas of Redis have it "
+                    "(engine.redis.replicas)"
+                )
+
+    def _settle(self, batch: _Batch) -> None:
+        """Answer a batch of which nothing is on its way, or queue what is left of it."""
+        if batch.flying:
+            return
+        if batch.error is None and len(batch.done) < len(batch.entries):
+            if len(batch.done) < batch.sent:
+                was_queued = batch.is_queued
+                self._begin(batch)
+                if not was_queued:
+                    self._queue.appendleft(batch)
+            return
+        if not batch.future.done():
+            if batch.error is not None:
+                batch.future.set_exception(batch.error)
+                batch.future.exception()  # its caller may have been cancelled
+            else:
+                batch.future.set_result(batch.done)
+        if batch in self._all:
+            del self._all[batch]
+            self.backlog.give(batch.entries[0].publisher, batch.size)
+            if not self._all:
+                self._idle.set()
+
+    def _unqueue(self, batch: _Batch) -> None:
+        """Take the first batch from the queue."""
+        self._queue.popleft()
+        batch.is_queued = False
+
+    def _expire(self) -> None:
+        """Answer those whose time is over; what is on its way is waited for all the same."""
+        now = self._loop.time()
+        for batch in list(self._all):
+            if batch.due > now:
+                break
+            if batch.error is None:
+                why = LATE if batch.flying or batch.done else self._functions.link.problem
+                batch.error = Away(why or LATE)
+                if not batch.future.done():
+                    batch.future.set_exception(batch.error)
+                    batch.future.exception()
+            self._settle(batch)
+        self._timer = self._loop.call_later(LOOK_S, self._expire) if self._all else None
+
+    async def _revive(self) -> None:
+        """Go on when the connection has come back."""
+        with contextlib.suppress(Away):
+            await self._functions.link.ready(self._deadline_s)
+        self._reviving = None
+        if self._queue:
+            self._wake()
+
+    async def _reload(self) -> None:
+        """Go on when Redis has the library again."""
+        try:
+            await self._functions.load()
+        except Unavailable:
+            await asyncio.sleep(LOOK_S)
+        self._reviving = None
+        self._wake()
