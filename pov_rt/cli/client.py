@@ -1,4 +1,4 @@
-"""`pov-rt token`, `publish` and `tail`: what talks to a server, and is not one."""
+"""`pov-rt token`, `publish`, `tail` and `client`: what talks to a server, and is not one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,22 +16,25 @@ from click.core import ParameterSource
 from msgspec import UNSET
 
 from pov_rt.auth.explain import Explanation, explain
-from pov_rt.auth.grants import Kind
+from pov_rt.auth.grants import GRANTS, Kind
 from pov_rt.auth.keys import MAX_TOKEN_BYTES, Keyring
 from pov_rt.auth.revocations import REVOCATIONS, decode
 from pov_rt.auth.tokens import Identity, Tokens
-from pov_rt.cli.options import SettingsOptions, failure, say, settings_options
+from pov_rt.cli.options import SettingsOptions, failure, registry_of, say, settings_options
 from pov_rt.config import load as config
 from pov_rt.config.settings import Settings, SettingsError, database_path
 from pov_rt.engine.sqlite.members import read_members
-from pov_rt.protocol.errors import ClientError
+from pov_rt.protocol.errors import ClientError, TokenRevoked
 from pov_rt.protocol.redaction import redact
+from pov_rt.registry.mistakes import say_unknown
 from pov_rt.runtime.clock import SystemClock, rfc3339
 from pov_rt.runtime.limits import SECONDS
+from pov_rt.version import VERSION
+from pov_rt.web.routes.client import CORE, MODULE, SCRIPT, WIDGETS, File, read_files, widgets
 
 if TYPE_CHECKING:
-    from pov_rt.cli.remote import Address
     from pov_rt.cli.tail import Since
+    from pov_rt.remote.addresses import Address
 
 DAY_S = 86400.0
 MAX_GIVEN_BYTES = 4 * MAX_TOKEN_BYTES
@@ -105,9 +109,10 @@ def token(
     team: str | None,
     ttl: float,
 ) -> None:
-    """Print a token, signed as the server signs its own; say when it ends.
+    """Print a token that the server takes, or check one.
 
-    On standard output is the token alone.
+    It is signed as the server signs its own. On standard output is the token alone; beside it is
+    said when it ends.
     """
     context = click.get_current_context()
     if context.invoked_subcommand is not None:
@@ -130,8 +135,17 @@ def token(
         )
     except ValueError as error:
         raise failure(str(error)) from error
+    for problem in unknown_grants(options, names(can) or ()):
+        say(f"warning: {problem}", err=True)
     say(text)
     say(f"it ends at {rfc3339(SystemClock().time() + ttl)}; --ttl says when", err=True)
+
+
+def unknown_grants(options: SettingsOptions, wanted: Collection[str]) -> Iterator[str]:
+    """Say which of the grants there are not, here: a server with other plugins may have them."""
+    if not GRANTS.issuperset(wanted):
+        known = registry_of(options.load().settings).grants
+        yield from (say_unknown(grant, known) for grant in wanted if grant not in known)
 
 
 def _is_given(context: click.Context, name: str) -> bool:
@@ -185,14 +199,17 @@ class StoredRevocations:
     """Those in the database that the settings name, if it is there."""
 
     def __init__(self, settings: Settings) -> None:
-        is_on_disk = settings.engine.url.startswith("sqlite:")
-        path = database_path(settings) if is_on_disk else None
+        path = database_path(settings)
         bodies = {} if path is None or not path.exists() else read_members(path, REVOCATIONS)
         self._stored = [decode(body) for body in bodies.values()]
 
     def covers(self, identity: Identity) -> bool:
         """Tell whether a token is void."""
         return any(each.covers(identity) for each in self._stored)
+
+    def refusal(self, identity: Identity) -> TokenRevoked:
+        """Return the error for a token that is void."""
+        return TokenRevoked()
 
     def see(self, identity: Identity) -> None:
         """Remember nothing: one token is looked at."""
@@ -320,7 +337,9 @@ def tail(
     last: int | None,
     once: bool,
 ) -> None:
-    """Show what happens on a PoV ('*': on all): for people, or in a pipe as JSON lines.
+    """Show what happens on a PoV ('*': on all).
+
+    For people, or in a pipe as JSON lines.
 
     It goes on where it was when the server restarts or the network fails.
     """
@@ -365,3 +384,107 @@ def publish(options: SettingsOptions, url: str | None, bearer: str | None) -> No
     say(", ".join(said), err=True)
     if tally.refused:
         raise SystemExit(1)
+
+
+# What a page pastes:
+
+PAGE_URL = "http://127.0.0.1:8765"
+DOCS = "docs/widgets.md"
+
+USE = """\
+  const getToken = async () => {{
+    const answer = await fetch({token}, {{credentials: 'include'}})
+    if (answer.status === 401) return null // nobody is signed in
+    if (!answer.ok) throw new Error(`no token: ${{answer.status}}`) // it is asked again later
+    return (await answer.json()).token
+  }}
+  const client = {connect}({{url: {url}, getToken}})
+  client.on('status', ({{state, reason = ''}}) => console.log(state, reason))
+  client.subscribe('demo').on('activity', ({{activity}}) => console.log(activity))
+"""
+
+
+@click.command("client")
+@settings_options
+@click.option("--url", help=f"The server. Default: server.public_url, or {PAGE_URL}.")
+def client(options: SettingsOptions, url: str | None) -> None:
+    """Print what to paste into a page.
+
+    That is the two tags, or the SDK alone, with the hashes of this server's files.
+    """
+    from pov_rt.cli.remote import parse_url
+
+    files = read_files()
+    if not {SCRIPT, MODULE, CORE, WIDGETS} <= files.keys():
+        raise failure("the SDK is not built: run `npm ci` and `npm run build` in clients/js")
+    base = parse_url(url or options.load().settings.server.public_url or PAGE_URL).http
+    ways = [_as_tags(files, base), _as_script(files, base), _as_modules(files, base)]
+    say("\n".join([*ways, _remark(base)]))
+
+
+def _as_tags(files: Mapping[str, File], base: str) -> str:
+    file = widgets(files)
+    return (
+        f"<!-- A feed and its toasts, {_size(file)}; panels load when they are opened.\n"
+        f"  What can be set: {DOCS} -->\n"
+        f'<script type="module" src="{escape(_address(base, file))}"\n'
+        f'  integrity="{file.integrity}" crossorigin></script>\n'
+        '<pov-team-activity pov="demo"></pov-team-activity>\n'
+        "<pov-activity-notification></pov-activity-notification>\n"
+    )
+
+
+def _as_script(files: Mapping[str, File], base: str) -> str:
+    file = files[SCRIPT]
+    return (
+        f"<!-- Or the SDK without the tags, in one file, {_size(file)}: -->\n"
+        f'<script src="{escape(_address(base, file))}"\n'
+        f'  integrity="{file.integrity}" crossorigin></script>\n'
+        f"<script>\n{_use(base, 'PovRT.connect')}</script>\n"
+    )
+
+
+def _as_modules(files: Mapping[str, File], base: str) -> str:
+    modules = {name: file for name, file in files.items() if name != SCRIPT}
+    imports = {
+        "imports": {
+            "pov-rt": _address(base, files[MODULE]),
+            "pov-rt/core": _address(base, files[CORE]),
+            "pov-rt/widgets": _address(base, widgets(files)),
+        },
+        # Of what is imported later, too: a script tag's own attribute is for one file.
+        "integrity": {_address(base, file): file.integrity for file in modules.values()},
+    }
+    return (
+        f"<!-- Or as modules: pov-rt, {_size(files[MODULE])}; pov-rt/core, without createFeed,\n"
+        f"  {_size(files[CORE])}; pov-rt/widgets, with the tags. The map has the hashes of\n"
+        "  what loads later, too: panels, sharing a socket between tabs, the outbox. -->\n"
+        f'<script type="importmap">\n{_json(imports, indent=2)}\n</script>\n'
+        "<script type=\"module\">\n  import {connect} from 'pov-rt'\n"
+        f"{_use(base, 'connect')}</script>\n"
+    )
+
+
+def _remark(base: str) -> str:
+    return (
+        f"<!-- Names and hashes are those of pov-rt {VERSION}: print them anew with each upgrade.\n"
+        f"  {escape(base)}/client/{WIDGETS} is always the server's own, without a hash. -->"
+    )
+
+
+def _use(base: str, connect: str) -> str:
+    token, url = _json(f"{base}/api/auth/ws-token"), _json(base)
+    return USE.format(token=token, connect=connect, url=url)
+
+
+def _json(value: object, indent: int | None = None) -> str:
+    """Return JSON that does not end the script which it is in."""
+    return json.dumps(value, indent=indent).replace("<", "\\u003c")
+
+
+def _address(base: str, file: File) -> str:
+    return f"{base}/client/{file.lasting}"
+
+
+def _size(file: File) -> str:
+    return f"{len(file.zipped) / 1024:.1f} KB gzipped"

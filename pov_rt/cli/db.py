@@ -8,13 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pov_rt.auth.revocations import REVOCATIONS, Revocation, decode
 from pov_rt.cli.options import SettingsOptions, say, say_json, settings_options
 from pov_rt.config.settings import SettingsError, database_path, find_problems
-from pov_rt.engine.sqlite.backups import back_up, renew, restore
+from pov_rt.engine.keeping import Keeping
+from pov_rt.engine.sqlite.backups import back_up, renew, restore, scrub
 from pov_rt.engine.sqlite.members import read_members, remove_member
 from pov_rt.engine.sqlite.stats import Stats, read_stats
 from pov_rt.runtime.clock import rfc3339
@@ -67,19 +69,46 @@ def renew_command(options: SettingsOptions) -> None:
     say(f"{path} has a new epoch: {renew(path)}")
 
 
+@db.command("scrub")
+@settings_options
+def scrub_command(options: SettingsOptions) -> None:
+    """Write the database anew, so that nothing is left in its file of what was removed.
+
+    The server must be stopped. It does that by itself where it is needed, but in a large file says
+    so instead. The disk must have room for two more copies meanwhile.
+    """
+    path = find_database(options)
+    scrub(path)
+    say(f"wrote {path} anew ({size(path.stat().st_size)})")
+
+
 @db.command("stats")
 @settings_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, sizes in bytes.")
 def stats_command(options: SettingsOptions, as_json: bool) -> None:
     """Count what is in the database, while a server runs or not."""
-    path = find_database(options)
-    rows = describe(path, read_stats(path))
+    path, settings = find_database(options), options.load().settings
+    keeping = Keeping(settings.engine, settings.pov)
+    stats = read_stats(path, keeping)
+    rows = describe(path, stats)
     if as_json:
-        values = {name: value for name, _, value in rows}
+        values: dict[str, Any] = {name: value for name, _, value in rows}
+        values["patterns"] = {
+            pattern: {**found._asdict(), "maxEntries": limits[0], "maxAgeS": limits[1]}
+            for (pattern, found), limits in zip(
+                stats.patterns.items(), keeping.rules.values(), strict=True
+            )
+        }
         say_json(json.dumps(values, ensure_ascii=False))
         return
     for name, title, value in rows:
         say(f"{title:<16} {in_words(name, value)}")
+    for pattern, found in stats.patterns.items():
+        most, age_s = keeping.rules[pattern]
+        say(
+            f'[pov."{pattern}"]: {found.povs:,} PoVs, {found.entries:,} entries; kept are '
+            f"{most:,} of each, for {age_s / 86400:.3g} days"
+        )
 
 
 @db.command("revocations")
@@ -150,9 +179,10 @@ def find_database(options: SettingsOptions) -> Path:
     for name, problem in find_problems(settings):
         if name == "engine.url":
             raise SettingsError(f"{name}: {problem}")
-    path = None if settings.engine.url.startswith("memory:") else database_path(settings)
+    path = database_path(settings)
     if path is None:
-        raise SettingsError(f"engine.url: {settings.engine.url} keeps nothing on disk")
+        scheme = settings.engine.url.partition("://")[0]  # the rest may have a password
+        raise SettingsError(f"engine.url: {scheme}:// has no database file")
     return path
 
 
@@ -185,6 +215,7 @@ def describe(path: Path, stats: Stats) -> list[tuple[str, str, str | int | None]
         ("oldest", "oldest entry", oldest),
         ("newest", "newest entry", newest),
         ("ids", "ids remembered", stats.ids),
+        ("producers", "producers", stats.producers),
         ("marks", "marks", stats.marks),
         ("setMembers", "set members", stats.set_members),
         ("stored", "plugins' values", stats.stored),

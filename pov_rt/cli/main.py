@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import io
-import json
+import os
 import shlex
 import sys
 import traceback
@@ -13,36 +15,58 @@ from types import TracebackType
 import click
 import msgspec
 
-from pov_rt.auth.keys import Keyring
-from pov_rt.cli.client import publish, tail, token
-from pov_rt.cli.db import db
 from pov_rt.cli.options import (
     SettingsOptions,
     failure,
     registry_of,
     say,
-    say_json,
     settings_options,
 )
-from pov_rt.cli.page import client
-from pov_rt.cli.serve import serve
 from pov_rt.config import load as config
-from pov_rt.config.settings import (
-    MIN_SECRET_BYTES,
-    AuthSettings,
-    Settings,
-    SettingsError,
-    describe_access,
-)
+from pov_rt.config.load import CREDENTIALS, Loaded
+from pov_rt.config.settings import MIN_SECRET_BYTES, describe_access
 from pov_rt.protocol.redaction import redact
-from pov_rt.registry.build import Registry
-from pov_rt.registry.discovery import PluginError
-from pov_rt.registry.scaffold import write_plugin
-from pov_rt.runtime.clock import SystemClock
 from pov_rt.version import VERSION
 
+MODULES = {
+    "bench": "bench.command",
+    "client": "client",
+    "db": "db",
+    "doctor": "doctor.command",
+    "explain": "explain",
+    "pov": "people",
+    "publish": "client",
+    "relay": "publisher",
+    "schema": "schema",
+    "serve": "node.serve",
+    "spool": "publisher",
+    "tail": "client",
+    "token": "client",
+    "top": "top.command",
+    "user": "people",
+}
+"""Where the commands are, below this package, that are not in this file."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class Commands(click.Group):
+    """Loads a command when it is asked for: a server that starts would wait for all the others."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all, loaded or not."""
+        return sorted({*super().list_commands(ctx), *MODULES})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; None if there is none of that name."""
+        if cmd_name in MODULES and cmd_name not in self.commands:
+            module = importlib.import_module(f"pov_rt.cli.{MODULES[cmd_name]}")
+            self.add_command(getattr(module, cmd_name))
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(VERSION, prog_name="pov-rt")
 def main() -> None:
     """Real-time activity server for proofs of value."""
@@ -59,18 +83,6 @@ def show_crash(_: type[BaseException], error: BaseException, __: TracebackType |
     say(redact(words).rstrip(), err=True)
 
 
-for command in (serve, token, publish, tail, client, db):
-    main.add_command(command)
-
-
-def configured_plugins(
-    options: SettingsOptions, plugins_dir: str | None
-) -> tuple[Settings, Registry]:
-    """Load settings and plugins; nothing else need be right, such as keys."""
-    settings = options.with_flags({"server.plugins_dir": plugins_dir}).load().settings
-    return settings, registry_of(settings)
-
-
 @main.group()
 def plugins() -> None:
     """Show plugins, or begin a new one."""
@@ -81,7 +93,8 @@ def plugins() -> None:
 @click.option("--plugins-dir", type=str)
 def list_plugins(options: SettingsOptions, plugins_dir: str | None) -> None:
     """List the plugins with their message types and where they came from."""
-    _, registry = configured_plugins(options, plugins_dir)
+    settings = options.with_flags({"server.plugins_dir": plugins_dir}).load().settings
+    registry = registry_of(settings)
     off = {each.plugin.name: each for each in registry.idle}
     every = [*registry.found, *(each.found for each in registry.idle)]
     for found in sorted(every, key=lambda each: (each.origin, each.plugin.name)):
@@ -98,7 +111,8 @@ def list_plugins(options: SettingsOptions, plugins_dir: str | None) -> None:
 @click.option("--dir", "folder", type=click.Path(path_type=Path), default=".", show_default=True)
 def new_plugin(name: str, folder: Path) -> None:
     """Write NAME.py and test_NAME.py, which passes as it stands."""
-    from pov_rt.cli.welcome import how_to_start
+    from pov_rt.cli.node.serve import how_to_start
+    from pov_rt.registry.scaffold import write_plugin
 
     try:
         paths = write_plugin(name, folder)
@@ -114,52 +128,25 @@ def new_plugin(name: str, folder: Path) -> None:
     )
 
 
-@main.command()
-@settings_options
-@click.argument("side", type=click.Choice(["asyncapi", "openapi", "typescript", "plugin-api"]))
-@click.option("--plugins-dir", type=str, help="Folder of further plugin files.")
-def schema(options: SettingsOptions, side: str, plugins_dir: str | None) -> None:
-    """Print the AsyncAPI document of the socket, the OpenAPI one of the HTTP side, or TypeScript.
-
-    That has a type for each message of the socket. Or, in Markdown, all that plugins import.
-    """
-    from pov_rt.registry.schema import asyncapi, openapi
-    from pov_rt.registry.typescript import typescript
-
-    if side == "plugin-api":
-        from pov_rt import testing
-        from pov_rt.registry.reference import reference
-
-        say(reference(testing).rstrip("\n"))
-        return
-    settings, registry = configured_plugins(options, plugins_dir)
-    if side == "typescript":
-        say(typescript(registry, settings).rstrip("\n"))
-        return
-    document = (asyncapi if side == "asyncapi" else openapi)(registry, settings)
-    say_json(json.dumps(document, indent=2, ensure_ascii=False))
-
-
 @main.group("config")
 def config_group() -> None:
     """Check the settings, or show where each comes from."""
 
 
 @config_group.command("check")
+@click.option(
+    "--reload",
+    "for_reload",
+    is_flag=True,
+    help="Check what a reload takes over: not the credentials, which a start alone is given.",
+)
 @settings_options
-def check_config(options: SettingsOptions) -> None:
+def check_config(options: SettingsOptions, for_reload: bool) -> None:
     """Say what is wrong with the settings; exit 1 then."""
-    loaded = options.load()
-    problems: list[str] = []
-    for check in (
-        lambda: config.check(loaded),
-        lambda: Keyring(with_dev_secret(loaded.settings), SystemClock()),
-        lambda: registry_of(loaded.settings),
-    ):
-        try:
-            check()
-        except (SettingsError, PluginError) as error:
-            problems += [line for line in str(error).split("\n") if line not in problems]
+    from pov_rt.cli.doctor.machine import find_problems
+
+    loaded = load_for_reload(options) if for_reload else options.load()
+    problems = find_problems(loaded)
     if problems:
         raise failure("\n".join(problems))
     for warning in loaded.warnings:
@@ -167,14 +154,18 @@ def check_config(options: SettingsOptions) -> None:
     say(f"the settings are good: {describe_access(loaded.settings.auth)}")
 
 
-def with_dev_secret(settings: Settings) -> AuthSettings:
-    """Return the keys that a server would have; one that it would make is not made here."""
-    if not settings.dev:
-        return settings.auth
-    auth = config.kept_secret(settings).auth
-    if auth.secrets or auth.secret_files:
-        return auth
-    return msgspec.structs.replace(auth, secrets=["?" * MIN_SECRET_BYTES])
+def load_for_reload(options: SettingsOptions) -> Loaded:
+    """Load the settings without credentials; where there are some, a key is taken to be there.
+
+    They stay as they are until a restart, and what systemd runs for a reload may not read them.
+    """
+    environ = {name: value for name, value in os.environ.items() if name != CREDENTIALS}
+    loaded = config.load(file=options.file, flags=options.flags, environ=environ)
+    if len(environ) == len(os.environ):
+        return loaded
+    auth = loaded.settings.auth
+    auth = msgspec.structs.replace(auth, secrets=[*auth.secrets, "?" * MIN_SECRET_BYTES])
+    return dataclasses.replace(loaded, settings=msgspec.structs.replace(loaded.settings, auth=auth))
 
 
 @config_group.command("show")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -15,8 +15,9 @@ from pov_rt.config.settings import Settings, SettingsError
 from pov_rt.protocol.characters import escape_json, escape_lines
 from pov_rt.protocol.errors import ClientError
 from pov_rt.protocol.redaction import redact
-from pov_rt.registry.build import Registry, build_registry, check_roles
-from pov_rt.registry.discovery import PluginError
+
+if TYPE_CHECKING:
+    from pov_rt.registry.build import Registry
 
 
 class SettingsOptions(NamedTuple):
@@ -46,7 +47,7 @@ def settings_options(function: Callable[..., None]) -> Callable[..., None]:
         options = SettingsOptions(file, {"server.data": data, "dev": dev})
         try:
             function(options=options, **more)
-        except (SettingsError, PluginError, ClientError) as error:
+        except _mendable() as error:
             raise failure(str(error)) from error
 
     for option in (
@@ -61,6 +62,13 @@ def settings_options(function: Callable[..., None]) -> Callable[..., None]:
     ):
         command = option(command)
     return command
+
+
+def _mendable() -> tuple[type[Exception], ...]:
+    """Return the errors that a user can mend; most commands need nothing of plugins but this."""
+    from pov_rt.registry.discovery import PluginError
+
+    return SettingsError, PluginError, ClientError
 
 
 def say(text: str, *, err: bool = False) -> None:
@@ -83,7 +91,10 @@ def registry_of(settings: Settings) -> Registry:
 
     Raises `PluginError` or `SettingsError`.
     """
+    from pov_rt.registry.build import build_registry, check_roles
+
     folder = settings.server.plugins_dir
-    registry = build_registry(settings.plugins, Path(folder) if folder else None)
+    plugins_dir = Path(folder) if folder else None
+    registry = build_registry(settings.plugins, plugins_dir, settings.activities)
     check_roles(settings.auth, registry)
     return registry

@@ -5,33 +5,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
-import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from http.client import responses
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple, TypeVar
 
 import click
 import msgspec
 from msgspec import UNSET
-from tornado.httpclient import AsyncHTTPClient, HTTPClientError
-from tornado.netutil import Resolver
-from tornado.websocket import WebSocketError
 
 from pov_rt.cli.options import say
+from pov_rt.client.lines import PASSING, REFUSES, explain
 from pov_rt.config.settings import ServerSettings
 from pov_rt.protocol.characters import escape_lines
-from pov_rt.protocol.encoding import BYTE_ORDER_MARK
+from pov_rt.protocol.encoding import BYTE_ORDER_MARK, DECODE_ERRORS
 from pov_rt.protocol.errors import TokenError
 from pov_rt.protocol.redaction import redact
+from pov_rt.remote import addresses
+from pov_rt.remote.addresses import Address
+from pov_rt.remote.answers import LINES, PATH, HttpAnswer, read_refusal, read_results
+from pov_rt.remote.http import Http
 from pov_rt.runtime.clock import SystemClock, new_id
 from pov_rt.runtime.sender import Attempt, Batch, BatchSender
-from pov_rt.tracker.core import HttpAnswer, read_refusal, read_results
-from pov_rt.tracker.tornado import TornadoSender
+
+AnswerT = TypeVar("AnswerT")
 
 log = logging.getLogger(__name__)
 log.addHandler(logging.NullHandler())  # what a user is to read is printed
@@ -44,10 +43,11 @@ GATHER_S = 0.1
 """How long a line waits for others to travel with it."""
 RETRY_S = 30.0
 """How long a batch is tried again."""
-PASSING = frozenset({429, 500, 502, 503, 504})
-"""Statuses that may be another one next time."""
-NOBODY = (ValueError, ConnectionRefusedError, FileNotFoundError)
+OPERATOR_S = 3600.0
+"""How long what an operator asks for may be silent: a large database is written anew meanwhile."""
+NOBODY = (ConnectionRefusedError, FileNotFoundError)
 """What is raised where no server is; for a Unix socket the last."""
+NEXT_STEP = "; give the server's --data or --config, or another --token"
 
 
 class RemoteError(click.ClickException):
@@ -55,29 +55,6 @@ class RemoteError(click.ClickException):
 
     def __init__(self, words: str) -> None:
         super().__init__(escape_lines(redact(words)))
-
-
-class Address(NamedTuple):
-    """Where a server is: for HTTP, without a '/' at the end, and for sockets.
-
-    `resolver` says where these lead if not where their host is; `shown` is for people then.
-    """
-
-    http: str
-    socket: str
-    resolver: Resolver | None = None
-    shown: str = ""
-
-
-class _At(Resolver):
-    """Leads every name to one place: a Unix socket, or a host and port."""
-
-    def initialize(self, family: int, place: Any) -> None:
-        self._found = [(family, place)]
-
-    async def resolve(self, *_: Any, **__: Any) -> list[tuple[int, Any]]:
-        """Return the place."""
-        return self._found
 
 
 class Line(NamedTuple):
@@ -96,28 +73,11 @@ class Tally(NamedTuple):
 
 
 def parse_url(url: str) -> Address:
-    """Return where the server is: `HOST:PORT`, or a URL of its HTTP side or of its socket.
-
-    Raises `RemoteError` for anything else.
-    """
-    wrong = f"{url!r} is no address; write it like http://127.0.0.1:8765 or unix:/run/pov-rt.sock"
-    if url.startswith("unix:/"):
-        return _at_unix(url.removeprefix("unix:"), "localhost")
+    """Return where the server is; see `addresses.parse_url`. Raises `RemoteError`."""
     try:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        host, port = parts.hostname, parts.port
+        return addresses.parse_url(url)
     except ValueError as error:
-        raise RemoteError(wrong) from error
-    secure = {"http": "", "ws": "", "https": "s", "wss": "s"}.get(parts.scheme)
-    if secure is None or not host or port == 0:
-        raise RemoteError(wrong)
-    found = re.fullmatch(r"(.*?)(/ws(?:/.*)?)?/?", parts.path)
-    base, path = found.groups() if found else (parts.path, None)
-    query = f"?{parts.query}" if parts.query else ""
-    path = "/ws/" if path in (None, "/ws") else path
-    return Address(
-        f"http{secure}://{parts.netloc}{base}", f"ws{secure}://{parts.netloc}{base}{path}{query}"
-    )
+        raise RemoteError(str(error)) from error
 
 
 def find_address(server: ServerSettings) -> Address:
@@ -127,25 +87,36 @@ def find_address(server: ServerSettings) -> Address:
     """
     name = server.allowed_hosts[0] if server.allowed_hosts else None
     if server.unix is not None:
-        return _at_unix(server.unix, name or "localhost")
+        return addresses.at_unix(server.unix, name or "localhost")
     if server.port == 0:
         raise RemoteError(
             "server.port is 0, any port that is free: give the --url that the server printed"
         )
-    host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(server.host, server.host)  # noqa: S104  (listened on, which is no address to connect to)
-    where = f"[{host}]:{server.port}" if ":" in host else f"{host}:{server.port}"
-    found = parse_url(where)
+    host = _reachable(server.host)
+    found = _at(host, server.port)
     if name is None:
         return found
     # The server answers for its own names alone: ask for one, at the place that is known.
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     there = parse_url(f"{name}:{server.port}")
-    return there._replace(resolver=_At(family, (host, server.port)), shown=found.http)
+    return there._replace(place=(host, server.port), shown=found.http)
 
 
-def _at_unix(path: str, name: str) -> Address:
-    resolver = _At(socket.AF_UNIX, os.path.abspath(path))
-    return parse_url(name)._replace(resolver=resolver, shown=f"unix:{path}")
+def find_admin_address(server: ServerSettings) -> Address:
+    """Return where the admin port of a server with these settings is. Raises `RemoteError`."""
+    if server.admin_port == 0:
+        raise RemoteError(
+            "server.admin_port is 0, any port that is free: give the --url of the admin port"
+        )
+    return _at(_reachable(server.admin_host), server.admin_port)
+
+
+def _at(host: str, port: int) -> Address:
+    return parse_url(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+
+
+def _reachable(host: str) -> str:
+    """Return which host to connect to, for one that is listened on."""
+    return {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (listened on, which is no address to connect to)
 
 
 async def publish(url: str | Address, token: str, descriptor: int) -> Tally:
@@ -157,23 +128,26 @@ async def publish(url: str | Address, token: str, descriptor: int) -> Tally:
     loop = asyncio.get_running_loop()
     sender, reader = _Publisher(_address(url), token), _Reader(descriptor)
     number, due, rest, ended = 0, 0.0, b"", False
-    while not ended:
-        try:
-            async with asyncio.timeout_at(due if sender.queued else None):
-                chunk = await reader.read()
-        except TimeoutError:
-            await sender.deliver()
-            continue
-        ended = not chunk
-        *lines, rest = (rest + (chunk or b"\n")).split(b"\n")
-        if not sender.queued:
-            due = loop.time() + GATHER_S
-        for line in lines:
-            number += 1
-            if text := line.removeprefix(BYTE_ORDER_MARK).strip():
-                sender.put(Line(number, text))
-        if ended or sender.queued >= BATCH:
-            await sender.deliver()
+    try:
+        while not ended:
+            try:
+                async with asyncio.timeout_at(due if sender.queued else None):
+                    chunk = await reader.read()
+            except TimeoutError:
+                await sender.deliver()
+                continue
+            ended = not chunk
+            *lines, rest = (rest + (chunk or b"\n")).split(b"\n")
+            if not sender.queued:
+                due = loop.time() + GATHER_S
+            for line in lines:
+                number += 1
+                if text := line.removeprefix(BYTE_ORDER_MARK).strip():
+                    sender.put(Line(number, text))
+            if ended or sender.queued >= BATCH:
+                await sender.deliver()
+    finally:
+        sender.http.close()
     return Tally(sender.sent - sender.duplicates, sender.duplicates, sender.rejected)
 
 
@@ -205,12 +179,9 @@ class _Publisher(BatchSender[Line]):
     def __init__(self, address: Address, token: str) -> None:
         super().__init__(SystemClock(), log)
         self.duplicates = 0
-        self._url = f"{address.http}/api/activities"
-        self._address = address.shown or address.http
+        self._address = address
         self._token = token
-        if address.resolver is not None:  # for the client that the sender uses
-            AsyncHTTPClient.configure(None, resolver=address.resolver)
-        self._http = TornadoSender(timeout_s=20.0)
+        self.http = Http(address, timeout_s=20.0)
 
     def encode(self, lines: Sequence[Line]) -> bytes:
         return b"\n".join(with_id(line.text) for line in lines)
@@ -218,12 +189,11 @@ class _Publisher(BatchSender[Line]):
     async def attempt(self, batch: Batch[Line]) -> Attempt:
         address = self._address
         try:
-            answer = await self._http.post(self._url, self._token, batch.body)
-        except (OSError, ValueError) as error:
+            answer = await self.http.fetch("POST", PATH, self._token, batch.body, kind=LINES)
+        except OSError as error:
             why = explain(address, error)
             # A server that never was there is none.
-            was_there = self.sent + self.rejected > 0
-            if isinstance(error, ValueError if was_there else NOBODY):
+            if self.sent + self.rejected == 0 and isinstance(error, NOBODY):
                 raise RemoteError(why) from error
             return Attempt("failed", why)
         if answer.status in PASSING:
@@ -232,7 +202,7 @@ class _Publisher(BatchSender[Line]):
             raise RemoteError(_refusal(address, answer))
         results = read_results(answer, len(batch.items))
         if results is None:
-            raise RemoteError(f"{address} is no pov-rt server: it answers something else")
+            raise RemoteError(f"{address.name} is no pov-rt server: it answers something else")
         refused = 0
         for line, result in zip(batch.items, results, strict=True):
             self.duplicates += result.duplicate
@@ -245,14 +215,77 @@ class _Publisher(BatchSender[Line]):
         raise RemoteError(why)
 
 
-def _refusal(address: str, answer: HttpAnswer) -> str:
+class Operator:
+    """Asks a server for what only operators may, however long it takes. Raises `RemoteError`."""
+
+    def __init__(self, address: Address, token: str) -> None:
+        self._address = address
+        self._token = token
+
+    async def delete(self, path: str, kind: type[AnswerT]) -> AnswerT:
+        """Delete what is at a path, and return what the server says of it."""
+        return await self._call("DELETE", path, kind)
+
+    async def get(self, path: str, kind: type[AnswerT]) -> AnswerT:
+        """Return what is at a path."""
+        return await self._call("GET", path, kind)
+
+    async def post(self, path: str, body: object, kind: type[AnswerT]) -> AnswerT:
+        """Send something to a path, and return what the server says to it."""
+        return await self._call("POST", path, kind, msgspec.json.encode(body))
+
+    async def _call(
+        self, method: str, path: str, kind: type[AnswerT], body: bytes | None = None
+    ) -> AnswerT:
+        pieces = list[bytes]()
+        await self._ask(method, path, pieces.append, body)
+        try:
+            return msgspec.json.decode(b"".join(pieces), type=kind)
+        except DECODE_ERRORS as error:
+            words = f"{self._address.name} is no pov-rt server: it answers something else"
+            raise RemoteError(words) from error
+
+    async def read(self, path: str, take: Callable[[bytes], None]) -> None:
+        """Have `take` called with what is at a path, in pieces as they come.
+
+        It is called in another thread, one piece after the other; what it raises ends the reading.
+        """
+        await self._ask("GET", path, take)
+
+    async def _ask(
+        self, method: str, path: str, take: Callable[[bytes], None], body: bytes | None = None
+    ) -> None:
+        http = Http(self._address, timeout_s=OPERATOR_S)
+        own: OSError | None = None
+
+        def taking(piece: bytes) -> None:
+            nonlocal own
+            try:
+                take(piece)
+            except OSError as error:
+                own = error
+                raise
+
+        try:
+            answer = await http.fetch(method, path, self._token, body, take=taking)
+        except OSError as error:
+            if error is own:
+                raise
+            raise RemoteError(explain(self._address, error)) from error
+        finally:
+            http.close()
+        if answer.status != 200:
+            raise RemoteError(_refusal(self._address, answer))
+
+
+def _refusal(address: Address, answer: HttpAnswer) -> str:
     refusal = read_refusal(answer)
     if answer.status == 401:
         if refusal is None or refusal.code == TokenError.code:
-            return explain(address, HTTPClientError(401))
-        return f"{address} refuses the token (401): {refusal.message}"
+            return f"{address.name} {REFUSES}{NEXT_STEP}"
+        return f"{address.name} refuses the token (401): {refusal.message}"
     message = refusal.message if refusal else responses.get(answer.status, "an error")
-    return f"{address} answers {answer.status}: {message}"
+    return f"{address.name} answers {answer.status}: {message}"
 
 
 class _Reader:
@@ -289,18 +322,3 @@ class _Reader:
 
 def _address(url: str | Address) -> Address:
     return parse_url(url) if isinstance(url, str) else url
-
-
-def explain(address: str, error: Exception) -> str:
-    """Say in words why a server cannot be used, and what to do."""
-    where = address.partition("?")[0]
-    if isinstance(error, HTTPClientError) and error.code == 401:
-        return (
-            f"{where} refuses the token (401): it has expired, or is signed with another secret "
-            "than the server's; give the server's --data or --config, or another --token"
-        )
-    if isinstance(error, ConnectionRefusedError | FileNotFoundError):
-        return f"nobody listens at {where}; start the server with: pov-rt serve --dev"
-    if isinstance(error, WebSocketError):
-        return f"{where} is no pov-rt server: it has no WebSocket"
-    return f"cannot connect to {where}: {error}"

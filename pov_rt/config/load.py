@@ -21,19 +21,23 @@ from typing import Any
 import msgspec
 
 from pov_rt.config.merge import Merged, complain, list_leaves, mask, split_secrets, to_text
-from pov_rt.config.private import narrow
 from pov_rt.config.settings import MIN_SECRET_BYTES, Settings, SettingsError, find_problems
+from pov_rt.runtime.process.private import narrow
 
 DEFAULT_FILE = Path("/etc/pov-rt/pov-rt.toml")
 PREFIX = "POV_RT_"
 FILE_VARIABLE = "POV_RT_CONFIG"
 TOKEN_VARIABLE = "POV_RT_TOKEN"  # noqa: S105  (a name)
 """The token of `tail` and `publish`; no setting."""
+CREDENTIALS = "CREDENTIALS_DIRECTORY"
+"""The variable in which systemd says where its credentials are."""
 SECRET_CREDENTIAL = "jwt-secret"  # noqa: S105  (a name)
 DEV_DATA = ".dev"
 
 _POVS_CHOICE = {"default_povs", "require_grants"}
-_RELOADABLE = re.compile(r"auth\.(?!tenants).*|server\.allowed_(origins|hosts)|log\.level")
+_RELOADABLE = re.compile(
+    r"activities(\..*)?|auth\.(?!tenants).*|server\.allowed_(origins|hosts)|log\.level"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +59,12 @@ def load(
     merged = Merged()
     files = _find_files(file, environ)
     for path in files:
-        merged.add(_read_toml(path), str(path))
+        merged.add(_anchored(_read_toml(path), path.parent), str(path))
     for variable in sorted(environ):
         if variable.startswith(PREFIX) and variable not in (FILE_VARIABLE, TOKEN_VARIABLE):
             keys = variable.removeprefix(PREFIX).lower().split("__")
             merged.put(keys, environ[variable], f"environment {variable}", is_text=True)
-    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    credentials = environ.get(CREDENTIALS)
     if credentials:
         for key, value, source in _read_credentials(Path(credentials)):
             merged.put(["auth", key], value, f"credential {source}")
@@ -74,7 +78,7 @@ def load(
         merged.put(["auth", "default_povs"], "*", "default under --dev")
     settings = merged.build()
     values = dict(list_leaves(settings))
-    sources = {name: merged.sources.get(name, "default") for name in values}
+    sources = merged.sources | {name: merged.sources.get(name, "default") for name in values}
     sensitive = {sources[name] for name in values if mask(name, values[name]) != values[name]}
     sensitive &= {str(path) for path in files}
     sensitive.update(settings.auth.secret_files)
@@ -217,8 +221,27 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: {str(error).replace('end of document', end)}") from error
 
 
+def _anchored(table: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a file's table with the schemas that it names by whole paths.
+
+    They belong to that file: whoever moves it takes them along, wherever the server is started.
+    """
+    activities = table.get("activities")
+    for each in activities.values() if isinstance(activities, dict) else ():
+        if isinstance(each, dict) and isinstance(each.get("details"), str):
+            each["details"] = str(folder.absolute() / each["details"])
+    return table
+
+
 def _read_credentials(folder: Path) -> Iterator[tuple[str, Any, str]]:
     """Yield the key in `auth`, its value and the credentials' names."""
+    try:
+        folder.stat()
+    except OSError as error:
+        raise SettingsError(
+            f"cannot read the credentials in {folder}: {error.strerror}. Only the service's main "
+            "process may; before a reload: pov-rt config check --reload"
+        ) from error
     path = folder / SECRET_CREDENTIAL
     if path.exists():
         yield "secrets", _read_secrets(path), SECRET_CREDENTIAL

@@ -10,17 +10,19 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 import msgspec
 
-from pov_rt.config.settings import Section, Settings, SettingsError
+from pov_rt.config.settings import Section, Settings, SettingsError, join_name
+from pov_rt.protocol.faults import Fault, find_fault, join_path
 from pov_rt.protocol.redaction import HIDDEN, is_secret, redact, redact_url
 
 SECRETS = "auth.secrets"
+PASSWORDS = ("engine.redis.sentinel_password",)
+"""Settings that are secret whatever they look like, beside those."""
 
 _URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Merged:
@@ -73,7 +75,7 @@ class _Layer:
 
     def _merge_one(self, tree: dict[str, Any], kind: Any, key: str, value: Any, path: str) -> None:
         name = join_name(path, key)
-        member = self._find_kind(kind, key, path)
+        member = self._find_kind(kind, key, path, value)
         if self._is_text and isinstance(value, str):
             value = self._parse(value, member, name)
         if _is_table(member) or (member is Any and isinstance(value, dict)):
@@ -83,10 +85,10 @@ class _Layer:
                 tree[key] = {}
             self.merge(tree[key], member, value, name)
         else:
-            tree[key] = self._convert(value, member, name)
+            tree[key] = convert(name, value, member, self._source, strict=not self._is_text)
         self._sources[name] = self._source
 
-    def _find_kind(self, kind: Any, key: str, path: str) -> Any:
+    def _find_kind(self, kind: Any, key: str, path: str, value: Any) -> Any:
         if kind is Any:
             return Any
         if get_origin(kind) is dict:
@@ -99,6 +101,10 @@ class _Layer:
         known = _KNOWN | {member: join_name(path, member) for member in members}
         similar = difflib.get_close_matches(key, known, n=1)
         hint = f"; did you mean {known[similar[0]]}?" if similar else ""
+        table, _, name = path.rpartition(".")
+        if table and isinstance(value, dict):  # as [activities.task.completed]
+            quoted = join_name(table, f"{name}.{key}")
+            hint = f"; a name with a dot needs quotation marks: {quoted}"
         raise self._wrong(join_name(path, key), f"there is no such setting{hint}")
 
     def _parse(self, text: str, kind: Any, name: str) -> Any:
@@ -117,29 +123,32 @@ class _Layer:
             return [item.strip() for item in text.split(",") if item.strip()]
         return text
 
-    def _convert(self, value: Any, kind: Any, name: str) -> Any:
-        try:
-            return msgspec.convert(value, kind, strict=not self._is_text)
-        except msgspec.ValidationError as error:
-            problem = str(error)
-            if not isinstance(value, dict | list):
-                problem += f", not {to_text(name, value)}"
-            kinds = _list_kinds(kind)
-            literals = [each for each in kinds if get_origin(each) is Literal]
-            choices = [choice for each in literals for choice in get_args(each)]
-            if choices:
-                problem += f"; choose from {', '.join(choices)}"
-            elif bool in kinds:
-                problem += "; write true or false"
-            raise self._wrong(name, problem) from error
-
     def _wrong(self, name: str, problem: str) -> SettingsError:
         return SettingsError(complain(name, self._source, problem))
 
 
-def complain(name: str, source: str, problem: str) -> str:
-    """Return the line that tells what is wrong with a setting."""
-    return f"{name} ({source}): {redact(problem)}"
+def convert(name: str, value: Any, kind: Any, source: str | None, *, strict: bool = False) -> Any:
+    """Return what a setting or a table of them is read as; unless `strict`, numbers from texts.
+
+    Raises `SettingsError` that says what has to be there, and what is, if that is no secret.
+    """
+    try:
+        return msgspec.convert(value, kind, strict=strict)
+    except msgspec.ValidationError as error:
+        fault = find_fault(kind, value, strict=strict) or Fault("", "cannot be read")
+        more = fault.more
+        if name.startswith("plugins.") or mask(name, value) != value:
+            more = ""  # any option of a plugin may be a secret
+        elif fault.problem.startswith("must be ") and not isinstance(value, list | dict):
+            more = f", not {to_text(name, value)}"
+        path = join_path(name, fault.path)
+        raise SettingsError(complain(path, source, fault.problem + more)) from error
+
+
+def complain(name: str, source: str | None, problem: str) -> str:
+    """Return the line that tells what is wrong with a setting; `source` is where it comes from."""
+    where = "" if source is None else f" ({source})"
+    return f"{name}{where}: {redact(problem)}"
 
 
 def list_leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -162,7 +171,7 @@ def mask(name: str, value: Any) -> Any:
         return {key: mask(join_name(name, key), member) for key, member in value.items()}
     if isinstance(value, list):
         return [mask(name, item) for item in value]
-    if name == SECRETS:
+    if name == SECRETS or (name in PASSWORDS and value):
         return HIDDEN
     if name.startswith("plugins.") and is_secret(name.split(".", 2)[-1], value):
         return HIDDEN
@@ -174,12 +183,6 @@ def mask(name: str, value: Any) -> Any:
 def to_text(name: str, value: Any) -> str:
     """Return the value as JSON in ASCII (so it is safe on a terminal), secrets masked."""
     return json.dumps(mask(name, value), default=str)
-
-
-def join_name(path: str, key: str) -> str:
-    """Return the dotted name of a key of the table `path`, quoted as in TOML where needed."""
-    key = key if _BARE_KEY.fullmatch(key) else json.dumps(key)
-    return f"{path}.{key}" if path else key
 
 
 def _parse_secrets(text: str) -> list[str]:

@@ -6,6 +6,7 @@ else cannot work. docs/configuration.md has an entry for each setting, compared 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -17,7 +18,7 @@ import msgspec
 from msgspec import Meta, field
 
 from pov_rt.config.networks import read_network
-from pov_rt.protocol.depth import MAX_DETAILS_DEPTH
+from pov_rt.protocol.details.depth import MAX_DETAILS_DEPTH
 from pov_rt.runtime.limits import parse_rate
 
 # 30 years are as good as for ever, and TOML's `inf` would break timers.
@@ -43,6 +44,8 @@ class ServerSettings(Section, frozen=True, kw_only=True):
     """Listen on this Unix socket and not on TCP."""
     admin_host: str = "127.0.0.1"
     admin_port: Port = 8766
+    admin_actions: bool = False
+    """Have the admin port do what operators may, such as to block a user; else it only shows."""
     data: str | None = None
     """Folder for the log and, under --dev, the secret. Default: $STATE_DIRECTORY, else `.dev` under
     --dev, else none."""
@@ -58,7 +61,7 @@ class ServerSettings(Section, frozen=True, kw_only=True):
     public_url: str | None = None
     """Where browsers find the server, such as `https://rt.example`; none: as the request says."""
     drain_s: Positive = 10.0
-    """How long SIGTERM takes to close all sockets, in waves."""
+    """How long SIGTERM waits for what is under way, before anybody is sent away."""
     plugins_dir: str | None = None
     """Folder of further plugin files."""
     conformance_echo: bool = False
@@ -187,6 +190,15 @@ class LimitSettings(Section, frozen=True, kw_only=True):
     failed_rate: RateText = "20/s"
     """Tokens of one address that are not good, with a burst of ten times that; past it no signature
     of its tokens is checked, and they are refused with 429."""
+    last_seen_users: Count = 10_000
+    """Users who have left of whom is known when that was."""
+
+
+class ActivitySettings(Section, frozen=True, kw_only=True):
+    """What activities of one type and action have to be."""
+
+    details: str | None = None
+    """File with the JSON Schema of `details`, relative to the settings file that names it."""
 
 
 class PingSettings(Section, frozen=True, kw_only=True):
@@ -196,11 +208,47 @@ class PingSettings(Section, frozen=True, kw_only=True):
     timeout_s: Positive = 10.0
 
 
+class StreamSettings(Section, frozen=True, kw_only=True):
+    """Logs over HTTP."""
+
+    enabled: bool = True
+    poll_s: Positive = 20.0
+    """How long a request waits for something to happen."""
+    sse_s: Positive = 60.0
+    """After how long an answer of events ends, and its client asks for the next one."""
+    read_rate: RateText = "20/s"
+    """Requests of one user, with a burst of twice that."""
+
+
+class RedisSettings(Section, frozen=True, kw_only=True):
+    """How the engine uses a Redis that `engine.url` names."""
+
+    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,32}$")] = "pr"
+    """What all keys begin with: several systems may share a Redis."""
+    partitions: Annotated[int, Meta(ge=1, le=1000)] = 128
+    """Parts that topics are spread over; what is there stays with the number it began with."""
+    deadline_s: Positive = 2.0
+    """How long Redis may take; then publishers are told to come back, and it is tried anew."""
+    replicas: Annotated[int, Meta(ge=0)] = 0
+    """Replicas that must have an entry before it is acknowledged."""
+    wait_ms: Count = 100
+    """How long those may take."""
+    guarantee: Literal["", "primary", "second", "disk"] = ""
+    """What an acknowledgement survives, where we may not ask Redis for its own settings."""
+    ca_file: str = ""
+    """Certificates that `rediss://` trusts; empty: those of the system."""
+    sentinel_user: str = ""
+    """Whom the sentinels know us as, where they ask; in engine.url is whom Redis knows."""
+    sentinel_password: str = ""
+
+
 class EngineSettings(Section, frozen=True, kw_only=True):
     """Where activities are kept."""
 
     url: str = "sqlite://"
-    """`sqlite:///path`; `sqlite://`: `pov-rt.db` in server.data; `memory://`: nothing is kept."""
+    """`sqlite:///path`; `sqlite://`: `pov-rt.db` in server.data; `memory://`: nothing is kept;
+    `redis://` or `rediss://USER:PASSWORD@HOST:PORT/DATABASE`: on a Redis that nodes share;
+    `redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/NAME`: on the one that sentinels name."""
     max_entries: Count = 10_000
     """Entries kept per topic."""
     max_age_s: Positive = 7 * 86400.0
@@ -217,11 +265,39 @@ class EngineSettings(Section, frozen=True, kw_only=True):
     """What plugins keep in the store, half of it one plugin's; past that they are refused."""
     id_window_s: Positive = 86400.0
     """How long a publisher's ids are remembered, so that a retry is no second activity."""
+    producer_age_s: Positive = 30 * 86400.0
+    """How long the last number of a producer is remembered in a topic; id_window_s at least."""
+    max_producers: Count = 1_000_000
+    """Last numbers of producers, in all topics together."""
     max_ids: Count = 1_000_000
     """Ids that `memory://` remembers; past that the oldest are forgotten before their time."""
     backlog_bytes: Count = 64 * 1024 * 1024
     """What may wait for a slow disk, half of it one publisher's; past that publishers are told to
     come back later."""
+    redis: RedisSettings = field(default_factory=RedisSettings)
+
+
+class PovSettings(Section, frozen=True, kw_only=True):
+    """What is kept of the PoVs that a pattern fits; none: as of all others."""
+
+    max_entries: Count | None = None
+    max_age_s: Positive | None = None
+    audit: bool = False
+    """Keep who was sent what, and when, as long as the log."""
+
+
+class TraceSettings(Section, frozen=True, kw_only=True):
+    """What is kept of what happened to users, for `pov-rt explain`."""
+
+    enabled: bool = True
+    events_each: Count = 100
+    """Events in memory of one user, and of one PoV."""
+    events: Count = 50_000
+    """In memory, of all; past it those of whoever was heard of longest ago go."""
+    file_bytes: Annotated[int, Meta(ge=0)] = 32 * 1024 * 1024
+    """What `trace.jsonl` and `trace.1.jsonl` in server.data may take; 0: there is no file."""
+    max_age_s: Positive = 48 * 3600.0
+    """How long what is in the file is kept."""
 
 
 class LogSettings(Section, frozen=True, kw_only=True):
@@ -235,23 +311,39 @@ class LogSettings(Section, frozen=True, kw_only=True):
 
 
 class Settings(Section, frozen=True, kw_only=True):
-    """All settings. `plugins.NAME` is checked by that plugin's own options class."""
+    """All settings.
+
+    `plugins.NAME` is checked by that plugin's own options class, and `activities."TYPE.ACTION"`
+    where the schemas are read.
+    """
 
     server: ServerSettings = field(default_factory=ServerSettings)
     auth: AuthSettings = field(default_factory=AuthSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     ping: PingSettings = field(default_factory=PingSettings)
+    streams: StreamSettings = field(default_factory=StreamSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
+    pov: dict[str, PovSettings] = field(default_factory=dict)
+    """By a pattern of PoV ids, in which `*` stands for any characters; with `auth.tenants` of
+    `TEAM/POV`. The most specific one that fits counts."""
     log: LogSettings = field(default_factory=LogSettings)
+    trace: TraceSettings = field(default_factory=TraceSettings)
+    activities: dict[str, ActivitySettings] = field(default_factory=dict)
     plugins: dict[str, dict[str, Any]] = field(default_factory=dict)
     dev: bool = False
     """Development: a secret that is made and kept, any localhost origin, the console, the demo."""
+
+    @property
+    def longest_s(self) -> float:
+        """How long the entries are kept that are kept for longest."""
+        ages = [own.max_age_s for own in self.pov.values() if own.max_age_s is not None]
+        return max(self.engine.max_age_s, *ages, 0.0)
 
 
 DATABASE = "pov-rt.db"
 """The database's name in the folder `server.data`."""
 
-ENGINES = ("memory", "sqlite")
+ENGINES = ("memory", "sqlite", "redis", "rediss", "redis+sentinel", "rediss+sentinel")
 """Schemes that engine.url may have."""
 
 SOCKET_AUDIENCE = "pov-rt.socket"
@@ -273,6 +365,11 @@ def find_problems(settings: Settings) -> Iterator[tuple[str, str]]:
     yield from _find_key_problems(settings.auth, dev=settings.dev)
     yield from _find_token_problems(settings.auth, dev=settings.dev)
     yield from _find_limit_problems(settings.limits)
+    yield from _find_pattern_problems(settings)
+    try:
+        parse_rate(settings.streams.read_rate)
+    except ValueError as error:
+        yield "streams.read_rate", str(error)
     if settings.auth.warning_s >= settings.auth.socket_ttl_s:
         yield (
             "auth.warning_s",
@@ -290,13 +387,19 @@ def find_problems(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def database_path(settings: Settings) -> Path | None:
-    """Return the file of a `sqlite://` engine; None if neither the URL nor a folder names one."""
-    named = unquote(settings.engine.url.partition("://")[2])
-    if named:
+    """Return the file of a `sqlite://` engine; None if neither the URL nor a folder names one.
+
+    None of an engine that has no file.
+    """
+    scheme, _, place = settings.engine.url.partition("://")
+    if scheme != "sqlite":
+        return None
+    if named := unquote(place):
         return Path(named)
     return Path(settings.server.data, DATABASE) if settings.server.data else None
 
 
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _HOST = r"(?:[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])"
 _HOST_NAME = re.compile(rf"{_HOST}\.?")
 _ORIGIN = re.compile(rf"[a-z][a-z0-9+.-]*://{_HOST}(?::[0-9]{{1,5}})?")
@@ -413,6 +516,12 @@ def _find_token_problems(auth: AuthSettings, *, dev: bool) -> Iterator[tuple[str
         yield "auth.types", "is empty: no token would be accepted; remove it for the default"
 
 
+def join_name(path: str, key: str) -> str:
+    """Return the dotted name of a key of the table `path`, quoted as in TOML where needed."""
+    key = key if _BARE_KEY.fullmatch(key) else json.dumps(key)
+    return f"{path}.{key}" if path else key
+
+
 def describe_access(auth: AuthSettings) -> str:
     """Return in one sentence who may see what."""
     if auth.sees_all_by_default:
@@ -453,6 +562,17 @@ def _find_limit_problems(limits: LimitSettings) -> Iterator[tuple[str, str]]:
             parse_rate(getattr(limits, name))
         except ValueError as error:
             yield f"limits.{name}", str(error)
+
+
+def _find_pattern_problems(settings: Settings) -> Iterator[tuple[str, str]]:
+    for pattern, own in settings.pov.items():
+        name = join_name("pov", pattern)
+        if not pattern or not pattern.isprintable():
+            yield name, "is no pattern of ids; write one like 'acme-*', where * is any characters"
+        elif settings.auth.tenants and "/" not in pattern:
+            yield name, f"names no team, as auth.tenants needs: write 'TEAM/{pattern}'"
+        elif own.max_entries is own.max_age_s is None and not own.audit:
+            yield name, "says nothing: set max_age_s, max_entries, audit, or several"
 
 
 def _is_safe_url(url: str) -> bool:

@@ -63,9 +63,10 @@ class BlockWatch:
         frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001  (the documented way)
         if frame is None:
             return
-        # Innermost first: the plugin's that is nearest, or else the innermost of all.
+        # Innermost first: the plugin's that is nearest, or else the innermost of all. A function
+        # that is just being entered, or left, is at no line.
         stack = [
-            (each.f_code.co_filename, line, each.f_code.co_name)
+            (each.f_code.co_filename, line or each.f_code.co_firstlineno, each.f_code.co_name)
             for each, line in traceback.walk_stack(frame)
         ]
         file, line, name = next((each for each in stack if each[0] in self._files), stack[0])

@@ -16,7 +16,7 @@ from collections.abc import Callable, Container, Iterator
 from contextvars import ContextVar
 from typing import Generic, TypeVar
 
-from pov_rt.runtime.logs import Throttle
+from pov_rt.runtime.process.logs import Throttle
 
 log = logging.getLogger(__name__)
 

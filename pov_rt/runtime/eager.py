@@ -27,6 +27,11 @@ class Begun(Coroutine[Any, Any, ResultT]):
         """Its result is known already; whoever goes on finds the end."""
         self._coroutine = coroutine
 
+    @property
+    def cr_await(self) -> Coroutine[Any, Any, ResultT]:
+        """What goes on in it, as coroutines tell whoever looks for where a task waits."""
+        return self._coroutine
+
     def send(self, value: Any) -> Any:
         """Tell what it waits for, the first time; then go on."""
         if self.has_ended:

@@ -114,6 +114,10 @@ class Budget:
         paid_at = max(self.paid_at, now - self._burst_s) + cost * self._unit_s
         self.paid_at = min(paid_at, now + self._debt_s)
 
+    def used(self, now: float) -> float:
+        """Return which part of it is used up: 0 of a full one, 1 and more of one in debt."""
+        return max(0.0, self.paid_at - now + self._burst_s) / self._burst_s
+
     def is_full(self, now: float) -> bool:
         """Tell whether it is as a new one."""
         return self.paid_at <= now - self._burst_s

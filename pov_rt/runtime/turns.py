@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Generic, TypeVar
 
 SENDS = 128
@@ -26,12 +26,18 @@ LEASES = 256
 """Leases whose end is told."""
 MEMBERS = 256
 """Members of rosters that are looked at."""
-ACCEPTS = 64
-"""Connections that a listener accepts. With fewer a handshake takes more CPU, for the processor
-does the same thing over and over; with more everybody else waits longer for the next turn
-(docs/measurements.md, accepts)."""
+ACCEPTS = 256
+"""Connections that a listener accepts: a small part of what a handshake takes, and who publishes
+stands in the same line."""
 REQUESTS = 32
-"""Requests over HTTP that are begun, handshakes too: each is answered in its turn, if it can."""
+"""Requests over HTTP that are begun: each is answered in its turn, if it can."""
+HANDSHAKES = 32
+"""Requests that would become sockets, and are begun. They have a queue of their own: who publishes
+does not wait for thousands who come back at once (docs/measurements.md, restarts). With fewer one
+takes more CPU, for the processor does the same thing over and over; with more everybody else waits
+longer for the next turn (docs/measurements.md, accepts)."""
+LISTED = 500
+"""Things that are looked at for an operator's list."""
 
 ItemT = TypeVar("ItemT")
 
@@ -104,3 +110,11 @@ class Slots:
             if not turn.done():
                 turn.set_result(None)
                 self._use()
+
+
+async def spread(items: Iterable[ItemT], budget: int) -> AsyncIterator[ItemT]:
+    """Yield items, up to `budget` of them in each turn. What leads to them is taken at once."""
+    for done, item in enumerate(list(items), 1):
+        yield item
+        if not done % budget:
+            await asyncio.sleep(0)

@@ -21,9 +21,13 @@ def open_private(path: str, flags: int) -> int:
 
 
 def make_private(path: Path) -> None:
-    """Make an empty file unless there is one. What cannot be made is for its user to tell of."""
+    """Make an empty file unless there is one. What cannot be made is for its user to tell of.
+
+    One that is there is not opened: to close it would end all locks that this process has on it,
+    as those of a SQLite database that another thread writes to.
+    """
     with suppress(OSError):
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, MODE))
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, MODE))
 
 
 def narrow(paths: Sequence[Path]) -> None:

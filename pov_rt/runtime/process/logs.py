@@ -35,8 +35,8 @@ _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 _COLOURS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 
 _SECRET_FIELDS = ("token", "authorization", "cookie", "secret", "password")
-MALFORMED = logging.getLogger("tornado.general")
-"""Where Tornado logs what is no HTTP, which anybody can send."""
+REQUESTS = "tornado.general"
+"""Where Tornado tells what is no HTTP, which anybody can send, and the access log tells of once."""
 
 
 def configure(
@@ -56,8 +56,8 @@ def configure(
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    if not any(isinstance(each, Few) for each in MALFORMED.filters):
-        MALFORMED.addFilter(Few())
+    of_requests = logging.DEBUG if level == "debug" else logging.WARNING
+    logging.getLogger(REQUESTS).setLevel(max(of_requests, root.level))
 
 
 class LineFormatter(logging.Formatter):
@@ -155,35 +155,12 @@ class Throttle:
 
     def log(self, level: int, message: str, *args: object, **fields: object) -> None:
         """Log the message with its fields, or count it."""
-        left_out = self.left_out()
-        if left_out is not None:
-            more = {"suppressed": left_out} if left_out else {}
-            self._logger.log(level, message, *args, extra=fields | more)
-
-    def left_out(self) -> int | None:
-        """Return how many lines were left out before this one; None: it is left out, too."""
         if self._bucket.take(self._rate, self._clock.monotonic()):
             self._suppressed += 1
-            return None
-        left_out, self._suppressed = self._suppressed, 0
-        return left_out
-
-
-class Few(logging.Filter):
-    """Lets a logger's lines below WARNING pass once a second."""
-
-    def __init__(self, clock: Clock | None = None) -> None:
-        super().__init__()
-        self._throttle = Throttle(MALFORMED, clock=clock)
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether the line passes."""
-        if record.levelno >= logging.WARNING:
-            return True
-        left_out = self._throttle.left_out()
-        if left_out:
-            record.suppressed = left_out
-        return left_out is not None
+            return
+        more = {"suppressed": self._suppressed} if self._suppressed else {}
+        self._suppressed = 0
+        self._logger.log(level, message, *args, extra=fields | more)
 
 
 def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:

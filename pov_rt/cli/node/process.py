@@ -12,16 +12,19 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from pov_rt.cli.node.restart import Watch, find_problem
+from pov_rt.cli.node.stacks import answer_signals
 from pov_rt.cli.options import SettingsOptions
-from pov_rt.cli.restart import Watch, find_problem
 from pov_rt.config import load as config
 from pov_rt.config.load import Loaded
 from pov_rt.config.settings import Settings, SettingsError, describe_access
+from pov_rt.registry.activities import declare
 from pov_rt.registry.build import Registry, check_roles
-from pov_rt.runtime import containment, logs
-from pov_rt.runtime.systemd import listen_sockets, notify, watchdog_interval_s
+from pov_rt.runtime import containment
+from pov_rt.runtime.process import logs
+from pov_rt.runtime.process.systemd import listen_sockets, notify, watchdog_interval_s
 from pov_rt.web.app import WebServer
-from pov_rt.web.routes.console import Trouble
+from pov_rt.web.routes.dev.console import Trouble
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +33,9 @@ GC_THRESHOLDS = (100_000, 50, 100)
 more CPU for each handshake and publication, and its longest pause is no shorter
 (docs/measurements.md, collector). Nothing on the way of either leaves a cycle behind
 (tests/test_garbage.py), so that little waits for it."""
+
+RELEASE_S = 20.0
+"""How long it may take to end after the drain, before the service manager kills the process."""
 
 
 class Process:
@@ -62,16 +68,20 @@ class Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload, web)
-        watchdog = loop.create_task(self._feed_watchdog())
-        gc.collect()
-        gc.freeze()  # what was imported stays: no collection need look at it again
+        answer_signals(loop, self._stream)
+        watchdog = loop.create_task(self._feed_watchdog(web))
+        # What was made so far stays, but for a little that is not worth the time to find it: no
+        # collection need look at it again.
+        gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
-        notify(f"READY=1\nSTATUS=Listening on port {web.port}")
+        gc.enable()
+        notify(f"READY=1\n{_status(web)}")
         self._announce(web)
         try:
             await self._stop.wait()
         finally:
-            notify("STOPPING=1\nSTATUS=Draining")
+            patience_s = self._settings.server.drain_s + RELEASE_S
+            notify(f"STOPPING=1\nSTATUS=Draining\nEXTEND_TIMEOUT_USEC={patience_s * 1e6:.0f}")
             tasks = [watchdog] if self._restart is None else [watchdog, self._restart]
             for task in tasks:
                 task.cancel()
@@ -107,16 +117,19 @@ class Process:
         self.changed = list(changed)
         self._stop.set()
 
-    async def _feed_watchdog(self) -> None:
+    async def _feed_watchdog(self, web: WebServer) -> None:
         interval = watchdog_interval_s()
-        # Whatever else is wrong: a restart mends a loop that hangs, and no disk that is full.
+        # A restart mends a loop that hangs, and perhaps a node that alone hears nothing; no disk
+        # that is full, and no Redis that is away.
         while interval is not None:
-            notify("WATCHDOG=1")
+            if not web.server.is_lost:
+                notify("WATCHDOG=1")
             await asyncio.sleep(interval)
 
     def _reload(self, web: WebServer) -> None:
         """Take over what SIGHUP can change; on a mistake everything stays as it was."""
         notify("RELOADING=1")
+        status = _status(web)
         keyring = web.server.keyring
         version = keyring.version
         try:
@@ -124,10 +137,14 @@ class Process:
             config.check(loaded)
             check_roles(loaded.settings.auth, self._registry)
             new = config.dev_secret(loaded.settings)
+            activities = declare(self._registry.found, new.activities)
             applied, restart = config.reloadable(self._settings, new)
-            web.server.reload(new.auth)
+            # Also where only a schema's file changed.
+            schemas = activities.changed_from(web.server.registry.activities)
+            web.server.reload(new.auth, activities)
         except SettingsError as error:
             log.error("nothing was reloaded: %s", error)  # noqa: TRY400  (the text says it all)
+            status += f"; nothing was reloaded: {str(error).splitlines()[0]}"
         else:
             access = describe_access(self._settings.auth), describe_access(new.auth)
             web.apply(merged(self._settings, new))
@@ -135,6 +152,7 @@ class Process:
             logs.configure(web.settings.log.format, web.settings.log.level, stream=self._stream)
             if keyring.version != version:  # also if only a file's contents changed
                 applied.append("keys")
+            applied += [f"the details of {key}" for key in schemas]
             # A plugin that was taken off may have failed for another server's sake.
             applied += [f"the plugin {name}" for name in web.server.hooks.release()]
             log.info("reloaded: %s", ", ".join(applied) or "nothing changed")
@@ -142,7 +160,11 @@ class Process:
                 log.info("%s", access[1])
             if restart:
                 log.warning("needs a restart: %s", ", ".join(restart))
-        notify("READY=1")
+        notify(f"READY=1\n{status}")
+
+
+def _status(web: WebServer) -> str:
+    return f"STATUS=Listening on port {web.port}"
 
 
 def merged(old: Settings, new: Settings) -> Settings:
@@ -152,4 +174,10 @@ def merged(old: Settings, new: Settings) -> Settings:
         allowed_origins=new.server.allowed_origins,
         allowed_hosts=new.server.allowed_hosts,
     )
-    return replace(old, server=server, auth=new.auth, log=replace(old.log, level=new.log.level))
+    return replace(
+        old,
+        server=server,
+        auth=new.auth,
+        activities=new.activities,
+        log=replace(old.log, level=new.log.level),
+    )

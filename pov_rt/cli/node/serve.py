@@ -1,30 +1,38 @@
-"""`pov-rt serve`: load, run, and under --dev start anew when a file changes."""
+"""`pov-rt serve`: load, run, and under --dev start anew when a file changes.
+
+And what a development server prints when it has started: where it is, and lines to paste.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
 import logging
 import os
+import shlex
+import shutil
 import sys
 import traceback
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec.structs import replace
 
 from pov_rt.cli.options import SettingsOptions, failure, registry_of, say, settings_options
 from pov_rt.config import load as config
-from pov_rt.config.settings import SettingsError, describe_access
+from pov_rt.config.settings import AuthSettings, Settings, SettingsError, describe_access
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import ClientError
 from pov_rt.protocol.redaction import redact
-from pov_rt.registry.discovery import PluginError
-from pov_rt.runtime import logs
+from pov_rt.runtime.process import logs
 from pov_rt.version import VERSION
 
 if TYPE_CHECKING:
-    from pov_rt.cli.restart import Watch
+    from pov_rt.cli.node.restart import Watch
     from pov_rt.config.load import Loaded
     from pov_rt.registry.build import Registry
     from pov_rt.web.app import WebServer
@@ -47,7 +55,15 @@ log = logging.getLogger(__name__)
 )
 def serve(options: SettingsOptions, **server: Any) -> None:
     """Run the server."""
-    from pov_rt.cli.restart import TRIAL, Watch, start_anew
+    gc.disable()  # all that a start makes stays; `Process` sets it for what comes after
+    try:
+        _serve(options, server)
+    finally:
+        gc.enable()
+
+
+def _serve(options: SettingsOptions, server: Mapping[str, Any]) -> None:
+    from pov_rt.cli.node.restart import TRIAL, Watch, start_anew
 
     # Each of its own options is the setting of that name.
     options = options.with_flags({f"server.{name}": value for name, value in server.items()})
@@ -62,6 +78,8 @@ def serve(options: SettingsOptions, **server: Any) -> None:
     except Exception as error:  # whoever works on the server itself makes mistakes, too
         if not watch.wanted:
             raise
+        from pov_rt.registry.discovery import PluginError
+
         words = str(error)
         if not isinstance(error, SettingsError | PluginError):
             words = "".join(traceback.format_exception(error))
@@ -95,14 +113,17 @@ def load(options: SettingsOptions, watch: Watch) -> tuple[Loaded, Registry]:
         log.warning("%s", warning)
     if settings.server.plugins_dir:
         watch.add_folder(Path(settings.server.plugins_dir))
+    schemas = (each.details for each in settings.activities.values())
+    watch.add_files(Path(schema) for schema in schemas if schema)
     return loaded, registry_of(settings)
 
 
 async def wait_for_change(watch: Watch, error: Exception) -> list[Path]:
     """Wait for what could mend an error, and show it in the console meanwhile."""
     from pov_rt.registry.problem import problem_of
-    from pov_rt.web.routes.standin import stand_in
+    from pov_rt.web.routes.dev.standin import stand_in
 
+    gc.enable()
     if watch.server is None:
         return await watch.changed()
     async with stand_in(watch.server, problem_of(error)):
@@ -114,7 +135,7 @@ def run(options: SettingsOptions, watch: Watch) -> list[Path]:
 
     Raises `SettingsError` or `PluginError` for what a change of the files can mend.
     """
-    from pov_rt.cli.process import Process
+    from pov_rt.cli.node.process import Process
     from pov_rt.transport.loop import DirectLoop
 
     loaded, registry = load(options, watch)
@@ -136,8 +157,7 @@ def run(options: SettingsOptions, watch: Watch) -> list[Path]:
 
 def tell(web: WebServer) -> None:
     """Say that the server listens, and where."""
-    from pov_rt.cli.restart import CHANGED
-    from pov_rt.cli.welcome import welcome
+    from pov_rt.cli.node.restart import CHANGED
     from pov_rt.registry.schema import address
 
     server = web.settings.server
@@ -151,3 +171,94 @@ def tell(web: WebServer) -> None:
         server.unix or address(server.host, web.port),
         f", started anew: {changed}" if changed else "",
     )
+
+
+# What a development server says:
+
+ACTIVITY = json.dumps(
+    {"type": "task", "action": "completed", "povId": "demo", "userId": "ana"},
+    separators=(",", ":"),
+)
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (binds nothing)
+DEFAULT_URL = "http://127.0.0.1:8765"
+
+
+def welcome(web: WebServer) -> str:
+    """Return what a developer wants to see first. Each line to paste works in any terminal."""
+    from pov_rt.registry.schema import address
+    from pov_rt.web.routes.dev.console import dev_tokens
+
+    settings, unix = web.settings, web.settings.server.unix
+    socket_token, service_token = dev_tokens(web.server)
+    host = EVERYWHERE.get(settings.server.host, settings.server.host)
+    url = "http://localhost" if unix else f"http://{address(host, web.port)}"
+    admin = address(settings.server.admin_host, web.admin_port)
+    curl = f"curl -s {f'--unix-socket {shlex.quote(os.path.abspath(unix))} ' if unix else ''}{url}"
+    with_curl = f"""
+  {curl}/api/activities -H 'Content-Type: application/json' \\
+    -H 'Authorization: Bearer {service_token}' \\
+    -d '{ACTIVITY}'
+"""
+    rest = f"""
+A client of your own connects to {url.replace("http", "ws", 1)}/ws/?token=TOKEN
+(user 'dev', for a day) with this token:
+
+  {socket_token}
+
+Ctrl-C ends the server. It starts anew when a source or plugin file changes.
+"""
+    if unix:
+        return f"""
+pov-rt {VERSION} listens on the Unix socket {unix}, for a proxy
+Health: http://{admin}/readyz
+
+Publish to the PoV 'demo' in a second terminal:
+{with_curl}{rest}"""
+    program = how_to_start()
+    console = ""
+    if host in (*EVERYWHERE.values(), "localhost"):  # to others it gives no token
+        console = (
+            f"\n  Demo     {url}/demo  (in a browser: a board that two people share; break it)"
+            f"\n  Console  {url}  (in a browser: a form for each message type, the live log)"
+        )
+    where = "" if url == DEFAULT_URL else f" --url {url}"
+    tail, publish = f" --token {socket_token}", f" --token {service_token}"
+    if is_kept(settings):
+        folder = config.dev_secret_path(settings).parent.absolute()
+        tail = publish = f" --data {shlex.quote(str(folder))}"
+    return f"""
+pov-rt {VERSION} listens on {url}
+{console}
+  Health   http://{admin}/readyz
+
+1. Follow the PoV 'demo' in a second terminal:
+
+  {program} tail demo{tail}{where}
+
+2. Publish to it in a third one. The second one then shows: demo ana task.completed
+
+  echo '{ACTIVITY}' |
+    {program} publish{publish}{where}
+
+   The same with curl:
+{with_curl}{rest}"""
+
+
+def how_to_start() -> str:
+    """Return how to start this program from any folder and with any PATH, as a shell takes it."""
+    started = Path(sys.argv[0])
+    if started.suffix == ".py":
+        return f"{shlex.quote(sys.executable)} -m pov_rt.cli"
+    # What is in an environment's own folder is found only where that has been activated.
+    folder = os.path.abspath(started.parent)
+    in_environment = sys.prefix != sys.base_prefix and folder == os.path.join(sys.prefix, "bin")
+    found = shutil.which(started.name)
+    if found and not in_environment and os.path.abspath(found) == os.path.abspath(started):
+        return started.name
+    return shlex.quote(os.path.abspath(started))
+
+
+def is_kept(settings: Settings) -> bool:
+    """Tell whether other commands find the server's secret in its data folder."""
+    bare = replace(settings, auth=AuthSettings())
+    return config.kept_secret(bare).auth.secrets == settings.auth.secrets

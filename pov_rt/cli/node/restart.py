@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from pov_rt.config.settings import ServerSettings
 from pov_rt.registry.problem import Problem
 
 LOOK_S = 0.2
+_INSTALLED = tuple(
+    sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
 CHANGED = "_POV_RT_CHANGED"
 """The variable in which a process tells the next one what changed."""
 
@@ -32,11 +36,19 @@ class Watch:
         """Where the server is to listen, once the settings have been loaded."""
         self._settings_file = settings_file
         self._folders: list[Path] = []
+        self._loaded = 0
+        self._sources: list[Path] = []
+        self._files: list[Path] = []
         self._times = self._look()
 
     def add_folder(self, folder: Path) -> None:
         """Watch a folder: Python files that come or go in it are changes, too."""
         self._folders.append(folder)
+        self._times = self._look()
+
+    def add_files(self, files: Iterable[Path]) -> None:
+        """Watch further files, as those of schemas."""
+        self._files += files
         self._times = self._look()
 
     async def changed(self) -> list[Path]:
@@ -72,15 +84,21 @@ class Watch:
     def _named(self) -> Iterator[Path]:
         yield self._settings_file
         yield from self._settings_file.parent.joinpath("conf.d").glob("*.toml")
+        yield from self._files
         for folder in self._folders:
             yield from folder.glob("*.py")
 
-    @staticmethod
-    def _modules() -> Iterator[Path]:
-        for module in list(sys.modules.values()):
-            file = getattr(module, "__file__", None)
-            if file:
-                yield Path(file)
+    def _modules(self) -> Iterable[Path]:
+        if len(sys.modules) != self._loaded:
+            self._loaded = len(sys.modules)
+            files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+            self._sources = [Path(file) for file in files if file and not is_installed(file)]
+        return self._sources
+
+
+def is_installed(file: str) -> bool:
+    """Tell whether a module is Python's own or was installed: nobody writes those, and most are."""
+    return file.startswith(_INSTALLED)
 
 
 TRIAL = "_POV_RT_TRIAL"

@@ -1,0 +1,1 @@
+"""A node as a process: the command that runs one, its signals, and its restarts under --dev."""

@@ -1,0 +1,1 @@
+"""The process among others: its log, its files, and what starts it."""
