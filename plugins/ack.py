@@ -1,8 +1,12 @@
 """Acknowledgements: how far a device has come, on a PoV or in its user's inbox."""
 
+from collections.abc import AsyncIterator
+from typing import get_args
+
 from pov_rt.plugin import (
     UNSET,
     Context,
+    Host,
     InvalidMessage,
     Message,
     Offset,
@@ -13,6 +17,14 @@ from pov_rt.plugin import (
 )
 
 plugin = Plugin("ack")
+
+
+@plugin.lifespan
+async def run(host: Host) -> AsyncIterator[None]:
+    """Have what may be counted in the metrics from the start."""
+    for name in ("shown", *(f"not_shown_{reason}" for reason in get_args(Reason))):
+        host.count(name, 0)
+    yield None
 
 
 class Ack(Message, tag="ack"):

@@ -66,6 +66,8 @@ class Authoriser:
         self._unanswered: set[str] = set()
         """The users about whom there was no answer since there was one."""
         self._is_failing = False
+        for name in ("questions_asked", "questions_failed"):
+            host.count(name, 0)
 
     async def ask(self, question: Question) -> bool:
         """Return whether the user may. Raises `Unavailable` if the answer is neither yes nor no."""

@@ -152,9 +152,28 @@ async def mutes(message: Mutes, context: Context[KeptByPov]) -> Mutings:
             each.used_at = now
             with suppress(Unavailable):  # a full disk can be read
                 await put(context, pov_id, each, body)
-        until, then = each.told()
-        listed.append(Muting(pov_id=pov_id, level=each.level, until=until, then=then))
+        listed.append(muting(pov_id, each))
     return Mutings(mutes=listed)
+
+
+@plugin.erased
+async def erased(user_id: str, host: Host[KeptByPov]) -> None:
+    """Forget all of the user's."""
+    await host.state.clear(user_id)
+
+
+@plugin.exported
+async def exported(user_id: str, host: Host[KeptByPov]) -> AsyncIterator[Muting]:
+    """Yield all of the user's."""
+    now = host.clock.time()
+    for pov_id, body in (await host.state.of(user_id)).items():
+        yield muting(pov_id, _decode(body).at(now))
+
+
+def muting(pov_id: str, kept: Kept) -> Muting:
+    """Return what is told of a mute."""
+    until, then = kept.told()
+    return Muting(pov_id=pov_id, level=kept.level, until=until, then=then)
 
 
 async def put(

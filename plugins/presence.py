@@ -1,6 +1,6 @@
 """Who is on a PoV: its subscribers, each once however many tabs; gone some time after the last."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -97,10 +97,30 @@ def touch(pov_id: str, context: Context[Roster[User]]) -> None:
         context.state.touch(pov_id, context.user.user_id)
 
 
+@plugin.gone
+def gone(pov_id: str, user_ids: Sequence[str], host: Host[Roster[User]]) -> None:
+    """Tell those who listen here of users whose time is over, as every node does."""
+    told = PresenceDiff(pov_id=pov_id, joined=[], left=[*user_ids], changed=[])
+    host.broadcast(pov_id, told, listeners=True, here=True)
+    host.state.ended(pov_id, user_ids)
+
+
 @plugin.expired
 def expired(pov_id: str, user_id: str, host: Host[Roster[User]]) -> None:
-    """Look at a user whose time is over."""
-    host.state.expire(pov_id, user_id)
+    """Tell the other plugins, on one node."""
+    host.announce(Left(pov_id=pov_id, user_id=user_id))
+
+
+@plugin.lapsed
+def lapsed(host: Host[Roster[User]]) -> None:
+    """Enter everybody again, when the other nodes have taken this one for dead."""
+    host.state.enter_again()
+
+
+@plugin.erased
+async def erased(user_id: str, host: Host[Roster[User]]) -> None:
+    """Have them leave at once, without the grace of those who may be back."""
+    await host.state.drop(user_id)
 
 
 @plugin.every(TICK_S)

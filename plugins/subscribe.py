@@ -102,9 +102,13 @@ class Answer(Message, tag="subscribed"):
 
 
 class PositionMessage(Message, tag="position"):
-    """How far a filtered subscription has come, of which not all is sent."""
+    """How far a subscription has come where not all is sent, as with a filter.
+
+    With an `epoch`: the log has this one from here on, and holds all that was sent up to `offset`.
+    """
 
     pov_id: str
+    epoch: str | UnsetType = UNSET
     offset: int
 
 
@@ -123,7 +127,7 @@ async def subscribe(message: Subscribe, context: Context) -> Answer:
         await add_marks({message.pov_id: one}, context)
         return Answer(**one[1])
     if message.pov_ids is UNSET:
-        raise InvalidMessage(field="povId")
+        raise InvalidMessage(field="povId", detail="Send povId or povIds")
     check_distinct(message.pov_ids, "povIds")
     places = message.positions or {}
     wanted = [(pov_id, places.get(pov_id, message.since), only) for pov_id in message.pov_ids]
@@ -156,17 +160,15 @@ async def join_all(wanted: list[Wanted], keep: bool, context: Context) -> Answer
     return Answer(pov_ids=[*done], results=results)
 
 
-async def join(
-    pov_id: str, place: From, only: Only | None, keep: bool, context: Context
-) -> Entered:
+async def join(pov_id: str, at: From, only: Only | None, keep: bool, context: Context) -> Entered:
     """Subscribe to one; return what its answer says, but for the marks."""
-    named = place.since() if isinstance(place, Place) else None
-    since = await context.cursor(pov_id) if place == "cursor" else named
+    named = at.since() if isinstance(at, Place) else None
+    since = await context.cursor(pov_id) if at == "cursor" else named
     done = await context.subscribe(pov_id, since, only, durable=keep)
     fields = msgspec.structs.asdict(done) | {
         "filtered": bool(only) or UNSET,
         # Without a cursor nobody knows what the device has: its app has to load everything.
-        "recovered": UNSET if place is UNSET else done.recovered is True,
+        "recovered": UNSET if at is UNSET else done.recovered is True,
         "missed": done.missed or UNSET,
     }
     del fields["newest"]

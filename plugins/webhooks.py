@@ -62,6 +62,12 @@ async def deliver(host: Host[Box]) -> None:
     await host.state.deliver()
 
 
+@plugin.erased
+def erased(user_id: str, host: Host[Box]) -> None:
+    """Tell nothing of a user that was not told yet."""
+    host.state.discard(lambda event: event.user_id == user_id)
+
+
 @plugin.hears(Joined)
 def joined(event: Joined, host: Host[Box]) -> None:
     """Tell who is on a PoV."""

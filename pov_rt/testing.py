@@ -13,7 +13,8 @@ import asyncio
 import json
 import logging
 import re
-import threading
+import socket
+import struct
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -25,25 +26,67 @@ import msgspec
 import pytest
 
 from pov_rt.auth.grants import Kind
+from pov_rt.client.lines.socket import connect as connect_socket
+from pov_rt.client.lines.socket import spoken
+from pov_rt.client.sync import LoopThread
 from pov_rt.config.settings import AuthSettings, EngineSettings, ServerSettings, Settings
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.messages import Message
 from pov_rt.registry.build import build_registry
 from pov_rt.registry.discovery import list_files
+from pov_rt.remote.addresses import parse_url
 from pov_rt.runtime.clock import Clock, SystemClock
 from pov_rt.transport.loop import DirectLoop
 from pov_rt.web.app import WebServer
 
 if TYPE_CHECKING:
-    from websockets.sync.client import ClientConnection
+    from websockets.asyncio.client import ClientConnection
 
 ValueT = TypeVar("ValueT")
 Plugins = Path | Sequence[Path] | None
 
 SECRET = "a secret for tests alone, 32 bytes and more"  # noqa: S105  (protects nothing)
-WAIT_S = 5.0
+WAIT_S = 30.0
+"""How long anything may take: a bound for what has failed, long for busy machines."""
 DECLARATION = re.compile(rb"\bPlugin\s*[\[(]")
 EVERYTHING = ("subscribe", "publish", "collaborate")
+
+
+class Socket:
+    """A client's WebSocket, for code that blocks; what it raises is the package websockets'."""
+
+    def __init__(self, connection: ClientConnection, thread: LoopThread) -> None:
+        self._connection = connection
+        self._thread = thread
+
+    def send(self, message: str | bytes) -> None:
+        """Send a text, or bytes."""
+        self._thread.run(self._connection.send(message))
+
+    def recv(self, timeout: float | None = None) -> str | bytes:
+        """Return the next message. Raises TimeoutError after so many seconds."""
+
+        async def receive() -> str | bytes:
+            async with asyncio.timeout(timeout):
+                return await self._connection.recv()
+
+        return self._thread.run(receive())
+
+    def close(self) -> None:
+        """Close it, as a client does that leaves."""
+        self._thread.run(self._connection.close())
+
+    def abort(self) -> None:
+        """End it without a word, as a machine that dies."""
+
+        async def reset() -> None:
+            transport = self._connection.transport
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            transport.abort()
+            await self._connection.wait_closed()
+
+        self._thread.run(reset())
 
 
 class Client:
@@ -51,8 +94,10 @@ class Client:
 
     connection_id: str
     """What the server calls it; a client without the subprotocol is not told."""
+    welcome: Mapping[str, Any]
+    """What the server said first to one with the subprotocol."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: Socket) -> None:
         self.socket = socket
         self.early: list[dict[str, Any]] = []
         """What came before the answer to a request, and has not been received yet."""
@@ -66,7 +111,7 @@ class Client:
             self.socket.send(encode(message).decode())
 
     def receive(self) -> dict[str, Any]:
-        """Return the next message. Raises TimeoutError after 5 s."""
+        """Return the next message. Raises TimeoutError after 30 s."""
         if self.early:
             return self.early.pop(0)
         found: dict[str, Any] = json.loads(self.socket.recv(timeout=WAIT_S))
@@ -86,7 +131,7 @@ class Client:
 
 
 class Answer(NamedTuple):
-    """What a request was answered: `body` is the JSON, or None where there is none."""
+    """What a request was answered: `body` is the JSON, other text, or None where there is none."""
 
     status: int
     body: Any
@@ -123,7 +168,8 @@ class Http:
             connection.request(method, path, None if body is None else encode(body), headers)
             answer = connection.getresponse()
             content = answer.read()
-            is_json = answer.headers.get_content_type().endswith("json")
+            name = answer.headers.get_content_type()
+            is_json = name.endswith("json") and not name.endswith("ndjson")
             found = json.loads(content) if is_json and content else content.decode() or None
             return Answer(answer.status, found, dict(answer.headers))
         finally:
@@ -192,18 +238,19 @@ class RunningServer:
         self._settings = settings
         self._plugins_dir = plugins_dir
         self._clock = clock
-        self._loop = DirectLoop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="pov-rt-server")
+        self._thread: LoopThread
         self._sockets = ExitStack()
+        """The clients' sockets, and the thread that they are in."""
+        self._clients: LoopThread | None = None
         self.incidents: list[logging.LogRecord] = []
         """Failures of handlers; a test that expects some clears it."""
 
     def __enter__(self) -> RunningServer:
-        self._thread.start()
+        self._thread = LoopThread("pov-rt-server", DirectLoop)
         try:
             self.run(self._start)
         except BaseException:
-            self._end()
+            self._thread.stop()
             raise
         return self
 
@@ -212,7 +259,7 @@ class RunningServer:
             self._sockets.close()
             self.run(lambda: self.web.stop())
         finally:
-            self._end()
+            self._thread.stop()
 
     @property
     def address(self) -> str:
@@ -225,7 +272,7 @@ class RunningServer:
         async def work() -> ValueT:
             return await function()
 
-        return asyncio.run_coroutine_threadsafe(work(), self._loop).result(30)
+        return self._thread.run(work(), WAIT_S)
 
     def call(self, function: Callable[[], ValueT]) -> ValueT:
         """Call something on the server's loop and return its result."""
@@ -254,27 +301,35 @@ class RunningServer:
         return self.call(lambda: self.web.server.tokens.issue(kind, user, ttl_s=ttl_s, **claims))
 
     def connect(
-        self, user: str = "ana", *, v1: bool = True, device: str | None = None, **claims: Any
+        self,
+        user: str = "ana",
+        *,
+        v1: bool = True,
+        device: str | None = None,
+        token: str | None = None,
+        **claims: Any,
     ) -> Client:
-        """Open a client: with the subprotocol, its `welcome` already taken, or a plain one."""
-        try:
-            from websockets.sync.client import connect
-            from websockets.typing import Subprotocol
-        except ImportError as error:
-            raise ImportError(
-                "clients need the package websockets: pip install 'pov-rt[testing]'"
-            ) from error
-        token = self.token(user, **claims)
-        url = f"ws://{self.address}/ws/?" + (f"device={device}&" if device else "")
+        """Open a client: with the subprotocol, its `welcome` already taken, or a plain one.
+
+        With a `token` that is there already, such as an app's, it is that one's user.
+        """
+        if token is None:
+            token = self.token(user, **claims)
+        address = parse_url(self.address)
+        url = f"{address.socket}?" + (f"device={device}&" if device else "")
         # Without a bound, or a client that does not read everything takes 10 s to close.
         if v1:
-            protocols = [Subprotocol("pov-rt.v1"), Subprotocol(f"bearer.{token}")]
-            opening = connect(url, subprotocols=protocols, proxy=None, max_queue=None)
+            opening = connect_socket(address, url, spoken(token), max_queue=None)
         else:
-            opening = connect(f"{url}token={token}", proxy=None, max_queue=None)
-        client = Client(self._sockets.enter_context(opening))
+            opening = connect_socket(address, f"{url}token={token}", max_queue=None)
+        if self._clients is None:
+            self._clients = LoopThread("pov-rt clients")
+            self._sockets.callback(self._clients.stop)
+        client = Client(Socket(self._clients.run(opening), self._clients))
+        self._sockets.callback(client.socket.close)
         if v1:
-            client.connection_id = client.receive()["connectionId"]
+            client.welcome = client.receive()
+            client.connection_id = client.welcome["connectionId"]
         return client
 
     async def _start(self) -> None:
@@ -283,18 +338,15 @@ class RunningServer:
                 f"pov_rt_settings must return Settings, not {type(self._settings).__name__}: "
                 'make_settings(limits={"message_rate": "9/s"}), or override pov_rt_options'
             )
-        registry = build_registry(self._settings.plugins, self._plugins_dir)
+        registry = build_registry(
+            self._settings.plugins, self._plugins_dir, self._settings.activities
+        )
         self.web = WebServer(self._settings, registry, clock=self._clock or SystemClock())
         await self.web.start()
 
-    def _end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
 
 Connect = Callable[..., Client]
-"""`connect(user="ana", *, v1=True, device=None, povs="*", can=[...])` -> `Client`."""
+"""`connect(user="ana", *, v1=True, device=None, token=None, povs="*", can=[...])` -> `Client`."""
 
 
 class Incidents(logging.Handler):

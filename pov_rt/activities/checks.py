@@ -7,11 +7,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from pov_rt.protocol.depth import LEVELS
+from pov_rt.protocol.details.depth import LEVELS
 from pov_rt.protocol.errors import InvalidActivity
 from pov_rt.protocol.messages import MAX_SAFE_INTEGER
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+"""What types and actions look like."""
 
 ODDITIES = bytes(
     LEVELS.get(byte, ord("0") if byte in b"0123456789" else ord(" ")) for byte in range(256)
@@ -29,7 +30,7 @@ LONG_NUMBER = b"0" * 16
 
 def check_name(name: str, field: str, *, allowed: Sequence[str] | None = None) -> None:
     """Refuse what is no type or action, or none of those allowed. Raises `InvalidActivity`."""
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise InvalidActivity(
             f"{field} must have 1 to 64 letters, digits, '_', '.' or '-'", field=field
         )

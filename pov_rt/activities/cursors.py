@@ -17,6 +17,7 @@ from msgspec import UNSET, UnsetType
 from pov_rt.config.settings import Settings
 from pov_rt.connections.connection import Connection
 from pov_rt.connections.directory import Directory
+from pov_rt.delivery.places import placed
 from pov_rt.engine.base import Engine, NewMember, Position, Top
 from pov_rt.runtime.clock import Clock
 
@@ -101,7 +102,7 @@ class Cursors:
         self._directory = directory
         self._clock = clock
         self._most_devices = settings.limits.devices_per_user
-        self._age_s = max(settings.engine.mark_age_s, settings.engine.max_age_s)
+        self._age_s = max(settings.engine.mark_age_s, settings.longest_s)
         self._moves = [0] * SLOTS
         """How often a mark was moved, by user: several may share a slot."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -144,6 +145,7 @@ class Cursors:
             before = await self._get(user_id, topic)
             top = await self._engine.log.top(topic)
             was = before.on(top)
+            position = await placed(self._engine.log, topic, top.epoch, position)
             if position.epoch != top.epoch or not was.seen_offset < position.offset <= top.offset:
                 return was, False
             seen = await self._engine.marks.advance(topic, user_id, SEEN, position)
@@ -160,6 +162,7 @@ class Cursors:
         async with self._lock(user_id):
             before = await self._get(user_id, topic)
             top = await self._engine.log.top(topic)
+            position = await placed(self._engine.log, topic, top.epoch, position)
             was, read = before.on(top), before.read
             if read is None or not read.epoch == position.epoch == top.epoch:
                 return was, False
@@ -211,6 +214,16 @@ class Cursors:
         entered = NewMember(name, device, used_at, self._clock.time() + self._age_s)
         await self._engine.sets.update([entered], [(name, each) for each in gone])
         connection.remembered_until = now + min(DAY_S, self._age_s / 8)
+
+    async def devices(self, user_id: str) -> Mapping[str, float]:
+        """Return when each of a user's devices was used last, in seconds since 1970."""
+        known = await self._engine.sets.members(f"devices/{user_id}")
+        return {device: float(used_at) for device, used_at in sorted(known.items())}
+
+    async def clear(self, user_id: str) -> tuple[int, int]:
+        """Forget a user's marks and devices; return how many of both there were."""
+        marks = await self._engine.marks.drop_user(user_id)
+        return marks, await self._engine.sets.drop(f"devices/{user_id}")
 
     def _lock(self, user_id: str) -> asyncio.Lock:
         """Return a user's lock: of several devices' marks each is moved, and told of, in turn."""

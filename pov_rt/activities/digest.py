@@ -7,6 +7,9 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 
+import msgspec
+from msgspec import UNSET, UnsetType
+
 from pov_rt.connections.budgets import READ_BYTE, ROW, Budgets
 from pov_rt.delivery.stored import read_stored
 from pov_rt.engine.base import Log, Top
@@ -60,13 +63,28 @@ class Digest(Part):
     users: list[Author]
 
 
+class _Change(msgspec.Struct):
+    """What tells a change, and what was retracted, from an activity."""
+
+    original: msgspec.Raw | UnsetType = UNSET
+    retracted: bool | UnsetType = UNSET
+
+
+_read_change = msgspec.json.Decoder(_Change).decode
+
+
 def head_of(body: bytes) -> bytes:
     """Return what is counted of an activity as it is stored; nothing if it cannot be read.
 
-    Neither types nor actions have blanks in them.
+    Nor of what tells that another one changed, or was retracted. Neither types nor actions have
+    blanks in them.
     """
     try:
         head = read_stored(body)
+        if b'"original":' in body or b'"retracted":' in body:  # perhaps only in its details
+            change = _read_change(body)
+            if change.original is not UNSET or change.retracted is True:
+                return b""
     except DECODE_ERRORS:
         return b""
     return f"{head.type} {head.action} {head.user_id}".encode()
@@ -112,6 +130,15 @@ class Digests:
             if making.cancelled() or making.exception() is not None:
                 return None
         return known
+
+    def rewritten(self, topic: str) -> None:
+        """Count a topic anew: some of its activities say something else now."""
+        if (making := self._making.get(topic)) is not None:
+            making.cancel()
+        for known in [each for each in self._known if each[0] == topic]:
+            del self._known[known]
+        for block in [each for each in self._blocks if each[0] == topic]:
+            self._heads -= len(self._blocks.pop(block))
 
     async def close(self) -> None:
         """End what is being made."""

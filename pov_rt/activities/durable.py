@@ -67,6 +67,21 @@ class Durable:
             if await self._engine.sets.get(f"followers/{pov_id}", user_id) is not None:
                 await self._engine.sets.remove(f"followers/{pov_id}", user_id)
 
+    async def clear(self, user_id: str) -> int:
+        """Forget all of a user's; return how many there were."""
+        sets = self._engine.sets
+        following = await sets.having(user_id, "followers/")
+        await sets.update(remove=[(name, user_id) for name in following])
+        return await self._kept.clear(user_id)
+
+    async def drop(self, pov_id: str) -> int:
+        """Forget all to a PoV; return how many there were."""
+        sets = self._engine.sets
+        theirs = await sets.having(pov_id, "durable/")
+        await sets.update(remove=[(name, pov_id) for name in theirs])
+        await sets.drop(f"followers/{pov_id}")
+        return len(theirs)
+
     async def of(self, user_id: str) -> Mapping[str, Only | None]:
         """Return the PoVs that a user is subscribed to, in the order of their ids."""
         mine = await self._kept.of(user_id)

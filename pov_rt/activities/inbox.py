@@ -33,6 +33,7 @@ class Inboxes:
 
         `sender` scopes the ids. Raises what is wrong with it, `IdConflict`, `Unavailable`.
         """
+        began = self._clock.monotonic()
         check_id(user_id, "userId")
         notification = self._complete(new)
         topic = user_topic(user_id)
@@ -43,7 +44,7 @@ class Inboxes:
             encode(notification),
             compared=compared(notification),
         )
-        (place,) = await self._engine.log.append([entry])
+        (place,) = await self._publishing.append([entry], began)
         if isinstance(place, Conflict):
             raise IdConflict(field="id")
         return Published(notification.id, user_id, place.epoch, place.offset, place.duplicate)

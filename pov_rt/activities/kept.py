@@ -58,6 +58,10 @@ class KeptByPov:
         """Forget what is kept for a PoV, with what is beside it."""
         await self._sets.update(remove=[(self._set_of(user_id), pov_id), *beside])
 
+    async def clear(self, user_id: str) -> int:
+        """Forget all that a user keeps; return how much there was."""
+        return await self._sets.drop(self._set_of(user_id))
+
     async def of(self, user_id: str) -> Mapping[str, bytes]:
         """Return what a user keeps, by PoV in the order of their ids."""
         mine = await self._sets.members(self._set_of(user_id))

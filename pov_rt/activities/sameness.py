@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from pov_rt.protocol.encoding import encode_sorted
+from pov_rt.protocol.details.traces import untraced
+from pov_rt.protocol.encoding import encode, encode_sorted
 from pov_rt.protocol.messages import MAX_SAFE_INTEGER, Activity, Notification
 
 
@@ -16,9 +17,12 @@ def compared(new: Activity | Notification) -> bytes:
 
     Who serializes anew for a retry may write the keys of `details` in another order, and a whole
     number as `1` or `1.0`: objects have no order, and JSON has one kind of number (RFC 8259). So
-    with an instant and its time zone.
+    with an instant and its time zone. What is published again in another request is the same: the
+    trace that it belongs to does not count.
     """
     content = b""
+    if isinstance(new, Activity) and (plain := untraced(new)) is not new:
+        new, content = plain, encode(plain)
     if new.details is not UNSET:
         content = encode_sorted(new)
         if b".0" in content:  # in a text, too: then it is for nothing

@@ -49,6 +49,10 @@ class Reports:
             if len(each) > most:
                 each.popitem(last=False)
 
+    def clear(self, user_id: str) -> None:
+        """Forget what a user's devices said."""
+        self._users.pop(user_id, None)
+
     def of(self, user_id: str, topic: str) -> Mapping[str, Shown]:
         """Return what was said last of a topic, by device."""
         mine = self._users.get(user_id, OrderedDict())

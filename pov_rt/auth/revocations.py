@@ -13,7 +13,7 @@ import asyncio
 import heapq
 import math
 from collections import Counter
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -21,8 +21,9 @@ import msgspec
 from pov_rt.auth.tokens import EVERYBODY_OF, Identity
 from pov_rt.config.settings import AuthSettings
 from pov_rt.engine.base import Sets
-from pov_rt.protocol.errors import InvalidRequest, Unavailable
+from pov_rt.protocol.errors import InvalidRequest, TokenRevoked, Unavailable
 from pov_rt.protocol.messages import check_id
+from pov_rt.protocol.redaction import is_token
 from pov_rt.protocol.tenants import SEPARATOR, TenantId, wire_of
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.clock import Clock, SteadyTime, rfc3339
@@ -35,6 +36,10 @@ EVERYBODY = "all"
 MAX_FRESH = 20_000
 """Tokens that do not look older than now and were seen: of the last second, or of a clock ahead.
 Each cost a check of its signature, which keeps them below this."""
+
+BLOCKED_RETRY_S = 3600.0
+"""When a blocked user's client may ask again at the latest: the block may be lifted before its end.
+"""
 
 REMOVED_AT_ONCE = 100
 """Forgotten revocations that are removed from the engine with a new one."""
@@ -56,10 +61,14 @@ class Revocation(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """When the token ends, if that is known: then nothing is left to revoke."""
     by: str | None = None
     """Whose share of `auth.max_revocations` it is of; None: nobody's."""
+    block: bool = False
+    """All of the user's tokens are void until then, those that are issued meanwhile, too."""
 
     @property
     def name(self) -> str:
         """What it is kept under, one of a name."""
+        if self.block:
+            return f"block {self.user_id}"
         if self.token_id is not None:
             return f"token {self.token_id}"
         return EVERYBODY if self.user_id is None else f"user {self.user_id}"
@@ -97,11 +106,14 @@ class Revocation(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
             _latest(self.at, other.at),
             None if None in (self.until, other.until) else _latest(self.until, other.until),
             other.by if self.by is None else self.by,
+            self.block,
         )
 
     def describe(self) -> str:
         """Return in words what is void."""
         said = "" if self.at is None else f" (since {rfc3339(self.at)})"
+        if self.block and self.until is not None:
+            return f"the user is blocked until {rfc3339(self.until)}{said}"
         if self.token_id is not None:
             return f"one token, and those that were exchanged for it{said}"
         if self.team_id is not None:
@@ -115,11 +127,12 @@ class Revocation(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 class Revoked(NamedTuple):
     """What a revocation did: `before` is the instant that is in force now, None for one token.
 
-    `closed` is how many connections of this node it ended.
+    `closed` is how many connections of this node it ended, `until` when a block ends.
     """
 
     before: float | None
     closed: int
+    until: float | None = None
 
 
 _encode = msgspec.json.Encoder().encode
@@ -147,6 +160,8 @@ class Revocations:
             self.__len__,
         )
         self._by_name: dict[str, Revocation] = {}
+        self._blocked: dict[str, float] = {}
+        """Until when which users are kept out, of those above."""
         self._held: Counter[str] = Counter()
         """How many are of whose share."""
         self._ends: list[tuple[float, str]] = []
@@ -170,11 +185,16 @@ class Revocations:
 
         `by` is whose share it is of.
 
-        Raises `InvalidId` for what can be no user, `InvalidRequest` for an instant that lies ahead
-        by more than clocks may differ: tokens that are issued until then would be void for life.
+        Raises `InvalidId` for what can be no user, `InvalidRequest` for a token in place of its id,
+        which would be kept and listed, and for an instant that lies ahead by more than clocks may
+        differ: tokens that are issued until then would be void for life.
         """
         now = self._clock.time()
         if token_id is not None:
+            if is_token(token_id):
+                raise InvalidRequest(
+                    "This is a token: send its id, which is its claim jti", field="tokenId"
+                )
             whole = token_id if tenant is None else str(TenantId.of(tenant, token_id))
             return Revocation(whole, at=now, by=by)
         if user_id is not None:
@@ -190,6 +210,40 @@ class Revocations:
             )
         # Nothing was issued before 1970, and not every earlier instant can be written as a date.
         return Revocation(None, user_id, max(before, 0.0), now, by=by)
+
+    def make_block(self, user_id: str, for_s: float, by: str | None = None) -> Revocation:
+        """Return what keeps a user out from now on. Raises `InvalidId` as `make` does."""
+        check_id(user_id, "userId")
+        now = self._clock.time()
+        return Revocation(None, str(user_id), at=now, until=now + for_s, by=by, block=True)
+
+    @property
+    def blocked(self) -> Sequence[str]:
+        """The users who are kept out."""
+        return list(self._blocked)
+
+    def blocked_until(self, user_id: str) -> float | None:
+        """Return until when a user is kept out, in seconds since 1970; None: not at all."""
+        return self._blocked.get(user_id)
+
+    def lift(self, user_id: str) -> bool:
+        """End a block on this node; tell whether there was one."""
+        if user_id not in self._blocked:
+            return False
+        self._drop(Revocation(user_id=user_id, block=True).name)
+        return True
+
+    async def forget_block(self, user_id: str) -> bool:
+        """Remove a block that is stored; tell whether there was one. Raises `Unavailable`."""
+        return await self._sets.remove(REVOCATIONS, Revocation(user_id=user_id, block=True).name)
+
+    def refusal(self, identity: Identity) -> TokenRevoked:
+        """Return the error for a token that is covered; a block says when it ends."""
+        until = self._blocked.get(identity.user_id)
+        if until is None:
+            return TokenRevoked()
+        left_s = min(max(1.0, until - self._clock.time()), BLOCKED_RETRY_S)
+        return TokenRevoked("An operator has blocked this user for a time", retry_after_s=left_s)
 
     def add(self, revocation: Revocation) -> list[Revocation]:
         """Put one into force; return what now is: under its name, and of tokens that were seen.
@@ -282,6 +336,7 @@ class Revocations:
             f"token {identity.token_id}",
             f"token {identity.parent_id}",
             f"user {identity.user_id}",
+            f"block {identity.user_id}",
             f"user {identity.everybody}",
             EVERYBODY,
         )
@@ -325,14 +380,22 @@ class Revocations:
         self._by_name[name] = revocation
         if revocation.by is not None:
             self._held[revocation.by] += 1
+        if revocation.block and revocation.user_id is not None and revocation.until is not None:
+            self._blocked[revocation.user_id] = revocation.until
         end = self._end(revocation)
         if end < math.inf:
             heapq.heappush(self._ends, (end, name))
         return revocation
 
     def _forget(self, name: str) -> None:
-        self._give_back(self._by_name.pop(name))
+        self._drop(name)
         self._forgotten.append(name)
+
+    def _drop(self, name: str) -> None:
+        dropped = self._by_name.pop(name)
+        self._give_back(dropped)
+        if dropped.block and dropped.user_id is not None:
+            del self._blocked[dropped.user_id]
 
     def _give_back(self, revocation: Revocation) -> None:
         if revocation.by is not None:
@@ -350,7 +413,7 @@ class Revocations:
 
     def _end(self, revocation: Revocation) -> float:
         end = math.inf if revocation.until is None else revocation.until
-        if self._settings.revocation_s is None or revocation.at is None:
+        if self._settings.revocation_s is None or revocation.at is None or revocation.block:
             return end
         # From the instant, not before it is said: what it covers was issued up to there.
         since = max(revocation.at, revocation.before or 0.0)

@@ -79,6 +79,9 @@ class Void(Protocol):
     def covers(self, identity: Identity) -> bool:
         """Tell whether a token is void."""
 
+    def refusal(self, identity: Identity) -> TokenRevoked:
+        """Return the error for a token that is void."""
+
     def see(self, identity: Identity) -> None:
         """Take note of a token that is verified for the first time, or anew."""
 
@@ -126,7 +129,7 @@ class Tokens:
             known, until = self._check(token, accept)
             self._verified.add(key, known, known.owner, _size_of(token, known), until)
         if self._void is not None and self._void.covers(known):
-            raise TokenRevoked
+            raise _void(self._void.refusal(known), known)
         return known
 
     def identify(self, token: str, accept: frozenset[Kind]) -> Identity:
@@ -223,7 +226,7 @@ class Tokens:
     def _check(self, token: str, accept: frozenset[Kind]) -> tuple[Identity, float]:
         identity, key_until = self._read(token, accept)
         if identity.expires_at <= self._clock.time():
-            raise TokenExpired
+            raise _void(TokenExpired(), identity)
         if self._void is not None:
             self._void.see(identity)
         return identity, min(identity.expires_at, key_until)
@@ -392,3 +395,8 @@ def media_type(name: str) -> str:
 def _cut(value: object) -> str:
     text = repr(value)
     return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}..."
+
+
+def _void(error: TokenError, identity: Identity) -> TokenError:
+    error.bearer = identity.user_id
+    return error

@@ -8,8 +8,8 @@ before, by construction: nobody else has to think of it.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pov_rt.auth.tokens import Identity
@@ -17,18 +17,7 @@ from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import CloseCode
 from pov_rt.protocol.messages import Closing, Message
 from pov_rt.runtime.limits import Bucket, Budget
-
-
-class Framing(Protocol):
-    """How a transport writes messages. One object for all transports of a kind, so that what they
-    are sent is made once for all of them; pieces may be joined.
-    """  # noqa: D205  (one sentence that does not fit a line)
-
-    def frame(self, body: bytes) -> bytes:
-        """Return one message as it is sent."""
-
-    def join(self, bodies: Sequence[bytes]) -> bytes:
-        """Return several messages, in one piece."""
+from pov_rt.transport.bounds import Framing
 
 
 class Transport(Protocol):
@@ -97,6 +86,9 @@ class Followed(Protocol):
     def settle(self, connection: Connection) -> None:
         """Send a connection now what waits for it."""
 
+    def behind(self, connection: Connection) -> int:
+        """Return how many of its entries a connection has not been sent yet."""
+
 
 class Deliveries(Protocol):
     """What waits for the end of the turn: the hub, as connections see it."""
@@ -134,6 +126,18 @@ class Connection:
     It is slotted, and holds None where nothing is needed yet, for there are many idle ones. The
     constructor says whose each slot is: nobody else writes it.
     """
+
+    # What differs for some over HTTP (`connections/http`).
+    is_present = True
+    """Whether its user counts as being there: plugins are told of it."""
+    is_exact = False
+    """Whether it is told where it is as soon as it was sent all, and with each piece before."""
+    has_grace = True
+    """Whether it outlives its token for a while, in which another may come."""
+    may_subscribe = True
+    """Whether it lasts, so that something can come later."""
+    ends_at = math.inf
+    """When it is ended in any case (monotonic)."""
 
     __slots__ = (
         "__weakref__",
@@ -220,6 +224,11 @@ class Connection:
         self.closed = False
         self.close_reason: str | None = None
 
+    @property
+    def gets_positions(self) -> bool:
+        """Whether it is told how far a subscription has come that is not sent all."""
+        return self.is_exact or not self.plain
+
     def receive(self, payload: bytes, is_text: bool) -> None:
         """Take one whole message from the transport (text is valid UTF-8)."""
         self.owner.receive(self, payload, is_text)
@@ -237,6 +246,14 @@ class Connection:
             self._deliveries.settle(self)
         transport = self.transport
         transport.send_soon(transport.framing.frame(body))
+
+    def tell_position(self, body: bytes) -> None:
+        """Send the message that says how far a subscription has come."""
+        self.send(body)
+
+    def subscription_ended(self, body: bytes) -> None:
+        """Send the message that one of its subscriptions has ended, which nobody had asked for."""
+        self.send(body)
 
     def close(self, code: CloseCode) -> None:
         """Close it, after what was delivered before, and tell its client why.

@@ -113,7 +113,7 @@ class Deadlines:
         connection.expires_at = now + connection.identity.expires_at - self._clock.time()
         warn_at = connection.expires_at - self._auth.warning_s
         connection.warned = connection.warned and now >= warn_at
-        self._tokens.put(connection, warn_at)
+        self._tokens.put(connection, min(warn_at, connection.ends_at))
 
     def _await_ping(self, connection: Connection, waited_s: float) -> None:
         spread = 1 + SPREAD * (2 * self._clock.random() - 1)
@@ -134,7 +134,10 @@ class Deadlines:
             connection.close(CloseCode.PING_TIMEOUT)
 
     def _check_token(self, connection: Connection, now: float) -> None:
-        end = connection.expires_at + self._auth.grace_s
+        if now >= connection.ends_at:
+            connection.close(CloseCode.NORMAL)
+            return
+        end = connection.expires_at + (self._auth.grace_s if connection.has_grace else 0.0)
         if now >= end:
             connection.close(CloseCode.TOKEN)
             return
@@ -143,4 +146,4 @@ class Deadlines:
             if connection.v1:
                 expires_at = rfc3339(connection.identity.expires_at)
                 connection.send(encode(TokenExpiring(expires_at=expires_at)))
-        self._tokens.put(connection, end)
+        self._tokens.put(connection, min(end, connection.ends_at))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -11,18 +12,27 @@ from pov_rt.auth.revocations import Revocation, Revocations, Revoked
 from pov_rt.auth.tokens import Identity
 from pov_rt.config.settings import LimitSettings
 from pov_rt.connections.connection import Connection
+from pov_rt.connections.last_seen import LastSeen
 from pov_rt.engine.base import Signals
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import CloseCode, LimitExceeded
 from pov_rt.protocol.tenants import team_of
 from pov_rt.protocol.topics import NODES
 from pov_rt.runtime.bounds import payer
+from pov_rt.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
 
 
+TRANSPORTS = ("ws", "sse", "poll")
+"""The kinds of transports (`Framing.transport`)."""
+
+
 class Command(msgspec.Struct, omit_defaults=True):
-    """What one node tells the others: close or send to these connections, or refuse tokens."""
+    """What one node tells the others: close or send to these connections, or refuse tokens.
+
+    `unblock` is the user of a block that is lifted.
+    """
 
     user: str | None = None
     connection: str | None = None
@@ -30,6 +40,7 @@ class Command(msgspec.Struct, omit_defaults=True):
     pov: str | None = None
     close: str | None = None
     revoke: Revocation | None = None
+    unblock: str | None = None
 
 
 _decode = msgspec.json.Decoder(Command).decode
@@ -38,15 +49,23 @@ _decode = msgspec.json.Decoder(Command).decode
 class Directory:
     """The connections of one node, and the tokens that none may have. Owner: the server."""
 
-    def __init__(self, signals: Signals, revocations: Revocations, limits: LimitSettings) -> None:
+    def __init__(
+        self, signals: Signals, revocations: Revocations, limits: LimitSettings, clock: Clock
+    ) -> None:
         self._signals = signals
         self._revocations = revocations
         self._limits = limits
         self._by_id: dict[str, Connection] = {}
         self._by_user: dict[str, dict[str, Connection]] = {}
+        self.last_seen = LastSeen(clock, limits.last_seen_users)
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    def by_transport(self) -> Mapping[str, int]:
+        """Return how many there are of each kind."""
+        found = Counter(each.transport.framing.transport for each in self._by_id.values())
+        return {name: found[name] for name in TRANSPORTS}
 
     def get(self, connection_id: str) -> Connection | None:
         """Return a connection of this node."""
@@ -55,6 +74,10 @@ class Directory:
     def all(self) -> list[Connection]:
         """Return every connection."""
         return list(self._by_id.values())
+
+    def users(self) -> list[str]:
+        """Return the users who have a connection."""
+        return list(self._by_user)
 
     def of(self, user_id: str) -> list[Connection]:
         """Return a user's connections."""
@@ -83,7 +106,9 @@ class Directory:
     def add(self, connection: Connection) -> None:
         """Enter a connection."""
         self._by_id[connection.id] = connection
-        self._by_user.setdefault(connection.identity.user_id, {})[connection.id] = connection
+        user_id = connection.identity.user_id
+        self._by_user.setdefault(user_id, {})[connection.id] = connection
+        self.last_seen.came(user_id)
 
     def remove(self, connection: Connection) -> None:
         """Forget a connection; nothing happens if it was not entered."""
@@ -94,6 +119,7 @@ class Directory:
         del mine[connection.id]
         if not mine:
             del self._by_user[user_id]
+            self.last_seen.left(user_id)
 
     def send_user(self, user_id: str, body: bytes, pov_id: str | None = None) -> None:
         """Send one encoded message to every connection of a user, on all nodes.
@@ -121,13 +147,36 @@ class Directory:
         wanted = self._revocations.make(
             token_id, user_id, before, tenant, team_of(owner) or owner or None
         )
+        return await self._put(wanted)
+
+    async def block(self, user_id: str, for_s: float) -> Revoked:
+        """Keep a user out of all nodes for a time, over restarts, and close their connections.
+
+        Raises `InvalidId`, `InvalidRequest` and `Unavailable` as `revoke` does.
+        """
+        owner = payer.get()
+        return await self._put(
+            self._revocations.make_block(user_id, for_s, team_of(owner) or owner or None)
+        )
+
+    async def unblock(self, user_id: str) -> bool:
+        """Let a user in again; return whether there was a block.
+
+        Raises `Unavailable` if that could not be stored: then it is so until a restart.
+        """
+        lifted = self._revocations.lift(user_id)
+        self._signals.send(NODES, encode(Command(unblock=str(user_id))))
+        stored = await self._revocations.forget_block(user_id)
+        return lifted or stored
+
+    async def _put(self, wanted: Revocation) -> Revoked:
         self._revocations.check_room(wanted)
         in_force, closed = self._enforce(wanted)
         for each in in_force:
             self._signals.send(NODES, encode(Command(revoke=each)))
         # Not the other way round: while the disk is full, a stolen token would stay good.
         await self._revocations.store(in_force)
-        return Revoked(in_force[0].before, closed)
+        return Revoked(in_force[0].before, closed, in_force[0].until)
 
     async def reread_revocations(self) -> None:
         """Enforce what is stored: other nodes may have told of it unheard. Raises `Unavailable`."""
@@ -159,6 +208,8 @@ class Directory:
     def _carry_out(self, command: Command) -> None:
         if command.revoke is not None:
             self._enforce(command.revoke)
+        if command.unblock is not None:
+            self._revocations.lift(command.unblock)
         for connection in self._matching(command):
             if command.message is not None and not connection.plain:
                 if command.pov is None or connection.identity.grants.may_subscribe(command.pov):
@@ -173,15 +224,19 @@ class Directory:
         user_id = revocation.user_id
         is_ones = user_id is not None and revocation.team_id is None
         mine = self.of(user_id) if user_id is not None and is_ones else self.all()
-        return in_force, self._close_those(are_void, mine)
+        code = CloseCode.DISCONNECTED if revocation.block else CloseCode.TOKEN
+        return in_force, self._close_those(are_void, mine, code)
 
     def _close_those(
-        self, are_void: Callable[[Identity], bool], connections: Iterable[Connection]
+        self,
+        are_void: Callable[[Identity], bool],
+        connections: Iterable[Connection],
+        code: CloseCode = CloseCode.TOKEN,
     ) -> int:
         closed = 0
         for connection in connections:
             if connection.close_reason is None and are_void(connection.identity):
-                connection.close(CloseCode.TOKEN)
+                connection.close(code)
                 closed += 1
         return closed
 

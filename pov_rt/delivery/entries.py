@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Protocol
 
 import msgspec
 
 from pov_rt.engine.base import Entry
 from pov_rt.runtime.clock import rfc3339
+
+
+class Log(Protocol):
+    """Whose entries they are: a topic."""
+
+    @property
+    def name(self) -> str:
+        """What the engine calls it."""
+
+    @property
+    def kind(self) -> str:
+        """The first part of the name: `pov`, `team` or `user`."""
 
 
 class _Expiry(msgspec.Struct, rename="camel"):

@@ -29,7 +29,8 @@ sent more is held. A topic's entries come in their order; topics have none among
 
 The log. The engine tells of entries once they are durable, per topic in order. While a topic's
 state is being read, what is told is only remembered (`seen`); where something may have been missed,
-the topic is compared with its log (`uncertain`), and a hole closes its subscribers.
+the topic is compared with its log (`uncertain`), and a hole closes its subscribers. If the log has
+another epoch, in which all is held that was taken over (`places`), they go on and are told of it.
 """
 
 from __future__ import annotations
@@ -39,13 +40,17 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
+from pov_rt.connections.borders import Borders, Flushed, Joined, Left
 from pov_rt.connections.connection import Connection
 from pov_rt.delivery.filters import Only, Since
+from pov_rt.delivery.others import OtherLogs
 from pov_rt.delivery.pieces import Shares, Spread, send_share
+from pov_rt.delivery.places import sought
 from pov_rt.delivery.replay import (
     PAGE,
     POSITION_ENTRIES,
     AfterMarks,
+    Joining,
     Replay,
     Start,
     contiguous,
@@ -53,8 +58,8 @@ from pov_rt.delivery.replay import (
     recover,
 )
 from pov_rt.delivery.stored import Reader
-from pov_rt.delivery.topic import Pending, Progress, Topic, choose
-from pov_rt.engine.base import Engine, Entry, Position, Top
+from pov_rt.delivery.topic import Expected, Pending, Topic, choose
+from pov_rt.engine.base import Engine, Entry, Lease, Position, Top
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import CloseCode, LimitExceeded, RateLimited, Unavailable
 from pov_rt.protocol.messages import Message
@@ -75,41 +80,20 @@ MAX_INSTEAD = 256
 """Answers that may wait for their place in what a connection missed of a topic."""
 
 
-class Joining:
-    """What a connection asked for of a topic, until `Hub.confirm` or `Hub.undo`.
-
-    `start` says from where it will be served. The hub's own, save for that.
-    """
-
-    __slots__ = ("connection", "moves", "only", "progress", "start", "topic")
-
-    def __init__(
-        self, connection: Connection, topic: Topic, progress: Progress, only: Only | None
-    ) -> None:
-        self.connection = connection
-        self.topic = topic
-        self.progress = progress
-        self.only = only
-        self.moves = False
-        self.start = Start(Top("", 0, 1), 0)
-
-
-class _Expected:
-    """Whose publication is to be answered in its place, and how."""
-
-    __slots__ = ("answer", "connection", "is_answered")
-
-    def __init__(self, connection: Connection, answer: Callable[[Position], bytes]) -> None:
-        self.connection = connection
-        self.answer = answer
-        self.is_answered = False
-
-
 class Hub:
     """The subscriptions of this node; the engine's follower. Owner: the server."""
 
-    def __init__(self, engine: Engine, clock: Clock) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        borders: Borders | None = None,
+        *,
+        feeds_fade: bool = False,
+    ) -> None:
         self._engine = engine
+        self._clock = clock
+        self._borders = borders = borders or Borders()
         self._topics: dict[str, Topic] = {}
         self._closing: dict[str, asyncio.Task[None]] = {}
         self._dirty: list[Topic] = []
@@ -120,14 +104,20 @@ class Hub:
         self.tasks = containment.Tasks(log, "a task of the hub")
         """What joins topics, and what the engine's news cause; they end with the hub."""
         self.stored = Reader(clock)
-        self.replay = Replay(engine, clock, self.tasks, self.stored)
+        self.replay = Replay(
+            engine, clock, self.tasks, self.stored, borders, self._compare, feeds_fade=feeds_fade
+        )
+        self.others = OtherLogs()
         self._positions_at = 0.0
-        self._expected: dict[str, _Expected] = {}
+        self._expected: dict[str, Expected] = {}
         self._waiting_bytes = 0  # of all entries that wait for the end of the turn
-        self.delivered = 0
-        """Messages handed to sockets since the start."""
+        self.delivered = self._spread.delivered
         self.subscriptions = 0
         """Subscriptions of all connections: inboxes and plugins' channels do not count."""
+
+    def all(self) -> list[Topic]:
+        """Return every topic that is followed."""
+        return list(self._topics.values())
 
     @property
     def topics(self) -> int:
@@ -168,12 +158,19 @@ class Hub:
             if topic.opening is not None:
                 # Shielded: one waiter that is cancelled must not take the topic from the others.
                 await asyncio.shield(topic.opening)
-            oldest = (await self._engine.log.top(name)).oldest
+            known = await self._engine.log.top(name)
+            if known.epoch != topic.epoch:
+                # A place may be of that one, which this node has not heard of yet.
+                await self._compare(topic)
+            if since is not None:
+                joining.since = since = await sought(self._engine.log, topic, since)
         except BaseException:
             self.undo(joining)
             raise
-        top = Top(topic.epoch, topic.offset, oldest)
+        top = Top(topic.epoch, topic.offset, known.oldest)
         if since is not None:
+            if isinstance(since, Position):
+                self.others.look(connection.identity.owner, since.epoch, top.epoch)
             joining.start = recover(top, since)
             joining.moves = True
         else:
@@ -202,9 +199,16 @@ class Hub:
             for answer in topic.move(connection, progress, joining.start.start):
                 connection.send(answer)
             progress.paid_to = topic.offset
-        is_new, progress.stands = not progress.stands, True
+        sent, is_new, progress.stands = progress.highest, not progress.stands, True
         progress.highest = progress.offset if is_new else max(progress.highest, progress.offset)
         progress.asked -= 1
+        if (joined := self._borders.joined) is not None:
+            _, _, recovered, missed = joining.start
+            place = topic.epoch, progress.offset, topic.offset
+            new = is_new, 0 if is_new else sent
+            joined(connection, Joined(topic.name, *place, recovered, missed, joining.only, *new))
+        if joining.start.top.epoch != topic.epoch:  # since the answer was made
+            self._tell_epoch(topic, connection, progress.offset)
         self.replay.start(topic, connection)
         return is_new
 
@@ -224,6 +228,11 @@ class Hub:
         topic = self._topics.get(name)
         return 0 if topic is None else topic.users
 
+    def live(self, name: str) -> Sequence[Connection]:
+        """Return the connections that get what happens on a topic as it happens."""
+        topic = self._topics.get(name)
+        return () if topic is None else topic.live
+
     def delivered_to(self, connection: Connection, name: str) -> Position | None:
         """Return up to where a connection was sent everything; None if it is not subscribed."""
         topic = self._topics.get(name)
@@ -232,6 +241,14 @@ class Hub:
         if connection.close_reason is not None:  # its place may have been in another epoch
             return None
         return Position(topic.epoch, topic.delivered(connection))
+
+    def holds(self, name: str, place: Position) -> bool:
+        """Tell whether a place in a followed topic that was given out is one, as far as is known.
+
+        It is one of the topic's epoch then (`delivered_to`).
+        """
+        topic = self._topics.get(name)
+        return topic is not None and topic.holds(place)
 
     def hold(self, connection: Connection) -> None:
         """Replay to a connection that reads slowly, at its pace, instead of piling it up.
@@ -249,6 +266,8 @@ class Hub:
             return False
         progress = topic.catching_up.get(connection)
         stood = progress is None or progress.stands
+        if stood and (left := self._borders.left) is not None:
+            left(connection, Left(name, topic.epoch, topic.delivered(connection)))
         self.subscriptions -= topic.is_subscription
         if answers := topic.remove(connection):
             # After the answer to what ended it: they have no place in what it was sent.
@@ -265,9 +284,16 @@ class Hub:
             if send is not None:
                 topic.group(connection)[connection] = send
 
-    def broadcast(self, name: str, body: bytes, spare: Connection | None = None) -> None:
-        """Send a signal to a topic's subscribers on all nodes; `body` is one encoded message."""
+    def broadcast(
+        self, name: str, body: bytes, spare: Connection | None = None, *, here: bool = False
+    ) -> None:
+        """Send a signal to a topic's subscribers on all nodes; `body` is one encoded message.
+
+        With `here` to those of this node alone.
+        """
         self._deliver_signal(name, body, spare)
+        if here:
+            return
         self._engine.signals.send(name, body, spare.id if spare else "")
 
     def spare(self, connection: Connection, name: str, body: bytes) -> None:
@@ -310,6 +336,21 @@ class Hub:
         if known is not None and known.opening is None and known.repairing is None:
             known.repairing = self.tasks.spawn(self._repair(known))
 
+    async def _compare(self, topic: Topic) -> None:
+        """Compare a topic with its log, as `uncertain`, and wait until that is done."""
+        self.uncertain(topic.name)
+        if topic.repairing is not None:
+            await asyncio.shield(topic.repairing)
+
+    def left(self, topic: str, leases: Sequence[Lease]) -> None:
+        """Leave it to plugins, whose the leases are."""
+
+    def rewritten(self, topic: str) -> None:
+        """Read the topic's newest messages from the log again when somebody has missed some."""
+        known = self._topics.get(topic)
+        if known is not None:
+            self.replay.drop(known)
+
     # The end of a turn, and of time:
 
     def settle(self, connection: Connection) -> None:
@@ -337,7 +378,7 @@ class Hub:
             if topic.users <= turns.SENDS:  # which is nearly always all there is
                 self._dirty = []
                 self._waiting_bytes = 0
-                self.delivered += topic.flush()
+                self._flush(topic)
                 return
         is_free = not self._spread.shares
         few, many, self._dirty = choose(self._dirty, turns.SENDS, is_free=is_free)
@@ -346,19 +387,25 @@ class Hub:
         try:
             shares: Shares = {}
             for topic in few:
-                self.delivered += topic.flush(shares)
+                self._flush(topic, shares)
             for connection, share in shares.items():
                 self._spread.settle(connection)
                 send_share(connection, share)
             if many:
                 shares = {}
                 for topic in many:
-                    self.delivered += topic.flush(shares)
+                    self._flush(topic, shares)
                 self._spread.fill(shares)
             self._spread.drain(max(left, turns.SENDS // 4, 1))
         finally:
             if self._dirty or self._spread.shares:
                 self._flush_soon()
+
+    def _flush(self, topic: Topic, shares: Shares | None = None) -> None:
+        messages = topic.flush(shares)
+        if (flushed := self._borders.flushed) is not None:
+            waited_s = self._clock.monotonic() - topic.waits_since
+            flushed(Flushed(topic.name, topic.epoch, topic.offset, messages, waited_s))
 
     def _flush_soon(self) -> None:
         self.unsettled = True
@@ -404,7 +451,7 @@ class Hub:
             for topic in self._joined(connection)
         ):
             raise RateLimited(retry_after_s=1.0)
-        self._expected[origin] = _Expected(connection, answer)
+        self._expected[origin] = Expected(connection, answer)
 
     async def taken_over(self, connection: Connection, names: Sequence[str]) -> None:
         """Wait until none of these topics is being compared with its log: it has what is in it.
@@ -473,8 +520,8 @@ class Hub:
         topic.positioned = topic.offset
         body = position_of(topic, topic.offset)
         for connection in topic.only:
-            if connection not in topic.catching_up and not connection.plain:
-                connection.send(body)
+            if connection not in topic.catching_up and connection.gets_positions:
+                connection.tell_position(body)
 
     def _deliver_signal(self, name: str, body: bytes, spare: Connection | None) -> None:
         topic = self._topics.get(name)
@@ -550,6 +597,8 @@ class Hub:
 
     def _add(self, topic: Topic, item: Pending) -> None:
         if not topic.pending:
+            if self._borders.flushed is not None:
+                topic.waits_since = self._clock.monotonic()
             self._dirty.append(topic)
             if not self.unsettled:
                 self._flush_soon()
@@ -575,17 +624,22 @@ class Hub:
             del self._closing[name]
 
     async def _repair(self, topic: Topic) -> None:
-        """Read what was missed; on another epoch or a hole tell the clients by closing them."""
+        """Read what was missed; on a hole, or an epoch without it, close the clients."""
         try:
             while self._topics.get(topic.name) is topic:
                 seen = topic.seen
                 try:
                     page = await self._engine.log.read(topic.name, topic.offset, PAGE)
+                    is_held = page.top.epoch == topic.epoch or await self._is_held(topic)
                 except Unavailable as error:
                     log.warning("cannot compare a topic with its log: %s", error)
                     await asyncio.sleep(RETRY_S)
                     continue
-                if page.entries and page.top.epoch == topic.epoch:
+                if page.top.epoch != topic.epoch:
+                    if is_held:
+                        self._adopt(topic, page.top.epoch)
+                        continue
+                elif page.entries:
                     if contiguous(topic.offset, page.entries):
                         self._take(topic, page.entries, is_new=False)
                         continue
@@ -594,18 +648,47 @@ class Hub:
                         return
                     if seen <= topic.offset:
                         continue  # it was told of while the log was being read: read again
+                # And look at it once more: it may have more by now, which was told of meanwhile.
                 self._reset(topic, page.top)
-                return
         finally:
             topic.repairing = None
+
+    async def _is_held(self, topic: Topic) -> bool:
+        """Tell whether the log has all up to where a topic is; nothing stands in a channel's."""
+        if not topic.has_log:
+            return True
+        return await self._engine.log.holds(topic.name, Position(topic.epoch, topic.offset))
+
+    def _adopt(self, topic: Topic, epoch: str) -> None:
+        """Go on under another epoch, and tell of it all who know the one before."""
+        topic.adopt(epoch)
+        # What was told of meanwhile is in the log, which is read next.
+        topic.seen = 0
+        if topic.is_subscription and topic.has_listeners:
+            self._add(topic, Pending(position_of(topic, topic.offset, epoch), None))
+        for connection in topic.live:
+            if connection.is_exact:
+                self._tell_epoch(topic, connection, topic.offset)
+        for connection, progress in topic.catching_up.items():
+            if not progress.asked:  # an answer comes first
+                self._tell_epoch(topic, connection, progress.offset)
+
+    def _tell_epoch(self, topic: Topic, connection: Connection, offset: int) -> None:
+        """Tell a connection that all it was sent, up to an offset, is in the topic's epoch now."""
+        # An inbox has a name in streams alone; in sessions nobody is told its epoch.
+        if connection.is_exact or (topic.is_subscription and connection.gets_positions):
+            connection.tell_position(position_of(topic, offset, topic.epoch))
 
     def _reset(self, topic: Topic, top: Top) -> None:
         members = [*topic.live, *topic.catching_up]
         self.replay.drop(topic)
-        topic.epoch, topic.offset, topic.seen = top.epoch, top.offset, 0
-        log.warning("the log of a topic has a gap", extra={"topic": topic.name})
         for connection in members:
-            topic.settle(connection)
+            topic.settle(connection)  # as places of the old epoch
+        topic.epoch, topic.offset, topic.seen = top.epoch, top.offset, 0
+        topic.before.clear()
+        if members:
+            log.warning("the log of a topic has a gap", extra={"topic": topic.name})
+        for connection in members:
             connection.close(CloseCode.GAP)
 
     def _release(self, topic: Topic) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-from pov_rt.connections.connection import Connection, Framing
+from pov_rt.connections.connection import Connection
+from pov_rt.connections.directory import TRANSPORTS
+from pov_rt.runtime.measure.tally import OTHER, Tally
+from pov_rt.transport.bounds import Framing
 
 JOIN_BYTES = 64 * 1024
 """Messages are joined up to this size: one send is never a slow client's whole allowance."""
@@ -23,9 +26,15 @@ class Spread:
     """
 
     def __init__(self) -> None:
+        self.delivered = Tally(TRANSPORTS, OTHER)
+        """Messages handed to clients as they were published, since the start, by transport."""
         self.shares: Shares = {}
         """What is still to be sent; nobody else changes it."""
         self._queue: Iterator[Connection] = iter(())
+
+    def count(self, transport: str, messages: int) -> None:
+        """Count what is on its way."""
+        self.delivered[transport] += messages
 
     def fill(self, shares: Shares) -> None:
         """Take what is to be sent. It must be empty, or what waits longest would not come first."""
@@ -61,7 +70,8 @@ def join(framing: Framing, bodies: Sequence[bytes]) -> Iterable[bytes]:
     """Frame messages, joined into pieces of about `JOIN_BYTES`."""
     if len(bodies) == 1:
         return (framing.frame(bodies[0]),)
-    return map(framing.join, divide(bodies))
+    parts = list(divide(bodies))
+    return [framing.join(part, up_to_date=part is parts[-1]) for part in parts]
 
 
 def divide(bodies: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

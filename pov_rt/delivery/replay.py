@@ -8,10 +8,10 @@ topics it has missed, much to replay is no slow client, and its topics go on in 
 What is published meanwhile only moves the topic's offset. The step that finds the place at that
 offset, with no `await` in between, makes the subscriber live.
 
-What ends it instead: the place cannot be followed without a hole (another epoch, or retention took
-entries), or the log cannot be read. Then the connection is closed, to come back and recover: never
-is anything left out in silence. A place that was replaced (the client asked for something once
-more, or left) is passed over.
+What ends it instead: the place cannot be followed without a hole (the log does not hold it, or
+retention took entries), or the log cannot be read. Then the connection is closed, to come back and
+recover: never is anything left out in silence. A place that was replaced (the client asked for
+something once more, or left) is passed over.
 
 Where it is read. From a ring, which a topic has from the first client that missed something until a
 minute after the last one: when everybody reconnects at once, the log is read once for a topic and
@@ -29,12 +29,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
+from pov_rt.connections.borders import Borders, Replayed
 from pov_rt.connections.budgets import BYTE, ROW
 from pov_rt.connections.connection import Connection
-from pov_rt.delivery.entries import ActivityEncoder, has_expired
+from pov_rt.delivery.entries import ActivityEncoder, Log, has_expired
 from pov_rt.delivery.filters import Only, Since
 from pov_rt.delivery.pieces import divide
 from pov_rt.delivery.ring import RING_ENTRIES, RING_IDLE_S, RINGS_BYTES, Ring
@@ -64,6 +65,9 @@ A fraction of `MAX_REPLAY`: who comes back must not be too far behind."""
 LOADS = 4
 """Rings loaded at a time. Each wakes all who wait for it, and everybody else waits for them
 (docs/measurements.md, rings)."""
+
+
+POSITION = b'{"type":"position",'
 
 
 class Start(NamedTuple):
@@ -109,11 +113,45 @@ def recover(top: Top, since: Since | AfterMarks | None) -> Start:
     return Start(top, since.offset, recovered=True, missed=0)
 
 
+class Joining:
+    """What a connection asked for of a topic, until `Hub.confirm` or `Hub.undo`.
+
+    `start` says from where it will be served, and `since` what was asked for, with the log's epoch
+    where that holds it. The hub's own, save for that.
+    """
+
+    __slots__ = ("connection", "moves", "only", "progress", "since", "start", "topic")
+
+    def __init__(
+        self, connection: Connection, topic: Topic, progress: Progress, only: Only | None
+    ) -> None:
+        self.connection = connection
+        self.topic = topic
+        self.progress = progress
+        self.only = only
+        self.moves = False
+        self.since: Since | AfterMarks | None = None
+        self.start = Start(Top("", 0, 1), 0)
+
+
 class Replay:
     """Brings subscribers of all topics up to date. Owner: the hub, which ends the tasks."""
 
-    def __init__(self, engine: Engine, clock: Clock, tasks: Tasks, stored: Reader) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        tasks: Tasks,
+        stored: Reader,
+        borders: Borders,
+        compare: Callable[[Topic], Awaitable[None]],
+        *,
+        feeds_fade: bool,
+    ) -> None:
         self._engine = engine
+        self._compare = compare
+        self._borders = borders
+        self._feeds_fade = feeds_fade
         self._stored = stored
         self._encoder = ActivityEncoder()
         self._clock = clock
@@ -126,7 +164,7 @@ class Replay:
         self._behind: dict[tuple[Connection, bool], Behind] = {}
         self._at_work: dict[tuple[Connection, bool], asyncio.Task[None]] = {}
 
-    def message(self, topic: Topic, entry: Entry) -> bytes:
+    def message(self, topic: Log, entry: Entry) -> bytes:
         """Return an entry as a message; empty for a notification that has expired."""
         if topic.kind == "user" and has_expired(entry.body, self._clock.time()):
             return b""
@@ -149,6 +187,8 @@ class Replay:
     def hold(self, topic: Topic, connection: Connection) -> None:
         """Take a live connection back to where the topic is, until it has read what waits."""
         self._begin(topic, connection, topic.hold(connection))
+        if (held := self._borders.held) is not None:
+            held(connection, topic.name, topic.offset)
 
     def forget(self, connection: Connection) -> None:
         """End what is under way for a connection that is gone: it may be waiting for a budget."""
@@ -159,6 +199,7 @@ class Replay:
                 task.cancel()
 
     def _begin(self, topic: Topic, connection: Connection, progress: Progress) -> None:
+        progress.since = self._clock.monotonic()
         key = connection, progress.offset < progress.paid_to
         behind = self._behind.get(key)
         if behind is None:
@@ -195,7 +236,7 @@ class Replay:
                 for _ in range(ROUNDS):
                     if await self._go_on(topic, connection, progress):
                         break
-                if topic.catching_up.get(connection) is progress:
+                if topic.catching_up.get(connection) is progress and not connection.close_reason:
                     behind.append((topic, progress))
         except Unavailable:
             connection.close(CloseCode.GAP)
@@ -213,8 +254,10 @@ class Replay:
         """
 
         def is_wanted() -> bool:
-            # One that has asked for something meanwhile has another place.
-            return topic.catching_up.get(connection) is progress
+            # One that has asked for something meanwhile has another place, and one that is being
+            # closed may have none any more.
+            is_place = topic.catching_up.get(connection) is progress
+            return is_place and connection.close_reason is None
 
         transport = connection.transport
         await transport.drained()
@@ -222,6 +265,9 @@ class Replay:
             return True
         if progress.offset == topic.offset:
             topic.go_live(connection)
+            if (replayed := self._borders.replayed) is not None:
+                took_s = self._clock.monotonic() - progress.since
+                replayed(connection, Replayed(topic.name, topic.offset, took_s))
             return True
         only = topic.only.get(connection)
         is_paid = progress.offset < progress.paid_to
@@ -243,7 +289,8 @@ class Replay:
                 cost = len(piece) * ROW + sum(map(len, piece)) * BYTE
                 connection.budget.charge(cost, self._clock.monotonic())
             if sent := self._put_instead(topic, connection, progress, piece):
-                transport.send(transport.framing.join(sent))
+                up_to_date = progress.offset == topic.offset
+                transport.send(transport.framing.join(sent, up_to_date=up_to_date))
         return len(pieces) > 1 or len(bodies) >= PAGE
 
     def _put_instead(
@@ -253,7 +300,9 @@ class Replay:
         instead, start = topic.instead.get(connection), progress.offset
         progress.offset += len(piece)
         progress.highest = max(progress.highest, progress.offset)
-        if not instead and connection not in topic.only:
+        if connection.plain:  # it does not know what a position is
+            piece = [b"" if body.startswith(POSITION) else body for body in piece]
+        if not (instead or connection in topic.only or connection.is_exact):
             return [body for body in piece if body]
         sent: list[bytes] = []
         for offset, body in enumerate(piece, start + 1):
@@ -263,8 +312,9 @@ class Replay:
             if found:
                 sent += found
                 progress.told = offset
-        is_told = connection in topic.only and not connection.plain
-        if is_told and progress.offset - progress.told >= POSITION_ENTRIES:
+        is_told = connection.gets_positions and (connection in topic.only or connection.is_exact)
+        untold = 1 if connection.is_exact else POSITION_ENTRIES
+        if is_told and progress.offset - progress.told >= untold:
             progress.told = progress.offset
             sent.append(position_of(topic, progress.offset))
         return sent
@@ -272,28 +322,43 @@ class Replay:
     async def _bodies(self, topic: Topic, after: int, only: Only | None) -> Sequence[bytes] | None:
         """Return some messages after an offset, one for each entry; None if there is a hole.
 
-        One is empty for an entry that is not sent: the count has to be right before anything else.
+        None of them if the log has just got another epoch. One is empty for an entry that is not
+        sent: the count has to be right before anything else.
         """
-        # Not for inboxes, whose entries expire, nor for filters, which look into the entries.
-        if topic.kind != "user" and only is None:
+        # Not for inboxes, whose entries expire, nor for feeds with some that are too old for their
+        # PoVs, nor for filters, which look into the entries.
+        changes = topic.kind == "user" or (self._feeds_fade and topic.kind == "team")
+        if not changes and only is None:
             found = await self._from_ring(topic, after)
             if found:
                 return found
         page = await self._engine.log.read(topic.name, after, PAGE, max_bytes=PAGE_BYTES)
         # What the topic has not taken over yet (it is being repaired) will come live.
         entries = [entry for entry in page.entries if entry.offset <= topic.offset]
-        if page.top.epoch != topic.epoch or not contiguous(after, entries):
+        if page.top.epoch != topic.epoch:
+            # Another epoch, which the hub adopts, or it ends the subscription.
+            await self._compare(topic)
+            return []
+        if not contiguous(after, entries):
             return None
-        return [self.read(topic, entry, only) for entry in entries]
+        return [self._body(topic, entry, only) for entry in entries]
 
-    def read(self, topic: Topic, entry: Entry, only: Only | None = None) -> bytes:
+    def read(self, topic: Log, entry: Entry, only: Only | None = None) -> bytes:
         """Return what was read from the log as a message; empty for what is not sent."""
+        if not entry.body:  # nothing is left of it (`stored`)
+            return b""
         if only is None:
             wanted = self._stored.is_good(topic.name, entry)
         else:
             head = self._stored.head(topic.name, entry)
             wanted = head is not None and only.wants(head)
         return self.message(topic, entry) if wanted else b""
+
+    def _body(self, topic: Topic, entry: Entry, only: Only | None = None) -> bytes:
+        """Return what `read` does; but whoever wants all is told where nothing is left of one."""
+        if only is None and not entry.body and topic.kind != "user":
+            return position_of(topic, entry.offset)  # or it would be a hole
+        return self.read(topic, entry, only)
 
     async def _from_ring(self, topic: Topic, after: int) -> Sequence[bytes] | None:
         ring = topic.ring
@@ -318,16 +383,20 @@ class Replay:
                 )
             entries = page.entries[::-1]
             if page.top.epoch == topic.epoch and contiguous(ring.first - 1 - len(entries), entries):
-                ring.fill([self.read(topic, entry) for entry in entries])
+                ring.fill([self._body(topic, entry) for entry in entries])
         except Unavailable:
             self.drop(topic)  # the log itself will say so to those who wait
         finally:
             ring.loading = None
 
 
-def position_of(topic: Topic, offset: int) -> bytes:
-    """Return the message that says how far a subscription has come that is not sent all."""
-    return encode({"type": "position", "povId": topic.pov_id, "offset": offset})
+def position_of(topic: Topic, offset: int, epoch: str = "") -> bytes:
+    """Return the message that says how far a subscription has come that is not sent all.
+
+    With an epoch: that the log has this one now, in which the subscription is where it was.
+    """
+    more = {"epoch": epoch} if epoch else {}
+    return encode({"type": "position", "povId": topic.pov_id, **more, "offset": offset})
 
 
 def contiguous(after: int, entries: Sequence[Entry]) -> bool:

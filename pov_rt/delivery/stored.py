@@ -1,7 +1,8 @@
 """What comes out of the log, looked at before it is sent: a bad entry must not spoil a page.
 
 What is published is checked, so that a bad one is an older version's or damage on the disk. It is
-left out, as what a filter leaves out is, and an incident in the log says where it lies.
+left out, as what a filter leaves out is, and an incident in the log says where it lies. One without
+a body is left out as well: what it said was erased, or is too old for its PoV, and its place stays.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pov_rt.engine.base import Entry
 from pov_rt.protocol.encoding import DECODE_ERRORS
 from pov_rt.protocol.topics import user_topic
 from pov_rt.runtime.clock import Clock
-from pov_rt.runtime.logs import Throttle
+from pov_rt.runtime.process.logs import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ class Reader:
 
     def head(self, topic: str, entry: Entry) -> Head | None:
         """Return the head of a stored activity, None for one that nobody could read."""
+        if not entry.body:
+            return None
         try:
             return read_stored(entry.body)
         except DECODE_ERRORS as error:
@@ -66,6 +69,8 @@ class Reader:
 
     def is_good(self, topic: str, entry: Entry) -> bool:
         """Tell whether a client could read an entry of a topic of any kind."""
+        if not entry.body:
+            return False
         if not topic.startswith(_INBOX):
             return self.head(topic, entry) is not None
         try:

@@ -12,14 +12,18 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-from pov_rt.connections.connection import Connection, Framing
+from pov_rt.connections.connection import Connection
 from pov_rt.delivery.filters import Only, read_head
 from pov_rt.delivery.pieces import Shares, Spread, join
 from pov_rt.delivery.ring import Ring
+from pov_rt.engine.base import Position
 from pov_rt.protocol.topics import pov_of
+from pov_rt.transport.bounds import Framing
 
 Send = Callable[[bytes], None]
 
+MAX_BEFORE = 8
+"""Older epochs of its log that a topic remembers."""
 MAX_STATES = 1000
 """Names of signals that a topic remembers for those who are not live."""
 
@@ -35,6 +39,17 @@ class Pending(NamedTuple):
     stored: bytes | None
     spare: Connection | None = None
     instead: bytes = b""
+
+
+class Expected:
+    """Whose publication is to be answered in its place, and how."""
+
+    __slots__ = ("answer", "connection", "is_answered")
+
+    def __init__(self, connection: Connection, answer: Callable[[Position], bytes]) -> None:
+        self.connection = connection
+        self.answer = answer
+        self.is_answered = False
 
 
 class GroupKey(NamedTuple):
@@ -56,10 +71,10 @@ class Progress:
     for some of it again. As long as `asked`, the number of its requests that are not answered, is
     not 0, it is sent nothing; `stands` tells whether any ever was. `told` is the offset of what it
     was sent last, and `states` which of its topic's states came before this one. What is not beyond
-    `paid_to` is paid for.
+    `paid_to` is paid for. `since` is when it fell behind (monotonic).
     """
 
-    __slots__ = ("asked", "highest", "offset", "paid_to", "stands", "states", "told")
+    __slots__ = ("asked", "highest", "offset", "paid_to", "since", "stands", "states", "told")
 
     def __init__(self, offset: int, highest: int, states: int, *, stands: bool) -> None:
         self.offset = self.told = offset
@@ -67,6 +82,7 @@ class Progress:
         self.states = states
         self.stands = stands
         self.asked = self.paid_to = 0
+        self.since = 0.0
 
 
 class Topic:
@@ -77,6 +93,7 @@ class Topic:
     """
 
     __slots__ = (
+        "before",
         "catching_up",
         "epoch",
         "groups",
@@ -98,16 +115,19 @@ class Topic:
         "states",
         "states_told",
         "users",
+        "waits_since",
     )
 
     def __init__(self, name: str, spread: Spread) -> None:
         self.name = name
         self.kind = name.partition("/")[0]
         # The hub's: which log it is and the newest entry that was taken over from the engine; the
-        # newest that the engine told of while none could be taken over, because the log's state was
-        # being read for the first time (`opening`) or once more (`repairing`).
+        # last epochs that it had while it was followed, each with the offset up to which it is the
+        # same log; the newest that the engine told of while none could be taken over, because the
+        # log's state was being read for the first time (`opening`) or once more (`repairing`).
         self.epoch = ""
         self.offset = 0
+        self.before: dict[str, int] = {}
         self.seen = 0
         self.opening: asyncio.Task[None] | None = None
         self.repairing: asyncio.Task[None] | None = None
@@ -127,10 +147,12 @@ class Topic:
         self.states: dict[str, tuple[int, bytes]] = {}
         self.states_told = 0
         # What waits for the end of the turn, the bytes of its entries (not of its signals), and
-        # from which of it on the special connections are to be sent. `spread` has what was flushed
-        # and has not been sent yet, of all topics.
+        # from which of it on the special connections are to be sent. `waits_since` is when the
+        # first of it came (monotonic), if anybody wants to know. `spread` has what was flushed and
+        # has not been sent yet, of all topics.
         self.pending: list[Pending] = []
         self.pending_bytes = 0
+        self.waits_since = 0.0
         self.special: dict[Connection, int] = {}
         self.spread = spread
         # The replay's: its newest messages, while somebody missed some.
@@ -146,6 +168,23 @@ class Topic:
         """Whether what its subscribers get can be replayed: not so a plugin's channel."""
         return self.is_subscription or self.kind == "user"
 
+    def adopt(self, epoch: str) -> None:
+        """Go on under a log's new epoch, which holds all up to the offset."""
+        self.before[self.epoch] = self.offset
+        if len(self.before) > MAX_BEFORE:
+            del self.before[next(iter(self.before))]
+        self.epoch = epoch
+
+    def holds(self, place: Position) -> bool:
+        """Tell whether a place that was given out here is still one, as far as is known here.
+
+        Not beyond what was taken over from the log under that epoch, though the log may hold more.
+        """
+        if place.epoch == self.epoch:
+            return True
+        end = self.before.get(place.epoch)
+        return end is not None and place.offset <= end
+
     @property
     def pov_id(self) -> str:
         """What clients call it: the PoV's id, or `*`."""
@@ -160,6 +199,16 @@ class Topic:
     def has_listeners(self) -> bool:
         """Whether anybody gets signals."""
         return any(group for key, group in self.groups.items() if not key.plain)
+
+    def behind(self, connection: Connection) -> int:
+        """Return how many of its entries a connection has not been sent yet.
+
+        Of one that has only begun to join, whose place is not known, none.
+        """
+        progress = self.catching_up.get(connection)
+        if progress is None or progress.offset < 0:
+            return 0
+        return max(0, self.offset - progress.offset)
 
     def key_of(self, connection: Connection) -> GroupKey:
         """Return what a connection has in common with others."""
@@ -297,7 +346,9 @@ class Topic:
             if group:
                 bodies = _select(pending, key)
                 self._send_group(group, tuple(join(key.framing, bodies)), special, shares)
-                sent += len(bodies) * len(group)
+                count = len(bodies) * len(group)
+                self.spread.count(key.framing.transport, count)
+                sent += count
         for connection, start in special.items():
             self._send_share(connection, pending[start:], shares)
         return sent

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
+from itertools import product
 from typing import Any
 
 from pov_rt.plugin.declare import source_of
@@ -20,6 +21,7 @@ from pov_rt.registry.discovery import BUILT_IN
 from pov_rt.runtime import containment
 from pov_rt.runtime.clock import Clock
 from pov_rt.runtime.limits import Bucket, Rate
+from pov_rt.runtime.measure.tally import OTHER, Tally
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,9 @@ MAX_KINDS = 500
 """Of failures, by place and error."""
 BLOCKS_S = 600.0
 USERS = 2
+
+KINDS = ("handler", "route", "hook", "timer", "task", "follower", "block")
+"""What can fail of a plugin."""
 
 Function = Callable[..., object] | Coroutine[Any, Any, None]
 
@@ -66,8 +71,10 @@ class Conduct:
         self._staying = {found.plugin.name for found in registry.found if found.origin == BUILT_IN}
         self.streaks: dict[Function, _Streak] = {}
         """By function; one that has not failed since it last went well is not in it."""
-        self.counts: dict[tuple[str, str], int] = {}
-        """Failures by plugin and kind: handler, hook, route, timer, task, follower, block."""
+        self.counts = Tally(
+            product((found.plugin.name for found in registry.found), KINDS), (OTHER, OTHER)
+        )
+        """Failures by plugin and kind."""
         self.off: dict[str, str] = {}
         """The plugins that are off, and why."""
         self.take_off: Callable[[str], object] = self.off.__contains__
@@ -95,7 +102,7 @@ class Conduct:
         fields = {"plugin": plugin, **fields} | ({} if user is None else {"user": user})
         told = self._log((place, type(error), _line_of(error)), what, str(place), error, fields)
         if not isinstance(error, Unavailable):
-            self.counts[plugin, what] = self.counts.get((plugin, what), 0) + 1
+            self.counts.add((plugin, what))
             if counts:
                 self._note(plugin, function, f"its {what} at {place} fails", user, calls)
         return told
@@ -109,7 +116,7 @@ class Conduct:
         plugin = self._plugins.get(file)
         if plugin is None:
             return
-        self.counts[plugin, "block"] = self.counts.get((plugin, "block"), 0) + 1
+        self.counts[plugin, "block"] += 1
         now = self._clock.monotonic()
         blocks = self._blocks.setdefault(plugin, deque(maxlen=max(1, self._most)))
         blocks.append(now)

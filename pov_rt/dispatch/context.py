@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from pov_rt.activities.cursors import Marked, Read
+from pov_rt.activities.cursors import READ, SEEN, Marked, Read
 from pov_rt.activities.digest import WITHIN_S, Digest
 from pov_rt.activities.durable import Kept
 from pov_rt.activities.publishing import Published, publisher_of
@@ -20,7 +20,7 @@ from pov_rt.auth.tokens import Identity
 from pov_rt.connections.budgets import DELIVERY
 from pov_rt.connections.connection import Connection
 from pov_rt.delivery.filters import Only, Since
-from pov_rt.delivery.hub import Joining
+from pov_rt.delivery.replay import Joining
 from pov_rt.dispatch.host import PluginHost, delegate
 from pov_rt.engine.base import Position, Top
 from pov_rt.plugin.interfaces import Allowed, Subscribed
@@ -31,6 +31,7 @@ from pov_rt.protocol.errors import (
     Forbidden,
     HandlerTimeout,
     InvalidMessage,
+    NotFound,
     RateLimited,
     TokenExpired,
     Unavailable,
@@ -171,6 +172,8 @@ class ConnectionContext:
         durable: bool = False,
     ) -> Subscribed:
         services, connection = self.host.services, self._connection
+        if not connection.may_subscribe:
+            raise NotFound("There is nothing to subscribe: open a WebSocket, or a session")
         self.grants.require_pov_or_feed(pov_id)
         self.grants.require("subscribe")
         hub, most = services.hub, services.settings.limits.subscriptions
@@ -210,7 +213,7 @@ class ConnectionContext:
             top.epoch,
             offset,
             top.oldest,
-            services.guarantee,
+            services.guarantee(name),
             recovered,
             missed,
             newest=top.offset,
@@ -249,7 +252,12 @@ class ConnectionContext:
         hub = self.host.services.hub
         lost = [each for each in self.joined or () if not hub.stands(each.joining)]
         self._give_up(lost)
-        return results | {each.pov_id: Forbidden(ENDED, field="povId") for each in lost}
+        results |= {each.pov_id: Forbidden(ENDED, field="povId") for each in lost}
+        if (withheld := self.host.services.borders.withheld) is not None:
+            for pov_id, result in results.items():
+                if isinstance(result, ClientError):
+                    withheld(self._connection, pov_id, result)
+        return results
 
     def check(self) -> None:
         """Raise `Forbidden` unless the subscriptions stand that the answer speaks of.
@@ -299,6 +307,7 @@ class ConnectionContext:
         topic, cursors = self._log_of(pov_id), self.host.services.cursors
         cursor = await cursors.acknowledge(self._connection, topic, position)
         self.has_acted = True
+        self._tell_marked(topic, "acked", cursor)
         return cursor
 
     def report(
@@ -307,18 +316,26 @@ class ConnectionContext:
         shown = Shown(position, reason, self.host.clock.time())
         reports, topic = self.host.services.reports, self._log_of(pov_id)
         reports.note(self.user.user_id, self.device, topic, shown)
+        if (told := self.host.services.borders.shown) is not None:
+            told(self._connection, topic, position, reason)
 
     async def mark_read(self, position: Position, pov_id: str | None = None) -> Read:
         topic, user_id = self._log_of(pov_id), self.user.user_id
         done = await self.host.services.cursors.read(user_id, topic, position)
         self.has_acted = True
+        self._tell_marked(topic, READ, done.mark)
         return done
 
     async def mark_seen(self, position: Position, pov_id: str | None = None) -> tuple[Marked, bool]:
         topic, user_id = self._log_of(pov_id), self.user.user_id
         done = await self.host.services.cursors.see(user_id, topic, position)
         self.has_acted = True
+        self._tell_marked(topic, SEEN, Position(done[0].epoch, done[0].seen_offset))
         return done
+
+    def _tell_marked(self, topic: str, name: str, position: Position) -> None:
+        if (marked := self.host.services.borders.marked) is not None:
+            marked(self._connection, topic, name, position)
 
     async def mark_unread(self, position: Position, pov_id: str) -> tuple[Marked, bool]:
         topic, user_id = self.topic(pov_id), self.user.user_id
@@ -357,10 +374,11 @@ class ConnectionContext:
         if pov_id is not None:
             self.require_subscribed(pov_id)
         name = self._log_of(pov_id)
-        sent = self.host.services.hub.delivered_to(self._connection, name)
+        hub = self.host.services.hub
+        sent = hub.delivered_to(self._connection, name)
         if sent is None:
             raise Forbidden("This connection does not get notifications", field="inbox")
-        if epoch is not UNSET and epoch != sent.epoch:
+        if epoch is not UNSET and not hub.holds(name, Position(epoch, offset)):
             raise EpochChanged(field="epoch")
         if offset > sent.offset:
             raise InvalidMessage(
@@ -434,13 +452,7 @@ class ConnectionContext:
         instead: Callable[[Published], Message] | None = None,
     ) -> Published:
         services, connection = self.host.services, self._connection
-        if services.clock.monotonic() >= connection.expires_at:
-            raise TokenExpired
-        connection.identity.grants.require("publish")
-        connection.identity.grants.require_pov(activity.pov_id)
-        if services.permissions.asks:
-            await self.require({activity.pov_id: "povId"}, "publish")
-        user = connection.identity
+        user = await self._require_publish(activity.pov_id)
         own = msgspec.structs.replace(activity, user_id=user.user_id)
         # Who makes others be sent something pays for it, whether it is published in the end or not.
         reached = map(services.hub.audience, map(self.topic, (own.pov_id, TEAM_FEED)))
@@ -470,6 +482,56 @@ class ConnectionContext:
             topic, answer = self.topic(own.pov_id), self._encode_answer(instead(published))
             self.answered = services.hub.answer_at(connection, topic, published.offset, answer)
         return published
+
+    async def amend(
+        self,
+        pov_id: str,
+        activity_id: str,
+        details: dict[str, Any],
+        *,
+        change_id: str | UnsetType = UNSET,
+        reason: str | UnsetType = UNSET,
+        offset: int | UnsetType = UNSET,
+    ) -> Published:
+        sender = await self._require_publish(pov_id)
+        done = await self.host.amend(
+            pov_id,
+            activity_id,
+            details,
+            sender=sender,
+            change_id=change_id,
+            reason=reason,
+            offset=offset,
+        )
+        self.has_acted = True
+        return done
+
+    async def retract(
+        self,
+        pov_id: str,
+        activity_id: str,
+        *,
+        change_id: str | UnsetType = UNSET,
+        reason: str | UnsetType = UNSET,
+        offset: int | UnsetType = UNSET,
+    ) -> Published:
+        sender = await self._require_publish(pov_id)
+        done = await self.host.retract(
+            pov_id, activity_id, sender=sender, change_id=change_id, reason=reason, offset=offset
+        )
+        self.has_acted = True
+        return done
+
+    async def _require_publish(self, pov_id: str) -> Identity:
+        """Return who may publish on a PoV now. Raises if that is nobody."""
+        services, connection = self.host.services, self._connection
+        if services.clock.monotonic() >= connection.expires_at:
+            raise TokenExpired
+        connection.identity.grants.require("publish")
+        connection.identity.grants.require_pov(pov_id)
+        if services.permissions.asks:
+            await self.require({pov_id: "povId"}, "publish")
+        return connection.identity
 
     def _answer_with(
         self,

@@ -13,7 +13,7 @@ from pov_rt.connections.connection import Connection
 from pov_rt.dispatch.context import ConnectionContext
 from pov_rt.dispatch.execution import Execution, require_grants
 from pov_rt.dispatch.host import PluginHost, Services
-from pov_rt.protocol.depth import find_deep, is_open, may_be_deeper
+from pov_rt.protocol.details.depth import find_deep, is_open, may_be_deeper
 from pov_rt.protocol.encoding import DECODE_ERRORS, RequestIdValue, decode_anyway, mend_instants
 from pov_rt.protocol.errors import (
     ClientError,
@@ -24,7 +24,7 @@ from pov_rt.protocol.errors import (
     TokenExpired,
     UnknownType,
 )
-from pov_rt.protocol.faults import find_fault
+from pov_rt.protocol.faults import MISSING, Fault, find_fault
 from pov_rt.protocol.messages import Message, RequestId
 from pov_rt.registry.build import Handler
 from pov_rt.registry.pov_ids import find_bad_id
@@ -54,6 +54,7 @@ class Dispatcher:
         self._clock = services.clock
         self._hub = services.hub
         self._budgets = services.budgets
+        self._borders = services.borders
         self._execution = Execution(services, hosts)
         self._run, self._refuse = self._execution.run, self._execution.refuse
         self._by_tag = {handler.tag: handler for handler in self._handlers.values()}
@@ -81,6 +82,8 @@ class Dispatcher:
     def receive(self, connection: Connection, payload: bytes, is_text: bool) -> None:
         """Handle one whole message."""
         now = self._clock.monotonic()
+        if (received := self._borders.received) is not None:
+            received(connection, len(payload))
         wait = connection.bucket.take(self._rate, now)
         if wait:
             self._flooded(connection, payload, wait)
@@ -112,7 +115,7 @@ class Dispatcher:
                     self._check_depth(handler, payload)
                 self._admit(connection, handler, message, now)
             except ClientError as error:
-                self._refuse(connection, error, message.id)
+                self._refuse(connection, error, message.id, handler.tag, message)
                 return
         self.counts[handler.tag] += 1
         self._run(connection, handler, message)
@@ -207,15 +210,17 @@ class Dispatcher:
             request_id = UNSET
         tag = value.get("type")
         if not isinstance(tag, str):
-            return InvalidMessage(field="type"), request_id
+            problem = "must be a string" if "type" in value else MISSING
+            detail = Fault("type", problem).sentence
+            return InvalidMessage(field="type", detail=detail), request_id
         handler = self._by_tag.get(tag)
         if handler is None:
             return UnknownType(), request_id
         kind = handler.spec.message
         if (bad_id := find_bad_id(kind, value)) is not None:
             return bad_id, request_id
-        if (path := find_fault(kind, value)) is not None:
-            return InvalidMessage(field=path or None), request_id
+        if (fault := find_fault(kind, value)) is not None:
+            return InvalidMessage(field=fault.path or None, detail=fault.sentence), request_id
         deep = find_deep(kind, value, self._limits.details_depth)
         if isinstance(deep, InvalidActivity):
             return deep, request_id

@@ -40,6 +40,8 @@ from msgspec import UNSET
 
 from pov_rt.activities.publishing import InFlight, in_flight
 from pov_rt.auth.grants import Grants
+from pov_rt.auth.tokens import Identity
+from pov_rt.connections.borders import Handled
 from pov_rt.connections.budgets import BYTE, LARGE_BYTES
 from pov_rt.connections.connection import Connection
 from pov_rt.dispatch.context import ConnectionContext
@@ -51,7 +53,8 @@ from pov_rt.registry.build import Handler
 from pov_rt.runtime import containment, turns
 from pov_rt.runtime.bounds import payer
 from pov_rt.runtime.eager import start
-from pov_rt.runtime.logs import Throttle
+from pov_rt.runtime.measure.tally import tally_of_errors
+from pov_rt.runtime.process.logs import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -104,13 +107,14 @@ class Execution:
         self._hub = services.hub
         self._late = Throttle(log, LATE_PER_S, self._clock, burst=LATE_AT_ONCE)
         self._pages = services.pages
+        self._borders = services.borders
         self._hosts = hosts
         # Hooks that wait could let one publication of a connection get ahead of another.
         self._pipelines = not services.registry.asks_before_publish
         self._tasks: set[asyncio.Task[None]] = set()
         self._begun: dict[Connection, int] = {}
         """How many handlers began in this turn."""
-        self.errors: dict[str, int] = {}
+        self.errors = tally_of_errors()
         """Errors answered, by code."""
         self.counts: Mapping[str, int] = {}
         """Messages handled, by type: the dispatcher's."""
@@ -121,6 +125,8 @@ class Execution:
 
     def run(self, connection: Connection, handler: Handler, message: Message) -> None:
         """Run a handler and send its answer, now or in turn."""
+        if (admitted := self._borders.admitted) is not None:
+            admitted(connection, handler.tag, message)
         if handler.is_async:
             self._start_async(Invocation(connection, handler, message))
         elif connection.worker is None or handler.spec.unordered:
@@ -133,8 +139,17 @@ class Execution:
         connection: Connection,
         error: ClientError,
         request_id: RequestIdValue = UNSET,
+        tag: str = "",
+        message: Message | None = None,
     ) -> None:
-        """Answer an error in turn: behind what the worker still has to do."""
+        """Answer an error in turn: behind what the worker still has to do.
+
+        `tag` and `message` are what is refused, as far as it was understood.
+        """
+        done = Handled(tag, message, None, error, None)
+        for tell in (self._borders.handled, self._borders.failed):
+            if tell is not None:
+                tell(connection, done)
         body = self._error(error, request_id)
         if connection.worker is None:
             connection.send(body)
@@ -146,12 +161,19 @@ class Execution:
     def _answer(self, connection: Connection, handler: Handler, message: Message) -> None:
         """Call a plain handler and send its answer."""
         context = ConnectionContext(self._hosts[handler.plugin.name], connection)
+        is_timed = self._borders.handled is not None
+        began = self._clock.monotonic() if is_timed else 0.0
+        result: object = None
+        error: ClientError | None = None
         try:
             result = handler.spec.function(message, context)
             context.spare(result)
             body = _encode(handler, result, message.id)
-        except BaseException as error:
-            body = self._failure(Invocation(connection, handler, message), error)
+        except BaseException as raised:
+            error = self._failure(Invocation(connection, handler, message), raised)
+            body = self._error(error, message.id)
+        if is_timed or error is not None:
+            self._tell(Invocation(connection, handler, message), result, error, began)
         if body is not None:
             connection.send(body)
 
@@ -166,6 +188,10 @@ class Execution:
         publications = InFlight()
         in_flight.set(publications)
         task = cast("asyncio.Task[None]", asyncio.current_task())
+        began = self._clock.monotonic()
+        body: bytes | None = None
+        result: object = None
+        error: ClientError | None = None
         try:
             result = await containment.call(
                 handler.spec.function,
@@ -175,57 +201,91 @@ class Execution:
                 stuck=partial(self._abandon, call, context, task, order),
             )
             context.spare(result)
-            body, is_good = _encode(handler, result, message.id), True
+            body = _encode(handler, result, message.id)
         except HandlerTimeout as late:
-            if publications.open:
-                late.extra["outcome"] = "unknown"
-            words, plugin = "a handler exceeded its deadline", handler.plugin.name
-            self._late.log(logging.WARNING, words, type=handler.tag, plugin=plugin)
-            body, is_good = self._error(late, message.id), False
-        except Exception as error:
-            body, is_good = self._failure(call, error), False
+            error = self._note_late(handler, late, publications)
+        except Exception as raised:
+            error = self._failure(call, raised)
+        ended = self._clock.monotonic()
         if order is not None and order.before is not None:
             await order.before
         if task not in self._tasks:
             return
-        is_new_token = connection.identity is not identity
-        if is_good and (is_new_token or context.joined or context.required):
-            refusal = self._look_again(call, context, is_new_token=is_new_token)
-            if refusal is not None:
-                body, is_good = refusal, False
-        if body is not None and not context.answered:
+        if error is None:
+            error = self._look_again(call, context, identity)
+        is_good = error is None
+        if body is not None and is_good and not context.answered:
             if len(body) > SMALL_BYTES:
                 budget.charge(len(body) * BYTE, self._clock.monotonic())
             if len(body) > LARGE_BYTES:
-                body = self._begin_page(call, body)
+                error = self._begin_page(call, len(body))
+        self._tell(call, result, error, began, ended)
+        if error is not None:
+            body = self._error(error, message.id)
+        if body is not None and not context.answered:
             connection.reply(body)
         context.is_over = True
         if context.joined:
             context.end(is_good=is_good)
 
+    def _note_late(
+        self, handler: Handler, late: HandlerTimeout, publications: InFlight
+    ) -> HandlerTimeout:
+        """Log that a handler exceeded its deadline, and return what its caller is answered."""
+        if publications.open:
+            late.extra["outcome"] = "unknown"
+        words, plugin = "a handler exceeded its deadline", handler.plugin.name
+        self._late.log(logging.WARNING, words, type=handler.tag, plugin=plugin)
+        return late
+
+    def _tell(
+        self,
+        call: Invocation,
+        result: object,
+        error: ClientError | None,
+        began: float,
+        ended: float | None = None,
+    ) -> None:
+        """Tell who wants to know what became of a message; times are `Clock.monotonic`."""
+        handled, failed = self._borders.handled, self._borders.failed
+        if handled is None and (failed is None or error is None):
+            return
+        took_s = (self._clock.monotonic() if ended is None else ended) - began
+        answer = result if error is None else None
+        done = Handled(call.handler.tag, call.message, answer, error, took_s)
+        if handled is not None:
+            handled(call.connection, done)
+        if failed is not None and error is not None:
+            failed(call.connection, done)
+
     def _look_again(
-        self, call: Invocation, context: ConnectionContext, *, is_new_token: bool
-    ) -> bytes | None:
-        """Return the error for an answer that may not be given any more."""
+        self, call: Invocation, context: ConnectionContext, identity: Identity
+    ) -> ClientError | None:
+        """Return the error in the place of an answer that may not be given any more.
+
+        `identity` is the sender's when the message came.
+        """
         connection, handler, message = call
+        is_new_token = connection.identity is not identity
+        if not (is_new_token or context.joined or context.required):
+            return None
         try:
             context.check()
             if is_new_token and not context.has_acted:
                 require_grants(connection.identity.grants, handler, message)
         except ClientError as error:
-            return self._error(error, message.id)
+            return error
         return None
 
-    def _begin_page(self, call: Invocation, body: bytes) -> bytes:
-        """Count a large answer until it is read; return it, or the error in its place."""
-        connection, _, message = call
-        owner, size = connection.budget.owner, len(body)
+    def _begin_page(self, call: Invocation, size: int) -> ClientError | None:
+        """Count a large answer until it is read; return the error in its place, if any."""
+        owner = call.connection.budget.owner
         try:
             self._pages.begin(owner, size)
         except ClientError as error:
-            return self._error(error, message.id)
-        self._hub.tasks.spawn(self._end_page(connection, owner, size))
-        return body
+            return error
+        self._hub.tasks.spawn(self._end_page(call.connection, owner, size))
+        return None
 
     async def _end_page(self, connection: Connection, owner: str, size: int) -> None:
         try:
@@ -254,7 +314,10 @@ class Execution:
         self._tasks.discard(task)
         if order is not None:
             order.end()
-        body = self._error(HandlerTimeout(), message.id)
+        late = HandlerTimeout()
+        now = self._clock.monotonic()
+        self._tell(call, None, late, now - self._limits.handler_deadline_s, now)
+        body = self._error(late, message.id)
         was_worker = connection.worker is task
         if was_worker:
             connection.worker = None
@@ -263,8 +326,8 @@ class Execution:
         if was_worker and connection.waiting and not connection.closed:
             start(self._work(connection))
 
-    def _failure(self, call: Invocation, error: BaseException) -> bytes:
-        """Turn what a handler raised into its caller's answer."""
+    def _failure(self, call: Invocation, error: BaseException) -> ClientError:
+        """Turn what a handler raised into what its caller is answered."""
         failure = containment.contain(error)
         if not isinstance(failure, ClientError):
             call.connection.budget.charge(FAILURE, self._clock.monotonic())
@@ -278,10 +341,10 @@ class Execution:
                 calls=self.counts.get(tag),
                 type=tag,
             )
-        return self._error(failure, call.message.id)
+        return failure
 
     def _error(self, error: ClientError, request_id: RequestIdValue) -> bytes:
-        self.errors[error.code] = self.errors.get(error.code, 0) + 1
+        self.errors.add(error.code)
         return encode_error(error, request_id)
 
     # Order:

@@ -128,7 +128,7 @@ class Follower:
     async def _read_places(self) -> Sequence[str]:
         """Find out where it is in each log that there is."""
         if self._spec.pov_id == TEAM_FEED:
-            topics = await self._log.topics(FEEDS)
+            topics = await self._feeds()
         else:
             topics = [pov_topic(self._spec.pov_id)]
         has_begun = await self._store.get(self._space, f"{self._name} begun") is not None
@@ -146,6 +146,14 @@ class Follower:
         if not has_begun:
             await self._store.put(self._space, f"{self._name} begun", b"true")
         return topics
+
+    async def _feeds(self) -> Sequence[str]:
+        names: dict[str, None] = {}
+        after: str | None = ""
+        while after is not None:
+            found, after = await self._log.topics(FEEDS, after)
+            names.update(dict.fromkeys(found))
+        return list(names)
 
     async def _follow(self, followed: _Followed) -> None:
         try:
@@ -194,6 +202,8 @@ class Follower:
                 await asyncio.sleep(next(waits))
 
     async def _call(self, followed: _Followed, epoch: str, entry: Entry) -> None:
+        if not entry.body:  # nothing is left of it
+            return
         try:
             activity = _activity.decode(entry.body)
         except DECODE_ERRORS as error:

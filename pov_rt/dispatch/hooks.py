@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import logging
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from pov_rt.dispatch.timers import Timers
 from pov_rt.engine.base import Lease
 from pov_rt.plugin.declare import HOOKS, ListenerSpec, Plugin, source_of
 from pov_rt.plugin.interfaces import Access, Allowed
+from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import ClientError
 from pov_rt.protocol.messages import Activity, Event
 from pov_rt.protocol.tenants import restore
@@ -40,6 +41,8 @@ STOP_S = 5.0
 
 BEGIN_S = 5.0
 """How long the start waits for followers to find out where they are."""
+PEOPLE_S = 60.0
+"""How long a plugin may take to erase what it keeps of a user, and to find each value of it."""
 EXPIRE_S = 0.5
 RENEW_S = 10.0
 """How often the node's lease is renewed: a third of the time it lasts."""
@@ -50,6 +53,13 @@ class Hook(NamedTuple):
 
     host: PluginHost
     function: Callable[..., Any]
+
+
+class Exported(NamedTuple):
+    """A value that a plugin keeps of a user, as JSON; None: it failed, and what follows is lost."""
+
+    plugin: str
+    value: bytes | None
 
 
 class Hooks:
@@ -171,7 +181,7 @@ class Hooks:
             for name, function, _ in found.plugin.hooks:
                 if not is_off:
                     self._hooks.setdefault(name, []).append(Hook(host, function))
-                elif HOOKS[name].may_be_async:
+                elif HOOKS[name].is_waited_for:
                     refuse = Hook(host, partial(_refuse, self.conduct, host.name))
                     self._hooks.setdefault(name, []).append(refuse)
             for spec in found.plugin.listeners:
@@ -189,7 +199,10 @@ class Hooks:
         """Call the hooks of this name, or one plugin's of them.
 
         After the arguments each gets its plugin's host, or the connection as that plugin sees it.
+        Of connections whose users do not count as being there nobody is told.
         """
+        if connection is not None and not connection.is_present:
+            return
         conduct = self.conduct
         for host, function in self._hooks.get(hook, ()):
             if plugin not in (None, host.name):
@@ -224,6 +237,44 @@ class Hooks:
                 if self.conduct.streaks:
                     self.conduct.succeeded(spec.function)
 
+    async def erase(self, user_id: str) -> list[str]:
+        """Have the plugins remove what they keep of a user; return the names of those that failed.
+
+        Those that are off have not done it either.
+        """
+        failed: list[str] = []
+        for host, function in self._hooks.get("erased", ()):
+            try:
+                await containment.call(function, user_id, host, deadline_s=PEOPLE_S)
+            except Exception as error:
+                failed.append(host.name)
+                self._note_failure(host, function, error)
+        return failed
+
+    async def export(self, user_id: str, plugin: str | None = None) -> AsyncIterator[Exported]:
+        """Yield what the plugins, or this one, keep of a user in places of their own."""
+        for host, function in self._hooks.get("exported", ()):
+            if plugin not in (None, host.name):
+                continue
+            try:
+                values = function(user_id, host)
+                while True:
+                    following = partial(anext, values, values)
+                    value = await containment.call(following, deadline_s=PEOPLE_S)
+                    if value is values:
+                        break
+                    yield Exported(host.name, encode(value))
+            except Exception as error:
+                self._note_failure(host, function, error)
+                yield Exported(host.name, None)
+
+    def _note_failure(
+        self, host: PluginHost, function: Callable[..., Any], error: Exception
+    ) -> None:
+        """Log what a hook raised, unless the plugin is off, which the log has said already."""
+        if host.name not in self.conduct.off:
+            self.conduct.failed(host.name, function, "hook", error, counts=False)
+
     async def _watch_leases(self) -> None:
         """Renew the node's lease, and tell each plugin which of its own have ended."""
         leases, clock = self._services.engine.leases, self._services.clock
@@ -234,8 +285,11 @@ class Hooks:
                 now = clock.monotonic()
                 # Before looking: after a stall this node's own would be taken for a dead node's.
                 if now - renewed_at >= RENEW_S:
-                    await leases.renew()
+                    was_alive = await leases.renew()
                     renewed_at = now
+                    if not was_alive:
+                        log.warning("the lease of this node ran out; plugins enter theirs again")
+                        self.tell("lapsed")
                 while ended := await leases.expire():
                     for each in ended:
                         self._ended.add(each)
@@ -246,6 +300,12 @@ class Hooks:
         name, lease = ended
         plugin, _, pov_id = name.partition("/")
         self.tell("expired", restore(pov_id), restore(lease.member), plugin=plugin)
+
+    def left(self, name: str, leases: Sequence[Lease]) -> None:
+        """Tell a plugin of leases that have ended, now: before what other nodes send after it."""
+        plugin, _, pov_id = name.partition("/")
+        members = [restore(lease.member) for lease in leases]
+        self.tell("gone", restore(pov_id), members, plugin=plugin)
 
     async def _ask_whether(self, access: Access) -> Allowed | None:
         """Call the `authorise` hooks; raise what one refuses with, or `Internal`.

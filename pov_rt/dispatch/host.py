@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from pov_rt.activities.changes import Change, Changes
 from pov_rt.activities.cursors import Cursors
 from pov_rt.activities.digest import WITHIN_S, Digest, Digests
 from pov_rt.activities.durable import Durable
 from pov_rt.activities.inbox import Inboxes
-from pov_rt.activities.publishing import Published, Publisher, Publishing
+from pov_rt.activities.publishing import Published, Publisher, Publishing, publisher_of
 from pov_rt.activities.shown import Reports, Shown
 from pov_rt.auth.grants import DEFAULT_TEAM, Kind
 from pov_rt.auth.revocations import Revoked
 from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.config.settings import Settings
-from pov_rt.connections.budgets import ACTIVITY, ROW, Budgets, Pages
+from pov_rt.connections.borders import Borders
+from pov_rt.connections.budgets import ACTIVITY, DELIVERY, ROW, Budgets, Pages
 from pov_rt.connections.connection import Connection
 from pov_rt.connections.deadlines import Deadlines
 from pov_rt.connections.directory import Directory
@@ -36,14 +38,15 @@ from pov_rt.engine.base import Engine, Leases, Marks, Sets
 from pov_rt.plugin.interfaces import ConnectionInfo, Fetch, Guarantee, HistoryPage
 from pov_rt.plugin.storage import Storage
 from pov_rt.protocol.encoding import DECODE_ERRORS, encode
-from pov_rt.protocol.errors import CloseCode, NotFound, TokenError, Unavailable
+from pov_rt.protocol.errors import CloseCode, Forbidden, NotFound, TokenError, Unavailable
 from pov_rt.protocol.messages import Activity, Event, Message, NewActivity, NewNotification
 from pov_rt.protocol.tenants import team_of
-from pov_rt.protocol.topics import channel_topic, pov_topic, user_topic
+from pov_rt.protocol.topics import TEAM_FEED, channel_topic, pov_topic, user_topic
 from pov_rt.registry.build import Registry
 from pov_rt.runtime import containment
 from pov_rt.runtime.bounds import Bounds, FairSlots, Shares
 from pov_rt.runtime.clock import Clock, rfc3339
+from pov_rt.runtime.measure.tally import OTHER, Tally
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -80,6 +83,7 @@ class Services(Protocol):
     directory: Directory
     deadlines: Deadlines
     publishing: Publishing
+    changes: Changes
     inboxes: Inboxes
     cursors: Cursors
     reports: Reports
@@ -91,12 +95,16 @@ class Services(Protocol):
     settings: Settings
     registry: Registry
     node: str
-    guarantee: Guarantee
+    run: str
     bounds: Bounds
     budgets: Budgets
     pages: Pages
     joins: FairSlots
+    borders: Borders
     digests: Digests
+
+    def guarantee(self, topic: str) -> Guarantee:
+        """Return what is promised of what is published on a topic."""
 
 
 def delegate(path: str) -> Any:
@@ -138,13 +146,14 @@ class PluginHost:
         self.store = Storage(services.engine.store, name)
         self.tasks = containment.Tasks(log, f"a task of the plugin {name}")
         """What the plugin does beside; it ends before its lifespan does."""
-        self.counts: dict[str, int] = {}
+        self.counts = Tally((), OTHER, most=MAX_COUNTERS)
 
     marks: Marks = delegate("services.engine.marks")
     leases: Leases = delegate("services.engine.leases")
     sets: Sets = delegate("services.engine.sets")
     durable: Durable = delegate("services.durable")
     node: str = delegate("services.node")
+    run: str = delegate("services.run")
     bounds: Bounds = delegate("services.bounds")
 
     @property
@@ -183,14 +192,14 @@ class PluginHost:
     ) -> Sequence[ConnectionInfo]:
         now = self.clock.monotonic()
         found = self.services.directory.find(user_id, tenant)
-        return [_describe(each, now) for each in found[:limit]]
+        return [describe(each, now) for each in found[:limit]]
 
     def count_connections(self, user_id: str | None = None, *, tenant: str | None = None) -> int:
         return len(self.services.directory.find(user_id, tenant))
 
     def devices(self, pov_id: str, user_id: str) -> Sequence[str]:
         name, mine = pov_topic(pov_id), self.services.directory.of(user_id)
-        return sorted({connection.device for connection in mine if name in connection.topics})
+        return sorted({each.device for each in mine if each.is_present and name in each.topics})
 
     def topic(self, pov_id: str) -> str:
         return pov_topic(pov_id)
@@ -210,11 +219,12 @@ class PluginHost:
         message: Message,
         *,
         listeners: bool = False,
+        here: bool = False,
         states: Mapping[str, Message] | None = None,
     ) -> None:
         name = self.channel(pov_id) if listeners else pov_topic(pov_id)
         hub = self.services.hub
-        hub.broadcast(name, encode(message))
+        hub.broadcast(name, encode(message), here=here)
         if states:
             hub.remember(name, {f"{self.name}/{state}": each for state, each in states.items()})
 
@@ -225,14 +235,62 @@ class PluginHost:
         self.services.directory.send_user(user_id, encode(message), pov_id)
 
     async def publish(self, activity: NewActivity, *, user_id: str | None = None) -> Published:
-        name, team_id = f"plugin:{self.name}", team_of(activity.pov_id)
+        publisher = self._publisher(activity.pov_id, user_id)
+        return await self.services.publishing.publish_one(activity, publisher)
+
+    def _publisher(self, pov_id: str, user_id: str | None) -> Publisher:
+        """Return this plugin as a publisher on a PoV."""
+        name, team_id = f"plugin:{self.name}", team_of(pov_id)
         if team_id is None and self.services.settings.auth.tenants:
             raise ValueError(
-                f"with auth.tenants {activity.pov_id!r} names no PoV: take it from a message, a "
+                f"with auth.tenants {pov_id!r} names no PoV: take it from a message, a "
                 "request or a hook, which know the team"
             )
-        publisher = Publisher(name, user_id or name, team_id or DEFAULT_TEAM)
-        return await self.services.publishing.publish_one(activity, publisher)
+        return Publisher(name, user_id or name, team_id or DEFAULT_TEAM)
+
+    async def amend(
+        self,
+        pov_id: str,
+        activity_id: str,
+        details: dict[str, Any],
+        *,
+        sender: Identity | None = None,
+        change_id: str | UnsetType = UNSET,
+        user_id: str | UnsetType = UNSET,
+        reason: str | UnsetType = UNSET,
+        offset: int | UnsetType = UNSET,
+    ) -> Published:
+        change = Change(pov_id, activity_id, details, change_id, reason, user_id, offset)
+        return await self._change(change, sender)
+
+    async def retract(
+        self,
+        pov_id: str,
+        activity_id: str,
+        *,
+        sender: Identity | None = None,
+        change_id: str | UnsetType = UNSET,
+        user_id: str | UnsetType = UNSET,
+        reason: str | UnsetType = UNSET,
+        offset: int | UnsetType = UNSET,
+    ) -> Published:
+        change = Change(pov_id, activity_id, None, change_id, reason, user_id, offset)
+        return await self._change(change, sender)
+
+    async def _change(self, change: Change, sender: Identity | None) -> Published:
+        services = self.services
+        if sender is None:
+            publisher, any_ones = self._publisher(change.pov_id, None), True
+        else:
+            is_service = sender.kind is Kind.SERVICE
+            publisher = publisher_of(sender, is_service=is_service)
+            any_ones = sender.grants.may("operate")
+            if not is_service:  # a user's own word on who did it is the token
+                change = change._replace(user_id=sender.user_id)
+                # As who publishes, whether it is done in the end or not.
+                topics = (pov_topic(change.pov_id), sender.grants.topic(TEAM_FEED))
+                self.charge(sum(map(services.hub.audience, topics)) * DELIVERY)
+        return await services.changes.make(change, publisher, any_ones=any_ones)
 
     async def notify(
         self, user_id: str, notification: NewNotification, *, sender: Identity | None = None
@@ -299,12 +357,9 @@ class PluginHost:
         self.plugins.announce(event)
 
     def count(self, name: str, value: int = 1) -> None:
-        if name not in self.counts:
-            if not _COUNTER.fullmatch(name):
-                raise ValueError(f"a counter's name must look like 'calls_failed', not {name!r}")
-            if len(self.counts) >= MAX_COUNTERS:
-                name = "other"
-        self.counts[name] = self.counts.get(name, 0) + value
+        if name not in self.counts and not _COUNTER.fullmatch(name):
+            raise ValueError(f"a counter's name must look like 'calls_failed', not {name!r}")
+        self.counts.add(name, value)
 
     def charge(self, cost: float) -> None:
         self.services.budgets.charge(cost)
@@ -360,14 +415,18 @@ class PluginHost:
             if not grants.may_subscribe(pov_id) or grants.topic(pov_id) not in topics
         ]
         for pov_id in lost:
-            if permissions.leave(connection, old.grants.topic(pov_id)):
+            name = old.grants.topic(pov_id)
+            if permissions.leave(connection, name):
+                why = Forbidden("The new token does not cover this PoV")
+                permissions.tell_lost(connection, name, why)
                 self.plugins.tell("lost", pov_id, connection=connection)
         if not grants.may("collaborate"):
             permissions.leave_channels(connection)
         return lost
 
 
-def _describe(connection: Connection, now: float) -> ConnectionInfo:
+def describe(connection: Connection, now: float) -> ConnectionInfo:
+    """Return what operators see of a connection; `now` is `Clock.monotonic`."""
     received, sent = connection.transport.traffic
     return ConnectionInfo(
         connection_id=connection.id,

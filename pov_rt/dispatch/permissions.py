@@ -22,13 +22,14 @@ from typing import Any, Protocol
 
 from pov_rt.auth.grants import Action, Kind, action_of
 from pov_rt.auth.tokens import Identity
+from pov_rt.connections.borders import Borders
 from pov_rt.connections.connection import Connection
 from pov_rt.delivery.hub import Hub
 from pov_rt.plugin.interfaces import Access, Allowed
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import ClientError
 from pov_rt.protocol.messages import ErrorMessage, Message, Unsubscribed
-from pov_rt.protocol.topics import pov_of
+from pov_rt.protocol.topics import TEAM_FEED, pov_of, pov_topic, team_topic
 from pov_rt.registry.build import Handler
 from pov_rt.registry.pov_ids import has_povs
 from pov_rt.runtime.bounds import payer
@@ -79,8 +80,9 @@ class Permissions:
 
     hooks: PermissionHooks
 
-    def __init__(self, hub: Hub, clock: Clock) -> None:
+    def __init__(self, hub: Hub, clock: Clock, borders: Borders) -> None:
         self._hub = hub
+        self._borders = borders
         self._clock = clock
         self._standing: dict[Access, _Standing] = {}
         # By the second in which they are due: to take one out costs no search.
@@ -120,10 +122,20 @@ class Permissions:
             grants.require_pov(pov_id, field)
         if grant is not None:
             grants.require(grant)
-        ask = self.hooks.authorise
-        if ask is None or identity.kind is Kind.SERVICE:
+        if self.hooks.authorise is None or identity.kind is Kind.SERVICE:
             return None
-        return await ask(_access(identity, pov_id, action_of(grant)))
+        return await self._ask(_access(identity, pov_id, action_of(grant)))
+
+    async def _ask(self, access: Access) -> Allowed | None:
+        """Ask the plugins; raise what one refuses with."""
+        if (ask := self.hooks.authorise) is None:
+            return None
+        try:
+            return await ask(access)
+        except ClientError as error:
+            if (denied := self._borders.denied) is not None:
+                denied(access.user_id, _topic(access), error)
+            raise
 
     async def require_all(
         self, identity: Identity, povs: Mapping[str, str], grant: str | None, *, feed: bool = False
@@ -211,6 +223,23 @@ class Permissions:
             self.hooks.tell("unsubscribed", pov_id, connection=connection)
         return was_there
 
+    def end(self, connection: Connection, pov_id: str, why: ClientError) -> bool:
+        """End a subscription, and say so and why; return whether there was one."""
+        name = connection.identity.grants.topic(pov_id)
+        if not self.leave(connection, name):
+            return False
+        self.tell_lost(connection, name, why)
+        self.hooks.tell("lost", pov_id, connection=connection)
+        if not connection.closed:
+            told = Unsubscribed(pov_id=pov_id, code=why.code, message=why.message)
+            connection.subscription_ended(encode(told))
+        return True
+
+    def tell_lost(self, connection: Connection, name: str, why: ClientError) -> None:
+        """Tell who wants to know that a subscription was ended from here, and why."""
+        if (lost := self._borders.lost) is not None:
+            lost(connection, name, why)
+
     def leave_channels(self, connection: Connection, pov_id: str | None = None) -> None:
         """End what plugins broadcast to listeners, on one PoV or on all."""
         for topic in list(connection.topics.values()):
@@ -276,11 +305,10 @@ class Permissions:
             del self._waiting[owner]
 
     async def _ask_about(self, access: Access) -> None:
-        ask = self.hooks.authorise
-        if ask is None or access not in self._standing:
+        if access not in self._standing:
             return
         try:
-            allowed = await ask(access)
+            allowed = await self._ask(access)
         except ClientError as error:
             self._fail(access, error)
             return
@@ -306,17 +334,13 @@ class Permissions:
     def _lose(self, connection: Connection, access: Access, why: ClientError) -> None:
         """End what stood on an answer, and say so."""
         pov_id = access.pov_id
-        name = connection.identity.grants.topic(pov_id)
-        if access.action != "see":
-            self.leave_channels(connection, pov_id)
-            told: Message = ErrorMessage(message=why.message, code=why.code, detail=pov_id)
-        elif self.leave(connection, name):
-            self.hooks.tell("lost", pov_id, connection=connection)
-            told = Unsubscribed(pov_id=pov_id, code=why.code, message=why.message)
-        else:
-            self._drop(connection, access)
+        if access.action == "see":
+            if not self.end(connection, pov_id, why):
+                self._drop(connection, access)
             return
+        self.leave_channels(connection, pov_id)
         if not connection.closed:
+            told = ErrorMessage(message=why.message, code=why.code, detail=pov_id)
             connection.send(encode(told))
 
 
@@ -330,6 +354,10 @@ def _access(identity: Identity, pov_id: str, action: Action) -> Access:
         team_id=identity.grants.team_id,
         owner=identity.owner,
     )
+
+
+def _topic(access: Access) -> str:
+    return team_topic(access.team_id) if access.pov_id == TEAM_FEED else pov_topic(access.pov_id)
 
 
 def _asking(handler: Handler) -> Handler:

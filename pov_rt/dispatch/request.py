@@ -12,7 +12,7 @@ from pov_rt.auth.tokens import Identity
 from pov_rt.connections.budgets import BYTE
 from pov_rt.dispatch.host import PluginHost
 from pov_rt.plugin.declare import RouteSpec
-from pov_rt.protocol.depth import find_deep, may_be_deeper
+from pov_rt.protocol.details.depth import find_deep, may_be_deeper
 from pov_rt.protocol.encoding import DECODE_ERRORS, decode_anyway, mend_instants
 from pov_rt.protocol.errors import ClientError, InvalidRequest
 from pov_rt.protocol.faults import find_fault
@@ -134,16 +134,10 @@ def fault_of(
         value = decode_anyway(content)
     except DECODE_ERRORS:
         return InvalidRequest("This is not JSON")
+    if not isinstance(value, dict):
+        return InvalidRequest("This is not a JSON object")
     if (bad_id := find_bad_id(kind, value)) is not None:
         return bad_id
-    path = find_fault(kind, value)
-    if path is None and (deep := find_deep(kind, value, levels)) is not None:
-        return deep
-    if not path:
-        return InvalidRequest("This is not a JSON object")
-    fields = {field.encode_name for field in msgspec.structs.fields(kind)}
-    if isinstance(value, dict) and path in value and path not in fields:
-        return InvalidRequest(f"There is no field '{path}'", field=path)
-    if isinstance(value, dict) and path in fields and path not in value:
-        return InvalidRequest(f"The field '{path}' is missing", field=path)
-    return InvalidRequest(f"The field '{path}' has a wrong type, length or value", field=path)
+    if (fault := find_fault(kind, value)) is not None:
+        return InvalidRequest(fault.sentence, field=fault.path or None)
+    return find_deep(kind, value, levels) or InvalidRequest("This is not JSON")

@@ -101,6 +101,7 @@ class Call(Part, Generic[EventT]):
 
     id: str
     node: str
+    run: str
     events: Sequence[EventT]
 
 
@@ -130,6 +131,8 @@ class Outbox(BatchSender[EventT]):
         self._owner_of = owner_of
         self._held: Counter[str] = Counter()
         setting = f"plugins.{host.name}.queue"
+        for name in ("events_queued", "events_sent", "events_dropped", "calls_failed"):
+            host.count(name, 0)
         self._bound = Bound(f"{host.name}_queue", setting, receiver.queue, lambda: self.queued)
         host.bounds.add(self._bound)
 
@@ -147,7 +150,8 @@ class Outbox(BatchSender[EventT]):
             self._host.count("events_queued")
         return is_taken
 
-    def _give_back(self, events: Sequence[EventT]) -> None:
+    def on_left(self, events: Sequence[EventT]) -> None:
+        """Give back their owners' part."""
         if self._owner_of is not None:
             for owner in map(self._owner_of, events):
                 self._held[owner] -= 1
@@ -157,18 +161,22 @@ class Outbox(BatchSender[EventT]):
     def on_dropped(self, events: Sequence[EventT], why: str) -> None:
         """Count them."""
         super().on_dropped(events, why)
-        self._give_back(events)
+        self._host.count("events_dropped", len(events))
+
+    def on_discarded(self, events: Sequence[EventT]) -> None:
+        """Count them."""
+        super().on_discarded(events)
         self._host.count("events_dropped", len(events))
 
     def encode(self, events: Sequence[EventT]) -> bytes:
         """Return the body of a call."""
-        return encode(Call(id=self._host.clock.new_id(), node=self._host.node, events=events))
+        host = self._host
+        return encode(Call(id=host.clock.new_id(), node=host.node, run=host.run, events=events))
 
     async def attempt(self, batch: Batch[EventT]) -> Attempt:
         """Make a call."""
         status = await self._calls.post(batch.body)
         if 200 <= status < 300:
-            self._give_back(batch.items)
             self._host.count("events_sent", len(batch.items))
             return Attempt("done")
         self._host.count("calls_failed")

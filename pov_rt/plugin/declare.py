@@ -21,13 +21,18 @@ ReplyT = TypeVar("ReplyT", bound=Message | Awaitable[Message | None] | None)
 BodyT = TypeVar("BodyT", bound=msgspec.Struct | Awaitable[msgspec.Struct | None] | None)
 EventT = TypeVar("EventT", bound=Event)
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 ConnectionHook = Callable[[Context[StateT]], None]
 PovHook = Callable[[str, Context[StateT]], None]
 AuthoriseHook = Callable[[Access, Host[StateT]], Awaitable[Allowed | None] | Allowed | None]
 BeforePublish = Callable[[Activity, Host[StateT]], Activity | Awaitable[Activity | None] | None]
 PublishedHook = Callable[[Activity, Published, Host[StateT]], None]
+ErasedHook = Callable[[str, Host[StateT]], Awaitable[None] | None]
+ExportedHook = Callable[[str, Host[StateT]], AsyncIterator[Any]]
 ExpiredHook = Callable[[str, str, Host[StateT]], None]
+GoneHook = Callable[[str, Sequence[str], Host[StateT]], None]
+LapsedHook = Callable[[Host[StateT]], None]
 Follower = Callable[[Activity, Published, Host[StateT]], Awaitable[None] | None]
 Listener = Callable[[EventT, Host[StateT]], None]
 
@@ -97,6 +102,15 @@ class FollowSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ActivitySpec:
+    """What the details of some activities are, as declared; `key` is TYPE.ACTION."""
+
+    key: str
+    details: type[msgspec.Struct]
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
 class ListenerSpec:
     """What hears an event, as declared."""
 
@@ -122,10 +136,19 @@ class HookSpec(NamedTuple):
 
 
 class HookRule(NamedTuple):
-    """How many arguments a hook's function takes, and whether it may be `async`."""
+    """How many arguments a hook's function takes, and whether it may be `async`, or has to yield.
+
+    Somebody waits for the one, and for what the other yields.
+    """
 
     arguments: int
     may_be_async: bool = False
+    yields: bool = False
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether what it does is not done before it ends."""
+        return self.may_be_async or self.yields
 
 
 HOOKS: Mapping[str, HookRule] = {
@@ -135,9 +158,13 @@ HOOKS: Mapping[str, HookRule] = {
     "unsubscribed": HookRule(2),
     "published": HookRule(3),
     "expired": HookRule(3),
+    "gone": HookRule(3),
+    "lapsed": HookRule(1),
     "before_publish": HookRule(2, may_be_async=True),
     "authorise": HookRule(2, may_be_async=True),
     "lost": HookRule(2),
+    "erased": HookRule(2, may_be_async=True),
+    "exported": HookRule(2, yields=True),
 }
 
 
@@ -192,6 +219,7 @@ class Plugin(Generic[StateT]):
     timers: list[TimerSpec] = field(default_factory=list, init=False, repr=False)
     followers: list[FollowSpec] = field(default_factory=list, init=False, repr=False)
     routes: list[RouteSpec] = field(default_factory=list, init=False, repr=False)
+    activities: list[ActivitySpec] = field(default_factory=list, init=False, repr=False)
     lifespans: list[Callable[[Host], AsyncIterator[Any]]] = field(
         default_factory=list, init=False, repr=False
     )
@@ -277,9 +305,28 @@ class Plugin(Generic[StateT]):
         """Call with the PoV and the member after one of the plugin's leases has ended.
 
         Those of `host.leases` under `host.channel(pov_id)`, on one node for each: when the time
-        given with `leave` is over, or when the node that held it is gone.
+        given with `leave` is over, or when the node that held it is gone. On none, should the node
+        that was to call it end just then.
         """
         return self._hook("expired", function)
+
+    def gone(self, function: GoneHook[StateT]) -> GoneHook[StateT]:
+        """Call with the PoV and the members when leases of the plugin have ended, on every node.
+
+        That is every one with connections that asked for what happens on the PoV
+        (`Context.listen`), in the order of what the plugin's other nodes broadcast to them: who is
+        told with `Host.broadcast(..., here=True)` at once, and hears of all that comes after, knows
+        who is there. It is called for members that are on this node, too, if another node took this
+        one for dead.
+        """
+        return self._hook("gone", function)
+
+    def lapsed(self, function: LapsedHook[StateT]) -> LapsedHook[StateT]:
+        """Call after the other nodes took this one for dead, as when it stood still for long.
+
+        What it held as leases may have ended; enter again what is to stay.
+        """
+        return self._hook("lapsed", function)
 
     def before_publish(self, function: BeforePublish[StateT]) -> BeforePublish[StateT]:
         """Call before an activity is stored: return a changed one, None to keep it, or raise.
@@ -305,6 +352,23 @@ class Plugin(Generic[StateT]):
         asked again refused.
         """
         return self._hook("lost", function)
+
+    def erased(self, function: ErasedHook[StateT]) -> ErasedHook[StateT]:
+        """Call when all that is kept of a user is erased: `(user_id, host)`, plain or `async`.
+
+        Remove what the plugin keeps of the user in places of its own; what it put into `host.store`
+        with the user's id is gone by then. It may be called again, also for a user of whom nothing
+        is there. If it fails the operator is told, and erases the user once more.
+        """
+        return self._hook("erased", function)
+
+    def exported(self, function: ExportedHook[StateT]) -> ExportedHook[StateT]:
+        """Yield what the plugin keeps of a user in places of its own: `async`, `(user_id, host)`.
+
+        Structs, or whatever else can be JSON: a line of the export each. What it put into
+        `host.store` with the user's id is exported without that.
+        """
+        return self._hook("exported", function)
 
     def hears(
         self, event: type[EventT]
@@ -387,6 +451,24 @@ class Plugin(Generic[StateT]):
             )
 
         return OnRequest(register)
+
+    def activity(self, key: str) -> Callable[[type[StructT]], type[StructT]]:
+        """Declare the details of activities: `@plugin.activity("task.completed")` above a struct.
+
+        The key is their type and action with a dot between them; `task.*` is for each action of
+        `task` that has no declaration of its own. Whoever publishes one whose `details` are not so
+        is refused, with the field (no details count as an empty object). `pov-rt schema` describes
+        them. A `Part` has camelCase on the wire; `msgspec.convert(activity.details, TaskCompleted)`
+        makes one of what was published.
+        """
+        begun = self._begin("activity", key)
+
+        def register(details: type[StructT]) -> type[StructT]:
+            self._finish(begun)
+            self.activities.append(ActivitySpec(key, details, begun.source))
+            return details
+
+        return register
 
     def _begin(self, what: str, argument: Any) -> Unfinished:
         """Remember a decorator until it decorates something: `_finish`."""

@@ -38,7 +38,8 @@ ValueT = TypeVar("ValueT")
 class Guarantee(msgspec.Struct, frozen=True, rename="camel"):
     """What is promised of an acknowledged activity, and for how long.
 
-    `survives` is `process`, `disk` or `primary`. It can be recovered while the PoV has had fewer
+    `survives` is `process`, `primary`, `second`, `disk` or `replicated` (docs/protocol.md), and may
+    be another one a moment later. It can be recovered while the PoV has had fewer
     than `entries` newer ones, and for `seconds`.
     """
 
@@ -189,6 +190,10 @@ class Host(Protocol[S_co]):
 
     @property
     def node(self) -> str:
+        """The name of this node; it stays over restarts, where the node has a data folder."""
+
+    @property
+    def run(self) -> str:
         """The name of this server process, another one each time it starts."""
 
     @property
@@ -228,11 +233,13 @@ class Host(Protocol[S_co]):
         message: Message,
         *,
         listeners: bool = False,
+        here: bool = False,
         states: Mapping[str, Message] | None = None,
     ) -> None:
         """Send to the PoV's subscribers on all nodes: at most once, unstored, encoded now.
 
         With `listeners` to those connections only that asked this plugin for it (`Context.listen`).
+        With `here` to those of this node alone: what each node hears by itself (`Plugin.gone`).
 
         Those do not get it who are still being sent what they missed. `states` says what it tells
         in parts, each under a name of the plugin's choice: once they are up to date they get the
@@ -255,6 +262,41 @@ class Host(Protocol[S_co]):
         `user_id` is used when the activity names none. Raises `InvalidId`, `InvalidActivity`,
         `TooLarge`, `IdConflict`, `Unavailable`, or what a `before_publish` hook raised.
         """
+
+    async def amend(
+        self,
+        pov_id: str,
+        activity_id: str,
+        details: dict[str, Any],
+        *,
+        sender: Identity | None = None,
+        change_id: str | UnsetType = UNSET,
+        user_id: str | UnsetType = UNSET,
+        reason: str | UnsetType = UNSET,
+        offset: int | UnsetType = UNSET,
+    ) -> Published:
+        """Give an activity other details, wherever it is shown; return where it says so.
+
+        All else of an activity stays. With a `sender` in that token's name, who may change what
+        they published as long as its id is remembered, or with `operate` anybody's; without, the
+        plugin may change anybody's. `user_id` is who did it, which only a service or a plugin says
+        (without it: the author), `reason` what they say, `change_id` the change's own id, for
+        retries. `offset` says where an old one is. Raises what `publish` does, `NotFound`,
+        `Forbidden`, or `Retracted`.
+        """
+
+    async def retract(
+        self,
+        pov_id: str,
+        activity_id: str,
+        *,
+        sender: Identity | None = None,
+        change_id: str | UnsetType = UNSET,
+        user_id: str | UnsetType = UNSET,
+        reason: str | UnsetType = UNSET,
+        offset: int | UnsetType = UNSET,
+    ) -> Published:
+        """Withdraw an activity: its details are gone for good. All else is as with `amend`."""
 
     async def notify(
         self, user_id: str, notification: NewNotification, *, sender: Identity | None = None
@@ -316,8 +358,9 @@ class Host(Protocol[S_co]):
     def count(self, name: str, value: int = 1) -> None:
         """Add to a counter of this plugin's: `pov_rt_plugin_total{plugin, name}` in the metrics.
 
-        The 33rd name and those after it are counted as `other`. Raises ValueError for a name that
-        is not like `calls_failed`.
+        With 0 it is there before the first one happens, which `rate()` and alerts need: do so where
+        the plugin starts. The 33rd name and those after it are counted as `other`. Raises
+        ValueError for a name that is not like `calls_failed`.
         """
 
     def charge(self, cost: float) -> None:
@@ -463,6 +506,29 @@ class Context(Protocol[S_co]):
         up most of the time that a handler has. What anything else raises, this raises. `then` is
         called with the good results, for what can be done for all of them at once.
         """
+
+    async def amend(
+        self,
+        pov_id: str,
+        activity_id: str,
+        details: dict[str, Any],
+        *,
+        change_id: str | UnsetType = UNSET,
+        reason: str | UnsetType = UNSET,
+        offset: int | UnsetType = UNSET,
+    ) -> Published:
+        """Amend an activity in the connected user's name; see `Host.amend`."""
+
+    async def retract(
+        self,
+        pov_id: str,
+        activity_id: str,
+        *,
+        change_id: str | UnsetType = UNSET,
+        reason: str | UnsetType = UNSET,
+        offset: int | UnsetType = UNSET,
+    ) -> Published:
+        """Retract an activity in the connected user's name; see `Host.amend`."""
 
     async def cursor(self, pov_id: str) -> Position | None:
         """Return up to where this device acknowledged the PoV; None if it never did.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -30,7 +30,10 @@ Key = tuple[str, str]
 
 @dataclass(slots=True)
 class Diff(Generic[MemberT]):
-    """What became of a PoV's members since the last one; the `left` by name."""
+    """What became of a PoV's members since the last one, on this node; those dropped by name.
+
+    Whose lease has ended is not among them: every node hears of that by itself (`Roster.ended`).
+    """
 
     joined: list[MemberT] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
@@ -61,7 +64,7 @@ class Roster(Generic[MemberT]):
         self._told: dict[Key, MemberT] = {}
         self._leaving: dict[Key, float] = {}  # until when, the first to go first
         self._touched: dict[Key, dict[str, Any]] = {}
-        self._expired: set[Key] = set()
+        self._back: set[Key] = set()  # their leases have ended, and they are here
         self._diffs: dict[str, Diff[MemberT]] = {}
         self._left_untold: set[Key] = set()
         self._in_doubt: set[Key] = set()  # the engine may have done what it failed to answer
@@ -76,10 +79,37 @@ class Roster(Generic[MemberT]):
         """Have the next `look` ask about a member; `fields` are what is known to have changed."""
         self._touched.setdefault((pov_id, member), {}).update(fields)
 
-    def expire(self, pov_id: str, member: str) -> None:
-        """Have the next `look` count a lease as ended; to be called by `@plugin.expired`."""
-        self._expired.add((pov_id, member))
-        self.touch(pov_id, member)
+    def ended(self, pov_id: str, members: Sequence[str]) -> None:
+        """Count leases as ended; to be called by `@plugin.gone`, which tells who listens here.
+
+        Who is here all the same is entered again by the next `look`, and has joined.
+        """
+        for member in members:
+            key = pov_id, member
+            if self._describe_now(key) is None:
+                self._forget(key)
+            else:
+                # Told of again even if that was done a moment before this was heard.
+                self._back.add(key)
+                self.touch(pov_id, member)
+
+    def enter_again(self) -> None:
+        """Have the next `look` enter everybody who is here; to be called by `@plugin.lapsed`."""
+        for key in self._told:
+            self._in_doubt.add(key)
+            self.touch(*key)
+
+    async def drop(self, member: str) -> None:
+        """Have a member leave every PoV at once, of those that this node knows; `look` tells of it.
+
+        Who is still there is back with the next `touch`.
+        """
+        async with self._lock:
+            for key in [each for each in self._told if each[1] == member]:
+                pov_id = key[0]
+                await self._host.leases.remove(self._host.channel(pov_id), member)
+                self._diff(pov_id).left.append(member)
+                self._forget(key)
 
     async def members(self, pov_id: str, limit: int = MAX_NAMED) -> tuple[list[MemberT], int]:
         """Return up to `limit` members of a PoV, on all nodes, and how many more there are."""
@@ -130,7 +160,6 @@ class Roster(Generic[MemberT]):
             return
         if now is not None:
             is_new = await leases.put(channel, member, body)
-            was_told = key in self._expired
             # An answer in between may have lacked them, though nobody was told that they left.
             was_over = key in self._in_doubt or self._is_over(key)
             self._in_doubt.discard(key)
@@ -139,13 +168,10 @@ class Roster(Generic[MemberT]):
             if key in self._left_untold:
                 self._diff(pov_id).left.remove(member)
                 self._diff(pov_id).changed.append(now)
-            elif is_new and not was_told:
+            elif is_new or key in self._back:
                 self._diff(pov_id).joined.append(now)
-            elif is_new or was_over or now != known:
+            elif was_over or now != known:
                 self._diff(pov_id).changed.append(now)
-        elif key in self._expired:
-            self._diff(pov_id).left.append(member)
-            self._forget(key)
         elif not self._is_over(key):  # or they would be back for those who were answered without
             # Before the lease's own time begins, so that it is over here no later than there.
             until = self._host.clock.monotonic() + self._grace_s
@@ -155,7 +181,16 @@ class Roster(Generic[MemberT]):
             else:
                 self._leaving.pop(key, None)
                 self._leaving[key] = until
-        self._expired.discard(key)
+        self._back.discard(key)
+
+    def _describe_now(self, key: Key) -> MemberT | None:
+        """Return a member that is on this node; nobody who cannot be described is."""
+        try:
+            return self._describe(*key, self._told.get(key))
+        except BaseException as error:
+            failure = containment.contain(error)
+            log.exception("a member could not be described", exc_info=failure)
+            return None
 
     def _is_over(self, key: Key) -> bool:
         return self._leaving.get(key, math.inf) <= self._host.clock.monotonic()

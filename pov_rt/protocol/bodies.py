@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, Meta, Raw, UnsetType, field
 
-from pov_rt.protocol.messages import Activity, NewActivity, Offset, Part, UserId
+from pov_rt.protocol.messages import (
+    MAX_SAFE_INTEGER,
+    Activity,
+    Length,
+    NewActivity,
+    Offset,
+    Part,
+    UserId,
+)
 
 Index = Annotated[int, Meta(ge=0)]
 
@@ -24,10 +32,17 @@ class PublishedActivity(NewActivity, forbid_unknown_fields=True):
     """
 
     user_id: UserId
+    producer: Annotated[str, Length(1, 64)] | UnsetType = UNSET
+    """Which of the publisher's producers numbers it."""
+    seq: Annotated[int, Meta(ge=1, le=MAX_SAFE_INTEGER)] | UnsetType = UNSET
+    """Its number: higher than those that the producer sent before to this PoV."""
 
 
 class LogPlace(Part):
-    """Where an activity is in its PoV's log; `duplicate`, in a batch, if it was there already."""
+    """Where an activity is in its PoV's log; `duplicate`, in a batch, if it was there already.
+
+    One that is known by its producer's number alone is there or before.
+    """
 
     id: str
     pov_id: str
@@ -86,3 +101,312 @@ class HistoryAnswer(PageState):
     """A page of a PoV's activities, with the state of its log."""
 
     activities: list[StoredActivity]
+
+
+class Erased(Part):
+    """What was removed of a user, in numbers; none of it is in the log's files any more.
+
+    `activities` and `notifications` are those in the user's name, `inbox` is the user's own. Of
+    others' activities that the user has `changed` the change stays, and not who made it.
+    `failed` names the plugins that could not erase what they keep elsewhere: then ask again.
+    `revocations` are kept, for the tokens that they are about would be good without.
+    """
+
+    user_id: str
+    activities: int = 0
+    changed: int = 0
+    notifications: int = 0
+    inbox: int = 0
+    ids: int = 0
+    marks: int = 0
+    devices: int = 0
+    subscriptions: int = 0
+    values: int = 0
+    connections: int = 0
+    revocations: int = 0
+    failed: list[str] = field(default_factory=list)
+
+
+class DeletedPov(Part):
+    """What was removed with a PoV, in numbers; `ended` are subscriptions of connections."""
+
+    pov_id: str
+    activities: int = 0
+    subscriptions: int = 0
+    ended: int = 0
+
+
+MAX_BLOCK_S = 10 * 365 * 86400
+
+
+class Block(Part, forbid_unknown_fields=True):
+    """For how long a user is kept out."""
+
+    seconds: Annotated[float, Meta(gt=0, le=MAX_BLOCK_S)]
+
+
+class Blocked(Part):
+    """Until when a user is kept out (RFC 3339).
+
+    `closed` is how many connections of this node ended.
+    """
+
+    user_id: str
+    until: str
+    closed: int
+
+
+class Unblocked(Part):
+    """Whether there was a block to lift."""
+
+    was_blocked: bool
+
+
+class ConnectionRow(Part):
+    """A connection of a node, in a list. Times are RFC 3339 or seconds.
+
+    `bytes` are of the socket, since the handshake. `lag` is how many activities and notifications
+    it has not been sent yet; `cost` which part of its user's budget is used up (`limits.cost_rate`;
+    1 and more: in debt). Rates are since somebody looked last; null: nobody did.
+    """
+
+    connection_id: str
+    user_id: str
+    device: str
+    transport: str
+    povs: list[str]
+    remote_ip: str
+    age_s: float
+    received_bytes: int
+    sent_bytes: int
+    unsent_bytes: int
+    lag: int
+    bytes_per_s: float | None
+    cost: float
+    token_expires_at: str
+
+
+class UserRow(Part):
+    """A user, in a list: who is connected, was, or is blocked. The sums are of the connections.
+
+    `last_seen` is now for whoever is connected; null: it is not known any more.
+    """
+
+    user_id: str
+    connections: int
+    devices: list[str]
+    unsent_bytes: int
+    lag: int
+    bytes_per_s: float | None
+    cost: float
+    last_seen: str | None
+    blocked_until: str | None
+
+
+class PovRow(Part):
+    """A PoV, or with `*` a team's feed, that somebody on the node is subscribed to, in a list.
+
+    `lag` is of whoever is furthest behind, `behind` how many are, and `unsentBytes` what waits for
+    them. `deliveriesPerS` is what its activities cost: one for each subscriber.
+    """
+
+    pov_id: str
+    subscribers: int
+    offset: int
+    behind: int
+    lag: int
+    unsent_bytes: int
+    activities_per_s: float | None
+    deliveries_per_s: float | None
+
+
+class PluginRow(Part):
+    """A plugin, in a list. `off` says why it is; `failures` are those since the start."""
+
+    name: str
+    origin: str
+    types: list[str]
+    messages: int
+    messages_per_s: float | None
+    failures: int
+    off: str | None
+
+
+class Listed(Part):
+    """What each page of a list says; its rows are under the name of the list.
+
+    `total` is how many there are of what was asked for, `more` how many are after this page, and
+    `next` is sent as `after` for them.
+    """
+
+    node: str
+    total: int
+    more: int
+    next: str | UnsetType = UNSET
+
+
+class ConnectionsPage(Listed):
+    """A page of connections."""
+
+    connections: list[ConnectionRow]
+
+
+class UsersPage(Listed):
+    """A page of users."""
+
+    users: list[UserRow]
+
+
+class PovsPage(Listed):
+    """A page of PoVs."""
+
+    povs: list[PovRow]
+
+
+class PluginsPage(Listed):
+    """A page of plugins."""
+
+    plugins: list[PluginRow]
+
+
+class NodeState(Part):
+    """A node in numbers. Those that only rise count since its start.
+
+    `notReady` says why it is not ready. `actions` tells whether this port does what operators may,
+    or only shows (`server.admin_actions`). `operator` is whose token asks, `since` when the node
+    began. `behind` are connections that were not sent all yet, `unsentS` is how long the oldest of
+    what waits does so, `lagS` the longest delay of the event loop in the last minute. Within
+    `deliveryS` half of what was published was handed out, and 99 of 100; null: nothing was.
+    """
+
+    node: str
+    version: str
+    operator: str
+    since: str
+    not_ready: str | None
+    actions: bool
+    connections: int
+    users: int
+    behind: int
+    published: int
+    delivered: int
+    unsent_bytes: int
+    unsent_s: float
+    lag_s: float
+    delivery_s: tuple[float, float] | None
+    refused: dict[str, int]
+    off: dict[str, str]
+
+
+class NodeSample(Part):
+    """The numbers of a node at an instant; `refused` counts all."""
+
+    at: str
+    connections: int
+    behind: int
+    lag_s: float
+    published: int
+    delivered: int
+    refused: int
+
+
+class NodeHour(Part):
+    """The last hour of a node, oldest first, and what it had refused by code when that began."""
+
+    node: str
+    samples: list[NodeSample]
+    refused_before: dict[str, int]
+
+
+class Happened(Part):
+    """An activity that was just published, and how many connections here follow its PoV or feed."""
+
+    at: str
+    pov_id: str
+    id: str
+    type: str
+    action: str
+    user_id: str
+    to: int
+
+
+class Happenings(Part):
+    """What a node published since somebody began to look, newest first."""
+
+    activities: list[Happened]
+
+
+class Station(Part):
+    """One station of the line: `passed` is null where nobody knows, `text` says more."""
+
+    name: str
+    passed: bool | None
+    at: str | UnsetType = UNSET
+    text: str | UnsetType = UNSET
+
+
+class DeviceLane(Part):
+    """How far the activity came on its way to one device, and why not further.
+
+    `answer` says so in words. `connectionId` is its last connection, as far as known, and
+    `connected` whether it has one now.
+    """
+
+    device: str
+    cause: str
+    answer: str
+    since: str | UnsetType = UNSET
+    connection_id: str | UnsetType = UNSET
+    connected: bool
+    stations: list[Station]
+
+
+class ExplainedActivity(Part):
+    """Where the activity is; `publisher` and `traceparent` where they are known."""
+
+    id: str
+    pov_id: str | UnsetType = UNSET
+    epoch: str
+    offset: int
+    at: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+    action: str | UnsetType = UNSET
+    user_id: str | UnsetType = UNSET
+    publisher: str | UnsetType = UNSET
+    traceparent: str | UnsetType = UNSET
+
+
+class Explained(Part):
+    """The answer: what happened (`cause`, and in words `answer`), since when, what comes next.
+
+    `delivered`: a device has it. `events` are the user's last ones, as the trace has them, which
+    begins at `traceSince`.
+    """
+
+    id: str
+    user_id: str
+    cause: str
+    answer: str
+    since: str | UnsetType = UNSET
+    next: str
+    delivered: bool
+    activity: ExplainedActivity | UnsetType = UNSET
+    lanes: list[DeviceLane]
+    events: list[dict[str, Any]]
+    trace_since: str | UnsetType = UNSET
+
+
+class FoundActivity(Part):
+    """An activity, with where it is; without `activity` nothing is kept of it but the place."""
+
+    pov_id: str
+    epoch: str
+    offset: int
+    publisher: str | UnsetType = UNSET
+    activity: Raw | UnsetType = UNSET
+
+
+class FoundActivities(Part):
+    """All activities of one id: several, where several publishers or PoVs have it."""
+
+    activities: list[FoundActivity]

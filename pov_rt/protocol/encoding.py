@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args, get_origin
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from pov_rt.protocol.depth import KEPT_LEVELS, prune
+from pov_rt.protocol.details.depth import KEPT_LEVELS, prune
 from pov_rt.protocol.errors import ClientError, InvalidId, InvalidMessage
 from pov_rt.protocol.messages import Message
 from pov_rt.protocol.tenants import encode_tenant_id
@@ -24,6 +24,9 @@ encode_sorted = msgspec.json.Encoder(enc_hook=encode_tenant_id, order="determini
 
 BYTE_ORDER_MARK = "\ufeff".encode()
 """What Windows' programs put before UTF-8. It says nothing, and is passed over (RFC 8259, 8.1)."""
+
+_HALF = "\ud800"
+"""Stands for whatever has half a character in it."""
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding hostile bytes can raise; only the first is msgspec's own."""
@@ -67,9 +70,23 @@ def _decode_either(body: bytes | bytearray | msgspec.Raw) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    for name, _ in pairs:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
         name.encode()  # one with half a character could not be named in the answer
-    return dict(pairs)
+        if name in found and (found[name] is _HALF or not _is_whole(found[name])):
+            # The last one counts, but the decoder of messages has looked into all of them.
+            found[name] = _HALF
+        else:
+            found[name] = value
+    return found
+
+
+def _is_whole(value: Any) -> bool:
+    try:
+        encode(value)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _float(text: str) -> float:

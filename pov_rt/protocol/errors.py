@@ -103,6 +103,8 @@ class TokenError(ClientError):
     code = "token_invalid"
     status = 401
     message = "The token is missing or invalid"
+    bearer = ""
+    """Whose it is, where a key of ours has signed that; the sender is not told."""
 
 
 class TokenUnsigned(TokenError):
@@ -155,12 +157,31 @@ class IdConflict(ClientError):
     message = "This id was already used for a different activity"
 
 
+class Retracted(ClientError):
+    """The activity was retracted, and cannot be changed any more."""
+
+    code = "retracted"
+    status = 409
+    message = "This activity was retracted; it cannot be changed any more"
+
+
 class EpochChanged(ClientError):
     """The topic's log was replaced; offsets of the old one mean nothing."""
 
     code = "epoch_changed"
     status = 409
     message = "The log of this PoV has a new epoch; subscribe again"
+
+
+class PositionLost(ClientError):
+    """A log over HTTP cannot be followed from there; `extra` says where it begins and ends.
+
+    `missed` is there where that is known: how many entries are gone.
+    """
+
+    code = "position_lost"
+    status = 410
+    message = "The position is lost"
 
 
 class TooLarge(ClientError):
@@ -237,7 +258,9 @@ ERRORS: tuple[type[ClientError], ...] = (
     NotFound,
     MethodNotAllowed,
     IdConflict,
+    Retracted,
     EpochChanged,
+    PositionLost,
     TooLarge,
     LimitExceeded,
     RateLimited,
@@ -281,4 +304,9 @@ class CloseCode(Enum):
     @property
     def reconnect(self) -> bool:
         """Tell whether a client should come back by itself."""
-        return self.code < 4500 and self.code not in (1000, 1002, 1007, 1009)
+        return reconnects(self.code)
+
+
+def reconnects(code: int) -> bool:
+    """Tell whether a client should come back by itself after a close code, known or not."""
+    return code < 4500 and code not in (1000, 1002, 1007, 1009)

@@ -145,8 +145,21 @@ class Left(Event, tag="presence.left"):
     user_id: str
 
 
+class Original(Part):
+    """Which activity a change is about: its id, and its place in the PoV's log."""
+
+    id: str
+    offset: int
+
+
 class Activity(Part):
-    """What happened on a PoV, as stored and pushed. `at` is the server's time (RFC 3339)."""
+    """What happened on a PoV, as stored and pushed. `at` is the server's time (RFC 3339).
+
+    One that was changed later is `amended`, with other `details`, or `retracted`, without any; so
+    is the activity that tells of the change, which says of which `original`. `by` is who changed
+    it, where that is not who did it, and `reason` what they said. What tells of an amendment has no
+    `details` where another one followed.
+    """
 
     id: str
     type: str
@@ -155,6 +168,11 @@ class Activity(Part):
     user_id: str
     at: str | UnsetType = UNSET
     details: dict[str, Any] | UnsetType = UNSET
+    original: Original | UnsetType = UNSET
+    amended: bool | UnsetType = UNSET
+    retracted: bool | UnsetType = UNSET
+    by: str | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
 
 
 class NewActivity(Part):

@@ -50,6 +50,11 @@ def redact(text: str) -> str:
     return text
 
 
+def is_token(text: str) -> bool:
+    """Tell whether this is a token and nothing else."""
+    return _JWT.fullmatch(text) is not None
+
+
 def redact_url(url: str) -> str:
     """Return a URL with what is secret in it left out; also one that is wrong."""
     scheme, _, rest = url.partition("://")

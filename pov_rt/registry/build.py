@@ -11,7 +11,7 @@ import re
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin
@@ -19,8 +19,10 @@ from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin
 import msgspec
 from msgspec import structs
 
+from pov_rt.activities.details.declared import Declared
 from pov_rt.auth.grants import GRANTS
-from pov_rt.config.settings import AuthSettings, SettingsError
+from pov_rt.config.merge import convert
+from pov_rt.config.settings import ActivitySettings, AuthSettings, SettingsError
 from pov_rt.plugin.declare import (
     HOOKS,
     HandlerSpec,
@@ -32,6 +34,7 @@ from pov_rt.plugin.declare import (
 )
 from pov_rt.protocol.messages import CORE_PUSHES, Event, Message
 from pov_rt.protocol.topics import pov_topic, team_topic, user_topic
+from pov_rt.registry.activities import check_activity, declare
 from pov_rt.registry.discovery import Found, PluginError, Problems, discover
 from pov_rt.registry.mistakes import (
     ARGUMENTS,
@@ -54,6 +57,7 @@ from pov_rt.registry.mistakes import (
     hints_of,
     say_unknown,
 )
+from pov_rt.registry.paths import OWN, find_cover
 from pov_rt.registry.pov_ids import CheckIds, Unchecked, check_of, find_unchecked, names_pov
 from pov_rt.registry.tenants import Scope, scope_of
 from pov_rt.runtime.limits import Rate, parse_rate
@@ -121,6 +125,8 @@ class Registry:
     decoder: msgspec.json.Decoder[Message]
     grants: frozenset[str] = GRANTS
     """Every grant that there is: the server's, and those of all plugins, also of the idle ones."""
+    activities: Declared = field(default_factory=Declared)
+    """What the details of activities are, by the plugins and the settings."""
 
     @property
     def asks_before_publish(self) -> bool:
@@ -144,10 +150,12 @@ class Registry:
 def build_registry(
     plugin_settings: Mapping[str, Mapping[str, Any]],
     plugins_dir: Path | Sequence[Path] | None = None,
+    activities: Mapping[str, ActivitySettings] | None = None,
 ) -> Registry:
     """Find, check and freeze the plugins, less those that `[plugins.NAME]` leaves off.
 
-    Raises `PluginError` (a plugin is wrong) or `SettingsError` (its settings are).
+    With what they and the settings declare of activities. Raises `PluginError` (a plugin is wrong)
+    or `SettingsError` (its settings are, or the settings' schemas).
     """
     problems = Problems()
     found = tuple(discover(plugins_dir, problems))
@@ -178,6 +186,7 @@ def build_registry(
     handlers: dict[type[Message], Handler] = {}
     routes: list[Route] = []
     taken: dict[tuple[str, ...], Source] = {}
+    paths: dict[str, Source] = {}
     for each in enabled:
         for spec in each.plugin.handlers:
             with problems.gather(), _blaming(spec.source):
@@ -189,9 +198,17 @@ def build_registry(
             with problems.gather(), _blaming(route_spec.source):
                 routes.append(check_route(each.plugin, route_spec, grants))
                 method, path = route_spec.method, route_spec.path
-                key = (method, re.sub(r"\{.*?\}", "{}", path))
-                _claim(taken, key, route_spec.source, f"{method} {path} is already served")
+                _claim(
+                    taken, (method, path), route_spec.source, f"{method} {path} is already served"
+                )
+                _claim_path(paths, route_spec)
         check_hooks(each.plugin, problems)
+        for activity in each.plugin.activities:
+            with problems.gather(), _blaming(activity.source):
+                check_activity(activity)
+                key = ("activity", activity.key)
+                said = f"the details of {activity.key!r} are already declared"
+                _claim(taken, key, activity.source, said)
     for each in enabled:
         check_events(each.plugin, by_name, problems)
     problems.check()
@@ -202,6 +219,7 @@ def build_registry(
         routes=tuple(routes),
         options=options,
         decoder=msgspec.json.Decoder(Union[tuple(handlers)] if handlers else Message),  # noqa: UP007  (built at run time)
+        activities=declare(enabled, activities or {}),
         grants=grants,
     )
 
@@ -213,6 +231,22 @@ def _claim(
     if key in taken:
         raise PluginError(source, f"{claim} at {taken[key]}")
     taken[key] = source
+
+
+def _claim_path(paths: dict[str, Source], spec: RouteSpec) -> None:
+    """Take a path. Raises `PluginError` for one whose requests another route would have."""
+    path, said = spec.path, f"{spec.method} {spec.path} would never be asked"
+    if (own := find_cover(path, OWN)) is not None:
+        raise PluginError(
+            spec.source, f"{said}: /api{own} is the server's own; choose another path"
+        )
+    if (other := find_cover(path, (each for each in paths if each != path))) is not None:
+        raise PluginError(
+            spec.source,
+            f"{said}: /api{other} takes its requests, at {paths[other]}; choose another path, or "
+            "the same names for its parts",
+        )
+    paths.setdefault(path, spec.source)
 
 
 @contextmanager
@@ -398,8 +432,11 @@ def check_hooks(plugin: Plugin[Any], problems: Problems) -> None:
         wrong = blame(hook.source, f"@plugin.{hook.name}")
         with problems.gather(), _blaming(hook.source):
             check_arguments(hook.function, ARGUMENTS[hook.name], wrong)
-            check_function(hook.function, wrong)
-            if inspect.iscoroutinefunction(hook.function) and not HOOKS[hook.name].may_be_async:
+            rule = HOOKS[hook.name]
+            check_function(hook.function, wrong, may_yield=rule.yields)
+            if rule.yields and not inspect.isasyncgenfunction(hook.function):
+                raise wrong("must be `async def` with a `yield` for each value")
+            if inspect.iscoroutinefunction(hook.function) and not rule.may_be_async:
                 raise wrong("must be a plain function: nobody waits for it")
     for timer in plugin.timers:
         wrong = blame(timer.source, "@plugin.every")
@@ -530,7 +567,15 @@ def _options(plugin: Plugin[Any], given: Mapping[str, Any]) -> msgspec.Struct | 
             f"plugins.{plugin.name}.{unknown[0]}: no such option; "
             f"there are {', '.join(sorted(names))}"
         )
-    try:
-        return msgspec.convert(table, plugin.options, strict=False)
-    except msgspec.ValidationError as error:
-        raise SettingsError(f"plugins.{plugin.name}: {error}") from error
+    problems: list[str] = []
+    for option in msgspec.structs.fields(plugin.options):
+        if option.encode_name in table:
+            name = f"plugins.{plugin.name}.{option.encode_name}"
+            try:
+                convert(name, table[option.encode_name], option.type, None)
+            except SettingsError as error:
+                problems.append(str(error))
+    if problems:
+        raise SettingsError("\n".join(problems))
+    options: msgspec.Struct = convert(f"plugins.{plugin.name}", table, plugin.options, None)
+    return options

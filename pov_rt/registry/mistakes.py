@@ -9,15 +9,15 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
+import linecache
 import math
 import re
 import sys
-import textwrap
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import FunctionType, SimpleNamespace
 from typing import Any, ClassVar, NamedTuple, get_origin
 
@@ -50,6 +50,7 @@ CONTEXT = Argument("context", Context)
 HOST = Argument("host", Host)
 REQUEST = Argument("request", Request)
 POV = Argument("pov_id", str)
+USER = Argument("user_id", str)
 EVENT = Argument("event", Event)
 
 ARGUMENTS: Mapping[str, Sequence[Argument]] = {
@@ -60,8 +61,12 @@ ARGUMENTS: Mapping[str, Sequence[Argument]] = {
     "lost": (POV, CONTEXT),
     "published": (Argument("activity", Activity), Argument("published", Published), HOST),
     "expired": (POV, Argument("member", str), HOST),
+    "gone": (POV, Argument("members", Sequence), HOST),
+    "lapsed": (HOST,),
     "before_publish": (Argument("activity", Activity), HOST),
     "authorise": (Argument("access", Access), HOST),
+    "erased": (USER, HOST),
+    "exported": (USER, HOST),
 }
 """What the functions of each hook are called with."""
 
@@ -79,15 +84,18 @@ def blame(source: Source, what: str) -> Wrong:
 def check_finished(plugin: Plugin[Any]) -> None:
     """Raise for a decorator that decorates nothing, as one without its parentheses does."""
     for what, argument, source in plugin.unfinished:
-        if inspect.isroutine(argument):
+        above = "class" if what == "activity" else "function"
+        is_decorated = inspect.isclass if above == "class" else inspect.isroutine
+        if is_decorated(argument):
             at = _first_line(argument) or source
             raise PluginError(
                 at, f"@plugin.{what} needs its parentheses: @plugin.{what}({_EXAMPLES[what]})"
             )
-        raise PluginError(source, f"plugin.{what}(...) is above no function: nothing is called")
+        raise PluginError(source, f"plugin.{what}(...) is above no {above}: nothing comes of it")
 
 
 _EXAMPLES = {
+    "activity": '"task.completed"',
     "follows": "",
     "on": "Vote",
     "every": "60",
@@ -135,6 +143,12 @@ def check_seconds(seconds: Any, wrong: Wrong) -> None:
         raise wrong(f"the seconds must be a number above 0, not {seconds!r}")
 
 
+def _taken(function: Callable[..., Any]) -> str:
+    signature, bare = inspect.signature(function), inspect.Parameter.empty
+    parameters = [each.replace(annotation=bare) for each in signature.parameters.values()]
+    return str(signature.replace(parameters=parameters, return_annotation=bare))
+
+
 def check_arguments(function: Callable[..., Any], wanted: Sequence[Argument], wrong: Wrong) -> None:
     """Raise unless a function can be called with these, in this order.
 
@@ -145,8 +159,8 @@ def check_arguments(function: Callable[..., Any], wanted: Sequence[Argument], wr
         signature = inspect.signature(function)
         signature.bind(*wanted)
     except (TypeError, ValueError) as error:
-        taken = ", ".join(inspect.signature(function).parameters) if callable(function) else "?"
-        raise wrong(f"the function must take ({names}), and takes ({taken})") from error
+        taken = _taken(function) if callable(function) else "(?)"
+        raise wrong(f"the function must take ({names}), and takes {taken}") from error
     hints = hints_of(function)
     for place, (parameter, argument) in enumerate(
         zip(signature.parameters.values(), wanted, strict=False), 1
@@ -173,7 +187,7 @@ def check_function(function: Callable[..., Any], wrong: Wrong, *, may_yield: boo
     """Raise for a function that yields, or returns an error that it has to raise."""
     plain = inspect.unwrap(function)
     if not may_yield and (inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain)):
-        raise wrong("the function must not `yield`: only that of @plugin.lifespan does")
+        raise wrong("the function must not `yield`: only those of @plugin.lifespan and exported do")
     for each in _members(hints_of(function).get("return")):
         if isinstance(each, type) and issubclass(each, BaseException):
             raise wrong(f"it returns {each.__name__}; write `raise {each.__name__}(...)`")
@@ -192,19 +206,33 @@ def _find_returned_error(function: Any) -> tuple[str, Source] | None:
     """Return the error that a function makes and returns, and where."""
     if not isinstance(function, FunctionType):
         return None
-    try:
-        lines, first = inspect.getsourcelines(function)
-        tree = ast.parse(textwrap.dedent("".join(lines))).body[0]
-    except (OSError, SyntaxError, IndexError):
-        return None
-    for node in _own_nodes(tree):
+    code = function.__code__
+    tree = _functions_of(code.co_filename).get(code.co_firstlineno)
+    for node in () if tree is None else _own_nodes(tree):
         if isinstance(node, ast.Return) and node.value is not None:
             for made in _results(node.value):
                 kind = _named(made.func, function) if isinstance(made, ast.Call) else None
                 if isinstance(kind, type) and issubclass(kind, BaseException):
-                    line = first + made.lineno - 1
-                    return kind.__name__, Source(function.__code__.co_filename, line)
+                    return kind.__name__, Source(code.co_filename, made.lineno)
     return None
+
+
+def _functions_of(file: str) -> Mapping[int, ast.AST]:
+    """Return the functions in a file by the line that each begins at, its decorators included."""
+    return _functions_in("".join(linecache.getlines(file)))
+
+
+@lru_cache(maxsize=1)
+def _functions_in(text: str) -> Mapping[int, ast.AST]:
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:  # it was written anew since it was loaded
+        return {}
+    return {
+        min([each.lineno, *(above.lineno for above in each.decorator_list)]): each
+        for each in ast.walk(tree)
+        if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
 
 
 def _own_nodes(node: ast.AST) -> Iterator[ast.AST]:

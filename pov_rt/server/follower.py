@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from pov_rt.activities.digest import Digests
 from pov_rt.connections.directory import Directory
 from pov_rt.delivery.hub import Hub
+from pov_rt.dispatch.hooks import Hooks
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.protocol.topics import NODES
 
@@ -16,14 +18,16 @@ RETRY_S = 1.0
 
 
 class NodeFollower:
-    """Gives the hub what concerns topics, and the directory what nodes tell each other.
+    """Gives what happens to the hub, the plugins (leases) and the directory (what nodes say).
 
     What nodes may have said unheard is gone, save the revocations: those are stored, and read.
     """
 
-    def __init__(self, hub: Hub, directory: Directory) -> None:
+    def __init__(self, hub: Hub, directory: Directory, digests: Digests, hooks: Hooks) -> None:
         self._hub = hub
+        self.left = hooks.left
         self._directory = directory
+        self._digests = digests
         self.entries = hub.entries
         self._uncertain = self._rereading = False
 
@@ -43,6 +47,11 @@ class NodeFollower:
         if not self._rereading:
             self._rereading = True
             self._hub.tasks.spawn(self._look_up())
+
+    def rewritten(self, topic: str) -> None:
+        """Let go of what was made of a topic's activities."""
+        self._hub.rewritten(topic)
+        self._digests.rewritten(topic)
 
     async def _look_up(self) -> None:
         try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
+from pov_rt.activities.changes import Changes
 from pov_rt.activities.cursors import Cursors
+from pov_rt.activities.details.declared import Declared
 from pov_rt.activities.digest import Digests
 from pov_rt.activities.durable import Durable
 from pov_rt.activities.inbox import Inboxes
@@ -18,6 +19,7 @@ from pov_rt.auth.keys import Keyring
 from pov_rt.auth.revocations import Revocations
 from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.config.settings import AuthSettings, Settings
+from pov_rt.connections.borders import Borders
 from pov_rt.connections.budgets import Budgets, Pages
 from pov_rt.connections.deadlines import Deadlines
 from pov_rt.connections.directory import Directory
@@ -26,24 +28,32 @@ from pov_rt.dispatch.dispatcher import Dispatcher
 from pov_rt.dispatch.hooks import Hooks
 from pov_rt.dispatch.permissions import Permissions
 from pov_rt.engine.base import Engine
+from pov_rt.engine.keeping import Keeping
 from pov_rt.engine.open import open_engine
 from pov_rt.plugin.interfaces import Fetch, Guarantee
-from pov_rt.protocol.errors import CloseCode, Unavailable
+from pov_rt.protocol.errors import Unavailable
 from pov_rt.protocol.topics import NODES
 from pov_rt.registry.build import Registry
 from pov_rt.runtime.bounds import Bounds, FairSlots
 from pov_rt.runtime.clock import Clock, SystemClock
 from pov_rt.server.arrivals import Arrivals
 from pov_rt.server.follower import NodeFollower
+from pov_rt.server.identity import node_name
+from pov_rt.server.listings import Listings
+from pov_rt.server.now import Happening
+from pov_rt.server.people import People
+from pov_rt.server.requests import Requests
+from pov_rt.server.streams import Streams
+from pov_rt.server.timings import Timings
+from pov_rt.server.trace.audit import Audit
+from pov_rt.server.trace.explain import Explain
 
-log = logging.getLogger(__name__)
-
-WAVE_SIZE = 50
-MAX_WAVES = 20
 JOINS = 32
 """Subscriptions that are begun at a time, for users in turn."""
 NO_KEY_WAIT_S = 2.0
 """Between two fetches of `auth.jwks_url` while there is no key at all."""
+LOST_S = 60.0
+"""A node that is deaf for so long is not kept alive any more."""
 
 
 class Server:
@@ -62,65 +72,111 @@ class Server:
         self.registry = registry
         self.clock: Clock = clock or SystemClock()
         self.fetch = fetch
+        self.borders = Borders()
+        self.timings = Timings(self.borders)
         self.bounds = Bounds()
         self.budgets = Budgets(settings.limits.cost_rate, self.clock)
         self.joins = FairSlots(JOINS)
         self.pages = Pages(settings.limits.pages_bytes)
         self.bounds.add(self.budgets.bound, self.pages.bound)
-        self.node = self.clock.new_id()[-12:]
-        self.engine = engine or open_engine(settings, self.clock, self.node)
+        self.run = self.clock.new_id()[-12:]
+        """The name of this start of the process."""
+        self.node = self.run
+        """The node's name, from `start` on: the same at each start, where it has a folder."""
+        self.keeping = Keeping(settings.engine, settings.pov)
+        self.engine = engine or open_engine(settings, self.clock, self.run, self.keeping)
         self.revocations = Revocations(self.engine.sets, self.clock, settings.auth)
         self.bounds.add(self.revocations.bound)
         self.keyring = Keyring(settings.auth, self.clock)
         self.tokens = Tokens(settings.auth, self.keyring, self.clock, self.revocations)
         self.bounds.add(self.tokens.bound)
-        self.hub = Hub(self.engine, self.clock)
-        self.directory = Directory(self.engine.signals, self.revocations, settings.limits)
+        self.hub = Hub(self.engine, self.clock, self.borders, feeds_fade=self.keeping.fades)
+        self.directory = Directory(
+            self.engine.signals, self.revocations, settings.limits, self.clock
+        )
         self.deadlines = Deadlines(settings.ping, settings.auth, self.clock)
-        self.publishing = Publishing(self.engine, settings.limits, self.clock)
+        self.publishing = Publishing(self.engine, settings.limits, self.clock, self.borders)
+        self.changes = Changes(self.engine, self.publishing, self.budgets, self.clock)
+        self.publishing.declared = registry.activities
         self.inboxes = Inboxes(self.engine, self.hub, self.publishing, self.clock)
         self.cursors = Cursors(self.engine, self.directory, self.clock, settings)
         self.reports = Reports()
         self.durable = Durable(self.engine)
         self.digests = Digests(self.engine.log, self.budgets, self.clock)
-        self.guarantee = Guarantee(
-            self.engine.guarantee, settings.engine.max_entries, settings.engine.max_age_s
-        )
-        self.permissions = Permissions(self.hub, self.clock)
+        self.permissions = Permissions(self.hub, self.clock, self.borders)
         # From here on the parts are handed the server itself: all that `Services` names is there.
         self.hooks = Hooks(self)
         # Plugins publish, and are asked about what is published and who may: these come first.
         self.publishing.hooks = self.permissions.hooks = self.hooks
+        self.explain = Explain(self, self.hooks, settings.trace)
+        self.audit = Audit(self, self.keeping)
+        if self.keeping.has_audits:
+            self.borders.add(self.audit)
+        self.happening = Happening(self)
+        self.people = People(self, self.hooks, self.explain, self.happening)
         self.dispatcher = Dispatcher(self, self.hooks.hosts)
         self.hooks.switched = partial(self.dispatcher.switch, self.hooks.conduct.off)
         self.arrivals = Arrivals(self, self.hooks, self.dispatcher)
-        self.draining = False
+        self.streams = Streams(self, self.arrivals, self.hooks)
+        self.requests = Requests(self, self.arrivals, self.dispatcher)
+        self.listings = Listings(self, self.revocations, self.hooks, self.dispatcher)
+        self.leaving = asyncio.Event()
+        """Set once the node drains: what has no end of its own ends then."""
         self.started = False
+        self.began_at = self.clock.time()
         self._jwks: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Open the engine and start the plugins. Raises `Unavailable` or `PluginError`."""
-        await self.engine.start(NodeFollower(self.hub, self.directory))
+        await self.engine.start(NodeFollower(self.hub, self.directory, self.digests, self.hooks))
+        self.node = node_name(self.settings, self.run)  # its folder is there by now
         self.bounds.add(*self.engine.bounds)
         await self.engine.watch(NODES)
         await self.revocations.load()
+        self.explain.start()
         await self.hooks.start()
         await self.keyring.refresh_jwks(self._fetch_jwks)
         # Without auth.jwks_url, too: a reload may bring one.
         self._jwks = asyncio.get_running_loop().create_task(self._follow_jwks())
         self.started = True
 
-    def not_ready(self) -> str | None:
+    def guarantee(self, topic: str) -> Guarantee:
+        """Return what is promised of what is published on a topic now; the engine may change it."""
+        return Guarantee(self.engine.guarantee, *self.keeping.of(topic))
+
+    @property
+    def draining(self) -> bool:
+        """Whether the node is about to stop."""
+        return self.leaving.is_set()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the node was deaf for so long that only a new process is left to try."""
+        return self.arrivals.moving_s >= LOST_S
+
+    def not_welcome(self) -> str | None:
         """Return None if clients are welcome, else one line that says why not."""
         if self.draining:
             return "draining: this node is about to stop"
+        health = self.engine.health()
+        return self._not_working() or (health.line if health.state == "deaf" else None)
+
+    def not_publishing(self) -> str | None:
+        """Return None if activities can be published, else one line that says why not.
+
+        Or not as it should be: slowly, or with less certainty. What is there can be read all the
+        same, and sockets be opened. A node that drains still answers who publishes.
+        """
+        return self._not_working() or self.engine.health().line or None
+
+    def _not_working(self) -> str | None:
         if not self.started:
             return "starting"
         if self._jwks is not None and self._jwks.done():
             return "the task that follows auth.jwks_url died"
         if not self.keyring.is_usable:
             return "no usable key: no token can be checked before auth.jwks_url answers"
-        return self.engine.health()
+        return None
 
     def admit(self, identity: Identity, device: str) -> None:
         """Raise `Unavailable`, `LimitExceeded` or `RateLimited` unless this user may come in."""
@@ -135,37 +191,42 @@ class Server:
     def sweep(self) -> None:
         """Do what is due; called about once a second."""
         now = self.clock.monotonic()
+        self.arrivals.move(is_due=self.engine.health().state == "deaf")
         self.deadlines.sweep(now)
         self.hub.sweep(now)
         self.revocations.sweep()
         self.budgets.sweep(now)
+        self.timings.sweep()
         self.permissions.sweep(now)
         self.bounds.sweep()
+        self.explain.sweep()
+        self.happening.sweep()
 
-    def reload(self, auth: AuthSettings) -> None:
-        """Take over changed keys and rules for tokens. Raises `SettingsError`; nothing changes."""
+    def reload(self, auth: AuthSettings, activities: Declared | None = None) -> None:
+        """Take over changed keys, rules for tokens and schemas of activities.
+
+        None of the latter: they stay. Raises `SettingsError`; nothing changes.
+        """
         self.tokens.reload(auth)
         self.revocations.reload(auth)
         self.deadlines.reload(auth)
+        if activities is not None:
+            self.publishing.declared = activities
+            self.registry = replace(self.registry, activities=activities)
 
-    async def drain(self) -> None:
-        """Close every connection, in waves over `server.drain_s`; new ones are refused."""
-        self.draining = True
-        connections = self.directory.all()
-        waves = min(MAX_WAVES, math.ceil(len(connections) / WAVE_SIZE))
-        if not waves:
-            return
-        log.info("draining %d connections in %d waves", len(connections), waves)
-        size = math.ceil(len(connections) / waves)
-        for start in range(0, len(connections), size):
-            if start:
-                await asyncio.sleep(self.settings.server.drain_s * 0.8 / waves)
-            for connection in connections[start : start + size]:
-                connection.close(CloseCode.RESTARTING)
+    async def drain(self, *, port_stays: bool = False) -> float:
+        """Refuse new connections, and close all that there are; what is asked by HTTP is answered.
+
+        Returns for how many seconds from now on no client comes back, if it does as it is asked.
+        `port_stays`: somebody keeps the port open until the next server has it, so that who comes
+        meanwhile waits and is not refused.
+        """
+        self.leaving.set()
+        return await self.arrivals.send_away(port_stays=port_stays)
 
     async def stop(self) -> None:
         """Finish what was accepted, and release everything. `drain` comes first."""
-        self.draining = True
+        self.leaving.set()
         if self._jwks is not None:
             self._jwks.cancel()
             with suppress(asyncio.CancelledError):
@@ -174,7 +235,10 @@ class Server:
         self.arrivals.stop()
         await self.dispatcher.close()
         await self.permissions.close()
+        await self.people.close()
         await self.hooks.stop()
+        await self.explain.close()
+        await self.audit.close()
         await self.digests.close()
         await self.hub.close()
         await self.engine.close()

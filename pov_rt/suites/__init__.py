@@ -3,28 +3,34 @@
 Subclass it in a test module and say how to open the engine:
 
     class TestMyEngine(EngineSuite):
-        def make(self, clock, **settings):
-            return MyEngine(EngineSettings(**settings), clock, "node-1")
+        def make(self, clock, povs=None, **settings):
+            own = EngineSettings(**settings)
+            return MyEngine(own, clock, "node-1", Keeping(own, povs, stub))
 """
 
 from __future__ import annotations
 
-from pov_rt.engine.base import NewEntry
+from typing import get_args
+
+from pov_rt.engine.base import Health, NewEntry, Survives
+from pov_rt.suites.keeping import KeepingSuite
 from pov_rt.suites.logs import LogSuite
+from pov_rt.suites.past import PastSuite
+from pov_rt.suites.producers import ProducerSuite
 from pov_rt.suites.state import StateSuite
 from pov_rt.suites.store import StoreSuite
-from pov_rt.suites.support import A, Recorder, on_engine
+from pov_rt.suites.support import A, Povs, Recorder, on_engine, stub
 
-__all__ = ["EngineSuite", "Recorder"]
+__all__ = ["EngineSuite", "Povs", "Recorder", "stub"]
 
 
-class EngineSuite(LogSuite, StateSuite, StoreSuite):
+class EngineSuite(LogSuite, KeepingSuite, PastSuite, ProducerSuite, StateSuite, StoreSuite):
     """What every engine must do. Each test has a fresh engine and a clock that stands still."""
 
     @on_engine()
     async def test_it_is_healthy_says_its_guarantee_and_closes_twice(self) -> None:
-        assert self.engine.health() is None
-        assert self.engine.guarantee in ("process", "disk", "primary")
+        assert self.engine.health() == Health()
+        assert self.engine.guarantee in get_args(Survives)
         await self.engine.log.append([NewEntry(A, "p", "1", b"{}")])
         assert self.engine.waiting_bytes == 0
         await self.engine.watch(A)

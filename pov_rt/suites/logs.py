@@ -25,8 +25,10 @@ from pov_rt.suites.support import (
     A,
     B,
     Suite,
+    all_topics,
     new,
     on_engine,
+    stub,
 )
 
 
@@ -37,13 +39,39 @@ class LogSuite(Suite):
     async def test_topics_with_a_log_are_found_by_their_beginning(self) -> None:
         log = self.engine.log
         await self.engine.watch("team/none")
-        assert await log.topics("team/") == []
+        assert await all_topics(log, "team/") == []
         await log.append(
             [new(A, "1", feed=FEED), new(B, "2", feed="team/é"), new("pov/team/x", "3")]
         )
-        assert sorted(await log.topics("team/")) == sorted([FEED, "team/é"])
-        assert sorted(await log.topics("pov/")) == sorted([A, B, "pov/team/x"])
-        assert await log.topics("none") == []
+        for limit in (1, 2, 1000):
+            assert await all_topics(log, "team/", limit) == sorted([FEED, "team/é"])
+            assert await all_topics(log, "pov/", limit) == sorted([A, B, "pov/team/x"])
+            assert await all_topics(log, "", limit) == sorted([A, B, "pov/team/x", FEED, "team/é"])
+            assert await all_topics(log, "none", limit) == []
+
+    @on_engine()
+    async def test_a_log_holds_the_places_up_to_its_top_and_none_that_it_does_not_know(
+        self,
+    ) -> None:
+        log = self.engine.log
+        (first, _, other) = await log.append([new(A, "1"), new(A, "2"), new(B, "1")])
+        for offset, holds in ((0, True), (1, True), (2, True), (3, False)):
+            assert await log.holds(A, Position(first.epoch, offset)) is holds
+        assert await log.holds(B, Position(other.epoch, 1))
+        for offset in (0, 1):
+            assert not await log.holds(A, Position("never", offset))
+        await log.drop(A, stub)
+        for offset in (0, 1):
+            assert not await log.holds(A, Position(first.epoch, offset))
+        assert await log.holds(B, Position(other.epoch, 1))
+
+    @on_engine()
+    async def test_a_place_before_the_first_entry_is_held_once_there_is_one(self) -> None:
+        log = self.engine.log
+        top = await self.engine.watch(A)
+        await log.append([new(A, "1")])
+        assert await log.holds(A, Position(top.epoch, 0))
+        assert (await log.top(A)).epoch == top.epoch
 
     @on_engine()
     async def test_offsets_start_at_1_and_are_contiguous_per_topic(self) -> None:
@@ -308,19 +336,21 @@ class LogSuite(Suite):
     @on_engine(max_age_s=10.0, id_window_s=5 * 86400.0)
     async def test_a_topic_with_ids_or_marks_or_somebody_who_watches_is_kept(self) -> None:
         log, marks = self.engine.log, self.engine.marks
-        for topic in (A, B, FEED, "pov/gone"):
+        epochs = {}
+        for topic in (A, B, FEED, "pov/other", "pov/gone"):
             (done,) = await log.append([new(topic, "1", publisher="p" if topic == A else "q")])
-        await marks.advance(B, "ana", "read", Position(done.epoch, 1))
+            epochs[topic] = done.epoch
+        await marks.advance(B, "ana", "read", Position(epochs[B], 1))
         await self.engine.watch(FEED)
         self.clock.advance(4 * 86400.0)
         await log.append([new(A, "2")])
-        (again,) = await log.append([new("pov/other", "1")])
-        gone = await self.forgotten("pov/gone", done.epoch)
-        assert (await log.top(A))[:2] == (done.epoch, 2)
-        assert (await log.top(B))[:2] == (done.epoch, 1)
-        assert (await log.top(FEED))[:2] == (done.epoch, 1)
+        (again,) = await log.append([new("pov/other", "2")])
+        gone = await self.forgotten("pov/gone", epochs["pov/gone"])
+        assert (await log.top(A))[:2] == (epochs[A], 2)
+        assert (await log.top(B))[:2] == (epochs[B], 1)
+        assert (await log.top(FEED))[:2] == (epochs[FEED], 1)
         assert gone.offset == 0
-        assert again.epoch == done.epoch
+        assert again.epoch == epochs["pov/other"]
 
     @on_engine(max_age_s=10.0, id_window_s=10.0)
     async def test_who_watches_an_unknown_topic_has_the_epoch_that_its_log_will_have(self) -> None:

@@ -167,7 +167,7 @@ class StateSuite(Suite):
             self.clock.step(days * DAY_S)
             for _ in range(3):
                 self.clock.advance(1)
-                await self.engine.leases.renew()
+                assert await self.engine.leases.renew()
                 assert (await log.top(A)).oldest == 1
                 assert [each.body for each in (await log.read(A, 0, 9)).entries] == [b"{}"]
                 assert await marks.get(A, "ana", "read") == (first.epoch, 1)
@@ -178,6 +178,15 @@ class StateSuite(Suite):
             self.clock.step(-days * DAY_S)
             self.clock.advance(1)
             assert (await log.top(A)).oldest == 1
+
+    @on_engine()
+    async def test_members_that_are_held_are_counted_by_the_kind_of_their_topic(self) -> None:
+        leases = self.engine.leases
+        for topic, member in (("here/a", "ana"), ("here/b", "ana"), ("writes/a", "ben")):
+            await leases.put(topic, member, b"")
+        assert dict(leases.held) == {"here": 2, "writes": 1}
+        await leases.remove("here/a", "ana")
+        assert leases.held["here"] == 1
 
     @on_engine()
     async def test_leases_do_not_obey_the_wall_clock(self) -> None:
@@ -227,6 +236,46 @@ class StateSuite(Suite):
         assert await self.engine.leases.expire() == []
 
     @on_engine()
+    async def test_a_node_is_told_that_its_lease_had_run_out_and_enters_its_members_again(
+        self,
+    ) -> None:
+        leases = self.engine.leases
+        assert await leases.renew()
+        await leases.put(A, "ana", b"1")
+        await leases.put(A, "ben", b"1")
+        self.clock.advance(3600)
+        assert list(await leases.members(A)) == [], "somebody has been told"
+        assert not await leases.renew()
+        assert await leases.renew()
+        await leases.put(A, "ana", b"2")
+        ended = [each.member for _, each in await leases.expire()]
+        assert "ana" not in ended
+        assert [each.member for each in await leases.members(A) if each.member == "ana"] == ["ana"]
+
+    @on_engine()
+    async def test_who_watches_is_told_whose_lease_has_ended(self) -> None:
+        leases = self.engine.leases
+        await self.engine.watch("here/a")
+        for topic, member in (("here/a", "ana"), ("here/a", "ben"), ("here/b", "ana")):
+            await leases.put(topic, member, b"")
+        for topic in ("here/a", "here/b"):
+            await leases.leave(topic, "ana", 1.0)
+        self.clock.advance(1)
+        assert self.told.ended == []
+        gone = await leases.expire()
+        assert sorted(topic for topic, _ in gone) == ["here/a", "here/b"]
+        assert self.told.ended == [("here/a", "ana")]
+        await leases.remove("here/a", "ben")
+        assert await leases.expire() == []
+        assert self.told.ended == [("here/a", "ana")], "who is removed has not ended by itself"
+        await self.engine.unwatch("here/a")
+        await leases.put("here/a", "ana", b"")
+        await leases.leave("here/a", "ana", 1.0)
+        self.clock.advance(1)
+        assert [each.member for _, each in await leases.expire()] == ["ana"]
+        assert self.told.ended == [("here/a", "ana")]
+
+    @on_engine()
     async def test_members_of_sets_expire(self) -> None:
         sets = self.engine.sets
         await sets.add("s", "a", b"1")
@@ -251,3 +300,13 @@ class StateSuite(Suite):
         await sets.update([NewMember("s", "a", b"3"), NewMember("u", "c")], [("t", "b")])
         await sets.update(remove=[("none", "x"), ("u", "c")])
         assert [await sets.members(name) for name in "stu"] == [{"a": b"3"}, {}, {}]
+
+    @on_engine()
+    async def test_a_set_is_removed_with_all_of_its_members(self) -> None:
+        sets = self.engine.sets
+        await sets.update([NewMember("s", "a", b"1"), NewMember("s", "b"), NewMember("t", "a")])
+        await sets.add("s", "c", expires_at=self.clock.time() - 1)
+        assert await sets.drop("s") in (2, 3), "what has expired may be gone already"
+        assert await sets.drop("s") == await sets.drop("none") == 0
+        assert await sets.members("s") == {}
+        assert await sets.members("t") == {"a": b""}

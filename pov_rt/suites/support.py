@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, TypeVar
 
+from pov_rt.config.settings import PovSettings
 from pov_rt.engine.base import (
     Engine,
     Entry,
+    Lease,
+    Log,
     NewEntry,
 )
 from pov_rt.runtime.clock import ManualClock
@@ -30,7 +33,13 @@ WAIT_S, LOOK_S = 20.0, 0.01
 (real seconds)."""
 
 
+Povs = Mapping[str, PovSettings]
 SuiteT = TypeVar("SuiteT", bound="Suite")
+
+
+def stub(body: bytes) -> bytes:
+    """Return what is left of a body."""
+    return b"stub of %d bytes" % len(body)
 
 
 class Recorder:
@@ -38,6 +47,10 @@ class Recorder:
 
     def __init__(self) -> None:
         self.told: list[tuple[str, str, int, bytes]] = []
+        self.changed: list[str] = []
+        """The topics that were told to be rewritten, and `? ` with those that are uncertain."""
+        self.ended: list[tuple[str, str]] = []
+        """The topics and members of the leases that were told to have ended."""
 
     def entries(self, topic: str, epoch: str, entries: Sequence[Entry]) -> None:
         """Keep the entries."""
@@ -48,7 +61,17 @@ class Recorder:
         raise AssertionError(f"a signal came back: {topic}")
 
     def uncertain(self, topic: str) -> None:
-        """Allow it: an engine may always ask for a comparison."""
+        """Keep it, but allow it: an engine may always ask for a comparison."""
+        self.changed.append(f"? {topic}")
+
+    def left(self, topic: str, leases: Sequence[Lease]) -> None:
+        """Keep who it was."""
+        self.ended += [(topic, lease.member) for lease in leases]
+
+    def rewritten(self, topic: str) -> None:
+        """Keep the topic, in its order among the entries."""
+        self.changed.append(topic)
+        self.told.append((topic, "", 0, b""))
 
     def offsets(self, topic: str) -> list[int]:
         """Return the offsets told of a topic."""
@@ -60,6 +83,16 @@ def new(
 ) -> NewEntry:
     """Return an entry to append."""
     return NewEntry(topic, publisher, key, body, feed)
+
+
+async def all_topics(log: Log, prefix: str, limit: int = 1000) -> list[str]:
+    """Return the names of all topics that begin so, each once, sorted."""
+    names: set[str] = set()
+    after: str | None = ""
+    while after is not None:
+        found, after = await log.topics(prefix, after, limit)
+        names.update(found)
+    return sorted(names)
 
 
 def on_engine(
@@ -89,6 +122,9 @@ class Suite:
     clock: ManualClock
     told: Recorder
 
-    def make(self, clock: ManualClock, **settings: Any) -> Engine:
-        """Return a new engine, not started; `settings` are those of `EngineSettings`."""
+    def make(self, clock: ManualClock, povs: Povs | None = None, **settings: Any) -> Engine:
+        """Return a new engine, not started, that makes a `stub` of what is to be hidden.
+
+        `settings` are those of `EngineSettings`, `povs` those of the settings' table `pov`.
+        """
         raise NotImplementedError

@@ -9,59 +9,36 @@ await tracker.close()  # before the loop ends, or what waits is lost
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.web import Application, RequestHandler
+from typing_extensions import Unpack
 
-from pov_rt.runtime.logs import Throttle
-from pov_rt.tracker.core import ActivitySender, Chooser, HttpAnswer, Token, Track
-
-log = logging.getLogger(__name__)
-
-Actor = Callable[[RequestHandler], str | None]
+from pov_rt.tracker import neutral
+from pov_rt.tracker.core import Options, Track
+from pov_rt.tracker.sender import EXIT_S, Token
 
 
-def current_user(handler: RequestHandler) -> str | None:
-    """Return the id of `handler.current_user`: itself, or its `userId`, `user_id` or `id`."""
-    user = handler.current_user
-    if isinstance(user, bytes):
-        user = user.decode()
-    if user is None or isinstance(user, str):
-        return user
-    for name in ("userId", "user_id", "id"):
-        found = user.get(name) if isinstance(user, Mapping) else getattr(user, name, None)
-        if found is not None:
-            return str(found)
-    return None
+class HandlerTracker(neutral.ActivityTracker[RequestHandler]):
+    """Reads the request of a handler; the user is its `current_user`."""
 
+    def method_of(self, request: RequestHandler) -> str:
+        return request.request.method or ""
 
-class TornadoSender:
-    """Posts with Tornado's own client; each call takes `timeout_s` at most."""
+    def path_of(self, request: RequestHandler) -> str:
+        return request.request.path
 
-    def __init__(self, timeout_s: float = 10.0) -> None:
-        self._timeout_s = timeout_s
+    def arguments_of(self, request: RequestHandler) -> Mapping[str, Any]:
+        return getattr(request, "path_kwargs", None) or {}  # not there before a route was found
 
-    async def post(self, url: str, token: str, body: bytes) -> HttpAnswer:
-        """Return the answer, whatever its status. Raises OSError if there was none."""
-        request = HTTPRequest(
-            url,
-            method="POST",
-            body=body,
-            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/x-ndjson"},
-            request_timeout=self._timeout_s,
-            connect_timeout=self._timeout_s,
-        )
-        try:
-            answer = await AsyncHTTPClient().fetch(request, raise_error=False)
-        except HTTPClientError as error:
-            raise OSError(str(error)) from error
-        after = answer.headers.get("Retry-After", "")
-        return HttpAnswer(
-            answer.code, float(after) if after.isdigit() else None, answer.body or b""
-        )
+    def user_of(self, request: RequestHandler) -> Any:
+        return request.current_user
+
+    def header_of(self, request: RequestHandler, name: str) -> str | None:
+        found = request.request.headers.get_list(name)
+        return found[0] if len(found) == 1 else None
 
 
 class ActivityTracker:
@@ -69,24 +46,15 @@ class ActivityTracker:
 
     `token` is a service token, or what returns one that is still good: a `ServiceToken`, which
     signs with a secret, or a function of yours, asked for each batch. `rules` and, where they do
-    not suffice, `describe=` say which requests are activities; `actor=` who did them. Further
-    options are those of `core.Chooser`.
+    not suffice, `describe=` say which requests are activities; `actor=` who did them, called with
+    the handler. `options` are those of all trackers.
     """
 
     def __init__(
-        self,
-        url: str,
-        token: Token,
-        rules: Sequence[Track] = (),
-        *,
-        actor: Actor = current_user,
-        capacity: int = 10_000,
-        **options: Any,
+        self, url: str, token: Token, rules: Sequence[Track] = (), **options: Unpack[Options]
     ) -> None:
-        self.outbox = ActivitySender(url, token, TornadoSender(), capacity=capacity)
-        self._chooser = Chooser(rules, **options)
-        self._actor = actor
-        self._complaint = Throttle(log)
+        self.tracker = HandlerTracker(url, token, rules, **options)
+        self.outbox = self.tracker.outbox
 
     def wrap(self, app: Application) -> Application:
         """Watch the application, and return it.
@@ -113,22 +81,16 @@ class ActivityTracker:
         app.settings["log_function"] = log_request
         return app
 
-    async def close(self, timeout_s: float = 5.0) -> None:
+    async def flush(self, timeout_s: float = EXIT_S) -> bool:
+        """Send what waits now; return whether all is."""
+        return await asyncio.to_thread(self.outbox.flush, timeout_s)
+
+    async def close(self, timeout_s: float = EXIT_S) -> None:
         """Send what waits, and stop; call it when the application ends."""
-        await self.outbox.close(timeout_s)
+        await asyncio.to_thread(self.outbox.close, timeout_s)
 
     def _see(self, handler: RequestHandler) -> None:
-        request = handler.request
-        try:
-            activity = self._chooser.choose(
-                request.method or "",
-                request.path,
-                handler.get_status(),
-                request.request_time(),
-                lambda: self._actor(handler),
-                getattr(handler, "path_kwargs", None),  # not there before a route was found
-            )
-            if activity is not None:
-                self.outbox.put(activity)
-        except Exception as error:  # the application's callables, which must not hurt its response
-            self._complaint.log(logging.WARNING, "a request was not tracked: %r", error)
+        watch = self.tracker.begin(handler)
+        if watch is not None:
+            watch.choose(handler.get_status())
+            watch.send()

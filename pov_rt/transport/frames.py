@@ -70,17 +70,18 @@ class FrameParser:
     """Turns the bytes of one client into messages and control frames. Owner: its connection.
 
     `error` says what the client did wrong, None while all is well. After an error or a close frame
-    everything further is ignored, and nothing is kept. An idle parser keeps no buffer. `controls`
-    counts the control frames and small fragments, for the owner to charge and set back.
+    it has `ended`: everything further is ignored, and nothing is kept. An idle parser keeps no
+    buffer. `controls` counts the control frames and small fragments, for the owner to charge and
+    set back.
     """
 
     __slots__ = (
-        "_ended",
         "_max_message_bytes",
         "_message",
         "_tail",
         "_unmask",
         "controls",
+        "ended",
         "error",
     )
 
@@ -89,7 +90,7 @@ class FrameParser:
         self.controls = 0
         self._max_message_bytes = max_message_bytes
         self._unmask = unmask
-        self._ended = False
+        self.ended = False
         # The start of a header or of a control frame: what is too short to act upon.
         self._tail = b""
         self._message: _Message | None = None
@@ -102,7 +103,7 @@ class FrameParser:
         is set, so look at it after handling the events.
         """
         events: list[tuple[int, bytes]] = []
-        if self._ended:
+        if self.ended:
             return events
         if self._tail:
             data = self._tail + data
@@ -232,7 +233,7 @@ class FrameParser:
     def _end(self, error: FrameError | None = None) -> None:
         """Ignore all that follows, and release what was kept."""
         self.error = error
-        self._ended = True
+        self.ended = True
         self._message = None
 
 
@@ -313,12 +314,14 @@ class TextFraming:
 
     __slots__ = ()
 
+    transport = "ws"
+
     def frame(self, body: bytes) -> bytes:
         """Return one message as it is sent."""
         length = len(body)
         return (_HEADERS[length] if length < 1024 else _header(FINAL_TEXT, length)) + body
 
-    def join(self, bodies: Sequence[bytes]) -> bytes:
+    def join(self, bodies: Sequence[bytes], *, up_to_date: bool = True) -> bytes:
         """Return several messages in one piece; headers and bodies are copied once."""
         parts: list[bytes] = []
         for body in bodies:

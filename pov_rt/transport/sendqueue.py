@@ -29,12 +29,16 @@ def joined(pieces: Sequence[bytes]) -> Sequence[bytes]:
 
 
 class SendQueue:
-    """Pieces in order; `size` is their bytes. Owner: a wire, which has one while bytes wait."""
+    """Pieces in order; `size` is their bytes. Owner: a wire, which has one while bytes wait.
 
-    __slots__ = ("_pieces", "size")
+    `since` is when the first of them began to (the loop's time): nothing has been all sent since.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_pieces", "since", "size")
+
+    def __init__(self, since: float) -> None:
         self._pieces: deque[bytes | memoryview] = deque()
+        self.since = since
         self.size = 0
 
     def add(self, data: bytes | memoryview) -> None:

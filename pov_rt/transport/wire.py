@@ -10,16 +10,18 @@ import logging
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Protocol
 
 from tornado.util import _websocket_mask
 
 from pov_rt.protocol.errors import CloseCode
 from pov_rt.runtime.limits import Bucket
-from pov_rt.transport.bounds import Bounds, Peer
+from pov_rt.transport.bounds import Bounds, Framing, Peer
 from pov_rt.transport.frames import (
     EMPTY_CLOSE,
     EMPTY_PING,
     TEXT_FRAMING,
+    FrameError,
     FrameParser,
     Opcode,
     close_frame,
@@ -31,10 +33,33 @@ from pov_rt.transport.sendqueue import HELD_BYTES, SendQueue, is_much, joined
 log = logging.getLogger(__name__)
 
 READ_BYTES = 64 * 1024
-CLOSE_WAIT_S = 1.0  # how long a peer has to read the close frame and to hang up
+CLOSE_WAIT_S = 1.0  # how long a peer has to read the close frame, to answer it and to hang up
 TEXT = Opcode.TEXT
+WENT_AWAY = "the client went away"
+LOST = "connection lost"
+CLOSED_BY_CLIENT = "closed by the client"
+ABORTED = "aborted"
+"""Why a socket ends; behind some of them the log has more."""
 BUSY, UNREAD = 1, 2
 """Why a socket is not read: its connection has enough to do, or its client does not read."""
+
+
+class Parser(Protocol):
+    """Takes apart what a client sends: a `FrameParser`, or what throws it away."""
+
+    controls: int
+    """How much came that no message pays for; the wire charges it and sets it back."""
+
+    @property
+    def error(self) -> FrameError | None:
+        """What the client did wrong."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more of the client's is waited for: it said so, or did wrong."""
+
+    def feed(self, data: bytes) -> Sequence[tuple[int, bytes]]:
+        """Return the messages, with the opcodes of their frames, that `data` completes."""
 
 
 class Wire:
@@ -45,7 +70,7 @@ class Wire:
     without reading the answers is held back, and only who does that for long is closed.
     """
 
-    framing = TEXT_FRAMING
+    framing: Framing = TEXT_FRAMING
 
     __slots__ = (
         "_bounds",
@@ -86,7 +111,7 @@ class Wire:
         self._loop = loop
         self._ended: Callable[[Wire], None] | None = ended
         self._peer: Peer | None = None
-        self._parser = FrameParser(bounds.message_bytes, _websocket_mask)
+        self._parser = self._make_parser()
         self._queue: SendQueue | None = None
         self._corked: list[bytes] | None = None
         self._controls: Bucket | None = None
@@ -104,7 +129,7 @@ class Wire:
         """Begin to read; `received` is what came behind the handshake."""
         self._peer = peer
         if self._ended is None or self._closing:
-            self._loop.call_soon(self._tell, self._reason or "closed")
+            self._loop.call_soon(self._tell, self._reason or WENT_AWAY)
             return
         if received:
             self._bytes_in, self._heard = len(received), True
@@ -121,6 +146,11 @@ class Wire:
     @property
     def unsent_bytes(self) -> int:
         return 0 if self._queue is None else self._queue.size
+
+    @property
+    def unsent_since(self) -> float | None:
+        """Since when bytes have been waiting (the loop's time); None while none are."""
+        return None if self._queue is None else self._queue.since
 
     @property
     def traffic(self) -> tuple[int, int]:
@@ -158,7 +188,7 @@ class Wire:
         if heard or not self._paused or self._ended is None:
             return heard
         if has_hung_up(self._fd):
-            self._loop.call_soon(self._drop, "the client went away")
+            self._loop.call_soon(self._drop, WENT_AWAY)
             return False
         before, self._unread = self._unread, unread_bytes(self._fd)
         return self._unread != before
@@ -175,14 +205,12 @@ class Wire:
             await asyncio.shield(self._drained)
 
     def close(self, code: CloseCode, body: bytes = b"") -> None:
-        """Send a last message and a close frame; end the socket after the answer, within 1 s."""
+        """Send a last message and why; end the socket after the answer, within `_close_wait_s`."""
         if not self._closing:
             self._uncork()
         if self._closing:  # what was held back may have been too much for it
             return
-        data = close_frame(code.code, code.reason)
-        if body:
-            data = self.framing.frame(body) + data
+        data = self._last_words(code, body)
         if self._queue is None:
             self._write(data)
         else:
@@ -194,7 +222,21 @@ class Wire:
         self._end(code.reason)
 
     def abort(self) -> None:
-        self._drop("aborted")
+        self._drop(ABORTED)
+
+    # What another way to write and to read messages over the same socket brings of its own:
+
+    def _make_parser(self) -> Parser:
+        return FrameParser(self._bounds.message_bytes, _websocket_mask)
+
+    def _last_words(self, code: CloseCode, body: bytes) -> bytes:
+        """Return what is sent before the end: a last message, if there is one, and why."""
+        data = close_frame(code.code, code.reason)
+        return self.framing.frame(body) + data if body else data
+
+    @property
+    def _close_wait_s(self) -> float:
+        return CLOSE_WAIT_S
 
     def _pause(self, why: int, paused: bool) -> None:
         before = self._paused
@@ -214,32 +256,39 @@ class Wire:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._drop(f"connection lost: {error.strerror}")
+            self._drop(f"{LOST}: {error.strerror}")
             return
         if data:
             self._feed(data)
         elif self._queue is None:
-            self._drop("the client went away")
+            self._drop(WENT_AWAY)
         else:
             # It may have closed its side only, and still read what waits.
             self._eof = True
             self._loop.remove_reader(self._fd)
             if not self._closing:
-                self._end("the client went away")
+                self._end(WENT_AWAY)
 
     def _feed(self, data: bytes) -> None:
         self._bytes_in += len(data)
         self._heard = True
+        events = self._parser.feed(data)
         # Once it is closing, bytes are only read away: unread ones would turn the end into a reset,
         # and a reset can take the close frame from the client (RFC 6455, section 7.1.1).
         if self._closing:
+            if self._corked is None:
+                self._finish_writing()
             return
-        events = self._parser.feed(data)
         if self._parser.controls and self._is_flooding():
             words = "a client sends too many control frames or fragments"
             self._bounds.complaint.log(logging.INFO, words)
             self.close(CloseCode.FLOODING)
-        elif self._paused or self._events:  # which the loop may not have come to yet
+        else:
+            self._accept(events)
+
+    def _accept(self, events: Sequence[tuple[int, bytes]]) -> None:
+        """Hand messages on, or have them wait."""
+        if self._paused or self._events:  # which the loop may not have come to yet
             self._events = [*self._events, *events]
         else:
             self._take(events)
@@ -311,7 +360,7 @@ class Wire:
         elif opcode == Opcode.CLOSE:
             code = int.from_bytes(payload[:2])
             self.send(close_frame(code, "") if code else EMPTY_CLOSE)
-            self._end(f"closed by the client with {code}" if code else "closed by the client")
+            self._end(f"{CLOSED_BY_CLIENT} with {code}" if code else CLOSED_BY_CLIENT)
 
     def _write(self, data: bytes) -> None:
         """Give the kernel what it takes; the rest waits. Nothing waits already."""
@@ -328,18 +377,25 @@ class Wire:
 
     def _enqueue(self, data: bytes | memoryview) -> None:
         if self._queue is None:
-            self._queue = SendQueue()
+            self._queue = SendQueue(self._loop.time())
             self._loop.add_writer(self._fd, self._writable)
         elif self._queue.size + len(data) > self._bounds.queue_bytes and not self._closing:
             self._reason = f"slow consumer, {self._queue.size} bytes unsent"
             self.close(CloseCode.SLOW_CONSUMER)
             return
         self._queue.add(data)
+        if self._queue.size == len(data):
+            self._tell_written(len(data))
         if self._queue.size > self._bounds.slow_bytes and self._timer is None:
             self._timer = self._loop.call_later(self._bounds.slow_s, self._too_slow)
             self._pause(UNREAD, True)
             # Not at once: whoever sends is going through its subscribers.
             self._loop.call_soon(self._lag)
+
+    def _tell_written(self, unsent: int) -> None:
+        borders, peer = self._bounds.borders, self._peer
+        if borders is not None and peer is not None and (written := borders.written) is not None:
+            written(peer, unsent)
 
     def _lag(self) -> None:
         if self._peer is not None:
@@ -360,7 +416,7 @@ class Wire:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._drop(f"connection lost: {error.strerror}")
+            self._drop(f"{LOST}: {error.strerror}")
             return
         queue.remove(sent)
         self._bytes_out += sent
@@ -368,6 +424,7 @@ class Wire:
         if not queue.size:
             self._loop.remove_writer(self._fd)
             self._queue = None
+            self._tell_written(0)
         if queue.size <= self._bounds.slow_bytes // 2:
             self._release_waiters()
             self._pause(UNREAD, False)
@@ -383,7 +440,7 @@ class Wire:
         self._reason = self._reason or reason
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(CLOSE_WAIT_S, self._drop, reason)
+        self._timer = self._loop.call_later(self._close_wait_s, self._drop, reason)
         self._loop.call_soon(self._tell, reason)
         if self._ended is not None and not self._eof:
             # Also if it was paused, or not begun: the peer's own end is waited for.
@@ -393,10 +450,15 @@ class Wire:
             self._finish_writing()
 
     def _finish_writing(self) -> None:
-        """Half-close once all is written: the peer sees the close frame, then the end."""
+        """Half-close once all is written, and the peer's own close frame is here.
+
+        A browser that saw the end before it had answered would call the end unclean.
+        """
         if self._queue is None and self._ended is not None:
             if self._eof:
-                self._drop(self._reason or "the client went away")
+                self._drop(self._reason or WENT_AWAY)
+                return
+            if not self._parser.ended:
                 return
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_WR)
@@ -404,7 +466,7 @@ class Wire:
     def _fail(self, error: OSError) -> None:
         """End after a failed write, but not before the sender is done with its other sockets."""
         self._closing = True
-        self._loop.call_soon(self._drop, f"connection lost: {error.strerror}")
+        self._loop.call_soon(self._drop, f"{LOST}: {error.strerror}")
 
     def _drop(self, reason: str) -> None:
         if self._ended is None:

@@ -14,7 +14,7 @@ from pov_rt.config.settings import ServerSettings
 from pov_rt.protocol.errors import RateLimited
 from pov_rt.runtime.clock import Clock
 from pov_rt.runtime.limits import Bucket, KeyedBuckets, Rate
-from pov_rt.runtime.logs import Throttle
+from pov_rt.runtime.process.logs import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +39,17 @@ def is_behind_proxy(request: HTTPServerRequest, settings: ServerSettings) -> boo
 
     Whoever may write to a Unix socket is a proxy on this machine.
     """
+    return _is_unix(request) or is_trusted(peer_ip(request), settings)
+
+
+def is_of_this_machine(request: HTTPServerRequest) -> bool:
+    """Tell whether who is connected is a program of this machine; it may be a proxy."""
+    return _is_unix(request) or is_loopback(peer_ip(request))
+
+
+def _is_unix(request: HTTPServerRequest) -> bool:
     context = getattr(request.connection, "context", None)
-    family = getattr(context, "address_family", None)
-    return family == socket.AF_UNIX or is_trusted(peer_ip(request), settings)
+    return getattr(context, "address_family", None) == socket.AF_UNIX
 
 
 def client_ip(request: HTTPServerRequest, settings: ServerSettings) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -16,15 +16,22 @@ from tornado.ioloop import PeriodicCallback
 from tornado.routing import PathMatches, Rule
 from tornado.web import Application
 
+from pov_rt.auth.tokens import Identity
 from pov_rt.config.networks import read_address
 from pov_rt.config.settings import Settings
+from pov_rt.protocol.bodies import Happenings, NodeHour, NodeState
+from pov_rt.protocol.tenants import wire_of
 from pov_rt.registry.build import Registry
 from pov_rt.runtime.blocked import BlockWatch
+from pov_rt.runtime.clock import rfc3339
 from pov_rt.runtime.limits import KeyedBuckets, parse_rate
-from pov_rt.runtime.logs import Throttle
+from pov_rt.runtime.process.logs import Throttle
+from pov_rt.server.arrivals import PARTING_S
+from pov_rt.server.now import Hour
 from pov_rt.server.server import Server
 from pov_rt.transport.bounds import bounds_of
 from pov_rt.transport.wire import Wire
+from pov_rt.version import VERSION
 from pov_rt.web.addresses import Failures, address_key, is_trusted
 from pov_rt.web.bodies import Bodies
 from pov_rt.web.demo.app import API
@@ -35,26 +42,39 @@ from pov_rt.web.hosts import HostRules
 from pov_rt.web.http import AccessLog, Fallback, Routes
 from pov_rt.web.listener import ADMIN_CONNECTIONS, Listener, capacity
 from pov_rt.web.routes.activities import ActivitiesHandler, HistoryHandler
+from pov_rt.web.routes.admin.listings import ListingHandler
+from pov_rt.web.routes.admin.page import AdminPageHandler, NodeHandler
 from pov_rt.web.routes.client import ClientHandler, served
-from pov_rt.web.routes.console import (
+from pov_rt.web.routes.dev.console import (
     ConsoleDataHandler,
     ProblemHandler,
     TokenCheckHandler,
     Trouble,
 )
+from pov_rt.web.routes.dev.pages import LocalPageHandler, PageHandler
 from pov_rt.web.routes.ops import (
     Counters,
     HealthHandler,
     LoopLag,
     MetricsHandler,
     ReadyHandler,
+    ReadyToPublishHandler,
     by_label,
     counter,
     gauge,
 )
-from pov_rt.web.routes.pages import LocalPageHandler, PageHandler
+from pov_rt.web.routes.people import (
+    AuditHandler,
+    BlockHandler,
+    ExportHandler,
+    PovHandler,
+    UserHandler,
+)
 from pov_rt.web.routes.plugins import PluginHandler, plugin_paths
+from pov_rt.web.routes.session import MessagesHandler, Polled, SessionHandler
+from pov_rt.web.routes.stream import FeedStreamHandler, InboxStreamHandler, StreamHandler
 from pov_rt.web.routes.token import TokenHandler
+from pov_rt.web.routes.trace import ActivityHandler, ExplainHandler, TraceHandler
 from pov_rt.web.sockets import CHOOSE_ADMIN_PORT, OwnSockets, is_local, port_of
 from pov_rt.web.stream import MAX_HEADER_BYTES
 
@@ -70,7 +90,12 @@ FAILURES_AT_ONCE = 10.0
 """Seconds' worth of `limits.failed_rate`: many come at once from behind one address, when all that
 were away return with tokens that have expired."""
 HANG_UP_S = 2.0
-"""How long a drained node waits for its sockets to end."""
+"""How long each of a drained node's last steps may take."""
+ASK_S = 0.2
+"""How long a client has that connected just before the port was left, for its request to come."""
+ANSWER_S = 0.5
+"""How long the answers may take to what was asked since the drain began: nobody else is answered
+meanwhile."""
 
 
 class WebServer:
@@ -81,6 +106,7 @@ class WebServer:
         self.server = Server(settings, registry, fetch=fetch, **server)
         self.trouble = Trouble()
         self._wires: set[Wire] = set()
+        self._polled: Polled = {}
         self._hung_up = asyncio.Event()
         self._listeners: list[Listener] = []
         self._own_sockets = OwnSockets()
@@ -92,10 +118,12 @@ class WebServer:
         self.server.bounds.add(self._bodies.shares.bound)
         self._sweep = PeriodicCallback(self._on_sweep, SWEEP_MS)
         files = [found.module.__file__ or "" for found in registry.found]
-        loop = asyncio.get_running_loop()
+        self._port_stays = False
+        self._loop = loop = asyncio.get_running_loop()
         self._blocked = BlockWatch(loop, settings.log.blocked_loop_s, files)
         self._blocked.on_block = self.server.hooks.conduct.blocked
         self._lag = LoopLag(loop)
+        self._hour = Hour(self.server.clock)
         self.on_restart: Callable[[], None] | None = None
         """Has the process start anew; whoever runs one that can sets it."""
         self._demo: Demo | None = None
@@ -122,7 +150,15 @@ class WebServer:
     @property
     def unsent_bytes(self) -> int:
         """What waits for all clients to read."""
-        return sum(wire.unsent_bytes for wire in self._wires)
+        fetched = sum(each.unsent_bytes for each in self._polled.values())
+        return fetched + sum(wire.unsent_bytes for wire in self._wires)
+
+    @property
+    def unsent_s(self) -> float:
+        """For how long a client has had something to read, of all that have the longest."""
+        now = self._loop.time()
+        since = (wire.unsent_since for wire in self._wires)
+        return max((now - each for each in since if each is not None), default=0.0)
 
     @property
     def paused(self) -> int:
@@ -140,6 +176,7 @@ class WebServer:
         Raises `SettingsError` if an address cannot be had, else as `Server.start`.
         """
         settings = self.settings.server
+        self._port_stays = bool(inherited)
         listen = self._own_sockets.listen
         sockets = list(inherited) or listen(settings.host, settings.port, settings.unix)
         try:
@@ -150,7 +187,7 @@ class WebServer:
             raise
         self._host_rules.is_local = all(map(is_local, sockets))
         self._admin_host_rules.is_local = all(map(is_local, admin))
-        listener = partial(Listener, complaint=Throttle(log), refused=self._access_log.count)
+        listener = partial(Listener, complaint=Throttle(log), refused=self._access_log.refuse)
         limits = self.settings.limits
         self._listeners = [
             listener(
@@ -178,14 +215,26 @@ class WebServer:
         self.settings = self.server.settings = settings
 
     async def stop(self) -> None:
-        """Drain: refuse new clients, close the others in waves, then release everything."""
+        """Drain, then release everything.
+
+        All goes on as ever until what is under way is answered, for up to `server.drain_s`: an
+        export may last, and who waits for the next server must not wait for it. Then sockets are
+        told and ended, for their clients know when to come back; meanwhile what is asked by HTTP is
+        answered as ever, so that publishing stops for no longer than it takes to release the log
+        and to open it again.
+        """
         if self._listeners:
             if self._demo is not None:
                 await self._demo.stop()
-            self.server.draining = True
-            self._listeners[0].stop()
-            await self.server.drain()
-            await self._hang_up()
+            clients, drain_s = self._listeners[0], self.settings.server.drain_s
+            await clients.finish(drain_s)
+            began = self._loop.time()
+            away_s = await self.server.drain(port_stays=self._port_stays)
+            # Nobody comes back to be refused: from then on who connects waits for the next server.
+            clients.leave_at(began + away_s)
+            await self._part(began + away_s)
+            clients.stop()
+            await clients.settle(min(ASK_S, drain_s), min(ANSWER_S, drain_s))
         with suppress(TimeoutError):
             await asyncio.wait_for(self.server.publishing.close(), HANG_UP_S)
         for http in (self.http, self.admin):
@@ -198,6 +247,8 @@ class WebServer:
         await self.server.stop()
         for wire in list(self._wires):
             wire.abort()
+        for session in list(self._polled.values()):
+            session.abort()
         self._own_sockets.close()
         if self._listeners:
             self._blocked.stop()
@@ -207,7 +258,7 @@ class WebServer:
         wires = {
             "started": self._wire_started,
             "ended": self._wire_ended,
-            "bounds": bounds_of(self.settings.limits),
+            "bounds": bounds_of(self.settings.limits, self.server.borders),
         }
         buckets = KeyedBuckets(parse_rate(self.settings.limits.token_rate))
         # The first that fits is taken: those that are asked for most come first.
@@ -216,7 +267,22 @@ class WebServer:
             (r"/api/auth/ws-token", TokenHandler, {"buckets": buckets}),
             (r"/api/activities", ActivitiesHandler),
             (r"/api/povs/([^/]+)/activities", HistoryHandler),
+            (r"/api/povs/([^/]+)", PovHandler),
+            (r"/api/povs/([^/]+)/audit", AuditHandler),
+            (r"/api/users/([^/]+)", UserHandler),
+            (r"/api/users/([^/]+)/export", ExportHandler),
+            (r"/api/users/([^/]+)/block", BlockHandler),
+            *self._listings(),
         ]
+        if self.settings.streams.enabled:
+            routes += [
+                (r"/api/povs/([^/]+)/stream", StreamHandler, wires),
+                (r"/api/activities/stream", FeedStreamHandler, wires),
+                (r"/api/inbox/stream", InboxStreamHandler, wires),
+                (r"/api/session", SessionHandler, {**wires, "polled": self._polled}),
+                (r"/api/messages", MessagesHandler),
+            ]
+        routes += self._tracing()
         for path, methods in plugin_paths(self.server.registry).items():
             routes.append((path, PluginHandler, {"routes": methods}))
         routes.append((r"/client/([^/]+)", ClientHandler, {"files": served()}))
@@ -240,13 +306,81 @@ class WebServer:
             [
                 (r"/healthz", HealthHandler),
                 (r"/readyz", ReadyHandler),
+                (r"/readyz/publish", ReadyToPublishHandler),
                 (r"/metrics", MetricsHandler, {"metrics": Counters(self.server, self._counters)}),
+                (r"/", AdminPageHandler, {"page": "admin.html"}),
+                (r"/admin/([^/]+)", AdminPageHandler),
+                (r"/api/node", NodeHandler, {"state": self._state_for}),
+                (r"/api/node/hour", NodeHandler, {"state": self._hour_for}),
+                (r"/api/node/activities", NodeHandler, {"state": self._happening_for}),
+                *self._listings(),
+                *self._tracing(),
+                *(self._actions() if self.settings.server.admin_actions else ()),
             ],
             self._admin_host_rules,
         )
 
+    def _actions(self) -> Iterator[tuple[Any, ...]]:
+        """Yield the routes that operators change something with."""
+        yield (r"/api/users/([^/]+)/block", BlockHandler)
+        for path, methods in plugin_paths(self.server.registry).items():
+            own = {
+                method: route
+                for method, route in methods.items()
+                if route.spec.grant == "operate" and route.spec.service
+            }
+            if own:
+                yield (path, PluginHandler, {"routes": own})
+
+    def _state_for(self, identity: Identity) -> NodeState:
+        return self._state(wire_of(identity.user_id))
+
+    def _hour_for(self, _: Identity) -> NodeHour:
+        return self._hour.told(self.server.node)
+
+    def _happening_for(self, identity: Identity) -> Happenings:
+        return Happenings(activities=list(self.server.happening.look(identity.grants)))
+
+    def _state(self, operator: str = "") -> NodeState:
+        server, delivery = self.server, self.server.timings.delivery
+        half_s, most_s = delivery.within_s(0.5), delivery.within_s(0.99)
+        return NodeState(
+            node=server.node,
+            version=VERSION,
+            operator=operator,
+            since=rfc3339(server.began_at),
+            not_ready=server.not_welcome() or server.not_publishing(),
+            actions=self.settings.server.admin_actions,
+            connections=len(server.directory),
+            users=len(server.directory.users()),
+            behind=len({each for topic in server.hub.all() for each in topic.catching_up}),
+            published=server.publishing.published,
+            delivered=sum(server.hub.delivered.values()),
+            unsent_bytes=self.unsent_bytes,
+            unsent_s=self.unsent_s,
+            lag_s=self._lag.worst_s,
+            delivery_s=None if half_s is None or most_s is None else (half_s, most_s),
+            refused=self._access_log.refused,
+            off=server.hooks.conduct.off,
+        )
+
+    def _listings(self) -> list[tuple[Any, ...]]:
+        names = self.server.listings.all
+        return [(f"/api/{name}", ListingHandler, {"listing": name}) for name in names]
+
+    def _tracing(self) -> list[tuple[Any, ...]]:
+        return [
+            (r"/api/activities/(?!stream$)([^/]+)", ActivityHandler),
+            (r"/api/activities/([^/]+)/explain", ExplainHandler),
+            (r"/api/trace", TraceHandler),
+        ]
+
     def _counters(self) -> Iterable[Metric]:
         yield gauge("unsent_bytes", "What waits for clients to read", self.unsent_bytes)
+        yield gauge("unsent_oldest_seconds", "Longest that something waits", self.unsent_s)
+        draining = self.server.draining
+        yield gauge("draining", "1 while the node drains", int(draining))
+        yield gauge("drain_left", "Sockets still to end", self.sockets if draining else 0)
         yield gauge("sockets_paused", "Sockets not read until handlers have done", self.paused)
         lag_s, refused = self._lag.worst_s, self._access_log.refused
         yield gauge("loop_lag_seconds", "Longest delay of the loop in the last minute", lag_s)
@@ -296,6 +430,8 @@ class WebServer:
 
     def _on_sweep(self) -> None:
         self.server.sweep()
+        if self._hour.is_due:
+            self._hour.take(self._state())
         limits = self.settings.limits
         if self._listeners:
             clients, operators = self._listeners
@@ -311,7 +447,12 @@ class WebServer:
         if not self._wires:
             self._hung_up.set()
 
-    async def _hang_up(self) -> None:
-        if self._wires:
+    async def _part(self, end: float) -> None:
+        """Wait for the ends of sockets until `end`, but only as long as some still come."""
+        while self._wires and self._loop.time() < end:
+            before = len(self._wires)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._hung_up.wait(), HANG_UP_S)
+                async with asyncio.timeout(min(PARTING_S, end - self._loop.time())):
+                    await self._hung_up.wait()
+            if len(self._wires) == before:
+                break

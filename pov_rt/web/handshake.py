@@ -93,7 +93,7 @@ class SocketHandler(JsonHandler):
             )
         self._check_token(tokens)
         self.v1 = SUBPROTOCOL in offered
-        self.device = self._device(query)
+        self.device = read_device(query)
         self.server.admit(self.identity, self.device)
         self._upgrade()
 
@@ -111,7 +111,7 @@ class SocketHandler(JsonHandler):
         query, given = parse_query(self.request.query), bearer(self.request)
         self._check_token(_tokens(query, self._offered()) if given is None else [given])
         self.pay()
-        self.server.admit(self.identity, self._device(query))
+        self.server.admit(self.identity, read_device(query))
         raise UpgradeRequired(
             "The token is good, but this is no WebSocket handshake: "
             f"{' and '.join(self._missing())}. If a WebSocket client sent it, a proxy in front "
@@ -188,14 +188,16 @@ class SocketHandler(JsonHandler):
             raise TokenError from ValueError("an empty token" if not tokens[0] else "not ASCII")
         self.verify(tokens[0], SOCKET)
 
-    def _device(self, query: Sequence[tuple[str, str]]) -> str:
-        given = [value for name, value in query if name == "device"]
-        if not given:
-            return "default"
-        if len(given) > 1:
-            raise InvalidRequest("There is more than one device", field="device")
-        check_id(given[0], "device", longest=MAX_DEVICE_CHARS)
-        return given[0]
+
+def read_device(query: Sequence[tuple[str, str]]) -> str:
+    """Return the name of the user's device. Raises `InvalidRequest` or `InvalidId`."""
+    given = [value for name, value in query if name == "device"]
+    if not given:
+        return "default"
+    if len(given) > 1:
+        raise InvalidRequest("There is more than one device", field="device")
+    check_id(given[0], "device", longest=MAX_DEVICE_CHARS)
+    return given[0]
 
 
 def _has_token(name: str) -> bool:

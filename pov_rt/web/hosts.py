@@ -12,10 +12,10 @@ from tornado.httputil import HTTPServerRequest
 
 from pov_rt.config.settings import ServerSettings, Settings
 from pov_rt.protocol.errors import ClientError, Forbidden, InvalidRequest
-from pov_rt.web.addresses import is_behind_proxy
+from pov_rt.web.addresses import is_behind_proxy, is_loopback, is_of_this_machine
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
-_HOST = re.compile(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?")
+_HOST = re.compile(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::(\d{0,5}))?")
 _ORIGIN = re.compile(rf"(http|ws)(s?)://{_HOST.pattern}")
 _PORTS = {"http": "80", "https": "443"}
 
@@ -103,6 +103,9 @@ def check_host(request: HTTPServerRequest, settings: Settings, rules: HostRules)
     Without a list of hosts, a server that only this machine reaches, or one under development,
     answers for no name that a stranger could own: a page of that name, made to lead here by its
     DNS, would be a page of the same host (DNS rebinding). A proxy in front keeps that out itself.
+
+    With a list, this machine's own programs may still call it `localhost` or by a loopback address:
+    no DNS makes a page of that name.
     """
     host = (one_header(request, "Host") or "").lower()
     if not host and rules.for_operators and request.version == "HTTP/1.0":
@@ -111,9 +114,12 @@ def check_host(request: HTTPServerRequest, settings: Settings, rules: HostRules)
     name = "" if match is None else _without_dot(match[1])
     if match is None or not name:
         raise InvalidRequest("The Host header is missing or malformed")
-    host = name if match[2] is None else f"{name}:{match[2]}"
+    host = f"{name}:{match[2]}" if match[2] else name  # which may be empty (RFC 3986, 3.2.3)
     listed, own = settings.server.allowed_hosts, _own_site(settings.server.public_url)
     if name in map(_without_dot, listed) or (own is not None and own.is_at(host)):
+        return host
+    is_own_name = f".{name}".endswith(".localhost") or is_loopback(name.strip("[]"))
+    if is_own_name and is_of_this_machine(request):
         return host
     if listed and not rules.for_operators:
         raise HostUnknown from ValueError(f"{name} is not in server.allowed_hosts")

@@ -18,6 +18,8 @@ from tornado.web import Application, HTTPError, RequestHandler, stream_request_b
 
 from pov_rt.auth.grants import Kind
 from pov_rt.auth.tokens import Identity
+from pov_rt.config.networks import read_address
+from pov_rt.connections.borders import Refused
 from pov_rt.connections.budgets import BYTE, LARGE_BYTES
 from pov_rt.dispatch.request import Content
 from pov_rt.protocol.encoding import BYTE_ORDER_MARK, encode, http_error
@@ -37,12 +39,13 @@ from pov_rt.protocol.errors import (
 from pov_rt.runtime.bounds import payer
 from pov_rt.runtime.clock import Clock
 from pov_rt.runtime.containment import internal
-from pov_rt.runtime.logs import Throttle
+from pov_rt.runtime.measure.tally import tally_of_errors
+from pov_rt.runtime.process.logs import Throttle
 from pov_rt.server.server import Server
 from pov_rt.web.addresses import Failures, address_key, client_ip, peer_ip
 from pov_rt.web.bodies import Bodies, Body
 from pov_rt.web.hosts import HostRules, check_host, check_origin, has_word, one_header
-from pov_rt.web.stream import Stream
+from pov_rt.web.stream import Refusal, Stream
 
 log = logging.getLogger(__name__)
 
@@ -193,9 +196,15 @@ class JsonHandler(RequestHandler):
 
     CORS_METHODS = ""
     """What pages of allowed origins may do across origins, such as `GET, POST`; empty: nothing."""
+    CORS_HEADERS = "Authorization, Content-Type"
+    """The headers that they may send."""
+    CORS_EXPOSED = "Retry-After"
+    """The headers of answers that they can read."""
     TELLS_REFUSED_PAGES = False
     """Whether a page that may not use the server can read that, and nothing else: a browser shows
     it no answer by itself, and it would try again for ever."""
+    ANSWERS_OPTIONS = False
+    """Whether OPTIONS says what there is, though pages may do nothing across origins."""
     IS_PUBLIC = False
     """Whether pages of all origins get it, who can do nothing with it that others could not."""
     BODIES: frozenset[str] = frozenset()
@@ -209,7 +218,7 @@ class JsonHandler(RequestHandler):
     bodies: Bodies
     failures: Failures
     host: str
-    ip: str
+    ip = ""
     ip_key: str | None = None
     """What the client's address counts as; None where it is not known."""
     identity: Identity
@@ -380,6 +389,13 @@ class JsonHandler(RequestHandler):
         done: Awaitable[None] | None = self.get(*path, **named)
         return done
 
+    def decode_argument(self, value: bytes, name: str | None = None) -> str:
+        """Return a part of the path."""
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidRequest("The path is not UTF-8") from error
+
     def compute_etag(self) -> str | None:
         """Do without: what may not be stored is never asked for again, and to hash it costs."""
         return None
@@ -387,13 +403,8 @@ class JsonHandler(RequestHandler):
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> Future[None]:
         """Send the answer; a page that may use the server can read it."""
         self.is_answered = True
-        if self.allowed_origin is not None:
-            self.set_header("Access-Control-Allow-Origin", self.allowed_origin)
-            self.set_header("Access-Control-Allow-Credentials", "true")
-            self.set_header("Access-Control-Expose-Headers", "Retry-After")
-            self.set_header("Vary", "Origin")
-        elif self.is_refused_page:
-            self.set_header("Access-Control-Allow-Origin", "*")
+        for name, value in self.page_headers().items():
+            self.set_header(name, value)
         if self.is_early:
             # Tornado ends the connection after an answer that comes so early.
             self.set_header("Connection", self.ending)
@@ -409,11 +420,22 @@ class JsonHandler(RequestHandler):
             self._stream.is_last = True
         return super().finish(chunk)
 
+    def page_headers(self) -> Mapping[str, str]:
+        """Return what lets the page that asked read the answer, if it may."""
+        if self.allowed_origin is not None:
+            return {
+                "Access-Control-Allow-Origin": self.allowed_origin,
+                "Access-Control-Allow-Credentials": "true",
+                "Access-Control-Expose-Headers": self.CORS_EXPOSED,
+                "Vary": "Origin",
+            }
+        return {"Access-Control-Allow-Origin": "*"} if self.is_refused_page else {}
+
     def options(self, *_: Any, **__: Any) -> None:
         """Answer a page's preflight request."""
         self.set_status(204)
         self.set_header("Access-Control-Allow-Methods", self.CORS_METHODS)
-        self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
+        self.set_header("Access-Control-Allow-Headers", self.CORS_HEADERS)
         self.set_header("Access-Control-Max-Age", "600")
 
     def authenticate(self, accept: frozenset[Kind]) -> Identity:
@@ -478,6 +500,8 @@ class JsonHandler(RequestHandler):
     def refuse(self, error: ClientError) -> None:
         """Send an error as JSON. What led to it goes to the log and not to the sender."""
         self.error_code, self.reason = error.code, str(error.__cause__ or error.message)
+        if (refused := self.server.borders.refused) is not None:
+            refused(Refused(self._sender(error), self.ip, self.request.path, error))
         if error.status == 405:
             self.set_header("Allow", ", ".join(self._methods()))
         if error.retry_after_s is not None:
@@ -487,6 +511,12 @@ class JsonHandler(RequestHandler):
         if error.status == 401:
             self.set_header("WWW-Authenticate", "Bearer")
         self.answer_bytes(http_error(error), error.status)
+
+    def _sender(self, error: ClientError) -> str:
+        """Return who sent what is refused, "" if no token says."""
+        if isinstance(error, TokenError):
+            return error.bearer
+        return "" if "identity" not in vars(self) else self.identity.user_id
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Turn what a handler raised into its answer."""
@@ -528,7 +558,7 @@ class JsonHandler(RequestHandler):
         own = list(self.own_methods if self.routes is None else self.routes)
         if "GET" in own:
             own.insert(own.index("GET") + 1, "HEAD")
-        return [*own, "OPTIONS"] if self.CORS_METHODS else own
+        return [*own, "OPTIONS"] if self.CORS_METHODS or self.ANSWERS_OPTIONS else own
 
     def _refuse(self, *_: str, **__: str) -> None:
         if self.refusal is not None:
@@ -584,7 +614,7 @@ class AccessLog:
     """A line for each request, without its query; on those that went well only when debugging."""
 
     def __init__(self, clock: Clock) -> None:
-        self.refused: dict[str, int] = {}
+        self.refused = tally_of_errors()
         """Errors answered since the start, by code."""
         self._throttle = Throttle(log, REFUSALS_PER_S, clock, burst=REFUSALS_AT_ONCE)
 
@@ -599,11 +629,16 @@ class AccessLog:
         if code is None:
             log.debug(*words, extra=fields)
             return
-        self.count(code)
+        self.refused.add(code)
         level = logging.INFO if status < 500 else logging.WARNING
         reason = getattr(handler, "reason", "")
         self._throttle.log(level, *words, code=code, reason=reason, **fields)
 
-    def count(self, code: str) -> None:
-        """Count an error that was answered."""
-        self.refused[code] = self.refused.get(code, 0) + 1
+    def refuse(self, address: str, refusal: Refusal) -> None:
+        """Log a request that no handler sees: its head is too large, or is none."""
+        error = refusal.error
+        self.refused.add(error.code)
+        fields = {"code": error.code, "reason": error.message, "ip": read_address(address) or ""}
+        self._throttle.log(
+            logging.INFO, "a request that could not be read: %d", refusal.status, **fields
+        )

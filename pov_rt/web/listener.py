@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import resource
 import socket
 from collections.abc import Callable, Sequence
@@ -19,8 +20,8 @@ from tornado.httpserver import HTTPServer
 from pov_rt.runtime import turns
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.limits import Bucket, Rate
-from pov_rt.runtime.logs import Throttle
-from pov_rt.web.stream import Stream
+from pov_rt.runtime.process.logs import Throttle
+from pov_rt.web.stream import Refusal, Stream
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,8 @@ class Listener:
 
     `bound` counts all that is open here, and with `others` what has become of it. At most
     `per_peer` streams (0: any number) belong to one peer, as `peer_of` names it by its address; not
-    to None. `refused` is called with the code of each request that no handler sees.
+    to None. `refused` is called with the address and the refusal of each request that no handler
+    sees.
     """
 
     def __init__(
@@ -71,16 +73,17 @@ class Listener:
         name: str,
         setting: str = "",
         capacity: int,
-        refused: Callable[[str], None],
+        refused: Callable[[str, Refusal], None],
         complaint: Throttle,
         others: Callable[[], int] = lambda: 0,
         per_peer: int = 0,
         peer_of: Callable[[str], str | None] = lambda _: None,
     ) -> None:
         self.sockets = tuple(sockets)
-        self.malformed = refused
+        self._refused = refused
         self.bound = Bound(name, setting, capacity, lambda: self.open + others())
-        self.begun = turns.Slots(turns.REQUESTS)
+        self.requests = turns.Slots(turns.REQUESTS)
+        self.handshakes = turns.Slots(turns.HANDSHAKES)
         self._http = http
         http.conn_params.header_timeout = None  # `sweep` is in its place
         self._per_peer = per_peer
@@ -89,14 +92,17 @@ class Listener:
         self._rest: asyncio.TimerHandle | None = None
         self._complaint = complaint
         self._stopped = False
+        self._leaves_at = math.inf
         # By when they began to wait; those who never asked are apart, for they go first.
         self._silent: dict[Stream, None] = {}
         self._idle: dict[Stream, None] = {}
         self._streams: dict[Stream, None] = {}
+        self._awaited: set[Stream] = set()
         self._by_peer: dict[str, dict[Stream, None]] = {}
         self._leaving: dict[socket.socket, asyncio.TimerHandle] = {}
         self._evictions = Bucket(EVICTIONS, self._loop.time())
         self._scrap = bytearray(1 << 16)
+        self._changed: asyncio.Future[None] | None = None
         self._listen()
 
     @property
@@ -125,6 +131,45 @@ class Listener:
         for sock in self.sockets:
             self._loop.remove_reader(sock.fileno())
 
+    def leave_at(self, instant: float) -> None:
+        """Accept nobody from this instant of the loop's clock on, as after `stop`.
+
+        However late the loop is: who connects after it is left for whoever has the port next.
+        """
+        self._leaves_at = instant
+
+    async def finish(self, most_s: float) -> None:
+        """Wait until all that is under way now is answered; what comes meanwhile is as ever.
+
+        Not for what waits for something to happen, which has no end of its own.
+        """
+        self._awaited = {
+            stream
+            for stream in self._streams
+            if not (stream in self._silent or stream in self._idle or stream.waits_for_news)
+        }
+        await self._wait(lambda: not self._awaited, most_s)
+
+    async def settle(self, ask_s: float, answer_s: float) -> None:
+        """Wait until what is under way is answered, for `answer_s` at most.
+
+        Who has connected and not asked yet has `ask_s` for that: it is just about to.
+        """
+        await self._wait(lambda: not self._silent, ask_s)
+        waiting = self._silent, self._idle
+        await self._wait(lambda: len(self._streams) == sum(map(len, waiting)), answer_s)
+
+    async def _wait(self, condition: Callable[[], bool], most_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(most_s):
+                while not condition():
+                    self._changed = self._loop.create_future()
+                    await self._changed
+
+    def _change(self) -> None:
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
+
     def close(self) -> None:
         """Stop, and end what is still read away."""
         self.stop()
@@ -133,21 +178,34 @@ class Listener:
 
     def waits(self, stream: Stream) -> None:
         """Enter who waits for a request."""
+        self._awaited.discard(stream)
         (self._idle if stream.has_asked else self._silent)[stream] = None
+        self._change()
 
     def asks(self, stream: Stream) -> None:
         """Take out whose request has come."""
         (self._silent if stream in self._silent else self._idle).pop(stream, None)
+        self._change()
+
+    def lasts(self, stream: Stream) -> None:
+        """Wait no more for a request that itself waits."""
+        self._awaited.discard(stream)
+        self._change()
 
     def ended(self, stream: Stream) -> None:
         """Let go of a stream."""
-        self.asks(stream)
+        self._awaited.discard(stream)
         self._streams.pop(stream, None)
+        self.asks(stream)
         if stream.peer is not None:
             streams = self._by_peer[stream.peer]
             streams.pop(stream, None)
             if not streams:
                 del self._by_peer[stream.peer]
+
+    def malformed(self, stream: Stream, refusal: Refusal) -> None:
+        """Tell of a request that no handler sees."""
+        self._refused(stream.address, refusal)
 
     def read_away(self, sock: socket.socket) -> None:
         """Read for a while, and then close: closed with bytes unread, it would be reset."""
@@ -177,6 +235,9 @@ class Listener:
             self._loop.add_reader(sock.fileno(), self._accept, sock)
 
     def _accept(self, listening: socket.socket) -> None:
+        if self._loop.time() >= self._leaves_at:
+            self.stop()
+            return
         for _ in range(turns.ACCEPTS):
             busy = self.bound.used()
             is_full = busy >= self.bound.limit
@@ -194,7 +255,7 @@ class Listener:
                 return
             if is_full:
                 self._make_room()
-            peer = None
+            stream = Stream(sock, self._loop.time(), self)
             if sock.family != socket.AF_UNIX:
                 # Without it a second small write waits for the acknowledgement of the first one
                 # (docs/measurements.md, small writes).
@@ -202,8 +263,9 @@ class Listener:
                 # The kernel would take up to 4 MiB for a client that does not read, on top of the
                 # bytes we bound.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-                peer = self._peer_of(address[0])
-            self._enter(Stream(sock, self._loop.time(), peer, self), address)
+                stream.address = address[0]
+                stream.peer = self._peer_of(address[0])
+            self._enter(stream, address)
 
     def _enter(self, stream: Stream, address: tuple[str, int]) -> None:
         if stream.peer is not None:

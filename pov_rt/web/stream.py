@@ -12,7 +12,7 @@ from asyncio import Future
 from collections.abc import Awaitable
 from email.utils import formatdate
 from types import TracebackType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tornado.httputil import HTTPInputError
 from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
@@ -49,28 +49,44 @@ CRLF = b"\r\n"
 
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
 _FIELD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n")
+_UPGRADE = re.compile(rb"\nupgrade:", re.IGNORECASE)
 _OTHER_HTTP = re.compile(rb"[^\r\n]* HTTP/(?!1\.)[0-9]\.[0-9]\r\n")
 
 
-def _refusal(status: bytes, error: ClientError) -> bytes:
-    body = http_error(error)
-    return (
-        b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
-        b"X-Content-Type-Options: nosniff\r\nConnection: close\r\nDate: %%b\r\n\r\n%b"
-    ) % (status, len(body), body.replace(b"%", b"%%"))
+class Refusal(NamedTuple):
+    """Why a request is answered before a handler sees it."""
+
+    status: int
+    reason: str
+    error: ClientError
+
+    def answer(self) -> bytes:
+        """Return all that is sent."""
+        body = http_error(self.error)
+        return (
+            b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+            b"X-Content-Type-Options: nosniff\r\nConnection: close\r\nDate: %b\r\n\r\n%b"
+        ) % (
+            self.status,
+            self.reason.encode(),
+            len(body),
+            formatdate(usegmt=True).encode(),
+            body,
+        )
 
 
-NO_HTTP = _refusal(
-    b"400 Bad Request", InvalidRequest("This is not a request as HTTP/1.1 or HTTP/1.0 has it")
+NO_HTTP = Refusal(
+    400, "Bad Request", InvalidRequest("This is not a request as HTTP/1.1 or HTTP/1.0 has it")
 )
-OTHER_VERSION = _refusal(
-    b"505 HTTP Version Not Supported", InvalidRequest("The server speaks HTTP/1.1 and HTTP/1.0")
+OTHER_VERSION = Refusal(
+    505, "HTTP Version Not Supported", InvalidRequest("The server speaks HTTP/1.1 and HTTP/1.0")
 )
-LONG_LINE = _refusal(
-    b"414 URI Too Long", TooLarge(f"The URL is too long: a line has {MAX_LINE_BYTES} bytes")
+LONG_LINE = Refusal(
+    414, "URI Too Long", TooLarge(f"The URL is too long: a line has {MAX_LINE_BYTES} bytes")
 )
-LONG_HEAD = _refusal(
-    b"431 Request Header Fields Too Large",
+LONG_HEAD = Refusal(
+    431,
+    "Request Header Fields Too Large",
     TooLarge(
         f"The headers are too large: a line has {MAX_LINE_BYTES} bytes, and all of them "
         f"{MAX_HEADER_BYTES}"
@@ -78,16 +94,13 @@ LONG_HEAD = _refusal(
 )
 
 
-def dated(refusal: bytes) -> bytes:
-    """Return one of the refusals above with the time of now."""
-    return refusal % formatdate(usegmt=True).encode()
-
-
 class Owner(Protocol):
     """Who accepted a stream: a `Listener`."""
 
-    begun: turns.Slots
-    """Who may go on with a request in this turn."""
+    requests: turns.Slots
+    """Which requests may go on in this turn."""
+    handshakes: turns.Slots
+    """Which of those may that would become sockets."""
 
     def waits(self, stream: Stream) -> None:
         """Learn that a request is waited for."""
@@ -95,10 +108,13 @@ class Owner(Protocol):
     def asks(self, stream: Stream) -> None:
         """Learn that the head of a request has come."""
 
+    def lasts(self, stream: Stream) -> None:
+        """Learn that a request is one that waits for something to happen."""
+
     def ended(self, stream: Stream) -> None:
         """Learn that the stream has ended, or has let its socket go."""
 
-    def malformed(self, code: str) -> None:
+    def malformed(self, stream: Stream, refusal: Refusal) -> None:
         """Learn that a request was refused before a handler saw it."""
 
     def read_away(self, sock: socket.socket) -> None:
@@ -106,12 +122,18 @@ class Owner(Protocol):
 
 
 class Stream(IOStream):
-    """A client's connection. `peer` stands for its address where addresses are counted."""
+    """A client's connection."""
 
+    address = ""
+    """Who is connected; on a Unix socket nobody that has one."""
+    peer: str | None = None
+    """What stands for the address where addresses are counted, as this one's is."""
     has_asked = False
     """A request has come on it, complete with its headers."""
     is_last = False
     """The answer to this request ends the connection."""
+    waits_for_news = False
+    """This request is answered when something happens: no stop of the server waits for that."""
     lingers = False
     """Bytes will come that nobody reads: ended at once, they would reset the connection, which can
     take the answer from the client."""
@@ -129,9 +151,8 @@ class Stream(IOStream):
     _waits_for: str | int | None = None
     _waits_since = 0.0
 
-    def __init__(self, sock: socket.socket, now: float, peer: str | None, owner: Owner) -> None:
+    def __init__(self, sock: socket.socket, now: float, owner: Owner) -> None:
         super().__init__(sock)
-        self.peer = peer
         self._accepted_at = now
         self._owner = owner
 
@@ -150,12 +171,12 @@ class Stream(IOStream):
         self.read_chunk_size = HEAD_CHUNK_BYTES
         self._owner.waits(self)
         head = await super().read_until_regex(regex, max_bytes)
-        await self._owner.begun.take()
         self._is_waiting = False
         self.read_chunk_size = BODY_CHUNK_BYTES
-        self.has_asked = True
+        self.has_asked, self.waits_for_news = True, False
         self._head = len(head)
         self._owner.asks(self)
+        await (self._owner.handshakes if _UPGRADE.search(head) else self._owner.requests).take()
         if head.count(b"\n") != head.count(CRLF):
             raise HTTPInputError("a line does not end with CR LF")
         if len(head) > MAX_LINE_BYTES:
@@ -228,11 +249,11 @@ class Stream(IOStream):
         self.close()
         raise StreamClosedError
 
-    def _refuse_head(self, refusal: bytes) -> None:
-        self._owner.malformed(InvalidRequest.code if refusal is NO_HTTP else TooLarge.code)
+    def _refuse_head(self, refusal: Refusal) -> None:
+        self._owner.malformed(self, refusal)
         self.lingers = True
         try:
-            self.socket.send(dated(refusal))
+            self.socket.send(refusal.answer())
         except OSError:  # it has gone, or reads nothing: then it is not told
             self.lingers = False
 
@@ -262,9 +283,9 @@ class Stream(IOStream):
         self._waits_for = None
         self._got = 0  # what comes from here on is of the next request
         if data == STOCK_REFUSAL:
-            self._owner.malformed(InvalidRequest.code)
+            self._owner.malformed(self, self._no_http)
             self.lingers = True
-            data = dated(self._no_http)
+            data = self._no_http.answer()
         return super().write(data)
 
     def is_overdue(self, now: float, request_s: float, idle_s: float) -> bool:
@@ -283,6 +304,12 @@ class Stream(IOStream):
             self._waits_since = now if self._served else self._accepted_at
         limit_s = {"the rest": request_s, "a request": idle_s}.get(str(waits_for), UNREAD_S)
         return waits_for is not None and now - self._waits_since >= limit_s
+
+    def watch_end(self) -> None:
+        """Notice when the client goes away while its request waits for something to happen."""
+        self.waits_for_news = True
+        self._owner.lasts(self)
+        super()._maybe_add_error_listener()
 
     def release(self) -> tuple[socket.socket, bytes]:
         """Return the socket, open, and the bytes that came behind the request; the stream ends."""

@@ -136,7 +136,7 @@ class TaskHandler(Handler):
         """Add it, once."""
         try:
             title = json.loads(self.request.body)["title"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise HTTPError(400, "send a title") from error
         who = str(self.current_user)
         is_news = self.board.add_task(pov_id, task_id, str(title), who)

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from pov_rt.config.private import open_private
 from pov_rt.protocol.messages import NewActivity
 from pov_rt.runtime.clock import Clock
+from pov_rt.runtime.process.private import open_private
 from pov_rt.web.demo.content import PEOPLE, PHASES, Pov, Task, first_povs, link
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from pov_rt.web.demo.app import RULES, make_app
 from pov_rt.web.demo.board import Board
 from pov_rt.web.demo.content import first_activities, first_povs
 from pov_rt.web.hosts import HostRules, check_host, check_origin
-from pov_rt.web.routes.pages import require_local
+from pov_rt.web.routes.dev.pages import require_local
 
 FILE = "demo.json"
 """The board's, in the data folder."""
@@ -103,7 +103,7 @@ class Demo(Router):
                 return
             for activity in first_activities(self._board.state.begun):
                 self._tracker.outbox.put(activity)
-            await self._tracker.outbox.flush()
+            await self._tracker.flush()
             self._board.told()
 
     def _service_token(self) -> str:

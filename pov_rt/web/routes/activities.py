@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from pov_rt.activities.publishing import Published, publisher_of
 from pov_rt.auth.tokens import Identity
+from pov_rt.connections.borders import Rejected
 from pov_rt.connections.budgets import ROW
 from pov_rt.delivery.entries import ActivityEncoder
 from pov_rt.dispatch.host import MAX_HISTORY
@@ -25,7 +26,7 @@ from pov_rt.protocol.encoding import (
     http_error,
 )
 from pov_rt.protocol.errors import ClientError, InvalidActivity, InvalidId, InvalidRequest, TooLarge
-from pov_rt.protocol.messages import MAX_SAFE_INTEGER, NewActivity
+from pov_rt.protocol.messages import MAX_ID_CHARS, MAX_SAFE_INTEGER, NewActivity
 from pov_rt.registry.tenants import Scope, scope_of
 from pov_rt.web.http import API_KINDS, SERVICE, JsonHandler, parse_query
 
@@ -34,6 +35,16 @@ MAX_BYTES = 1024 * 1024
 
 Item = Content | msgspec.Raw
 
+
+class _Loose(msgspec.Struct, rename="camel"):
+    """What an activity that is none says of itself."""
+
+    id: Any = None
+    pov_id: Any = None
+    user_id: Any = None
+
+
+_decode_loosely = msgspec.json.Decoder(_Loose).decode
 _scope = cast("Scope", scope_of(PublishedActivity))
 _decode_one = msgspec.json.Decoder(PublishedActivity).decode
 _IS_ARRAY = re.compile(rb"\s*\[").match
@@ -110,6 +121,9 @@ class ActivitiesHandler(JsonHandler):
             read_activity(raw, identity, levels) for raw in ([body] if items is None else items)
         ]
         publisher = publisher_of(identity, is_service=True)
+        for raw, new in zip([body] if items is None else items, batch, strict=True):
+            if isinstance(new, ClientError):
+                self._tell_rejected(raw, publisher.key, new)
         results = await self.server.publishing.publish(batch, publisher, decoded=True)
         if items is not None:
             self.answer(BatchAnswer(results=[_result(i, each) for i, each in enumerate(results)]))
@@ -118,6 +132,24 @@ class ActivitiesHandler(JsonHandler):
         if isinstance(result, ClientError):
             raise result
         self.answer(_place(result), 200 if result.duplicate else 201)
+
+    def _tell_rejected(self, raw: Item, publisher: str, error: ClientError) -> None:
+        """Tell who wants to know of what could not be read, as far as it says what it is."""
+        if (rejected := self.server.borders.rejected) is None:
+            return
+        try:
+            said = _decode_loosely(raw)
+        except DECODE_ERRORS:
+            return
+        known = [
+            value if isinstance(value, str) and len(value) <= MAX_ID_CHARS else ""
+            for value in (said.id, said.pov_id, said.user_id)
+        ]
+        own, pov_id, user_id = known
+        grants = self.identity.grants
+        rejected(
+            Rejected(grants.topic(pov_id), own, publisher, grants.scope(user_id), error, False)
+        )
 
 
 def _place(done: Published, duplicate: bool | UnsetType = UNSET) -> LogPlace:

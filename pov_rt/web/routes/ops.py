@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, get_args
 
-from prometheus_client import generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
+from pov_rt.engine.base import State, Survives
+from pov_rt.runtime.clock import rfc3339
+from pov_rt.runtime.measure.times import Times
 from pov_rt.server.server import Server
 from pov_rt.version import VERSION
 from pov_rt.web.http import JsonHandler
@@ -62,15 +71,45 @@ class Counters(Collector):
     def __init__(self, server: Server, others: Callable[[], Iterable[Metric]]) -> None:
         self._server = server
         self._others = others
+        self._process = ProcessCollector(registry=None)
 
     def collect(self) -> Iterable[Metric]:
         """Yield every metric."""
         server, hub = self._server, self._server.hub
-        yield gauge("ready", "1 if clients are welcome", int(server.not_ready() is None))
+        yield gauge("ready", "1 if clients are welcome", int(server.not_welcome() is None))
+        publishes = int(server.not_publishing() is None)
+        yield gauge("ready_to_publish", "1 if activities can be published", publishes)
+        state = GaugeMetricFamily(
+            "pov_rt_engine_state", "1 for the state it is in", labels=["state"]
+        )
+        for name in get_args(State):
+            state.add_metric([name], int(name == server.engine.health().state))
+        yield state
+        survives = GaugeMetricFamily(
+            "pov_rt_engine_survives", "1 for what an activity survives", labels=["survives"]
+        )
+        for name in get_args(Survives):
+            survives.add_metric([name], int(name == server.engine.guarantee))
+        yield survives
+        measure = GaugeMetricFamily("pov_rt_engine", "What it measures", labels=["measure"])
+        for name, value in server.engine.measures.items():
+            measure.add_metric([name], value)
+        yield measure
         info = GaugeMetricFamily("pov_rt_build_info", "The version", labels=["version", "node"])
         info.add_metric([VERSION, server.node], 1)
         yield info
-        yield gauge("connections", "Open sockets", len(server.directory))
+        connections = GaugeMetricFamily(
+            "pov_rt_connections", "Open connections", labels=["transport"]
+        )
+        for transport, count in server.directory.by_transport().items():
+            connections.add_metric([transport], count)
+        yield connections
+        yield gauge("users", "Users with a connection", len(server.directory.users()))
+        present = GaugeMetricFamily("pov_rt_present", "Members under leases", labels=["plugin"])
+        held = server.engine.leases.held
+        for plugin in server.hooks.hosts:
+            present.add_metric([plugin], held.get(plugin, 0))
+        yield present
         yield gauge("subscriptions", "Subscriptions of all sockets", hub.subscriptions)
         yield gauge("answers_standing", "Asked for again in time", server.permissions.standing)
         yield gauge("topics", "Topics followed", hub.topics)
@@ -81,12 +120,23 @@ class Counters(Collector):
         for name, count in server.engine.log_bytes.items():
             size.add_metric([name], count)
         yield size
-        yield counter("connections_opened", "Sockets opened", server.arrivals.opened)
+        opened, closes = server.arrivals.opened, server.arrivals.closes
+        yield by_label("connections_opened", "Connections opened", "transport", opened)
         yield counter("activities_published", "Activities published", server.publishing.published)
-        yield counter("messages_delivered", "Messages handed to sockets", hub.delivered)
+        others = hub.others.positions
+        yield counter("other_log_positions", "Positions of another server's log", others)
+        yield by_label("messages_delivered", "Handed to clients", "transport", hub.delivered)
+        timings = server.timings
+        yield histogram("publish", "From arrival until it is stored", timings.publish)
+        yield histogram("commit", "What the engine took to store it", timings.commit)
+        yield histogram("delivery", "From the log to subscribers' sockets", timings.delivery)
+        yield histogram("handler", "Handlers of messages", timings.handler)
+        yield histogram("replay", "Until who missed something is live", timings.replay)
+        recoveries = timings.recoveries
+        yield by_label("recoveries", "Subscriptions from a position", "recovered", recoveries)
         yield by_label("messages", "Messages handled", "type", server.dispatcher.counts)
         yield by_label("errors", "Errors answered", "code", server.dispatcher.errors)
-        yield by_label("closes", "Sockets closed", "reason", server.arrivals.closes)
+        yield by_labels("closes", "Connections closed", ("transport", "reason"), closes)
         used = GaugeMetricFamily("pov_rt_bound_used", "What of a bound is in use", labels=["bound"])
         limit = GaugeMetricFamily("pov_rt_bound_limit", "How much there is", labels=["bound"])
         refused = CounterMetricFamily(
@@ -105,11 +155,9 @@ class Counters(Collector):
                 plugins.add_metric([host.name, name], count)
         yield plugins
         conduct = server.hooks.conduct
-        failures = CounterMetricFamily(
-            "pov_rt_plugin_failures", "What plugins did wrong", labels=["plugin", "kind"]
+        failures = by_labels(
+            "plugin_failures", "What plugins did wrong", ("plugin", "kind"), conduct.counts
         )
-        for labels, count in conduct.counts.items():
-            failures.add_metric(labels, count)
         off = GaugeMetricFamily(
             "pov_rt_plugin_off", "Plugins that are off for their failures", labels=["plugin"]
         )
@@ -117,6 +165,7 @@ class Counters(Collector):
             off.add_metric([name], int(name in conduct.off))
         yield from (failures, off)
         yield from self._others()
+        yield from self._process.collect()
 
 
 def gauge(name: str, text: str, value: float) -> Metric:
@@ -129,15 +178,36 @@ def counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(f"pov_rt_{name}", text, value)
 
 
+def histogram(name: str, text: str, times: Times) -> Metric:
+    """Return how long something took."""
+    return HistogramMetricFamily(f"pov_rt_{name}_seconds", text, times.buckets(), times.sum_s)
+
+
 def by_label(name: str, text: str, label: str, counts: Mapping[str, int]) -> Metric:
     """Return a counter for each value of a label."""
-    family = CounterMetricFamily(f"pov_rt_{name}", text, labels=[label])
-    for value, count in counts.items():
-        family.add_metric([value], count)
+    return by_labels(name, text, (label,), {(value,): count for value, count in counts.items()})
+
+
+def by_labels(name: str, text: str, labels: Sequence[str], counts: Mapping[Any, int]) -> Metric:
+    """Return a counter for the values of several labels, which are tuples."""
+    family = CounterMetricFamily(f"pov_rt_{name}", text, labels=labels)
+    for values, count in counts.items():
+        family.add_metric(values, count)
     return family
 
 
-class HealthHandler(JsonHandler):
+class ProbeHandler(JsonHandler):
+    """The base of what load balancers and uptime checkers ask, by GET, HEAD or OPTIONS."""
+
+    ANSWERS_OPTIONS = True
+
+    def options(self) -> None:
+        """Say by which methods it may be asked."""
+        self.set_status(204)
+        self.set_header("Allow", ", ".join(self._methods()))
+
+
+class HealthHandler(ProbeHandler):
     """`GET /healthz`: the loop runs."""
 
     def get(self) -> None:
@@ -145,18 +215,43 @@ class HealthHandler(JsonHandler):
         self.answer({"status": "ok"})
 
 
-class ReadyHandler(JsonHandler):
-    """`GET /readyz`: clients are welcome (200), or why not (503); which plugins are off."""
+class ReadyHandler(ProbeHandler):
+    """`GET /readyz`: clients are welcome (200), or not (503); what goes, and what does not.
+
+    Where publishing alone does not go, it is 200: what there is can be read, and a load balancer
+    that sent nobody here any more would take that away, too. So it is with all that degrades the
+    engine. A deaf one is 503: its clients are better off on other nodes.
+    """
 
     def get(self) -> None:
         """Answer the state."""
-        reason = self.server.not_ready()
-        off = self.server.hooks.conduct.off
-        more = {"plugins": {name: f"off: {why}" for name, why in off.items()}} if off else {}
-        if reason is None:
-            self.answer({"status": "ready", **more})
-        else:
-            self.answer({"status": "not ready", "reason": reason, **more}, 503)
+        not_welcome, not_publishing = self.server.not_welcome(), self.server.not_publishing()
+        refused = self._refused(not_welcome, not_publishing)
+        state: dict[str, Any] = {
+            "status": "ready" if refused is None else "not ready",
+            "welcome": not_welcome is None,
+            "publish": not_publishing is None,
+        }
+        if (reason := not_welcome or not_publishing) is not None:
+            state["reason"] = reason
+        health = self.server.engine.health()
+        if health.state != "ok":
+            state |= {"engine": health.state, "since": rfc3339(health.since)}
+        if (warning := self.server.hub.others.warning) is not None:
+            state["warning"] = warning
+        if off := self.server.hooks.conduct.off:
+            state["plugins"] = {name: f"off: {why}" for name, why in off.items()}
+        self.answer(state, 200 if refused is None else 503)
+
+    def _refused(self, not_welcome: str | None, _not_publishing: str | None) -> str | None:
+        return not_welcome
+
+
+class ReadyToPublishHandler(ReadyHandler):
+    """`GET /readyz/publish`: the same, and 503 also while nothing can be published."""
+
+    def _refused(self, not_welcome: str | None, not_publishing: str | None) -> str | None:
+        return not_welcome or not_publishing
 
 
 class MetricsHandler(JsonHandler):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
 from pov_rt.dispatch.request import PluginRequest
 from pov_rt.protocol.errors import ClientError, NotFound
 from pov_rt.protocol.messages import check_id
 from pov_rt.registry.build import Registry, Route
+from pov_rt.registry.paths import pattern_of
 from pov_rt.registry.pov_ids import names_id
 from pov_rt.runtime import containment
 from pov_rt.web.http import API_KINDS, SERVICE, JsonHandler, parse_query
@@ -19,8 +18,7 @@ def plugin_paths(registry: Registry) -> dict[str, dict[str, Route]]:
     """Return the routes by path pattern and method."""
     paths: dict[str, dict[str, Route]] = {}
     for route in registry.routes:
-        pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", route.spec.path)
-        paths.setdefault(f"/api{pattern}", {})[route.spec.method] = route
+        paths.setdefault(f"/api{pattern_of(route.spec.path)}", {})[route.spec.method] = route
     return paths
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from pov_rt.auth.explain import explain
 from pov_rt.auth.grants import Kind
+from pov_rt.protocol.encoding import DECODE_ERRORS
 from pov_rt.protocol.errors import InvalidRequest
 from pov_rt.registry.build import Registry
 from pov_rt.registry.problem import Problem
@@ -17,7 +18,7 @@ from pov_rt.registry.schema import asyncapi
 from pov_rt.server.server import Server
 from pov_rt.version import VERSION
 from pov_rt.web.http import API_KINDS
-from pov_rt.web.routes.pages import LocalHandler
+from pov_rt.web.routes.dev.pages import LocalHandler
 
 TOKEN_S = 86400.0
 EVERYTHING = ("subscribe", "publish", "collaborate")
@@ -117,6 +118,6 @@ class TokenCheckHandler(LocalHandler):
         """Explain it."""
         try:
             asked = msgspec.json.decode(self.content, type=TokenText)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except DECODE_ERRORS as error:
             raise InvalidRequest('Send {"token": "..."}') from error
         self.answer(explain(asked.token, self.server.tokens, self.server.keyring))

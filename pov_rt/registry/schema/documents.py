@@ -15,15 +15,26 @@ import msgspec
 from pov_rt.config.settings import LimitSettings, Settings
 from pov_rt.protocol.bodies import (
     BatchAnswer,
+    Block,
+    Blocked,
+    ConnectionsPage,
+    DeletedPov,
+    Erased,
     ErrorAnswer,
     HistoryAnswer,
     LogPlace,
+    PluginsPage,
+    PovsPage,
     PublishedActivity,
     SocketToken,
+    Unblocked,
+    UsersPage,
 )
 from pov_rt.protocol.errors import ERRORS
-from pov_rt.protocol.messages import Message
+from pov_rt.protocol.messages import Activity, Message, NewActivity
 from pov_rt.registry.build import Registry, Route
+from pov_rt.registry.schema.activities import add_details, struct_kinds
+from pov_rt.registry.schema.operators import ANSWERS, operator_paths
 from pov_rt.version import VERSION
 
 INFO = {"title": "pov-rt", "version": VERSION, "license": {"name": "MIT"}}
@@ -33,16 +44,29 @@ DEVICE = {"type": "string", "minLength": 1, "maxLength": 64, "default": "default
 
 Document = dict[str, Any]
 
+_PARAMETER = re.compile(r"\{(\w+)\}")
+
 
 class Components:
-    """The schemas of some classes. Of two classes with one name, each is listed by its full one."""
+    """The schemas of some classes, and of the details that activities have.
 
-    def __init__(self, classes: Iterable[type[msgspec.Struct]]) -> None:
-        kinds = list(dict.fromkeys(classes))
+    Of two classes with one name, each is listed by its full one.
+    """
+
+    def __init__(
+        self, classes: Iterable[type[msgspec.Struct]], registry: Registry, settings: Settings
+    ) -> None:
+        declared = registry.activities
+        kinds = list(dict.fromkeys([*classes, *struct_kinds(declared)]))
         refs, self.schemas = msgspec.json.schema_components(
             kinds, ref_template="#/components/schemas/{name}"
         )
         self._refs = dict(zip(kinds, refs, strict=True))
+        self._bound_details(settings.limits)
+        rules = add_details(self.schemas, declared, self._refs)
+        for kind in kinds if rules else ():
+            if issubclass(kind, Activity | NewActivity):
+                self.schema(kind)["allOf"] = rules
 
     def ref(self, kind: type[msgspec.Struct]) -> Document:
         """Return the reference to a class's schema."""
@@ -53,7 +77,7 @@ class Components:
         found: Document = self.schemas[self._refs[kind]["$ref"].rpartition("/")[2]]
         return found
 
-    def bound_details(self, limits: LimitSettings) -> None:
+    def _bound_details(self, limits: LimitSettings) -> None:
         """Say how much may be in `details`, and how deep: JSON Schema has no words for it."""
         for schema in self.schemas.values():
             if "details" in schema.get("properties", {}):
@@ -69,8 +93,7 @@ def asyncapi(registry: Registry, settings: Settings) -> Document:
     classes: dict[str, type[Message]] = {tag: h.spec.message for tag, h in requests.items()}
     for reply in [*registry.pushes, *(r for h in requests.values() for r in h.replies)]:
         classes.setdefault(_name(reply, classes), reply)
-    components = Components(classes.values())
-    components.bound_details(settings.limits)
+    components = Components([*classes.values(), Activity, NewActivity], registry, settings)
     operations: Document = {}
     for tag, handler in sorted(requests.items()):
         operation = _operation("receive", handler.spec.function, tag)
@@ -159,9 +182,22 @@ def openapi(registry: Registry, settings: Settings) -> Document:
     """Describe every route of the HTTP side."""
     answers = [route.answer for route in registry.routes if route.answer is not None]
     bodies = [route.spec.body for route in registry.routes if route.spec.body is not None]
-    core = (BatchAnswer, ErrorAnswer, HistoryAnswer, LogPlace, PublishedActivity, SocketToken)
-    components = Components([*core, *answers, *bodies])
-    components.bound_details(settings.limits)
+    core: tuple[type[msgspec.Struct], ...] = (
+        Activity,
+        BatchAnswer,
+        Block,
+        Blocked,
+        DeletedPov,
+        Erased,
+        ErrorAnswer,
+        HistoryAnswer,
+        LogPlace,
+        PublishedActivity,
+        SocketToken,
+        Unblocked,
+        *_LISTINGS.values(),
+    )
+    components = Components([*core, *ANSWERS, *answers, *bodies], registry, settings)
     items = {"anyOf": [components.ref(LogPlace), components.ref(ErrorAnswer)]}
     components.schema(BatchAnswer)["properties"]["results"]["items"] = items
     return {
@@ -257,10 +293,199 @@ def _paths(registry: Registry, settings: Settings, components: Components) -> Do
             }
         },
     }
+    pov, user = (_parameter(name, "path", {"type": "string"}) for name in ("povId", "userId"))
+    paths["/api/povs/{povId}"] = {
+        "delete": {
+            "operationId": "deletePov",
+            "summary": "Delete a PoV with all that is kept of it; needs the grant `operate`",
+            "security": [{"service": []}],
+            "parameters": [pov],
+            "responses": _responses({"200": ("What was removed", components.ref(DeletedPov))}),
+        }
+    }
+    paths["/api/users/{userId}"] = {
+        "delete": {
+            "operationId": "eraseUser",
+            "summary": "Erase all that is kept about a user; needs the grant `operate`",
+            "security": [{"service": []}],
+            "parameters": [user],
+            "responses": _responses({"200": ("What was removed", components.ref(Erased))}),
+        }
+    }
+    paths |= operator_paths(components.ref, _parameter, _responses)
+    lines = {"schema": {"type": "string", "description": "An object with a `kind` a line."}}
+    paths["/api/users/{userId}/export"] = {
+        "get": {
+            "operationId": "exportUser",
+            "summary": "Read all that is kept about a user; needs the grant `operate`",
+            "security": [{"service": []}],
+            "parameters": [user],
+            "responses": {
+                "200": {"description": "NDJSON", "content": {"application/x-ndjson": lines}},
+                **_responses({}),
+            },
+        }
+    }
+    paths["/api/users/{userId}/block"] = {
+        "post": {
+            "operationId": "blockUser",
+            "summary": "Keep a user out for a time; needs the grant `operate`",
+            "security": [{"service": []}],
+            "parameters": [user],
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": components.ref(Block)}},
+            },
+            "responses": _responses({"200": ("Until when", components.ref(Blocked))}),
+        },
+        "delete": {
+            "operationId": "unblockUser",
+            "summary": "Let a blocked user in again; needs the grant `operate`",
+            "security": [{"service": []}],
+            "parameters": [user],
+            "responses": _responses(
+                {"200": ("Whether there was a block", components.ref(Unblocked))}
+            ),
+        },
+    }
+    paths |= {
+        f"/api/{name}": _listing(name, components.ref(page)) for name, page in _LISTINGS.items()
+    }
+    if settings.streams.enabled:
+        paths |= {path: _stream(path, *words) for path, words in _STREAMS.items()}
+        paths |= _session()
     for route in registry.routes:
-        path = paths.setdefault(f"/api{route.spec.path}", {})
+        path = paths.setdefault(f"/api{_PARAMETER.sub(_on_the_wire, route.spec.path)}", {})
         path[route.spec.method.lower()] = _plugin_operation(route, components)
     return paths
+
+
+_LISTINGS: dict[str, type[msgspec.Struct]] = {
+    "connections": ConnectionsPage,
+    "users": UsersPage,
+    "povs": PovsPage,
+    "plugins": PluginsPage,
+}
+"""The lists for operators, and what a page of each is."""
+
+
+def _listing(name: str, page: Document) -> Document:
+    text: Document = {"type": "string"}
+    return {
+        "get": {
+            "operationId": f"list{name.capitalize()}",
+            "summary": f"List the {name} of the node; needs the grant `operate`",
+            "description": "Other parameters are what a row has to have, such as `userId`.",
+            "security": [{"service": []}],
+            "parameters": [
+                _parameter("sort", "query", text, "What is worst first; with `-` last."),
+                _parameter("q", "query", text, "A part of any of the row's texts."),
+                _parameter("after", "query", text, "`next` of the page before."),
+                _parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 1000}),
+            ],
+            "responses": _responses({"200": ("A page", page)}),
+        }
+    }
+
+
+_STREAMS = {
+    "/api/povs/{povId}/stream": ("Pov", "a PoV's activities"),
+    "/api/activities/stream": ("Feed", "all activities of a team"),
+    "/api/inbox/stream": ("Inbox", "the user's own notifications"),
+}
+"""The logs that are there over HTTP: what its operations are called, and what it has."""
+
+
+def _stream(path: str, name: str, what: str) -> Document:
+    """Describe how a log is read."""
+    items: Document = {"type": "array", "items": {"type": "object"}}
+    texts: Document = {"type": "array", "items": {"type": "string"}}
+    headers = {
+        each: {"schema": {"type": "string"}, "description": text}
+        for each, text in (
+            ("Stream-Next-Offset", "Where the answer ends: the `offset` of the next request."),
+            ("Stream-Up-To-Date", "`true` if nothing follows."),
+        )
+    }
+    good = _json("Messages as a WebSocket gets them, or events that bring them", items)
+    good["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    where = {"type": "string", "default": "-1"}
+    live = {"enum": ["long-poll", "sse"]}
+    in_path = [_parameter("povId", "path", {"type": "string"})] if "{povId}" in path else []
+    filters = ["types", "actions", "users", "notUsers"] if name != "Inbox" else []
+    head = {
+        "operationId": f"end{name}Stream",
+        "summary": f"Find out where the log of {what} ends",
+        "security": [{"any": []}],
+        "parameters": in_path,
+        "responses": {"200": {"description": "It ends there", "headers": headers}},
+    }
+    get = {
+        "operationId": f"read{name}Stream",
+        "summary": f"Read the log of {what}, and what comes; docs/protocol.md has the contract",
+        "security": [{"any": []}, {"query": []}],
+        "parameters": [
+            *in_path,
+            _parameter("offset", "query", where, "`-1`, `now`, or what an answer said."),
+            _parameter("live", "query", live, "Wait for what comes."),
+            _parameter("cursor", "query", {"type": "string"}, "What the answer before said."),
+            *(_parameter(each, "query", texts, "As `only` of `subscribe`.") for each in filters),
+            _parameter("device", "query", DEVICE),
+            _parameter("Last-Event-ID", "header", {"type": "string"}, "Instead of `offset`."),
+        ],
+        "responses": {
+            "200": {**good, "headers": headers},
+            "204": {"description": "Nothing came", "headers": headers},
+            "304": {"description": "The page is as it was"},
+            **_responses({}),
+        },
+    }
+    return {"get": get, "head": head}
+
+
+def _session() -> Document:
+    """Describe what takes the place of a WebSocket; AsyncAPI has the messages."""
+    message: Document = {"type": "object", "required": ["type"]}
+    some: Document = {"type": "array", "items": message}
+    opened = _json("Each message is an event", None)
+    opened["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
+    live = "`long-poll`: each answer has what came since the one before, and ends."
+    last = "The `id` of the answer before; without it a session is opened."
+    lent = "`connectionId` of the `welcome` of the user's session, whose messages these are."
+    body = {
+        "required": True,
+        "content": {"application/json": {"schema": {"anyOf": [message, some]}}},
+    }
+    return {
+        "/api/session": {
+            "get": {
+                "operationId": "openSession",
+                "summary": "Get all messages of a WebSocket as events",
+                "security": [{"any": []}, {"query": []}],
+                "parameters": [
+                    _parameter("device", "query", DEVICE),
+                    _parameter("live", "query", {"enum": ["sse", "long-poll"]}, live),
+                    _parameter("Last-Event-ID", "header", {"type": "string"}, last),
+                ],
+                "responses": {"200": opened, **_responses({})},
+            }
+        },
+        "/api/messages": {
+            "post": {
+                "operationId": "sendMessages",
+                "summary": "Send one message, which is answered, or some for a session",
+                "security": [{"any": []}],
+                "parameters": [_parameter("Pov-Rt-Connection", "header", {"type": "string"}, lent)],
+                "requestBody": body,
+                "responses": _responses(
+                    {
+                        "200": ("The answer of one message, if it has one", some),
+                        "204": ("The session has them", None),
+                    }
+                ),
+            }
+        },
+    }
 
 
 def _plugin_operation(route: Route, components: Components) -> Document:
@@ -279,12 +504,18 @@ def _plugin_operation(route: Route, components: Components) -> Document:
         "tags": [route.plugin.name],
         "security": [{"any": []}],
         "parameters": [
-            _parameter(name, "path", {"type": "string"})
-            for name in re.findall(r"\{(\w+)\}", route.spec.path)
+            _parameter(_on_the_wire(name)[1:-1], "path", {"type": "string"})
+            for name in _PARAMETER.finditer(route.spec.path)
         ],
         **body,
         "responses": _responses(good),
     }
+
+
+def _on_the_wire(parameter: re.Match[str]) -> str:
+    """Return a path's parameter as everything on the wire is called: `{povId}` for `{pov_id}`."""
+    first, *others = parameter[1].split("_")
+    return f"{{{first}{''.join(map(str.capitalize, others))}}}"
 
 
 def address(host: str, port: int) -> str:

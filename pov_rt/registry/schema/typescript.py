@@ -12,11 +12,13 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from pov_rt.activities.details.walk import resolve
 from pov_rt.config.settings import Settings
 from pov_rt.protocol.errors import ERRORS, CloseCode
 from pov_rt.protocol.messages import MAX_SAFE_INTEGER
 from pov_rt.registry.build import Registry
-from pov_rt.registry.schema import Document, asyncapi
+from pov_rt.registry.schema.activities import COMPONENTS, pascal
+from pov_rt.registry.schema.documents import Document, asyncapi
 
 HEAD = """\
 /**
@@ -32,8 +34,28 @@ WIDTH = 110
 NAMELESS = frozenset({"type", "id"})
 """Fields whose values are no type of their own."""
 RESERVED = frozenset(
-    {"Answers", "ClientMessage", "CloseCode", "ErrorCode", "Record", "Requests", "ServerMessage"}
+    {"ActivityDetails", "ActivityOf", "Answers", "ClientMessage", "CloseCode", "DetailsOf"}
+    | {"ErrorCode", "NewActivityOf", "Omit", "Record", "Requests", "ServerMessage"}
 )
+DETAILS = """\
+/** What `details` is, of a type and action. */
+export type DetailsOf<Type extends string, Action extends string, All = ActivityDetails> =
+  `${Type}.${Action}` extends keyof All ? All[`${Type}.${Action}`]
+  : `${Type}.*` extends keyof All ? All[`${Type}.*`]
+  : Record<string, unknown>
+
+/** An activity of a type and action, with its `details` as declared. */
+export type ActivityOf<Type extends string, Action extends string, All = ActivityDetails> =
+  Activity & {type: Type; action: Action} & WithDetails<DetailsOf<Type, Action, All>>
+
+/** The same as it is published. */
+export type NewActivityOf<Type extends string, Action extends string, All = ActivityDetails> =
+  Omit<NewActivity, 'type' | 'action' | 'details'> & {type: Type; action: Action}
+  & WithDetails<DetailsOf<Type, Action, All>>
+
+type WithDetails<Details> = {} extends Details ? {details?: Details} : {details: Details}
+"""
+"""What follows from `ActivityDetails`, whatever that has."""
 _LOADED = re.compile(r"^pov_rt_plugin_|_[0-9a-f]{12}$")
 """What discovery adds to a plugin's name."""
 _IDENTIFIER = re.compile(r"[A-Za-z_$][\w$]*")
@@ -65,7 +87,9 @@ class _Module:
         for name, values in sorted(self._choices.items()):
             yield _alias(name, map(_literal, values), f"What `{_camel(name)}` may be.")
         for schema, name in sorted(self._names.items(), key=lambda pair: pair[1]):
-            yield self._interface(name, self._schemas[schema])
+            yield self._declaration(name, self._schemas[schema])
+        yield self._details()
+        yield DETAILS
         every = self._operations.values()
         received = [each for each in every if each["action"] == "receive"]
         asked = [each for each in received if "reply" in each]
@@ -109,7 +133,9 @@ class _Module:
         schemas = [_last(self._messages[name]["payload"]) for name in names]
         for schema in dict.fromkeys([*schemas, *self._schemas]):
             for name, field in self._schemas[schema].get("properties", {}).items():
-                choice = _pascal(name)
+                choice = pascal(name)
+                if not isinstance(field, dict):
+                    continue
                 if "enum" in field and name not in NAMELESS and self._free(choice) == choice:
                     found.setdefault(choice, field["enum"])
         return found
@@ -122,10 +148,36 @@ class _Module:
             docs = docs.replace(f"`{_snake(field)}`", f"`{field}`")
         lines = [*_docs(docs, ""), f"export interface {name} {{"]
         for field, kind in fields.items():
-            lines += _docs("\n".join(_notes(kind)), "  ")
+            if isinstance(kind, dict):
+                lines += _docs("\n".join(_notes(kind)), "  ")
             mark = "" if field in required else "?"
             lines.append(f"  {_key(field)}{mark}: {self._type(kind, field)}")
         return "\n".join([*lines, "}", ""])
+
+    def _declaration(self, name: str, schema: Document) -> str:
+        """Return an object's interface, or a name for anything else."""
+        joined = [each for each in schema.get("allOf", []) if "if" not in each]
+        if "properties" in schema and not joined and not {"anyOf", "oneOf"} & schema.keys():
+            return self._interface(name, schema)
+        docs = inspect.cleandoc(schema.get("description", ""))
+        return "\n".join([*_docs(docs, ""), f"export type {name} = {self._type(schema)}", ""])
+
+    def _details(self) -> str:
+        """Return the declared details of activities, by type and action."""
+        pushed = self._schemas[_last(self._messages["activity"]["payload"])]
+        activity = self._schemas[_last(pushed["properties"]["data"])]
+        rows = {
+            rule["title"]: self._type(rule["then"]["properties"]["details"])
+            for rule in activity.get("allOf", [])
+        }
+        lines = [f"  {_literal(key)}: {kind}" for key, kind in sorted(rows.items())]
+        docs = (
+            "What `details` is, by type and action, as plugins and settings of the server declare "
+            "it; `task.*` is every action of `task` that is not named. What was published before "
+            "that may be otherwise."
+        )
+        body = "\n".join(["{", *lines, "}"]) if lines else "{}"
+        return "\n".join([*_docs(docs, ""), f"export interface ActivityDetails {body}", ""])
 
     def _table(self, name: str, operations: list[Document], column: Any, docs: str) -> str:
         rows = {
@@ -144,28 +196,63 @@ class _Module:
         }
         return sorted(kinds)
 
-    def _type(self, schema: Document, field: str = "") -> str:
-        """Return a schema as a type."""
+    def _type(self, schema: Any, field: str = "", inside: frozenset[str] = frozenset()) -> str:
+        """Return a schema as a type; `inside` are the references that were followed to it."""
+        if not isinstance(schema, dict):
+            return "never" if schema is False else "unknown"
+        joined = [each for each in schema.get("allOf", []) if "if" not in each]
+        if joined:
+            rest = {key: value for key, value in schema.items() if key != "allOf"}
+            kinds = [self._type(each, inside=inside) for each in (rest, *joined)]
+            kinds = [f"({kind})" if " | " in kind else kind for kind in dict.fromkeys(kinds)]
+            return " & ".join(kind for kind in kinds if kind != "unknown") or "unknown"
         if "$ref" in schema:
-            return self._names[_last(schema)]
-        if "anyOf" in schema:
-            return " | ".join(dict.fromkeys(self._type(each) for each in schema["anyOf"]))
+            return self._referred(schema["$ref"], inside)
+        for keyword in ("anyOf", "oneOf"):
+            if keyword in schema:
+                kinds = [self._type(each, inside=inside) for each in schema[keyword]]
+                return " | ".join(dict.fromkeys(kinds))
         if "enum" in schema:
-            named = _pascal(field)
+            named = pascal(field)
             if field not in NAMELESS and self._choices.get(named) == schema["enum"]:
                 return named
             return " | ".join(map(_literal, schema["enum"]))
         if "const" in schema:
             return _literal(schema["const"])
+        if isinstance(several := schema.get("type"), list):
+            kinds = [self._type({**schema, "type": each}, inside=inside) for each in several]
+            return " | ".join(dict.fromkeys(kinds))
+        return self._plain(schema, inside)
+
+    def _plain(self, schema: Document, inside: frozenset[str]) -> str:
+        """Return a schema of at most one `type` as a type."""
         kind = schema.get("type")
         if kind == "array":
-            inner = self._type(schema.get("items") or {})
+            inner = self._type(schema.get("items") or {}, inside=inside)
             return f"({inner})[]" if " " in inner else f"{inner}[]"
+        if fields := schema.get("properties"):
+            required = schema.get("required", [])
+            members = (
+                f"{_key(name)}{'' if name in required else '?'}: {self._type(each, name, inside)}"
+                for name, each in fields.items()
+            )
+            return f"{{{'; '.join(members)}}}"
         if kind == "object":
             values = schema.get("additionalProperties")
-            return f"Record<string, {self._type(values if isinstance(values, dict) else {})}>"
+            of = self._type(values if isinstance(values, dict) else {}, inside=inside)
+            return f"Record<string, {of}>"
         plain = {"integer": "number", "number": "number", "null": "null"}
         return plain.get(kind or "", kind or "unknown")
+
+    def _referred(self, reference: str, inside: frozenset[str]) -> str:
+        """Return the name of what is referred to, or its type if that is a part of something."""
+        place = reference.removeprefix(COMPONENTS)
+        if "/" not in place:
+            return self._names[place]
+        if reference in inside:  # it has itself inside, and no name to say so
+            return "unknown"
+        target = resolve({"components": {"schemas": self._schemas}}, reference)
+        return self._type(target, inside=inside | {reference})
 
 
 def _part_name(schema: str, schemas: Iterable[str]) -> str:
@@ -177,13 +264,13 @@ def _part_name(schema: str, schemas: Iterable[str]) -> str:
     *modules, name = schema.split(".")
     twins = [each for each in schemas if each.startswith("pov_rt.") and each.endswith(f".{name}")]
     if not modules or twins == [schema]:
-        return _pascal(name)
-    return _pascal(_LOADED.sub("", modules[-1])) + _pascal(name)
+        return pascal(name)
+    return pascal(_LOADED.sub("", modules[-1])) + pascal(name)
 
 
 def _message_name(message: str, schema: str) -> str:
     """Return what a message's type is called: as its class, if that begins with its wire type."""
-    wanted, name = _pascal(message), _pascal(schema.rpartition(".")[2])
+    wanted, name = pascal(message), pascal(schema.rpartition(".")[2])
     return name if name.startswith(wanted) else wanted
 
 
@@ -193,10 +280,10 @@ def _alias(name: str, kinds: Iterable[str], docs: str) -> str:
     line = f"export type {name} = {' | '.join(every)}"
     if len(line) > WIDTH:
         body = textwrap.fill(
-            " | ".join(every), WIDTH, initial_indent="  | ", subsequent_indent="  "
+            " | ".join(every), WIDTH, initial_indent="  | ", subsequent_indent="    "
         )
         # A line begins with what joins it to the one before.
-        body = re.sub(r" \|\n  ", "\n  | ", body)
+        body = re.sub(r" \|\n    ", "\n  | ", body)
         line = f"export type {name} =\n{body}"
     return "\n".join([*_docs(docs, ""), line, ""])
 
@@ -230,10 +317,6 @@ def _docs(text: str, indent: str) -> list[str]:
         for part in textwrap.wrap(line, WIDTH - len(indent) - 3) or [""]
     ]
     return [f"{indent}/**", *(f"{indent} * {line}".rstrip() for line in lines), f"{indent} */"]
-
-
-def _pascal(name: str) -> str:
-    return "".join(part[:1].upper() + part[1:] for part in re.split(r"[^A-Za-z0-9]+", name))
 
 
 def _camel(name: str) -> str:

@@ -11,7 +11,7 @@ from pov_rt.protocol.errors import Forbidden, NotFound
 from pov_rt.web.addresses import is_loopback
 from pov_rt.web.http import JsonHandler
 
-FOLDER = Path(__file__).parents[1] / "static/dev"
+FOLDER = Path(__file__).parents[2] / "static/dev"
 KINDS = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -29,18 +29,18 @@ OF_PROXIES = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real
 """Whoever writes one of these speaks for somebody else."""
 
 
-def find_file(name: str) -> Path | None:
+def find_file(name: str, folder: Path | None = None) -> Path | None:
     """Return a file of the folder, if it is of a kind that pages need."""
-    for path in FOLDER.iterdir():
+    for path in (folder or FOLDER).iterdir():
         if path.name == name and path.suffix in KINDS:
             return path
     return None
 
 
-def send_file(handler: RequestHandler, path: Path) -> None:
+def send_file(handler: RequestHandler, path: Path, policy: str = POLICY) -> None:
     """Send a file, or say that it is still the same: whoever works on it has it on a reload."""
     handler.set_header("Content-Type", KINDS[path.suffix])
-    handler.set_header("Content-Security-Policy", POLICY)
+    handler.set_header("Content-Security-Policy", policy)
     handler.set_header("Cache-Control", "no-cache")
     handler.finish(path.read_bytes())
 
@@ -63,20 +63,24 @@ class PageHandler(JsonHandler):
     Read anew for each request: whoever works on the pages has them with the next reload.
     """
 
+    FOLDER: Path | None = None
+    """Where other files are than those of the development pages."""
+    POLICY = POLICY
+
     page = ""
     path: Path
 
     def check_method(self) -> None:
         """Refuse what is no file of the folder, and kinds of files that no page needs."""
-        found = find_file(self.path_args[0] if self.path_args else self.page)
+        found = find_file(self.path_args[0] if self.path_args else self.page, self.FOLDER)
         if found is None:
-            raise NotFound("The development server has no such page or file")
+            raise NotFound("The server has no such page or file")
         self.path = found
         super().check_method()
 
     def get(self, _: str = "") -> None:
         """Send the file."""
-        send_file(self, self.path)
+        send_file(self, self.path, self.POLICY)
 
     def compute_etag(self) -> str | None:
         """Have Tornado hash the file, so that one that is still the same is not sent again."""

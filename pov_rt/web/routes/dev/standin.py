@@ -19,7 +19,7 @@ from pov_rt.config.settings import ServerSettings, SettingsError
 from pov_rt.protocol.encoding import encode, http_error
 from pov_rt.protocol.errors import ClientError, Unavailable
 from pov_rt.registry.problem import Problem
-from pov_rt.web.routes.pages import find_file, require_local, send_file
+from pov_rt.web.routes.dev.pages import find_file, require_local, send_file
 from pov_rt.web.sockets import OwnSockets
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class StandInHandler(RequestHandler):
         """Refuse what only the server itself could do, and strangers: the problem shows source."""
         try:
             require_local(self.request.host, self.request)
-            if self.request.method != "GET":
+            if self.request.method not in ("GET", "HEAD"):
                 raise Unavailable(AWAY)
         except ClientError as error:
             self._refuse(error)
@@ -66,6 +66,10 @@ class StandInHandler(RequestHandler):
             self._refuse(Unavailable(AWAY))
         else:
             send_file(self, file)
+
+    def head(self) -> None:
+        """Answer as `get` does; Tornado leaves the body out."""
+        self.get()
 
     def _refuse(self, error: ClientError) -> None:
         self.set_status(error.status)

@@ -1,0 +1,1 @@
+"""What `details` may have, by type and action: declared in the settings or by plugins."""

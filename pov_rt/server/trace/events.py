@@ -1,0 +1,95 @@
+"""What the trace keeps: one event each, of a user or of a PoV."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from pov_rt.protocol.encoding import encode
+from pov_rt.protocol.tenants import wire_of
+from pov_rt.protocol.topics import pov_of
+from pov_rt.runtime.clock import rfc3339
+
+Kind = Literal[
+    "started",
+    "stopped",
+    "opened",
+    "closed",
+    "joined",
+    "replayed",
+    "held",
+    "lost",
+    "left",
+    "acked",
+    "read",
+    "seen",
+    "shown",
+    "failed",
+    "denied",
+    "refused",
+    "rejected",
+    "conflict",
+]
+
+MAX_CHARS = 200
+"""Of what others wrote: an error's words, a path."""
+MAX_FILTER_BYTES = 2000
+"""A larger filter is kept without what it says."""
+
+
+class Event(msgspec.Struct, array_like=True, frozen=True):
+    """One thing that happened, as it is kept in memory and in the file.
+
+    `at` is in seconds since 1970. `run` and `number` tell it from all others: which start of the
+    server it is of, and its place among those. Where it is not about one, `user`, `device`,
+    `connection` and `topic` are "", and `offset` is 0. `more` is what its kind adds.
+    """
+
+    at: float
+    kind: Kind
+    run: str
+    number: int
+    user: str
+    device: str = ""
+    connection: str = ""
+    topic: str = ""
+    offset: int = 0
+    more: Mapping[str, Any] = {}
+
+    def shown(self) -> dict[str, Any]:
+        """Return it as operators are shown it."""
+        fields: dict[str, Any] = {"at": rfc3339(self.at), "event": self.kind}
+        if self.user:
+            fields["userId"] = wire_of(self.user)
+        if self.device:
+            fields["device"] = self.device
+        if self.connection:
+            fields["connectionId"] = self.connection
+        if self.topic.startswith("user/"):
+            fields["inbox"] = True
+        elif self.topic:
+            fields["povId"] = wire_of(pov_of(self.topic))
+        if self.offset or self.kind in ("joined", "left", "replayed"):
+            fields["offset"] = self.offset
+        return fields | dict(self.more)
+
+
+def concerns(event: Event, user_id: str) -> bool:
+    """Tell whether an event is a user's, or names them as a publisher."""
+    publisher = str(event.more.get("publisher", ""))
+    return event.user == user_id or publisher.partition(":")[2] == user_id
+
+
+def cut(text: str) -> str:
+    """Return what others wrote, as much of it as is kept."""
+    return text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}..."
+
+
+def filter_of(only: Any) -> Any:
+    """Return a filter as it is kept; True for one that is too large for that."""
+    if not only:
+        return None
+    body = encode(only)
+    return msgspec.json.decode(body) if len(body) <= MAX_FILTER_BYTES else True

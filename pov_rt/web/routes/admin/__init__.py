@@ -1,0 +1,1 @@
+"""For operators who look at a node: its lists, and the page that shows them."""
