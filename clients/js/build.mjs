@@ -2,6 +2,8 @@
 //   node build.mjs                  all of it
 //   node build.mjs --served FOLDER  only what is served, into FOLDER
 //   node build.mjs --dev FOLDER     only what the pages of the development server run, into FOLDER
+//   node build.mjs --admin FOLDER   only what the page at the admin port runs, into FOLDER
+//   node build.mjs --node FOLDER    only what servers in Node run, into FOLDER
 // The same sources give the same bytes, whatever the machine and the folder.
 import {spawnSync} from 'node:child_process'
 import {mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync} from 'node:fs'
@@ -99,18 +101,28 @@ async function dev() {
   return files.set('parts.css', SHEETS.map(minified).join('\n') + '\n')
 }
 
+/** The page at the admin port of every server. */
+async function admin() {
+  const files = await bundle([[pages, 'src/admin/main.ts', 'admin']])
+  return files.set('parts.css', SHEETS.map(minified).join('\n') + '\n')
+}
+
+/** What servers in Node import; it is in the package, and served to nobody. */
+const forNode = () => bundle([[{...modules, platform: 'node', splitting: false}, 'src/node/index.ts', 'pov-rt-node']])
+
 async function main([option, folder, ...more]) {
-  const made = {'--served': served, '--dev': dev}
+  const made = {'--served': served, '--dev': dev, '--admin': admin, '--node': forNode}
   if (option in made && folder && !more.length) return write(await made[option](), resolve(folder))
-  if (option) throw new Error('usage: node build.mjs [--served FOLDER | --dev FOLDER]')
+  if (option) throw new Error('usage: node build.mjs [--served FOLDER | --dev FOLDER | --admin FOLDER | --node FOLDER]')
   const files = await served()
-  write(files, join(root, 'dist'))
-  run('node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json')
+  write(new Map([...files, ...await forNode()]), join(root, 'dist'))
+  for (const each of ['build', 'node']) run('node_modules/typescript/bin/tsc', '-p', `tsconfig.${each}.json`)
   run('manifest.mjs')
   run('types.mjs', 'dist/types')
   const folders = join(root, '../../pov_rt/web/static')
   write(files, join(folders, 'client'))
   write(await dev(), join(folders, 'dev'))
+  write(await admin(), join(folders, 'admin'))
 }
 
 function run(...command) {

@@ -8,8 +8,8 @@ import ts from 'typescript'
 import {manifest} from './manifest.mjs'
 
 const folder = new URL('./src/', import.meta.url)
-/** What pages have nothing to do with. */
-const INSIDE = ['Socket', 'Incoming', 'Line', 'LineEvents', 'Only', 'Outgoing']
+/** What pages have nothing to do with, and what the text shows how to use. */
+const INSIDE = ['Activity', 'ActivityDetails', 'NewActivity', 'Socket', 'Incoming', 'Line', 'LineEvents', 'Only', 'Outgoing']
 
 const parse = name => ts.createSourceFile(
   name, readFileSync(new URL(name, folder), 'utf8'), ts.ScriptTarget.Latest, true)

@@ -5,7 +5,7 @@ import {make, modules} from './build.mjs'
 const CORE = 6144
 const FEED = 8192 // beside the core, for who wants the store
 const CHUNK = 2560 // each of what is loaded when it is used
-const WIDGETS = 25_600 // both elements with Lit and the SDK, until rows are shown
+const WIDGETS = 25_792 // both elements with Lit and the SDK, until rows are shown: 25 KB, 128 bytes for rows that change, 64 for ways without a WebSocket
 const LATER = 20_480 // each of what the elements load when there is something to show
 
 const zipped = text => gzipSync(text, {level: 9}).length

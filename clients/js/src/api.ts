@@ -1,6 +1,18 @@
 /** What the SDK's parts are to each other and to a page. Guarantees are written here, once. */
 import type * as wire from './wire.js'
 
+/**
+ * What `details` is, by type and action (`'task.completed'`): a page adds what its server declares, and
+ * `Activity`, `NewActivity` and `publish` know it.
+ */
+export interface ActivityDetails extends wire.ActivityDetails {}
+/** An activity; with its type and action (`Activity<'task', 'completed'>`) it has their `details`. */
+export type Activity<Type extends string = string, Action extends string = string> =
+  wire.ActivityOf<Type, Action, ActivityDetails>
+/** An activity as it is published. */
+export type NewActivity<Type extends string = string, Action extends string = string> =
+  wire.NewActivityOf<Type, Action, ActivityDetails>
+
 /** A place in a PoV's log. Offsets of another epoch mean nothing. */
 export interface Position {
   /** Which log it is: a log that was replaced begins another. */
@@ -31,8 +43,8 @@ export type State = 'connecting' | 'catching-up' | 'live' | 'offline' | 'suspend
  * Why, where it is not the ordinary course. Those from `session_ended` on are of `closed`.
  *
  * - `network`: the connection broke, or the server cannot be reached; `detail` says more. Do: nothing, it
- *   comes back. If it never does: is the server up, does a proxy let WebSockets through, does the page's
- *   CSP allow the address?
+ *   comes back, over plain HTTP where WebSockets do not get through. If it never does: is the server up,
+ *   does the page's CSP allow the address?
  * - `silent`: nothing came for `pingInterval` + 10 s (after the tab or the machine slept: for 5 s). Do:
  *   nothing, it comes back.
  * - `restarting`: the server restarts (4000). Do: nothing, it comes back in seconds.
@@ -188,13 +200,15 @@ export interface Options {
  * - `not_found`: nothing is there; of the outbox: it was sent or discarded meanwhile. Do: nothing.
  * - `method_not_allowed`: of HTTP. Do: mend the request.
  * - `id_conflict`: another activity has this id. Do: use a new one.
+ * - `retracted`: the activity was retracted, and cannot be changed any more. Do: show that it is gone.
  * - `epoch_changed`: the log was replaced. Do: nothing, what it spoke of is gone; the subscription has
  *   the new position.
+ * - `position_lost`: of HTTP, of a stream. Do: nothing; the SDK reads none.
  * - `too_large`: too many bytes. Do: send less.
  * - `limit_exceeded`: a bound of the user or connection is reached. Do: subscribe to less, close others;
  *   subscriptions are tried again.
  * - `rate_limited`: too much in too short a time. Do: try again after `retryAfter`; subscriptions, the outbox
- *   and all requests but `publish` do, where that is within their `timeout`.
+ *   and all requests but `publish`, `amend` and `retract` do, where that is within their `timeout`.
  * - `internal`: the server failed. Do: give its operator the `incident`.
  * - `unavailable`: a part of the server is not there now. Do: try again after `retryAfter`; subscriptions
  *   and the outbox do.
@@ -280,7 +294,7 @@ export interface SubscriptionEvents<S = unknown> {
   gap: Gap
   /** The server's answer to each (re)subscription. */
   subscribed: wire.Result & {epoch: string; offset: number}
-  /** How far it has come where nothing was sent, of what is filtered. */
+  /** How far it has come where nothing was sent, of what is filtered; or the log has another epoch now. */
   position: Position
   /** It `ended` (`forbidden`, ...) and is not tried again; else trying again failed for now. */
   error: Failure & {ended: boolean}
@@ -365,8 +379,9 @@ export interface Client {
   /**
    * Send any message, and wait for its answer (typed for the built-in ones). Without a connection it
    * waits for one. What was sent when the connection broke is sent again if that does no harm (all
-   * built-in requests but `subscribe`, `resume`, `refresh`); else it rejects with `disconnected` and
-   * `outcome: 'unknown'`. Rejects with a `PovError`, an `Error` that is a `Failure`.
+   * built-in requests but `subscribe`, `resume`, `refresh`; an `amend` or `retract` is given a `changeId`
+   * for it where it has none); else it rejects with `disconnected` and `outcome: 'unknown'`. Rejects with a
+   * `PovError`, an `Error` that is a `Failure`.
    */
   request<T extends keyof wire.Requests>(
     type: T, fields: Omit<wire.Requests[T], 'type' | 'id'>, options?: RequestOptions,
@@ -378,7 +393,9 @@ export interface Client {
    * Publish; an id is made where there is none, so that trying again never doubles. With the outbox
    * it is kept first, and the promise lasts until it was sent, however long that takes.
    */
-  publish(activity: wire.NewActivity, options?: RequestOptions): Promise<wire.Published>
+  publish<Type extends string, Action extends string>(
+    activity: NewActivity<Type, Action>, options?: RequestOptions,
+  ): Promise<wire.Published>
   /** What waits to be sent. */
   outbox(): Promise<Outbox>
   /** Try now, where an attempt is waited for; else see whether the connection is good. */
@@ -421,7 +438,7 @@ export interface Row {
   readonly epoch: string
   /** Its place there. */
   readonly offset: number
-  /** As the server stored it. */
+  /** As it is now: `amended` or `retracted`, if it was changed. What tells of a change is no row. */
   readonly activity: wire.Activity
   /** ms since 1970: the server's `at`, never earlier than that of the row before it on the PoV. */
   readonly at: number

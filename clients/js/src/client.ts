@@ -12,7 +12,9 @@ const TIMEOUT = 10_000
 /** The most PoVs of one message (docs/protocol.md). */
 const MOST = 200
 /** What may be sent once more if the connection broke: it says how things are to be, or has an id. */
-const REPEATABLE = /^(unsubscribe|ack|read|seen|unread|mutes?|history|presence|publish|ping)$/
+const REPEATABLE = /^(unsubscribe|ack|read|seen|unread|mutes?|history|presence|publish|amend|retract|ping)$/
+/** Those of them that are in the log, where others of the caller may come before them: it says when it tries again. */
+const STORED = /^(publish|amend|retract)$/
 /** How many activities wait for `getState`; with more it is asked again. */
 const WAITING = 1_000
 /** What a subscription is refused for without being asked again; other errors pass. */
@@ -96,7 +98,7 @@ interface Handle {
   answered(result: wire.Result): void
   refused(failure: Failure, isFinal?: boolean): void
   received(message: wire.ActivityMessage): void
-  moved(offset: number): void
+  moved(message: wire.PositionMessage): void
 }
 
 /**
@@ -235,7 +237,7 @@ export function connect(options: Options): Client {
       if (request) {
         const failure = each.type === 'error' ? each as wire.ErrorMessage : undefined
         const {message: {type}, until} = request
-        const ms = failure?.code === 'rate_limited' && REPEATABLE.test(type) && type !== 'publish'
+        const ms = failure?.code === 'rate_limited' && REPEATABLE.test(type) && !STORED.test(type)
           ? delay(0, failure.retryAfter) : Infinity
         // In this turn: the next message may be what the answer is about.
         if (Date.now() + ms > until) request.done(failure ? undefined : each, failure)
@@ -252,7 +254,7 @@ export function connect(options: Options): Client {
       case 'activity':
         return of(each.feed ?? each.data.povId, handle => handle.received(each))
       case 'position':
-        return of(each.povId, handle => handle.moved(each.offset))
+        return of(each.povId, handle => handle.moved(each))
       case 'unsubscribed':
         return of(each.povId, handle => each.code && handle.refused(each as Failure))
       case 'token_expiring':
@@ -304,6 +306,7 @@ export function connect(options: Options): Client {
   }
 
   function request(type: string, fields: object = {}, how?: RequestOptions): Promise<Incoming> {
+    if (/^(amend|retract)$/.test(type)) fields = {...fields, changeId: (fields as wire.Retract).changeId ?? makeId()}
     return new Promise((resolve, reject) => {
       ask(type, fields, (answer, failure) => answer ? resolve(answer) : reject(new PovError(failure!)), how)
     })
@@ -456,10 +459,11 @@ export function connect(options: Options): Client {
         else if (handle.waiting.push(placed) > WAITING) void load() // the state will have them
         settle()
       },
-      moved(offset) {
+      moved({offset, epoch}) {
         const position = handle.position
-        if (handle.state === 'joining' || !position || offset <= position.offset) return
-        handle.position = {...position, offset}
+        // A new epoch of the log is told of with the place where one is.
+        if (handle.state === 'joining' || !position || offset < position.offset) return
+        handle.position = {epoch: epoch ?? position.epoch, offset}
         if (!handle.waiting) given = handle.position
         events.emit('position', handle.position)
         settle()
@@ -583,7 +587,7 @@ export function connect(options: Options): Client {
     },
     async publish(activity, how) {
       const sent = {id: makeId(), ...activity}
-      if (options.outbox) return (await outbox()).add(sent)
+      if (options.outbox) return (await outbox()).add(sent as typeof sent & wire.NewActivity)
       return request('publish', {data: sent}, how) as Promise<wire.Published>
     },
     outbox: outbox as () => Promise<Outbox>,

@@ -1,4 +1,4 @@
-/** One WebSocket that looks after itself: token, backoff, liveness. */
+/** One WebSocket, or what takes its place, that looks after itself: token, backoff, liveness. */
 import type {Incoming, Line, LineEvents, Options, Outgoing, Reason, Socket, Status} from './api.js'
 import type * as wire from './wire.js'
 import {claimsOf} from './scope.js'
@@ -27,10 +27,8 @@ export function addressOf({url, device}: Options): {ws: string; http: string} {
 /** What a close code says: come back, or with which reason not to. See docs/protocol.md. */
 function judge(code: number): {reason: Reason; final: boolean} {
   const final = code >= 4500 || [1002, 1007, 1009].includes(code)
-  const known: Record<number, Reason> = {
-    4000: 'restarting', 4001: 'token', 4002: 'slow', 4003: 'silent', 4004: 'gap', 4005: 'busy', 4500: 'ended',
-  }
-  return {reason: known[code] ?? (final ? 'page_error' : 'network'), final}
+  const known: Reason[] = ['restarting', 'token', 'slow', 'silent', 'gap', 'busy']
+  return {reason: known[code - 4000] ?? (code === 4500 ? 'ended' : final ? 'page_error' : 'network'), final}
 }
 
 /**
@@ -39,7 +37,8 @@ function judge(code: number): {reason: Reason; final: boolean} {
  * Owns the socket, the token and all timers. `first` is a token to begin with.
  */
 export function makeConnection(options: Options, first?: string): Line {
-  const WebSocket = options.WebSocket ?? globalThis.WebSocket
+  const direct = options.WebSocket ?? globalThis.WebSocket
+  let Way = direct
   const {ws, http} = addressOf(options)
   let on: LineEvents
   let status: Status
@@ -100,6 +99,12 @@ export function makeConnection(options: Options, first?: string): Line {
     tell({state: 'offline', reason, detail, code, retryAt: Date.now() + ms})
   }
 
+  /** Where a WebSocket does not get through: try without from the next attempt on, and the other way round. */
+  const turn = () => import('./session.js').then(
+    ({Session}) => { Way = Way === direct ? Session : direct },
+    () => {}, // nobody has the file now; a WebSocket is tried again
+  )
+
   /**
    * Ask the page for a token; undefined where there is none, and what follows is on its way.
    *
@@ -124,28 +129,30 @@ export function makeConnection(options: Options, first?: string): Line {
 
   function isUsable(held: string | undefined): held is string {
     const {exp} = held ? claimsOf(held) : {}
-    return !!held && !(exp && exp * 1000 - Date.now() < NEARLY_EXPIRED)
+    return !!held && !(exp! * 1000 - Date.now() < NEARLY_EXPIRED)
   }
 
   async function begin(): Promise<void> {
     clearTimeout(timer)
     if (status.state !== 'connecting') tell({...status, state: 'offline', retryAt: undefined})
-    if (isUsable(token)) open(token)
-    else if (await ask()) open(token!)
+    if (isUsable(token) || await ask()) open(token!)
   }
 
   function open(used: string): void {
     const {signal} = scope
     closing = undefined
     try {
-      socket = new WebSocket(ws, ['pov-rt.v1', `bearer.${used}`])
+      socket = new Way(ws, ['pov-rt.v1', `bearer.${used}`])
     } catch (error) {
       return finish('page_error', String(error)) // a token or an address that cannot be one
     }
     socket.onmessage = ({data}: MessageEvent) => receive(String(data))
     socket.onerror = () => {}
     socket.onclose = ({code, reason}: CloseEvent) => (isOpen ? lost(code, reason) : void probe(used, signal))
-    timer = setTimeout(() => wait('network', 'No answer in time'), PATIENCE)
+    timer = setTimeout(() => {
+      void turn()
+      wait('network', 'No answer in time')
+    }, PATIENCE)
   }
 
   /** A browser does not say why a socket did not open: ask over HTTP, once. */
@@ -164,8 +171,8 @@ export function makeConnection(options: Options, first?: string): Line {
       const {code, message = `HTTP ${status}`, retryAfter} = body.error ?? {}
       if (status === 401 && code) return reject(code, message)
       if (code === 'forbidden' || code === 'host_unknown') return finish('refused', message)
-      if (status === 426) return wait('network', 'WebSockets are stopped on the way')
-      const seconds = retryAfter ?? (Number(headers.get('retry-after')) || undefined)
+      if (status === 426) void turn()
+      const seconds = retryAfter ?? parseFloat(headers.get('retry-after')!)
       wait(status === 429 || status === 503 ? 'busy' : 'network', message, seconds)
     } catch (error) {
       if (!signal.aborted) wait('network', String(error))
@@ -285,10 +292,16 @@ export function makeConnection(options: Options, first?: string): Line {
     start(events) {
       on = events
       status = {state: 'connecting', since: Date.now()}
-      queueMicrotask(() => {
+      queueMicrotask(async () => {
         if (status.state !== 'connecting') return
+        const {signal} = scope
         on.status(status)
-        void begin()
+        try {
+          if (sessionStorage['pov-rt']) await turn() // what `session.ts` left there
+        } catch {
+          // There is no storage: it begins with a WebSocket.
+        }
+        if (!signal.aborted) void begin()
       })
     },
     send,

@@ -117,7 +117,7 @@ async function put(given: Written, rows: IDBObjectStore, positions: IDBObjectSto
   const known = old?.epoch === epoch && from <= old.to ? old : undefined
   if (!known) rows.delete(allOf(topic))
   for (const {offset, at, activity} of newest) {
-    if (!known || offset > known.to || offset <= known.from) rows.put({topic, epoch, offset, at, activity})
+    if (!known || offset > known.to || offset <= known.from || activity.amended || activity.retracted) rows.put({topic, epoch, offset, at, activity})
   }
   if (known) {
     if (to < known.to) marks = known.marks

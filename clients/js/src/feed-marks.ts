@@ -50,7 +50,7 @@ export async function mark(
 /** The log that has marks for a row, if the row is of one as it is now. */
 export function topicOf({topics}: Context, row: Row): Topic | undefined {
   const topic = topics.get((row as Kept).topic)
-  return topic?.epoch === row.epoch && topic.id !== '*' ? topic : undefined
+  if (topic?.epochs.has(row.epoch) && topic.id !== '*') return topic
 }
 
 /** Tell the server what was seen: now, or when it was not told for a while, or when it can be. */

@@ -51,7 +51,7 @@ export function rowOf(
   topic: string, epoch: string, offset: number, at: number, activity: wire.Activity,
   user?: string, marks?: Marks,
 ): Kept {
-  const own = activity.userId === user
+  const own = !!activity.original || activity.userId === user
   const state = own || !marks || offset < firstUnread(marks) ? 'read' : offset > marks.seen ? 'new' : 'seen'
   const key = JSON.stringify([topic, epoch, offset])
   return Object.freeze({key, topic, povId: activity.povId, epoch, offset, activity, at, state, own})

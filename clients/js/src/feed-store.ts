@@ -84,6 +84,7 @@ export function createStore(context: Context, afterPaint: (then: () => Promise<v
         context.begin(context, topic, stored.epoch, stored.from, stored.to)
         Object.assign(topic, {oldest: 0, toldAt: stored.toldAt, marks: stored.marks})
         let before = -Infinity
+        for (const {activity} of stored.rows) context.learn(context, topic, activity)
         // Another tab may have begun elsewhere in the log, and dated by that.
         const rows = stored.rows.map(({offset, at, activity}) =>
           context.asMade(context, topic, offset, before = Math.max(before, at), activity))

@@ -7,7 +7,7 @@ import type * as wire from './wire.js'
 import {fits} from './client.js'
 import {monotone, moved, rowOf, sameList} from './feed-rows.js'
 
-/** Of how many of the user's own activities is remembered that they are not unread. */
+/** Of how many activities is remembered that they are not unread, or changed. */
 const OWN = 1_000
 
 /** Some of the log, (`from`, `to`], is missing. `view` is what the page sees of it. */
@@ -29,6 +29,8 @@ export interface Topic {
   subscription?: Subscription
   failure?: Failure
   epoch?: string
+  /** What rows may have as theirs: the log has had these, and lost no row since. */
+  epochs: Set<string>
   from: number
   tip: number
   /** Up to where it has to catch up. */
@@ -39,8 +41,10 @@ export interface Topic {
   rows: Kept[]
   /** The time of the newest row that ever was. */
   latest: number
-  /** Offsets of the user's own activities. */
+  /** Offsets of what is not unread: the user's own activities, and changes of others. */
   own: Set<number>
+  /** What the newest change of an activity says of it, by `nameOf`. */
+  changes: Map<string, Partial<wire.Activity>>
   /** The oldest first. */
   holes: Hole[]
   /** What another epoch took with it. */
@@ -105,6 +109,7 @@ export interface Context {
   readonly begin: typeof begin
   readonly fits: typeof fits
   readonly hasEarlier: typeof hasEarlier
+  readonly learn: typeof learn
   readonly marked: (context: Context, topic: Topic, marks: Marks) => void
   readonly moved: typeof moved
   readonly sameList: typeof sameList
@@ -129,7 +134,7 @@ export function isLacking({page, only}: Context, topic: Topic): boolean {
 /** What is known of a log at its begin: where that is, if it has an epoch, and nothing else. */
 function blank(epoch?: string, from = 0, tip = from) {
   return {
-    epoch, from, tip, head: tip, rows: [], latest: -Infinity, own: new Set<number>(), holes: [],
+    epoch, from, tip, head: tip, rows: [], latest: -Infinity, own: new Set<number>(), epochs: new Set([epoch!]), changes: new Map<never, never>(), holes: [],
     lost: undefined, marks: undefined, hopes: new Set<never>(), seen: 0, seenTimer: undefined,
     receipts: new Map<string, number>(), shown: 0, answeredAt: undefined, earlier: undefined,
   } satisfies Partial<Topic>
@@ -154,11 +159,25 @@ export function marksNow(topic: Topic): Marks | undefined {
   return moved.seen(hoped, topic.seen)
 }
 
-/** A row as the marks are now. */
+/** What a change, and the activity that it is about, have in common. */
+const nameOf = ({povId, id}: wire.Activity, of = id) => povId + '\n' + of
+
+/** A row as the marks and the changes are now. A change is a row itself, which is not shown. */
 export function asMade(
-  {user}: Context, topic: Topic, offset: number, at: number, activity: wire.Activity,
+  {user}: Context, topic: Topic, offset: number, at: number, activity: wire.Activity, epoch = topic.epoch!,
 ): Kept {
-  return rowOf(topic.id, topic.epoch!, offset, at, activity, user, marksNow(topic))
+  const change = topic.changes.get(nameOf(activity))
+  if (change && !activity.retracted && (change.retracted || change.details !== activity.details))
+    activity = {...activity, ...change}
+  return rowOf(topic.id, epoch, offset, at, activity, user, marksNow(topic))
+}
+
+/** Learn of a change, unless another one followed. */
+export function learn(context: Context, topic: Topic, activity: wire.Activity): void {
+  const {original, details, amended, retracted, by, reason} = activity
+  if (!original || !details && !retracted) return
+  topic.changes.set(nameOf(activity, original.id), {details, amended, retracted, by, reason})
+  context.isStale = topic.isMarked = true
 }
 
 /** Take activities, the oldest first, that lie between two rows. */
@@ -166,6 +185,7 @@ export function admit(
   context: Context, topic: Topic, items: readonly wire.Item[], low: number, high: number,
 ): void {
   if (!items.length) return
+  for (const {data} of items) learn(context, topic, data)
   const times = monotone(items.map(each => each.data), low, high)
   const made = items.map(({offset, data}, i) => asMade(context, topic, offset, times[i]!, data))
   topic.latest = Math.max(topic.latest, times.at(-1)!)
@@ -178,8 +198,14 @@ export function admit(
     context.isStale = true
   }
   for (const row of made) if (row.own) topic.own.add(row.offset)
-  for (const offset of topic.own) if (topic.own.size > OWN) topic.own.delete(offset)
+  bound(topic.own)
+  bound(topic.changes)
   topic.isUnwritten = true
+}
+
+/** Forget the oldest of too many. */
+function bound<K>(kept: Set<K> | Map<K, unknown>): void {
+  for (const key of kept.keys()) if (kept.size > OWN) kept.delete(key)
 }
 
 /** Forget the rows up to an offset. */
@@ -195,7 +221,6 @@ export function cut(topic: Topic, offset: number): void {
 
 /** An activity has come. */
 export function received(context: Context, topic: Topic, {epoch, offset, activity}: Placed): void {
-  topic.epoch ??= epoch
   if (epoch !== topic.epoch || offset <= topic.tip) return
   // The client says so before; but what is missing must never be silent.
   if (!context.only && offset > topic.tip + 1) breach(context, topic, offset - 1)

@@ -21,8 +21,8 @@ export function createView(context: Context, limit: number, groupWithin: number)
       if (topic.isMarked) {
         topic.isMarked = false
         topic.rows = topic.rows.map(row => {
-          const next = asMade(context, topic, row.offset, row.at, row.activity)
-          return next.state === row.state && next.own === row.own ? row : next
+          const next = asMade(context, topic, row.offset, row.at, row.activity, row.epoch)
+          return next.state === row.state && next.own === row.own && next.activity === row.activity ? row : next
         })
       }
       // Of the team feed, whose rows may be hidden, and of bursts more is here than is shown.
@@ -70,15 +70,15 @@ export function createView(context: Context, limit: number, groupWithin: number)
   /** The team feed's rows of a PoV are not shown beside the PoV's own. */
   function isShown(row: Kept): boolean {
     const own = row.topic === '*' && row.povId !== '*' ? topics.get(row.povId) : undefined
-    return !own || own.failure && own.subscription?.state === 'ended'
-      && !own.rows.some(({activity}) => activity.id === row.activity.id) || false
+    return !row.activity.original && (!own || own.failure && own.subscription?.state === 'ended'
+      && !own.rows.some(({activity}) => activity.id === row.activity.id) || false)
   }
 
   function belong(newer: Kept, older: Kept): boolean {
     const a = newer.activity
     const b = older.activity
     return a.povId === b.povId && newer.topic === older.topic && a.userId === b.userId && a.type === b.type
-      && a.action === b.action && newer.at - older.at <= groupWithin && groupWithin > 0
+      && a.action === b.action && a.retracted === b.retracted && newer.at - older.at <= groupWithin && groupWithin > 0
       && !topics.get(newer.topic)!.holes.some(hole => hole.from >= older.offset && hole.to < newer.offset)
   }
 

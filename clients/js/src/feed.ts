@@ -6,7 +6,7 @@ import type * as wire from './wire.js'
 import {fits, PovError} from './client.js'
 import {mark, marked, restate, sendSeen, told, topicOf} from './feed-marks.js'
 import {firstUnread, marksOf, moved, sameList} from './feed-rows.js'
-import {admit, asMade, begin, hasEarlier, isLacking, marksNow, missing, newTopic, reached, received} from './feed-topic.js'
+import {admit, asMade, begin, hasEarlier, isLacking, learn, marksNow, missing, newTopic, reached, received} from './feed-topic.js'
 import {createView} from './feed-view.js'
 
 /** How long the news of what is being caught up, or comes together, may wait for more of it, ms. */
@@ -52,7 +52,7 @@ export function createFeed(
     pending: client.pending,
     storage: isStored ? 'loading' : 'off',
     fresh: [], isStale: true,
-    admit, asMade, begin, fits, hasEarlier, marked, moved, sameList,
+    admit, asMade, begin, fits, hasEarlier, learn, marked, moved, sameList,
     fail: failure => new PovError(failure),
     changed,
   }
@@ -89,7 +89,14 @@ export function createFeed(
 
   function tell(): void {
     turn = 0
-    if (context.isClosed || getSnapshot() === notified) return
+    if (context.isClosed) return
+    if (getSnapshot() !== notified) notify()
+    // What shows nothing new may be to be written all the same: the server took what was hoped of it.
+    for (const each of topics.values()) each.shown = each.tip
+    store?.save()
+  }
+
+  function notify(): void {
     notified = snapshot
     for (const listener of [...listeners]) {
       try {
@@ -98,8 +105,6 @@ export function createFeed(
         setTimeout(() => { throw error })
       }
     }
-    for (const each of topics.values()) each.shown = each.tip
-    store?.save()
     context.isTold = gather > 0
     setTimeout(() => { context.isTold = false }, gather)
   }
@@ -125,8 +130,10 @@ export function createFeed(
           changed(topic)
         }),
         subscription.on('activity', placed => received(context, topic, placed)),
-        subscription.on('position', ({epoch: of, offset}) => {
-          if (of === topic.epoch && offset > topic.tip) reached(context, topic, offset)
+        subscription.on('position', ({offset, epoch}) => {
+          // The log's from now on, with everything where it was: rows keep theirs.
+          topic.epochs.add(topic.epoch = epoch)
+          reached(context, topic, offset)
         }),
         subscription.on('error', failure => ended(topic, failure)),
       )
@@ -157,6 +164,7 @@ export function createFeed(
       const from = recovered ? Math.max(offset - page, topic.oldest - 1, 0) : offset
       begin(context, topic, epoch, from)
     } else if (!recovered) missing(context, topic, {epoch, offset}, missed, digest)
+    topic.epochs.add(topic.epoch = epoch)
     topic.head = offset
     topic.answeredAt = Date.now()
     // Later than what it puts an end to, whatever the clock says.

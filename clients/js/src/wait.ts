@@ -15,7 +15,7 @@ const LONGEST = 3_600_000
  * more: it may have told many the same.
  */
 export function delay(attempt: number, retryAfter?: number): number {
-  if (retryAfter! > 0) return Math.min(retryAfter! * 1000, LONGEST) + Math.random() * 1000
+  if (retryAfter! >= 0) return Math.min(retryAfter! * 1000, LONGEST) + Math.random() * 1000
   return Math.random() * Math.min(MOST, BASE * 2 ** attempt)
 }
 

@@ -46,7 +46,14 @@ export interface Acked {
   offset: number
 }
 
-/** What happened on a PoV, as stored and pushed. `at` is the server's time (RFC 3339). */
+/**
+ * What happened on a PoV, as stored and pushed. `at` is the server's time (RFC 3339).
+ *
+ * One that was changed later is `amended`, with other `details`, or `retracted`, without any; so
+ * is the activity that tells of the change, which says of which `original`. `by` is who changed
+ * it, where that is not who did it, and `reason` what they said. What tells of an amendment has no
+ * `details` where another one followed.
+ */
 export interface Activity {
   id: string
   type: string
@@ -56,6 +63,11 @@ export interface Activity {
   at?: string
   /** At most 16384 bytes of JSON, and at most 32 levels of objects and lists, this being the first. */
   details?: Record<string, unknown>
+  original?: Original
+  amended?: boolean
+  retracted?: boolean
+  by?: string
+  reason?: string
 }
 
 /**
@@ -71,10 +83,44 @@ export interface ActivityMessage {
   feed?: string
 }
 
+/**
+ * Give an activity other `details`; all else of it stays.
+ *
+ * `changeId` is the change's own id, for retries; `reason` is shown with it. With the grant
+ * `operate` the activity may be anybody's, and `offset` says where it is, if it is old.
+ */
+export interface Amend {
+  type: 'amend'
+  id?: string | number
+  /** 1 to 128 characters. */
+  povId: string
+  /** 1 to 128 characters. */
+  activityId: string
+  /** At most 16384 bytes of JSON, and at most 32 levels of objects and lists, this being the first. */
+  details: Record<string, unknown>
+  /** 1 to 128 characters. */
+  changeId?: string
+  /** 1 to 200 characters. */
+  reason?: string
+  offset?: number
+}
+
 /** How many activities one user caused. */
 export interface Author {
   userId: string
   count: number
+}
+
+/** The change is durable: the activity `changeId` at this place tells of it. */
+export interface Changed {
+  type: 'changed'
+  id?: string | number
+  povId: string
+  activityId: string
+  changeId: string
+  epoch: string
+  offset: number
+  duplicate: boolean
 }
 
 /** The server is about to close this socket; come back after `retryAfter` seconds if given. */
@@ -115,7 +161,8 @@ export interface ErrorMessage {
 /**
  * What is promised of an acknowledged activity, and for how long.
  *
- * `survives` is `process`, `disk` or `primary`. It can be recovered while the PoV has had fewer
+ * `survives` is `process`, `primary`, `second`, `disk` or `replicated` (docs/protocol.md), and may
+ * be another one a moment later. It can be recovered while the PoV has had fewer
  * than `entries` newer ones, and for `seconds`.
  */
 export interface Guarantee {
@@ -299,6 +346,12 @@ export interface Only {
   notUsers?: string[]
 }
 
+/** Which activity a change is about: its id, and its place in the PoV's log. */
+export interface Original {
+  id: string
+  offset: number
+}
+
 /** Ask for a sign of life. */
 export interface Ping {
   type: 'ping'
@@ -320,11 +373,16 @@ export interface Pong {
   id?: string | number
 }
 
-/** How far a filtered subscription has come, of which not all is sent. */
+/**
+ * How far a subscription has come where not all is sent, as with a filter.
+ *
+ * With an `epoch`: the log has this one from here on, and holds all that was sent up to `offset`.
+ */
 export interface PositionMessage {
   type: 'position'
   id?: string | number
   povId: string
+  epoch?: string
   offset: number
 }
 
@@ -448,6 +506,21 @@ export interface Result {
 export interface Resume {
   type: 'resume'
   id?: string | number
+}
+
+/** Withdraw an activity: its `details` are gone for good; the fields are those of `amend`. */
+export interface Retract {
+  type: 'retract'
+  id?: string | number
+  /** 1 to 128 characters. */
+  povId: string
+  /** 1 to 128 characters. */
+  activityId: string
+  /** 1 to 128 characters. */
+  changeId?: string
+  /** 1 to 200 characters. */
+  reason?: string
+  offset?: number
 }
 
 /**
@@ -618,20 +691,44 @@ export interface Welcome {
   version: string
 }
 
+/**
+ * What `details` is, by type and action, as plugins and settings of the server declare it; `task.*` is every
+ * action of `task` that is not named. What was published before that may be otherwise.
+ */
+export interface ActivityDetails {}
+
+/** What `details` is, of a type and action. */
+export type DetailsOf<Type extends string, Action extends string, All = ActivityDetails> =
+  `${Type}.${Action}` extends keyof All ? All[`${Type}.${Action}`]
+  : `${Type}.*` extends keyof All ? All[`${Type}.*`]
+  : Record<string, unknown>
+
+/** An activity of a type and action, with its `details` as declared. */
+export type ActivityOf<Type extends string, Action extends string, All = ActivityDetails> =
+  Activity & {type: Type; action: Action} & WithDetails<DetailsOf<Type, Action, All>>
+
+/** The same as it is published. */
+export type NewActivityOf<Type extends string, Action extends string, All = ActivityDetails> =
+  Omit<NewActivity, 'type' | 'action' | 'details'> & {type: Type; action: Action}
+  & WithDetails<DetailsOf<Type, Action, All>>
+
+type WithDetails<Details> = {} extends Details ? {details?: Details} : {details: Details}
+
 /** All that a server sends. */
 export type ServerMessage =
-  | Acked | ActivityMessage | Closing | ErrorMessage | HistoryPage | InboxRead | MarksMessage | Muted
-  | MutesSent | NotificationMessage | Pong | PositionMessage | PresenceDiff | Present | Published | Receipts
-  | Refreshed | Subscribed | TokenExpiring | TypingSent | Unsubscribed | Welcome
+  | Acked | ActivityMessage | Changed | Closing | ErrorMessage | HistoryPage | InboxRead | MarksMessage
+  | Muted | MutesSent | NotificationMessage | Pong | PositionMessage | PresenceDiff | Present | Published
+  | Receipts | Refreshed | Subscribed | TokenExpiring | TypingSent | Unsubscribed | Welcome
 
 /** All that a server takes. */
 export type ClientMessage =
-  | Ack | History | Mute | Mutes | Ping | Pong | Presence | Publish | Read | Refresh | Resume | Seen
-  | Subscribe | Typing | Unread | Unsubscribe
+  | Ack | Amend | History | Mute | Mutes | Ping | Pong | Presence | Publish | Read | Refresh | Resume
+  | Retract | Seen | Subscribe | Typing | Unread | Unsubscribe
 
 /** What is answered. */
 export interface Requests {
   ack: Ack
+  amend: Amend
   history: History
   mute: Mute
   mutes: Mutes
@@ -641,6 +738,7 @@ export interface Requests {
   read: Read
   refresh: Refresh
   resume: Resume
+  retract: Retract
   seen: Seen
   subscribe: Subscribe
   unread: Unread
@@ -650,6 +748,7 @@ export interface Requests {
 /** What the answer is, where it is no `error`. */
 export interface Answers {
   ack: Acked
+  amend: Changed
   history: HistoryPage
   mute: Muted
   mutes: MutesSent
@@ -659,6 +758,7 @@ export interface Answers {
   read: InboxRead | Receipts
   refresh: Refreshed
   resume: Subscribed
+  retract: Changed
   seen: MarksMessage
   subscribe: Subscribed
   unread: MarksMessage
@@ -669,8 +769,8 @@ export interface Answers {
 export type ErrorCode =
   | 'invalid_message' | 'unknown_type' | 'invalid_request' | 'invalid_activity' | 'invalid_id'
   | 'token_invalid' | 'token_expired' | 'token_revoked' | 'forbidden' | 'not_found' | 'method_not_allowed'
-  | 'id_conflict' | 'epoch_changed' | 'too_large' | 'limit_exceeded' | 'rate_limited' | 'timeout'
-  | 'unavailable' | 'internal'
+  | 'id_conflict' | 'retracted' | 'epoch_changed' | 'position_lost' | 'too_large' | 'limit_exceeded'
+  | 'rate_limited' | 'timeout' | 'unavailable' | 'internal'
 
 /** Why a socket was closed. From 4000 to 4499: come back; from 4500 on: do not. */
 export type CloseCode =

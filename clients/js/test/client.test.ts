@@ -104,6 +104,23 @@ test('requests: the answer, an error of the server, a timeout, an abort, none tw
   await assert.rejects(client.request('x', {}, {signal: AbortSignal.abort()}), {code: 'aborted'})
 })
 
+test('a change has an id, its own or the one it was given, and is sent again with it', async () => {
+  const client = await live()
+  server.script = ({type, id}, peer) => type === 'amend' || type === 'retract'
+    ? (server.accepted.length > 1 && peer.send({type: 'changed', id, povId: 'acme'}), true) : false
+  const sent = [['amend', {}], ['retract', {changeId: undefined}], ['amend', {changeId: 'mine'}]] as const
+  const all = sent.map(([type, more]) => ending(client.request(type as string, {povId: 'acme', activityId: 'a1', ...more})))
+  const ids = () => [...server.last.of('amend'), ...server.last.of('retract')].map(each => each.changeId)
+  await until(() => ids().length === 3)
+  const before = ids()
+  assert.equal(new Set(before).size, 3)
+  assert.ok(before.every(id => typeof id === 'string') && before.includes('mine'))
+  await again(client)
+  await until(() => all.every(each => each.now))
+  assert.deepEqual(ids(), before)
+  assert.deepEqual(all.map(each => (each.now as {type: string}).type), ['changed', 'changed', 'changed'])
+})
+
 test('a request waits for the connection; what was sent is sent again only if that can do no harm', async () => {
   const {client} = make()
   const early = ending(client.request('history', {povId: 'acme'}))
@@ -187,6 +204,37 @@ test('a hole that asking does not fill is a gap, told once, and it goes on', asy
   await until(() => order.includes('d'))
   assert.deepEqual(order, ['a', 'gap', 'c', 'd'])
   assert.deepEqual(gaps[0], {povId: 'acme', from: {epoch: 'e1', offset: 1}, to: {epoch: 'e1', offset: 2}, missed: 1})
+})
+
+test('a place of which nothing is left is passed over, and is no hole', async () => {
+  const client = await live()
+  const {order, gaps, subscription} = follow(client)
+  await subscription.ready
+  server.happen('acme', 'a')
+  await until(() => order.includes('a'))
+  server.happen('acme', 'erased', false)
+  server.last.send({type: 'position', povId: 'acme', offset: 2})
+  server.happen('acme', 'c')
+  await until(() => order.includes('c'))
+  assert.deepEqual(order, ['a', 'c'])
+  assert.deepEqual(gaps, [])
+  assert.deepEqual(subscription.position, {epoch: 'e1', offset: 3})
+})
+
+test('a log that has another epoch goes on where it was, and the client with it', async () => {
+  const client = await live()
+  const {order, gaps, subscription} = follow(client)
+  await subscription.ready
+  server.happen('acme', 'a')
+  await until(() => order.includes('a'))
+  server.last.send({type: 'position', povId: 'acme', epoch: 'e2', offset: 1})
+  await until(() => subscription.position?.epoch === 'e2')
+  assert.deepEqual(subscription.position, {epoch: 'e2', offset: 1})
+  server.last.send({type: 'position', povId: 'acme', epoch: 'e1', offset: 0})
+  server.happen('acme', 'b')
+  await until(() => order.includes('b'))
+  assert.deepEqual(subscription.position, {epoch: 'e2', offset: 2})
+  assert.deepEqual([order, gaps], [['a', 'b'], []])
 })
 
 test('after a hole that asking does not fill the state is loaded anew', async () => {
@@ -331,7 +379,7 @@ test('a request that comes too fast is sent again when it may be, if that is wit
   await until(() => !!asked.now, 200)
   assert.deepEqual([(asked.now as {type: string}).type, times], ['present', 3])
   // What would come too late, and publications, are the caller's.
-  for (const [type, timeout] of [['presence', 1_500], ['publish', 9_000]] as const) {
+  for (const [type, timeout] of [['presence', 1_500], ['publish', 9_000], ['amend', 9_000]] as const) {
     times = 0
     const refused = ending(client.request(type as string, {}, {timeout}))
     await until(() => !!refused.now)

@@ -152,6 +152,19 @@ for (const retryAfter of [1e9, 3e6, -5]) {
   })
 }
 
+test('to come back after 0 s is within a second, however long it would be else', async () => {
+  const fixed = mock.method(Math, 'random', () => 0.999)
+  server.refuse = () => server.attempts.length > 6 ? {status: 503, body: {error: {code: 'unavailable', retryAfter: 0}}} : {status: 503}
+  const watched = new Watched()
+  for (let attempt = 1; attempt < 9; attempt++) {
+    await until(() => watched.status?.retryAt && server.attempts.length === attempt)
+    const ms = watched.status!.retryAt! - Date.now()
+    assert.equal(Math.round(ms / 0.999), attempt > 6 ? 1_000 : Math.min(20_000, 500 * 2 ** (attempt - 1)))
+    tick(ms)
+  }
+  fixed.mock.restore()
+})
+
 test('waiting is full jitter: up to a bound that doubles from 0.5 s to 20 s', async () => {
   for (const [random, bounds] of [
     [0.999, [500, 1_000, 2_000, 4_000, 8_000, 16_000, 20_000, 20_000]], [0, [0, 0, 0]],
@@ -252,15 +265,17 @@ test('nobody is signed in: it ends; asking fails: it asks again, later each time
   await failing.opened()
 })
 
-test('a token that is nearly over is not used again', async () => {
-  const watched = new Watched()
-  watched.token = () => tokenOf({userId: 'ana', exp: Date.now() / 1000 + 12})
-  await watched.opened()
-  tick(3_000)
-  server.last.socket.terminate()
-  await until(() => watched.welcomes.length === 2, 50)
-  assert.equal(watched.asked.length, 2)
-})
+for (const left of [12, -Infinity]) {
+  test(`a token that is nearly over is not used again (${left} s)`, async () => {
+    const watched = new Watched()
+    watched.token = () => tokenOf({userId: 'ana', exp: Math.max(0, Date.now() / 1000 + left)})
+    await watched.opened()
+    tick(3_000)
+    server.last.socket.terminate()
+    await until(() => watched.welcomes.length === 2, 50)
+    assert.equal(watched.asked.length, 2)
+  })
+}
 
 for (const claims of [{userId: 'bob', teamId: 'red'}, {userId: 'ana', teamId: 'blue'}, {userId: 'ana'}]) {
   test(`ana of team red is not whom the token ${JSON.stringify(claims)} is for`, async () => {
@@ -387,6 +402,20 @@ test('a server that accepts and says nothing is left after 10 s', async () => {
   tick(10_000)
   assert.equal(short(watched.status!), 'offline network')
   await until(() => !server.accepted[0]!.isOpen)
+})
+
+test('where WebSockets are stopped it tries without, and with one again if that fails', async () => {
+  server.refuse = () => ({status: 426, body: {error: {code: 'upgrade_required', message: 'stopped'}}})
+  const watched = new Watched()
+  await watched.waits()
+  assert.equal(watched.status!.detail, 'stopped')
+  assert.deepEqual(server.paths, ['/ws/'])
+  await until(() => server.paths.includes('/api/session'), 200)
+  const sockets = server.attempts.length
+  server.refuse = undefined
+  await until(() => watched.line.isOpen, 200)
+  assert.equal(server.open.length, 1)
+  assert.equal(server.attempts.length, sockets + 1)
 })
 
 test('a server that is gone for a while: tries until it is back, one at a time', async () => {

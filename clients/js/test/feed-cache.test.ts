@@ -64,6 +64,72 @@ function written(topic: string, epoch: string, from: number, to: number, toldAt 
   return {topic, epoch, from, to, toldAt, rows}
 }
 
+test('what was changed is stored as it is now, and nothing is left of what it was', async () => {
+  const server = new Server()
+  for (let i = 0; i < 3; i++) server.publish('acme', {details: {text: `secret ${i}`}})
+  const first = open(server)
+  first.client.open()
+  await first.goOn()
+  const second = open(server)
+  second.client.open()
+  await second.goOn()
+  server.change('acme', 'a1', {text: 'the'})
+  server.change('acme', 'a2')
+  await second.goOn()
+  await first.goOn()
+  const shown = (feed: Feed) => feed.getSnapshot().rows.map(({activity: {details, amended, retracted}}) => [details?.text, amended, retracted])
+  const now = [['secret 2', undefined, undefined], [undefined, undefined, true], ['the', true, undefined]]
+  for (const each of [first, second]) assert.deepEqual(shown(each.feed), now)
+  assert.doesNotMatch(JSON.stringify(await all('rows')), /secret [01]/)
+  const later = open(server)
+  await later.goOn()
+  assert.deepEqual(shown(later.feed), now)
+  for (const each of [first, second, later]) each.feed.close()
+})
+
+test('a row that another tab stored before it changed is as what tells of it says', async () => {
+  const server = new Server()
+  server.publish('acme', {details: {text: 'old'}})
+  const stale = server.log('acme').entries[0]!
+  server.change('acme', 'a1', {text: 'new'})
+  const first = open(server)
+  first.client.open()
+  await first.goOn()
+  first.feed.close()
+  const [stored] = await all('rows')
+  await change(rows => void rows.put({...stored, activity: stale}))
+  const later = open(server)
+  await later.goOn()
+  assert.deepEqual(later.feed.getSnapshot().rows.map(row => row.activity.details), [{text: 'new'}])
+  later.feed.close()
+})
+
+for (const type of ['seen', 'read', 'unread'] as const) {
+  test(`a mark that was shown before the server took it (${type}) is stored once it has`, async () => {
+    const server = new Server()
+    for (let i = 0; i < 3; i++) server.publish('acme')
+    if (type === 'unread') server.ask('read', {povId: 'acme', offset: 3}, 'ana')
+    const first = open(server)
+    first.client.open()
+    await first.goOn()
+    const [newest] = first.feed.getSnapshot().rows
+    if (type === 'seen') first.feed.seen([newest!])
+    else void (type === 'read' ? first.feed.read(newest) : first.feed.markUnread(newest!))
+    await settled()
+    for (const each of first.paints.splice(0)) await each()
+    const states = (feed: Feed) => feed.getSnapshot().rows.map(row => row.state)
+    const hoped = states(first.feed)
+    await first.goOn()
+    assert.deepEqual(states(first.feed), hoped)
+    assert.equal(first.client.waiting.length, 0)
+    first.feed.close()
+    const later = open(server)
+    await later.goOn()
+    assert.deepEqual(states(later.feed), hoped)
+    later.feed.close()
+  })
+}
+
 test('a reload shows what was there at once, without a connection, and goes on from there', async () => {
   const server = new Server()
   for (let i = 0; i < 5; i++) server.publish('acme')

@@ -89,6 +89,24 @@ export class Server {
     return activity
   }
 
+  /** Amend an activity, or without details retract it: it is another one in its place, and one tells of it. */
+  change(povId: string, id: string, details?: Record<string, unknown>, fields: Partial<wire.Activity> = {}): wire.Activity {
+    const offset = 1 + this.log(povId).entries.findIndex(each => each.id === id)
+    const {details: _, ...head} = this.log(povId).entries[offset - 1]!
+    const now = {...head, ...fields, ...details ? {details, amended: true} : {amended: undefined, retracted: true}}
+    for (const name of [povId, '*']) {
+      const {entries} = this.log(name)
+      entries.forEach((each, i) => {
+        if (each.povId !== povId) return
+        if (each.id === id) entries[i] = now
+        // Only the last one says what it is now.
+        else if (each.original?.id === id) entries[i] = {...each, details: undefined}
+      })
+    }
+    const original = {id, offset}
+    return this.publish(povId, {...now, original, id: `a${++this.#ids}`, at: new Date(this.now).toISOString()})
+  }
+
   /** A message that no one asked for, to all connections of the user. */
   tell(message: Incoming): void {
     for (const client of this.clients) client.queue(() => client.emit('message', message))

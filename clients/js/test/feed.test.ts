@@ -95,6 +95,60 @@ test('what comes alone is told at once, what comes with others together with the
   assert.deepEqual(told, [1, 3, 4])
 })
 
+test('an amended row changes in its place and a retracted one says so; what tells of it is no row, and not unread', async () => {
+  const {server, client, feed} = setUp(['acme'])
+  server.publish('acme', {details: {text: 'teh'}})
+  server.publish('acme', {details: {text: 'secret'}})
+  client.open()
+  await quiet(client)
+  const before = feed.getSnapshot()
+  assert.deepEqual([before.unread, before.unseen], [2, 2])
+  server.change('acme', 'a1', {text: 'the'}, {by: 'cem', reason: 'a typo'})
+  await quiet(client)
+  const amended = feed.getSnapshot()
+  assert.deepEqual(offsets(amended), [2, 1])
+  const [second, first] = amended.rows
+  assert.deepEqual(
+    [first!.activity.details, first!.activity.amended, first!.activity.by, first!.activity.reason, first!.activity.original],
+    [{text: 'the'}, true, 'cem', 'a typo', undefined])
+  assert.equal(first!.key, before.rows[1]!.key)
+  assert.equal(second, before.rows[0], 'what was not amended is the same object')
+  server.change('acme', 'a1', {text: 'THE'})
+  server.change('acme', 'a2')
+  await quiet(client)
+  const now = feed.getSnapshot()
+  assert.deepEqual(now.rows.map(row => [row.activity.details, row.activity.amended, row.activity.retracted]),
+    [[undefined, undefined, true], [{text: 'THE'}, true, undefined]])
+  assert.deepEqual([now.unread, now.unseen], [2, 2])
+  assert.deepEqual(now.groups.map(group => group.rows.length), [1, 1], 'what was retracted is in no group with others')
+  server.publish('acme')
+  await quiet(client)
+  assert.deepEqual(offsets(feed.getSnapshot()), [6, 2, 1])
+  assert.equal(feed.getSnapshot().unread, 3)
+  assert.deepEqual(feed.getSnapshot().rows.slice(1), now.rows)
+})
+
+test('what was changed while one was away is as it is now, in pages too, and by the feed of all', async () => {
+  const {server, client, feed} = setUp(['*', 'acme'], {stored: false, page: 2})
+  for (let i = 0; i < 4; i++) server.publish('acme', {details: {n: i}})
+  for (let i = 0; i < 2; i++) server.publish('zeta', {details: {n: i}})
+  client.open()
+  await quiet(client)
+  client.drop()
+  server.change('acme', 'a4', {n: 40})
+  server.change('acme', 'a1', {n: 10})
+  server.change('zeta', 'a6')
+  client.open()
+  await quiet(client)
+  await Promise.all([feed.loadEarlier('acme'), quiet(client)])
+  const of = (povId: string) => feed.getSnapshot().rows.filter(row => row.povId === povId).map(row => row.activity.details?.n)
+  assert.deepEqual(of('acme'), [40, 2, 1, 10])
+  assert.deepEqual(of('zeta'), [undefined, 0])
+  server.change('zeta', 'a5', {n: 50})
+  await quiet(client)
+  assert.deepEqual(of('zeta'), [undefined, 50])
+})
+
 test('20,000 that come one by one stay fluid', async () => {
   const {server, client, feed} = setUp(['acme', 'zeta'], {stored: false})
   client.open()
@@ -204,6 +258,28 @@ test('what the log has no longer makes the rest of a gap gone', async () => {
   assert.equal(feed.getSnapshot().povs.get('acme')!.completeSince, feed.getSnapshot().rows[99]!.at)
   await feed.load(gaps[0]!)
   assert.deepEqual(feed.getSnapshot().gaps, gaps)
+})
+
+test('a log that goes on under another epoch keeps its rows, which can still be marked', async () => {
+  const {server, client, feed} = setUp(['acme'], {stored: false, page: 5})
+  for (let i = 0; i < 3; i++) server.publish('acme')
+  client.open()
+  await quiet(client)
+  const before = feed.getSnapshot()
+  const [subscription] = client.subscriptions
+  subscription!.emit('position', {epoch: 'acme-2', offset: 3})
+  await quiet(client)
+  assert.deepEqual(feed.getSnapshot().rows, before.rows)
+  assert.deepEqual(feed.getSnapshot().povs.get('acme')!.position, {epoch: 'acme-2', offset: 3})
+  const activity = {id: 'next', type: 'task', action: 'done', povId: 'acme', userId: 'ben', at: new Date(server.now).toISOString()}
+  subscription!.emit('activity', {epoch: 'acme-2', offset: 4, activity})
+  await quiet(client)
+  const {rows, gaps} = feed.getSnapshot()
+  assert.deepEqual(rows.map(each => JSON.parse(each.key)[1]), ['acme-2', 'acme-1', 'acme-1', 'acme-1'])
+  assert.deepEqual(gaps, [])
+  const asked = client.requests.length
+  void feed.read(rows[2]!)
+  assert.deepEqual(client.requests.slice(asked).map(({type, epoch, offset}) => [type, epoch, offset]), [['read', 'acme-2', 2]])
 })
 
 test('another epoch is another log: its newest page, and what was before is gone', async () => {

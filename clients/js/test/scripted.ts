@@ -35,6 +35,8 @@ export class Scripted {
   readonly attempts: string[] = []
   /** Tokens that were asked about over HTTP. */
   readonly probes: string[] = []
+  /** What was asked for over HTTP. */
+  readonly paths: string[] = []
   refuse: ((token: string) => Refusal | undefined) | undefined
   /** Whether it says `welcome`. */
   welcomes = true
@@ -51,6 +53,7 @@ export class Scripted {
     this.http = createServer((request, response) => {
       const token = request.headers.authorization?.replace('Bearer ', '') ?? ''
       this.probes.push(token)
+      this.paths.push(request.url!)
       const {status, body, headers} = this.refuse?.(token) ?? {status: 426, body: {error: {code: 'upgrade_required'}}}
       response.writeHead(status, {'content-type': 'application/json', connection: 'close', ...headers})
       response.end(JSON.stringify(body ?? {}))

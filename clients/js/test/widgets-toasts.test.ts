@@ -1,7 +1,7 @@
 /** Which toasts there are, whatever comes and whenever. */
 import assert from 'node:assert/strict'
 import {beforeEach, mock, test} from 'node:test'
-import type {Client} from '../src/api.js'
+import type {Client, Row} from '../src/api.js'
 import {makeReports} from '../src/widgets/reports.js'
 import {actionsOf, filterOf, topicOf} from '../src/widgets/toasts/toast.js'
 import {isQuiet} from '../src/widgets/quiet.js'
@@ -401,6 +401,31 @@ test('what is read elsewhere goes, and what asks for something stays', () => {
   assert.deepEqual(world.sounds, ['arrive', 'attend'])
 })
 
+test('what is amended is told as it is now, what is retracted no more', () => {
+  const world = live()
+  const change = (row: Row, more: Partial<Row['activity']>) => {
+    world.rows = world.rows.map(each => each.key === row.key ? {...each, activity: {...each.activity, ...more}} : each)
+    world.log('acme').tip++ // what tells of it is no row
+    world.look()
+  }
+  const first = world.come()
+  change(first, {amended: true, details: {text: 'new'}})
+  assert.deepEqual(world.only.rows[0]!.activity.details, {text: 'new'})
+  const {changes} = world
+  world.look()
+  assert.equal(world.changes, changes)
+  change(first, {retracted: true, details: undefined})
+  assert.deepEqual(world.kinds, [])
+  const burst = [world.come(), world.come(), world.come()]
+  assert.deepEqual(world.kinds, ['burst 3'])
+  change(burst[2]!, {retracted: true})
+  assert.deepEqual([world.only.count, world.only.rows.length], [2, 1])
+  assert.deepEqual(world.told.length, 4)
+  const late = world.add()
+  change(late, {retracted: true})
+  assert.equal(world.told.length, 4, 'what was retracted before it was told of never is')
+})
+
 test('the team feed, a log that begins anew, and a page before the oldest row', () => {
   const world = live('*')
   world.come({pov: 'acme'}, '*')
@@ -524,6 +549,36 @@ test('nothing is reported past what can still be loaded, or without a connection
   mock.timers.tick(5_000)
   assert.deepEqual(sent, [])
 })
+
+for (const [where, hidden, held, told] of [
+  ['no page of the browser is visible', true, [], [[1, false, 'hidden'], [1, true, undefined]]],
+  ['another tab is visible', true, [{name: 'pov-rt:visible'}], [[1, true, undefined]]],
+  ['the page has come back meanwhile', false, [], [[1, true, undefined]]],
+] as const) {
+  test(`a row in a hidden page is told of as hidden, and then as shown: ${where}`, async () => {
+    mock.timers.enable({apis: ['setTimeout']})
+    const before = Object.getOwnPropertyDescriptor(globalThis, 'navigator')
+    Object.defineProperty(globalThis, 'navigator', {configurable: true, value: {locks: {query: async () => ({held})}}})
+    Object.assign(globalThis, {document: {hidden}})
+    try {
+      const world = live()
+      const {sent, reports} = reporting(world)
+      const row = world.add()
+      reports.add(row, 'hidden')
+      mock.timers.tick(5_000)
+      await new Promise(setImmediate)
+      reports.add(row, 'filtered')
+      mock.timers.tick(5_000)
+      reports.add(row)
+      mock.timers.tick(5_000)
+      assert.deepEqual(sent.map(({offset, shown, reason}) => [offset, shown, reason]), told)
+    } finally {
+      if (before) Object.defineProperty(globalThis, 'navigator', before)
+      else delete (globalThis as {navigator?: unknown}).navigator
+      delete (globalThis as {document?: unknown}).document
+    }
+  })
+}
 
 test('what two elements report of one client is told once, and that it was shown goes before that it was not', () => {
   mock.timers.enable({apis: ['setTimeout']})

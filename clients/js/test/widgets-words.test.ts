@@ -172,6 +172,8 @@ test('who, what, and how many; unknown types as they are named', () => {
   assert.equal(told(row(1, {type: 'phase', action: 'changed', details: {title: 'X', from: 'Set up', to: 'Prove'}})), 'Jonas Weber moved X from Set up → Prove')
   assert.equal(told(row(1, {type: 'report', action: 'exported'})), 'Jonas Weber: report exported')
   assert.equal(told(row(1, {userId: 'u-9', type: 'report', action: 'exported'})), 'u-9: report exported')
+  assert.equal(told(row(1, {type: 'comment', action: 'added', retracted: true})), 'Jonas Weber: comment added, withdrawn')
+  assert.equal(told(row(2, {retracted: true}), row(1, {retracted: true})), 'Jonas Weber: task completed, 2 times, withdrawn')
   assert.equal(quoteOf(speaker, row(1, {details: {text: 'Yes'}}).activity), '“Yes”')
 })
 

@@ -156,24 +156,27 @@ name=${field.path} value=${each}
 
 /** Several texts: Enter or a comma ends one, Backspace takes the last one away. */
 function chips(
-  field: Field, items: readonly string[], {id, described}: Common, change: (value: readonly string[]) => void,
+  field: Field, drawn: readonly string[], {id, described}: Common, change: (value: readonly string[]) => void,
 ): TemplateResult {
+  // What is typed before this is drawn again adds to what was typed, not to what is drawn.
+  let items = drawn
+  const set = (next: readonly string[]) => change((items = next))
   const add = (input: HTMLInputElement) => {
     const text = input.value.trim()
     if (!text) return
     input.value = ''
-    change([...items, text])
+    set([...items, text])
   }
   const pressed = (event: KeyboardEvent) => {
     const input = event.target as HTMLInputElement
     if ((event.key === 'Enter' && !event.ctrlKey && !event.metaKey) || event.key === ',') {
       event.preventDefault()
       add(input)
-    } else if (event.key === 'Backspace' && !input.value && items.length) change(items.slice(0, -1))
+    } else if (event.key === 'Backspace' && !input.value && items.length) set(items.slice(0, -1))
   }
   return html`<div class="input mono chips">${items.map((each, i) => html`<span class="chip is-on">${each}
 <button type="button" aria-label="Take ${each} away"
-@click=${() => change(items.toSpliced(i, 1))}>${icon('close', 'icon-s')}</button></span>`)}
+@click=${() => set(items.toSpliced(i, 1))}>${icon('close', 'icon-s')}</button></span>`)}
 <input id=${id} aria-labelledby=${idOf(field, '-label')} aria-describedby=${described} autocomplete="off"
 spellcheck="false"
 placeholder=${items.length ? 'another' : 'not sent; Enter adds one'} 

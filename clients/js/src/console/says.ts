@@ -65,7 +65,8 @@ function rest(message: Message): string {
 }
 
 const KEPT: Readonly<Record<string, string>> = {
-  disk: ', kept on disk', process: ', kept in memory', primary: ', kept on disk',
+  disk: ', kept on disk', process: ', kept in memory', primary: ', kept in memory',
+  second: ', kept on disk', replicated: ', kept on two machines',
 }
 
 function began(result: Result): string {

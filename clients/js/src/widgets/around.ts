@@ -6,7 +6,7 @@ import type {Later} from './later.js'
 import {icon} from './icons.js'
 import {avatar, given, nameOf} from './people.js'
 import {povName} from './sentences.js'
-import {draw, has, number, say} from './text.js'
+import {draw, has, number, say, type Speaker} from './text.js'
 
 /** As many strokes at most: a hundred say no more. */
 const STROKES = 12
@@ -27,6 +27,10 @@ export function presence(view: Later): unknown {
     all.slice(0, named).map(each => avatar(view, each.userId, 'av-m', each.state))}${n > named ? html`<span class="more" data-is=${`+${number(view, n - named)}`}></span>` : nothing
   }</span><span class="here-n">${icon('people')}<span aria-hidden="true" data-is=${number(view, n)}></span></span><span class="sr">${say(view, 'here', {n})}</span></button>`
 }
+
+/** That what a row says was something else at first. */
+export const edited = (view: Speaker, {activity}: Row): unknown =>
+  activity.amended ? html`<span>${say(view, 'row.amended')}</span>` : nothing
 
 /** Who has read as far as one's own row: of those of whom the PoV knows, the author not among them. */
 export function seenBy(row: Pick<Row, 'offset' | 'activity'>, {receipts, present}: Pick<PovState, 'receipts' | 'present'>): [n: number, total: number] {

@@ -2,6 +2,7 @@
 import {addIcons} from './icons.js'
 
 addIcons({
+  down: 'M4.5 6.5l3.5 3.5 3.5-3.5',
   up: 'M4.5 9.5l3.5-3.5 3.5 3.5',
   'arrow-up': 'M8 13V3.25M4 7l4-3.9L12 7',
   again: 'M13 8a5 5 0 1 1-1.6-3.65M13.1 2.6v2.9h-2.9',

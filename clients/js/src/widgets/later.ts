@@ -7,7 +7,7 @@ import type {Filter, PanelHost, PanelName, Panels} from './api.js'
 import type {Item} from './list.js'
 import {sheetOf} from './element.js'
 import {click} from './acts.js'
-import {foot, instead, presence, tally} from './around.js'
+import {edited, foot, instead, presence, tally} from './around.js'
 import {Arrivals} from './arrivals.js'
 import {gapsBefore} from './gaps.js'
 import {icon} from './icons.js'
@@ -429,9 +429,14 @@ export class Later implements PanelHost {
     return all
   }
 
-  tally(row: Row): unknown {
-    const pov = this.snapshot.povs.get(row.povId)
-    return pov && tally(this, row, pov)
+  /** What is below a row: that it was edited, of one's own who has seen it, of several what shows them. */
+  remarks({rows: [row, ...more]}: Group, isOpen: boolean): unknown[] {
+    const pov = row!.own && this.snapshot.povs.get(row!.povId)
+    return [
+      pov ? tally(this, row!, pov) : nothing,
+      more.length ? html`<span><button class="fold" data-do="fold" aria-expanded=${isOpen}><span class="w">${
+        say(this, isOpen ? 'do.hide' : 'do.show')}</span>${icon(isOpen ? 'up' : 'down', 'icon-s')}</button></span>` : edited(this, row!),
+    ]
   }
 
   /** What can be done with a row, while it is pointed at. */

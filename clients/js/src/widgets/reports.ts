@@ -2,6 +2,7 @@
 import type {Client, Row, Snapshot} from '../api.js'
 import {topicOf} from './shown.js'
 import type {Unshown} from './toasts/toast.js'
+import {isAnyVisible} from './visible.js'
 
 /** What is gathered is told at most once in this many ms. */
 const GATHER = 5_000
@@ -40,16 +41,22 @@ class Gatherer {
   #tell(): void {
     this.#timer = undefined
     for (const [povId, report] of this.#due) {
-      const {row: {epoch, offset}, reason, snapshotOf} = report
+      const {row: {offset}, snapshotOf} = report
       const {connection, gaps} = snapshotOf()
       // The device's cursor goes where this says: never past what can still be loaded.
       if (connection.state !== 'live' || gaps.some(each => each.povId === povId && each.state !== 'gone' && each.to.offset <= offset)) continue
       this.#due.delete(povId)
       this.#told.set(povId, report)
-      this.client.request('ack', {povId, offset, epoch, shown: !reason, reason}).catch(() => {
+      this.#say(povId, report).catch(() => {
         // Nothing depends on it: the next one says more.
       })
     }
+  }
+
+  async #say(povId: string, {row: {epoch, offset}, reason}: Report): Promise<void> {
+    // All tabs are one device: where one is visible, what that one says counts.
+    if (reason === 'hidden' && await isAnyVisible()) return
+    await this.client.request('ack', {povId, offset, epoch, shown: !reason, reason})
   }
 }
 

@@ -39,7 +39,7 @@ export function rowItems(host: TeamActivity, group: Group): Item[] {
 function drawRow(host: TeamActivity, group: Group, isOpen: boolean, isActive: boolean): TemplateResult {
   const {rows, state} = group
   const row = rows[0]!
-  const {activity, own, povId} = row
+  const {activity, povId} = row
   const user = activity.userId ?? ''
   const isMany = rows.length > 1
   const quote = isMany ? undefined : quoteOf(host, activity)
@@ -47,8 +47,7 @@ function drawRow(host: TeamActivity, group: Group, isOpen: boolean, isActive: bo
   return html`<span class="bead ${isMany && !isOpen ? `is-many hue-${hueOf(user)}` : ''}" part="bead">${avatar(host, user)}<span class="kind" part="kind">${icon(kindOf(activity))}</span></span>
 ${given ?? html`<p class="line" part="line">${sentence(host, group, host.later?.shortName(row))}</p>${quote ? html`<p class="quote" part="quote"><bdi>${quote}</bdi></p>` : nothing}`}
 <p class="meta" part="meta"><span class="pov-name">${quoted(povName(host, povId))}</span>${
-  own ? host.later?.tally(row) : nothing}${isMany ? html`<span><button class="fold" data-do="fold" aria-expanded=${isOpen}><span class="w">${
-  say(host, isOpen ? 'do.hide' : 'do.show')}</span>${icon(isOpen ? 'up' : 'down', 'icon-s')}</button></span>` : nothing}${
+  host.later?.remarks(group, isOpen)}${
   state === 'read' ? nothing : html`<span class="sr">${say(host, state === 'new' ? 'row.new' : 'row.unread')}</span>`}</p>
 ${isActive ? host.later?.acts(group) : nothing}${time(host, row.at, isActive, host.isWarm)}`
 }

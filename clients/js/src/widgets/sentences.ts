@@ -45,16 +45,16 @@ export function linkOf({href}: Teller, activity: Row['activity']): string | unde
 /** Which sentence, and its values as plain text. */
 function choose(teller: Teller, rows: readonly Row[], who: string): [key: string, values: Record<string, string | number>] {
   const {activity, own} = rows[0]!
-  const {type, action, details} = activity
+  const {type, action, details, retracted} = activity
   const n = rows.length
   const what = n > 1 ? say(teller, `n.${type}`, {n}) : titleOf(activity)
   const values = {who, type, action, n, what: what ?? '', from: text(details?.from) ?? '', to: text(details?.to) ?? ''}
-  const key = `${type}.${action}`
+  const key = retracted ? 'retracted' : `${type}.${action}`
   const find = (name: string) => [own ? `you.${name}` : name, name].find(each => has(teller, each))
   // Not every sentence of one is right of several.
   const isWhole = n > 1 ? has(teller, `n.${type}`) && !/^(phase|person)$/.test(type)
     : what !== undefined && (type !== 'phase' || values.to)
-  const found = n > 1 && find(`many.${key}`) || isWhole && find(key)
+  const found = n > 1 && find(`many.${key}`) || (isWhole || retracted) && find(key)
   if (found) return [found, values]
   return [n > 1 ? 'many.other' : what ? 'other.what' : 'other', values]
 }

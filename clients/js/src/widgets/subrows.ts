@@ -4,6 +4,7 @@ import type {Row} from '../api.js'
 import type {Item} from './list.js'
 import type {Later} from './later.js'
 import {time, unreadOf} from './rows.js'
+import {edited} from './around.js'
 import {linkOf, quoteOf, sentence, titleOf} from './sentences.js'
 import {ask, quoted} from './text.js'
 
@@ -18,7 +19,7 @@ export function subItem(host: Later, row: Row): Item {
       const link = linkOf(host, row.activity)
       const words = titleOf(row.activity) ?? quoteOf(host, row.activity)
       const what = words === undefined ? sentence(host, {rows: [row]}) : quoted(words)
-      return html`<span></span><p class="line">${ask(() => host.element.renderItem?.(row)) ?? (link && words !== undefined ? html`<a href=${link} part="link">${what}</a>` : what)}</p>${time(host, row.at)}`
+      return html`<span></span><p class="line">${ask(() => host.element.renderItem?.(row)) ?? (link && words !== undefined ? html`<a href=${link} part="link">${what}</a>` : what)} ${edited(host, row)}</p>${time(host, row.at)}`
     },
   }
 }

@@ -1,4 +1,4 @@
-/** What came into view: seen after a second, and told to the server as shown. */
+/** What came into view: seen after a second, and told to the server as shown; and what did not, as far as one knows why. */
 import type {Row} from '../api.js'
 import type {Later} from './later.js'
 import {makeReports} from './reports.js'
@@ -36,7 +36,7 @@ export class Watch {
 
   /** Rows in view may be others than they were. */
   changed(): void {
-    if (this.#inView.size || this.host.isFiltered) this.#later()
+    if (this.#inView.size || this.host.isFiltered || document.hidden) this.#later()
   }
 
   end(): void {
@@ -79,7 +79,7 @@ export class Watch {
   }
 
   #look(): void {
-    if (document.hidden) return
+    if (document.hidden) return this.#tell()
     const {host} = this
     const now = Date.now()
     const fresh: Row[] = []
@@ -113,18 +113,22 @@ export class Watch {
     }
   }
 
-  /** Say what was shown, and what the filter hid: of each PoV the newest. */
+  /** Say what was shown, what the filter hid, and what nobody could see: of each PoV the newest. */
   #tell(): void {
+    const {hidden} = document
     const {host} = this
     const {panels, snapshot: {rows}} = host
-    for (const row of this.#shown.values()) this.#reports.add(row)
-    if (!host.isFiltered || !panels) return
+    const isFiltered = host.isFiltered && panels
+    if (!hidden) for (const row of this.#shown.values()) this.#reports.add(row)
+    if (!hidden && !isFiltered) return
     const known = new Set<string>()
     for (const row of rows) {
       const topic = topicOf(row)
       if (known.has(topic)) continue
       known.add(topic)
-      if (row.state === 'new' && !panels.fits(host, host.filter, row)) this.#reports.add(row, 'filtered')
+      if (row.state !== 'new') continue
+      if (isFiltered && !panels.fits(host, host.filter, row)) this.#reports.add(row, 'filtered')
+      else if (hidden) this.#reports.add(row, 'hidden')
     }
   }
 }

@@ -7,10 +7,15 @@ Object.assign(words, {
   'many.person.joined': '*{who}* joined *{n} times*',
   'many.person.invited': '*{who}* invited *{what}*',
 
+  retracted: '*{who}*: {type} {action}, withdrawn',
+  'many.retracted': '*{who}*: {type} {action}, *{n} times*, withdrawn',
+  'row.amended': 'edited',
+
   'do.retry': 'Try now',
   'do.earlier': 'Load earlier',
   'do.loading': 'Loading',
   'do.read-all': 'Mark all as read',
+  'do.show': 'Show',
   'do.hide': 'Hide',
   divider: 'Read up to here',
 

@@ -31,7 +31,7 @@ export function fold(locale: string, text: string): string {
       const bare = character.normalize('NFD').replace(/\p{M}/gu, '')
       return compare(character, bare) ? character : bare
     })
-    return given => given.normalize('NFKC').toLocaleUpperCase(locale).toLocaleLowerCase(locale)
+    return given => given.normalize('NFKC').toLocaleLowerCase(locale).toLocaleUpperCase(locale).toLocaleLowerCase(locale)
       .replace(/[^\0-\x7f]/gu, strip)
   })(text)
 }

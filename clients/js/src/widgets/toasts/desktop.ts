@@ -1,28 +1,13 @@
 /** The browser's own notifications: on request, for who looks elsewhere. */
 import {prefer, preferences} from '../preferences.js'
+import {isAnyVisible} from '../visible.js'
 import {isFirst} from './sound.js'
 
 /** How long one tab of a browser keeps the others from telling the same, ms. */
 const CLAIM = 10_000
-const SEEN = 'pov-rt:visible'
 
-let release: (() => void) | undefined
 /** Whether a page may make them: browsers of phones leave that to service workers. */
 let isAble: boolean | undefined
-
-/** While a tab is visible, no other one of this browser has to tell. */
-function claim(): void {
-  release?.()
-  release = undefined
-  if (!document.hidden) {
-    navigator.locks?.request(SEEN, {mode: 'shared'}, () => document.hidden ? undefined
-      : new Promise<void>(resolve => { release = resolve })).catch(() => {
-      // A page that has no origin has no locks, and no notifications.
-    })
-  }
-}
-document.addEventListener('visibilitychange', claim)
-claim()
 
 /** What the browser says: `denied` can only be undone in its settings. */
 export function desktopState(): 'on' | 'off' | 'denied' | 'none' {
@@ -63,13 +48,15 @@ export async function allowDesktop(): Promise<boolean> {
   return answer === 'granted'
 }
 
-/** Tell, if the page is hidden, no tab of the browser is seen and the user allowed it; `pressed` when it was pressed. */
-export async function tellDesktop(title: string, body: string, tag: string, id: string, pressed: () => void): Promise<void> {
-  if (!document.hidden || desktopState() !== 'on') return
-  const {held = []} = await navigator.locks?.query() ?? {}
-  if (held.some(each => each.name === SEEN) || !await isFirst(`told:${id}`, CLAIM)) return
+/**
+ * Tell, if no tab of the browser is seen and the user allowed it, and say whether that was done, here or by another tab;
+ * `pressed` when it was pressed.
+ */
+export async function tellDesktop(title: string, body: string, tag: string, id: string, pressed: () => void): Promise<boolean> {
+  if (desktopState() !== 'on' || await isAnyVisible()) return false
+  if (!await isFirst(`told:${id}`, CLAIM)) return true
   const shown = make(title, {body, tag, silent: true})
-  if (!shown) return
+  if (!shown) return false
   told.add(shown)
   shown.onclose = () => told.delete(shown)
   shown.onclick = () => {
@@ -77,4 +64,5 @@ export async function tellDesktop(title: string, body: string, tag: string, id: 
     shown.close()
     pressed()
   }
+  return true
 }

@@ -169,6 +169,7 @@ export class Policy {
       this.#look(snapshot)
       this.#connection(snapshot.connection)
       this.#waiting(snapshot.pending)
+      this.#amended(snapshot)
       this.#readElsewhere()
     })
   }
@@ -215,7 +216,9 @@ export class Policy {
       const topic = topicOf(row)
       const after = due.get(topic)
       if (!after) continue
-      if (row.epoch === after.epoch && row.offset > after.offset) fresh.push(row)
+      if (row.epoch === after.epoch && row.offset > after.offset) {
+        if (!row.activity.retracted) fresh.push(row)
+      }
       // What follows of it is older: nothing is looked for in vain.
       else if (due.delete(topic) && !due.size) break
     }
@@ -362,6 +365,20 @@ export class Policy {
       povs: [...new Set(surplus.flatMap(each => each.povs))],
     }
     return all.filter(each => !surplus.includes(each) || each === first).map(each => each === first ? one : each)
+  }
+
+  /** What was amended is told as it is now, and what was retracted no more. */
+  #amended({rows: all}: Snapshot): void {
+    const now = (row: Row) => all.find(({key}) => key === row.key) ?? row
+    const changed = this.#toasts.filter(({kind, rows}) =>
+      isOfActivity(kind) && rows.some(row => now(row).activity !== row.activity))
+    if (!changed.length) return
+    this.#toasts = this.#toasts.map(each => {
+      if (!changed.includes(each)) return each
+      const rows = each.rows.map(now).filter(row => !row.activity.retracted)
+      return {...each, rows, count: each.count - each.rows.length + rows.length}
+    })
+    this.#drop(({kind, rows}) => isOfActivity(kind) && !rows.length)
   }
 
   /** What was read on another device needs no toast. */

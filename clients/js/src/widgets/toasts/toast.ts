@@ -1,8 +1,8 @@
 /** What a toast is about, and what of an activity makes it one. */
 import type {Pending, Row} from '../../api.js'
 
-/** Why an activity has no toast: the words that `ack` knows. */
-export type Unshown = 'own' | 'muted' | 'feed' | 'quiet' | 'filtered' | 'digest'
+/** Why an activity was not shown: the words that `ack` knows. */
+export type Unshown = 'own' | 'muted' | 'feed' | 'quiet' | 'filtered' | 'digest' | 'hidden'
 
 /** What a toast is about. */
 export interface Toast {

@@ -159,11 +159,14 @@ export class ToastView {
     rows.forEach(toldByToast)
     if (!document.hidden) return
     const element = this.#element
+    for (const row of rows) this.#reports.add(row, 'hidden')
     for (const toast of toasts) {
       const row = toast.rows[0]!
       const words = [plainSentence(element, {rows: [row]}), povName(element, row.povId)] as const
       const [title, body] = toast.kind === 'burst' ? [labelOf(element, toast), words[0]] : words
-      void tellDesktop(title, body, row.povId, row.activity.id ?? row.key, () => this.#open(toast))
+      void tellDesktop(title, body, row.povId, row.activity.id ?? row.key, () => this.#open(toast)).then(isTold => {
+        if (isTold) this.#reports.add(row)
+      })
     }
   }
 
