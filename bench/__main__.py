@@ -21,7 +21,12 @@ SOCKETS = 10_000
 
 def main() -> int:
     """Run the scenarios; return 1 if a bar was missed, 2 if a message was lost."""
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description=__doc__,
+        epilog="What may be lost or doubled is looked for by scripts/check_delivery (server and "
+        "readers) and scripts/check_publishing (spools, outboxes, relays), each with --help.",
+    )
     parser.add_argument(
         "scenarios",
         nargs="*",
@@ -34,8 +39,8 @@ def main() -> int:
         "--case",
         action="append",
         default=[],
-        help="of `hostile`: run this case alone; may be given several times; of `screen`: "
-        "firefox is the second browser",
+        help="of `hostile` and `cluster`: run this case alone; may be given several times; of "
+        "`screen`: firefox is the second browser",
     )
     parser.add_argument("--seed", type=int, help="of `screen`: do what a run did that printed it")
     parser.add_argument("--kills", type=int, default=40, help="of `screen`: 500 activities each")

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 from bench import machine, peers
+from bench.centrifugo import Centrifugo, CentrifugoBySocket, find_centrifugo, with_centrifugo
 from bench.ours import Ours, OursBySocket
 from bench.peers import NodeWs, Peer, StockTornado, activity
 from bench.report import Check, Result
@@ -26,6 +27,7 @@ WITH_BARS: Sequence[Case] = (
     (peers.Nchan, 8),
     (peers.Nchan, 32),
 )
+BESIDE_CENTRIFUGO: Sequence[Case] = ((CentrifugoBySocket, 1), (Centrifugo, 8), (Centrifugo, 32))
 IDLE = 10_000
 """Connections that do nothing."""
 OTHERS: Sequence[Case] = (
@@ -40,7 +42,11 @@ OTHERS: Sequence[Case] = (
 def fanout(run: Run) -> Result:
     """One PoV with many subscribers: CPU per delivered message."""
     result = Result("fanout", "server CPU per delivered message")
-    cases = WITH_BARS if run.quick else (*WITH_BARS, *OTHERS)
+    cases = [*WITH_BARS]
+    if find_centrifugo():
+        cases += BESIDE_CENTRIFUGO
+    if not run.quick:
+        cases += OTHERS
     for subscribers in (500,) if run.quick else (500, 5000):
         used = fan_out(run, cases, subscribers)
 
@@ -55,6 +61,7 @@ def fanout(run: Run) -> Result:
                 of_node_ws_one_by_one=ratio((kind, burst), (NodeWs, 1)),
                 of_nchan_one_by_one=ratio((kind, burst), (peers.Nchan, 1)),
                 of_nchan_same_burst=ratio((kind, burst), (peers.Nchan, burst)),
+                of_centrifugo_same_burst=ratio((kind, burst), (Centrifugo, burst)),
             )
         if subscribers != 500:
             continue
@@ -71,6 +78,10 @@ def fanout(run: Run) -> Result:
                 against = median_ratio(used[kind, burst], used[peers.Nchan, burst])
                 what = f"{burst} per turn against nchan in the same bursts"
                 result.checks.append(Check(what, against, 1.0, 1.0))
+        if (Centrifugo, 8) in used:
+            against = median_ratio(used[Ours, 8], used[Centrifugo, 8])
+            what = "8 per turn against centrifugo in the same bursts"
+            result.checks.append(Check(what, against, 0.5, 0.25))
     return result
 
 
@@ -135,7 +146,7 @@ def per_publication(run: Run, cases: Sequence[Case]) -> dict[Case, list[float]]:
 def inbound(run: Run) -> Result:
     """Ping and pong through the full dispatch."""
     result = Result("inbound", "server CPU per ping answered")
-    kinds: list[type[Peer]] = [Ours, NodeWs]
+    kinds = with_centrifugo([Ours, NodeWs], Centrifugo)
     if not run.quick:
         kinds += [peers.Broadcast, peers.Picows, peers.SocketIo, StockTornado]
     used = per_ping(run, kinds)
@@ -172,11 +183,13 @@ def per_ping(run: Run, kinds: Sequence[type[Peer]]) -> dict[type[Peer], list[flo
 def connect(run: Run) -> Result:
     """Handshake, token and subscription; then everybody at once."""
     result = Result("connect", "server CPU per connection")
-    used = per_connection(run, (Ours, StockTornado, NodeWs))
+    used = per_connection(run, with_centrifugo([Ours, StockTornado, NodeWs], Centrifugo))
     for kind, values in used.items():
         result.add("handshake, token, subscribe", kind.name, us=statistics.median(values))
     ratio = median_ratio(used[Ours], used[StockTornado])
     result.checks.append(Check("against stock Tornado", ratio, 0.7, 0.5))
+    ratio = median_ratio(used[Ours], used[NodeWs])
+    result.checks.append(Check("against node ws", ratio, 1.0, 0.8))
     many = run.scaled(10_000)
     names = [f"pov-{index}" for index in range(many // 10)]
     with Ours(run.folder) as ours, run.clients(ours, many, names) as load:
@@ -211,7 +224,8 @@ def idle(run: Run) -> Result:
     """Idle connections with pings: their memory and CPU."""
     result = Result("idle", "resident memory per connection")
     # The CPU is an absolute figure and takes two intervals between pings: once.
-    found = while_idle(run, (Ours, NodeWs, StockTornado), 5 if run.quick else 55, each_round=False)
+    kinds = with_centrifugo([Ours, NodeWs, StockTornado], Centrifugo)
+    found = while_idle(run, kinds, 5 if run.quick else 55, each_round=False)
     memory = {kind: [each.kib for each in rounds] for kind, rounds in found.items()}
     for kind, values in memory.items():
         result.add(
@@ -226,6 +240,9 @@ def idle(run: Run) -> Result:
         Check("memory against node ws", ratio, 1.0, 0.6),
         Check("CPU of idle with pings", found[Ours][-1].percent, 5, 2, unit="% of a core"),
     ]
+    if Centrifugo in memory:
+        ratio = median_ratio(memory[Ours], memory[Centrifugo])
+        result.checks.append(Check("memory against centrifugo", ratio, 0.25, 0.15))
     return result
 
 

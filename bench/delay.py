@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import count
 
+from bench.centrifugo import Centrifugo, CentrifugoBySocket, find_centrifugo, with_centrifugo
 from bench.load import Delays, LoadError
-from bench.ours import Ours, OursBySocket, check_published
-from bench.peers import NodeWs, Peer, activity
+from bench.ours import Ours, OursBySocket
+from bench.peers import HttpPublisher, NodeWs, Peer, activity, check_published
 from bench.report import Check, Result
 from bench.run import Flow, Run, delays_ms, flow, median_difference, medians
 
@@ -18,12 +19,14 @@ from bench.run import Flow, Run, delays_ms, flow, median_difference, medians
 def publish(run: Run) -> Result:
     """Publish: over HTTP one by one and in batches; over sockets without waiting."""
     result = Result("publish", "activities per second")
-    rates: dict[int, list[float]] = {1: [], 100: [], 1000: []}
-    flows: dict[str, list[Flow]] = {OursBySocket.name: [], NodeWs.name: []}
+    rates: dict[tuple[int, str], list[float]] = {}
+    flows: dict[str, list[Flow]] = {}
     with ExitStack() as stack:
-        ours = stack.enter_context(Ours(run.folder))
+        by_http: list[HttpPublisher] = [stack.enter_context(Ours(run.folder))]
+        if find_centrifugo():
+            by_http.append(stack.enter_context(Centrifugo(run.folder)))
         by_socket = []
-        for kind in (OursBySocket, NodeWs):
+        for kind in with_centrifugo([OursBySocket, NodeWs], CentrifugoBySocket):
             peer: Peer = stack.enter_context(kind(run.folder))
             load = stack.enter_context(run.clients(peer, 1, ["acme"], publishers=kind.publishers))
             load.open()
@@ -32,39 +35,43 @@ def publish(run: Run) -> Result:
         for number in range(run.rounds):
             run.progress(f"round {number + 1} of {run.rounds}")
             for size, total in ((1, 1000), (100, 20_000), (1000, 50_000)):
-                ready = list(_bodies(ours, numbers, size, max(2, run.scaled(total) // size)))
-                rates[size].append(size * _post(ours, ready, size))
+                for server in by_http:
+                    ready = list(_bodies(server, numbers, size, max(2, run.scaled(total) // size)))
+                    found = rates.setdefault((size, server.name), [])
+                    found.append(size * _post(server, ready, size))
             for peer, load in by_socket:
-                flows[peer.name].append(flow(peer, load, 1, run.scaled(20_000)))
-    for size, found in rates.items():
-        result.add(f"HTTP, batches of {size}", Ours.name, per_second=statistics.median(found))
+                flows.setdefault(peer.name, []).append(flow(peer, load, 1, run.scaled(20_000)))
+    for (size, name), found in rates.items():
+        result.add(f"HTTP, batches of {size}", name, per_second=statistics.median(found))
     for name, runs in flows.items():
         rate = statistics.median(each.rate for each in runs)
         result.add("sockets, one subscriber", name, per_second=rate)
-    batched = statistics.median(rates[1000])
+    batched = statistics.median(rates[1000, Ours.name])
     result.checks.append(
         Check("batched", batched, 50_000, 100_000, at_most=False, unit="activities/s")
     )
     return result
 
 
-def _bodies(ours: Ours, numbers: Iterator[int], size: int, requests: int) -> Iterator[bytes]:
+def _bodies(
+    server: HttpPublisher, numbers: Iterator[int], size: int, requests: int
+) -> Iterator[bytes]:
     for _ in range(requests):
         at = time.monotonic_ns()
         some = [next(numbers) for _ in range(size)]
-        yield ours.request([activity(f"pov-{n % 100}", n, at) for n in some])
+        yield server.request([activity(f"pov-{n % 100}", n, at) for n in some])
 
 
-def _post(ours: Ours, requests: list[bytes], size: int) -> float:
+def _post(server: HttpPublisher, requests: list[bytes], size: int) -> float:
     """Return how many requests a second the server took."""
     began = time.monotonic()
     answers = []
-    ours.publisher.sendall(requests[0])
+    server.publisher.sendall(requests[0])
     for request in requests[1:]:
         # The next request waits in the server's buffer while it works on one.
-        ours.publisher.sendall(request)
-        answers += ours.answers(1)
-    answers += ours.answers(1)
+        server.publisher.sendall(request)
+        answers += server.answers(1)
+    answers += server.answers(1)
     rate = len(requests) / (time.monotonic() - began)
     check_published(answers, len(requests) * size)
     return rate
@@ -79,7 +86,7 @@ def latency(run: Run) -> Result:
     saturation: dict[str, float] = {}
     with ExitStack() as stack:
         cases = []
-        for kind in (OursBySocket, NodeWs):
+        for kind in with_centrifugo([OursBySocket, NodeWs], CentrifugoBySocket):
             peer: Peer = stack.enter_context(kind(run.folder))
             load = stack.enter_context(
                 run.clients(peer, readers, ["acme"], publishers=kind.publishers)

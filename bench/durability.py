@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from bench import machine
 from bench.load import Client, Load, LoadError, Step
-from bench.ours import Ours, OursBySocket, OursOnDisk, check_published
-from bench.peers import Answers, activity, encode
+from bench.ours import Ours, OursBySocket, OursOnDisk
+from bench.peers import Answers, HttpPublisher, activity, check_published, encode
 from bench.report import Check, Result
 from bench.run import Flow, Run, flow, median_difference, median_ratio, medians
 
@@ -40,7 +40,7 @@ PAGE = 100
 
 
 def post(
-    ours: Ours, requests: Sequence[bytes], publishers: int, per_s: float = 0
+    server: HttpPublisher, requests: Sequence[bytes], publishers: int, per_s: float = 0
 ) -> tuple[float, list[float], list[bytes]]:
     """Send requests from several publishers; return seconds, ms each took, and the answers.
 
@@ -52,9 +52,7 @@ def post(
 
     def work(_: int) -> list[tuple[float, bytes]]:
         found = []
-        with socket.create_connection(("127.0.0.1", ours.port), timeout=60) as sock:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            answers = Answers(sock)
+        with server.connected() as (sock, answers):
             for index, request in numbered:
                 due = began + index / per_s if per_s else time.monotonic()
                 time.sleep(max(0.0, due - time.monotonic()))
@@ -70,14 +68,14 @@ def post(
 
 
 def batches(
-    ours: Ours, number: int, size: int, topics: Sequence[str], seqs: Iterator[int]
+    server: HttpPublisher, number: int, size: int, topics: Sequence[str], seqs: Iterator[int]
 ) -> list[bytes]:
     """Return requests whose activities go to the topics in turn."""
     at = time.monotonic_ns()
     made = []
     for _ in range(number):
         some = [next(seqs) for _ in range(size)]
-        made.append(ours.request([activity(topics[n % len(topics)], n, at) for n in some]))
+        made.append(server.request([activity(topics[n % len(topics)], n, at) for n in some]))
     return made
 
 

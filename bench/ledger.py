@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from tests.browser.cut import HOST
+from tests.browser.listener import HOST
 from tests.browser.tabs import Loop
 
 LIMIT = 1000

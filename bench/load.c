@@ -195,6 +195,11 @@ static void take_message(struct client *c, const uint8_t *data, uint32_t size)
         transmit(c, alive, sizeof alive);
         return;
     }
+    if (size == 2 && !memcmp(data, "{}", 2)) { /* and Centrifugo does, which wants the same */
+        uint8_t alive[8] = {0x81, 0x82, 0, 0, 0, 0, '{', '}'};
+        transmit(c, alive, sizeof alive);
+        return;
+    }
     if (c->state != OPEN) {
         const uint8_t *step = c->next_step;
         take_number(&step);
@@ -307,6 +312,19 @@ static int publish_due(void)
     return 1;
 }
 
+/* Takes a frame's messages: Centrifugo puts several into one, each in a line of its own, and no JSON
+ * of any peer has another newline. */
+static void take_lines(struct client *c, const uint8_t *data, uint32_t size)
+{
+    const uint8_t *end = data + size;
+    while (c->state != CLOSED && data < end) {
+        const uint8_t *newline = memchr(data, '\n', end - data);
+        const uint8_t *stop = newline ? newline : end;
+        take_message(c, data, stop - data);
+        data = stop + 1;
+    }
+}
+
 /* Takes the frames at `data`; returns how many bytes they had. */
 static uint32_t take_frames(struct client *c, const uint8_t *data, uint32_t size)
 {
@@ -329,7 +347,7 @@ static uint32_t take_frames(struct client *c, const uint8_t *data, uint32_t size
             break;
         int opcode = data[at] & 15;
         if (opcode == 1 || opcode == 2)
-            take_message(c, data + at + head, length);
+            take_lines(c, data + at + head, length);
         else if (opcode == 9) {
             uint8_t pong[6] = {0x8a, 0x80, 0, 0, 0, 0};
             transmit(c, pong, 6);

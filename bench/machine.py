@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import signal
 import subprocess
 import time
@@ -40,11 +41,13 @@ def check(sockets: int) -> None:
         )
 
 
-def spawn(command: Sequence[str], *, core: int, log: Path, **more: object) -> subprocess.Popen[str]:
-    """Start a process on one core; its output goes to `log`."""
+def spawn(
+    command: Sequence[str], *, cores: Sequence[int], log: Path, **more: object
+) -> subprocess.Popen[str]:
+    """Start a process on these cores; its output goes to `log`."""
     with log.open("ab") as file:
         return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
-            ["taskset", "-c", str(core), *command],
+            ["taskset", "-c", ",".join(map(str, cores)), *command],
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -56,16 +59,24 @@ def spawn(command: Sequence[str], *, core: int, log: Path, **more: object) -> su
 
 def stop(process: subprocess.Popen[str], how: signal.Signals = signal.SIGTERM) -> None:
     """Stop a process and its children; kill what does not listen."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, how)
-    try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    if process.poll() is None:
+        # `wait` with a limit looks 20 times a second, which would count as the server's time.
+        ended, watched = os.pidfd_open(process.pid), select.poll()
+        watched.register(ended, select.POLLIN)
+        try:
+            _signal(process, how)
+            if not watched.poll(STOP_S * 1000):
+                _signal(process, signal.SIGKILL)
+        finally:
+            os.close(ended)
         process.wait()
     if process.stdin is not None:
         process.stdin.close()
+
+
+def _signal(process: subprocess.Popen[str], how: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, how)
 
 
 def family(pid: int) -> list[int]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import jwt
 
-from bench.load import Client, LoadError
+from bench.load import Client
 from bench.peers import DAY_S, SECRET, HttpPublisher, Peer, encode, token
 
 
@@ -35,19 +35,24 @@ class Ours(HttpPublisher):
             f'data = "{self.folder}"\n'
             # As older versions call `default_povs = "*"`: other checkouts are measured, too.
             f'[auth]\nsecrets = ["{SECRET}"]\nrequire_grants = false\n'
-            f"[limits]\n{self.limits}{self.budget()}"
+            f"[limits]\n{self.limits}{self.unbound()}"
             f'[engine]\nurl = "{self.engine}"\n{self.settings}'
         )
         return [self.python, "-m", "pov_rt.cli", "serve", "--config", str(config)]
 
-    def budget(self) -> str:
-        """Return the setting with which a user may cost as much as there is.
+    def unbound(self) -> str:
+        """Return the limits by which a user may cost what there is, and one address be everybody.
 
-        A checkout from before there were budgets does not know it.
+        An older checkout does not know all of them.
         """
         settings = Path(self.python).parents[2] / "pov_rt/config/settings.py"
-        has_budgets = not settings.exists() or "cost_rate" in settings.read_text()
-        return 'cost_rate = "99999999/s"\n' if has_budgets else ""
+        known = settings.read_text() if settings.exists() else None
+        wanted = {"cost_rate": '"99999999/s"', "connections_per_address": "0"}
+        return "".join(
+            f"{name} = {value}\n"
+            for name, value in wanted.items()
+            if known is None or name in known
+        )
 
     def client(self, user: str, topic: str) -> Client:
         """Return a client with its own token."""
@@ -63,11 +68,6 @@ class Ours(HttpPublisher):
             f"Content-Length: {len(lines)}\r\n\r\n"
         ).encode() + lines
 
-    def publish(self, activities: Sequence[dict[str, Any]]) -> None:
-        """Publish in one request."""
-        self.publisher.sendall(self.request(activities))
-        check_published(self.answers(1), len(activities))
-
     def __enter__(self) -> Self:
         claims = {"aud": "pov-rt.service", "userId": "bench", "exp": int(time.time()) + DAY_S}
         self.service_token = jwt.encode(claims, SECRET, "HS256")
@@ -78,15 +78,6 @@ class OursBySocket(Ours):
     """pov-rt, published to over a WebSocket as the peers are, with the grant that this needs."""
 
     name = "pov-rt, socket"
-
-    def budget(self) -> str:
-        """Return the setting with which a user may cost as much as there is.
-
-        A checkout from before there were budgets does not know it.
-        """
-        settings = Path(self.python).parents[2] / "pov_rt/config/settings.py"
-        has_budgets = not settings.exists() or "cost_rate" in settings.read_text()
-        return 'cost_rate = "99999999/s"\n' if has_budgets else ""
 
     def client(self, user: str, topic: str) -> Client:
         """Return a client whose token grants publishing."""
@@ -102,13 +93,3 @@ class OursOnDisk(OursBySocket):
 
     name = "pov-rt, sqlite"
     engine = "sqlite://"
-
-
-def check_published(answers: Iterable[bytes], number: int) -> None:
-    """Raise `LoadError` unless these answers to publishers give so many activities their place."""
-    bodies = list(answers)
-    for body in bodies:
-        if b'"error"' in body:
-            raise LoadError(f"pov-rt refuses an activity: {body[:300]!r}")
-    if (places := sum(body.count(b'"offset":') for body in bodies)) != number:
-        raise LoadError(f"of {number} activities {places} were given a place")

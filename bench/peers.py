@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from socket import SocketIO
@@ -68,6 +70,12 @@ class Peer:
     publishers = 1
     checkout = HERE.parent
     """The folder that it runs in."""
+    cores: Sequence[int] = (machine.SERVER_CORE,)
+    """On which it runs."""
+    passed: Sequence[int] = ()
+    """Descriptors that it inherits."""
+    variables: Mapping[str, str] = {}
+    """What its environment has beside ours."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / self.name.replace(" ", "-")
@@ -107,9 +115,14 @@ class Peer:
 
     def start(self) -> None:
         """Start it, and wait until it accepts connections."""
-        self.port = free_port()
+        self.port = self.choose_port()
         self._process = machine.spawn(
-            self.command(), core=machine.SERVER_CORE, log=self.log, cwd=self.checkout
+            self.command(),
+            cores=self.cores,
+            log=self.log,
+            cwd=self.checkout,
+            pass_fds=self.passed,
+            env={**os.environ, **self.variables},
         )
         deadline = time.monotonic() + START_S
         while True:
@@ -122,6 +135,10 @@ class Peer:
                 time.sleep(0.01)
             else:
                 return
+
+    def choose_port(self) -> int:
+        """Return the port that it is to listen on."""
+        return free_port()
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """Stop it."""
@@ -279,16 +296,30 @@ class Answers:
 
     def read(self) -> bytes:
         """Return the next answer's body. Raises `LoadError` for an error."""
-        while b"\r\n\r\n" not in self._rest:
-            self._receive()
-        head, _, self._rest = self._rest.partition(b"\r\n\r\n")
-        size = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-        while len(self._rest) < size:
-            self._receive()
-        body, self._rest = self._rest[:size], self._rest[size:]
+        head = self._take_until(b"\r\n\r\n").lower()
+        if b"transfer-encoding: chunked" in head:
+            body = b"".join(iter(self._take_chunk, b""))
+        else:
+            body = self._take(int(head.split(b"content-length:")[1].split(b"\r\n")[0]))
         if head[9:10] != b"2":
             raise LoadError(f"refused: {head!r} {body[:200]!r}")
         return body
+
+    def _take_chunk(self) -> bytes:
+        size = int(self._take_until(b"\r\n"), 16)
+        return self._take(size + 2)[:size]
+
+    def _take_until(self, end: bytes) -> bytes:
+        while end not in self._rest:
+            self._receive()
+        found, _, self._rest = self._rest.partition(end)
+        return found
+
+    def _take(self, size: int) -> bytes:
+        while len(self._rest) < size:
+            self._receive()
+        found, self._rest = self._rest[:size], self._rest[size:]
+        return found
 
     def _receive(self) -> None:
         more = self._socket.recv(1 << 20)
@@ -304,9 +335,35 @@ class HttpPublisher(Peer):
         """Send nothing: the connection is for requests."""
         self._answers = Answers(sock)
 
+    @contextmanager
+    def connected(self) -> Iterator[tuple[socket.socket, Answers]]:
+        """Connect one more publisher for the block."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            yield sock, Answers(sock)
+
     def answers(self, number: int) -> list[bytes]:
         """Read so many answers."""
         return [self._answers.read() for _ in range(number)]
+
+    def request(self, activities: Sequence[dict[str, Any]]) -> bytes:
+        """Return a request that publishes all of them."""
+        raise NotImplementedError
+
+    def publish(self, activities: Sequence[dict[str, Any]]) -> None:
+        """Publish in one request."""
+        self.publisher.sendall(self.request(activities))
+        check_published(self.answers(1), len(activities))
+
+
+def check_published(answers: Iterable[bytes], number: int) -> None:
+    """Raise `LoadError` unless these answers to publishers give so many activities their place."""
+    bodies = list(answers)
+    for body in bodies:
+        if b'"error"' in body:
+            raise LoadError(f"refused: {body[:300]!r}")
+    if (places := sum(body.count(b'"offset":') for body in bodies)) != number:
+        raise LoadError(f"of {number} activities {places} were given a place")
 
 
 class Nchan(HttpPublisher):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from bench import machine
 from bench.load import Delays, Load
@@ -87,10 +87,20 @@ def median_difference(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return statistics.median(a - b for a, b in zip(ours, theirs, strict=True))
 
 
+class Receivers(Protocol):
+    """Those who get what a `Feed` publishes."""
+
+    def reset(self) -> object:
+        """Count from zero again."""
+
+    def expect(self, number: int, /) -> object:
+        """Wait until so many have arrived since then, all receivers together."""
+
+
 class Feed:
     """Publishes to one topic with sequence numbers, and waits until everybody has it."""
 
-    def __init__(self, peer: Peer, load: Load, topic: str, subscribers: int) -> None:
+    def __init__(self, peer: Peer, load: Receivers, topic: str, subscribers: int) -> None:
         self._peer = peer
         self._load = load
         self._topic = topic

@@ -35,8 +35,9 @@ from bench.report import Check, Result
 from bench.run import Run
 from tests.browser.bidi import Firefox
 from tests.browser.chromium import Chromium, ChromiumTab
-from tests.browser.cut import HOST, Cut
+from tests.browser.cut import Cut
 from tests.browser.flows import SERVED
+from tests.browser.listener import HOST
 from tests.browser.site import Site
 from tests.browser.tabs import Browser, Loop, Profile, Tab
 
@@ -390,7 +391,8 @@ class Screen:
         deadline = time.monotonic() + PATIENCE_S
         while not (name := tab.evaluate("leader()")):
             if time.monotonic() > deadline:
-                raise LoadError(f"nobody leads in {window.name}")
+                locks = tab.evaluate("locks()")
+                raise LoadError(f"nobody leads in {window.name}: {locks}")
         return str(name)
 
     # ---- kills ----

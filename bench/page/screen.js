@@ -40,10 +40,11 @@ new MutationObserver(changes => {
 void navigator.locks.request(`screen:${given.get('tab')}`, () => new Promise(() => {}))
 window.leader = async () => {
   const {held} = await navigator.locks.query()
-  const lead = held.find(({name}) => /^pov-rt:[0-9a-f]{16}$/.test(name))
+  const lead = held.find(({name}) => /^pov-rt:[0-9a-f]+$/.test(name))
   const its = held.find(({name, clientId}) => clientId === lead?.clientId && name.startsWith('screen:'))
   return its?.name.slice('screen:'.length) ?? ''
 }
+window.locks = async () => JSON.stringify(await navigator.locks.query())
 window.hang = ms => {
   const began = Date.now()
   while (Date.now() < began + ms);

@@ -1,0 +1,102 @@
+"""What a restart does to 2,000 clients and a publisher, beside what a crash does."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.load import LoadError
+from bench.machine import cpu_s
+from bench.ours import OursOnDisk
+from bench.peers import SECRET
+from bench.report import Check, Result
+from bench.run import Run
+from bench.storm import Crowd, place_of, play
+from tests.processes import with_socket
+
+CLIENTS = 2000
+SOURCES = 100
+"""The addresses they have: of so many from one, some are dropped (`connections_per_address`)."""
+WAYS = {"restart": signal.SIGTERM, "kill -9": signal.SIGKILL}
+FIGURES = (
+    *("down_p50_s", "down_p95_s", "down_max_s", "publishing_stopped_s", "busiest_second"),
+    *("server_cpu_s", "load_cpu_s"),
+)
+"""The CPU is that of the server since it was started anew, and of the clients since before that:
+both share two cores."""
+
+
+class OursActivated(OursOnDisk):
+    """pov-rt as behind its socket unit: the port is open while it restarts."""
+
+    name = "pov-rt, socket unit"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.listening = socket.create_server(("127.0.0.1", 0), backlog=4096)
+        self.passed = (self.listening.fileno(),)
+        # As pip leaves a program: or Python compiles all of this checkout at each start.
+        bytecode = str(self.folder / "bytecode")
+        self.variables = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": bytecode}
+
+    def choose_port(self) -> int:
+        """Return the port of the socket."""
+        return int(self.listening.getsockname()[1])
+
+    def command(self) -> list[str]:
+        """Return what to run."""
+        return with_socket(self.listening.fileno(), super().command())
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self.listening.close()
+
+
+def restart(run: Run) -> Result:
+    """Restart and kill a server under clients that come back as they are asked."""
+    clients = run.scaled(CLIENTS)
+    result = Result("restart", f"{clients} clients, a publisher", plots=("down_p95_s",))
+    seen: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+    with OursActivated(run.folder / "restart") as ours:
+        for way in run.in_rounds([*WAYS]):
+            seen[way].append(_once(ours, clients, WAYS[way]))
+    medians = {way: _medians(found) for way, found in seen.items()}
+    for way, figures in medians.items():
+        result.add(way, ours.name, **figures)
+    restarted, killed = medians["restart"], medians["kill -9"]
+    down, stopped = "down_p95_s", "publishing_stopped_s"
+    result.checks += [
+        Check("restart, clients down, p95", restarted[down], 3, 1.5, unit="s"),
+        Check("restart, publishing stopped", restarted[stopped], 0.5, 0.3, unit="s"),
+        Check("restart to kill -9, clients down", restarted[down] / killed[down], 1, 0.5),
+        Check("restart to kill -9, publishing", restarted[stopped] / killed[stopped], 1, 1),
+    ]
+    return result
+
+
+def _once(ours: OursActivated, clients: int, how: signal.Signals) -> dict[str, Any]:
+    place = place_of(f"ws://127.0.0.1:{ours.port}", sources=SOURCES)
+
+    began = 0.0
+
+    async def act() -> None:
+        nonlocal began
+        began = time.process_time()
+        await asyncio.to_thread(ours.stop, how)
+        await asyncio.to_thread(ours.start)
+
+    found = asyncio.run(play(Crowd(place, SECRET, clients), act))
+    found |= {"server_cpu_s": cpu_s(ours.pids), "load_cpu_s": time.process_time() - began}
+    if found["lost"] or found["doubled"] or found["gaps"]:
+        raise LoadError(f"a restart lost or repeated something: {found}")
+    return found
+
+
+def _medians(found: Sequence[dict[str, Any]]) -> dict[str, float]:
+    return {name: statistics.median(each[name] for each in found) for name in FIGURES}
