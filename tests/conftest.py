@@ -13,17 +13,38 @@ from hypothesis import settings as slices
 
 from pov_rt.config.settings import Settings
 from pov_rt.testing import Plugins, RunningServer, make_settings
-from tests.processes import children, end_children
+from tests.processes import OUTLIVING, children, end_children
 
 # How long an example takes says more of the machine than of the code.
 slices.register_profile("pov-rt", deadline=None)
 slices.load_profile("pov-rt")
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Have an option for what is too much for each run."""
+    parser.addoption(
+        "--redis", action="store_true", help="run all of tests/plugins over Redis, too, not a few"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Have programs heed Ctrl-C, which one inherits as ignored from a shell's background job."""
+    config.addinivalue_line(
+        "markers", "own_clock: moves the clock that leases end by; Redis goes by its own"
+    )
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test a minute, unless it says how long it takes.
+
+    Not in the settings of pytest: those hold for a plugin's tests in this checkout, too, whose
+    author has no pytest-timeout.
+    """
+    for item in items:
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(60))
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +52,7 @@ def leave_no_process() -> Iterator[None]:
     """End what a test has left running, so that no other test meets it; that is a failure."""
     before = children()  # a module's own server, browsers
     yield
-    if left := children() - before:
+    if left := children() - before - OUTLIVING:
         pytest.fail(f"left behind: {end_children(left)}")
 
 
@@ -49,8 +70,8 @@ def pov_rt_plugins(plugins_dir: Plugins) -> Plugins:
 
 @pytest.fixture
 def settings() -> Settings:
-    """Return settings that a test may override."""
-    return make_settings()
+    """Return settings that a test may override; on a busy machine no handler takes too long."""
+    return make_settings(limits={"handler_deadline_s": 60.0})
 
 
 @pytest.fixture
@@ -60,6 +81,9 @@ def pov_rt_settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def server(pov_rt_server: RunningServer) -> RunningServer:
-    """Return the running server."""
-    return pov_rt_server
+def server(pov_rt_server: RunningServer) -> Iterator[RunningServer]:
+    """Return the running server; at the end its connections ended for reasons that are counted."""
+    closes = pov_rt_server.web.server.arrivals.closes
+    declared = set(closes)
+    yield pov_rt_server
+    assert set(closes) == declared

@@ -20,7 +20,7 @@ def chromium() -> Iterator[Page]:
         pytest.skip("there is no Chromium: scripts/test installs Debian's")
     with sync_playwright() as playwright:
         # As root it runs without its sandbox alone; the pages here are our own.
-        options = ["--no-sandbox", "--disable-quic"]
+        options = ["--no-sandbox", "--disable-quic", "--host-resolver-rules=MAP rt.test 127.0.0.1"]
         browser = playwright.chromium.launch(executable_path=program, args=options)
         try:
             yield browser.new_page()

@@ -22,6 +22,25 @@ SECRET = "an environment's secret of more than 32 bytes"
 LAST_LINE = "Ctrl-C ends the server. It starts anew when a source or plugin file changes."
 
 
+OUTLIVING: set[int] = set()
+"""Programs that a test started, and that a fixture of the whole session ends."""
+
+HAND_OVER = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def with_socket(number: int, command: Sequence[str]) -> list[str]:
+    """Return a command that finds a listening socket as a service of a socket unit does.
+
+    It has to be passed on to the program (`pass_fds`) under its number.
+    """
+    return [sys.executable, "-I", "-S", "-c", HAND_OVER, str(number), *command]
+
+
 def environment(tmp_path: Path) -> dict[str, str]:
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     return {
@@ -61,6 +80,16 @@ def end(process: subprocess.Popen[Any]) -> None:
         if pipe is not None:
             with suppress(BrokenPipeError):  # of what it was still to be given
                 pipe.close()
+
+
+def take_pipe(process: subprocess.Popen[str], name: str) -> IO[str]:
+    """Take `stdout` or `stderr` over for a thread that reads it to its end, and closes it then.
+
+    `end` would close it under who reads.
+    """
+    pipe: IO[str] = getattr(process, name)
+    setattr(process, name, None)
+    return pipe
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 SECRET = "the tests' own secret, which nobody sees"
-WAIT_S = 5.0
+WAIT_S = 30.0
 
 
 class Call(NamedTuple):

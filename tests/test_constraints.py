@@ -36,7 +36,9 @@ def direct() -> list[Requirement]:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
-    lines = [line for line in setup["options"]["install_requires"].splitlines() if line]
+    extras = setup["options.extras_require"]
+    given = setup["options"]["install_requires"], extras["schemas"], extras["redis"]
+    lines = [line for each in given for line in each.splitlines() if line]
     return [Requirement(line) for line in [*lines, *build]]
 
 

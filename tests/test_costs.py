@@ -31,6 +31,8 @@ APP = Publisher("service:app", "app", "main")
 POVS, ENTRIES = 20, 2000
 PAGES_BYTES = 8 * 1024 * 1024
 CAN = ("subscribe", "collaborate")
+ANSWERS = 50
+"""A bystander gets so many while somebody floods, for a median that says something."""
 
 
 @pytest.fixture
@@ -326,10 +328,15 @@ def open_socket(server: RunningServer, token: str, device: str) -> socket.socket
 
 
 def flood(
-    server: RunningServer, token: str, seed: int, epoch: str, done: threading.Event
-) -> Counter[str]:
-    """Send all types of messages and requests, as fast as they are taken; count those."""
-    dice, sent = random.Random(seed), Counter[str]()
+    server: RunningServer,
+    token: str,
+    seed: int,
+    epoch: str,
+    sent: Counter[str],
+    done: threading.Event,
+) -> None:
+    """Send all types of messages and requests, as fast as they are taken; count those in `sent`."""
+    dice = random.Random(seed)
     registry = build_registry({})
     tags = sorted(registry.tags)
     paths = [
@@ -363,7 +370,6 @@ def flood(
             sent[path] += 1
     for client in clients + readable:
         client.close()
-    return sent
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -373,23 +379,26 @@ def test_any_mix_of_what_a_member_can_send_leaves_others_their_answers(
     epoch = fill(server, POVS, ENTRIES)
     token = server.token("mallory", can=CAN)
     bystander = server.connect("ben")
+    tags, sent = build_registry({}).tags, Counter[str]()
     done, took, before = threading.Event(), list[float](), resident_bytes()
+
+    def refused() -> int:
+        return server.call(lambda: server.web.server.dispatcher.errors["rate_limited"])
+
     with ThreadPoolExecutor(1) as threads:
-        sent = threads.submit(flood, server, token, seed, epoch, done)
-        until = time.monotonic() + 3
+        flooding = threads.submit(flood, server, token, seed, epoch, sent, done)
         try:
-            while time.monotonic() < until and not sent.done():
-                name, began = f"ben{len(took)}", time.monotonic()
+            while len(took) < ANSWERS or not sent.keys() >= tags or not refused():
+                assert not flooding.done(), flooding.result()
+                # Not by the clock: what else the machine does is not the server's.
+                name, began = f"ben{len(took)}", time.process_time()
                 subscribed = bystander.request({"type": "subscribe", "povId": name})
                 assert subscribed["type"] == "subscribed"
                 assert bystander.request({"type": "ping"})["type"] == "pong"
-                took.append(time.monotonic() - began)
+                took.append(time.process_time() - began)
                 bystander.request({"type": "unsubscribe", "povId": name})
         finally:
             done.set()
-        kinds = sent.result()
-    assert set(kinds) >= build_registry({}).tags
-    assert server.call(lambda: server.web.server.dispatcher.errors["rate_limited"]) > 0
     took.sort()
     assert took[len(took) // 2] < 0.25, "client, attacker and server share an interpreter"
     assert resident_bytes() - before < 128 * 1024 * 1024

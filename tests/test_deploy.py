@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pov_rt.auth.keys import MAX_TOKEN_BYTES
-from pov_rt.cli.serve import serve
+from pov_rt.cli.node.serve import serve
 from pov_rt.config.settings import LimitSettings, ServerSettings
 from pov_rt.web.stream import MAX_HEADER_BYTES
 
@@ -39,8 +39,8 @@ def test_a_unit_is_correct_and_its_exposure_is_small(
     unit: Path, analyze: str, tmp_path: Path
 ) -> None:
     copy = unit_in(tmp_path, unit)
-    if "@" not in unit.name:
-        shutil.copy(DEPLOY / "pov-rt.socket", tmp_path)
+    socket = unit.with_suffix(".socket")
+    shutil.copy(socket, tmp_path / socket.name.replace("@.", "@8801."))
     checked = subprocess.run(
         [analyze, "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False
     )
@@ -53,6 +53,27 @@ def test_a_unit_is_correct_and_its_exposure_is_small(
         check=False,
     )
     assert judged.returncode == 0, judged.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_a_unit_and_its_socket_go_together_and_give_up_on_nothing(unit: Path) -> None:
+    text, socket = unit.read_text(), unit.with_suffix(".socket")
+    name = socket.name.replace("@.", "@%i.")
+    for line in (f"Requires={name}", f"Sockets={name}", "StartLimitIntervalSec=0", "RestartSec=1"):
+        assert f"\n{line}\n" in text, line
+    assert "\nTriggerLimitIntervalSec=0\n" in socket.read_text()
+
+
+def test_units_of_one_machine_share_no_folder() -> None:
+    folders = [re.findall(r"^StateDirectory=(.*)$", unit.read_text(), re.M) for unit in UNITS]
+    assert folders == [["pov-rt"], ["pov-rt-%i"]]
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_a_reload_checks_the_settings_before_it_touches_the_server(unit: Path) -> None:
+    steps = re.findall(r"^ExecReload=(.*)$", unit.read_text(), re.M)
+    steps = [step.split(" ", 1)[1] for step in steps]
+    assert steps == ["config check --reload", "-c 'kill -HUP $MAINPID'"]
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
@@ -72,7 +93,7 @@ def test_a_unit_lets_a_start_bring_a_large_log_up_to_date(unit: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "form", "secret"),
     [
-        ("nginx.conf", r"^log_format .*?;$", r"\$(request|request_uri|args|query_string)\b"),
+        ("nginx.conf", r"^ *log_format .*?;$", r"\$(request|request_uri|args|query_string)\b"),
         ("haproxy.cfg", r"^ *log-format .*?$", r"%(HU|HQ|HV|r)\b|capture|httplog"),
         ("apache.conf", r"^LogFormat .*?$", r"%(r|q)\b|combined|\{"),
     ],

@@ -9,13 +9,15 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from bench.peers import free_port
 from pov_rt.auth.grants import Kind
 from pov_rt.config.settings import ServerSettings, Settings
 from pov_rt.testing import RunningServer, make_settings
@@ -26,19 +28,18 @@ DEPLOY = Path(__file__).parent.parent / "scripts/deploy"
 HOST = "rt.example"
 CLIENT = "127.0.0.5"
 """The address that the client has; all of 127.0.0.0/8 is this machine."""
-WAIT_S = 20.0
+WAIT_S = 30.0
 LARGE = 4_500_000
 """More than limits.publish_bytes, less than what a proxy lets pass."""
 ONE = json.dumps({"type": "t", "action": "a", "povId": "a/b", "userId": "ana"}).encode()
 
 
 class Place(NamedTuple):
-    """Where things are in a test: a folder, the proxy's port, the server's two, a certificate."""
+    """Where things are in a test: a folder, the proxy's port, the server's, a certificate."""
 
     folder: Path
     port: int
     server: int
-    admin: int
     certificate: Path
 
 
@@ -59,17 +60,20 @@ def nginx(program: str, place: Place) -> list[str]:
         ("/etc/ssl/private/rt.example.key", str(place.certificate)),
         ("server 127.0.0.1:8765;", f"server 127.0.0.1:{place.server};"),
         ("/var/log/nginx/pov-rt.log", str(place.folder / "access.log")),
+        ("/var/log/nginx/pov-rt-error.log", str(place.folder / "error.log")),
+        ("user www-data;\n", ""),
+        ("/run/nginx.pid", str(place.folder / "pid")),
+        ("worker_rlimit_nofile 65536;\n", ""),  # there may be less here
+        ("worker_connections 32768;", "worker_connections 512;"),
     )
     folders = "".join(
         f"{kind}_temp_path {place.folder}/{kind};\n"
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     config = place.folder / "nginx.conf"
-    config.write_text(
-        f"daemon off;\nmaster_process off;\npid {place.folder}/pid;\nerror_log stderr;\n"
-        f"events {{}}\nhttp {{\n{folders}{site}}}\n"
-    )
-    return [program, "-c", str(config), "-p", str(place.folder)]
+    config.write_text(site.replace("http {\n", f"http {{\n{folders}"))
+    started = f"daemon off; master_process off; error_log {place.folder}/main.log;"
+    return [program, "-c", str(config), "-p", str(place.folder), "-g", started]
 
 
 def haproxy(program: str, place: Place) -> list[str]:
@@ -79,10 +83,7 @@ def haproxy(program: str, place: Place) -> list[str]:
             "haproxy.cfg",
             ("bind :443 ssl", f"bind 127.0.0.1:{place.port} ssl"),
             ("/etc/haproxy/rt.example.pem", str(place.certificate)),
-            (
-                "server node-1 127.0.0.1:8765 check port 8766 inter 2s",
-                f"server node-1 127.0.0.1:{place.server} check port {place.admin} inter 2s",
-            ),
+            ("    server node-1 127.0.0.1:8765\n", f"    server node-1 127.0.0.1:{place.server}\n"),
             ("maxconn 20000", "maxconn 200"),
         )
     )
@@ -99,9 +100,10 @@ def caddy(program: str, place: Place) -> list[str]:
             f"\ttls {place.certificate} {place.certificate}",
         ),
         ("127.0.0.1:8765", f"127.0.0.1:{place.server}"),
-        ("\tlog {", f"\tlog {{\n\t\toutput file {place.folder}/access.log"),
+        ("\n\tlog {", f"\n\tlog {{\n\t\toutput file {place.folder}/access.log"),
+        ("\n{\n", "\n{\n\tadmin off\n\tauto_https off\n"),
     )
-    config.write_text("{\n\tadmin off\n\tauto_https off\n}\n" + text)
+    config.write_text(text)
     return [program, "run", "--config", str(config), "--adapter", "caddyfile"]
 
 
@@ -214,29 +216,38 @@ def is_whole(answer: bytes) -> bool:
     return bool(end) and (b" 101 " in head or (size is not None and len(body) >= int(size[1])))
 
 
+@contextmanager
+def in_front(
+    name: str, folder: Path, certificate: Path, server: int, answers: Collection[int]
+) -> Iterator[Place]:
+    """Run a proxy in front of a port, and wait until it answers with one of these."""
+    start, program_name, package = PROXIES[name]
+    program = shutil.which(program_name) or shutil.which(program_name, path="/usr/sbin")
+    if program is None:
+        pytest.skip(
+            f"{program_name} is missing: apt-get install -y --no-install-recommends {package}"
+        )
+    place = Place(folder, free_port(), server, certificate)
+    log = (folder / "output.log").open("wb")
+    with log, running(start(program, place), stdout=log, stderr=log) as process:
+        end = time.monotonic() + WAIT_S
+        while True:
+            with suppress(OSError):
+                if ask(place.port, "GET /nowhere")[0] in answers:
+                    break
+            text = (folder / "output.log").read_text()
+            assert process.poll() is None, text
+            assert time.monotonic() < end, text
+            time.sleep(0.05)
+        yield place
+
+
 @pytest.fixture(params=PROXIES)
 def proxy(
     request: pytest.FixtureRequest, server: RunningServer, certificate: Path, tmp_path: Path
 ) -> Iterator[Place]:
     """Run one of the proxies in front of the server."""
-    start, name, package = PROXIES[request.param]
-    program = shutil.which(name) or shutil.which(name, path="/usr/sbin")
-    if program is None:
-        pytest.skip(f"{name} is missing: apt-get install -y --no-install-recommends {package}")
-    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        port = int(taken.getsockname()[1])
-    place = Place(tmp_path, port, server.web.port, server.web.admin_port, certificate)
-    log = (tmp_path / "output.log").open("wb")
-    with log, running(start(program, place), stdout=log, stderr=log) as process:
-        end = time.monotonic() + WAIT_S
-        while True:
-            with suppress(OSError):
-                if ask(port, "GET /nowhere")[0] == 404:
-                    break
-            text = (tmp_path / "output.log").read_text()
-            assert process.poll() is None, text
-            assert time.monotonic() < end, text
-            time.sleep(0.05)
+    with in_front(request.param, tmp_path, certificate, server.web.port, {404}) as place:
         yield place
 
 
@@ -288,8 +299,65 @@ def test_a_proxy_with_the_shipped_file_passes_all_on(server: RunningServer, prox
         assert signed.rpartition(".")[2] not in written
 
 
+def test_a_proxy_with_the_shipped_file_passes_events_on_as_they_come(
+    server: RunningServer, proxy: Place
+) -> None:
+    """Also when a wait is answered, and when an answer is refused."""
+    port, read = proxy.port, f"Authorization: Bearer {server.token()}"
+    publish = f"Authorization: Bearer {server.token('app', Kind.SERVICE)}"
+    target = "/api/povs/a%2Fb/stream"
+
+    def more() -> None:
+        length = f"Content-Length: {len(ONE)}"
+        assert ask(port, "POST /api/activities", publish, length, body=ONE)[0] == 201
+
+    more()
+    status, text = ask(port, f"GET {target}", read)
+    (known,) = re.findall(r"(?i)stream-next-offset: (\S+)", text)
+    assert (status, known.endswith("1")) == (200, True)
+    with ThreadPoolExecutor() as threads:
+        waits = f"GET {target}?offset={known}&live=long-poll"
+        waiting = threads.submit(ask, port, waits, read)
+        end = time.monotonic() + WAIT_S
+        while server.call(lambda: server.web.server.hub.audience("pov/a/b")) == 0:
+            assert time.monotonic() < end
+        more()
+        status, text = waiting.result()
+        assert (status, '"offset":2' in text) == (200, True), text
+    with connected(port) as sock:
+        lines = [f"GET {target}?offset=-1&live=sse HTTP/1.1", f"Host: {HOST}:{port}", read]
+        sock.sendall("\r\n".join([*lines, "", ""]).encode())
+        read_until(sock, b'"offset":2}]')
+        more()  # at once, though the answer has not ended
+        read_until(sock, b'"offset":3}]')
+    status, text = ask(port, f"GET {target}?offset=x{known[1:]}&live=sse", read)
+    assert (status, '"position_lost"' in text) == (410, True), text
+
+
+def read_until(sock: ssl.SSLSocket, words: bytes) -> None:
+    """Read an answer as far as these words."""
+    found = b""
+    while words not in found:
+        data = sock.recv(65536)
+        assert data, found
+        found += data
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_what_fails_while_the_server_is_away_is_logged_without_its_token(
+    name: str, certificate: Path, tmp_path: Path
+) -> None:
+    away, token = {502, 503}, "a-token-that-nobody-may-read"
+    with in_front(name, tmp_path, certificate, free_port(), away) as place:
+        assert ask(place.port, f"GET /ws/?token={token}")[0] in away
+        given = (f"Sec-WebSocket-Protocol: bearer.{token}", f"Authorization: Bearer {token}")
+        assert ask(place.port, "GET /ws/", *given)[0] in away
+    written = "".join(path.read_text() for path in tmp_path.glob("*.log"))
+    assert "/ws/" in written, "that it failed is there"
+    assert token not in written
+
+
 def test_each_shipped_file_is_tried() -> None:
-    shipped = {
-        path.name for path in DEPLOY.iterdir() if path.suffix not in (".md", ".service", ".socket")
-    }
+    others = (".md", ".service", ".socket", ".yml", ".json")
+    shipped = {path.name for path in DEPLOY.iterdir() if path.suffix not in others}
     assert shipped == {"nginx.conf", "haproxy.cfg", "Caddyfile", "apache.conf"}

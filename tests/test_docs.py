@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -28,7 +29,9 @@ from pov_rt.plugins.read import PER_MARK
 from pov_rt.protocol.errors import ERRORS, CloseCode
 from pov_rt.registry.build import build_registry
 from pov_rt.registry.schema import tag_of
+from pov_rt.testing import RunningServer, make_settings
 from pov_rt.web.routes.token import EXCHANGE
+from tests.clients import publish
 from tests.processes import COMMAND, SECRET, environment, read_until, running
 
 THREE = b'{"type": "subscribe", "povIds": ["a", "b", "c"]}'
@@ -43,17 +46,26 @@ def table(text: str, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in rows[2:]]
 
 
+def defaults(name: str, section: msgspec.Struct) -> dict[str, Any]:
+    """Return the settings of a section, and of those in it, with their defaults."""
+    found: dict[str, Any] = {}
+    for field in msgspec.structs.fields(type(section)):
+        value = getattr(section, field.name)
+        full = f"{name}.{field.name}"
+        found |= defaults(full, value) if isinstance(value, msgspec.Struct) else {full: value}
+    return found
+
+
 def test_every_setting_has_an_entry_with_its_default() -> None:
     documented = dict(
-        re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \| `(.*?)` \|", DOCS["configuration"], re.M)
+        re.findall(r"^\| `([a-z_]+(?:\.[a-z_]+)+)` \| `(.*?)` \|", DOCS["configuration"], re.M)
     )
     expected: dict[str, Any] = {}
     settings = Settings()
     for section in msgspec.structs.fields(Settings):
         value = getattr(settings, section.name)
         if isinstance(value, msgspec.Struct):
-            for field in msgspec.structs.fields(type(value)):
-                expected[f"{section.name}.{field.name}"] = getattr(value, field.name)
+            expected |= defaults(section.name, value)
     assert set(documented) == set(expected)
     for name, value in expected.items():
         shown = "none" if value is None else msgspec.json.encode(value).decode()
@@ -134,7 +146,10 @@ def test_every_bounds_row_names_settings_that_exist() -> None:
 
 def commands(group: click.Group, prefix: str) -> set[str]:
     found: set[str] = set()
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         if isinstance(command, click.Group):
             found |= commands(command, f"{prefix} {name}")
             if command.invoke_without_command:
@@ -229,3 +244,62 @@ def test_the_drill_for_a_leaked_key_works_as_it_is_written(tmp_path: Path, tenan
         assert (done["closed"], sorted(done)) == (1, ["closed", "issuedBefore"])
         assert type_in(look).split() == ["401", "426"]
         read_until(server.stderr, "no key has signed this")
+
+
+def drill(heading: str) -> list[str]:
+    """Return what a drill says to type in."""
+    text = DOCS["operations"].split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(r"```bash\n(.*?)```", text, re.S)
+
+
+def type_in(script: str, tmp_path: Path, **variables: str) -> str:
+    """Run a drill's commands; each of them has to work."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        env=environment(tmp_path) | {"PATH": path} | variables,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_a_full_disk_is_looked_at_with_works_as_it_is_written(tmp_path: Path) -> None:
+    (look,) = drill("A full disk")
+    url = f"sqlite://{tmp_path}/pov-rt.db"
+    with RunningServer(make_settings(engine=EngineSettings(url=url)), None) as server:
+        admin = f"http://127.0.0.1:{server.web.admin_port}"
+        said = type_in(look, tmp_path, ADMIN=admin, DATA=str(tmp_path))
+    assert '"ready"' in said
+    assert 'pov_rt_log_bytes{file="journal"}' in said
+    assert re.search(r"^write-ahead log +\d", said, re.M)
+
+
+def test_a_log_moves_to_another_machine_as_it_is_written(tmp_path: Path) -> None:
+    take, bring = drill("Another machine")
+    folders = {"DATA": str(tmp_path / "old"), "NEW": str(tmp_path / "new")}
+    (tmp_path / "old").mkdir()
+
+    def start(folder: str) -> RunningServer:
+        url = f"sqlite://{folder}/pov-rt.db"
+        return RunningServer(make_settings(engine=EngineSettings(url=url)), None)
+
+    with start(folders["DATA"]) as server:
+        publish(server, 3)
+        before = history(server)
+    before_stats = type_in(take, tmp_path, BACKUP=str(tmp_path / "backup.db"), **folders)
+    after_stats = type_in(bring, tmp_path, BACKUP=str(tmp_path / "backup.db"), **folders)
+    assert len(set(re.findall(r"^entries .*$", before_stats + after_stats, re.M))) == 1
+    with start(folders["NEW"]) as server:
+        after = history(server)
+        publish(server, 1)
+    assert after["activities"] == before["activities"]
+    assert after["epoch"] != before["epoch"]
+
+
+def history(server: RunningServer) -> dict[str, Any]:
+    return server.connect("ana").request({"type": "history", "povId": "acme"})

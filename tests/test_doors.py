@@ -20,6 +20,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,11 +32,13 @@ from msgspec import inspect as shape
 from tornado.routing import PathMatches
 from tornado.web import RequestHandler
 
+from pov_rt.activities.publishing import Publisher
 from pov_rt.auth.grants import Kind
 from pov_rt.config.settings import ServerSettings
+from pov_rt.plugins.amend import NewDetails, Retraction
 from pov_rt.plugins.revoke import Revoke
-from pov_rt.protocol.bodies import PublishedActivity
-from pov_rt.protocol.messages import NewNotification
+from pov_rt.protocol.bodies import Block, PublishedActivity
+from pov_rt.protocol.messages import NewActivity, NewNotification
 from pov_rt.registry.build import build_registry
 from pov_rt.testing import RunningServer, make_settings
 from pov_rt.web.demo.mount import Demo
@@ -47,6 +50,8 @@ HANDLERS = {handler.tag: handler for handler in REGISTRY.handlers.values()}
 
 EVERYTHING = ("collaborate", "operate", "publish", "subscribe")
 POVS = ["acme", "beta"]
+OWN = ("own-1", "own-2", "own-3", "own-4")
+"""Activities that whoever asks has published."""
 SECRET = "secret"
 BAD = {
     "empty": "",
@@ -107,6 +112,8 @@ MESSAGES: dict[str, list[Message]] = {
             }
         )
     ],
+    "amend": [Message({"povId": "acme", "activityId": OWN[0], "details": {}, "changeId": "c-1"})],
+    "retract": [Message({"povId": "acme", "activityId": OWN[1], "changeId": "c-2"})],
     "probe.ask": [
         Message(
             {
@@ -145,6 +152,8 @@ class Row:
     needs: tuple[str, ...] = ()
     wrong: str = "invalid_request"
     good: int = 200
+    povs: Any = None
+    """What its token has to cover, if not `POVS`."""
 
 
 ACTIVITY = {"id": "a-2", "type": "t", "action": "a", "povId": "acme", "userId": "ana"}
@@ -152,8 +161,13 @@ POV, USER = {"pov_id": "acme"}, {"user_id": "ana"}
 ROUTES: dict[str, Row] = {
     "GET /healthz": Row("", kind=None),
     "GET /readyz": Row("", kind=None),
+    "GET /readyz/publish": Row("", kind=None),
     "GET /metrics": Row("", kind=None),
     "GET /": Row("/", kind=None),
+    "GET /admin/{}": Row("", kind=None),
+    "GET /api/node": Row("", kind=None),
+    "GET /api/node/hour": Row("", kind=None),
+    "GET /api/node/activities": Row("", kind=None),
     "GET /client/{}": Row("/client/pov-rt.js", kind=None),
     "GET /dev/console.json": Row("/dev/console.json", kind=None),
     "GET /dev/problem.json": Row("/dev/problem.json", kind=None),
@@ -176,13 +190,79 @@ ROUTES: dict[str, Row] = {
         wrong="invalid_activity",
         good=201,
     ),
+    "POST /api/activities/{}/amend": Row(
+        "/api/activities/{activity_id}/amend",
+        path={"activity_id": OWN[2]},
+        body={"povId": "acme", "details": {}, "changeId": "c-3", "userId": "ana"},
+        body_kind=NewDetails,
+    ),
+    "POST /api/activities/{}/retract": Row(
+        "/api/activities/{activity_id}/retract",
+        path={"activity_id": OWN[3]},
+        body={"povId": "acme", "changeId": "c-4", "userId": "ana"},
+        body_kind=Retraction,
+    ),
     "GET /api/povs/{}/activities": Row(
         "/api/povs/{pov_id}/activities", "subscribe", path=POV, numbers=("after", "before", "limit")
     ),
+    "GET /api/activities/{}": Row(
+        "/api/activities/{activity_id}", "operate", path={"activity_id": OWN[0]}
+    ),
+    "GET /api/activities/{}/explain": Row(
+        "/api/activities/{activity_id}/explain",
+        "operate",
+        path={"activity_id": OWN[0]},
+        query={"userId": "ana", "povId": "acme", "device": "phone"},
+        ids=("userId", "povId", "device"),
+    ),
+    "GET /api/trace": Row("/api/trace", "operate", query={"userId": "ana"}, ids=("userId",)),
+    "GET /api/povs/{}/audit": Row("/api/povs/{pov_id}/audit", "operate", path=POV),
+    "DELETE /api/povs/{}": Row("/api/povs/{pov_id}", "operate", path=POV),
+    "DELETE /api/users/{}": Row("/api/users/{user_id}", "operate", path=USER),
+    "GET /api/users/{}/export": Row("/api/users/{user_id}/export", "operate", path=USER),
+    "GET /api/povs/{}/stream": Row(
+        "/api/povs/{pov_id}/stream",
+        "subscribe",
+        path=POV,
+        query={"users": "ana", "notUsers": "ben"},
+        ids=("users", "notUsers"),
+    ),
+    "GET /api/activities/stream": Row("/api/activities/stream", "subscribe", povs="*"),
+    "GET /api/inbox/stream": Row("/api/inbox/stream", kind=Kind.SOCKET),
+    "GET /api/session": Row(
+        "/api/session", kind=Kind.SOCKET, query={"device": "phone"}, ids=("device",)
+    ),
+    # What is wrong with a message is answered as over a socket: MESSAGES.
+    "POST /api/messages": Row("/api/messages", kind=Kind.SOCKET, body={"type": "ping"}),
     "GET /api/povs/{}/presence": Row("/api/povs/{pov_id}/presence", path=POV),
     "GET /api/povs/{}/receipts": Row("/api/povs/{pov_id}/receipts", path=POV, numbers=("offset",)),
     "GET /api/connections": Row(
-        "/api/connections", query={"userId": "ana"}, ids=("userId",), numbers=("limit",)
+        "/api/connections",
+        "operate",
+        query={"userId": "ana", "povId": "acme"},
+        ids=("userId", "povId"),
+        numbers=("limit",),
+    ),
+    "GET /api/users": Row(
+        "/api/users",
+        "operate",
+        query={"userId": "ana", "povId": "acme"},
+        ids=("userId", "povId"),
+        numbers=("limit",),
+    ),
+    "GET /api/povs": Row(
+        "/api/povs", "operate", query={"povId": "acme"}, ids=("povId",), numbers=("limit",)
+    ),
+    "GET /api/plugins": Row("/api/plugins", "operate", numbers=("limit",)),
+    "POST /api/users/{}/block": Row(
+        "/api/users/{user_id}/block",
+        "operate",
+        path={"user_id": "eve"},
+        body={"seconds": 60},
+        body_kind=Block,
+    ),
+    "DELETE /api/users/{}/block": Row(
+        "/api/users/{user_id}/block", "operate", path={"user_id": "eve"}
     ),
     "POST /api/users/{}/disconnect": Row("/api/users/{user_id}/disconnect", path=USER, good=204),
     "POST /api/users/{}/notifications": Row(
@@ -202,8 +282,11 @@ ROUTES: dict[str, Row] = {
     ),
 }
 """By method and path, `{}` for each parameter. A plugin's grant is known."""
-OPERATORS = {"GET /healthz", "GET /readyz", "GET /metrics"}
-"""On a port of their own; nothing is asked of who gets there."""
+OPERATORS = {
+    *("GET /healthz", "GET /readyz", "GET /readyz/publish", "GET /metrics"),
+    *("GET /admin/{}", "GET /api/node", "GET /api/node/hour", "GET /api/node/activities"),
+}
+"""On a port of their own, with tests of their own: tests/web/routes/test_ops.py and admin."""
 
 Answer = tuple[str | None, str | None]
 """Code and field; without a code all is well."""
@@ -219,12 +302,15 @@ EXCEPTIONS: dict[tuple[str, str], tuple[Answer, str]] = {
     ("subscribe povIds[1]", "surrogate"): (("invalid_message", "povIds[1]"), NO_RESULT),
     ("probe.ask unset", "not covered"): (GOOD, "a `PovOrFeed` is for the handler to judge"),
     ("probe.ask unset", "feed not covered"): (GOOD, "a `PovOrFeed` is for the handler to judge"),
-    ("GET /ws/(?!_echo$).* device", "surrogate"): (("invalid_request", None), URL_PARTS),
-    ("GET /api/connections userId", "surrogate"): (("invalid_request", None), URL_PARTS),
+    **{
+        (f"{door} {name}", "surrogate"): (("invalid_request", None), URL_PARTS)
+        for door, row in ROUTES.items()
+        for name in row.ids
+    },
     **{
         (f"{door} {name}", fault): (answer, reason)
         for door, row in ROUTES.items()
-        for name in ("{pov_id}", "{user_id}")
+        for name in ("{pov_id}", "{user_id}", "{activity_id}")
         if name[1:-1] in row.path
         for fault, answer, reason in (
             ("empty", ("not_found", None), NO_SEGMENT),
@@ -369,9 +455,9 @@ GRANTS = {
 """What the plugins' routes say that is needed."""
 
 
-def claims(but: str | None = None) -> Json:
+def claims(but: str | None = None, povs: Any = None) -> Json:
     """Return what a token says that covers the PoVs of the rows, and grants all but one."""
-    return {"povs": POVS, "can": [grant for grant in EVERYTHING if grant != but]}
+    return {"povs": povs or POVS, "can": [grant for grant in EVERYTHING if grant != but]}
 
 
 def value_cases(
@@ -412,13 +498,15 @@ def route_cases() -> Iterator[Case]:
     for door, row in ROUTES.items():
         if door in OPERATORS:
             continue
-        good = Case(door, "", "good", GOOD, claims(), row.body or {}, row.path, row.query)
+        covers = claims(povs=row.povs)
+        good = Case(door, "", "good", GOOD, covers, row.body or {}, row.path, row.query)
         yield good
         yield from url_cases(good, row)
         grant = row.grant or GRANTS.get(door)
         if grant is not None:
             rule = ("forbidden", None)
-            yield replace(good, fault="not granted", rule=rule, claims=claims(grant))
+            lacks = claims(grant, row.povs)
+            yield replace(good, fault="not granted", rule=rule, claims=lacks)
         if row.body_kind is not None:
             kind = shape.type_info(row.body_kind)
             for case in value_cases(door, kind, good.message, row.needs, row.wrong):
@@ -427,7 +515,11 @@ def route_cases() -> Iterator[Case]:
 
 def url_cases(good: Case, row: Row) -> Iterator[Case]:
     """Yield the faults of a request's path and query."""
-    for name, wire in (("pov_id", "povId"), ("user_id", "userId")):
+    for name, wire in (
+        ("pov_id", "povId"),
+        ("user_id", "userId"),
+        ("activity_id", "activityId"),
+    ):
         if name in row.path:
             at = replace(good, name=f"{{{name}}}", rule=("invalid_id", wire))
             for fault, bad in BAD.items():
@@ -460,7 +552,16 @@ def everything() -> Iterator[RunningServer]:
         dev=True,
     )
     with RunningServer(settings, PLUGIN) as running:
+        publish_own(running)
         yield running
+
+
+def publish_own(server: RunningServer) -> None:
+    """Publish what a good request may change, in the names of all who ask."""
+    batch = [NewActivity(id=each, type="task", action="done", pov_id="acme") for each in OWN]
+    for kind, user in (("user", "ana"), ("user", "app"), ("service", "app")):
+        publisher = Publisher(f"{kind}:{user}", user, "main")
+        server.run(partial(server.web.server.publishing.publish, batch, publisher))
 
 
 @pytest.mark.parametrize("case", MESSAGE_CASES, ids=str)
@@ -532,9 +633,9 @@ def ask(
         headers["Authorization"] = f"Bearer {token}"
     connection.request(method, url, body, headers)
     with connection.getresponse() as response:
-        content = response.read()
+        is_json = (response.getheader("Content-Type") or "").startswith("application/json")
+        content = response.read() if is_json else b""  # events have no end
     connection.close()
-    is_json = (response.getheader("Content-Type") or "").startswith("application/json")
     return response.status, json.loads(content) if is_json else None
 
 
@@ -601,7 +702,7 @@ def test_every_route_has_a_row(everything: RunningServer) -> None:
             assert isinstance(rule.matcher, PathMatches)
             if isinstance(rule.target, Demo):
                 continue  # an app of its own, with tests of its own: tests/web/demo
-            pattern = rule.matcher.regex.pattern.removesuffix("$")
+            pattern = rule.matcher.regex.pattern.removesuffix("$").replace("(?!stream$)", "")
             path = re.sub(r"\((\?P<\w+>)?\[\^/\]\+\)", "{}", pattern)
             for method in methods(rule.target, rule.target_kwargs):
                 found.add(f"{method} {path}")

@@ -31,6 +31,7 @@ from tests.test_doors import (
     ask,
     claims,
     ids_in,
+    publish_own,
 )
 
 NO = "You may not do this on this PoV"
@@ -54,9 +55,21 @@ ROUTE_ROWS = [
 SERVICE_ONLY = {
     "POST /api/activities",
     "GET /api/connections",
+    "GET /api/users",
+    "GET /api/povs",
+    "GET /api/plugins",
+    "POST /api/users/{}/block",
+    "DELETE /api/users/{}/block",
     "POST /api/users/{}/disconnect",
     "POST /api/users/{}/notifications",
     "POST /api/tokens/revoke",
+    "DELETE /api/povs/{}",
+    "DELETE /api/users/{}",
+    "GET /api/users/{}/export",
+    "GET /api/activities/{}",
+    "GET /api/activities/{}/explain",
+    "GET /api/trace",
+    "GET /api/povs/{}/audit",
 }
 """No user gets there, and services are trusted with what their tokens grant."""
 
@@ -72,6 +85,7 @@ def server(receiver: Receiver) -> Iterator[RunningServer]:
     settings = make_settings()
     settings.plugins["authoriser"] = {"url": receiver.url, "secret": SECRET, "ttl_s": 0}
     with RunningServer(settings, PLUGIN) as running:
+        publish_own(running)
         yield running
 
 
@@ -158,12 +172,15 @@ def test_a_request_is_refused_that_the_app_does_not_allow(
     body = None
     if row.body is not None:
         body = json.dumps(row.body | ({"id": str(may)} if "id" in row.body else {})).encode()
-    case = Case(door, "", "", (None, None), claims(), path=row.path, query=row.query)
+    covers = claims(povs=row.povs)
+    case = Case(door, "", "", (None, None), covers, path=row.path, query=row.query)
     status, answer = ask(server, case, body, kind)
     if door in SERVICE_ONLY:
         assert (status, receiver.calls.qsize()) == (row.good, 0)
         return
-    assert "pov_id" in row.path, "there is no PoV, so say so in SERVICE_ONLY"
+    named = row.path.keys() | (row.body or {}).keys()
+    is_named = named & {"pov_id", "povId"} or row.povs == "*"
+    assert is_named, "there is no PoV, so say so in SERVICE_ONLY"
     needed = action_of(row.grant or GRANTS[door])
     if needed in may:
         assert status == row.good

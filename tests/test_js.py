@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from pov_rt.config.settings import ActivitySettings, Settings
+from pov_rt.registry.build import build_registry
+from pov_rt.registry.schema.typescript import typescript
 from pov_rt.version import VERSION
+from pov_rt.web.routes.admin.page import FOLDER as ADMIN
 from pov_rt.web.routes.client import FOLDER
-from pov_rt.web.routes.pages import FOLDER as DEV
+from pov_rt.web.routes.dev.pages import FOLDER as DEV
 from tests.js import CLIENT, SDK, node
 
 
@@ -59,15 +64,19 @@ def test_what_is_served_is_what_its_sources_build_wherever_they_are(tmp_path: Pa
     assert built == committed, "run `npm run build` in clients/js"
 
 
-def test_what_development_pages_run_is_what_its_sources_build(tmp_path: Path) -> None:
-    run("build.mjs", "--dev", tmp_path)
+@pytest.mark.parametrize(("option", "folder"), [("--dev", DEV), ("--admin", ADMIN)])
+def test_what_our_pages_run_is_what_its_sources_build(
+    tmp_path: Path, option: str, folder: Path
+) -> None:
+    run("build.mjs", option, tmp_path)
     for name, built in contents(tmp_path).items():
-        assert (DEV / name).read_bytes() == built, f"{name}: run `npm run build` in clients/js"
+        assert (folder / name).read_bytes() == built, f"{name}: run `npm run build` in clients/js"
 
 
 def test_a_program_that_imports_the_package_has_its_types(tmp_path: Path) -> None:
     compiler = CLIENT / "node_modules/typescript/bin/tsc"
-    run(compiler, "-p", "tsconfig.build.json", "--outDir", tmp_path / "pov-rt/dist/types")
+    for each in ("build", "node"):
+        run(compiler, "-p", f"tsconfig.{each}.json", "--outDir", tmp_path / "pov-rt/dist/types")
     package = tmp_path / "node_modules/pov-rt"
     package.parent.mkdir()
     (tmp_path / "pov-rt").rename(package)
@@ -83,8 +92,55 @@ def test_a_program_that_imports_the_package_has_its_types(tmp_path: Path) -> Non
         "// @ts-expect-error: fields are missing\n"
         "void client.publish({type: 't'})\n"
     )
+    (tmp_path / "serve.ts").write_text(
+        "import {activityTracker, createPublisher} from 'pov-rt/node'\n"
+        "import type {Facts, NewActivity} from 'pov-rt/node'\n"
+        "const given = {url: 'http://127.0.0.1:8765', token: async () => 'token'}\n"
+        "const describe = ({method, pathArguments}: Facts): NewActivity =>\n"
+        "  ({type: 'request', action: method, povId: pathArguments['pov'] ?? 'none'})\n"
+        "export const tracker = activityTracker({...given, describe, sampleRate: 0.5})\n"
+        "export const id: Promise<string> = createPublisher(given)\n"
+        "  .publish({type: 't', action: 'a', povId: 'acme'}).then(taken => taken.id)\n"
+        "// @ts-expect-error: an option of another name\n"
+        "activityTracker({...given, sample_rate: 0.5})\n"
+    )
     strict = ["--noEmit", "--strict", "--target", "es2023", "--module", "nodenext"]
-    run(compiler, *strict, "use.ts", folder=tmp_path)
+    run(compiler, *strict, "use.ts", "serve.ts", folder=tmp_path)
+
+
+def test_the_details_that_a_server_declares_are_what_the_package_knows(tmp_path: Path) -> None:
+    """Compile the page's example, with what `pov-rt schema typescript` prints for such a server."""
+    compiler = CLIENT / "node_modules/typescript/bin/tsc"
+    run(compiler, "-p", "tsconfig.build.json", "--outDir", tmp_path / "pov-rt/dist/types")
+    package = tmp_path / "node_modules/pov-rt"
+    package.parent.mkdir()
+    (tmp_path / "pov-rt").rename(package)
+    shutil.copy(CLIENT / "package.json", package)
+    schema = tmp_path / "task.json"
+    schema.write_text('{"properties": {"title": {"type": "string"}}, "required": ["title"]}')
+    declared = {"task.completed": ActivitySettings(details=str(schema))}
+    module = typescript(build_registry({}, None, declared), Settings())
+    (tmp_path / "wire.ts").write_text(module)
+    page = (
+        (CLIENT.parent.parent / "docs/clients.md").read_text().split("\n## Typed activities\n")[1]
+    )
+    for name, code in re.findall(r"```typescript\n// ([\w.-]+)\n(.*?)```", page, re.S):
+        (tmp_path / name).write_text(code)
+    (tmp_path / "wrong.ts").write_text(
+        "import type {Activity, Client} from 'pov-rt'\n"
+        "export const due = (task: Activity<'task', 'completed'>) => task.details.title.trim()\n"
+        "export const whatever = (other: Activity<'task', 'begun'>) => other.details?.['x']\n"
+        "export const send = (client: Client) => [\n"
+        "  // @ts-expect-error: a title is a text\n"
+        "  client.publish({type: 'task', action: 'completed', povId: 'a', details: {title: 5}}),\n"
+        "  // @ts-expect-error: there has to be one\n"
+        "  client.publish({type: 'task', action: 'completed', povId: 'a'}),\n"
+        "  client.publish({type: 'task', action: 'begun', povId: 'a'}),\n"
+        "]\n"
+    )
+    names = ["use.ts", "pov-rt.d.ts", "wrong.ts"]
+    strict = ["--noEmit", "--strict", "--target", "es2023", "--module", "nodenext"]
+    run(compiler, *strict, *names, folder=tmp_path)
 
 
 def test_its_version_is_the_servers() -> None:

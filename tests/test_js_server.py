@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.request import Request, urlopen
 
 import jwt
 from tornado.testing import bind_unused_port
 
 from tests.js import CLIENT, SDK, node
-from tests.processes import SECRET, Served, end, running, serve
+from tests.processes import SECRET, Served, end, running, serve, take_pipe
 
 
 def token_of(user: str, **claims: Any) -> str:
@@ -32,14 +32,15 @@ class Follower:
         self.process = process
         self.said: list[list[Any]] = []
         self._more = threading.Condition()
-        threading.Thread(target=self._read, daemon=True).start()
+        stdout = take_pipe(process, "stdout")
+        threading.Thread(target=self._read, args=[stdout], daemon=True).start()
 
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with self._more:
-                self.said.append(json.loads(line))
-                self._more.notify()
+    def _read(self, stdout: IO[str]) -> None:
+        with stdout:
+            for line in stdout:
+                with self._more:
+                    self.said.append(json.loads(line))
+                    self._more.notify()
 
     def until(self, holds: Callable[[], bool]) -> None:
         with self._more:

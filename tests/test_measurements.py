@@ -20,7 +20,7 @@ def headings(text: str) -> list[str]:
 def pointers(path: Path) -> list[str]:
     """Return what a file points to on the page; a sentence may go on in the next line."""
     text = re.sub(r"\s*\n\s*(?:# )?", " ", path.read_text())
-    found = re.findall(r"docs/measurements\.md(?:, ([a-z][a-z -]*)\))?", text)
+    found = re.findall(r"docs/measurements\.md(?:, ([a-z][A-Za-z -]*)\))?", text)
     assert "" not in found, f"{path} points to the page, and to no heading of it"
     return found
 

@@ -43,7 +43,11 @@ def test_fails_in_the_block():
         assert False
 
 def test_leaves_one_behind():
-    subprocess.Popen(["sleep", "600"], pass_fds=[HELD])
+    global left
+    left = subprocess.Popen(["cat"], stdin=-1, stdout=-1, pass_fds=[HELD])
+    left.stdin.write(b"it runs\\n")  # before that it has no name yet
+    left.stdin.flush()
+    left.stdout.readline()
 
 def test_comes_after():
     pass
@@ -85,7 +89,7 @@ def test_what_a_failing_test_has_started_is_gone(tmp_path: Path, held: tuple[int
         ("PASSED", "comes_after"),
         ("PASSED", "leaves_one_behind"),
     ], done.stdout
-    assert "left behind: ['sleep 600']" in done.stdout
+    assert "left behind: ['cat']" in done.stdout
 
 
 @pytest.mark.timeout(10)

@@ -19,8 +19,6 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
-from websockets.sync.client import connect
-from websockets.typing import Subprotocol
 
 from pov_rt import testing
 from pov_rt.auth.grants import Kind
@@ -80,13 +78,11 @@ def test_a_backend_signs_the_socket_token_with_node(server: RunningServer) -> No
 
 def lets_in(server: RunningServer, token: str) -> None:
     """See that a token opens a socket of ana's that sees the two PoVs and no other."""
-    protocols = [Subprotocol("pov-rt.v1"), Subprotocol(f"bearer.{token}")]
-    with connect(f"ws://{server.address}/ws/", subprotocols=protocols, proxy=None) as socket:
-        client = testing.Client(socket)
-        assert client.receive()["userId"] == "ana"
-        for pov_id, outcome in (("acme", None), ("other", None), ("third", "forbidden")):
-            answer = client.request({"type": "subscribe", "povId": pov_id})
-            assert answer.get("code") == outcome
+    client = server.connect(token=token)
+    assert client.welcome["userId"] == "ana"
+    for pov_id, outcome in (("acme", None), ("other", None), ("third", "forbidden")):
+        answer = client.request({"type": "subscribe", "povId": pov_id})
+        assert answer.get("code") == outcome
 
 
 def test_an_applications_requests_become_activities(server: RunningServer) -> None:

@@ -16,6 +16,7 @@ from websockets.typing import Subprotocol
 
 from pov_rt.auth.grants import Kind
 from pov_rt.config.settings import EngineSettings, Settings
+from pov_rt.dispatch import context
 from pov_rt.engine.base import Page
 from pov_rt.engine.sqlite import SqliteEngine
 from pov_rt.protocol.errors import Unavailable
@@ -32,6 +33,12 @@ from tests.clients import (
     span,
     subscribe,
 )
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have answers wait for their digests, however busy the machine is."""
+    monkeypatch.setattr(context, "WITHIN_S", 60.0)
 
 
 @pytest.fixture(params=ENGINES)

@@ -188,6 +188,7 @@ def test_no_command_shows_a_secret_of_any_setting(tmp_path: Path) -> None:
         assert not leaks(said), (arguments, said)
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("as_text", [False, True], ids=["file", "environment"])
 def test_no_error_text_shows_the_value_at_fault(tmp_path: Path, as_text: bool) -> None:
     for keys in LEAVES:

@@ -8,10 +8,21 @@ from typing import Any
 import pytest
 
 from pov_rt.config.settings import EngineSettings
-from pov_rt.engine.base import Appended, Conflict, Engine, NewEntry, Page, Position, Top
-from pov_rt.engine.memory import MemoryEngine, MemoryLog, MemoryMarks, MemorySets, MemoryStore
+from pov_rt.engine.base import (
+    Amended,
+    Amendment,
+    Appended,
+    Conflict,
+    Engine,
+    NewEntry,
+    Page,
+    Position,
+    Top,
+)
+from pov_rt.engine.memory import MemoryEngine, MemoryLog
+from pov_rt.engine.state import MemoryMarks, MemorySets, MemoryStore
 from pov_rt.runtime.clock import ManualClock
-from pov_rt.suites import EngineSuite
+from pov_rt.suites import EngineSuite, Povs
 
 
 class TellsTwice(MemoryLog):
@@ -38,6 +49,14 @@ class IgnoresReverse(MemoryLog):
         return await super().read(topic, after, limit)
 
 
+class AmendsWhateverIsThere(MemoryLog):
+    async def amend(self, amendment: Amendment) -> Amended | Conflict | None:
+        rewrite = amendment.rewrite
+        for entry in (await self.read(rewrite.topic, rewrite.offset - 1, 1)).entries:
+            amendment = amendment._replace(rewrite=rewrite._replace(old=entry.body))
+        return await super().amend(amendment)
+
+
 class GoesBack(MemoryMarks):
     async def advance(self, topic: str, user: str, name: str, position: Position) -> Position:
         await self.drop(topic, user, name)
@@ -60,6 +79,10 @@ BROKEN: Mapping[str, tuple[str, Any]] = {
     "test_a_retry_answers_the_first_offset_and_reaches_nobody": ("log", TellsTwice),
     "test_an_unknown_topic_has_an_epoch_that_stays": ("log", ChangesEpoch),
     "test_reading_both_ways_is_bounded_and_exclusive": ("log", IgnoresReverse),
+    "test_an_amendment_is_done_once_and_only_to_the_body_it_is_about": (
+        "log",
+        AmendsWhateverIsThere,
+    ),
     "test_marks_only_move_forward_in_an_epoch": ("marks", GoesBack),
     "test_members_of_sets_expire": ("sets", NeverExpires),
     "test_what_is_kept_of_somebody_is_found_and_erased": ("store", ForgetsWhose),
@@ -71,7 +94,7 @@ def test_a_broken_engine_fails_the_test_of_its_guarantee(name: str) -> None:
     part, broken = BROKEN[name]
 
     class Suite(EngineSuite):
-        def make(self, clock: ManualClock, **settings: Any) -> Engine:
+        def make(self, clock: ManualClock, povs: Povs | None = None, **settings: Any) -> Engine:
             given = EngineSettings(**settings)
             engine = MemoryEngine(given, clock, "node")
             every: Mapping[str, tuple[Any, ...]] = {

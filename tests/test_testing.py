@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from websockets.exceptions import ConnectionClosed
+
 from pov_rt.registry.scaffold import write_plugin
+from pov_rt.testing import RunningServer
 
 HELPER = '''"""No plugin, and not to be run by anybody's test."""
 raise SystemExit("executed")
@@ -48,3 +52,21 @@ def test_few_fixtures_have_a_plain_name(tmp_path: Path) -> None:
     ours = re.findall(r"^(\w+).* -- .*pov_rt/testing\.py:\d+", listed, re.M)
     named = [name for name in ours if not name.startswith("pov_rt_")]
     assert sorted(named) == ["clock", "connect", "http"]
+
+
+def test_a_client_has_the_token_that_a_test_has_and_dies_as_machines_do(
+    server: RunningServer,
+) -> None:
+    ben, ana = server.connect("ben"), server.connect(token=server.token("ana", povs=["acme"]))
+    assert (ana.welcome["userId"], ana.welcome["connectionId"]) == ("ana", ana.connection_id)
+    assert ana.request({"type": "subscribe", "povId": "other"})["code"] == "forbidden"
+    for client in (ana, ben):
+        assert client.request({"type": "subscribe", "povId": "acme"})["type"] == "subscribed"
+    ana.socket.abort()
+    with pytest.raises(ConnectionClosed):
+        ana.send({"type": "ping"})
+    while server.call(lambda: len(server.web.server.directory)) > 1:
+        pass
+    with pytest.raises(TimeoutError):
+        ben.socket.recv(timeout=0)
+    assert ben.request({"type": "ping"})["type"] == "pong", "what was waited for in vain is no loss"

@@ -43,13 +43,17 @@ EXAMPLE = "https://rt.example"
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder in which programs may import the package, React and Vue, as npm has them."""
-    folder = tmp_path_factory.mktemp("package")
+    return install(tmp_path_factory.mktemp("package"))
+
+
+def install(folder: Path) -> Path:
+    """Return the folder, where programs may import the package, React and Vue, as npm has them."""
     made = folder / "node_modules/pov-rt"
     types = made / "dist/types"
     shutil.copytree(FOLDER, made / "dist")
     compiler = CLIENT / "node_modules/typescript/bin/tsc"
-    run(compiler, "-p", "tsconfig.build.json", "--outDir", types)
+    for part in ("build", "node"):
+        run(compiler, "-p", f"tsconfig.{part}.json", "--outDir", types)
     run("types.mjs", types)
     run("manifest.mjs", made / "dist/custom-elements.json")
     shutil.copy(CLIENT / "package.json", made)

@@ -295,3 +295,21 @@ def test_what_is_told_while_the_marks_are_read_is_not_taken_back_by_the_answer(
         assert (marked.read_offset, marked.seen_offset, marked.unread_from) == expected[kind]
 
     asyncio.run(work())
+
+
+def test_a_users_marks_and_devices_are_named_and_forgotten(bench: Bench) -> None:
+    async def work() -> None:
+        epoch = await bench.publish(3)
+        await bench.ack("phone", Position(epoch, 2))
+        bench.clock.advance(5)
+        await bench.ack("laptop", Position(epoch, 3))
+        await bench.cursors.read("ana", A, Position(epoch, 1))
+        await bench.cursors.read("ben", A, Position(epoch, 1))
+        at = bench.clock.time()
+        assert await bench.cursors.devices("ana") == {"laptop": at, "phone": at - 5}
+        assert await bench.cursors.clear("ana") == (3, 2)
+        assert await bench.cursors.clear("ana") == (0, 0)
+        assert await bench.cursor("phone") is None
+        assert (await bench.cursors.read("ben", A, Position(epoch, 1))).has_moved is False
+
+    asyncio.run(work())

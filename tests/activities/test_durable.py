@@ -12,7 +12,7 @@ import pytest
 from pov_rt.activities.durable import MAX_DURABLE, Durable, Kept
 from pov_rt.delivery.filters import Only
 from pov_rt.engine.base import Engine
-from pov_rt.engine.memory import MemorySets
+from pov_rt.engine.state import MemorySets
 from pov_rt.protocol.errors import LimitExceeded, Unavailable
 from pov_rt.runtime.clock import ManualClock
 
@@ -120,5 +120,23 @@ def test_what_was_added_can_be_put_back(durable: Durable) -> None:
             kept = await durable.add("ana", "a", Only(types=frozenset({"other"})))
             await durable.put_back("ana", "a", kept)
             assert await durable.of("ana") == {"a": before}
+
+    asyncio.run(work())
+
+
+def test_all_of_a_user_or_to_a_pov_are_forgotten_and_no_other(durable: Durable) -> None:
+    async def work() -> None:
+        # A user may be called as a PoV is.
+        for user, pov_id in (("a", "a"), ("a", "b"), ("ben", "a"), ("ben", "b")):
+            await durable.add(user, pov_id)
+        await durable.unfollow("a", ["b"])
+        assert await durable.clear("a") == 2
+        assert await durable.of("a") == {}
+        assert await durable.of("ben") == {"a": None, "b": None}
+        assert [*await durable.followers("a")] == [*await durable.followers("b")] == ["ben"]
+        await durable.unfollow("ben", ["a"])
+        assert await durable.drop("a") == 1
+        assert await durable.of("ben") == {"b": None}
+        assert await durable.drop("a") == await durable.clear("a") == 0
 
     asyncio.run(work())

@@ -9,7 +9,7 @@ import pytest
 
 from pov_rt.activities.kept import KeptByPov
 from pov_rt.engine.base import NewMember
-from pov_rt.engine.memory import MemorySets
+from pov_rt.engine.state import MemorySets
 from pov_rt.protocol.errors import LimitExceeded
 from pov_rt.protocol.tenants import TenantId
 from pov_rt.runtime.clock import ManualClock
@@ -95,5 +95,20 @@ def test_ids_of_a_team_come_back_as_such() -> None:
         (found,) = await kept.of(TenantId.of("red", "ana"))
         assert (found, type(found)) == (pov, TenantId)
         assert await kept.of(TenantId.of("blue", "ana")) == {}
+
+    asyncio.run(work())
+
+
+def test_all_of_a_user_is_forgotten_and_of_no_other() -> None:
+    async def work() -> None:
+        clock = ManualClock()
+        kept = KeptByPov(SlowSets(clock), "things", "things")
+        for user in ("ana", "ben"):
+            await kept.put(user, "a", b"", most=9)
+        await kept.put("ana", "b", b"", most=9, expires_at=clock.time() + 1)
+        clock.advance(2)
+        assert await kept.clear("ana") == 2, "what has expired is still there"
+        assert await kept.clear("ana") == 0
+        assert (await kept.of("ana"), await kept.of("ben")) == ({}, {"a": b""})
 
     asyncio.run(work())

@@ -15,6 +15,7 @@ from pov_rt.activities import publishing as publishing_module
 from pov_rt.activities.publishing import Known, Published, Publisher, Publishing
 from pov_rt.config.settings import EngineSettings, LimitSettings
 from pov_rt.engine.memory import MemoryEngine
+from pov_rt.protocol.bodies import PublishedActivity
 from pov_rt.protocol.errors import (
     ClientError,
     Forbidden,
@@ -23,8 +24,10 @@ from pov_rt.protocol.errors import (
     InvalidActivity,
     InvalidId,
     TooLarge,
+    Unavailable,
 )
 from pov_rt.protocol.messages import Activity, NewActivity, check_id
+from pov_rt.protocol.tenants import TenantId
 from pov_rt.runtime.clock import ManualClock
 
 APP = Publisher("service:app", "app", "main")
@@ -73,6 +76,33 @@ def new(name: str | None = None, **fields: Any) -> NewActivity:
 
 def run(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(work)
+
+
+def test_what_a_producer_numbered_waits_for_what_was_before_it_and_may_be_taken_later() -> None:
+    def numbered(seq: int, action: str = "a", pov_id: str = "acme") -> PublishedActivity:
+        fields: dict[str, Any] = {"producer": "spool", "seq": seq, "user_id": "ana"}
+        return PublishedActivity(type="t", action=action, pov_id=pov_id, **fields)
+
+    async def work() -> None:
+        publishing, engine, _ = make()
+        batch = [
+            numbered(1),
+            numbered(2, "refused"),  # for good
+            numbered(3),
+            numbered(4, "moved"),  # fails
+            numbered(5),
+            numbered(5, pov_id="other"),
+            new(),
+        ]
+        done = await publishing.publish(batch, APP)
+        kinds = [Published, Forbidden, Published, Internal, Unavailable, Published, Published]
+        assert [type(each) for each in done] == kinds
+        (again,) = await publishing.publish([numbered(4)], APP)
+        assert isinstance(again, Published)
+        assert (again.offset, again.duplicate) == (4, False)
+        assert (await engine.log.top("pov/acme")).offset == 4
+
+    run(work())
 
 
 def test_a_batch_keeps_its_order_and_each_its_own_fate() -> None:
@@ -240,6 +270,33 @@ def test_a_hook_that_moves_an_activity_is_a_bug_that_costs_that_one(
         assert "may not change" in str(record.exc_info and record.exc_info[1])
         assert record.__dict__["incident"] == bad.extra["incident"]
 
+    run(work())
+
+
+@pytest.mark.parametrize("user_id", ["eve", TenantId.of("blue", "eve")])
+def test_of_an_id_that_is_forgotten_nothing_is_known_whatever_it_was_called(
+    user_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+
+    def check(text: str, field: str) -> None:
+        looked.append(text)
+        check_id(text, field)
+
+    async def work() -> None:
+        publishing, _, _ = make()
+        own = APP._replace(key=f"user:{user_id}", user_id=user_id)
+        for publisher, new_one in [(own, new()), (APP, new(user_id="eve"))] * 2:
+            await publishing.publish([new_one], publisher)
+        known = set(looked)
+        assert known >= {user_id, "eve"}
+        publishing.forget(user_id)
+        looked.clear()
+        for publisher, new_one in [(own, new()), (APP, new(user_id="eve"))] * 2:
+            await publishing.publish([new_one], publisher)
+        assert set(looked) >= {user_id, "eve"}
+
+    monkeypatch.setattr(publishing_module, "check_id", check)
     run(work())
 
 

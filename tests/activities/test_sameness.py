@@ -18,6 +18,7 @@ from tornado.httpclient import HTTPClient
 from pov_rt.activities.sameness import compared
 from pov_rt.auth.grants import Kind
 from pov_rt.config.settings import Settings
+from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.messages import MAX_SAFE_INTEGER, Activity, Notification
 from pov_rt.testing import RunningServer
 from tests.clients import ENGINES, notify, settings_of
@@ -77,6 +78,14 @@ def test_without_details_the_body_itself_is_compared() -> None:
     assert compared(Activity(id="1", type="t", action="a", pov_id="p", user_id="u")) == b""
 
 
+def test_a_trace_is_not_compared() -> None:
+    other = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
+    assert content({"n": 1, "traceparent": TRACE}) == content({"n": 1, "traceparent": other})
+    assert content({"n": 1, "traceparent": TRACE}) == content({"n": 1})
+    plain = Activity(id="1", type="t", action="a", pov_id="p", user_id="u")
+    assert content({"traceparent": TRACE}) == encode(plain), "whose body itself is compared"
+
+
 def test_an_instant_is_the_same_in_any_time_zone_and_is_not_left_out() -> None:
     at = datetime(2030, 1, 1, 12, tzinfo=UTC)
     spelt = [at, at.astimezone(timezone(timedelta(hours=5, minutes=45)))]
@@ -91,6 +100,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     return settings_of(request.param, tmp_path)
 
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 FIRST = '{"a":1,"b":{"x":1,"y":2},"n":[100,0,-3]}'
 
 
@@ -107,6 +117,8 @@ FIRST = '{"a":1,"b":{"x":1,"y":2},"n":[100,0,-3]}'
         ('{"a":1,"b":{"x":1,"y":2}}', False),
         ("{}", False),
         (None, False),
+        (f'{{"a":1,"b":{{"x":1,"y":2}},"traceparent":"{TRACE}","n":[100,0,-3]}}', True),
+        ('{"a":1,"b":{"x":1,"y":2},"traceparent":"a word","n":[100,0,-3]}', False),
     ],
 )
 def test_over_http_a_retry_keeps_the_offset_and_the_body_stays(

@@ -43,3 +43,13 @@ def test_of_too_many_users_the_longest_silent_is_forgotten() -> None:
     assert reports.of("u1", "pov/a") == {}
     assert reports.of("u2", "pov/a")
     assert reports.of("new", "pov/a")
+
+
+def test_what_a_users_devices_said_is_forgotten_at_once() -> None:
+    reports = Reports()
+    for user in ("ana", "ben"):
+        reports.note(user, "phone", "pov/a", shown(1))
+    reports.clear("ana")
+    reports.clear("ana")
+    assert reports.of("ana", "pov/a") == {}
+    assert reports.of("ben", "pov/a")

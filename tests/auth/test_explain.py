@@ -13,6 +13,7 @@ from pov_rt.auth.grants import Kind
 from pov_rt.auth.keys import Keyring
 from pov_rt.auth.tokens import SERVICE_AUDIENCE, Identity, Tokens
 from pov_rt.config.settings import AuthSettings
+from pov_rt.protocol.errors import TokenRevoked
 from pov_rt.runtime.clock import ManualClock
 from tests.auth.apps import NEXT_SECRET, NOW, SECRET, app_token
 
@@ -22,6 +23,9 @@ class Revoked:
 
     def covers(self, identity: Identity) -> bool:
         return True
+
+    def refusal(self, identity: Identity) -> TokenRevoked:
+        return TokenRevoked()
 
     def see(self, identity: Identity) -> None:
         pass

@@ -9,6 +9,7 @@ import asyncio
 import math
 from typing import Any
 
+import jwt
 import pytest
 
 from pov_rt.auth.grants import Grants, Kind
@@ -199,6 +200,12 @@ def test_who_asks_for_what_cannot_be_is_told() -> None:
         with pytest.raises(InvalidId) as bad:
             one.make(None, user_id, None)
         assert bad.value.field == "userId"
+    for token in (jwt.encode({"userId": "ana"}, "s" * 32), "eyJhbGciOiJub25lIn0.eyJhIjoxfQ."):
+        with pytest.raises(InvalidRequest) as no_id:
+            one.make(token, None, None)
+        assert no_id.value.field == "tokenId"
+    for token_id in ("eyJhbGciOiJub25lIn0", "urn:jti:1.2.3", "*", "https://id.example/?jti=7"):
+        assert one.make(token_id, None, None).token_id == token_id
     for before in (NOW + 5.1, math.inf, math.nan):
         with pytest.raises(InvalidRequest) as ahead:
             one.make(None, "ana", before)
@@ -385,3 +392,47 @@ def test_what_cannot_be_stored_raises() -> None:
         assert bench.one.covers(identity(NOW))
 
     asyncio.run(run())
+
+
+@pytest.mark.gen_test
+async def test_a_block_voids_what_is_issued_while_it_lasts_and_nothing_afterwards() -> None:
+    bench = Bench()
+    block = bench.one.make_block("ana", 60.0)
+    await bench.one.store(bench.one.add(block))
+    for one in (bench.one, await bench.restarted()):
+        assert one.covers(identity(NOW - 5))
+        assert one.covers(identity(NOW + 30))
+        assert not one.covers(identity(NOW, "ben"))
+        assert (list(one.blocked), one.blocked_until("ana")) == (["ana"], NOW + 60)
+        assert one.refusal(identity(NOW)).retry_after_s == 60.0
+        assert one.refusal(identity(NOW, "ben")).retry_after_s is None
+    bench.clock.advance(61.0)
+    bench.one.sweep()
+    assert not bench.one.covers(identity(NOW))
+    assert not (await bench.restarted()).blocked
+
+
+@pytest.mark.gen_test
+async def test_a_block_and_a_revocation_of_the_same_user_stand_beside_each_other() -> None:
+    bench = Bench()
+    await bench.revoke(user_id="ana")
+    for seconds in (600.0, 60.0):
+        await bench.one.store(bench.one.add(bench.one.make_block("ana", seconds)))
+    assert bench.one.blocked_until("ana") == NOW + 600, "one that says less undoes nothing"
+    assert {each.spelling for each in await bench.stored()} == {"user ana", "block ana"}
+    assert bench.one.lift("ana")
+    assert not bench.one.lift("ana")
+    assert await bench.one.forget_block("ana")
+    for one in (bench.one, await bench.restarted()):
+        assert one.covers(identity(NOW - 5))
+        assert not one.covers(identity(NOW + 5))
+
+
+@pytest.mark.gen_test
+async def test_a_block_lasts_as_long_as_was_said_however_short_revocations_are_kept() -> None:
+    bench = Bench(revocation_s=10.0)
+    await bench.one.store(bench.one.add(bench.one.make_block("ana", 100_000.0)))
+    bench.clock.advance(50_000.0)
+    bench.one.sweep()
+    assert bench.one.covers(identity(NOW + 50_000))
+    assert bench.one.refusal(identity(NOW)).retry_after_s == 3600.0, "it may be lifted before"

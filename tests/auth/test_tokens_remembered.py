@@ -84,6 +84,9 @@ class Void:
         self.asked.append(identity)
         return identity.token_id in self.ids
 
+    def refusal(self, identity: Identity) -> TokenRevoked:
+        return TokenRevoked()
+
 
 def test_revocation_holds_for_new_and_for_remembered_tokens(make: Callable[..., Tokens]) -> None:
     void = Void()

@@ -26,6 +26,9 @@ PREFERENCES: dict[str, object] = {
     "network.captive-portal-service.enabled": False,
     "network.connectivity-service.enabled": False,
     "network.dns.disablePrefetch": True,
+    # A page that is left while its icon is still fetched is not kept for going back.
+    "browser.chrome.site_icons": False,
+    "browser.chrome.favicons": False,
     "network.http.speculative-parallel-limit": 0,
     "toolkit.cosmeticAnimations.enabled": False,
     # It says "stopping" until then, and takes a minute for what no test needs.

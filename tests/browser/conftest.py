@@ -6,7 +6,7 @@ A browser runs once for all tests of a process; each test has profiles of its ow
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from shutil import copytree
@@ -19,8 +19,35 @@ from tests.browser.flows import PAGE, SERVED
 from tests.browser.site import Site
 from tests.browser.tabs import Browser, Loop, Profile
 
-Profiles = Callable[[Browser], Profile]
-"""Makes a profile that is closed after the test; what a page of it has not caught fails that."""
+class Profiles:
+    """Makes profiles that are closed after the test; what a page has not caught fails that."""
+
+    def __init__(self) -> None:
+        self._made: list[Profile] = []
+        self._closing = ExitStack()
+
+    def __call__(self, browser: Browser) -> Profile:
+        profile = browser.profile()
+        self._made.append(profile)
+        self._closing.callback(profile.close)
+        return profile
+
+    def close(self) -> None:
+        """Close all of them; it may be said again."""
+        self._closing.close()
+
+    @property
+    def errors(self) -> list[str]:
+        """What no page of them has caught."""
+        return [error for profile in self._made for tab in profile.tabs for error in tab.errors]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Function) -> None:
+    """Close the pages before any fixture that serves them ends: one may still be loading."""
+    profiles = getattr(item, "funcargs", {}).get("profiles")
+    if profiles is not None:
+        profiles.close()
 
 
 @pytest.fixture(scope="session")
@@ -87,18 +114,10 @@ def small_disk(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 def profiles() -> Iterator[Profiles]:
-    made: list[Profile] = []
-    with ExitStack() as closing:
-
-        def make(browser: Browser) -> Profile:
-            profile = browser.profile()
-            made.append(profile)
-            closing.callback(profile.close)
-            return profile
-
-        yield make
-    errors = [error for profile in made for tab in profile.tabs for error in tab.errors]
-    assert not errors
+    made = Profiles()
+    yield made
+    made.close()
+    assert not made.errors
 
 
 @pytest.fixture

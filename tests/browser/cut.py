@@ -9,10 +9,10 @@ import asyncio
 import socket
 import struct
 
+from tests.browser.listener import HOST, Listener
 from tests.browser.tabs import Loop
 
 CHUNK_BYTES = 64 * 1024
-HOST = "127.0.0.1"
 
 
 class Cut:
@@ -25,9 +25,8 @@ class Cut:
         self.port = port
         """For connections to come: a server may start anew elsewhere."""
         self._loop = loop
-        self._listener: asyncio.Server | None = None
+        self._listener = Listener(self._carry)
         self._flows = asyncio.Event()
-        self._carried: set[asyncio.Task[None]] = set()
         # Bound, and no more: connections are refused while nobody listens, and no other program
         # gets the port.
         self._held = socket.socket()
@@ -52,11 +51,11 @@ class Cut:
 
     def drop(self) -> None:
         """Reset all connections; new ones are carried."""
-        self._loop.run(self._drop())
+        self._loop.run(self._listener.drop())
 
     def refuse(self) -> None:
         """Reset all connections, and refuse new ones."""
-        self._loop.run(self._refuse())
+        self._loop.run(self._listener.close())
 
     def swallow(self) -> None:
         """Be a black hole: connections stay, new ones are taken, and nothing gets through."""
@@ -64,28 +63,12 @@ class Cut:
 
     async def _resume(self) -> None:
         self._flows.set()
-        if self._listener is None:
-            port = self._held.getsockname()[1]
-            self._listener = await asyncio.start_server(self._take, HOST, port, reuse_address=True)
-
-    async def _drop(self) -> None:
-        for task in self._carried:
-            task.cancel()
-        await asyncio.gather(*self._carried, return_exceptions=True)
-
-    async def _refuse(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-        await self._drop()
+        await self._listener.open(self._held.getsockname()[1])
 
     async def _swallow(self) -> None:
         self._flows.clear()
 
-    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._carried.add(task)
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers = [writer]
         try:
             await self._flows.wait()
@@ -105,7 +88,6 @@ class Cut:
         finally:
             for each in writers:
                 each.close()
-            self._carried.discard(task)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while chunk := await reader.read(CHUNK_BYTES):

@@ -32,6 +32,15 @@ HIDE = """hidden => {
   document.dispatchEvent(new Event('visibilitychange'))
 }"""
 """Has a page take itself for hidden, or not."""
+ACKS = """client => {
+  window.acks = []
+  const {request} = client
+  client.request = (type, fields) => {
+    if (type === 'ack') acks.push([fields.povId, fields.shown, fields.reason ?? null])
+    return request.call(client, type, fields)
+  }
+}"""
+"""Has a page keep what a client tells of what was shown, and why not."""
 
 
 def build_next(folder: Path, copy: Path) -> None:

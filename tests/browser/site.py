@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
-from tests.browser.cut import HOST
+from tests.browser.listener import HOST, Listener
 from tests.browser.tabs import Loop
 
 TYPES = {
@@ -44,47 +44,39 @@ class Site:
         """Of `token_of`."""
         self._loop = loop
         self._folder = folder
+        self._listener = Listener(self._serve)
 
     @property
     def url(self) -> str:
-        return f"http://{HOST}:{self._listener.sockets[0].getsockname()[1]}"
+        return f"http://{HOST}:{self._listener.port}"
 
     def __enter__(self) -> Self:
-        self._loop.run(self._start())
+        self._loop.run(self._listener.open())
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.run(self._stop())
+        self._loop.run(self._listener.close())
         if self._failures:
             raise self._failures[0]
 
-    async def _start(self) -> None:
-        self._listener = await asyncio.start_server(self._serve, HOST, 0)
-
-    async def _stop(self) -> None:
-        self._listener.close()
-
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request, and end the connection."""
-        try:
-            head = await reader.readuntil(b"\r\n\r\n")
-            target = head.split(b" ", 2)[1].decode()
-            status, kind, body = self._answer(target)
-            # Going back to a page, Firefox takes what it fetched from the cache. A page that may
-            # not be stored, on the other hand, is kept by no browser for going back to it.
-            more = "Cache-Control: no-store\r\n" if target.startswith("/token") else ""
-            if self.policy:
-                more += f"Content-Security-Policy: {self.policy}\r\n"
-            writer.write(
-                f"HTTP/1.1 {status} {status.phrase}\r\nContent-Type: {kind}\r\n"
-                f"Content-Length: {len(body)}\r\nConnection: close\r\n{more}\r\n".encode()
-            )
-            writer.write(body)
-            await writer.drain()
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # the browser opens some connections in advance, and closes them
-        finally:
-            writer.close()
+        """Answer one request."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        await self._reply(head.split(b" ", 2)[1].decode(), writer)
+
+    async def _reply(self, target: str, writer: asyncio.StreamWriter) -> None:
+        status, kind, body = self._answer(target)
+        # Going back to a page, Firefox takes what it fetched from the cache. A page that may
+        # not be stored, on the other hand, is kept by no browser for going back to it.
+        more = "Cache-Control: no-store\r\n" if target.startswith("/token") else ""
+        if self.policy:
+            more += f"Content-Security-Policy: {self.policy}\r\n"
+        writer.write(
+            f"HTTP/1.1 {status} {status.phrase}\r\nContent-Type: {kind}\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n{more}\r\n".encode()
+        )
+        writer.write(body)
+        await writer.drain()
 
     def _answer(self, target: str) -> tuple[HTTPStatus, str, bytes]:
         url = urlsplit(target)

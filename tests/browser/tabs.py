@@ -14,11 +14,12 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
+from pov_rt.client.sync import LoopThread
 from tests.processes import end, launch, read_until
 
 ValueT = TypeVar("ValueT")
 
-WAIT_S = 30.0
+WAIT_S = 50.0
 """How long anything may take: a bound for what has failed, long for busy machines."""
 
 WAIT_FOR = """(source, argument) => new Promise(resolve => {
@@ -45,18 +46,12 @@ SHOWN = """() => {
 class Loop:
     """An event loop in a thread of its own, as a context."""
 
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="browsers")
-
     def __enter__(self) -> Loop:
-        self._thread.start()
+        self._thread = LoopThread("browsers")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._thread.stop()
 
     def run(self, work: Coroutine[Any, Any, ValueT], timeout: float = WAIT_S) -> ValueT:
         """Run something and return its result. Raises TimeoutError, and it is cancelled."""
@@ -65,7 +60,7 @@ class Loop:
             async with asyncio.timeout(timeout):
                 return await work
 
-        return asyncio.run_coroutine_threadsafe(bounded(), self._loop).result()
+        return self._thread.run(bounded())
 
 
 class PageError(Exception):

@@ -210,6 +210,8 @@ def test_every_form_works_with_what_it_offers(
         " Object.keys(types).map(type => [type, !!schema.operations[`receive.${type}`].reply]))"
     )
     assert len(types) >= 17
+    # Nobody can be offered an activity of their own that is there.
+    types = [each for each in types if each[0] not in ("amend", "retract")]
     assert ["poll.vote", True] in types
     # Once on a log in which nothing has happened, once on one with entries.
     for turn in range(2):

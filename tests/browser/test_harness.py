@@ -14,7 +14,8 @@ import pytest
 
 from tests.browser.chromium import Chromium, ChromiumTab
 from tests.browser.conftest import Profiles
-from tests.browser.cut import HOST, Cut
+from tests.browser.cut import Cut
+from tests.browser.listener import HOST
 from tests.browser.site import Site
 from tests.browser.tabs import Loop, PageError, Profile
 

@@ -14,7 +14,7 @@ from pov_rt.testing import RunningServer, make_settings
 from tests.browser.chromium import Chromium, ChromiumTab
 from tests.browser.conftest import Profiles
 from tests.browser.cut import Cut
-from tests.browser.flows import HIDE, make_token, until
+from tests.browser.flows import ACKS, HIDE, make_token, until
 from tests.browser.front import Front
 from tests.browser.tabs import Loop, Profile, Tab
 from tests.browser.test_team_activity import Scene
@@ -306,6 +306,25 @@ def test_a_session_that_ended_is_an_alert(profile: Profile, scene: Scene) -> Non
     scene.front.token_of = lambda user: make_token(user)
     tab.evaluate(f"{ELEMENT}.reconnect()")
     shows(tab)
+
+
+def test_each_row_without_a_toast_is_told_of_with_its_reason(
+    chromium: Chromium, profiles: Profiles, scene: Scene
+) -> None:
+    tab = opened(profiles(chromium), scene)
+    option(tab, "filter", "task")
+    option(tab, "pov", "acme globex initech")
+    ready(tab)
+    tab.evaluate(f"void ({ACKS})({ELEMENT}.source.client)")
+    tab.evaluate(f"{ELEMENT}.source.feed.mute('globex', 'off')")
+    until(lambda: tab.evaluate(f"{ELEMENT}.snapshot.povs.get('globex').level") == "off")
+    tab.call(HIDE, True)
+    for pov, kind in (("acme", "task"), ("globex", "task"), ("initech", "file")):
+        scene.publish(pov=pov, type=kind)
+    told = [["acme", False, "hidden"], ["globex", False, "muted"], ["initech", False, "filtered"]]
+    until(lambda: sorted(tab.evaluate("acks")) == told)
+    tab.call(HIDE, False)
+    until(lambda: tab.evaluate("acks").count(["acme", True, None]) == 1)
 
 
 def test_the_browsers_notifications_are_asked_for_once(profile: Profile, scene: Scene) -> None:

@@ -62,6 +62,15 @@ class Scene:
             assert not [each for each in json.load(answer)["results"] if "error" in each]
         return titles
 
+    def change(self, activity_id: str, what: str, **more: Any) -> None:
+        """Amend or retract an activity past the cut."""
+        token = make_token("app", aud="pov-rt.service")
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        url = f"http://{self.server.address}/api/activities/{activity_id}/{what}"
+        body = json.dumps({"povId": "acme", **more}).encode()
+        with urlopen(Request(url, body, headers)) as answer:
+            assert json.load(answer)["duplicate"] is False
+
 
 @pytest.fixture
 def scene(loop: Loop, built: Path, server: RunningServer) -> Iterator[Scene]:
@@ -150,6 +159,29 @@ def focus_row(tab: Tab, at: int = 0) -> None:
     until(lambda: bool(tab.evaluate(f"!!{ROOT}?.querySelectorAll('.row')[{at}]")))
     tab.evaluate(f"{ROOT}.querySelectorAll('.row')[{at}].focus()")
     has(tab, ".acts")
+
+
+def test_rows_change_in_their_place_in_all_tabs_and_after_a_reload(
+    profile: Profile, scene: Scene
+) -> None:
+    scene.publish(id="c1", type="comment", action="added", details={"text": "teh"})
+    scene.publish(id="c2", user="cy", type="comment", action="added", details={"text": "secret"})
+    tabs = [opened(profile, scene) for _ in range(2)]
+    for tab in tabs:
+        shows(tab, "“teh”", "“secret”", "2 unread")
+    scene.change("c1", "amend", details={"title": "the plan", "text": "the"})
+    scene.change("c2", "retract")
+    changed = ["cy: comment added, withdrawn", "bo commented on the plan"]
+    for tab in tabs:
+        tab.show()
+        shows(tab, "“the”", "edited", "2 unread", *changed)
+        assert rows(tab) == changed
+    for tab in [*tabs, opened(profile, scene)]:
+        tab.show()
+        tab.reload()
+        shows(tab, "Live", "“the”", "edited", "2 unread", *changed)
+        assert rows(tab) == changed
+        assert "secret" not in text(tab)
 
 
 def test_keys_go_through_rows_and_groups(profile: Profile, scene: Scene) -> None:

@@ -16,7 +16,7 @@ from pov_rt.testing import SECRET, RunningServer, make_settings
 from tests.browser.chromium import Chromium
 from tests.browser.conftest import Profiles
 from tests.browser.cut import Cut
-from tests.browser.flows import HIDE, until
+from tests.browser.flows import ACKS, HIDE, until
 from tests.browser.front import Front
 from tests.browser.tabs import Loop, Tab
 from tests.browser.test_team_activity import FEED, ROOT, Scene, becomes, has, opened, rows, shows
@@ -253,21 +253,25 @@ def test_another_pov_is_shown_when_the_attribute_says_so(
 def test_a_filtered_row_is_told_of_as_filtered(scene: Scene, chrome: Callable[..., Tab]) -> None:
     tab = chrome()
     until(lambda: bool(tab.evaluate(f"!!{FEED}.later")))
-    tab.evaluate(
-        f"void (client => {{ const request = client.request;"
-        " client.request = (type, fields) => {"
-        " if (type === 'ack') acks.push(fields); return request.call(client, type, fields) }"
-        f" }})({FEED}.source.client, window.acks = [])"
-    )
+    tab.evaluate(f"void ({ACKS})({FEED}.source.client)")
     tab.evaluate(f"{FEED}.later.openPanel('filter')")
     has(tab, ".panel")
     tab.evaluate(f"{FEED}.later.setFilter({{types: ['file']}})")
     scene.publish()
-    becomes(
-        tab,
-        "acks.map(each => [each.povId, each.shown, each.reason])",
-        [["acme", False, "filtered"]],
-    )
+    becomes(tab, "acks", [["acme", False, "filtered"]])
+
+
+def test_a_row_that_nobody_could_see_is_told_of_as_hidden_and_as_shown_when_one_is_back(
+    scene: Scene, chrome: Callable[..., Tab]
+) -> None:
+    tab = chrome()
+    until(lambda: bool(tab.evaluate(f"!!{FEED}.later")))
+    tab.evaluate(f"void ({ACKS})({FEED}.source.client)")
+    tab.call(HIDE, True)
+    scene.publish()
+    becomes(tab, "acks", [["acme", False, "hidden"]])
+    tab.call(HIDE, False)
+    becomes(tab, "acks", [["acme", False, "hidden"], ["acme", True, None]])
 
 
 def test_what_a_page_gives_wrongly_or_shares_does_not_stop_it(

@@ -8,16 +8,14 @@ import shutil
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 
 from tests.checker.habits import PLAYED
 from tests.checker.planted import BUGS
 from tests.checker.prove import print_proofs, prove
+from tests.checker.records import print_some
 from tests.checker.run import Plan, Report, run
 
-SHOWN = 3
-"""Violations of each kind that are printed."""
 DEFAULT_S = 60.0
 
 
@@ -51,11 +49,7 @@ def main() -> int:
         shutil.rmtree(folder)
         return 0
     print(f"\nseed {given.seed} failed; the server's log is in {folder}")
-    shown: Counter[str] = Counter()
-    for kind, text in report.violations:
-        shown[kind] += 1
-        if shown[kind] <= SHOWN:
-            print(f"- {kind}: {text}")
+    print_some(report.violations)
     return 1
 
 
@@ -90,6 +84,7 @@ def table(report: Report) -> list[str]:
         ("requests refused as unavailable", f"{counts.get('refused', 0):,}"),
     ]
     rows += [(name, f"{counts.get(name, 0):,}") for name in PLAYED]
+    rows.append(("positions lost over HTTP", f"{counts.get('positions lost', 0):,}"))
     rows += [(f"received by {name}", f"{count:,}") for name, count in report.received.items()]
     rows += [(f"connections closed: {code}", f"{n:,}") for code, n in report.closes.items()]
     rows.append(("offsets excused by recovered: false", f"{report.verdict.excused:,}"))

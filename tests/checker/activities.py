@@ -49,7 +49,13 @@ class Push(msgspec.Struct, rename="camel"):
 
 encode = msgspec.json.Encoder().encode
 decode_push = msgspec.json.Decoder(Push).decode
-decode_activity = msgspec.json.Decoder(Activity).decode
+_decode = msgspec.json.Decoder(Activity).decode
+
+
+def decode_activity(data: msgspec.Raw) -> Activity:
+    """Return what was received; what has a name in its details is known by that, not by its id."""
+    found = _decode(data)
+    return msgspec.structs.replace(found, id=found.details.get("name", found.id))
 
 
 def checksum(activity: Activity) -> int:
@@ -70,8 +76,11 @@ class Source:
         self._team = team
         self._random = random
 
-    def make(self) -> Activity:
-        """Return the next activity, which is noted as sent."""
+    def make(self, *, is_named: bool = False) -> Activity:
+        """Return the next activity, which is noted as sent.
+
+        One that has a name in its details is known by that, whatever id the server gives it.
+        """
         random = self._random
         self.made += 1
         size = LARGE_CHARS if random.random() < 0.01 else random.randrange(PAD_CHARS)
@@ -85,6 +94,8 @@ class Source:
             self._name,
             {"number": self.made, "text": "é" + "x" * size},
         )
+        if is_named:
+            activity.details["name"] = activity.id
         kind = Kind(activity.type, activity.action, activity.user_id)
         self._history.send(activity.id, activity.pov_id, self._team, checksum(activity), kind)
         return activity

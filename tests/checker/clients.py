@@ -1,4 +1,9 @@
-"""The checker's sockets: WebSocket and HTTP clients that can be cut off at any instant."""
+"""The checker's sockets: WebSocket and HTTP clients that can be cut off at any instant.
+
+They are not `pov_rt.client`'s, which hides what is checked here: it drops what comes twice, fills
+holes and comes back by itself. These do what no good client does: they end with a reset in the
+middle of a frame, read at a pace of their own into a small buffer, and say what they like.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +13,9 @@ import json
 import socket
 import struct
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import jwt
 
@@ -26,6 +31,7 @@ RESET = struct.pack("ii", 1, 0)
 """SO_LINGER of 0 seconds: the end is a reset, and what is on its way is lost."""
 PASSING = ("unavailable", "timeout", "rate_limited")
 """Errors after which a client tries again: they are no violation."""
+MAX_LINE = 16 * 1024 * 1024
 TOKEN_S = 86400
 """Tokens outlast every step of the server's clock."""
 
@@ -190,6 +196,14 @@ async def connect(
     return client
 
 
+class Reply(NamedTuple):
+    """An answer over HTTP, or a line of one; names of headers are in small letters."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
 class Http:
     """One HTTP connection, one request at a time; it is opened anew when it was lost."""
 
@@ -200,31 +214,57 @@ class Http:
 
     async def request(
         self, target: str, body: bytes = b"", *, lines: bool = False, patience_s: float = PATIENCE_S
-    ) -> tuple[int, bytes]:
-        """Return status and body of the answer: of a GET, or of a POST where there is a body.
+    ) -> Reply:
+        """Return the answer: to a GET, or to a POST where there is a body.
 
         Raises one of `LOST`; the request may then have been handled or not.
         """
+        try:
+            async with asyncio.timeout(patience_s):
+                status, headers, reader = await self._ask(target, body, lines=lines)
+                size = int(headers.get("content-length", 0))  # a 204 has none
+                return Reply(status, await reader.readexactly(size), headers)
+        except BaseException:
+            self.reset()
+            raise
+
+    async def lines(self, target: str, patience_s: float) -> AsyncIterator[Reply]:
+        """Yield the lines of an answer that has no end, or the whole of one that refuses it.
+
+        Raises one of `LOST` at its end, or when nothing comes for so long.
+        """
+        self.reset()  # another one may have come before
+        try:
+            async with asyncio.timeout(patience_s):
+                status, headers, reader = await self._ask(target)
+                if status != 200:
+                    size = int(headers.get("content-length", 0))
+                    yield Reply(status, await reader.readexactly(size), headers)
+                    return
+            while True:
+                async with asyncio.timeout(patience_s):
+                    line = await reader.readuntil(b"\n")
+                yield Reply(status, line, headers)
+        finally:
+            self.reset()
+
+    async def _ask(
+        self, target: str, body: bytes = b"", *, lines: bool = False
+    ) -> tuple[int, Mapping[str, str], asyncio.StreamReader]:
+        """Send a request, and read the head of its answer."""
         kind = "application/x-ndjson" if lines else "application/json"
         head = (
             f"{'POST' if body else 'GET'} {target} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n"
             f"Authorization: Bearer {self._token}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        try:
-            async with asyncio.timeout(patience_s):
-                if self._streams is None:
-                    self._streams = await asyncio.open_connection(
-                        "127.0.0.1", self._port, limit=1 << 20
-                    )
-                reader, writer = self._streams
-                writer.write(head.encode() + body)
-                answer = (await reader.readuntil(b"\r\n\r\n")).lower()
-                _, _, length = answer.partition(b"content-length:")  # a 204 has none
-                size = int(length.split(b"\r\n")[0] or 0)
-                return int(answer[9:12]), await reader.readexactly(size)
-        except BaseException:
-            self.reset()
-            raise
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port, limit=MAX_LINE)
+        reader, writer = self._streams
+        writer.write(head.encode() + body)
+        answer = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        first, *rest = answer.split("\r\n")
+        fields = (line.partition(":") for line in rest if line)
+        return int(first[9:12]), {name.lower(): value.strip() for name, _, value in fields}, reader
 
     def reset(self) -> None:
         """End with a reset."""

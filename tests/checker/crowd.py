@@ -7,10 +7,12 @@ from typing import Protocol, TypeVar
 
 from tests.checker.activities import MAIN, POVS, QUIET, SIDE, WIDE
 from tests.checker.consumers import Consumer
+from tests.checker.followers import Follower
 from tests.checker.inbox import USERS, Device, Inbox, Mail, Notifier
 from tests.checker.laggards import Passed, Returning
 from tests.checker.members import Member
 from tests.checker.nemesis import Victim
+from tests.checker.numbering import NumberedProducer
 from tests.checker.producers import HttpProducer, Producer, SocketProducer
 from tests.checker.reading import Readings
 from tests.checker.records import History
@@ -75,6 +77,16 @@ class Crowd:
             HttpProducer(history, near, "http-wide", WIDE, rate * WIDE_RATE, seed),
             SocketProducer(history, near, "socket-a", MAIN, rate * 0.03, seed),
             SocketProducer(history, far, "socket-quiet", QUIET, rate * 0.02, seed),
+            NumberedProducer(history, near, "numbered-a", MAIN, rate * 0.04, seed),
+            NumberedProducer(history, far, "numbered-b", QUIET, rate * 0.01, seed),
+        ]
+        self.followers = [
+            Follower(history, near, "pages", MAIN, main[0], "pages", max_entries),
+            Follower(history, near, "poll-a", MAIN, main[1], "poll", max_entries),
+            Follower(history, far, "poll-b", QUIET, quiet[0], "poll", max_entries),
+            Follower(history, near, "events-a", MAIN, main[2], "events", max_entries),
+            Follower(history, far, "events-b", MAIN, main[3], "events", max_entries),
+            Follower(history, near, "events-feed", QUIET, "*", "events", max_entries),
         ]
         self.members: list[Member] = []
         self.revokers: list[Revoker] = []
@@ -91,6 +103,7 @@ class Crowd:
     def keep(self, names: Sequence[str]) -> None:
         """Send those away whose names do not begin with one of these."""
         self.consumers = choose(self.consumers, names)
+        self.followers = choose(self.followers, names)
         self.producers = choose(self.producers, names)
         self.members = choose(self.members, names)
         self.revokers = choose(self.revokers, names)
@@ -99,14 +112,14 @@ class Crowd:
         self.quick = choose(self.quick, names)
 
     @property
-    def subscribers(self) -> Sequence[Consumer | Member]:
-        """All that subscribe to PoVs."""
-        return [*self.consumers, *self.members]
+    def subscribers(self) -> Sequence[Consumer | Follower | Member]:
+        """All that subscribe to PoVs, or follow their logs."""
+        return [*self.consumers, *self.followers, *self.members]
 
     @property
-    def readers(self) -> Sequence[Consumer | Member | Device]:
+    def readers(self) -> Sequence[Consumer | Follower | Member | Device]:
         """All that receive."""
-        return [*self.consumers, *self.members, *self.devices]
+        return [*self.consumers, *self.followers, *self.members, *self.devices]
 
     @property
     def all(self) -> Sequence[Victim]:

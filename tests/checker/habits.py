@@ -28,6 +28,10 @@ PLAYED = (
     "answers in place of an echo",
     "inbox read",
     "conflicts",
+    "pages read",
+    "polls answered",
+    "events read",
+    "numbers repeated",
 )
 """What members, devices and publishers count; all of it happens in a run of a minute."""
 BACK = 50

@@ -6,6 +6,7 @@
   readers agree on the order. The feed has each PoV's activities in that PoV's order.
 - A connection's offsets are without a hole and without a repetition from where it began. What is
   repeated to another connection is the same to the byte.
+- What was published with a producer's number is there exactly once, in the order of the numbers.
 - A reader is told of a gap only where there may be one.
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tests.checker.courses import Course, follow
+from tests.checker.numbers import check_numbers
 from tests.checker.records import History, Join, Notes, Place, Stream, Violation, extend
 from tests.checker.worlds import World, Worlds, check_removal, has_reason
 
@@ -42,6 +44,8 @@ def check(history: History) -> Verdict:
             check_removal(stream, join, history, notes)
     _check_acks(history, worlds, notes)
     _check_places(history, worlds, notes)
+    if history.durable:  # else a producer's numbers go with its log
+        check_numbers(history, worlds, notes)
     excused = 0
     for stream in history.streams:
         if not stream.joins:

@@ -144,7 +144,7 @@ class Notifier(Producer):
         target = f"/api/users/{user}/notifications"
         while True:
             try:
-                status, found = await self._http.request(target, body, patience_s=PATIENCE_S)
+                status, found, _ = await self._http.request(target, body, patience_s=PATIENCE_S)
             except ConnectionRefusedError:
                 await self.hold("refused connections")
             except LOST:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tests.checker import planted_delivery as delivery
 from tests.checker import planted_engine as engine
 from tests.checker import planted_members as members
+from tests.checker import planted_streams as streams
 
 FIXED_S = 6.0
 
@@ -181,6 +182,31 @@ BUGS = {
     "clock": Bug(
         "a step of the clock removes entries", engine.believe_clock, {"removed", "flag"}, MAIN,
         ("clock step", "reset"),
+    ),
+    "page hole": Bug(
+        "a page of a log over HTTP leaves one out", streams.skip_in_page, {"hole", "lost", "ahead"},
+        ("pages", "http-a"),
+    ),
+    "poll hole": Bug(
+        "an answer that waited leaves one out", streams.skip_in_poll, {"hole", "lost", "ahead"},
+        ("poll", "http-a", "http-quiet"),
+    ),
+    "events ahead": Bug(
+        "events are followed by a position ahead of them", streams.tell_events_ahead,
+        {"hole", "ahead"}, ("events", "http-a"),
+    ),
+    "silent 410": Bug(
+        "what follows a lost position is answered as if nothing were gone",
+        streams.go_on_in_silence, {"hole"}, ("pages", "http-a"), rate=4000.0, seconds=15.0,
+        max_entries=20,
+    ),
+    "numbers": Bug(
+        "producers' numbers are forgotten at a restart", streams.forget_numbers,
+        {"twice", "number"}, ("numbered", "position", "quiet"), KILL,
+    ),
+    "number lost": Bug(
+        "a new number is taken for a retry", streams.mistake_numbers, {"number"},
+        ("numbered", "position", "quiet"),
     ),
     "digest": Bug(
         "a digest counts what there is not", members.count_too_much, {"digest"},

@@ -121,7 +121,7 @@ class HttpProducer(Producer):
         body = b"\n".join(map(encode, batch))
         while True:
             try:
-                status, answer = await self._http.request(
+                status, answer, _ = await self._http.request(
                     "/api/activities", body, lines=len(batch) > 1, patience_s=PATIENCE_S
                 )
             except ConnectionRefusedError:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 SHOWN = 20
 """Violations of one kind that are put into words."""
+PRINTED = 3
+"""Of these, at the end of a run."""
 
 
 class Violation(NamedTuple):
@@ -34,6 +36,15 @@ class Notes:
         self.counts[kind] += 1
         if self.counts[kind] <= SHOWN:
             self.violations.append(Violation(kind, text))
+
+
+def print_some(violations: Iterable[Violation]) -> None:
+    """Print the first few violations of each kind."""
+    shown: Counter[str] = Counter()
+    for kind, text in violations:
+        shown[kind] += 1
+        if shown[kind] <= PRINTED:
+            print(f"- {kind}: {text}")
 
 
 class Place(NamedTuple):
@@ -141,6 +152,10 @@ class History:
         self.acked = array("q", [0])
         """The offset at which each was acknowledged last; 0: it was not yet."""
         self.acked_in = [""]
+        self.numbered: dict[int, int] = {}
+        """What was published with a producer's number, and that number."""
+        self.kept: dict[int, Place] = {}
+        """What is there, or was, at this place or before: so its publisher was answered."""
         self.acks: dict[tuple[str, str], array[int]] = {}
         """By topic and epoch: the number that was acknowledged for each offset, from 1."""
         self.streams: list[Stream] = []

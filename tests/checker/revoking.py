@@ -57,7 +57,7 @@ class Revoker:
         body = json.dumps({"tokenId": name}).encode()
         while True:
             try:
-                status, answer = await self._http.request("/api/tokens/revoke", body)
+                status, answer, _ = await self._http.request("/api/tokens/revoke", body)
             except LOST:
                 await asyncio.sleep(self._random.uniform(0.01, 0.1))
                 continue

@@ -273,7 +273,7 @@ class Run:
         stream, after = self._history.stream("history", pov), 0
         while True:
             target = f"/api/povs/{pov}/activities?after={after}&limit={PAGE}"
-            status, body = await http.request(target)
+            status, body, _ = await http.request(target)
             if status != 200:
                 self._history.notes.add("refused", f"{target} answered {body[:200]!r}")
                 return

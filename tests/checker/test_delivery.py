@@ -12,7 +12,10 @@ from tests.checker.planted import BUGS, MAIN
 from tests.checker.prove import prove
 from tests.checker.run import Plan, Report, run
 
-OTHERS = ("quiet", "feed", "resume", "restless", "slow", "socket", *MAIN)
+OTHERS = (
+    *("quiet", "feed", "resume", "restless", "slow", "socket", *MAIN),
+    *("pages", "poll", "events", "numbered"),
+)
 MEMBERS = (
     *("filter", "all", "plain", "echo", "refresh", "resume-", "read", "ack", "revoke"),
     *("inbox", "notifier", "http-side"),

@@ -64,7 +64,7 @@ def test_a_line_is_published_while_others_are_still_to_come(
         out, err = publish.communicate(timeout=20)
         assert (publish.returncode, out) == (1, "")
         assert err == (
-            "line 4: There is no field 'typ' (invalid_activity)\n"
+            "line 4: There is no field 'typ'; did you mean 'type'? (invalid_activity)\n"
             "3 published, 1 there already, 1 refused\n"
         )
         last = json.loads(tail.stdout.readline())
@@ -184,6 +184,13 @@ def test_client_commands_find_the_server_of_their_settings_and_tail_outlives_it(
                     assert offsets == list(range(6 - count, 6))
 
 
+POLL = '''"""A plugin with a grant of its own."""
+from pov_rt.plugin import Plugin
+
+plugin = Plugin("poll", grants=["poll.vote"])
+'''
+
+
 class TestToken:
     def test_it_prints_the_token_alone_and_says_beside_it_when_it_ends(
         self, tmp_path: Path
@@ -195,6 +202,15 @@ class TestToken:
         assert abs(datetime.fromisoformat(said).timestamp() - end) < 1
         assert done.stdout.count(".") == 2
         assert len(done.stdout.split()) == 1
+
+    def test_a_grant_that_there_is_not_is_warned_of(self, tmp_path: Path) -> None:
+        (tmp_path / "poll.py").write_text(POLL)
+        more = {"POV_RT_AUTH__SECRETS": SECRET, "POV_RT_SERVER__PLUGINS_DIR": str(tmp_path)}
+        asked = ("token", "--user", "ana", "--can", "subscribe,poll.vote,publsh")
+        done = run(tmp_path, *asked, **more)
+        assert (done.returncode, done.stdout.count(".")) == (0, 2)
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+        assert line.startswith("warning: there is no grant 'publsh' (did you mean 'publish'?)")
 
     @pytest.mark.parametrize("ttl", ["0s", "-1h", "1", "1y", "h", "inf"])
     def test_a_wrong_duration_is_named(self, tmp_path: Path, ttl: str) -> None:

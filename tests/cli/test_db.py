@@ -25,6 +25,7 @@ from pov_rt.engine.sqlite import backups
 from pov_rt.engine.sqlite.schema import APPLICATION_ID, MIGRATIONS, read_epoch, reading
 from pov_rt.protocol.tenants import restore
 from pov_rt.runtime.clock import ManualClock, rfc3339
+from pov_rt.suites.producers import numbered
 from pov_rt.testing import RunningServer, make_settings
 from tests.clients import notify, publish, span, subscribe
 from tests.clients import offsets as offsets_of
@@ -222,6 +223,32 @@ def test_renew_gives_the_stopped_servers_database_a_new_epoch(path: Path, folder
     async def beside() -> None:
         async with opened(path):
             assert "is in use by another process" in fail(folder, "renew")
+
+    asyncio.run(beside())
+
+
+def test_scrub_writes_the_stopped_servers_database_anew(path: Path, folder: Path) -> None:
+    epoch = fill(path, 3)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA secure_delete = OFF")
+        connection.execute("INSERT INTO bodies VALUES (99, 9, 9, 0, 0, x'', 'MARKER')")
+        connection.commit()
+        connection.execute("DELETE FROM bodies WHERE id = 99")
+        connection.execute("INSERT INTO meta VALUES ('remnants', 'unknown')")
+        connection.commit()
+    assert b"MARKER" in path.read_bytes()
+    files = set(snapshot(folder))
+    assert succeed(folder, "scrub").startswith(f"wrote {path} anew (")
+    assert set(snapshot(folder)) == files
+    assert b"MARKER" not in path.read_bytes()
+    assert read(path) == (epoch, 3)
+    with closing(sqlite3.connect(path)) as connection:
+        assert not connection.execute("SELECT * FROM meta WHERE name = 'remnants'").fetchall()
+    assert fill(path, 1, start=3) == epoch
+
+    async def beside() -> None:
+        async with opened(path):
+            assert "is in use by another process" in fail(folder, "scrub")
 
     asyncio.run(beside())
 
@@ -493,9 +520,11 @@ def test_stats_count_what_is_there_for_people_and_programs(path: Path, folder: P
                 "oldest": rfc3339(clock.time() - 5),
                 "newest": rfc3339(clock.time()),
                 "ids": 1201,
+                "producers": 0,
                 "marks": 1,
                 "stored": 1,
                 "setMembers": 2,
+                "patterns": {},
             }
             return text
 
@@ -503,8 +532,34 @@ def test_stats_count_what_is_there_for_people_and_programs(path: Path, folder: P
     assert f"{'entries':<16} 1,201" in lines
     assert {line[:17].rstrip() for line in lines} == {
         "file", "size", "write-ahead log", "schema", "epoch", "topics", "entries",
-        "oldest entry", "newest entry", "ids remembered", "marks", "set members", "plugins' values",
+        "oldest entry", "newest entry", "ids remembered", "producers", "marks",
+        "set members", "plugins' values",
     }  # fmt: skip
+
+
+def test_stats_say_what_is_kept_by_which_pattern_and_how_many_producers_there_are(
+    path: Path, folder: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "pov-rt.toml"
+    config.write_text('[pov."acme-*"]\nmax_age_s = 43200\n[pov."nowhere"]\nmax_entries = 5\n')
+
+    async def work() -> None:
+        async with opened(path) as (engine, _):
+            for topic, number in (("pov/acme-1", 3), ("pov/acme-2", 2), ("pov/b", 4)):
+                await engine.log.append(entries(topic, number))
+            await engine.log.append([numbered(1, "x", topic) for topic in ("pov/b", "pov/acme-1")])
+
+    asyncio.run(work())
+    options = ("--config", config)
+    stats = json.loads(succeed(folder, "stats", "--json", *options))
+    assert stats["producers"] == 2
+    assert stats["patterns"] == {
+        "acme-*": {"povs": 2, "entries": 6, "maxEntries": 10_000, "maxAgeS": 43200.0},
+        "nowhere": {"povs": 0, "entries": 0, "maxEntries": 5, "maxAgeS": 604800.0},
+    }
+    lines = succeed(folder, "stats", *options).splitlines()
+    kept = '[pov."acme-*"]: 2 PoVs, 6 entries; kept are 10,000 of each, for 0.5 days'
+    assert kept in lines
 
 
 def test_stats_of_a_log_that_is_empty_or_all_too_old(path: Path, folder: Path) -> None:
@@ -603,7 +658,7 @@ def test_sizes_are_readable(amount: int, text: str) -> None:
 
 def test_settings_that_name_no_database_are_words(folder: Path, tmp_path: Path) -> None:
     text = fail(folder, "stats", POV_RT_ENGINE__URL="memory://")
-    assert "engine.url: memory:// keeps nothing on disk" in text
+    assert "engine.url: memory:// has no database file" in text
     assert "there is no engine 'x'" in fail(folder, "stats", POV_RT_ENGINE__URL="x://")
     assert "there is no database" in fail(folder, "stats")
     result = CliRunner().invoke(main, ["db", "stats"], env={"POV_RT_SERVER__DATA": None})

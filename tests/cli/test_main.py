@@ -5,10 +5,18 @@ from __future__ import annotations
 import json
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 from pov_rt.registry.scaffold import PLUGIN
 from tests.processes import SECRET, run
+
+
+def test_no_commands_first_sentence_is_cut(tmp_path: Path) -> None:
+    shown = run(tmp_path, "--help").stdout
+    assert "\n  serve " in shown
+    assert "..." not in shown.partition("Commands:")[2]
 
 
 def test_config_check_and_show(tmp_path: Path) -> None:
@@ -64,6 +72,23 @@ def test_plugins_list_names_every_type(tmp_path: Path) -> None:
         assert f"off: plugins.{name}.url is not set" in done.stdout
 
 
+def test_before_a_reload_settings_are_checked_without_credentials(tmp_path: Path) -> None:
+    """What systemd runs for a reload cannot read them; a reload does not take them over either."""
+    file = tmp_path / "pov-rt.toml"
+    file.write_text("[server]\n")
+    check, gone = ("config", "check", "--config", str(file)), str(tmp_path / "gone")
+    done = run(tmp_path, *check, CREDENTIALS_DIRECTORY=gone)
+    assert (done.returncode, "config check --reload" in done.stderr) == (1, True)
+    assert "Traceback" not in done.stderr
+    done = run(tmp_path, *check, "--reload", CREDENTIALS_DIRECTORY=gone)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = run(tmp_path, *check, "--reload")
+    assert (done.returncode, "there is no key" in done.stderr) == (1, True), "none is to come"
+    file.write_text("[server]\ncolour = 3\n")
+    done = run(tmp_path, *check, "--reload", CREDENTIALS_DIRECTORY=gone)
+    assert (done.returncode, "colour" in done.stderr) == (1, True)
+
+
 def test_config_check_names_every_mistake_at_once(tmp_path: Path) -> None:
     file = tmp_path / "rt.toml"
     file.write_text(
@@ -75,12 +100,19 @@ def test_config_check_names_every_mistake_at_once(tmp_path: Path) -> None:
     assert done.returncode == 1
     for name in ("server.prot", "admin_port", "log.level", "auth.grace_s", "ping.intervals"):
         assert name in done.stderr, done.stderr
-    assert "choose from" in done.stderr
+    assert "must be 'debug', 'info', 'warning' or 'error', not" in done.stderr
     file.write_text(
         '[server]\nallowed_origins = ["no origin"]\n[engine]\nurl = "nosql://"\n[plugins.nobody]\n'
+        '[activities."task.completed"]\ndetails = "none.json"\n'
     )
     done = run(tmp_path, "config", "check", "--config", str(file))
-    for words in ("allowed_origins", "there is no engine", "no key", "no plugin of that name"):
+    for words in (
+        "allowed_origins",
+        f"{tmp_path}/none.json: cannot be read",
+        "there is no engine",
+        "no key",
+        "no plugin of that name",
+    ):
         assert words in done.stderr, done.stderr
 
 
@@ -115,3 +147,16 @@ def test_a_port_in_use_says_which_flag_chooses_another(tmp_path: Path) -> None:
             assert f"127.0.0.1:{port}: another program does already" in done.stderr
             assert flag in done.stderr
             assert "Errno" not in done.stderr
+
+
+def test_a_command_loads_none_of_the_others() -> None:
+    code = (
+        "import sys, click\n"
+        "from pov_rt.cli.main import MODULES, main\n"
+        "main.get_command(click.Context(main), 'serve')\n"
+        "import pov_rt.cli.node.process\n"
+        "names = {f'pov_rt.cli.{each}' for each in MODULES.values()} | {'pov_rt.client'}\n"
+        "print(*sorted(names & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["pov_rt.cli.node.serve"]

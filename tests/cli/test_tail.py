@@ -58,8 +58,9 @@ def test_what_is_no_websocket_is_words() -> None:
 @pytest.mark.parametrize("style", ["json", "plain", "coloured"])
 def test_others_words_act_on_no_terminal(style: Style) -> None:
     odd = "a\x9b31mb\x1b[2J\u202ec\u2028d\ufeff\n\x07"
-    fields = ("id", "type", "action", "povId", "userId", "at")
+    fields = ("id", "type", "action", "povId", "userId", "at", "by", "reason")
     data: dict[str, Any] = {name: odd for name in fields} | {"details": {odd: [odd]}}
+    data |= {"amended": True, "original": {"id": odd, "offset": 1}}
     message = {"data": data, "offset": 1}
     line = format_activity(message, style)
     if style == "coloured":
@@ -67,3 +68,25 @@ def test_others_words_act_on_no_terminal(style: Style) -> None:
     assert find_unsafe(line) is None
     if style == "json":
         assert json.loads(line) == {**data, "offset": 1}
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"details": {"n": 1}}, '{"n": 1}'),
+        ({"amended": True, "details": {"n": 1}}, 'was amended {"n": 1}'),
+        (
+            {"amended": True, "original": {"id": "a1", "offset": 1}, "details": {"n": 1}},
+            'amends a1 {"n": 1}',
+        ),
+        (
+            {"retracted": True, "original": {"id": "a1", "offset": 1}, "by": "bo", "reason": "no"},
+            "retracts a1 by bo: no",
+        ),
+        ({"retracted": True}, "was retracted"),
+    ],
+)
+def test_a_change_is_told_in_words(more: dict[str, Any], expected: str) -> None:
+    data = {"id": "c1", "type": "t", "action": "a", "povId": "acme", "userId": "ana", **more}
+    line = format_activity({"data": data, "offset": 2}, "plain")
+    assert line == f"- acme ana t.a {expected}"

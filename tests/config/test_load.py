@@ -15,7 +15,7 @@ import pytest
 
 from pov_rt.config import load as config
 from pov_rt.config.load import Loaded, check, dev_secret, load, reloadable, show
-from pov_rt.config.settings import MIN_SECRET_BYTES, Settings, SettingsError
+from pov_rt.config.settings import ENGINES, MIN_SECRET_BYTES, Settings, SettingsError
 from pov_rt.registry.build import build_registry
 from tests.processes import running
 
@@ -207,6 +207,7 @@ def test_show_yields_every_setting_and_masks_what_is_secret(file: Path) -> None:
         f"""
         auth.secrets = ['{SECRET}', '{SECRET}']
         engine.url = 'redis://app:{SECRET}/@host/0?password={SECRET}&db=1'
+        engine.redis.sentinel_password = 'short'
         server.allowed_hosts = ['ä.example']
         [plugins.poll]
         api_key = '{SECRET}'
@@ -218,6 +219,7 @@ def test_show_yields_every_setting_and_masks_what_is_secret(file: Path) -> None:
     shown = {name: (text, source) for name, text, source in show(loaded)}
     assert shown["auth.secrets"] == ('["****", "****"]', str(file))
     assert shown["engine.url"][0] == '"redis://****@host/0?password=****&db=****"'
+    assert shown["engine.redis.sentinel_password"][0] == '"****"'
     assert shown["plugins.poll.api_key"][0] == '"****"'
     assert shown["plugins.poll.max"] == ("5", str(file))
     assert shown["plugins.poll.hooks"][0] == (
@@ -237,7 +239,7 @@ def test_check_tells_every_problem_with_its_source(file: Path) -> None:
     assert str(caught.value).splitlines() == [
         "auth.secrets (environment POV_RT_AUTH__SECRETS): "
         "[0] has 5 bytes; HS256 needs at least 32; make a secret with: openssl rand -base64 48",
-        f"engine.url ({file}): there is no engine 'mysql'; there are: memory, sqlite",
+        f"engine.url ({file}): there is no engine 'mysql'; there are: {', '.join(ENGINES)}",
     ]
 
 
@@ -261,7 +263,7 @@ def test_under_dev_a_token_without_povs_sees_all_unless_it_is_said_otherwise(
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("DEFAULT_POVS", "choose from *, none"), ("REQUIRE_GRANTS", "write true or false")],
+    [("DEFAULT_POVS", "must be '*' or 'none'"), ("REQUIRE_GRANTS", "must be true or false")],
 )
 def test_a_choice_that_is_none_is_told_what_there_is(name: str, words: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(words)):
@@ -353,7 +355,8 @@ def test_a_reload_applies_keys_origins_and_log_level_only() -> None:
 
 
 def test_the_example_of_the_docs_is_a_file_and_its_variables_that_work(file: Path) -> None:
-    text = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
+    text = page.split("\n## An example\n")[1].split("\n## ")[0]
     (toml,) = re.findall(r"```toml\n(.*?)```", text, re.S)
     loaded = load_text(file, toml, POV_RT_AUTH__SECRETS=SECRET, STATE_DIRECTORY="/var/lib/pov-rt")
     check(loaded)
@@ -377,3 +380,70 @@ def test_the_example_of_the_docs_is_a_file_and_its_variables_that_work(file: Pat
 
 def test_the_token_of_the_commands_is_no_setting() -> None:
     assert load_environ(POV_RT_TOKEN="x").settings == Settings()
+
+
+def test_a_pattern_of_povs_that_cannot_work_is_named_with_its_file(file: Path) -> None:
+    good = {
+        "POV_RT_AUTH__SECRETS": SECRET,
+        "POV_RT_AUTH__DEFAULT_POVS": "*",
+        "STATE_DIRECTORY": "/var/lib/pov-rt",
+    }
+    loaded = load_text(file, '[pov."acme-*"]\n[pov.demo]\nmax_entries = 5\n', **good)
+    with pytest.raises(SettingsError) as raised:
+        check(loaded)
+    assert str(raised.value) == (
+        f'pov."acme-*" ({file}): says nothing: set max_age_s, max_entries, audit, or several'
+    )
+    with pytest.raises(SettingsError, match=r'pov\."acme-\*"\.max_age_s'):
+        load_text(file, '[pov."acme-*"]\nmax_age_s = 0\n', **good)
+    shown = {name: value for name, value, _ in show(loaded)}
+    assert shown["pov.demo.max_entries"] == "5"
+
+
+def test_a_schemas_path_is_that_of_the_file_that_names_it(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "more.toml").write_text('activities."task.*".details = "more.json"')
+    loaded = load_text(
+        file,
+        '[activities."task.completed"]\ndetails = "schemas/task.json"\n'
+        '[activities."task.begun"]\ndetails = "/etc/begun.json"\n[activities."a.b"]\n',
+    )
+    assert {key: each.details for key, each in loaded.settings.activities.items()} == {
+        "task.completed": str(tmp_path / "schemas/task.json"),
+        "task.begun": "/etc/begun.json",
+        "task.*": str(tmp_path / "conf.d/more.json"),
+        "a.b": None,
+    }
+    assert loaded.sources['activities."task.completed".details'] == str(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("activities = 5", "activities"),
+        ("activities.x = 5", "activities.x"),
+        ("activities.x.details = 5", "activities.x.details"),
+        ('[activities.task.completed]\ndetails = "x"', "activities.task.completed"),
+    ],
+)
+def test_what_is_no_table_of_activities_is_named(file: Path, text: str, words: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_text(file, text)
+    assert str(caught.value).startswith(f"{words} ({file}): ")
+
+
+def test_a_name_with_a_dot_that_lacks_its_quotation_marks_is_shown_with_them(file: Path) -> None:
+    for table, written in (
+        ("activities.task.completed", 'activities."task.completed"'),
+        ("auth.roles.head.of", 'auth.roles."head.of"'),
+    ):
+        with pytest.raises(SettingsError) as caught:
+            load_text(file, f"[{table}]\n")
+        assert str(caught.value).endswith(f"a name with a dot needs quotation marks: {written}")
+
+
+def test_activities_are_what_a_reload_takes_over(file: Path) -> None:
+    old = load_text(file, "").settings
+    new = load_text(file, 'activities."a.b".details = "x.json"').settings
+    assert reloadable(old, new)[1] == reloadable(new, old)[1] == []
+    assert 'activities."a.b".details' in reloadable(old, new)[0]

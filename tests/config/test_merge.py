@@ -76,26 +76,38 @@ def test_nothing_merged_is_the_defaults() -> None:
             'auth.roles."a b".cam',
             'there is no such setting; did you mean auth.roles."a b".can?',
         ),
-        ("[server]\nport = 70000", "server.port", "Expected `int` <= 65535, not 70000"),
-        ("[server]\nport = '80'", "server.port", 'Expected `int`, got `str`, not "80"'),
+        (
+            "[server]\nport = 70000",
+            "server.port",
+            "must be a whole number from 0 to 65535, not 70000",
+        ),
+        (
+            "[server]\nport = '80'",
+            "server.port",
+            'must be a whole number from 0 to 65535, not "80"',
+        ),
         (
             "ping.interval_s = inf",
             "ping.interval_s",
-            "Expected `float` <= 1000000000.0, not Infinity",
+            "must be a number above 0 and at most 1000000000, not Infinity",
         ),
         ("server = 5", "server", "must be a table of settings"),
-        ("server.port.a = 5", "server.port", "Expected `int`, got `object`"),
+        (
+            "server.port.a = 5",
+            "server.port",
+            "must be a whole number from 0 to 65535, not an object",
+        ),
         (
             "log.level = 'loud'",
             "log.level",
-            "Invalid enum value 'loud', not \"loud\"; choose from debug, info, warning, error",
+            "must be 'debug', 'info', 'warning' or 'error', not \"loud\"",
         ),
-        ("dev = 'yes'", "dev", 'Expected `bool`, got `str`, not "yes"; write true or false'),
+        ("dev = 'yes'", "dev", 'must be true or false, not "yes"'),
         ("plugins.poll = 5", "plugins.poll", "must be a table of settings"),
         (
             "plugins.poll.enabled = 2020-01-01",
             "plugins.poll.enabled",
-            'Expected `bool`, got `date`, not "2020-01-01"; write true or false',
+            "must be true or false",
         ),
     ],
 )
@@ -110,10 +122,10 @@ def test_a_wrong_setting_is_named_with_file_and_remedy(text: str, name: str, pro
 @pytest.mark.parametrize(
     ("variable", "value", "name", "problem"),
     [
-        ("SERVER__PORT", "80a", "server.port", 'Expected `int`, got `str`, not "80a"'),
+        ("SERVER__PORT", "80a", "server.port", 'must be a whole number from 0 to 65535, not "80a"'),
         ("SERVER_PORT", "80", "server_port", "there is no such setting; did you mean server.port?"),
         ("SERVER", "80", "server", "must be a table of settings"),
-        ("SERVER", '{"port": "80a"}', "server.port", "Expected `int`"),
+        ("SERVER", '{"port": "80a"}', "server.port", "must be a whole number"),
         ("", "80", '""', "there is no such setting"),
         ("LIMITS__TYPES", '["a"', "limits.types", "this is no JSON: Input data was truncated"),
     ],

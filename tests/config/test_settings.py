@@ -176,3 +176,25 @@ def test_keys_may_come_over_http_from_this_machine(host: str) -> None:
 )
 def test_ports_that_do_not_collide_are_no_problem(server: dict[str, Any]) -> None:
     assert problems(server=server) == []
+
+
+def test_a_pattern_of_povs_says_something_and_with_teams_names_one() -> None:
+    good = {"acme-*": {"max_age_s": 60}, "*/x": {"max_entries": 5}}
+    assert problems(pov=good) == []
+    assert problems(pov={"*/x": {"max_entries": 5}}, auth={"tenants": True}) == []
+    for pattern, own, auth, words in (
+        ("acme-*", {}, {}, "says nothing"),
+        ("", {"max_entries": 5}, {}, "is no pattern of ids"),
+        ("a\x1fb", {"max_entries": 5}, {}, "is no pattern of ids"),
+        ("acme-*", {"max_entries": 5}, {"tenants": True}, "write 'TEAM/acme-*'"),
+    ):
+        ((name, problem),) = problems(pov={pattern: own}, auth=auth)
+        assert name.startswith("pov.")
+        assert words in problem
+
+
+def test_the_longest_age_is_that_of_any_pattern() -> None:
+    settings = msgspec.convert({"engine": {"max_age_s": 10}, "pov": {"a": {}}}, Settings)
+    assert settings.longest_s == 10.0
+    settings = msgspec.convert({"pov": {"a": {"max_age_s": 1e8}}}, Settings)
+    assert settings.longest_s == 1e8

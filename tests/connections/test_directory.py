@@ -19,6 +19,7 @@ def test_connections_are_found_by_id_and_user_and_bounded() -> None:
         engine.signals,
         Revocations(engine.sets, clock, AuthSettings()),
         LimitSettings(connections_per_user=3, devices_per_user=2),
+        clock,
     )
     one, two = connection("1", "ana", clock), connection("2", "ana", clock)
     directory.add(one)

@@ -179,7 +179,7 @@ def test_a_turns_frames_leave_in_one_send_for_each_subscriber() -> None:
         assert len(sends) == 1, "each has the same bytes"
         assert len(next(iter(sends))) == 1, "in one piece"
         assert offsets(clients[0][1]) == list(range(1, 21))
-        assert bench.hub.delivered == 80
+        assert bench.hub.delivered["ws"] == 80
         await bench.hub.close()
 
     asyncio.run(run())

@@ -155,6 +155,8 @@ class Witness:
         self._truth = truth
         self.signal = follower.signal
         self.uncertain = follower.uncertain
+        self.left = follower.left
+        self.rewritten = follower.rewritten
 
     def entries(self, topic: str, epoch: str, entries: Sequence[Entry]) -> None:
         kind, _, name = topic.partition("/")
@@ -227,7 +229,13 @@ class World:
         transport = Trickle(model.hear)
         identity = self.server.tokens.verify(self.token(user), frozenset({Kind.SOCKET}))
         connection = self.server.arrivals.open(
-            transport, identity, v1=v1, device="d", remote_ip="", user_agent=""
+            transport,
+            identity,
+            kind=Connection,
+            v1=v1,
+            device="d",
+            remote_ip="",
+            user_agent="",
         )
         transport.connection = connection
         self.clients.append((connection, transport, model))

@@ -28,7 +28,6 @@ def test_a_good_entry_has_a_head_however_deep_its_details(
 @pytest.mark.parametrize(
     ("topic", "body"),
     [
-        ("pov/p", b""),
         ("pov/p", b"{"),
         ("pov/p", GOOD.replace(b"[1]", b"[" * 5000 + b"]" * 5000)),
         ("pov/p", GOOD.replace(b"[1]", b'"\xff"')),
@@ -53,3 +52,13 @@ def test_a_bad_entry_is_left_out_with_one_incident_a_second(
     assert reader.heads("pov/p", [Entry(8, b"x", 0.0), Entry(9, GOOD, 0.0)]) != []
     assert caplog.records[1].__dict__["suppressed"] == 2
     assert reader.bad == 4
+
+
+@pytest.mark.parametrize("topic", ["pov/p", "team/x", "user/ana"])
+def test_of_an_entry_of_which_nothing_is_left_nothing_is_said(
+    topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = Reader(ManualClock())
+    assert not reader.is_good(topic, Entry(7, b"", 0.0))
+    assert reader.heads(topic, [Entry(7, b"", 0.0)]) == []
+    assert (reader.bad, caplog.records) == (0, [])

@@ -94,10 +94,12 @@ def test_the_newest_few_do_not_wait_for_all_the_others_nor_these_for_ever() -> N
 class Lines:
     """Another framing: each message on a line of its own."""
 
+    transport = "sse"
+
     def frame(self, body: bytes) -> bytes:
         return body + b"\n"
 
-    def join(self, bodies: Sequence[bytes]) -> bytes:
+    def join(self, bodies: Sequence[bytes], *, up_to_date: bool = True) -> bytes:
         return b"".join(map(self.frame, bodies))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -168,11 +169,11 @@ def test_a_timer_that_always_fails_is_off_and_costs_few_lines(
         assert "its timer at" in off(server)["bad"]
         assert len(incidents(caplog)) == FULL_AT_ONCE
         counts = server.web.server.hooks.conduct.counts
-        assert counts == {("bad", "timer"): 5}
+        assert +Counter(counts) == {("bad", "timer"): 5}
         server.call(server.web.server.hooks.release)
         while not off(server):
             pass
-        assert counts == {("bad", "timer"): 10}
+        assert +Counter(counts) == {("bad", "timer"): 10}
         server.incidents.clear()
 
 
@@ -230,7 +231,7 @@ def test_that_nobody_can_do_it_now_is_no_fault_of_the_plugin(
         while hosts["bad"].counts.get("ticks", 0) < 50:
             pass
         assert off(server) == {}
-        assert server.web.server.hooks.conduct.counts == {}
+        assert not any(server.web.server.hooks.conduct.counts.values())
     lines = [record for record in caplog.records if "the disk is full" in record.getMessage()]
     assert len(lines) == FULL_AT_ONCE
     assert {record.levelno for record in lines} == {logging.WARNING}

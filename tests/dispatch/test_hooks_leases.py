@@ -14,7 +14,7 @@ from pov_rt.config.settings import EngineSettings, Settings
 from pov_rt.dispatch import hooks
 from pov_rt.dispatch.hooks import Hooks
 from pov_rt.engine.local import LEASE_S, MemoryLeases
-from pov_rt.engine.memory import MemoryStore
+from pov_rt.engine.state import MemoryStore
 from pov_rt.plugin import Host, Plugin
 from pov_rt.protocol.messages import Event, Message
 from pov_rt.registry.build import Registry

@@ -45,8 +45,8 @@ def test_the_ids_of_a_body_are_checked() -> None:
         (b"[]", "This is not a JSON object", None),
         (b"{}", "The field 'userIds' is missing", "userIds"),
         (b'{"userIds":[],"x":1}', "There is no field 'x'", "x"),
-        (b'{"userIds":[7]}', "The field 'userIds[0]' has a wrong type", "userIds[0]"),
-        (b'{"userIds":[],"text":"\\ud800"}', "The field 'text' has a wrong type", "text"),
+        (b'{"userIds":[7]}', "The field 'userIds[0]' must be a string, not 7", "userIds[0]"),
+        (b'{"userIds":[],"text":"\\ud800"}', "The field 'text' has half a character in it", "text"),
     ],
 )
 def test_what_else_is_wrong_with_a_body_is_said(

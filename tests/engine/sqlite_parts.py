@@ -17,6 +17,7 @@ import pytest
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import NewEntry
 from pov_rt.engine.bounds import TopicCount
+from pov_rt.engine.keeping import Keeping
 from pov_rt.engine.sqlite import SqliteEngine
 from pov_rt.engine.sqlite.log import LogStore
 from pov_rt.engine.sqlite.state import StateStore
@@ -24,7 +25,7 @@ from pov_rt.engine.sqlite.tails import Tails
 from pov_rt.runtime.clock import ManualClock, SteadyTime
 from pov_rt.suites import Recorder
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 """Nothing takes so long; past that a test fails instead of hanging."""
 COUNTS = "SELECT count(*) FROM entries GROUP BY topic"
 PLACES = """
@@ -58,11 +59,16 @@ class NobodyWatches:
 
 
 def open_store(
-    connection: sqlite3.Connection, settings: EngineSettings, clock: ManualClock, epoch: str
+    connection: sqlite3.Connection,
+    settings: EngineSettings,
+    clock: ManualClock,
+    epoch: str,
+    keeping: Keeping | None = None,
 ) -> LogStore:
     """Return what the writer's thread works with, on a connection for this thread."""
     tails = Tails(connection, epoch, TopicCount(settings, clock), NobodyWatches())
-    return LogStore(connection, settings, clock, tails, StateStore(settings, SteadyTime(clock)))
+    state = StateStore(settings, SteadyTime(clock))
+    return LogStore(connection, settings, clock, tails, state, keeping)
 
 
 def entries(topic: str, count: int, body: bytes = b"{}", start: int = 0) -> list[NewEntry]:

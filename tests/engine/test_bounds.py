@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pov_rt.config.settings import EngineSettings
-from pov_rt.engine.bounds import MarkRules, TopicCount
+from pov_rt.engine.bounds import MarkRules, TopicCount, epoch_of, is_later, make_epoch
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.clock import ManualClock
 
@@ -70,3 +70,18 @@ def test_rules_of_marks(
     with pytest.raises(Unavailable, match="max_marks"):
         rules.check_room("ana")
     assert rules.bound.refused == 1
+
+
+def test_an_epoch_that_was_made_later_is_known_and_no_clock_makes_an_earlier_one() -> None:
+    first = make_epoch(1000.0)
+    later = make_epoch(1000.001)
+    assert is_later(later, first)
+    assert not is_later(first, later)
+    assert not is_later(first, first)
+    assert is_later(epoch_of(later, 3), epoch_of(first, 7))
+    set_back = make_epoch(5.0, later)
+    assert is_later(set_back, later), "whatever the clock does"
+    # Those of older versions, and what clients make up.
+    for epoch in ("", "0123456789ab", "x" * 20, "-", "f" * 40):
+        assert not is_later(epoch, first)
+        assert not is_later(first, epoch)

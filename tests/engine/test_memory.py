@@ -6,11 +6,14 @@ from typing import Any
 
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Engine
+from pov_rt.engine.keeping import Keeping
 from pov_rt.engine.memory import MemoryEngine
 from pov_rt.runtime.clock import ManualClock
-from pov_rt.suites import EngineSuite
+from pov_rt.suites import EngineSuite, Povs, stub
 
 
 class TestMemoryEngine(EngineSuite):
-    def make(self, clock: ManualClock, **settings: Any) -> Engine:
-        return MemoryEngine(EngineSettings(**settings), clock, "node-1")
+    def make(self, clock: ManualClock, povs: Povs | None = None, **settings: Any) -> Engine:
+        own = EngineSettings(**settings)
+        keeping = Keeping(own, povs, stub)
+        return MemoryEngine(own, clock, "node-1", keeping)

@@ -14,6 +14,7 @@ from pov_rt.config.settings import (
     SettingsError,
     find_problems,
 )
+from pov_rt.engine.base import Health
 from pov_rt.engine.open import open_engine
 from pov_rt.engine.sqlite import SqliteEngine
 from pov_rt.runtime.clock import ManualClock
@@ -26,7 +27,7 @@ def make(url: str, data: str | None = None) -> Settings:
 @pytest.mark.parametrize("scheme", ENGINES)
 def test_every_scheme_that_the_settings_allow_has_an_engine(scheme: str, tmp_path: Path) -> None:
     engine = open_engine(make(f"{scheme}://", str(tmp_path)), ManualClock(), "node")
-    assert engine.health() is None
+    assert engine.health() == Health()
 
 
 @pytest.mark.parametrize(

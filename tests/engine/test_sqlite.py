@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from pov_rt.config.settings import EngineSettings
-from pov_rt.engine.base import Appended, Conflict, Engine, Entry, NewEntry, Position, Top
+from pov_rt.engine.base import Appended, Conflict, Engine, Entry, Health, NewEntry, Position, Top
+from pov_rt.engine.keeping import Keeping
 from pov_rt.engine.memory import MemoryEngine
 from pov_rt.engine.sqlite import SqliteEngine
 from pov_rt.engine.sqlite import writer as writer_module
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.clock import ManualClock
-from pov_rt.suites import EngineSuite, Recorder
+from pov_rt.suites import EngineSuite, Povs, Recorder, stub
 from tests.engine.sqlite_parts import WAIT_S, content, entries, held, offsets, opened, tidied
 from tests.processes import running
 
@@ -31,8 +32,10 @@ class TestSqliteEngine(EngineSuite):
     def folder(self, tmp_path: Path) -> None:
         self.path = tmp_path / "pov-rt.db"
 
-    def make(self, clock: ManualClock, **settings: Any) -> Engine:
-        return SqliteEngine(self.path, EngineSettings(**settings), clock, "node-1")
+    def make(self, clock: ManualClock, povs: Povs | None = None, **settings: Any) -> Engine:
+        own = EngineSettings(**settings)
+        keeping = Keeping(own, povs, stub)
+        return SqliteEngine(self.path, own, clock, "node-1", keeping)
 
 
 # Restart:
@@ -298,7 +301,7 @@ def test_what_is_asked_of_a_closed_engine_is_refused_and_does_not_wait(path: Pat
             assert (await accepted)[0].offset == 1
             with pytest.raises(Unavailable, match="closed"):
                 await engine.log.read(A, 0, 1)
-            assert engine.health() is None
+            assert engine.health() == Health()
         async with opened(path) as (engine, _):
             assert await offsets(engine, A) == [1]
 

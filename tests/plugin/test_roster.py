@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 import pytest
 
-from pov_rt.engine.local import MemoryLeases
+from pov_rt.engine.base import Follower, Lease
+from pov_rt.engine.local import LEASE_S, MemoryLeases
 from pov_rt.plugin import Diff, Host, Part, Roster
 from pov_rt.plugin.roster import LATE_S
 from pov_rt.protocol.errors import Unavailable
@@ -31,6 +32,9 @@ class Node:
     """A node's side of the leases, which all nodes of a test share."""
 
     def __init__(self, clock: ManualClock, leases: MemoryLeases) -> None:
+        self.told: list[str] = []
+        self.hear: Callable[[Sequence[str]], None] = self.told.extend
+        """Called with those of whose end this node's listeners are told."""
         self.clock = clock
         self.leases: Any = leases
         self.tabs: dict[str, int] = {}
@@ -50,11 +54,38 @@ class Node:
         return await self.look()
 
     async def look(self) -> Diff[Seat]:
-        return (await self.roster.look()).get("acme", Diff())
+        diff = (await self.roster.look()).get("acme", Diff())
+        diff.left[:0], self.told[:] = self.told, []
+        return diff
 
     async def expire(self) -> None:
-        for topic, lease in await self.leases.expire():
-            self.roster.expire(topic.partition("/")[2], lease.member)
+        await self.leases.expire()
+
+
+class Nodes:
+    """The nodes that share the leases: each hears of those that end."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+    def left(self, topic: str, leases: Sequence[Lease]) -> None:
+        for node in self.nodes:
+            pov_id = topic.partition("/")[2]
+            members = [lease.member for lease in leases]
+            node.hear(members)
+            node.roster.ended(pov_id, members)
+
+    def share(self, clock: ManualClock) -> MemoryLeases:
+        leases = MemoryLeases(clock, "n", self)
+        leases.follower = cast("Follower", self)
+        return leases
+
+    def add(self, node: Node) -> Node:
+        self.nodes.append(node)
+        return node
 
 
 def names(diff: Diff[Seat]) -> tuple[list[str], list[str], list[str]]:
@@ -68,9 +99,9 @@ Test = Callable[[ManualClock, Callable[[], Node]], Awaitable[None]]
 
 def on_nodes(test: Test) -> Callable[[], None]:
     def run() -> None:
-        clock = ManualClock()
-        leases = MemoryLeases(clock, "n")
-        asyncio.run(cast("Any", test(clock, lambda: Node(clock, leases))))
+        clock, nodes = ManualClock(), Nodes()
+        leases = nodes.share(clock)
+        asyncio.run(cast("Any", test(clock, lambda: nodes.add(Node(clock, leases)))))
 
     run.__name__ = getattr(test, "__name__", "test")
     return run
@@ -114,7 +145,7 @@ async def test_who_is_back_within_the_grace_never_left(
 
 
 @on_nodes
-async def test_who_is_back_before_the_end_is_told_has_only_changed(
+async def test_who_is_back_after_the_end_has_left_and_joined(
     clock: ManualClock, node: Callable[[], Node]
 ) -> None:
     one = node()
@@ -123,8 +154,51 @@ async def test_who_is_back_before_the_end_is_told_has_only_changed(
     clock.advance(GRACE_S + 0.1)
     await one.expire()
     assert (await one.roster.members("acme", 9))[0] == []
-    assert names(await one.set("ana", 1)) == ([], [], ["ana"])
+    assert one.told == ["ana"]
+    assert names(await one.set("ana", 1)) == (["ana"], ["ana"], [])
     assert [seat.name for seat in (await one.roster.members("acme", 9))[0]] == ["ana"]
+
+
+@on_nodes
+async def test_who_is_here_when_the_lease_has_ended_is_entered_again_and_has_joined(
+    clock: ManualClock, node: Callable[[], Node]
+) -> None:
+    one, two = node(), node()
+    await one.set("ana", 1)
+    clock.advance(LEASE_S + 1)
+    await one.expire()
+    assert (one.told, two.told) == (["ana"], ["ana"])
+    assert names(await one.look()) == (["ana"], ["ana"], [])
+
+
+@on_nodes
+async def test_who_was_entered_again_before_the_end_was_heard_is_told_of_once_more(
+    clock: ManualClock, node: Callable[[], Node]
+) -> None:
+    one = node()
+    await one.set("ana", 1)
+    one.roster.ended("acme", ["ana"])
+    assert names(await one.look()) == (["ana"], [], [])
+    one.roster.ended("acme", ["ana"])
+    assert names(await one.set("ana", 0)) == NOTHING
+    assert names(await one.set("ana", 1)) == NOTHING, "nothing of it is left"
+
+
+@on_nodes
+async def test_after_its_lease_ran_out_a_node_enters_everybody_again(
+    clock: ManualClock, node: Callable[[], Node]
+) -> None:
+    one = node()
+    for name in ("ana", "ben"):
+        await one.set(name, 1)
+    clock.advance(LEASE_S + 1)
+    assert (await one.roster.members("acme"))[0] == []
+    assert not await one.leases.renew()
+    one.roster.enter_again()
+    assert names(await one.look()) == ([], [], ["ana", "ben"]), "whoever asked was told of nobody"
+    await one.expire()
+    assert [seat.name for seat in (await one.roster.members("acme"))[0]] == ["ana", "ben"]
+    assert names(await one.look()) == NOTHING
 
 
 @on_nodes
@@ -139,7 +213,7 @@ async def test_who_came_and_went_unseen_is_not_told_of(
 
 
 @on_nodes
-async def test_another_node_tells_of_those_who_leave_and_nothing_is_kept_of_them(
+async def test_every_node_tells_of_those_who_leave_and_nothing_is_kept_of_them(
     clock: ManualClock, node: Callable[[], Node]
 ) -> None:
     one, two = node(), node()
@@ -150,6 +224,7 @@ async def test_another_node_tells_of_those_who_leave_and_nothing_is_kept_of_them
     clock.advance(GRACE_S + 0.1)
     await two.expire()
     assert names(await two.look()) == ([], ["ana"], [])
+    assert names(await one.look()) == ([], ["ana"], [])
     clock.advance(LATE_S)
     assert names(await one.look()) == NOTHING
     assert one.roster.remembered == 0
@@ -194,7 +269,7 @@ async def test_who_is_back_after_an_answer_without_them_has_changed(
 
 
 @on_nodes
-async def test_who_left_and_is_back_by_the_time_it_can_be_told_has_changed(
+async def test_who_left_while_nothing_can_be_entered_joins_again(
     clock: ManualClock, node: Callable[[], Node]
 ) -> None:
     one = node()
@@ -212,7 +287,7 @@ async def test_who_left_and_is_back_by_the_time_it_can_be_told_has_changed(
     with pytest.raises(Unavailable):
         await one.set("ben", 2)
     one.leases.put = put
-    assert names(await one.set("ana", 1)) == ([], [], ["ben", "ana"])
+    assert names(await one.set("ana", 1)) == (["ana"], ["ana"], ["ben"])
 
 
 @on_nodes
@@ -312,6 +387,11 @@ class World:
         self.clock, self.node, self.chance = clock, node, chance
         self.faults = node.leases = Faults(node.leases, chance)
         self.watchers: list[Watcher] = []
+        node.hear = self.hear
+
+    def hear(self, gone: Sequence[str]) -> None:
+        for watcher in self.watchers:
+            watcher.apply(Diff(left=[*gone]))
 
     async def look(self) -> bool:
         try:
@@ -350,7 +430,8 @@ def test_every_answer_and_its_diffs_make_every_later_answer(seed: int, rate: flo
 
     async def test() -> None:
         clock = ManualClock()
-        node = Node(clock, MemoryLeases(clock, "n"))
+        nodes = Nodes()
+        node = nodes.add(Node(clock, nodes.share(clock)))
         world = World(clock, node, chance)
         world.faults.rate = rate
         for _ in range(chance.randrange(120)):
@@ -382,3 +463,19 @@ async def test_an_answer_is_bounded(clock: ManualClock, node: Callable[[], Node]
         await one.set(name, 1)
     seats, more = await one.roster.members("acme", 2)
     assert ([seat.name for seat in seats], more) == (["a", "b"], 1)
+
+
+@on_nodes
+async def test_who_is_dropped_leaves_at_once_and_may_be_back(
+    clock: ManualClock, node: Callable[[], Node]
+) -> None:
+    one = node()
+    await one.set("ana", 1)
+    await one.set("ben", 1)
+    await one.roster.drop("ana")
+    assert [seat.name for seat in (await one.roster.members("acme", 9))[0]] == ["ben"]
+    assert names(await one.look()) == ([], ["ana"], [])
+    await one.roster.drop("ana")
+    assert names(await one.set("ana", 0)) == NOTHING
+    assert one.roster.remembered == 1
+    assert names(await one.set("ana", 1)) == (["ana"], [], [])

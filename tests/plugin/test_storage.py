@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from pov_rt.config.settings import EngineSettings
-from pov_rt.engine.memory import MemoryStore
+from pov_rt.engine.state import MemoryStore
 from pov_rt.plugin import Storage, TooLarge, Unavailable
 from pov_rt.plugin.storage import MAX_KEY_CHARS, MAX_VALUE_BYTES
 from tests.engine.sqlite_parts import opened

@@ -65,6 +65,42 @@ def test_a_node_with_many_names_some_and_counts_the_rest(
         assert (code, answer["error"]["field"]) == (400, "limit")
 
 
+@pytest.mark.parametrize(
+    ("written", "user"),
+    [
+        ("two+words", "two words"),
+        ("two%20words", "two words"),
+        ("a%2Bb", "a+b"),
+        ("a%26b%3Dc", "a&b=c"),
+        ("%C3%9C+%F0%9F%91%A9", "Ü 👩"),
+    ],
+)
+def test_a_user_is_found_however_a_form_writes_the_id(
+    server: RunningServer, connect: Connect, written: str, user: str
+) -> None:
+    connect(user)
+    connect("another")
+    token = server.token("ops", Kind.SERVICE, can=["operate"])
+    answer = call(server, f"/connections?userId={written}", token)[1]
+    assert [each["userId"] for each in answer["connections"]] == [user]
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["%2A", "*", "a%0Ab", "a%00", "%20", "%E2%80%AE", "%EF%BB%BF", "a" * 129, "__proto__"],
+)
+def test_nobody_is_disconnected_under_an_id_that_no_user_can_have(
+    server: RunningServer, written: str
+) -> None:
+    token = server.token("ops", Kind.SERVICE, can=["operate"])
+    code, answer = call(server, f"/users/{written}/disconnect", token, "POST")
+    assert (code, answer["error"]["code"], answer["error"]["field"]) == (
+        400,
+        "invalid_id",
+        "userId",
+    )
+
+
 def test_a_user_is_disconnected_everywhere_and_told_to_stay_away(
     server: RunningServer, connect: Connect
 ) -> None:

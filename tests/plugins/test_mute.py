@@ -196,7 +196,7 @@ def test_what_another_device_says_while_one_asks_is_not_undone(
     with monkeypatch.context() as patch:
         patch.setattr(kept, "of", slow)
         ana.send({"type": "mutes"})
-        assert is_read.wait(5)
+        assert is_read.wait(30)
         mute(other, "acme", level="toast")
         mute(other, "beta")
         server.call(is_changed.set)

@@ -147,6 +147,7 @@ def test_another_nodes_word_is_enough(server: RunningServer, connect: Connect) -
         ({"userId": "a\nb"}, "userId"),
         ({"userId": ""}, "userId"),
         ({"tokenId": ""}, "tokenId"),
+        ({"tokenId": jwt.encode({"jti": "1"}, SECRET)}, "tokenId"),
         ({"user": "ana"}, "user"),
     ],
 )

@@ -157,3 +157,13 @@ def test_what_was_missed_follows_the_answer_though_some_had_to_wait(server: Runn
     assert [offset for _, offset in missed] == [1, 2, 1, 2]
     ben.request({"type": "publish", "data": {"type": "task", "action": "done", "povId": "late1"}})
     assert ana.receive()["offset"] == 3
+
+
+def test_a_subscription_is_promised_what_holds_for_its_pov() -> None:
+    settings = make_settings(pov={"acme-*": {"max_entries": 5, "max_age_s": 60}})
+    with RunningServer(settings, None) as server:
+        client = server.connect()
+        for pov_id, entries, seconds in (("acme-1", 5, 60), ("acme", 10_000, 604_800)):
+            answer = client.request({"type": "subscribe", "povId": pov_id})
+            promised = {"survives": "process", "entries": entries, "seconds": seconds}
+            assert answer["guarantee"] == promised

@@ -46,11 +46,25 @@ WRONG = [
     ("@plugin.http('GET', '/x', grant='subscribe')\ndef r(): ...\n", 6, "must take (request)"),
     (
         "@plugin.http('GET', '/{a}', grant='subscribe')\ndef r(request): ...\n"
-        "@plugin.http('GET', '/{b}', grant='subscribe')\ndef s(request): ...\n",
+        "@plugin.http('GET', '/{a}', grant='subscribe')\ndef s(request): ...\n",
         8,
         "already served",
     ),
+    (
+        "@plugin.http('GET', '/a/{b}', grant='subscribe')\ndef r(request): ...\n"
+        "@plugin.http('POST', '/a/c', grant='subscribe')\ndef s(request): ...\n",
+        8,
+        "POST /a/c would never be asked: /api/a/{b} takes its requests, at ",
+    ),
+    (
+        "@plugin.http('GET', '/povs/{pov_id}/stream', grant='subscribe')\ndef r(request): ...\n",
+        6,
+        "/api/povs/{pov_id}/stream is the server's own",
+    ),
     ("@plugin.lifespan\ndef life(host): ...\n", 6, "one `yield`"),
+    ("@plugin.exported\nasync def a(user_id, host): ...\n", 6, "a `yield` for each value"),
+    ("@plugin.exported\ndef a(user_id, host): yield\n", 6, "must be `async def` with a `yield`"),
+    ("@plugin.erased\nasync def a(user_id, host): yield\n", 6, "must not `yield`"),
     (
         "@plugin.lifespan\nasync def a(host): yield\n@plugin.lifespan\nasync def b(host): yield\n",
         6,
@@ -102,8 +116,15 @@ def test_options_are_typed_and_unknown_ones_named(tmp_path: Path) -> None:
     assert getattr(registry.options["mine"], "size") == 7  # noqa: B009
     with pytest.raises(SettingsError, match=r"plugins\.mine\.sise: no such option.*size"):
         build(tmp_path, text, mine={"sise": 7})
-    with pytest.raises(SettingsError, match=r"plugins\.mine: Expected `int`"):
+    with pytest.raises(SettingsError, match=r"plugins\.mine\.size: must be a whole number$"):
         build(tmp_path, text, mine={"size": "x"})
+    two = text.replace("size: int = 3", "size: int = 3\n    on: bool = True")
+    with pytest.raises(SettingsError) as caught:
+        build(tmp_path, two, mine={"size": "2677279x", "on": "2677279"})
+    assert str(caught.value).splitlines() == [
+        "plugins.mine.size: must be a whole number",
+        "plugins.mine.on: must be true or false",
+    ]
     with pytest.raises(SettingsError, match=r"plugins\.mine\.size: this plugin has no options"):
         build(tmp_path, "", mine={"size": 7})
     with pytest.raises(SettingsError, match=r"plugins\.other: there is no plugin"):
@@ -140,7 +161,7 @@ def test_a_plugin_is_off_while_what_it_needs_is_not_set(tmp_path: Path) -> None:
     assert "mine" in [found.plugin.name for found in registry.idle]
     assert "mine.do" not in registry.tags
     assert "/mine" not in [route.spec.path for route in registry.routes]
-    with pytest.raises(SettingsError, match=r"plugins\.mine: Expected `int`"):
+    with pytest.raises(SettingsError, match=r"plugins\.mine\.size: must be a whole number$"):
         build(tmp_path, NEEDY, mine={"size": "x"})
     registry = build(tmp_path, NEEDY, mine={"url": "http://x"})
     assert "mine.do" in registry.tags

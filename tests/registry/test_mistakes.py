@@ -85,7 +85,10 @@ FUNCTIONS = [
         f"@plugin.on(Do)  {BAD}\ndef do(message, context, more): ...\n",
         "takes .message, context, mo",
     ),
-    (f"@plugin.on(Do)  {BAD}\ndef do(message, *, context): ...\n", r"must take \(message, context"),
+    (
+        f"@plugin.on(Do)  {BAD}\ndef do(message, *, context): ...\n",
+        r"takes \(message, \*, context\)",
+    ),
     (f"@plugin.on(Do)  {BAD}\ndef do(message, context):\n    yield\n", "must not `yield`"),
     (f"@plugin.every(5)  {BAD}\nasync def tick(host):\n    yield\n", "must not `yield`"),
     (

@@ -22,7 +22,7 @@ def test_a_new_plugins_test_passes_as_it_stands(tmp_path: Path) -> None:
     (test_it,) = re.findall("^test it: (.*)$", made.stdout, re.M)
     assert "1 passed" in output(["bash", "-c", f"{test_it} -p no:cacheprovider"], tmp_path)
     # Where only pov-rt is installed, one is told what is missing.
-    hide = "import sys; sys.modules['websockets.sync'] = None; import pytest; pytest.main()"
+    hide = "import sys; sys.modules['websockets'] = None; import pytest; pytest.main()"
     told = output([sys.executable, "-c", hide], tmp_path)
     assert "pip install 'pov-rt[testing]'" in told
     assert "pov-rt[testing]" in made.stdout

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
@@ -42,10 +44,32 @@ def test_a_stop_at_the_worst_instant_is_not_missed(monkeypatch: pytest.MonkeyPat
         patch.setattr(threading, "Event", StoppedMeanwhile)
         watch = BlockWatch(loop, 0.001, ())
     watch.start()
-    assert begun.wait(5)
-    stopping.join(5)
+    assert begun.wait(30)
+    stopping.join(30)
     loop.close()
     assert not stopping.is_alive()
+
+
+def hold(records: list[logging.LogRecord]) -> None:
+    while not records:
+        pass
+
+
+def test_a_function_that_is_at_no_line_is_named_by_its_first(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As one is while it is entered, which a watch meets once in a long time."""
+    lineless = FunctionType(hold.__code__.replace(co_linetable=b""), globals())
+
+    async def work() -> None:
+        watch = BlockWatch(asyncio.get_running_loop(), 0.01, ())
+        watch.start()
+        lineless(caplog.records)
+        watch.stop()
+
+    asyncio.run(work())
+    line = hold.__code__.co_firstlineno
+    assert f"{__file__}:{line} in hold" in caplog.records[0].getMessage()
 
 
 def test_the_line_that_blocks_the_loop_is_named(

@@ -164,41 +164,41 @@ def test_a_delivery_that_is_cancelled_leaves_its_batch_to_the_next() -> None:
     assert sender.batches[0] is sender.batches[1]
 
 
-def test_with_a_time_to_gather_it_sends_by_itself_and_those_that_come_meanwhile_go_along() -> None:
-    async def run() -> Numbers:
-        sender = Numbers()
-        sender.gather_s = 0.01
-        sender.put(0)
-        await asyncio.sleep(0)  # it waits for others
-        sender.put(1)
-        await sender.came.wait()
-        return sender
-
-    assert asyncio.run(run()).sizes == [2]
-
-
-def test_a_flush_waits_neither_for_others_nor_for_the_next_retry_and_later_ones_gather() -> None:
+def test_a_flush_does_not_wait_for_the_next_retry() -> None:
     async def run() -> Numbers:
         sender = Numbers([FAILED])
-        sender.gather_s, sender.retry_s = 60.0, (60.0, 60.0)
+        sender.retry_s = (60.0, 60.0)
         put(sender, 2)
         assert not await sender.flush(0.05), "the second attempt would come after half a minute"
         assert await sender.flush(), "but not while somebody waits"
-        sender.put(2)
-        for _ in range(10):
-            await asyncio.sleep(0)
-        sender.put(3)
+        put(sender, 1)
         assert await sender.flush()
         assert await sender.flush()
         await sender.close()
         return sender
 
     sender = asyncio.run(run())
-    assert sender.sizes == [2, 2, 2]
-    assert sender.counts == (4, 0, 0, 0)
+    assert sender.sizes == [2, 2, 1]
+    assert sender.counts == (3, 0, 0, 0)
 
 
-def test_without_a_time_to_gather_it_sends_only_when_told() -> None:
+def test_a_flush_hurries_a_delivery_that_waits_for_its_retry() -> None:
+    async def run() -> Numbers:
+        sender = Numbers([FAILED])
+        sender.retry_s = (60.0, 60.0)
+        put(sender, 2)
+        delivery = asyncio.create_task(sender.deliver())
+        await sender.came.wait()
+        while not sender.failures:  # noqa: ASYNC110  (it tells nobody)
+            await asyncio.sleep(0)
+        assert await sender.flush()
+        await delivery
+        return sender
+
+    assert asyncio.run(run()).counts == (2, 0, 0, 0)
+
+
+def test_it_sends_only_when_told() -> None:
     async def run() -> Numbers:
         sender = Numbers()
         put(sender, 2)
@@ -209,6 +209,21 @@ def test_without_a_time_to_gather_it_sends_only_when_told() -> None:
         return sender
 
     assert asyncio.run(run()).sizes == [2]
+
+
+def test_what_leaves_is_told_of_once_whichever_way() -> None:
+    left: list[int] = []
+
+    class Leaving(Numbers):
+        def on_left(self, items: Sequence[int]) -> None:
+            left.extend(items)
+
+    sender = Leaving([Attempt("done", rejected=1), TOO_LARGE, DONE, DONE, OVER])
+    sender.batch_items, sender.capacity = 2, 6
+    put(sender, 7)
+    asyncio.run(sender.deliver())
+    sender.put(7)
+    assert sorted(left) == list(range(8))
 
 
 def test_closing_takes_a_bounded_time_and_drops_the_rest(caplog: pytest.LogCaptureFixture) -> None:
@@ -285,3 +300,51 @@ def test_each_item_is_counted_once_and_what_arrives_is_in_order(seed: int) -> No
     firsts = [batch.items[0] for batch in sender.batches]
     assert firsts == sorted(firsts)
     assert sender.dropped == len(sender.lost) == len(set(sender.lost))
+
+
+def test_what_is_unwanted_is_sent_no_more() -> None:
+    async def work() -> None:
+        sender = Numbers([FAILED, DONE])
+        sender.batch_items = 4
+        put(sender, 8)
+        delivering = asyncio.create_task(sender.deliver())
+        await sender.came.wait()
+        sender.discard(lambda number: number % 2 == 0)
+        await delivering
+        assert [[*batch.items] for batch in sender.batches] == [[0, 1, 2, 3], [1, 3], [5, 7]]
+        assert [batch.body for batch in sender.batches][1] == b"1:1,3", "it is another batch"
+        assert sender.counts == (4, 0, 4, 0)
+        assert sender.lost == []
+
+    asyncio.run(work())
+
+
+def test_a_batch_of_which_nothing_is_wanted_is_sent_no_more() -> None:
+    async def work() -> None:
+        for later in (0, 2):
+            sender = Numbers([FAILED])
+            put(sender, 3)
+            delivering = asyncio.create_task(sender.deliver())
+            await sender.came.wait()
+            sender.discard(lambda _: True)
+            put(sender, later)
+            await delivering
+            assert sender.sizes == [3, 2][: 1 + bool(later)]
+            assert sender.counts == (later, 0, 3, 0)
+
+    asyncio.run(work())
+
+
+def test_what_is_put_after_it_was_unwanted_is_sent() -> None:
+    async def work() -> None:
+        sender = Numbers()
+        put(sender, 3)
+        delivering = asyncio.create_task(sender.deliver())
+        await sender.came.wait()
+        sender.discard(lambda _: True)  # that is on its way, and taken
+        await delivering
+        put(sender, 2)
+        await sender.deliver()
+        assert sender.sizes == [3, 2]
+
+    asyncio.run(work())

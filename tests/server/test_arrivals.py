@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
+from typing import Any
 
 import pytest
 
+from pov_rt.engine.base import Health
 from pov_rt.registry.build import build_registry
 from pov_rt.runtime import turns
 from pov_rt.runtime.clock import ManualClock
-from pov_rt.server.arrivals import ENDS_AT_ONCE
-from pov_rt.server.server import Server
+from pov_rt.server.arrivals import (
+    ENDS_AT_ONCE,
+    LEAST_SPREAD_S,
+    NOTICE_S,
+    PARTING_S,
+    PARTINGS_PER_S,
+    RETURNS_PER_S,
+    START_S,
+    WAVES,
+)
+from pov_rt.server.server import LOST_S, Server
 from pov_rt.testing import make_settings
 from tests.server.test_server import connect, nothing
 
@@ -26,7 +38,10 @@ def test_a_client_is_greeted_if_it_knows_greetings() -> None:
         (welcome,) = to_ana.messages
         assert (welcome["type"], welcome["connectionId"]) == ("welcome", ana.id)
         assert to_plain.messages == []
-        assert (server.arrivals.opened, len(server.directory)) == (2, 2)
+        assert (server.arrivals.opened, len(server.directory)) == (
+            {"ws": 2, "sse": 0, "poll": 0},
+            2,
+        )
         await server.stop()
 
     asyncio.run(run())
@@ -68,3 +83,77 @@ def test_who_connects_and_goes_as_often_as_can_be_does_not_fill_the_log(
     asyncio.run(run())
     lines = [record for record in caplog.records if "connection closed" in record.getMessage()]
     assert len(lines) == ENDS_AT_ONCE
+
+
+@pytest.mark.parametrize("port_stays", [True, False])
+@pytest.mark.parametrize("many", [3, 3000])
+def test_all_are_sent_away_at_once_and_come_back_spread_by_their_number(
+    many: int, port_stays: bool
+) -> None:
+    async def run() -> None:
+        server = Server(make_settings(), REGISTRY, fetch=nothing)
+        await server.start()
+        recorders = [connect(server, f"user-{n}")[1] for n in range(many)]
+        drained = asyncio.create_task(server.drain(port_stays=port_stays))
+        await asyncio.sleep(0)
+        told = sum(each.closed_with is not None for each in recorders)
+        assert told == min(many, turns.SENDS), "others have a turn meanwhile"
+        await drained
+        waits = [each.messages[-1]["retryAfter"] for each in recorders]
+        spread = max(LEAST_SPREAD_S, many / RETURNS_PER_S)
+        least = PARTING_S + many / PARTINGS_PER_S + (0 if port_stays else START_S)
+        assert least - 0.001 <= min(waits) <= max(waits) <= least + spread + 0.001
+        if many > 100:  # a tenth of them comes in each tenth of the time
+            tenths = Counter(min(9, int((wait - least) / spread * 10)) for wait in waits)
+            assert len(tenths) == 10
+            assert max(tenths.values()) < many / 5
+        await server.stop()
+
+    asyncio.run(run())
+
+
+def test_clients_of_a_deaf_node_are_moved_in_waves_until_it_hears_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def run() -> None:
+        clock = ManualClock()
+        server = Server(make_settings(), REGISTRY, fetch=nothing, clock=clock)
+        await server.start()
+        many = 2 * WAVES + 5
+        recorders = [connect(server, f"user-{n}")[1] for n in range(many)]
+
+        def closed() -> int:
+            return sum(each.closed_with is not None for each in recorders)
+
+        def stand(*health: Any) -> None:
+            monkeypatch.setattr(server.engine, "health", lambda: Health(*health))
+
+        server.sweep()
+        assert (closed(), server.not_welcome()) == (0, None)
+        stand("deaf", "it hears nothing", clock.time())
+        assert server.not_welcome() == "it hears nothing"
+        server.sweep()
+        assert closed() == 0, "load balancers have to see it first"
+        clock.advance(NOTICE_S)
+        server.sweep()
+        assert closed() == 3
+        server.sweep()
+        assert closed() == 6
+        stand("degraded", "nobody hears", clock.time())
+        server.sweep()
+        assert (closed(), server.not_welcome()) == (6, None), "who is connected stays"
+        stand("deaf", "it hears nothing", clock.time())
+        server.sweep()
+        clock.advance(NOTICE_S)
+        for _ in range(WAVES):
+            server.sweep()
+        assert closed() == many
+        assert server.arrivals.moving_s < LOST_S
+        clock.advance(LOST_S)
+        assert server.is_lost, "only a new process is left to try"
+        stand()
+        server.sweep()
+        assert server.arrivals.moving_s == 0
+        await server.stop()
+
+    asyncio.run(run())

@@ -19,10 +19,10 @@ from pov_rt.config.settings import (
     AuthSettings,
     EngineSettings,
     LimitSettings,
-    ServerSettings,
     Settings,
     SettingsError,
 )
+from pov_rt.connections.connection import Connection
 from pov_rt.plugin.interfaces import Response
 from pov_rt.protocol.errors import CloseCode, TokenError, Unavailable
 from pov_rt.registry.build import build_registry
@@ -79,9 +79,9 @@ def test_keys_are_fetched_at_start_and_when_a_token_names_another() -> None:
             fetch=issuer,
             clock=clock,
         )
-        assert server.not_ready() == "starting"
+        assert server.not_welcome() == "starting"
         await server.start()
-        assert server.not_ready() is None
+        assert server.not_welcome() is None
         accept = frozenset({Kind.SOCKET})
         assert server.tokens.verify(issuer.token(clock, "1"), accept).user_id == "ana"
         clock.advance(31)
@@ -97,7 +97,7 @@ def test_keys_are_fetched_at_start_and_when_a_token_names_another() -> None:
         await asked(issuer, 3)
         assert server.tokens.verify(issuer.token(clock, "2"), accept).user_id == "ana"
         await server.stop()
-        assert server.not_ready() is not None
+        assert server.not_welcome() is not None
 
     asyncio.run(run())
 
@@ -108,7 +108,13 @@ def connect(server: Server, user: str, *, v1: bool = True) -> tuple[Any, Recorde
     identity = server.tokens.verify(token, frozenset({Kind.SOCKET}))
     recorder = Recorder()
     connection = server.arrivals.open(
-        recorder, identity, device="d", remote_ip="::1", user_agent="", v1=v1
+        recorder,
+        identity,
+        kind=Connection,
+        device="d",
+        remote_ip="::1",
+        user_agent="",
+        v1=v1,
     )
     return connection, recorder
 
@@ -151,21 +157,18 @@ def test_revocations_are_swept_and_a_reload_says_for_how_long_they_are_kept() ->
     asyncio.run(run())
 
 
-def test_many_connections_are_closed_in_waves() -> None:
+def test_a_node_that_drains_refuses_new_connections_and_says_what_still_goes() -> None:
     async def run() -> None:
-        settings = make_settings(server=ServerSettings(drain_s=0.2))
-        server = Server(settings, REGISTRY, fetch=nothing, clock=ManualClock())
+        server = Server(make_settings(), REGISTRY, fetch=nothing, clock=ManualClock())
         await server.start()
-        recorders = [connect(server, f"u-{number}")[1] for number in range(120)]
-        draining = asyncio.create_task(server.drain())
-        await asyncio.sleep(0)
-        closed = sum(each.closed_with is not None for each in recorders)
-        assert closed == 40
-        await draining
-        assert all(each.closed_with is not None for each in recorders)
-        identity = server.directory.all()[0].identity
-        with pytest.raises(Unavailable):
-            server.admit(identity, "d")
+        connection, to_ana = connect(server, "ana")
+        await server.drain()
+        assert to_ana.closed_with is CloseCode.RESTARTING
+        with pytest.raises(Unavailable) as refused:
+            server.admit(connection.identity, "d")
+        assert refused.value.retry_after_s is not None
+        assert server.not_welcome() == "draining: this node is about to stop"
+        assert server.not_publishing() is None
         await server.stop()
 
     asyncio.run(run())

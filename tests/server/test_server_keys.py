@@ -35,11 +35,11 @@ def test_a_node_without_a_key_is_not_ready_and_asks_until_there_is_one(
         issuer.status = 503
         server, clock = make(issuer, AuthSettings(jwks_url=URL, jwks_refresh_s=1e6))
         await server.start()
-        assert (server.not_ready() or "").startswith("no usable key")
+        assert (server.not_welcome() or "").startswith("no usable key")
         await asked(issuer, 3)
         issuer.status = 200
         await asked(issuer, issuer.asked + 1)
-        assert server.not_ready() is None
+        assert server.not_welcome() is None
         kid = str(issuer.asked)
         assert server.tokens.verify(issuer.token(clock, kid), SOCKET).user_id == "ana"
         await server.stop()
@@ -52,7 +52,7 @@ def test_a_url_that_a_reload_brings_is_fetched() -> None:
         issuer = Issuer()
         server, clock = make(issuer, AuthSettings(secrets=[SECRET]))
         await server.start()
-        assert (issuer.asked, server.not_ready()) == (0, None)
+        assert (issuer.asked, server.not_welcome()) == (0, None)
         with pytest.raises(TokenError):
             server.tokens.verify(issuer.token(clock, "1"), SOCKET)
         server.reload(AuthSettings(secrets=[SECRET], jwks_url=URL))
@@ -62,7 +62,7 @@ def test_a_url_that_a_reload_brings_is_fetched() -> None:
         clock.advance(2)
         with pytest.raises(TokenError):
             server.tokens.verify(issuer.token(clock, "1"), SOCKET)
-        assert server.not_ready() is None
+        assert server.not_welcome() is None
         await server.stop()
 
     asyncio.run(run())

@@ -10,7 +10,7 @@ from pov_rt.transport.sendqueue import BUFFERS_AT_ONCE, HELD_BYTES, SendQueue, i
 
 @given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=200), st.data())
 def test_no_byte_is_lost_or_sent_twice(pieces: list[bytes], data: st.DataObject) -> None:
-    queue, sent = SendQueue(), b""
+    queue, sent = SendQueue(0.0), b""
     for piece in pieces:
         queue.add(piece)
     while queue.size:
@@ -23,7 +23,7 @@ def test_no_byte_is_lost_or_sent_twice(pieces: list[bytes], data: st.DataObject)
 
 
 def test_a_send_is_of_a_bounded_number_of_pieces_and_copies_none() -> None:
-    queue, shared = SendQueue(), bytes(10)
+    queue, shared = SendQueue(0.0), bytes(10)
     for _ in range(2 * BUFFERS_AT_ONCE):
         queue.add(shared)
     first = queue.first()
@@ -32,7 +32,7 @@ def test_a_send_is_of_a_bounded_number_of_pieces_and_copies_none() -> None:
 
 
 def test_a_piece_that_has_begun_stays_whole_when_the_others_are_let_go() -> None:
-    queue = SendQueue()
+    queue = SendQueue(0.0)
     for piece in (b"first", b"second", b"third"):
         queue.add(piece)
     queue.remove(2)

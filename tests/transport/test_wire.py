@@ -26,7 +26,9 @@ from pov_rt.config.settings import (
 from pov_rt.protocol.errors import CloseCode
 from pov_rt.protocol.messages import NewActivity
 from pov_rt.testing import SECRET, Connect, RunningServer, make_settings
-from pov_rt.transport.frames import Opcode
+from pov_rt.transport.bounds import bounds_of
+from pov_rt.transport.frames import Opcode, close_frame
+from pov_rt.transport.wire import Wire
 from tests.frames import masked_frame
 
 PUBLISHER = Publisher("service:app", "app", "main")
@@ -186,7 +188,9 @@ class TestSlowClients:
                     assert ana.receive()["type"] == "activity"
             assert 256 * 1024 < most < 512 * 1024, "what it does not read is not piled up"
             wait_until(server, lambda: len(server.web.server.directory) == 1)
-            assert server.call(lambda: server.web.server.arrivals.closes)["slow consumer"] == 1
+            assert (
+                server.call(lambda: server.web.server.arrivals.closes)["ws", "slow consumer"] == 1
+            )
             # What reached it are whole frames, in order; then it is told why.
             offsets = []
             while (frame := slow.receive())[0] == Opcode.TEXT:
@@ -216,7 +220,9 @@ class TestSlowClients:
 
             server.call(promote_and_send)
             wait_until(server, lambda: len(server.web.server.directory) == 0)
-            assert server.call(lambda: server.web.server.arrivals.closes)["slow consumer"] == 1
+            assert (
+                server.call(lambda: server.web.server.arrivals.closes)["ws", "slow consumer"] == 1
+            )
             assert slow.closed_with() == CloseCode.SLOW_CONSUMER.code
 
     def test_one_that_reads_slowly_gets_everything_in_order_and_stays(
@@ -369,7 +375,7 @@ class TestEcho:
         with connect(url, max_size=None, proxy=None) as client:
             for message in ("", "x" * 300_000, b"", b"\0" * 300_000, "é\U0001f600"):
                 client.send(message)
-                assert client.recv(timeout=5) == message
+                assert client.recv(timeout=30) == message
 
     def test_it_has_the_limits_and_the_door_of_other_sockets(self, server: RunningServer) -> None:
         from websockets.exceptions import InvalidStatus
@@ -489,6 +495,55 @@ def test_a_peer_that_never_answers_a_close_is_gone_after_a_second(server: Runnin
         wait_until(server, lambda: server.web.sockets == 0)
 
 
+class Heard:
+    """A connection that keeps what it hears of its socket."""
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+        self.ends: list[str] = []
+
+    def receive(self, payload: bytes, is_text: bool) -> None:
+        self.messages.append(payload)
+
+    def lagging(self) -> None:
+        raise AssertionError("nothing waits for the client")
+
+    def lost(self, reason: str) -> None:
+        self.ends.append(reason)
+
+
+def test_the_end_comes_after_the_peer_has_answered_the_close() -> None:
+    """RFC 6455, section 7.1.1; a browser calls an end before that unclean."""
+    close = CloseCode.RESTARTING
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            theirs.setblocking(False)
+            ended, heard = loop.create_future(), Heard()
+            wire = Wire(ours, bounds_of(LimitSettings()), loop, ended.set_result)
+            wire.start(heard, b"")
+            wire.close(close)
+            expected = close_frame(close.code, close.reason)
+            assert theirs.recv(1000) == expected
+            # What it sends before its answer is for nobody, and is no answer.
+            early = PING + text('{"type":"ping"}')
+            theirs.send(early)
+            while wire.traffic[0] < len(early):  # noqa: ASYNC110  (it tells nobody)
+                await asyncio.sleep(0)
+            with pytest.raises(BlockingIOError):
+                theirs.recv(1000)
+            theirs.send(masked_frame(Opcode.CLOSE, expected[2:4]))
+            assert await loop.sock_recv(theirs, 1000) == b""
+            theirs.close()
+            assert await ended is wire
+            assert (heard.messages, heard.ends) == ([], [close.reason])
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+
+
 def close_all(server: RunningServer, code: CloseCode) -> None:
     for connection in server.web.server.directory.all():
         connection.close(code)
@@ -536,7 +591,7 @@ class TestPausedSockets:
         with raw_client(server) as client:
             self.fill(server, client)
             wait_until(server, lambda: len(server.web.server.directory) == 0)
-            assert server.call(lambda: server.web.server.arrivals.closes)["ping timeout"] == 1
+            assert server.call(lambda: server.web.server.arrivals.closes)["ws", "ping timeout"] == 1
 
     @pytest.mark.parametrize("reset", [False, True])
     def test_one_that_hung_up_is_dropped(self, server: RunningServer, reset: bool) -> None:

@@ -68,6 +68,9 @@ def test_what_is_held_back_comes_before_the_close_frame() -> None:
         wire.send_soon(b"too late")
         await asyncio.sleep(0)
         assert far.recv(99).startswith(b"a\x81\x04last\x88")
+        far.sendall(b"\x88\x80\0\0\0\0")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
         assert far.recv(99) == b"", "and then the end"
 
     run(test)

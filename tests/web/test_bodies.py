@@ -398,7 +398,7 @@ class TestPages:
         assert self.ask(server, token, "?device=") == (400, "invalid_id")
         server.connect("ana")
         assert self.ask(server, token) == (429, "limit_exceeded")
-        server.web.server.draining = True
+        server.call(server.web.server.leaving.set)
         assert self.ask(server, token) == (503, "unavailable")
 
     def test_pages_of_other_origins_can_read_only_that_they_may_not(

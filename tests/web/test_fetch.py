@@ -84,3 +84,24 @@ def test_who_does_not_answer_in_time_is_named_without_the_query(url: str) -> Non
 def test_where_nobody_is_nobody_answers(nobody: str) -> None:
     with pytest.raises(Unavailable):
         get(nobody)
+
+
+def test_one_that_is_cancelled_ends_its_connection() -> None:
+    async def work() -> None:
+        came, ended = asyncio.Event(), asyncio.Event()
+
+        async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            came.set()
+            await reader.read()
+            ended.set()
+            writer.close()
+
+        async with await asyncio.start_server(take, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            asking = asyncio.create_task(fetch(f"http://127.0.0.1:{port}/", timeout_s=3600.0))
+            await came.wait()
+            asking.cancel()
+            await ended.wait()
+
+    asyncio.run(work())

@@ -48,19 +48,21 @@ def test_a_page_of_an_allowed_origin_connects_and_can_read_why_it_is_refused(
         page.context.add_cookies([{"name": "accessToken", "value": access, "url": base}])
         assert page.evaluate(CONNECT, [base, "page"]) == "ana"
         assert page.evaluate(WHY, [f"{base}/ws/", token]) == [429, "limit_exceeded", True]
-        server.web.server.draining = True
+        server.call(server.web.server.leaving.set)
         assert page.evaluate(WHY, [f"{base}/ws/", token]) == [503, "unavailable", True]
 
 
 def test_a_page_of_another_origin_reads_that_it_is_refused_and_nothing_else(
     server: RunningServer,
 ) -> None:
-    base, token = f"http://localhost:{server.web.port}", server.token("ana")
+    # A name that is no loopback name, and leads here all the same.
+    base, token = f"http://rt.test:{server.web.port}", server.token("ana")
+    server.web.settings.server.allowed_hosts.append("rt.test")
     reads = f"(given) => ({WHY})(given).catch(error => error.name)"
     with another_origin() as origin, chromium() as page:
         page.goto(origin)
         for each in (token, "x"):
             assert page.evaluate(reads, [f"{base}/ws/", each]) == [403, "forbidden", False]
             assert page.evaluate(reads, [f"{base}/api/auth/ws-token", each]) == "TypeError"
-        server.web.settings.server.allowed_hosts.append("rt.example")
+        server.web.settings.server.allowed_hosts[:] = ["rt.example"]
         assert page.evaluate(reads, [f"{base}/ws/", token]) == [421, "host_unknown", False]

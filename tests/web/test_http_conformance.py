@@ -112,6 +112,11 @@ ROWS = (
     Row("9112 3.2", "no Host", head(b"GET /x", host=b""), [400], False),
     Row("9112 3.2", "two Hosts", head(b"GET /x", b"Host: localhost"), [400], False),
     Row("9112 3.2", "a Host that is none", head(b"GET /x", host=b"Host: a b"), [400], False),
+    Row(
+        "3986 3.2.3", "a Host with an empty port", head(b"GET /x", host=b"Host: localhost:"), [404]
+    ),
+    Row("9110 7.2", "an empty Host", head(b"GET /x", host=b"Host:"), [400]),
+    Row("3986 2.1", "a path that is no UTF-8", head(b"GET /client/%ff"), [400], False),
     Row("1034 3.1", "a Host with its dot", head(b"GET /x", host=b"Host: localhost."), [404]),
     Row(
         "9112 3.2.2",
@@ -325,6 +330,9 @@ ROWS = (
     Row("9110 7.8", "an upgrade that is offered", post(LENGTH, *H2C), [201]),
     Row("9110 7.8", "another", post(LENGTH, b"Upgrade: TLS/1.2", b"Connection: Upgrade"), [201]),
     Row("9110 7.8", "many", head(b"GET /", b"Upgrade: HTTP/2.0, SHTTP/1.3, IRC/6.9"), [200]),
+    Row("9110 7.8", "none", post(LENGTH, b"Upgrade:", b"Connection: Upgrade"), [201]),
+    Row("9110 7.8", "one in quotes", post(LENGTH, b'Upgrade: "websocket"', H2C[0]), [201]),
+    Row("9110 7.8", "in capitals", post(LENGTH, b"UPGRADE: H2C", b"CONNECTION: UPGRADE"), [201]),
     Row("9110 7.8", "one for a POST", post(LENGTH, *WEBSOCKET), [201], False),
     Row("9110 7.8", "one by HTTP/1.0", head(b"GET /x", *WEBSOCKET, version="1.0"), [404], False),
     Row("9110 7.8", "one without Connection", head(b"GET /x", *WEBSOCKET[1:]), [404], False),
@@ -618,7 +626,7 @@ def test_a_head_that_is_too_large_is_counted(server: RunningServer) -> None:
 
 
 def test_what_is_asked_of_a_node_that_drains_is_the_last(server: RunningServer) -> None:
-    server.web.server.draining = True
+    server.call(server.web.server.leaving.set)
     try:
         for sent in (
             head(b"GET /x"),
@@ -633,7 +641,7 @@ def test_what_is_asked_of_a_node_that_drains_is_the_last(server: RunningServer) 
         )
         assert (answer.fields.get("connection"), is_open) == ("close", False)
     finally:
-        server.web.server.draining = False
+        server.call(server.web.server.leaving.clear)
 
 
 def test_what_may_not_be_stored_is_not_hashed(server: RunningServer) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 from tornado.httputil import HTTPInputError
 from tornado.iostream import StreamClosedError
 
 from pov_rt.runtime import turns
-from pov_rt.web.stream import MAX_HEADER_BYTES, MAX_LINE_BYTES, Stream
+from pov_rt.web.stream import MAX_HEADER_BYTES, MAX_LINE_BYTES, Refusal, Stream
 
 REQUEST = b"GET / HTTP/1.1\r\n\r\n"
+HANDSHAKE = b"GET / HTTP/1.1\r\nuPgrade: websocket\r\n\r\n"
 ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
 END = rb"\r?\n\r?\n"
 
@@ -22,7 +24,8 @@ class Seen:
     """The owner of a stream, who keeps what it is told."""
 
     def __init__(self) -> None:
-        self.begun = turns.Slots(turns.REQUESTS)
+        self.requests = turns.Slots(turns.REQUESTS)
+        self.handshakes = turns.Slots(turns.HANDSHAKES)
         self.events: list[str] = []
         self.left: list[socket.socket] = []
 
@@ -32,11 +35,14 @@ class Seen:
     def asks(self, stream: Stream) -> None:
         self.events.append("asks")
 
+    def lasts(self, stream: Stream) -> None:
+        self.events.append("lasts")
+
     def ended(self, stream: Stream) -> None:
         self.events.append("ended")
 
-    def malformed(self, code: str) -> None:
-        self.events.append(code)
+    def malformed(self, stream: Stream, refusal: Refusal) -> None:
+        self.events.append(refusal.error.code)
 
     def read_away(self, sock: socket.socket) -> None:
         self.left.append(sock)
@@ -44,7 +50,7 @@ class Seen:
 
 def make_stream(near: socket.socket, owner: Seen | None = None) -> Stream:
     near.setblocking(False)
-    return Stream(near, 100.0, None, owner or Seen())
+    return Stream(near, 100.0, owner or Seen())
 
 
 def is_overdue(stream: Stream, now: float) -> bool:
@@ -262,25 +268,58 @@ def test_while_much_is_on_its_way_nothing_waits_for_the_kernel_to_acknowledge() 
             asyncio.run(run())
 
 
-def test_so_many_requests_are_begun_in_a_turn_and_the_others_in_the_next_ones() -> None:
+@contextmanager
+def asked(owner: Seen, heads: Sequence[bytes]) -> Iterator[Sequence[asyncio.Future[bytes]]]:
+    """Have one client each ask with one of these heads; the futures are done when it is begun."""
+    with ExitStack() as stack:
+        waiting = []
+        for head in heads:
+            near, far = socket.socketpair()
+            stack.enter_context(far)
+            stream = make_stream(near, owner)
+            stack.callback(stream.close)
+            far.send(head)
+            waiting.append(asyncio.ensure_future(stream.read_until_regex(END)))
+        yield waiting
+
+
+@pytest.mark.parametrize(
+    ("head", "budget"), [(REQUEST, turns.REQUESTS), (HANDSHAKE, turns.HANDSHAKES)]
+)
+def test_so_many_requests_are_begun_in_a_turn_and_the_others_in_the_next_ones(
+    head: bytes, budget: int
+) -> None:
+    async def run() -> None:
+        with asked(Seen(), [head] * (2 * budget + 1)) as waiting:
+            begun, most = 0, 0
+            while begun < len(waiting):
+                await asyncio.sleep(0)
+                now = sum(each.done() for each in waiting)
+                begun, most = now, max(most, now - begun)
+            assert most == budget
+
+    asyncio.run(run())
+
+
+def test_a_request_does_not_wait_for_the_handshakes_before_it() -> None:
+    async def run() -> None:
+        with asked(Seen(), [*[HANDSHAKE] * (3 * turns.HANDSHAKES), REQUEST]) as waiting:
+            await waiting[-1]
+            assert not waiting[-2].done()
+            await asyncio.gather(*waiting)
+
+    asyncio.run(run())
+
+
+def test_who_waits_for_its_turn_has_asked() -> None:
     async def run() -> None:
         owner = Seen()
-        pairs = [socket.socketpair() for _ in range(2 * turns.REQUESTS + 1)]
-        streams = [make_stream(near, owner) for near, _ in pairs]
-        waiting = [asyncio.ensure_future(each.read_until_regex(END)) for each in streams]
-        await turn()
-        for _, far in pairs:
-            far.send(REQUEST)
-        begun, most = 0, 0
-        while begun < len(pairs):
-            await asyncio.sleep(0)
-            now = owner.events.count("asks")
-            begun, most = now, max(most, now - begun)
-        assert most == turns.REQUESTS
-        await asyncio.gather(*waiting)
-        for stream, (_, far) in zip(streams, pairs, strict=True):
-            stream.close()
-            far.close()
+        many = 3 * turns.HANDSHAKES
+        with asked(owner, [HANDSHAKE] * many) as waiting:
+            await waiting[0]
+            assert owner.events.count("asks") == many
+            assert not waiting[-1].done()
+            await asyncio.gather(*waiting)
 
     asyncio.run(run())
 

@@ -1,5 +1,6 @@
 /** What a page gives to have the components in Arabic, from right to left. */
 import {words} from '../../../clients/js/src/widgets/words.ts'
+import '../../../clients/js/src/widgets/words-more.ts'
 import {snapshotOf, type Deed, type Scene} from './data.ts'
 import {Stage, type Widget} from './stage.ts'
 

@@ -48,6 +48,8 @@ export interface Deed {
   missing?: number
   /** Default: read. */
   state?: Row['state']
+  /** It was, since. */
+  since?: 'amended' | 'retracted'
 }
 
 export const said = (text: string, over = 'Audit log export', pov = 'mossgate', by = 'jonas'):
@@ -61,7 +63,7 @@ export const did = (title: string, pov = 'brindle', by = 'mei', what = 'task.com
 /** A row of each deed, the newest first; offsets go up with time on each PoV. */
 export function rowsOf(deeds: readonly Deed[]): Kept[] {
   const tops = new Map<string, number>()
-  const rows = [...deeds].sort((a, b) => a.at - b.at).map(({by, what, pov, at, details, missing = 0, state = 'read'}): Kept => {
+  const rows = [...deeds].sort((a, b) => a.at - b.at).map(({by, what, pov, at, details, missing = 0, state = 'read', since}): Kept => {
     const offset = (tops.get(pov) ?? 100) + missing + 1
     tops.set(pov, offset)
     const [type = '', action = ''] = what.split('.')
@@ -72,7 +74,10 @@ export function rowsOf(deeds: readonly Deed[]): Kept[] {
       povId: pov,
       epoch: 'e',
       offset,
-      activity: {id: `${pov}-${offset}`, type, action, povId: pov, userId: by, at: new Date(at).toISOString(), details},
+      activity: {
+        id: `${pov}-${offset}`, type, action, povId: pov, userId: by, at: new Date(at).toISOString(),
+        details: since === 'retracted' ? undefined : details, ...since && {[since]: true},
+      },
       at,
       state: own ? 'read' : state,
       own,
@@ -85,7 +90,7 @@ function belong(newer: Kept, older: Kept): boolean {
   const a = newer.activity
   const b = older.activity
   return a.povId === b.povId && a.userId === b.userId && a.type === b.type && a.action === b.action
-    && newer.at - older.at <= GROUP_WITHIN
+    && a.retracted === b.retracted && newer.at - older.at <= GROUP_WITHIN
 }
 
 /** What a snapshot is made of; all else is as on a quiet day, live. */

@@ -268,6 +268,18 @@ export const feedStates: Record<string, State> = {
     },
     says: ['now', 'this PoV begins here'],
   },
+  'edited and withdrawn': {
+    scene: {
+      ...quiet,
+      deeds: [
+        {...COMMENT, since: 'amended'}, {...said('Not for here.'), at: ago(4), since: 'retracted'},
+        {...did('Map carrier codes'), at: ago(14), since: 'retracted'}, {...did('Nightly sync'), at: ago(15), since: 'retracted'},
+        ...READ,
+      ],
+    },
+    says: ['Their DBA wants it on before Thursday', 'edited', 'Jonas Weber: comment added, withdrawn',
+      'Mei Tanaka: task completed, 2 times, withdrawn'],
+  },
   'waiting to be sent': {
     scene: {
       ...broken({reason: 'network', retryAt: NOW + 8_000}, OLD),

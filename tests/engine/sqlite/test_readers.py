@@ -16,7 +16,7 @@ from pov_rt.engine.sqlite.schema import open_writer
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.bounds import payer
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 
 
 class Desk:

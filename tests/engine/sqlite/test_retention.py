@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
-from pov_rt.config.settings import EngineSettings
+from pov_rt.config.settings import EngineSettings, PovSettings
 from pov_rt.engine.base import Appended, NewEntry, Position
+from pov_rt.engine.keeping import Keeping
 from pov_rt.engine.sqlite import SqliteEngine
 from pov_rt.engine.sqlite import retention as retention_module
 from pov_rt.engine.sqlite import tails as tails_module
 from pov_rt.engine.sqlite import writer as writer_module
 from pov_rt.engine.sqlite.schema import commit, open_writer, read_epoch
 from pov_rt.runtime.clock import ManualClock
+from pov_rt.suites import stub
 from tests.engine.sqlite_parts import (
     COUNTS,
     PLACES,
@@ -34,6 +36,15 @@ from tests.engine.sqlite_parts import (
 )
 
 A, B, FEED = "pov/a", "pov/b", "team/main"
+SHORT, LONG = PovSettings(max_age_s=7.0), PovSettings(max_age_s=50.0, max_entries=50)
+FEW = PovSettings(max_entries=2)
+COUNTS_BY_NAME = """
+    SELECT name, count(*) FROM entries JOIN topics ON topics.id = entries.topic GROUP BY name
+"""
+BODY_AT = """
+    SELECT bodies.body FROM entries LEFT JOIN bodies ON bodies.id = entries.body
+    JOIN topics ON topics.id = entries.topic WHERE topics.name = ? AND entries."offset" = ?
+"""
 
 
 class Failing:
@@ -63,7 +74,11 @@ class Trial:
         self.settings = EngineSettings(
             max_entries=self.chance.choice((1, 2, 5, 20, 1000)), max_age_s=20.0, id_window_s=30.0
         )
+        povs = {"*2": SHORT, "*1": LONG, "3": FEW} if seed % 2 else None
+        self.keeping = Keeping(self.settings, povs, stub)
         self.topics = [f"pov/{number}" for number in range(self.chance.choice((1, 3, 12)))]
+        self.places: dict[tuple[str, int], str] = {}
+        """Where each entry of a feed came from."""
         self.appended: dict[str, dict[int, tuple[float, bytes]]] = {}
         self.keys: dict[bytes, float] = {}
         self._path = path
@@ -75,7 +90,8 @@ class Trial:
         self.connection = open_writer(self._path)
         self.failing = Failing(self.connection, self.chance)
         connection: Any = self.failing
-        self.store = open_store(connection, self.settings, self.clock, read_epoch(self.connection))
+        epoch = read_epoch(self.connection)
+        self.store = open_store(connection, self.settings, self.clock, epoch, self.keeping)
 
     def step(self) -> None:
         """Do something; now and then it fails in the middle."""
@@ -94,8 +110,9 @@ class Trial:
     def check(self) -> None:
         """Compare what is in the file with what must be."""
         check_bodies(self.connection)
-        now, keep = self.clock.time(), self.settings.max_entries
+        now = self.clock.time()
         for topic, appended in self.appended.items():
+            keep, age = self.keeping.of(topic)
             found = dict(
                 self.connection.execute(
                     'SELECT entries."offset", bodies.body FROM entries '
@@ -106,13 +123,27 @@ class Trial:
             )
             top = max(appended)
             assert max(found) == top
-            young = (n for n, (at, _) in appended.items() if at >= now - self.settings.max_age_s)
+            young = (n for n, (at, _) in appended.items() if at >= now - age)
             assert {n for n in young if n > top - keep} <= set(found)
             for offset, body in found.items():
-                assert body in (None, appended[offset][1])
-                assert body is not None or appended[offset][0] < now - self.settings.max_age_s
+                at, whole = appended[offset]
+                source = self.places.get((topic, offset), topic)
+                if body == stub(whole):
+                    assert at < now - self.keeping.of(source).max_age_s
+                else:
+                    assert body in (None, whole)
+                    assert body is not None or at < now - age
         kept = {name for (name,) in self.connection.execute("SELECT name FROM keys")}
         assert {name for name, at in self.keys.items() if at >= now - 30.0} <= kept
+
+    def check_faded(self) -> None:
+        """What has been too old for its PoV for long is in no feed any more."""
+        now = self.clock.time()
+        for (feed, offset), source in self.places.items():
+            at, whole = self.appended[feed][offset]
+            if at < now - self.keeping.of(source).max_age_s:
+                rows = self.connection.execute(BODY_AT, (feed, offset)).fetchall()
+                assert rows in ([], [(None,)], [(stub(whole),)])
 
     def _append(self) -> None:
         batch = []
@@ -132,6 +163,7 @@ class Trial:
             self.appended.setdefault(new.topic, {})[result.offset] = (outcome.at, new.body)
             if new.feed:
                 self.appended.setdefault(new.feed, {})[fed] = (outcome.at, new.body)
+                self.places[new.feed, fed] = new.topic
             self.keys[f"{new.key}\np".encode()] = outcome.at
 
     def _tidy(self) -> None:
@@ -162,9 +194,10 @@ def test_all_that_is_to_be_kept_stays_and_all_else_leaves(path: Path, seed: int)
     for _ in range(len(trial.keys) + 50):
         trial.store.tidy()
     trial.check()
-    bound = trial.settings.max_entries + max(1, trial.settings.max_entries // 40)
-    counts = trial.connection.execute(COUNTS).fetchall()
-    assert max(counts) < (bound,), "no more than it keeps, and the slack"
+    for name, count in trial.connection.execute(COUNTS_BY_NAME):
+        most = trial.keeping.of(name).max_entries
+        assert count < most + max(1, most // 40), "no more than it keeps, and the slack"
+    trial.check_faded()
     trial.clock.advance(100)
     for _ in range(2 * len(trial.keys) + 50):
         trial.store.tidy()

@@ -12,7 +12,7 @@ import pytest
 
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Store
-from pov_rt.engine.memory import MemoryStore
+from pov_rt.engine.state import MemoryStore
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.clock import ManualClock
 from tests.engine.sqlite_parts import opened

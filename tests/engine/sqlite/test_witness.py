@@ -282,3 +282,24 @@ def test_no_place_has_two_entries_and_none_is_gone_whatever_is_copied(
             shutil.copytree(saved[number % len(saved)], copy)
             ways[step](copy, place)
     place.run()
+
+
+def test_restore_and_renew_keep_producers_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+
+    async def append(key: str, seq: int) -> bool:
+        async with opened(path) as (engine, _):
+            (done,) = await engine.log.append(
+                [NewEntry("pov/a", "p", key, b"{}", producer="spool", seq=seq)]
+            )
+        assert isinstance(done, Appended)
+        return done.duplicate
+
+    assert asyncio.run(append("1", 5)) is False
+    back_up(path, tmp_path / "backup")
+    assert asyncio.run(append("2", 6)) is False
+    restore(path, tmp_path / "backup")
+    assert asyncio.run(append("3", 5)) is True
+    assert asyncio.run(append("2", 6)) is False, "it is not in the backup, and comes again"
+    renew(path)
+    assert asyncio.run(append("4", 6)) is True

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pov_rt.engine.base import Appended, NewEntry, Position
+from pov_rt.engine.base import Appended, Health, NewEntry, Position
 from pov_rt.engine.sqlite import SqliteEngine
 from pov_rt.engine.sqlite import writer as writer_module
 from pov_rt.protocol.errors import Unavailable
@@ -51,7 +51,7 @@ async def survive_full_disk(engine: SqliteEngine, told: Any, make_room: Callable
     publisher = Publisher(engine)
     error = await publisher.fill()
     assert str(error) == "The log cannot be written: there is no room left for its file"
-    assert engine.health() == f"there is no room left for {engine.path}"
+    assert engine.health().line == f"there is no room left for {engine.path}"
     for _ in range(10):
         with pytest.raises(Unavailable):
             await publisher.append()
@@ -61,7 +61,7 @@ async def survive_full_disk(engine: SqliteEngine, told: Any, make_room: Callable
     assert told.offsets(A) == publisher.acknowledged == await offsets(engine, A)
     make_room()
     await publisher.append()
-    assert engine.health() is None
+    assert engine.health() == Health()
     assert told.offsets(A) == publisher.acknowledged == await offsets(engine, A)
     assert publisher.acknowledged == list(range(1, len(publisher.acknowledged) + 1))
 
@@ -148,9 +148,9 @@ def test_room_for_a_little_is_not_taken_for_room(
             async with asyncio.timeout(WAIT_S):
                 for _ in range(5):
                     await probed.acquire()
-                    assert engine.health() is not None
+                    assert engine.health() != Health()
                 remount("size=16m")
-                while engine.health() is not None:
+                while engine.health() != Health():
                     await probed.acquire()
             await engine.log.append(entries(A, 1, b"x" * 1_500_000))
             assert rows(path, "SELECT name FROM meta") == [("epoch",), ("generation",), ("run",)]
@@ -180,10 +180,10 @@ def test_an_idle_writer_finds_out_that_there_is_room_again(
                 deny(engine, True)
                 with pytest.raises(Unavailable):
                     await engine.log.append(entries(A, 1))
-                assert engine.health() is not None
+                assert engine.health() != Health()
                 deny(engine, False)
                 await asyncio.wait_for(recovered.wait(), WAIT_S)
-                assert engine.health() is None
+                assert engine.health() == Health()
                 assert await engine.log.append(entries(A, 1)) == [Appended(engine.epoch, 1)]
         finally:
             writer_module.log.removeHandler(watch)
@@ -259,7 +259,7 @@ def test_a_mistake_of_the_program_fails_its_group_and_no_later_one(
         async with opened(path) as (engine, _):
             with pytest.raises(Unavailable, match="an internal error"):
                 await engine.log.append([NewEntry(A, "p", "1", "no bytes")])  # type: ignore[arg-type]
-            assert engine.health() is None
+            assert engine.health() == Health()
             assert await engine.log.append(entries(A, 1)) == [Appended(engine.epoch, 1)]
 
     asyncio.run(work())
@@ -319,7 +319,7 @@ def test_damaged_pages_are_named_and_nothing_is_made_up(
             with pytest.raises(Unavailable) as error:
                 await engine.log.append(entries(A, 1, start=5000))
             assert str(error.value) == f"The log cannot be written: its file is {text}"
-            assert engine.health() == f"{path} is {text}"
+            assert engine.health().line == f"{path} is {text}"
             assert told.told == []
 
     asyncio.run(fill())

@@ -57,6 +57,38 @@ def error_of(server: RunningServer, body: Any, **claims: Any) -> tuple[int, str,
     return code, answer["error"]["code"], answer["error"].get("field")
 
 
+def test_a_producers_number_says_what_is_a_retry(server: RunningServer) -> None:
+    def numbered(seq: object, **more: Any) -> dict[str, Any]:
+        return {**ONE, "id": f"n-{seq}", "producer": "spool", "seq": seq, **more}
+
+    assert [post(server, numbered(seq))[0] for seq in (3, 5, 4, 5, 6)] == [201, 201, 200, 200, 201]
+    code, place = post(server, numbered(4, id="another"))
+    assert (code, place["offset"]) == (200, 3)
+    _, answer = post(server, [numbered(7), numbered(7, id="x"), numbered(1, povId="other")])
+    assert [(each["offset"], "duplicate" in each) for each in answer["results"]] == [
+        (4, False),
+        (4, True),
+        (1, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "field"),
+    [
+        ({"producer": "x"}, "invalid_activity", "seq"),
+        ({"seq": 1}, "invalid_activity", "producer"),
+        ({"producer": "x", "seq": 0}, "invalid_activity", "seq"),
+        ({"producer": "x", "seq": 2**53}, "invalid_activity", "seq"),
+        ({"producer": "", "seq": 1}, "invalid_activity", "producer"),
+        ({"producer": "a\n", "seq": 1}, "invalid_id", "producer"),
+    ],
+)
+def test_a_bad_number_is_named(
+    server: RunningServer, fields: dict[str, Any], code: str, field: str
+) -> None:
+    assert error_of(server, {**ONE, **fields}) == (400, code, field)
+
+
 def test_one_activity_is_201_with_its_place_and_a_retry_200(
     server: RunningServer, connect: Connect
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import time
@@ -12,8 +13,11 @@ from typing import Any
 import pytest
 from tornado.httpclient import HTTPClient, HTTPResponse
 
-from pov_rt.testing import Connect, RunningServer
+from pov_rt.config.settings import EngineSettings, Settings
+from pov_rt.protocol.errors import ERRORS
+from pov_rt.testing import Connect, RunningServer, make_settings
 from pov_rt.web.routes.ops import LAG_MEMORY_S, LAG_TICK_S, LoopLag
+from tests.engine.sqlite.test_writer import limit
 from tests.test_docs import DOCS, table
 from tests.transport.test_wire import publish, raw_client, text
 from tests.web.routes.test_activities import ONE, call, post
@@ -34,11 +38,11 @@ def fail(request: Request) -> Never:
 '''
 
 
-def admin(server: RunningServer, path: str) -> HTTPResponse:
+def admin(server: RunningServer, path: str, method: str = "GET") -> HTTPResponse:
     client = HTTPClient()
     try:
         url = f"http://127.0.0.1:{server.web.admin_port}{path}"
-        return client.fetch(url, raise_error=False)
+        return client.fetch(url, method=method, raise_error=False)
     finally:
         client.close()
 
@@ -65,7 +69,7 @@ def test_metrics_have_the_names_and_labels_of_the_docs(
     text = admin(server, "/metrics").body.decode()
     assert set(re.findall(r"^# HELP (\S+)", text, re.M)) == set(documented)
     labels: dict[str, set[str]] = {name: set() for name in documented}
-    for name, label in re.findall(r"(\w+?)(?:_created)?\{(.*?)\} ", text):
+    for name, label in re.findall(r"(\w+?)(?:_created|_bucket)?\{(.*?)\} ", text):
         labels[name] |= set(re.findall(r'(\w+)="', label))
     for name, found in labels.items():
         assert found in (documented[name], set()), name
@@ -82,13 +86,38 @@ def test_refused_requests_are_counted_by_code(server: RunningServer) -> None:
         assert seen[f'pov_rt_http_refused_total{{code="{code}"}}'] == count
 
 
+def test_what_has_not_happened_yet_is_a_nought(server: RunningServer) -> None:
+    seen = metrics(server)
+    for error in ERRORS:
+        for name in ("errors", "http_refused"):
+            assert seen[f'pov_rt_{name}_total{{code="{error.code}"}}'] == 0
+
+
+def test_a_publication_is_timed_and_what_is_refused_is_not(server: RunningServer) -> None:
+    post(server, ONE)
+    post(server, {**ONE, "action": "not one"})
+    seen = metrics(server)
+    assert seen["pov_rt_publish_seconds_count"] == 1
+    assert seen['pov_rt_publish_seconds_bucket{le="+Inf"}'] == 1
+    assert 0 < seen["pov_rt_publish_seconds_sum"] < 60
+
+
+def test_the_process_is_told_of(server: RunningServer) -> None:
+    seen = metrics(server)
+    assert seen["process_resident_memory_bytes"] > 1e6
+    assert 0 < seen["process_open_fds"] < seen["process_max_fds"]
+    assert seen["process_start_time_seconds"] < time.time()
+
+
 def test_what_waits_for_clients_that_do_not_read_shows(server: RunningServer) -> None:
     assert metrics(server)["pov_rt_unsent_bytes"] == 0
     with raw_client(server, receive_buffer=4096) as slow:
         slow.send(text('{"type":"subscribe","povId":"acme"}'))
         slow.receive()
+        assert metrics(server)["pov_rt_unsent_oldest_seconds"] == 0
         publish(server, 15_000, 16)
         assert metrics(server)["pov_rt_unsent_bytes"] > 100_000
+        assert metrics(server)["pov_rt_unsent_oldest_seconds"] > 0
         for _ in range(16):
             slow.receive()
         assert metrics(server)["pov_rt_unsent_bytes"] == 0
@@ -188,13 +217,71 @@ def test_admin_answers_health_and_metrics(server: RunningServer, connect: Connec
     text = admin(server, "/metrics").body.decode()
     for line in (
         "pov_rt_ready 1.0",
-        "pov_rt_connections 1.0",
+        "pov_rt_draining 0.0",
+        "pov_rt_users 1.0",
+        'pov_rt_present{plugin="presence"} 0.0',
+        'pov_rt_connections{transport="ws"} 1.0',
         "pov_rt_subscriptions 1.0",
         "pov_rt_activities_published_total 1.0",
-        "pov_rt_messages_delivered_total 1.0",
+        'pov_rt_messages_delivered_total{transport="ws"} 1.0',
         'pov_rt_messages_total{type="subscribe"} 1.0',
     ):
         assert line in text, text
     server.run(server.web.server.drain)
     answer = admin(server, "/readyz")
     assert (answer.code, b"draining" in answer.body) == (503, True)
+    assert json.loads(answer.body) == {
+        "status": "not ready",
+        "welcome": False,
+        "publish": True,
+        "reason": "draining: this node is about to stop",
+    }
+    assert post(server, {**ONE, "id": "a-2"})[0] == 201
+    assert metrics(server)["pov_rt_draining"] == 1
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/readyz/publish"])
+def test_probes_may_be_made_by_any_method_that_checkers_use(
+    server: RunningServer, path: str
+) -> None:
+    got = admin(server, path)
+    asked = admin(server, path, method="HEAD")
+    assert (asked.code, asked.body) == (200, b"")
+    assert asked.headers["Content-Length"] == got.headers["Content-Length"] == str(len(got.body))
+    asked = admin(server, path, method="OPTIONS")
+    assert (asked.code, asked.headers["Allow"]) == (204, "GET, HEAD, OPTIONS")
+    refused = admin(server, path, method="DELETE")
+    assert (refused.code, refused.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
+class TestFullDisk:
+    @pytest.fixture
+    def settings(self, tmp_path: Path) -> Settings:
+        return make_settings(engine=EngineSettings(url=f"sqlite://{tmp_path}/pov-rt.db"))
+
+    def test_reading_goes_on_and_readiness_says_what_does_not(
+        self, server: RunningServer, connect: Connect
+    ) -> None:
+        assert post(server, ONE)[0] == 201
+        full: Any = server.web.server.engine
+        server.call(lambda: limit(full, 1))
+        large = {"text": "x" * 3000}
+        status, number = 201, 1
+        while status == 201:
+            number += 1
+            status = post(server, {**ONE, "id": f"a-{number}", "details": large})[0]
+        assert status == 503
+        for path, code in (("/readyz", 200), ("/readyz/publish", 503)):
+            answer = admin(server, path)
+            state = json.loads(answer.body)
+            assert (answer.code, state["welcome"], state["publish"]) == (code, True, False)
+            assert state["reason"].startswith("there is no room left for ")
+            assert state["engine"] == "degraded"
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT.+Z", state["since"])
+        assert metrics(server)["pov_rt_ready"] == 1
+        assert metrics(server)["pov_rt_ready_to_publish"] == 0
+        text = admin(server, "/metrics").body.decode()
+        assert 'pov_rt_engine_state{state="degraded"} 1.0' in text
+        assert 'pov_rt_engine_state{state="ok"} 0.0' in text
+        read = connect().request({"type": "subscribe", "povId": "acme", "since": {"last": 1}})
+        assert (read["recovered"], read["offset"]) == (True, number - 1)

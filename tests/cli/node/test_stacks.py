@@ -1,0 +1,97 @@
+"""A process that hangs says where, when it is asked and when the watchdog ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import connect
+
+from pov_rt.cli.node import stacks
+from pov_rt.runtime.eager import start
+from tests.cli.node.test_process import BLOCKING
+from tests.processes import COMMAND, Served, environment, read_until, running, serve
+
+LAST_FRAME = "in _run_module_as_main"
+"""Where the main thread began: its stack is the last one."""
+
+
+def test_a_signal_has_all_stacks_and_tasks_told_and_the_server_goes_on(tmp_path: Path) -> None:
+    with serve(tmp_path) as served:
+        for _ in range(2):
+            served.process.send_signal(stacks.SIGNAL)
+            stacks_told = read_until(served.process.stderr, "tasks wait at")
+            assert "sqlite/writer.py" in stacks_told, "those of other threads"
+            assert LAST_FRAME in stacks_told, "the loop's"
+            read_until(served.process.stderr, "Process.run (")
+        served.stop()
+
+
+def test_a_process_that_is_ended_because_it_hangs_says_where(tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins/block.py").write_text(BLOCKING)
+    flags = ("--port", "0", "--admin-port", "0", "--plugins-dir", "plugins")
+    with running(
+        [*COMMAND, "serve", "--dev", *flags],
+        env=environment(tmp_path) | {"PYTHONUNBUFFERED": "1"},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        served = Served(process)
+        url = f"{served.socket_url}?token={served.token}"
+        with connect(url, proxy=None, close_timeout=0) as client:
+            client.send('{"type":"block"}')
+            read_until(process.stderr, "the event loop is blocked")
+            process.send_signal(stacks.SIGNAL)
+            # To its last line: what comes while stacks are written is not written again.
+            assert "plugins/block.py" in read_until(process.stderr, LAST_FRAME)
+            process.send_signal(signal.SIGABRT)
+            told = read_until(process.stderr, LAST_FRAME)
+            assert "Fatal Python error: Aborted" in told
+            assert "plugins/block.py" in told
+            assert process.wait(20) == -signal.SIGABRT
+
+
+def test_tasks_that_wait_at_one_place_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        done = asyncio.Event()
+
+        async def wait() -> None:
+            await done.wait()
+
+        tasks = [asyncio.ensure_future(start(wait())) for _ in range(3)]
+        await asyncio.sleep(0)
+        stacks.log_tasks()
+        done.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+    (line,) = [line for line in caplog.messages if line.startswith("3 tasks: ")]
+    inner, outer = line.removeprefix("3 tasks: ").split(" < ")
+    assert inner.startswith("Event.wait (")
+    assert f"run.<locals>.wait ({__file__}:" in outer
+
+
+def test_places_are_so_many(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        done = asyncio.Event()
+        names: dict[str, object] = {"done": done}
+        for number in range(stacks.MOST_PLACES + 5):
+            exec(f"async def wait{number}():\n    await done.wait()", names)
+        tasks = [
+            asyncio.ensure_future(work())
+            for name, work in names.items()
+            if name.startswith("wait") and callable(work)
+        ]
+        await asyncio.sleep(0)
+        stacks.log_tasks()
+        done.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+    assert len(caplog.messages) == stacks.MOST_PLACES + 2
+    assert caplog.messages[-1] == "and at 6 places more"

@@ -1,0 +1,1 @@
+"""The shipped units, booted: what `scripts/test_units` runs."""
