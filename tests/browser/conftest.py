@@ -19,6 +19,7 @@ from tests.browser.flows import PAGE, SERVED
 from tests.browser.site import Site
 from tests.browser.tabs import Browser, Loop, Profile
 
+
 class Profiles:
     """Makes profiles that are closed after the test; what a page has not caught fails that."""
 
