@@ -55,6 +55,18 @@ class DirectSelector(selectors.EpollSelector):
                     ready.append((key, found & key.events))
         return ready
 
+    def watch(self, fd: int, reader: Callable[[], None]) -> None:
+        """Call a reader when there is something to read."""
+        self.readers[fd] = reader
+        keys: Any = self._fd_to_key  # type: ignore[attr-defined]
+        key = keys.get(fd)
+        if key is None:
+            self._selector.register(fd, select.EPOLLIN)  # type: ignore[attr-defined]
+            # What the loop keeps there: its own reader, and its writer.
+            keys[fd] = selectors.SelectorKey(fd, fd, READ, (None, None))
+        else:
+            self.modify(fd, key.events | READ, (None, key.data[1]))
+
     def _call(self, reader: Callable[[], None]) -> None:
         try:
             reader()
@@ -74,11 +86,13 @@ class DirectLoop(asyncio.SelectorEventLoop):
 
         That is for file numbers alone: what is given a socket object expects the stock way.
         """
-        super().add_reader(fd, callback, *args)
         if isinstance(fd, int) and not args:
-            self._direct.readers[fd] = cast(Callable[[], None], callback)
+            self._direct.watch(fd, cast(Callable[[], None], callback))
+        else:
+            self._direct.readers.pop(fd, None)
+            super().add_reader(fd, callback, *args)
 
     def remove_reader(self, fd: Any) -> bool:
-        """Call it no more."""
-        self._direct.readers.pop(fd, None)
-        return super().remove_reader(fd)
+        """Call it no more; return whether anything was called."""
+        was_direct = self._direct.readers.pop(fd, None) is not None
+        return super().remove_reader(fd) or was_direct

@@ -77,6 +77,7 @@ from pov_rt.web.routes.token import TokenHandler
 from pov_rt.web.routes.trace import ActivityHandler, ExplainHandler, TraceHandler
 from pov_rt.web.sockets import CHOOSE_ADMIN_PORT, OwnSockets, is_local, port_of
 from pov_rt.web.stream import MAX_HEADER_BYTES
+from pov_rt.web.upgrade.entry import Entry
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +130,15 @@ class WebServer:
         self._demo: Demo | None = None
         if settings.dev:
             self._demo = Demo(self.server, self._host_rules, self._access_log, self._restart)
+        self._bounds = bounds_of(limits, self.server.borders)
+        self._entry = Entry(
+            self.server,
+            self._host_rules,
+            self._failures,
+            self._bounds,
+            self._wire_started,
+            self._wire_ended,
+        )
         self.http = self._serve(self.make_app())
         self.admin = self._serve(self.make_admin_app())
 
@@ -196,6 +206,7 @@ class WebServer:
                 name="connections",
                 setting="limits.connections",
                 capacity=capacity(limits.connections),
+                entry=self._entry,
                 others=lambda: self.sockets,
                 per_peer=limits.connections_per_address,
                 peer_of=self._peer_of,
@@ -258,12 +269,12 @@ class WebServer:
         wires = {
             "started": self._wire_started,
             "ended": self._wire_ended,
-            "bounds": bounds_of(self.settings.limits, self.server.borders),
+            "bounds": self._bounds,
         }
         buckets = KeyedBuckets(parse_rate(self.settings.limits.token_rate))
         # The first that fits is taken: those that are asked for most come first.
         routes: list[tuple[Any, ...]] = [
-            (r"/ws/(?!_echo$).*", SocketHandler, wires),
+            (r"/ws/(?!_echo$).*", SocketHandler, {"entry": self._entry}),
             (r"/api/auth/ws-token", TokenHandler, {"buckets": buckets}),
             (r"/api/activities", ActivitiesHandler),
             (r"/api/povs/([^/]+)/activities", HistoryHandler),
@@ -297,7 +308,7 @@ class WebServer:
             routes.append((r"/demo/board", LocalPageHandler, {"page": "board.html"}))
             routes.append((r"/demo/.*", LocalPageHandler))  # what the demo does not take
         if self.settings.server.conformance_echo:
-            routes.append((r"/ws/_echo", EchoHandler, wires))
+            routes.append((r"/ws/_echo", EchoHandler, {"entry": self._entry}))
         return self._site(routes, self._host_rules)
 
     def make_admin_app(self) -> Application:
