@@ -19,6 +19,9 @@ MAX_SHOWN = 20
 """Claims that are named to whoever looks for the one that is missing."""
 
 
+_SAID = msgspec.json.Decoder(dict[str, Any])
+
+
 class Names(NamedTuple):
     """What the claims are called that may be called otherwise: paths."""
 
@@ -71,7 +74,7 @@ class Claims(msgspec.Struct, rename="camel", omit_defaults=True):
 def decode(payload: bytes) -> dict[str, Any]:
     """Return what a token says. Raises ValueError or RecursionError for what is no JSON object."""
     # msgspec does not look into all that it skips; decoding first refuses bad UTF-8 anywhere.
-    return msgspec.json.decode(payload.decode(), type=dict[str, Any])
+    return _SAID.decode(payload.decode())
 
 
 def find(said: Any, path: str) -> object:
