@@ -82,11 +82,15 @@ def client_ip(request: Asked, settings: ServerSettings) -> str | None:
     return found
 
 
-@lru_cache(1024)
 def is_loopback(address: str) -> bool:
     """Tell whether this is an IP address that leads nowhere but to this machine."""
     read = read_address(address)
-    return read is not None and ip_address(read).is_loopback
+    return read is not None and _is_loopback(read)
+
+
+@lru_cache(1024)
+def _is_loopback(address: str) -> bool:
+    return ip_address(address).is_loopback
 
 
 @lru_cache(1024)

@@ -136,6 +136,7 @@ class WebServer:
             self._host_rules,
             self._failures,
             self._bounds,
+            loop,
             self._wire_started,
             self._wire_ended,
         )

@@ -94,6 +94,17 @@ def _own_site(public_url: str | None) -> Site | None:
     return None if public_url is None else read_site(public_url)
 
 
+@lru_cache(64)
+def _read_host(host: str) -> tuple[str, str] | None:
+    """Return a host's name, and that with the port; None of what is malformed."""
+    match = _HOST.fullmatch(host)
+    name = "" if match is None else _without_dot(match[1])
+    if match is None or not name:
+        return None
+    # The port may be empty (RFC 3986, section 3.2.3).
+    return name, f"{name}:{match[2]}" if match[2] else name
+
+
 def check_host(request: Asked, settings: Settings, rules: HostRules) -> str:
     """Return the Host header, in lower case and without the dot that a whole name may end with.
 
@@ -109,11 +120,10 @@ def check_host(request: Asked, settings: Settings, rules: HostRules) -> str:
     host = (one_header(request, "Host") or "").lower()
     if not host and rules.for_operators and request.version == "HTTP/1.0":
         return host  # a load balancer's check, which no browser could make
-    match = _HOST.fullmatch(host)
-    name = "" if match is None else _without_dot(match[1])
-    if match is None or not name:
+    read = _read_host(host)
+    if read is None:
         raise InvalidRequest("The Host header is missing or malformed")
-    host = f"{name}:{match[2]}" if match[2] else name  # which may be empty (RFC 3986, 3.2.3)
+    name, host = read
     listed, own = settings.server.allowed_hosts, _own_site(settings.server.public_url)
     if name in map(_without_dot, listed) or (own is not None and own.is_at(host)):
         return host

@@ -45,7 +45,6 @@ from pov_rt.web.addresses import Client, Failures
 from pov_rt.web.bodies import Bodies, Body
 from pov_rt.web.hosts import HostRules, check_host, check_origin, has_word, one_header
 from pov_rt.web.stream import Refusal, Stream
-from pov_rt.web.upgrade.head import Asked
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +112,7 @@ def normalise(request: HTTPServerRequest) -> None:
         request.headers.add("Connection", "close")  # for Tornado goes by what was sent
 
 
-def wants_websocket(request: Asked) -> bool:
+def wants_websocket(request: HTTPServerRequest) -> bool:
     """Tell whether a request asks for a WebSocket (RFC 6455, section 4.2.1).
 
     Any other upgrade is as if it were not there: clients offer some with whatever they ask, and are

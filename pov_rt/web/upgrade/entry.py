@@ -22,7 +22,7 @@ from pov_rt.transport.bounds import Bounds
 from pov_rt.transport.wire import Wire
 from pov_rt.web.addresses import Failures
 from pov_rt.web.hosts import HostRules, check_host, check_origin, one_header
-from pov_rt.web.http import parse_query, wants_websocket
+from pov_rt.web.http import parse_query
 from pov_rt.web.stream import Verdict
 from pov_rt.web.upgrade.head import Asked, Head
 
@@ -76,6 +76,7 @@ class Entry:
     host_rules: HostRules
     failures: Failures
     bounds: Bounds
+    loop: asyncio.AbstractEventLoop
     started: Callable[[Wire], None]
     ended: Callable[[Wire], None]
 
@@ -87,8 +88,6 @@ class Entry:
         """
         server = self.server
         settings = server.settings
-        if not wants_websocket(head):
-            raise UpgradeRequired
         client = self.failures.client(head, settings.server)
         check_origin(head, check_host(head, settings, self.host_rules), settings)
         wish = read_wish(head)
@@ -117,7 +116,7 @@ class Entry:
         # (docs/measurements.md, handshakes).
         accept = b2a_base64(sha1(admitted.key.encode() + ACCEPTING).digest(), newline=False)  # noqa: S324
         selected = b"Sec-WebSocket-Protocol: pov-rt.v1\r\n" if admitted.v1 else b""
-        wire = Wire(sock, self.bounds, asyncio.get_running_loop(), self.ended)
+        wire = Wire(sock, self.bounds, self.loop, self.ended)
         wire.hold(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Accept: %b\r\n%b\r\n" % (accept, selected)

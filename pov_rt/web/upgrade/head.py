@@ -20,6 +20,8 @@ _LINE = re.compile(r'GET (/ws/[A-Za-z0-9/_-]*)(?:\?([!"$-~]*))? HTTP/1\.1\r\n')
 _FIELD = re.compile(
     r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*((?:[!-~](?:[ -~\t]*[!-~])?)?)[ \t]*\r\n", re.MULTILINE
 )
+_CONNECTION = frozenset(("upgrade", "keep-alive, upgrade"))
+"""As everybody writes it, but for the case."""
 _END = b"\r\n\r\n"
 
 
@@ -49,7 +51,6 @@ class Head(NamedTuple):
     headers: Fields
     remote_ip: str
     is_unix: bool
-    method: str = "GET"
     version: str = "HTTP/1.1"
 
 
@@ -67,8 +68,13 @@ def read_head(data: bytes, remote_ip: str, *, is_unix: bool) -> tuple[Head, byte
     if line is None or line[1] == ECHO:
         return None
     found = _FIELD.findall(text, line.end())
-    headers = Fields((name.lower(), value) for name, value in found)
-    # Fewer than there are lines: one is no header, or came twice.
-    if len(headers) != text.count("\n") - 2 or not OTHERS.isdisjoint(headers):
+    headers = Fields([(name.lower(), value) for name, value in found])
+    if (
+        # Fewer than there are lines: one is no header, or came twice.
+        len(headers) != text.count("\n") - 2
+        or not OTHERS.isdisjoint(headers)
+        or headers.get("upgrade", "").lower() != "websocket"
+        or headers.get("connection", "").lower() not in _CONNECTION
+    ):
         return None
     return Head(line[1], line[2] or "", headers, remote_ip, is_unix), data[end:]
