@@ -61,9 +61,10 @@ Asked = HTTPServerRequest | Head
 def read_head(data: bytes, remote_ip: str, *, is_unix: bool) -> tuple[Head, bytes] | None:
     """Return the head of an upgrade, and what comes behind it; None of anything else."""
     end = data.find(_END) + len(_END)
-    if end < len(_END) or not data.isascii():
+    head = data[:end]
+    if end < len(_END) or not head.isascii():
         return None
-    text = data[:end].decode()
+    text = head.decode()
     line = _LINE.match(text)
     if line is None or line[1] == ECHO:
         return None
