@@ -13,6 +13,7 @@ import math
 import select
 import selectors
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any, TypeVarTuple, cast
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,16 @@ class DirectLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._direct = DirectSelector()
         super().__init__(self._direct)
+
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Call something in the next turn, without the stock way through four functions."""
+        if self._debug or self._closed:  # type: ignore[attr-defined]
+            return super().call_soon(callback, *args, context=context)
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)  # type: ignore[attr-defined]
+        return handle
 
     def add_reader(self, fd: Any, callback: Callable[[*Ts], Any], *args: *Ts) -> None:
         """Call `callback` when there is something to read; directly, if it needs no arguments.
