@@ -16,7 +16,7 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from uuid import uuid4
 
@@ -39,8 +39,26 @@ GONE_S = 60.0
 """Who wrote nothing in the directory for so long is not there."""
 PROTOCOL: Final = (1, 1)
 """The oldest and the newest way of talking among nodes that this version knows."""
+COPYING: Final = (0, 0)
+"""What a copy of the database says that it knows: so no node starts beside it."""
 MOST_HEARD = 64
 """Of how many nodes one writes when it heard them: those that it heard last."""
+
+
+def directory_entry(
+    name: str, protocol: tuple[int, int], started: float, at: int, hears: Mapping[str, int]
+) -> bytes:
+    """Return what the directory has of somebody: who is there since when, and still was at `at`."""
+    entry = {
+        "id": name,
+        "version": VERSION,
+        "protocol": protocol,
+        "address": socket.gethostname(),
+        "started": started,
+        "at": at,
+        "hears": hears,
+    }
+    return json.dumps(entry, separators=(",", ":")).encode()
 
 
 class Canary:
@@ -129,6 +147,11 @@ class Canary:
         """Raise `Unfit` if a node is there with which this version cannot talk."""
         for entry in self._others():
             low, high = entry["protocol"]
+            if (low, high) == COPYING:
+                raise Unfit(
+                    f"{entry['id']} on {entry['address']} is at work on this Redis: start nodes "
+                    f"when it has ended. If it was killed, that is {GONE_S:g} s later"
+                )
             if low > PROTOCOL[1] or high < PROTOCOL[0]:
                 raise Unfit(
                     f"the node {entry['id']} (version {entry['version']}) is on this Redis, and "
@@ -181,16 +204,8 @@ class Canary:
 
     def entry(self) -> bytes:
         """Return what the directory has of this node."""
-        entry = {
-            "id": self._node,
-            "version": VERSION,
-            "protocol": PROTOCOL,
-            "address": socket.gethostname(),
-            "started": self._started,
-            "at": self._redis_us(),
-            "hears": self._heard,
-        }
-        return json.dumps(entry, separators=(",", ":")).encode()
+        at = self._redis_us()
+        return directory_entry(self._node, PROTOCOL, self._started, at, self._heard)
 
     def _redis_us(self) -> int:
         return self._ahead_us + round(self._clock.monotonic() * 1e6)
