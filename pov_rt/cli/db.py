@@ -109,7 +109,8 @@ async def copy_database(source: Settings, target: Settings, *, positions: bool) 
         if positions:
             say(f"{log.topic}: {log.epochs[0][0]} {log.offset}")
 
-    async with open_source(source) as old, open_target(target) as new:
+    source_opens, target_opens = open_source(source), open_target(target)
+    async with source_opens as old, target_opens as new:
         with counting("copied") as progress:
             await copy(old, new, time.time(), progress)
         # Later, and at one instant for both: what has become too old meanwhile is in neither.

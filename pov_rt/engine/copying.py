@@ -22,7 +22,7 @@ from pov_rt.protocol.errors import Unavailable
 HASH_BYTES = 8
 DIGEST_BYTES = 16
 UNPRINTABLE = "\0"
-"""What begins the name that stands for a key of which nothing but its hash is known."""
+"""What begins the name that stands for a key of which only the hash is known: no id has it."""
 
 
 def microseconds(seconds: float) -> int:
@@ -217,7 +217,7 @@ Look = Callable[[CopiedLog], None]
 
 
 async def copy(source: Copying, target: Copying, at: float, progress: Progress) -> None:
-    """Copy everything, in pages. Raises `Unavailable`."""
+    """Copy everything, in pages (docs/measurements.md, copying). Raises `Unavailable`."""
     async for records in source.dump(at):
         await target.restore(records)
         progress(len(records))

@@ -41,16 +41,17 @@ SETS, SPACES = ("durable/ana", "followers/a", "gone"), ("notes", "other")
 
 async def reads(engine: Engine) -> dict[str, Any]:
     """Return what every read of the seam says of what the tests put into an engine."""
-    log, found = engine.log, {}
+    log = engine.log
+    found: dict[str, Any] = {}
     topics = [*await all_topics(log, ""), "pov/unknown"]
     for topic in topics:
         top = await log.top(topic)
         epochs = (top.epoch, f"{top.epoch}-1", "another")
         found[topic] = [
             top if top.offset else (0, top.oldest),
-            (await log.read(topic, 0, 10_000)).entries,
-            (await log.read(topic, 0, 2, reverse=True)).entries,
-            (await log.read(topic, 1, 10, max_bytes=1)).entries,
+            list((await log.read(topic, 0, 10_000)).entries),
+            list((await log.read(topic, 0, 2, reverse=True)).entries),
+            list((await log.read(topic, 1, 10, max_bytes=1)).entries),
             await log.tally(topic, top.oldest, top.offset, lambda body: body[:2]),
             [sorted(await log.find(topic, key)) for key in KEYS],
             [
@@ -75,7 +76,7 @@ async def reads(engine: Engine) -> dict[str, Any]:
         ]
     for name in SETS:
         found[name] = [await engine.sets.members(name), await engine.sets.get(name, "ana")]
-    found["having"] = await engine.sets.having("ana", "follow")
+    found["having"] = await engine.sets.having("a", "durable/")
     for space in SPACES:
         found[space] = [await engine.store.read(space), await engine.store.get(space, "key")]
     return found

@@ -363,7 +363,7 @@ class MemoryLog:
         return Topics(names, names[-1] if len(names) == limit else None)
 
     async def holds(self, topic: str, position: Position) -> bool:
-        # It is lost with the process, and then the next one knows no epoch of this one. Only logs of
+        # It is lost with the process, and the next one knows no epoch of this one. Only logs of
         # another engine may have had several.
         top = self._top(topic)
         if position.epoch == top.epoch:

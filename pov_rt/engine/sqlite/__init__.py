@@ -68,7 +68,7 @@ from pov_rt.engine.sqlite.schema import (
 from pov_rt.engine.sqlite.state import SqliteMarks, SqliteSets, StateStore
 from pov_rt.engine.sqlite.store import SqliteStore
 from pov_rt.engine.sqlite.tails import Tails
-from pov_rt.engine.sqlite.witness import Witness
+from pov_rt.engine.sqlite.witness import Witness, part_from_moved
 from pov_rt.engine.sqlite.writer import Writer
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.bounds import Bound
@@ -357,6 +357,7 @@ class SqliteEngine:
             connection = open_writer(self.path)
             self._connections.append(connection)
             total = self.witness.admit(connection)
+            part_from_moved(connection, self.path)
             self.epoch = read_epoch(connection)
             self._state.read(connection)
             tails = Tails(connection, self.epoch, self._topics, self.log)

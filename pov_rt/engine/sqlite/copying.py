@@ -112,6 +112,10 @@ _FINISH = (
 )
 
 
+_After = tuple[Any, ...]
+"""The key of the row that was looked at last."""
+
+
 class _At(NamedTuple):
     """What is kept at an instant, `now`."""
 
@@ -129,10 +133,10 @@ class _Page(NamedTuple):
     """Records, and the place behind the last row that was looked at; None at the end."""
 
     records: Records
-    after: tuple[Any, ...] | None
+    after: _After | None
 
 
-Look = Callable[[sqlite3.Connection, _At, tuple[Any, ...]], _Page]
+Look = Callable[[_At, _After, sqlite3.Connection], _Page]
 
 
 class SqliteCopying:
@@ -158,9 +162,9 @@ class SqliteCopying:
         kept = _At(microseconds(at), self._keeping, self._settings, self._mark_age_s)
         yield [await self._database.read(_read_begun)]
         for look, first in _LOOKS:
-            after: tuple[Any, ...] | None = first
+            after: _After | None = first
             while after is not None:
-                page = await self._database.read(partial(look, kept=kept, after=after))
+                page = await self._database.read(partial(look, kept, after))
                 after = page.after
                 if page.records:
                     yield page.records
@@ -191,7 +195,7 @@ def _read_begun(connection: sqlite3.Connection) -> Begun:
     return Begun((own_epoch(read_epoch(connection), read_generation(connection), ""),))
 
 
-def _look_at_logs(connection: sqlite3.Connection, kept: _At, after: tuple[Any, ...]) -> _Page:
+def _look_at_logs(kept: _At, after: _After, connection: sqlite3.Connection) -> _Page:
     database = read_epoch(connection)
     rows = connection.execute(_LOGS, (*after, PAGE)).fetchall()
     found = [
@@ -210,7 +214,7 @@ def _look_at_logs(connection: sqlite3.Connection, kept: _At, after: tuple[Any, .
     return _Page(found, _behind(rows, 1))
 
 
-def _look_at_entries(connection: sqlite3.Connection, kept: _At, after: tuple[Any, ...]) -> _Page:
+def _look_at_entries(kept: _At, after: _After, connection: sqlite3.Connection) -> _Page:
     *place, shown = after
     found: list[CopiedEntry] = []
     number, size = 0, 0
@@ -244,7 +248,7 @@ def _shown(entry: CopiedEntry, kept: _At) -> CopiedEntry:
     return entry
 
 
-def _look_at_ids(connection: sqlite3.Connection, kept: _At, after: tuple[Any, ...]) -> _Page:
+def _look_at_ids(kept: _At, after: _After, connection: sqlite3.Connection) -> _Page:
     not_before = kept.since(kept.settings.id_window_s)
     rows = connection.execute(_IDS, (*after, PAGE)).fetchall()
     found = []
@@ -256,7 +260,7 @@ def _look_at_ids(connection: sqlite3.Connection, kept: _At, after: tuple[Any, ..
     return _Page(found, _behind(rows, 2))
 
 
-def _look_at_numbers(connection: sqlite3.Connection, kept: _At, after: tuple[Any, ...]) -> _Page:
+def _look_at_numbers(kept: _At, after: _After, connection: sqlite3.Connection) -> _Page:
     settings = kept.settings
     not_after = kept.since(max(settings.producer_age_s, settings.id_window_s))
     rows = connection.execute(_NUMBERS, (*after, PAGE)).fetchall()
@@ -268,14 +272,18 @@ def _look_at_numbers(connection: sqlite3.Connection, kept: _At, after: tuple[Any
     return _Page(found, _behind(rows, 3))
 
 
-def _look_at_marks(connection: sqlite3.Connection, kept: _At, after: tuple[Any, ...]) -> _Page:
+def _look_at_marks(kept: _At, after: _After, connection: sqlite3.Connection) -> _Page:
     not_before = kept.now // 1_000_000 - int(kept.mark_age_s)
     rows = connection.execute(_MARKS, (*after, PAGE)).fetchall()
-    found = [CopiedMark(*row[:-1], int(row[-1])) for row in rows if int(row[-1]) >= not_before]
+    found = [
+        CopiedMark(topic, name, user, epoch, offset, int(at))
+        for topic, name, user, epoch, offset, at in rows
+        if int(at) >= not_before
+    ]
     return _Page(found, _behind(rows, 3))
 
 
-def _look_at_members(connection: sqlite3.Connection, kept: _At, after: tuple[Any, ...]) -> _Page:
+def _look_at_members(kept: _At, after: _After, connection: sqlite3.Connection) -> _Page:
     rows = connection.execute(_MEMBERS, (*after, PAGE)).fetchall()
     found = [
         CopiedMember(name, member, bytes(body), microseconds(expires_at or 0))
@@ -285,7 +293,7 @@ def _look_at_members(connection: sqlite3.Connection, kept: _At, after: tuple[Any
     return _Page(found, _behind(rows, 2))
 
 
-def _look_at_values(connection: sqlite3.Connection, kept: _At, after: tuple[Any, ...]) -> _Page:
+def _look_at_values(kept: _At, after: _After, connection: sqlite3.Connection) -> _Page:
     # They may be large, so fewer at a time.
     limit = PAGE // 10
     rows = connection.execute(_VALUES, (*after, limit)).fetchall()
@@ -293,13 +301,11 @@ def _look_at_values(connection: sqlite3.Connection, kept: _At, after: tuple[Any,
     return _Page(found, _behind(rows, 2, limit))
 
 
-def _behind(
-    rows: Sequence[tuple[Any, ...]], width: int, limit: int = PAGE
-) -> tuple[Any, ...] | None:
+def _behind(rows: Sequence[tuple[Any, ...]], width: int, limit: int = PAGE) -> _After | None:
     return tuple(rows[-1][:width]) if len(rows) == limit else None
 
 
-_LOOKS: tuple[tuple[Look, tuple[Any, ...]], ...] = (
+_LOOKS: tuple[tuple[Look, _After], ...] = (
     (_look_at_logs, (0,)),
     (_look_at_entries, (0, 0, 0)),
     (_look_at_ids, (0, b"")),

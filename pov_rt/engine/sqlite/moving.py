@@ -25,7 +25,7 @@ from pov_rt.engine.sqlite.schema import (
     open_writer,
     reading,
 )
-from pov_rt.engine.sqlite.witness import Witness
+from pov_rt.engine.sqlite.witness import Witness, note_moved
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.process.private import make_private
 
@@ -62,7 +62,8 @@ async def source(
 ) -> AsyncIterator[SqliteCopying]:
     """Open a database to copy from, for the block, as a server that starts does.
 
-    Raises `Unavailable`, if a server runs, too.
+    If that ends well, the next server that starts on it begins another epoch. Raises
+    `Unavailable`, if a server runs, too.
     """
     with reading(path):  # that there is one, and of ours
         lock = FileLock(path)
@@ -72,6 +73,7 @@ async def source(
         with closing(open_writer(path)) as connection:
             witness.admit(connection)
             yield SqliteCopying(_Alone(connection, path), settings, keeping)
+            note_moved(connection)
     finally:
         witness.close()
         lock.release()

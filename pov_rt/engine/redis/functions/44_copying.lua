@@ -17,6 +17,24 @@ define('copy_states', {'allow-oom'}, function(prefix, args, now)
   return found
 end)
 
+-- args: topics
+-- Has those logs, and all that are not there yet, go over to another epoch with their next touch: what
+-- comes where they were copied to is not here.
+define('copy_leave', {'allow-oom'}, function(prefix, args, now)
+  local function leave(state)
+    state.run = '-'
+    return state
+  end
+  for _, topic in ipairs(args) do
+    local state = read_state(prefix, topic)
+    if state then
+      write_state(prefix, topic, leave(state))
+    end
+  end
+  write_base(prefix, leave(read_base(prefix, now)))
+  return 0
+end)
+
 -- args: cursor, window, how many windows ago
 -- Returns the next cursor, then id, publisher, digest, offset, instant and epoch of some ids.
 define('copy_ids', {'no-writes'}, function(prefix, args, now)

@@ -166,11 +166,16 @@ class _Database:
 async def source(
     place: Place, settings: EngineSettings, keeping: Keeping
 ) -> AsyncIterator[RedisCopying]:
-    """Open a Redis to copy from, for the block. Raises `Unavailable`."""
+    """Open a Redis to copy from, for the block. Raises `Unavailable`.
+
+    If that ends well, its logs go over to another epoch should they be used once more.
+    """
     database = _Database(place, settings)
     try:
         await database.open(may_be_unfinished=False)
-        yield RedisCopying(database.functions, settings, keeping)
+        copying = RedisCopying(database.functions, settings, keeping)
+        yield copying
+        await copying.leave()
     finally:
         await database.close()
 

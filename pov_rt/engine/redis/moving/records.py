@@ -92,6 +92,8 @@ class RedisCopying:
         else:
             args = map(self._args[kind], records)
             calls = [self._pack(name, of, *rest) for name, of, rest in args]
+        if not calls:
+            return
         # None of them is sent a second time: an entry would be there twice.
         replies = await self._functions.call_all(calls, repeats=False)
         if kind is CopiedValue:
@@ -103,6 +105,16 @@ class RedisCopying:
 
     async def finish(self) -> None:
         """Return at once: it is as it was appended."""
+
+    async def leave(self) -> None:
+        """Have all logs go over to another epoch if they are used once more."""
+        for prefix in self._partitions.all:
+            topics: set[bytes] = set()
+            async for _, names in walk(self._functions, "topics", (prefix,)):
+                topics.update(names)
+            pages = [*_slices(sorted(topics), PAGE), ()]  # the last one is for logs to come
+            calls = [self._functions.pack("copy_leave", prefix, *page) for page in pages]
+            await self._functions.call_all(calls)
 
     def _pack(self, name: str, of: str, *args: bytes | str | int) -> bytes:
         return self._functions.pack(name, self._partitions.of(of), *args)
@@ -298,10 +310,12 @@ class _Dump:
             seen: set[tuple[str, ...]] = set()
             async for _, page in walk(self._functions, "copy_numbers", (prefix,)):
                 for *names, seq, used in _rows(page, 5):
-                    name = tuple(each.decode() for each in names)
-                    if name[0] in topics and name not in seen and int(used) + age > self._now:
-                        seen.add(name)
-                        yield CopiedNumber(*name, int(seq), int(used))
+                    topic, publisher, name = (each.decode() for each in names)
+                    found = CopiedNumber(topic, publisher, name, int(seq), int(used))
+                    is_known = topic in topics and found[:3] not in seen
+                    if is_known and found.at + age > self._now:
+                        seen.add(found[:3])
+                        yield found
 
     async def marks(self) -> AsyncIterator[CopiedMark]:
         async for user, row in self._each("marks_of", USERS, 2, 5, self._mark_age_s):
