@@ -384,19 +384,17 @@ class MemoryLog:
     def epoch_of(self, topic: str) -> str:
         """Return the epoch of a topic's log, of an unknown topic that with which it would begin."""
         log = self.logs.get(topic)
-        if log is not None and log.epochs:
-            return log.epochs[0][0]
-        return native_epoch(self.epoch, self._generation_of(topic))
+        if log is None:
+            return native_epoch(self.epoch, self.watched.get(topic, self._generation))
+        return log.epochs[0][0] if log.epochs else native_epoch(self.epoch, log.generation)
 
     def _older(self, topic: str) -> Epochs:
         log = self.logs.get(topic)
         if log is not None and log.epochs:
             return log.epochs[1:]
-        return () if self._generation_of(topic) else self.begun
-
-    def _generation_of(self, topic: str) -> int:
-        log = self.logs.get(topic)
-        return self.watched.get(topic, self._generation) if log is None else log.generation
+        unknown = self.watched.get(topic, self._generation)
+        is_first = (unknown if log is None else log.generation) == 0
+        return self.begun if is_first else ()
 
     @property
     def unknown(self) -> str:
@@ -463,7 +461,9 @@ class MemoryLog:
         """Remember a key of a log that is there; return those of its publisher."""
         self.keys[key] = seen
         self.logs[key[0]].keys += 1
-        mine = self._keys_of.setdefault(key[1], deque())
+        mine = self._keys_of.get(key[1])
+        if mine is None:
+            mine = self._keys_of[key[1]] = deque()
         mine.append(key)
         return mine
 
