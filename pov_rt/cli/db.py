@@ -91,8 +91,11 @@ def copy_command(
     sums = asyncio.run(copy_database(*both, positions=positions))
     for kind, each in sums.items():
         say(f"{kind:<16} {each.number:,}")
-    say(f"copied {redact_url(urls[0])} to {redact_url(urls[1])}, and compared: all of it is there")
-    say("servers use it when engine.url names it; the other one is as it was")
+    say(f"copied {redact_url(urls[0])} to {redact_url(urls[1])}, and compared: all of it is there,")
+    say(
+        "each log at its position. Servers use it when engine.url names it. What it was copied from"
+    )
+    say("has nothing of what comes here: used again, it goes on under another epoch")
 
 
 def with_engine(settings: Settings, url: str) -> Settings:

@@ -106,10 +106,13 @@ _FINISH = (
         FROM copied_numbers CROSS JOIN copied_bodies ON copied_bodies.id = copied_numbers.old
         ORDER BY copied_numbers.id
     """,
-    "UPDATE entries SET body = (SELECT id FROM copied_numbers WHERE old = body) WHERE body > 0",
-    "DROP TABLE copied_numbers",
-    "DROP TABLE copied_bodies",
 )
+# One topic after the other: SQLite keeps in memory which rows it changes.
+_RENUMBER = """
+    UPDATE entries SET body = (SELECT id FROM copied_numbers WHERE old = entries.body)
+    WHERE topic = ? AND body > 0
+"""
+_CLEAR = ("DROP TABLE copied_numbers", "DROP TABLE copied_bodies")
 
 
 _After = tuple[Any, ...]
@@ -182,6 +185,9 @@ class SqliteCopying:
         def operation(connection: sqlite3.Connection) -> None:
             begin(connection)
             for statement in _FINISH:
+                connection.execute(statement)
+            connection.executemany(_RENUMBER, connection.execute("SELECT id FROM topics"))
+            for statement in _CLEAR:
                 connection.execute(statement)
             self._forget()
 
