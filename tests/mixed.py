@@ -91,7 +91,9 @@ def read_ids(port: int) -> list[str]:
         after = entries[-1]["offset"]
 
 
-async def play(nodes: Sequence[NodeProcess], versions: Versions, clients: int) -> Seen:
+async def play(
+    nodes: Sequence[NodeProcess], versions: Versions, clients: int, most: int | None
+) -> Seen:
     """Change the versions of two nodes that run, one after the other, under a crowd on both."""
     places = [place_of(f"ws://127.0.0.1:{each.port}") for each in nodes]
     one, two = nodes
@@ -102,7 +104,7 @@ async def play(nodes: Sequence[NodeProcess], versions: Versions, clients: int) -
         ("upgrade", two, versions.this),
     ]
     async with Crowd(places, SECRET, clients, Watcher) as crowd:
-        for name, node, command in steps:
+        for name, node, command in steps[:most]:
             await crowd.until(acknowledged=AT_LEAST)
             back = len(crowd.ledger.downs) + node.sockets()
             await asyncio.to_thread(node.stop)
@@ -118,8 +120,11 @@ async def play(nodes: Sequence[NodeProcess], versions: Versions, clients: int) -
         return Seen(crowd.ledger, len(behind), ids, left)
 
 
-def run(folder: Path, versions: Versions, clients: int) -> Seen:
-    """Run one Redis and two nodes for one play: the first of the other version, and one of this."""
+def run(folder: Path, versions: Versions, clients: int, most: int | None = None) -> Seen:
+    """Run one Redis and two nodes for one play: the first of the other version, and one of this.
+
+    `most` is how many restarts there are at most.
+    """
     assert find_program(PROGRAM) is not None, HOW[PROGRAM]
     with ExitStack() as stack:
         redis = stack.enter_context(redis_running(PROGRAM, folder / "redis"))
@@ -127,7 +132,7 @@ def run(folder: Path, versions: Versions, clients: int) -> Seen:
         for node, command in zip(nodes, versions, strict=True):
             stack.callback(node.kill)
             node.start(command)
-        return asyncio.run(play(nodes, versions, clients))
+        return asyncio.run(play(nodes, versions, clients, most))
 
 
 def git(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""What scripts/check_mixed does, with nodes of this version alone; and that it sees what is wrong."""
+"""What scripts/check_mixed does, with nodes of this version; and that it sees what is wrong."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.processes import COMMAND
 
 @pytest.mark.timeout(180)
 def test_nodes_are_replaced_in_turn_and_nothing_is_lost(tmp_path: Path) -> None:
-    seen = run(tmp_path, Versions(COMMAND), 12)
+    seen = run(tmp_path, Versions(COMMAND), 12, most=2)
     assert find_problems(seen) == []
-    assert len(seen.ledger.downs) == 4 * 6, "half of them at each step"
+    assert len(seen.ledger.downs) == 2 * 6, "half of them at each step"
     assert len(set(map(tuple, seen.ids))) == 1
 
 

@@ -478,7 +478,9 @@ def _find_worker_problems(settings: Settings, scheme: str) -> Iterator[tuple[str
     if settings.dev:
         yield "server.workers", "must be 1 under --dev: that process starts anew at each change"
     first, last = server.admin_port, server.admin_port + server.workers - 1
-    if first and last > MAX_PORT:
+    if not first:
+        return
+    if last > MAX_PORT:
         yield "server.admin_port", f"the last worker's would be {last}; {MAX_PORT} is the highest"
     elif first < server.port <= last and server.unix is None:
         yield (
