@@ -23,6 +23,8 @@ WORKER = "_POV_RT_WORKER"
 """The variable in which a worker finds its `HandOver`."""
 ADMIN_PORT = "X_ADMIN_PORT"
 """What a node says beside READY=1; systemd has no use for it."""
+RELEASE_S = 20.0
+"""How long a node may take to end after the drain, before its manager kills the process."""
 REPLACED = b"replaced"
 """What a worker is told that is to end for another one, which has its port."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from pov_rt.cli.node.manager import ADMIN_PORT, Manager
+from pov_rt.cli.node.manager import ADMIN_PORT, RELEASE_S, Manager
 from pov_rt.cli.node.restart import Watch, find_problem
 from pov_rt.cli.node.stacks import answer_signals
 from pov_rt.cli.options import SettingsOptions
@@ -33,9 +33,6 @@ GC_THRESHOLDS = (100_000, 50, 100)
 more CPU for each handshake and publication, and its longest pause is no shorter
 (docs/measurements.md, collector). Nothing on the way of either leaves a cycle behind
 (tests/test_garbage.py), so that little waits for it."""
-
-RELEASE_S = 20.0
-"""How long it may take to end after the drain, before the service manager kills the process."""
 
 
 class Process:

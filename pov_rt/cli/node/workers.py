@@ -13,8 +13,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from pov_rt.cli.node.manager import Manager
-from pov_rt.cli.node.process import RELEASE_S
+from pov_rt.cli.node.manager import RELEASE_S, Manager
 from pov_rt.cli.node.restart import find_problem
 from pov_rt.cli.node.stacks import answer_signals
 from pov_rt.cli.node.worker import ABORT_S, NotReadyError, Worker
