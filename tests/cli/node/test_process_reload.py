@@ -137,7 +137,7 @@ def test_the_service_manager_hears_what_a_reload_found_wrong_and_how_long_an_end
             env=environment(tmp_path) | {"NOTIFY_SOCKET": path},
             stderr=subprocess.PIPE,
         ) as process:
-            ready, status = manager.recv(1000).decode().splitlines()
+            ready, status, _ = manager.recv(1000).decode().splitlines()
             assert (ready, status.startswith("STATUS=Listening on port ")) == ("READY=1", True)
             file.write_text(good + "colour = 3\n")
             process.send_signal(signal.SIGHUP)
