@@ -561,8 +561,29 @@ class Store(Protocol):
         """Remove every value of an owner, all or none; return how many there were."""
 
 
+class Peer(NamedTuple):
+    """Another node that shares what the engine keeps: this run of it.
+
+    `run` is the `node` that its engine was opened with, `name` what operators call it. It was heard
+    of `silent_s` ago.
+    """
+
+    run: str
+    name: str
+    host: str
+    version: str
+    silent_s: float
+
+
 class Engine(Protocol):
     """All six parts behind one URL. Owner: the Server, which starts and closes it."""
+
+    @property
+    def peers(self) -> Sequence[Peer]:
+        """The other nodes, in the order of their names; none, for an engine in this process.
+
+        One that has begun or ended is there or gone after a moment; one that crashed, a minute.
+        """
 
     @property
     def guarantee(self) -> Survives:
@@ -608,8 +629,11 @@ class Engine(Protocol):
     def store(self) -> Store:
         """Values by key."""
 
-    async def start(self, follower: Follower) -> None:
-        """Connect, open, recover. Raises `Unavailable` with a reason that names what to mend."""
+    async def start(self, follower: Follower, name: str = "") -> None:
+        """Connect, open, recover. Raises `Unavailable` with a reason that names what to mend.
+
+        `name` is what the other nodes' operators call this one.
+        """
 
     async def close(self) -> None:
         """Finish what was accepted, then release everything. May be called twice."""

@@ -23,6 +23,7 @@ from pov_rt.engine.base import (
     Matches,
     NewEntry,
     Page,
+    Peer,
     Position,
     Rewrite,
     Survives,
@@ -533,7 +534,11 @@ class MemoryEngine:
             self.store.rules.bound,
         )
 
-    async def start(self, follower: Follower) -> None:
+    @property
+    def peers(self) -> Sequence[Peer]:
+        return ()
+
+    async def start(self, follower: Follower, name: str = "") -> None:
         self.log.follower = self.leases.follower = follower
 
     async def close(self) -> None:

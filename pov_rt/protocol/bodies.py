@@ -170,6 +170,7 @@ class ConnectionRow(Part):
     1 and more: in debt). Rates are since somebody looked last; null: nobody did.
     """
 
+    node: str
     connection_id: str
     user_id: str
     device: str
@@ -187,11 +188,13 @@ class ConnectionRow(Part):
 
 
 class UserRow(Part):
-    """A user, in a list: who is connected, was, or is blocked. The sums are of the connections.
+    """A user on a node, in a list: who is connected there, was, or is blocked.
 
-    `last_seen` is now for whoever is connected; null: it is not known any more.
+    The sums are of the connections. `last_seen` is now for whoever is connected; null: it is not
+    known any more.
     """
 
+    node: str
     user_id: str
     connections: int
     devices: list[str]
@@ -210,6 +213,7 @@ class PovRow(Part):
     them. `deliveriesPerS` is what its activities cost: one for each subscriber.
     """
 
+    node: str
     pov_id: str
     subscribers: int
     offset: int
@@ -223,6 +227,7 @@ class PovRow(Part):
 class PluginRow(Part):
     """A plugin, in a list. `off` says why it is; `failures` are those since the start."""
 
+    node: str
     name: str
     origin: str
     types: list[str]
@@ -232,14 +237,29 @@ class PluginRow(Part):
     off: str | None
 
 
+class MissingNode(Part):
+    """A node of which an answer has nothing, and why: it was asked, and did not answer in time.
+
+    `host` is its machine's name.
+    """
+
+    node: str
+    host: str
+    version: str
+    why: str
+
+
 class Listed(Part):
     """What each page of a list says; its rows are under the name of the list.
 
+    `node` was asked, `nodes` are those whose rows are counted, and `missing` those whose are not.
     `total` is how many there are of what was asked for, `more` how many are after this page, and
     `next` is sent as `after` for them.
     """
 
     node: str
+    nodes: list[str]
+    missing: list[MissingNode]
     total: int
     more: int
     next: str | UnsetType = UNSET
@@ -298,6 +318,13 @@ class NodeState(Part):
     off: dict[str, str]
 
 
+class NodesState(Part):
+    """All nodes in numbers, the one that was asked first; `missing` are those that said nothing."""
+
+    nodes: list[NodeState]
+    missing: list[MissingNode]
+
+
 class NodeSample(Part):
     """The numbers of a node at an instant; `refused` counts all."""
 
@@ -348,8 +375,8 @@ class Station(Part):
 class DeviceLane(Part):
     """How far the activity came on its way to one device, and why not further.
 
-    `answer` says so in words. `connectionId` is its last connection, as far as known, and
-    `connected` whether it has one now.
+    `answer` says so in words. `connectionId` is its last connection, as far as known, `node` where
+    that is, and `connected` whether it has one now.
     """
 
     device: str
@@ -357,6 +384,7 @@ class DeviceLane(Part):
     answer: str
     since: str | UnsetType = UNSET
     connection_id: str | UnsetType = UNSET
+    node: str
     connected: bool
     stations: list[Station]
 
@@ -380,9 +408,12 @@ class Explained(Part):
     """The answer: what happened (`cause`, and in words `answer`), since when, what comes next.
 
     `delivered`: a device has it. `events` are the user's last ones, as the trace has them, which
-    begins at `traceSince`.
+    begins at `traceSince`; those of another node than the asked one (`node`) name theirs. What
+    nodes know that are `missing` is left out.
     """
 
+    node: str
+    missing: list[MissingNode]
     id: str
     user_id: str
     cause: str
