@@ -440,11 +440,15 @@ class Leases(Protocol):
     async def put(self, topic: str, member: str, body: bytes) -> bool:
         """Enter or update a member under this node's lease; return whether it is new.
 
-        A member that another node holds becomes this node's. It clears `leaving_at`.
+        A member that another node holds becomes this node's, and is the other's again when this
+        one has it leave, or is gone. It clears `leaving_at`.
         """
 
     async def leave(self, topic: str, member: str, after_s: float) -> bool:
-        """Mark a member as leaving in `after_s` seconds; False if another node holds it now."""
+        """Mark a member as leaving in `after_s` seconds; False if another node holds it now.
+
+        That is so as well if another node had entered it, too, and has not had it leave.
+        """
 
     async def remove(self, topic: str, member: str) -> bool:
         """Remove a member at once, whoever holds it; return whether it was there."""

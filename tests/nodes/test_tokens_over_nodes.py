@@ -38,7 +38,9 @@ def test_a_refresh_takes_povs_from_its_own_connection_alone(nodes: Nodes) -> Non
     assert not any(each["type"] == "activity" for each in phone.early)
     # Gone from one of its nodes, the user is there by the other one.
     join(ben)
-    assert ask(ben) == {"ana": ["laptop"], "ben": ["default"]}
+    while ask(ben) != {"ana": ["laptop"], "ben": ["default"]}:
+        pass
+    assert not any("ana" in each.get("left", ()) for each in ben.early)
 
 
 def test_a_revoked_token_cannot_be_refreshed_to_on_another_node(nodes: Nodes) -> None:
@@ -76,7 +78,7 @@ def test_a_session_is_refreshed_through_another_node(nodes: Nodes) -> None:
 
 
 def test_a_connection_is_disconnected_by_its_id_from_any_node(nodes: Nodes) -> None:
-    one, two = nodes
+    one, _ = nodes
     phone, laptop = connect_both(nodes)
     directory = one.web.server.directory
     one.call(
@@ -86,27 +88,3 @@ def test_a_connection_is_disconnected_by_its_id_from_any_node(nodes: Nodes) -> N
     )
     assert close_code(laptop) == 4500
     assert phone.request({"type": "ping"})["type"] == "pong"
-
-
-def test_two_devices_and_a_second_tab_on_two_nodes_are_one_user(nodes: Nodes) -> None:
-    one, two = nodes
-    ben = one.connect("ben")
-    join(ben)
-    ask(ben)
-    phone, laptop = connect_both(nodes)
-    tab = one.connect("ana", device="laptop")
-    for client in (phone, laptop, tab):
-        join(client)
-    while sorted(ask(ben).get("ana", [])) != ["laptop", "phone"]:
-        pass
-    joined = [user["userId"] for each in ben.early for user in each.get("joined", ())]
-    assert joined.count("ana") == 1
-    laptop.socket.close()
-    phone.socket.close()
-    while ask(ben)["ana"] != ["laptop"]:
-        pass
-    assert not any("ana" in each.get("left", ()) for each in ben.early)
-    tab.socket.close()
-    while not (told := until(ben, "presence_diff"))["left"]:
-        pass
-    assert told["left"] == ["ana"]

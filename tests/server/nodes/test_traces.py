@@ -41,7 +41,7 @@ def test_every_node_knows_what_became_of_an_activity_on_the_other(nodes: Nodes) 
         assert stations["published"]["at"] <= stations["socket"]["at"]
         assert found["missing"] == []
         events = [each for each in found["events"] if each.get("connectionId") == ana.connection_id]
-        assert [each["event"] for each in events] == ["opened", "joined", "acked"]
+        assert [each["event"] for each in events] == ["opened", "joined", "joined", "acked"]
         assert {each.get("node", node.web.server.node) for each in events} == {there}
     assert here != there
 
