@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from pov_rt.version import VERSION
 from tests.events import follow
 from tests.nodes.conftest import Nodes, wait_for_peers
 from tests.nodes.test_people_over_nodes import join, publish
-from tests.processes import Served, end, serve
+from tests.processes import Served, end, run, serve
 from tests.redis_servers import RedisServer
 from tests.web.routes.admin.test_page import Got
 from tests.web.routes.test_session import error_of, post
@@ -126,3 +127,32 @@ def test_all_nodes_are_told_in_numbers_at_the_admin_port(nodes: Nodes, third: Th
         assert [each["connections"] for each in told["nodes"]] == [1, 2]
         assert told["nodes"][0]["node"] == one.web.server.node
         assert [each["why"] for each in told["missing"]] == ["did not answer within 1 s"]
+
+
+def test_top_shows_all_nodes_and_says_which_is_missing(
+    nodes: Nodes, third: Third, tmp_path: Path
+) -> None:
+    one, two = nodes
+    for node, user in ((one, "ana"), (two, "ben")):
+        node.connect(user)
+    names = [node.web.server.node for node in nodes]
+    where = {
+        "POV_RT_AUTH__SECRETS": json.dumps([SECRET]),
+        "POV_RT_SERVER__ADMIN_PORT": str(one.web.admin_port),
+    }
+    with frozen(third.served):
+        done = run(tmp_path, "top", "--once", "--sort", "age", **where)
+        assert done.returncode == 0, done.stderr
+        first, _, titles, *rows = done.stdout.splitlines()
+        assert "connections 2" in first
+        assert titles.split()[:2] == ["USER", "NODE"]
+        assert [row.split()[:2] for row in rows] == [["ana", names[0]], ["ben", names[1]]]
+        (gap,) = done.stderr.splitlines()
+        assert gap.startswith("without the node ")
+        assert gap.endswith("which did not answer within 1 s")
+    alone = run(tmp_path, "top", "--once", "--node", names[1], **where)
+    assert [row.split()[0] for row in alone.stdout.splitlines()[3:]] == ["ben"]
+    assert "connections 1" in alone.stdout.splitlines()[0]
+    unknown = run(tmp_path, "top", "--once", "--node", "none", **where)
+    assert unknown.returncode == 1
+    assert f"There is no node none; there are: {names[0]}" in unknown.stderr
