@@ -230,6 +230,7 @@ class Server:
         meanwhile waits and is not refused.
         """
         self.leaving.set()
+        self.sessions.release()
         return await self.arrivals.send_away(port_stays=port_stays)
 
     async def stop(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -57,6 +58,7 @@ class Sessions:
         self._directory = services.directory
         self._run = services.run
         self._asking = asking
+        self._asked: set[asyncio.Future[tuple[bytes, int]]] = set()
         self.polled: dict[tuple[str, str], PolledSession] = {}
         asking.on(RECEIVE, self._receive)
         asking.on(FETCH, self._fetch)
@@ -85,7 +87,25 @@ class Sessions:
         wanted = Wanted(session, user_id, after, wait_s)
         if (peer := self._peer(session)) is None:
             return await self._fetch(wanted, gone)
-        return await self._asking.ask(peer, FETCH, wanted, wait_s + WAIT_S)
+        asked = asyncio.ensure_future(self._asking.ask(peer, FETCH, wanted, wait_s + WAIT_S))
+        self._asked.add(asked)
+        try:
+            either: list[asyncio.Future[Any]] = [asked, gone]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._asked.discard(asked)
+            asked.cancel()
+        return (b"", after) if not asked.done() or asked.cancelled() else asked.result()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait here for what sessions of other nodes are sent."""
+        return len(self._asked)
+
+    def release(self) -> None:
+        """Answer those at once that nothing came: this node is about to stop."""
+        for each in self._asked:
+            each.cancel()
 
     def _peer(self, session: str) -> Peer | None:
         """Return the node that has a session; None: this one. Raises `NotFound`."""

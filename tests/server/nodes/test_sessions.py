@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from pov_rt.config.settings import Settings
 from pov_rt.server.nodes.sessions import GONE
 from pov_rt.testing import Http, RunningServer
@@ -90,3 +92,18 @@ def test_a_session_whose_node_has_ended_is_to_be_opened_anew(
     while (gone := post(Http(one), {"type": "ping"}, session_id)).status != 404:
         assert gone.status == 503, "it is not known yet that it has ended"
     assert gone.body["error"]["message"] == GONE
+
+
+def test_a_node_that_drains_lets_go_of_who_waits_for_a_session_of_another(nodes: Nodes) -> None:
+    one, two = nodes
+    with session(one, Http(one), more=POLL) as ana, ThreadPoolExecutor(1) as thread:
+        assert isinstance(ana.events, Fetched)
+        ana.events.server = two
+        place = ana.events.last
+        fetching = thread.submit(ana.events.fetch)
+        while not two.call(lambda: two.web.server.sessions.waiting):
+            pass
+        two.run(lambda: two.web.server.drain())
+        assert (fetching.result().status, ana.events.last) == (200, place)
+        ana.events.server = one
+        assert ana.request({"type": "ping"})["type"] == "pong"
