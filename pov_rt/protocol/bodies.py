@@ -145,15 +145,29 @@ class Block(Part, forbid_unknown_fields=True):
     seconds: Annotated[float, Meta(gt=0, le=MAX_BLOCK_S)]
 
 
+class MissingNode(Part):
+    """A node of which an answer has nothing, and why: it was asked, and did not answer in time.
+
+    `host` is its machine's name.
+    """
+
+    node: str
+    host: str
+    version: str
+    why: str
+
+
 class Blocked(Part):
     """Until when a user is kept out (RFC 3339).
 
-    `closed` is how many connections of this node ended.
+    `closed` is how many connections of this node ended. Nodes that are `missing` did not confirm
+    it: they do it when they hear of it.
     """
 
     user_id: str
     until: str
     closed: int
+    missing: list[MissingNode]
 
 
 class Unblocked(Part):
@@ -235,18 +249,6 @@ class PluginRow(Part):
     messages_per_s: float | None
     failures: int
     off: str | None
-
-
-class MissingNode(Part):
-    """A node of which an answer has nothing, and why: it was asked, and did not answer in time.
-
-    `host` is its machine's name.
-    """
-
-    node: str
-    host: str
-    version: str
-    why: str
 
 
 class Listed(Part):

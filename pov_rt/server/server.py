@@ -117,7 +117,7 @@ class Server:
         if self.keeping.has_audits:
             self.borders.add(self.audit)
         self.happening = Happening(self)
-        self.people = People(self, self.hooks, self.explain, self.happening)
+        self.people = People(self, self.hooks, self.explain, self.happening, self.asking)
         self.dispatcher = Dispatcher(self, self.hooks.hosts)
         self.hooks.switched = partial(self.dispatcher.switch, self.hooks.conduct.off)
         self.arrivals = Arrivals(self, self.hooks, self.dispatcher)

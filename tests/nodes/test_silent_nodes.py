@@ -118,6 +118,26 @@ def test_a_node_that_was_killed_is_named_until_it_is_forgotten(nodes: Nodes, thi
         assert "was not heard of for" in listed["missing"][0]["why"]
 
 
+def test_a_block_names_the_node_that_does_not_confirm_it_and_holds_there_once_it_wakes(
+    nodes: Nodes, third: Third
+) -> None:
+    one, _ = nodes
+    path = "/api/users/ana/block"
+    with session_on(third, one.token("ana")) as events:
+        assert events.next().data["type"] == "welcome"
+        with frozen(third.served):
+            blocked = Http(one).post(path, {"seconds": 60}, **OPERATOR)
+            assert (blocked.status, blocked.body["closed"]) == (200, 0)
+            assert [each["why"] for each in blocked.body["missing"]] == [
+                "did not answer within 1 s"
+            ]
+        closing = events.next()
+        assert closing is not None
+        assert (closing.data["type"], closing.data["code"]) == ("closing", 4500)
+    again = Http(one).post(path, {"seconds": 60}, **OPERATOR)
+    assert again.body["missing"] == [], "all keep her out"
+
+
 def test_all_nodes_are_told_in_numbers_at_the_admin_port(nodes: Nodes, third: Third) -> None:
     one, two = nodes
     for node in (one, two, two):
