@@ -119,7 +119,8 @@ class WebServer:
         self.server.bounds.add(self._bodies.shares.bound)
         self._sweep = PeriodicCallback(self._on_sweep, SWEEP_MS)
         files = [found.module.__file__ or "" for found in registry.found]
-        self._port_stays = False
+        self.port_stays = False
+        """Whether the port stays open when the node has stopped, for the next one."""
         self._loop = loop = asyncio.get_running_loop()
         self._blocked = BlockWatch(loop, settings.log.blocked_loop_s, files)
         self._blocked.on_block = self.server.hooks.conduct.blocked
@@ -187,7 +188,7 @@ class WebServer:
         Raises `SettingsError` if an address cannot be had, else as `Server.start`.
         """
         settings = self.settings.server
-        self._port_stays = bool(inherited)
+        self.port_stays = bool(inherited)
         listen = self._own_sockets.listen
         sockets = list(inherited) or listen(settings.host, settings.port, settings.unix)
         try:
@@ -241,7 +242,7 @@ class WebServer:
             clients, drain_s = self._listeners[0], self.settings.server.drain_s
             await clients.finish(drain_s)
             began = self._loop.time()
-            away_s = await self.server.drain(port_stays=self._port_stays)
+            away_s = await self.server.drain(port_stays=self.port_stays)
             # Nobody comes back to be refused: from then on who connects waits for the next server.
             clients.leave_at(began + away_s)
             await self._part(began + away_s)
