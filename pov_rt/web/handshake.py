@@ -56,15 +56,24 @@ class SocketHandler(JsonHandler):
         if not self.is_upgrade:
             self._check_without_upgrade()
             return
-        if (known := self._stream.verdict) is not None:
-            if known.identity is not None:
-                self.identity = known.identity
-            raise known.error
+        self._repeat_verdict()
         wish = read_wish(self.request)
         self.verify(wish.token, SOCKET)
         device = read_device(wish.query)
         self.server.admit(self.identity, device)
         self._upgrade(wish, device)
+
+    def _repeat_verdict(self) -> None:
+        """Raise what the request was found to be refused for before HTTP was spoken, if it was."""
+        known, self._stream.verdict = self._stream.verdict, None
+        if known is None:
+            return
+        if known.identity is not None:
+            self.identity = known.identity
+        try:
+            raise known.error
+        finally:
+            del known  # its error knows this frame: together they would wait for the collector
 
     def options(self) -> None:
         """Answer a page's preflight request."""

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from pov_rt.auth.keys import MAX_TOKEN_BYTES, Keyring
+from pov_rt.auth.keys import ALGORITHMS, MAX_TOKEN_BYTES, Keyring
 from pov_rt.config.settings import AuthSettings, SettingsError
 from pov_rt.protocol.errors import TokenError
 from pov_rt.runtime.clock import ManualClock
@@ -165,3 +165,32 @@ def test_the_version_changes_with_the_keys_and_only_with_them(clock: ManualClock
     assert keyring.version == version
     keyring.reload(AuthSettings(secrets=[NEW]))
     assert keyring.version != version
+
+
+@pytest.mark.parametrize("size", [32, 63, 64, 65, 500])
+def test_a_mac_is_as_it_always_is(size: int) -> None:
+    secret = bytes(range(256)) * 2
+    for text in (b"", b"a.b", b"x" * 1000):
+        mac = ALGORITHMS["HS256"].sign(text, secret[:size])
+        assert mac == hmac.digest(secret[:size], text, "sha256")
+
+
+def test_each_part_of_a_token_has_one_spelling() -> None:
+    """Of a part's last letter some bits mean nothing: with any of them set it is another token."""
+    keyring = Keyring(AuthSettings(secrets=[NEW]), ManualClock())
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    token = sign(NEW, "HS256")
+    assert accepts(keyring, token)
+    assert not [
+        each for each in letters if each != token[-1] and accepts(keyring, token[:-1] + each)
+    ]
+    for header in ("{}", '{"alg":"HS256"}', '{"alg":"HS256" }', '{"alg":"HS256"  }'):
+        encoded = base64.urlsafe_b64encode(header.encode()).decode().rstrip("=")
+        signed = f"{encoded}.{token.split('.')[1]}"
+        mac = base64.urlsafe_b64encode(hmac.digest(NEW.encode(), signed.encode(), "sha256"))
+        good = f"{signed}.{mac.decode().rstrip('=')}"
+        assert accepts(keyring, good) == (header != "{}")
+        odd = f"{encoded[:-1]}{letters[letters.index(encoded[-1]) | 1]}.{token.split('.')[1]}"
+        mac = base64.urlsafe_b64encode(hmac.digest(NEW.encode(), odd.encode(), "sha256"))
+        if len(encoded) % 4:
+            assert not accepts(keyring, f"{odd}.{mac.decode().rstrip('=')}")

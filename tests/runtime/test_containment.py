@@ -14,7 +14,7 @@ import pytest
 from pov_rt.protocol.errors import HandlerTimeout, RateLimited, Rejected, Unavailable
 from pov_rt.runtime import containment
 from pov_rt.runtime.clock import SystemClock
-from pov_rt.runtime.containment import PluginExit, call, contain, end, internal, logged
+from pov_rt.runtime.containment import PluginExit, Tasks, call, contain, end, internal, logged
 
 log = logging.getLogger("tests.containment")
 
@@ -208,3 +208,39 @@ def test_what_a_function_raises_leaves_nothing_for_the_collector() -> None:
         assert asyncio.run(run()) < 20
     finally:
         gc.enable()
+
+
+def test_what_begins_at_once_may_be_over_or_goes_on_as_a_task(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def run() -> None:
+        tasks, done = Tasks(log, "a task"), list[str]()
+        goes_on = asyncio.Event()
+
+        async def work(name: str, *, waits: bool = False, fails: bool = False) -> None:
+            done.append(f"{name} begins")
+            if waits:
+                await goes_on.wait()
+            if fails:
+                raise ValueError(name)
+            done.append(f"{name} ends")
+
+        assert tasks.begin(work("a")).done()
+        assert tasks.begin(work("b", fails=True)).done()
+        waiting = [
+            tasks.begin(work("c", waits=True)),
+            tasks.begin(work("d", waits=True, fails=True)),
+        ]
+        assert (len(tasks), done) == (2, ["a begins", "a ends", "b begins", "c begins", "d begins"])
+        goes_on.set()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        await asyncio.sleep(0)
+        assert (len(tasks), done[-1]) == (0, "c ends")
+        tasks.begin(work("e", waits=True))
+        goes_on.clear()
+        left = tasks.begin(work("f", waits=True))
+        await tasks.end()
+        assert left.cancelled()
+
+    asyncio.run(run())
+    assert caplog.text.count("a task failed") == 2

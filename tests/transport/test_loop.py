@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Coroutine, Iterator
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import pytest
@@ -201,3 +202,52 @@ def test_it_waits_for_the_time_it_is_told_and_does_not_spin() -> None:
         assert loop.time() - began >= 0.0199
 
     run(work())
+
+
+def test_another_reader_takes_the_place_of_the_first_whichever_kind_they_are(pair: Pair) -> None:
+    async def work() -> None:
+        loop, got = asyncio.get_running_loop(), list[str]()
+        number = pair[1].fileno()
+
+        def read(name: str) -> None:
+            pair[1].recv(9)
+            got.append(name)
+
+        def add(name: str, *, is_direct: bool) -> None:
+            if is_direct:
+                loop.add_reader(number, lambda: read(name))
+            else:
+                loop.add_reader(number, read, name)
+
+        for name, is_direct in (("a", True), ("b", True), ("c", False), ("d", False), ("e", True)):
+            add(name, is_direct=is_direct)
+            pair[0].send(b"x")
+            for _ in range(3):
+                await asyncio.sleep(0)
+        assert got == ["a", "b", "c", "d", "e"]
+        assert loop.remove_reader(number)
+        assert not loop.remove_reader(number)
+
+    run(work())
+
+
+def test_what_is_called_soon_has_its_context_and_may_be_cancelled() -> None:
+    name: ContextVar[str] = ContextVar("name")
+    own = copy_context()
+    own.run(name.set, "own")
+
+    async def work() -> None:
+        loop, got = asyncio.get_running_loop(), list[str]()
+        name.set("mine")
+        loop.call_soon(lambda: got.append(name.get()))
+        loop.call_soon(lambda: got.append(name.get()), context=own)
+        loop.call_soon(got.append, "never").cancel()
+        loop.call_soon(got.append, "last")
+        await asyncio.sleep(0)
+        assert got == ["mine", "own", "last"]
+
+    run(work())
+    loop = DirectLoop()
+    loop.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        loop.call_soon(print)

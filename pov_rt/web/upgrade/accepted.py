@@ -125,6 +125,7 @@ class Accepted:
         return not self._closed
 
     def _come_in(self, data: bytes, head: Head, behind: bytes) -> None:
+        judged: Admitted | Verdict | None = None
         try:
             judged = self._judge(head)
             if isinstance(judged, Admitted):
@@ -136,6 +137,8 @@ class Accepted:
         except Exception:  # a bug of ours; it must end this client only
             log.exception("an upgrade failed")
             self.close()
+        finally:
+            judged = None  # its error knows this frame: together they would wait for the collector
 
     def _judge(self, head: Head) -> Admitted | Verdict | None:
         """Return who may come in, or why nobody may; None: HTTP has to say what is wrong."""
