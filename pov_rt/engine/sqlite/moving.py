@@ -99,6 +99,8 @@ async def target(
         remove(partial)
         make_private(partial)
         with closing(open_writer(partial)) as connection:
+            # What a statement keeps while it may fail grows with the log.
+            connection.execute("PRAGMA temp_store = FILE")
             yield SqliteCopying(_Alone(connection, partial), settings, keeping)
         await asyncio.to_thread(_complete, partial, path)
     except sqlite3.Error as error:
