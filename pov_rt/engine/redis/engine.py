@@ -16,6 +16,7 @@ from pov_rt.engine.redis.client.connection import Connection, ServerError
 from pov_rt.engine.redis.client.functions import Functions, by_redis
 from pov_rt.engine.redis.client.library import library
 from pov_rt.engine.redis.client.link import Link, Unfit
+from pov_rt.engine.redis.client.replicas import Nobody, Replicas
 from pov_rt.engine.redis.client.sentinels import Sentinels
 from pov_rt.engine.redis.health.canary import Canary
 from pov_rt.engine.redis.health.conditions import Conditions
@@ -87,8 +88,7 @@ class RedisEngine:
             appending,
             settings.backlog_bytes,
             own.deadline_s,
-            self._count_replicas,
-            own.wait_ms,
+            Replicas(self._sentinels or Nobody(), own.replicas, own.wait_ms),
         )
         self.marks = RedisMarks(functions, settings, self.keeping.ages[-1])
         self.leases = RedisLeases(functions, clock, node, self.reader.watched)
@@ -257,12 +257,6 @@ class RedisEngine:
             yield mended(
                 f"{where} does not let this node hear on {self.reader.denied} channels (NOPERM)"
             )
-
-    def _count_replicas(self) -> int:
-        """Return how many replicas must have an entry before it is acknowledged."""
-        if self._own.replicas and self._sentinels is not None:
-            return max(self._own.replicas, self._sentinels.replicas)
-        return self._own.replicas
 
     def _leave(self, reason: str) -> None:
         """Have all connections find the primary anew: no two may talk to different servers."""
