@@ -37,6 +37,7 @@ from pov_rt.engine.producers import MemoryProducers, Producer
 from pov_rt.engine.state import MemoryMarks, MemorySets, MemoryStore
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.clock import Clock
+from pov_rt.runtime.measure.histogram import Histogram
 
 LOOKED = 2
 """Topics that each operation looks at, to forget those that nothing needs."""
@@ -510,6 +511,8 @@ class MemoryEngine:
     waiting_bytes = 0
     log_bytes: Mapping[str, int] = {}
     measures: Mapping[str, float] = {}
+    counters: Mapping[str, Mapping[str, int]] = {}
+    histograms: Mapping[str, Histogram] = {}
 
     def __init__(
         self,

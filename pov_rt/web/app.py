@@ -343,7 +343,7 @@ class WebServer:
 
     def _state(self, operator: str = "") -> NodeState:
         server, delivery = self.server, self.server.timings.delivery
-        half_s, most_s = delivery.within_s(0.5), delivery.within_s(0.99)
+        half_s, most_s = delivery.within(0.5), delivery.within(0.99)
         return NodeState(
             node=server.node,
             version=VERSION,

@@ -20,13 +20,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import uuid4
 
-from pov_rt.engine.base import NewEntry
+from pov_rt.engine.base import Conflict, NewEntry
 from pov_rt.engine.redis.appending import Appending, Done
 from pov_rt.engine.redis.client.connection import Away, Connection, Reply, ServerError, pack
 from pov_rt.engine.redis.client.functions import Functions
 from pov_rt.engine.redis.client.library import is_missing
 from pov_rt.engine.redis.client.link import TURNED_AWAY, refusal
-from pov_rt.engine.redis.client.replicas import COMMANDS, Replicas
+from pov_rt.engine.redis.client.replicas import COMMANDS, Replicas, Unconfirmed
+from pov_rt.engine.redis.health.measuring import Measuring
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.bounds import Shares
 
@@ -78,6 +79,7 @@ class Writer:
         backlog_bytes: int,
         deadline_s: float,
         replicas: Replicas,
+        measuring: Measuring,
     ) -> None:
         self.backlog = Shares(
             "backlog_bytes", "engine.backlog_bytes", backlog_bytes, backlog_bytes / 2
@@ -90,6 +92,7 @@ class Writer:
         self._node = uuid4().hex
         self._deadline_s = deadline_s
         self._replicas = replicas
+        self._measuring = measuring
         self._queue: deque[_Batch] = deque()
         self._all: dict[_Batch, None] = {}
         self._signals: list[bytes] = []
@@ -206,32 +209,51 @@ class Writer:
         count = len(packed)
         if not count:
             return
-        if slots and self._replicas.least:
-            packed.append(self._replicas.question())
-            count += COMMANDS
+        is_asked = bool(slots) and self._replicas.least > 0
         self._flying += 1
-        future = connection.send(b"".join(packed), count)
-        future.add_done_callback(lambda done: self._take(connection, signals, slots, done))
+        sent_at = self._loop.time()
+        replies = connection.send(b"".join(packed), count)
+        last = replies
+        if is_asked:
+            last = connection.send(self._replicas.question(), COMMANDS)
+        if slots:
+            self._measuring.batch_entries.add(len(slots))
+            replies.add_done_callback(lambda _: self._time(sent_at, replies, last))
+        last.add_done_callback(lambda _: self._take(connection, signals, slots, replies, last))
+
+    def _time(
+        self,
+        sent_at: float,
+        replies: asyncio.Future[list[Reply]],
+        last: asyncio.Future[list[Reply]],
+    ) -> None:
+        """Note how long Redis took for entries, and then for its replicas."""
+        answered_at = self._loop.time()
+        self._measuring.append_s.add(answered_at - sent_at)
+        if last is not replies:
+            last.add_done_callback(
+                lambda _: self._measuring.replicas_s.add(self._loop.time() - answered_at)
+            )
 
     def _take(
         self,
         connection: Connection,
         signals: int,
         slots: Sequence[_Batch],
-        done: asyncio.Future[list[Reply]],
+        replies: asyncio.Future[list[Reply]],
+        last: asyncio.Future[list[Reply]],
     ) -> None:
         """Take the replies of a pipeline, or learn that there will be none."""
         self._flying -= 1
-        if done.exception() is not None:
+        if last.exception() is not None or replies.exception() is not None:
             self._release(slots)
         else:
-            replies = done.result()
-            self._functions.link.check(connection, replies)
-            found = replies[signals : signals + len(slots)]
-            if slots and self._replicas.least:
-                self._confirm(connection, slots, found, replies[-COMMANDS:])
-            else:
+            self._functions.link.check(connection, replies.result())
+            found = replies.result()[signals:]
+            if last is replies:
                 self._judge(slots, found)
+            else:
+                self._confirm(connection, slots, found, last.result())
         if self._reviving is None:
             self._wake()
 
@@ -249,7 +271,7 @@ class Writer:
         due = self._loop.time() + self._replicas.wait_ms / 1000
         try:
             offset = self._replicas.read(answer)
-        except Unavailable as error:
+        except Unconfirmed as error:
             self._refuse(slots, error)
             return
         self._unsure.append(_Pipeline(connection, slots, replies, offset, due))
@@ -297,7 +319,7 @@ class Writer:
                 return
             self._unsure.popleft()
             if lack:
-                self._refuse(each.slots, Unavailable(lack))
+                self._refuse(each.slots, Unconfirmed(lack))
             else:
                 self._judge(each.slots, each.replies)
 
@@ -353,9 +375,22 @@ class Writer:
                 batch.future.set_result(batch.done)
         if batch in self._all:
             del self._all[batch]
+            self._count(batch)
             self.backlog.give(batch.entries[0].publisher, batch.size)
             if not self._all:
                 self._idle.set()
+
+    def _count(self, batch: _Batch) -> None:
+        """Count what became of entries. One that was done counts so whatever its batch was told."""
+        appends = self._measuring.appends
+        for each in batch.done:
+            if isinstance(each.result, Conflict):
+                appends["conflict"] += 1
+            else:
+                appends["duplicate" if each.result.duplicate else "appended"] += 1
+        if (left := len(batch.entries) - len(batch.done)) > 0:
+            late = "late" if isinstance(batch.error, Away) else "refused"
+            appends["unconfirmed" if isinstance(batch.error, Unconfirmed) else late] += left
 
     def _unqueue(self, batch: _Batch) -> None:
         """Take the first batch from the queue."""

@@ -64,6 +64,10 @@ class Electors(Protocol):
         ...
 
 
+class Unconfirmed(Unavailable):
+    """What was written is there, and not where it has to be before anybody may rely on it."""
+
+
 class Nobody:
     """Where there are no sentinels: nobody chooses another primary."""
 
@@ -91,13 +95,13 @@ class Replicas:
     def read(self, replies: Sequence[Reply]) -> int:
         """Take the replies to `question`; return the offset that has to be confirmed.
 
-        Raises `Unavailable`: Redis does not say, or is no primary any more.
+        Raises `Unconfirmed`: Redis does not say, or is no primary any more.
         """
         refused = [reply for reply in replies if isinstance(reply, ServerError)]
         roles = [] if refused else [replies[0][0], replies[2][0]]
         if refused or roles != [PRIMARY, PRIMARY]:
             why = str(refused[0]) if refused else "it is a replica now"
-            raise Unavailable(f"Redis does not say which replicas have it: {why}")
+            raise Unconfirmed(f"Redis does not say which replicas have it: {why}")
         before, _, after = replies
         self._confirmed = {
             f"{host.decode()}:{port.decode()}": int(offset) for host, port, offset in after[2]
