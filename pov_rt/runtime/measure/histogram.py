@@ -1,4 +1,4 @@
-"""How long things took, or how many they were: a histogram of Prometheus, for a search in a tuple."""
+"""How long things took, or how many they were: a histogram of Prometheus, cheap to add to."""
 
 from __future__ import annotations
 

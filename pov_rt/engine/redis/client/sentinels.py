@@ -154,8 +154,8 @@ class Sentinels:
             if isinstance(reply, ServerError):
                 raise reply
         (host, port), facts, others = replies
-        replicas = dict(_read_replica(_by_name(each)) for each in others)
-        epoch = int(_by_name(facts)[b"config-epoch"])
+        replicas = dict(_read_replica(by_name(each)) for each in others)
+        epoch = int(by_name(facts)[b"config-epoch"])
         return _Answer(epoch, host.decode(), int(port), replicas)
 
     async def _listen(self, connection: Connection) -> None:
@@ -191,7 +191,7 @@ def parse_place(url: str, settings: RedisSettings, node: str) -> Place:
     return Sentinels(parse_sentinels(url, user, password, settings.ca_file), node)
 
 
-def _by_name(facts: Sequence[bytes]) -> dict[bytes, bytes]:
+def by_name(facts: Sequence[bytes]) -> dict[bytes, bytes]:
     """Return what a sentinel says of a server."""
     return dict(zip(facts[::2], facts[1::2], strict=True))
 

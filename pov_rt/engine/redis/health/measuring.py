@@ -10,8 +10,8 @@ from pov_rt.runtime.measure.tally import OTHER, Tally
 WIDTHS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 512.0)
 """Bounds for entries that go out together."""
 APPENDS: Final = ("appended", "duplicate", "conflict", "refused", "unconfirmed", "late")
-"""What becomes of an entry. `unconfirmed`: not on the replicas that have to have it; `late`: nothing
-is known of it."""
+"""What becomes of an entry. `unconfirmed`: not on the replicas that have to have it; `late`: of
+which nothing is known."""
 POSITIONS: Final = ("same", "coming", "missed", "rotated")
 """What comparing a topic with its log finds. `coming`: it is behind, as of what is just being told;
 `missed`: something was told and not heard; `rotated`: the log goes on under another epoch."""
