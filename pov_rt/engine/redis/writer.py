@@ -245,7 +245,7 @@ class Writer:
     ) -> None:
         """Take the replies of a pipeline, or learn that there will be none."""
         self._flying -= 1
-        if last.exception() is not None or replies.exception() is not None:
+        if any([replies.exception(), last.exception()]):
             self._release(slots)
         else:
             self._functions.link.check(connection, replies.result())

@@ -15,7 +15,9 @@ not how many have confirmed, but that nobody has not who could be chosen. What m
    they say now counts: a majority, each for itself, for each of them may be the one that chooses.
    One that is down, or has priority 0, cannot have been chosen by then. One that comes back later
    is given everything before the primary counts it among its replicas.
-4. *One that is back and has not everything yet* would be chosen if it was ahead of the others:
+4. *A sentinel that calls another one the primary*, for it has not heard of a failover yet, would
+   make this one a replica of that: so that one has to have it, too, or be down, until they agree.
+5. *One that is back and has not everything yet* would be chosen if it was ahead of the others:
    sentinels take the one that is furthest. As long as neither they nor the primary say that it
    follows, it need not confirm if it is behind one that has.
 """

@@ -46,6 +46,7 @@ class _Answer(NamedTuple):
     host: str
     port: int
     replicas: View
+    """Those, and whom it calls the primary."""
 
 
 class Sentinels:
@@ -154,9 +155,12 @@ class Sentinels:
             if isinstance(reply, ServerError):
                 raise reply
         (host, port), facts, others = replies
+        own = by_name(facts)
         replicas = dict(_read_replica(by_name(each)) for each in others)
-        epoch = int(by_name(facts)[b"config-epoch"])
-        return _Answer(epoch, host.decode(), int(port), replicas)
+        # Who calls another one the primary, and well, makes the one that leads its replica.
+        primary = Replica(_is_down(own), is_linked=True, priority=1, offset=0)
+        replicas[f"{host.decode()}:{port.decode()}"] = primary
+        return _Answer(int(own[b"config-epoch"]), host.decode(), int(port), replicas)
 
     async def _listen(self, connection: Connection) -> None:
         """Hear of failovers on a new connection, and ask what was missed."""
@@ -199,11 +203,16 @@ def by_name(facts: Sequence[bytes]) -> dict[bytes, bytes]:
 def _read_replica(facts: dict[bytes, bytes]) -> tuple[str, Replica]:
     """Return a replica's name, as its primary calls it, and how a sentinel sees it."""
     return f"{facts[b'ip'].decode()}:{facts[b'port'].decode()}", Replica(
-        is_down=not DOWN.isdisjoint(facts[b"flags"].split(b",")),
+        is_down=_is_down(facts),
         is_linked=facts[b"master-link-status"] == b"ok",
         priority=int(facts[b"slave-priority"]),
         offset=int(facts[b"slave-repl-offset"]),
     )
+
+
+def _is_down(facts: dict[bytes, bytes]) -> bool:
+    """Tell whether a sentinel holds a server for down."""
+    return not DOWN.isdisjoint(facts[b"flags"].split(b","))
 
 
 async def _need_nothing(connection: Connection) -> None:
