@@ -42,8 +42,8 @@ _activity = msgspec.json.Decoder(Activity)
 class Place(msgspec.Struct, array_like=True):
     """Up to where a log was followed: which log it is of those of its name, and the offset.
 
-    It is kept where the log is, and lost with what it stands for. So whichever epoch the log has when
-    it is read again, as where a backup was restored with the place in it, it is good.
+    It is kept where the log is, and lost with what it stands for. So it is good whichever epoch the
+    log has when it is read again, as where a backup was restored with the place in it.
     """
 
     generation: int

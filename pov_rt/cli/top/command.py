@@ -26,6 +26,7 @@ from pov_rt.cli.top.screen import (
     Snapshot,
     View,
     draw,
+    engine_of,
     keys,
     numbers_of,
     press,
@@ -58,12 +59,14 @@ class Source:
         """Return what the server says now. Raises `RemoteError`."""
         operator = Operator(self._address, self._token())
         page = await operator.get(view.path(limit), dict[str, Any])
+        state = await operator.get("/api/node", dict[str, Any])
         pieces = list[bytes]()
         await operator.read("/metrics", pieces.append)
         before, then = self._metrics, self._at
         self._metrics, self._at = read_metrics(b"".join(pieces).decode()), self._clock.monotonic()
         node = numbers_of(self._metrics, before, self._at - then)
-        return Snapshot(self.name, f"{datetime.now().astimezone():%H:%M:%S}", page, node)
+        at = f"{datetime.now().astimezone():%H:%M:%S}"
+        return Snapshot(self.name, at, page, node, engine=engine_of(state))
 
 
 class Top:
@@ -168,7 +171,7 @@ async def _on_terminal(source: Source, view: View, interval_s: float) -> None:
 async def _once(source: Source, view: View, limit: int) -> None:
     snapshot = await source.look(view, limit)
     lines = draw(view, snapshot, *PLAIN_SIZE)[:-1]
-    say("\n".join(lines).rstrip())
+    say("\n".join(filter(None, lines)))
 
 
 @click.command()

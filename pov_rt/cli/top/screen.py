@@ -175,7 +175,7 @@ class View:
 class Snapshot(NamedTuple):
     """What the server said last: a page, and the numbers of the node.
 
-    `at` is the time of day, `trouble` why there is nothing newer.
+    `at` is the time of day, `trouble` why there is nothing newer, `engine` how that is.
     """
 
     server: str
@@ -183,6 +183,7 @@ class Snapshot(NamedTuple):
     page: Mapping[str, Any]
     node: Mapping[str, str]
     trouble: str = ""
+    engine: str = ""
 
 
 def press(view: View, key: str, following: str | None) -> View | None:
@@ -258,7 +259,8 @@ def keys(text: str) -> Iterator[str]:
 def draw(view: View, snapshot: Snapshot, width: int, height: int) -> list[str]:
     """Return the lines of a screen, as many as it has, none wider than it is.
 
-    The first says which node, the second what is looked at; a table, and last the keys.
+    The first says which node, the second what is looked at; a table, how the engine is, and last
+    the keys.
     """
     page, table = snapshot.page, TABLES[view.name]
     when = f"These numbers are from {snapshot.at}" if snapshot.trouble else snapshot.at
@@ -275,7 +277,8 @@ def draw(view: View, snapshot: Snapshot, width: int, height: int) -> list[str]:
     if view.paused:
         looked += "   paused"
     rows: Sequence[Row] = page.get(view.name, [])
-    room = max(0, height - 4)
+    below = [fit(snapshot.engine, width)] if snapshot.engine and height > 4 else []
+    room = max(0, height - 4 - len(below))
     lines = [
         fit(f"pov-rt top  {snapshot.server}  {when}  {numbers}", width),
         fit(looked, width),
@@ -285,13 +288,13 @@ def draw(view: View, snapshot: Snapshot, width: int, height: int) -> list[str]:
         lines.append("no answer yet")
     elif not rows:
         lines.append(fit("nothing" if not view.search else f"nothing with {view.search}", width))
-    lines = lines[: height - 1]
-    lines += [""] * (height - 1 - len(lines))
+    lines = lines[: height - 1 - len(below)]
+    lines += [""] * (height - 1 - len(below) - len(lines))
     if view.typed is not None:
         foot = f"filter: {view.typed}_   enter to look for it, escape to leave it"
     else:
         foot = snapshot.trouble or KEYS
-    return [*lines, fit(foot, width)]
+    return [*lines, *below, fit(foot, width)]
 
 
 def layout(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[str]:
@@ -351,6 +354,17 @@ def read_metrics(text: str) -> dict[str, float]:
     for name, value in _SERIES.findall(text):
         found[name] = found.get(name, 0.0) + float(value)
     return found
+
+
+def engine_of(node: Mapping[str, Any]) -> str:
+    """Return how a node's engine is, since when, and what mends it; nothing of an older server."""
+    if (engine := node.get("engine")) is None:
+        return ""
+    since = f" since {moment(engine['since'])} UTC: {escape(engine['what'])}"
+    return (
+        f"engine {engine['state']}, an acknowledged activity survives: {engine['survives']}"
+        f"{since if engine['since'] else ''}"
+    )
 
 
 def numbers_of(
