@@ -4,7 +4,7 @@ A primary that is being replaced does not know that for a second or more, and ne
 replicas: they confirm what it is sent, and the next primary has nothing of it. So what counts is
 not how many have confirmed, but that nobody has not who could be chosen. What makes that so:
 
-1. *Who has it* is said by the primary. Behind what was written stand ROLE, WAIT, ROLE: the first
+1. *Who has it* is said by the primary. Behind what was written stand ROLE, WAIT, INFO: the first
    has the offset that it ends at or before, WAIT has the replicas confirm at once instead of each
    second, and the last has how far each of them, by name, has confirmed. A replica that has
    confirmed keeps it when it becomes the primary; from then on it confirms nothing more.
@@ -17,19 +17,23 @@ not how many have confirmed, but that nobody has not who could be chosen. What m
    is given everything before the primary counts it among its replicas.
 4. *A sentinel that calls another one the primary*, for it has not heard of a failover yet, would
    make this one a replica of that: so that one has to have it, too, or be down, until they agree.
-5. *One that is back and has not everything yet* would be chosen if it was ahead of the others:
-   sentinels take the one that is furthest. As long as neither they nor the primary say that it
-   follows, it need not confirm if it is behind one that has.
+5. *One that is back and does not follow yet* is sent all of it when it does, and until then it is
+   not chosen where it is behind one that has confirmed: sentinels take the one that is furthest. As
+   soon as the primary begins to bring it up to date it has to confirm: what sentinels know of the
+   others is a second old, so that one that is nearly there looks furthest.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from pov_rt.engine.redis.client.connection import PRIMARY, Reply, ServerError, pack
 from pov_rt.protocol.errors import Unavailable
 
+REPLICA = re.compile(r"^slave\d+:ip=(.*?),port=(\d+),state=\w+,offset=(\d+)", re.M)
+"""A replica in INFO, whatever state it is in."""
 COMMANDS = 3
 """How many commands `Replicas.question` is."""
 
@@ -86,29 +90,29 @@ class Replicas:
         self.electors = electors
         self.least = least
         self.wait_ms = wait_ms
-        self._confirmed: Mapping[str, int] = {}
-        """How far each has confirmed, of those that the primary counted when it was asked last."""
+        self._confirmed: dict[str, int] = {}
+        """How far each has confirmed of those that follow, or begin to, by the primary's word."""
 
     def question(self) -> bytes:
         """Return what is sent behind what was written."""
         number = max(self.least, len(set(self._required())))
-        return pack("ROLE") + pack("WAIT", number, self.wait_ms) + pack("ROLE")
+        return pack("ROLE") + pack("WAIT", number, self.wait_ms) + pack("INFO", "replication")
 
     def read(self, replies: Sequence[Reply]) -> int:
         """Take the replies to `question`; return the offset that has to be confirmed.
 
         Raises `Unconfirmed`: Redis does not say, or is no primary any more.
         """
-        refused = [reply for reply in replies if isinstance(reply, ServerError)]
-        roles = [] if refused else [replies[0][0], replies[2][0]]
-        if refused or roles != [PRIMARY, PRIMARY]:
-            why = str(refused[0]) if refused else "it is a replica now"
-            raise Unconfirmed(f"Redis does not say which replicas have it: {why}")
-        before, _, after = replies
-        self._confirmed = {
-            f"{host.decode()}:{port.decode()}": int(offset) for host, port, offset in after[2]
-        }
-        return int(before[1])
+        refused = [str(reply) for reply in replies if isinstance(reply, ServerError)]
+        if not refused and replies[0][0] != PRIMARY:
+            refused = ["it is a replica now"]
+        if refused:
+            raise Unconfirmed(f"Redis does not say which replicas have it: {refused[0]}")
+        role, _, info = replies
+        self._confirmed = {}
+        for host, port, offset in REPLICA.findall(info.decode()):
+            self._confirmed[f"{host}:{port}"] = int(offset)
+        return int(role[1])
 
     def are_sure(self, offset: int) -> bool:
         """Tell whether it is safe up to an offset, whatever has become of the sentinels' views."""

@@ -29,9 +29,14 @@ class Said:
 def replicas(*views: View, least: int = 1, **confirmed: int) -> Replicas:
     """Return replicas of which `a` and `b` have confirmed so much of 1,000."""
     found = Replicas(Said(*views), least, 100)
-    names = {"a": b"10.0.0.1", "b": b"10.0.0.2"}
-    acks = [[names[name], b"6379", b"%d" % offset] for name, offset in confirmed.items()]
-    assert found.read([[b"master", 1000, []], len(acks), [b"master", 1037, acks]]) == 1000
+    names = {"a": "10.0.0.1", "b": "10.0.0.2"}
+    states = [
+        f"slave{at}:ip={names[name]},port=6379,state={'online' if acked else 'send_bulk'},"
+        f"offset={acked},lag=0\r\n"
+        for at, (name, acked) in enumerate(confirmed.items())
+    ]
+    info = f"# Replication\r\nrole:master\r\n{''.join(states)}master_repl_offset:1037\r\n"
+    assert found.read([[b"master", 1000, []], len(states), info.encode()]) == 1000
     return found
 
 
@@ -68,7 +73,9 @@ def test_who_lacks_it_may_not_be_one_that_could_be_chosen(view: Replica, *, may_
     assert replicas({A: GOOD, B: DOWN}, {A: GOOD, B: view}, a=1000).lack(1000) == expected
 
 
-def test_whom_the_primary_counts_has_to_have_it_though_the_sentinels_do_not_know_yet() -> None:
+def test_whom_the_primary_brings_up_to_date_has_to_have_it_though_the_sentinels_see_it_behind() -> (
+    None
+):
     found = replicas({A: GOOD, B: AWAY._replace(offset=0)}, a=1000, b=0)
     assert B in found.lack(1000)
     # And it is waited for.
@@ -87,8 +94,8 @@ def test_so_many_have_to_have_it_whoever_may_lead() -> None:
 @pytest.mark.parametrize(
     ("replies", "why"),
     [
-        ([ServerError("NOPERM no ROLE"), 1, []], "NOPERM no ROLE"),
-        ([[b"slave", b"10.0.0.2", 6379, b"connected", 0], 0, [b"slave"]], "it is a replica now"),
+        ([ServerError("NOPERM no ROLE"), 1, b""], "NOPERM no ROLE"),
+        ([[b"slave", b"10.0.0.2", 6379, b"connected", 0], 0, b""], "it is a replica now"),
     ],
 )
 def test_without_an_answer_nothing_is_known(replies: list[object], why: str) -> None:
