@@ -1,4 +1,4 @@
-"""Who comes back is caught up by one read of the log for a topic and node, however many they are."""
+"""Who comes back is caught up by one read of the log for a topic and node, however many do."""
 
 from __future__ import annotations
 

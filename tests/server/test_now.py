@@ -17,6 +17,7 @@ ALL = Grants(None, frozenset({"operate"}), "main")
 
 def state(number: int) -> NodeState:
     return NodeState(
+        engine=EngineState(state="ok", what="", since=None, survives="process"),
         node="n", version="1", operator="", since="", not_ready=None, actions=False,
         connections=number, users=0, behind=2, published=10 * number, delivered=20 * number,
         unsent_bytes=0, unsent_s=0.0, lag_s=0.5, delivery_s=None,

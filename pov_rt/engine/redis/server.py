@@ -14,6 +14,8 @@ from pov_rt.engine.redis.health.mending import Trouble
 
 SCHEMA = "1"
 """What the keys are made of (functions/*.lua)."""
+UNFINISHED = "copying"
+"""What stands for the schema of keys while they are copied there."""
 OLDEST = (7, 0)
 """The first version with functions."""
 KEEP_ALL = "noeviction"
@@ -128,7 +130,12 @@ def find_faults(facts: Facts, settings: RedisSettings) -> Iterator[Trouble]:
             f"it throws away what it likes when memory is full (maxmemory-policy {facts.policy})",
             f"CONFIG SET maxmemory-policy {KEEP_ALL}, and the same in redis.conf",
         )
-    if facts.schema != SCHEMA:
+    if facts.schema == UNFINISHED:
+        yield Trouble(
+            f"a copy into {keys} has begun and not ended",
+            "wait for it, or run pov-rt db copy once more, which begins anew",
+        )
+    elif facts.schema != SCHEMA:
         yield Trouble(
             f"{keys} are of schema {facts.schema}, this version knows {SCHEMA}",
             "run a version that knows it, or set engine.redis.prefix to another one",
