@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pov_rt.auth.grants import Grants
-from pov_rt.protocol.bodies import Happened, NodeState
+from pov_rt.protocol.bodies import EngineState, Happened, NodeState
 from pov_rt.runtime.clock import ManualClock, rfc3339
 from pov_rt.server.now import AWAY_S, EVERY_S, SAMPLES, SHOWN, Hour
 from tests.server.trace.plant import TASK, Plant, planted
