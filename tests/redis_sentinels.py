@@ -90,7 +90,7 @@ class Group:
 
         A server that comes back is told at once whose replica it is, which sentinels do late.
         """
-        self._until(lambda: len({each.primary() for each in self.sentinels}) == 1)
+        self._until(self._is_settled)
         primary = self.primary
         for server in self.servers:
             if not server.is_running:
@@ -98,6 +98,13 @@ class Group:
             elif server is not primary:
                 server.command("REPLICAOF", "127.0.0.1", primary.port)
         self._until(self._is_well)
+
+    def _is_settled(self) -> bool:
+        """Tell whether all agree who the primary is, and nobody is about to change that."""
+        states = [each.command("SENTINEL", "MASTER", NAME) for each in self.sentinels]
+        return len({each.primary() for each in self.sentinels}) == 1 and not any(
+            b"failover_in_progress" in state for state in states
+        )
 
     def _is_well(self) -> bool:
         primary = self.primary

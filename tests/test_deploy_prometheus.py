@@ -14,8 +14,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pov_rt.config.settings import Settings
-from pov_rt.testing import RunningServer
+from pov_rt.testing import RunningServer, make_settings
 from tests.clients import settings_of
+from tests.redis_servers import HOW, find_program, redis_running
 from tests.test_deploy import DEPLOY
 from tests.test_docs import DOCS, table
 from tests.web.routes.test_ops import admin
@@ -47,9 +48,7 @@ def settings(tmp_path: Path) -> Settings:
     return settings_of("sqlite", tmp_path)
 
 
-@pytest.fixture
-def series(server: RunningServer) -> Series:
-    """Return the labels of all series of a server to which nothing has happened yet, by name."""
+def series_of(server: RunningServer) -> Series:
     found: dict[str, list[Mapping[str, str]]] = {}
     for family in text_string_to_metric_families(admin(server, "/metrics").body.decode()):
         for sample in family.samples:
@@ -57,7 +56,28 @@ def series(server: RunningServer) -> Series:
     return found
 
 
-def test_what_alerts_and_board_ask_for_is_there_before_anything_happens(series: Series) -> None:
+@pytest.fixture
+def series(server: RunningServer) -> Series:
+    """Return the labels of all series of a server to which nothing has happened yet, by name."""
+    return series_of(server)
+
+
+@pytest.fixture
+def series_of_all(series: Series, tmp_path: Path) -> Series:
+    """Return those of one that is on Redis, too."""
+    program = "redis-server"
+    if find_program(program) is None:
+        pytest.skip(f"there is no {program}; {HOW[program]}")
+    with (
+        redis_running(program, tmp_path / "redis") as redis,
+        RunningServer(make_settings(engine={"url": redis.url}), None) as other,
+    ):
+        return {**series, **series_of(other)}
+
+
+def test_what_alerts_and_board_ask_for_is_there_before_anything_happens(
+    series_of_all: Series,
+) -> None:
     """A series that comes with its first event has no rise, which `rate` would see."""
     asked = [*rules(), *(expr for expr, _ in panels())]
     for expr in asked:
@@ -69,15 +89,28 @@ def test_what_alerts_and_board_ask_for_is_there_before_anything_happens(series: 
                 for label, value in re.findall(r'(\w+)="([^"]*)"', matchers)
                 if label not in FROM_SCRAPING
             }
-            fitting = [each for each in series.get(name, ()) if wanted.items() <= each.items()]
+            known = series_of_all.get(name, ())
+            fitting = [each for each in known if wanted.items() <= each.items()]
             assert fitting, f"{name} {wanted}, in: {expr}"
 
 
+def test_the_docs_have_what_there_is_on_redis_alone(series: Series, series_of_all: Series) -> None:
+    new = series_of_all.keys() - series.keys()
+    own = {re.sub("_(bucket|count|sum|created)$", "", name) for name in new}
+    rows = table(DOCS["operations"], "Metrics")
+    assert own == {row[0].strip("`") for row in rows if row[2].startswith("on Redis, ")} | {
+        "pov_rt_engine"
+    }
+    labels = {row[0].strip("`"): set(re.findall(r"`(\w+)`", row[1])) for row in rows}
+    for name in own & series_of_all.keys():
+        assert series_of_all[name][0].keys() == labels[name]
+
+
 def test_the_labels_by_which_they_group_and_name_are_labels_of_what_they_ask_for(
-    series: Series,
+    series_of_all: Series,
 ) -> None:
     for expr, legend in panels():
-        found = {label for name, _ in SELECTOR.findall(expr) for label in series[name][0]}
+        found = {label for name, _ in SELECTOR.findall(expr) for label in series_of_all[name][0]}
         grouped = re.findall(r"by \(([^)]*)\)", expr)
         used = {*re.findall(r"\w+", " ".join(grouped)), *re.findall(r"\{\{(\w+)\}\}", legend)}
         assert used <= found | FROM_SCRAPING, expr
@@ -93,8 +126,6 @@ def test_the_board_shows_each_metric_that_the_docs_have() -> None:
         "pov_rt_answers_expected",
         "pov_rt_answers_standing",
         "pov_rt_draining",
-        "pov_rt_engine",
-        "pov_rt_engine_survives",
         "pov_rt_sockets_paused",
         "pov_rt_tokens_remembered",
         "process_virtual_memory_bytes",
@@ -200,6 +231,26 @@ HAPPENING: Mapping[str, Mapping[str, str]] = {
         'pov_rt_commit_seconds_bucket{le="0.5"}': "0+9x20",
         'pov_rt_commit_seconds_bucket{le="1.0"}': "0+10x20",
         'pov_rt_commit_seconds_bucket{le="+Inf"}': "0+10x20",
+    },
+    "PovRtEngineDegraded": {'pov_rt_engine_state{state="degraded"}': "0x5 1x15"},
+    "PovRtDeaf": {'pov_rt_engine_state{state="deaf"}': "0x5 1x15"},
+    "PovRtBeatsLate": {
+        'pov_rt_engine_beat_seconds_bucket{le="1.0"}': "0+20x20",
+        'pov_rt_engine_beat_seconds_bucket{le="2.5"}': "0+30x20",
+        'pov_rt_engine_beat_seconds_bucket{le="+Inf"}': "0+30x20",
+    },
+    "PovRtMissedPublications": {
+        'pov_rt_engine_positions_total{outcome="missed"}': "0x13 1x7",
+        'pov_rt_engine_positions_total{outcome="same"}': "0+100x20",
+    },
+    "PovRtLogsChanged": {'pov_rt_engine{measure="epochs_changed"}': "0x13 1x7"},
+    "PovRtNotOnReplicas": {
+        'pov_rt_engine_appends_total{outcome="unconfirmed"}': "0x8 1+1x12",
+        'pov_rt_engine_appends_total{outcome="appended"}': "0+100x20",
+    },
+    "PovRtRedisNearlyFull": {
+        'pov_rt_engine{measure="used_bytes"}': "81x20",
+        'pov_rt_engine{measure="most_bytes"}': "100x20",
     },
     "PovRtBoundNearlyUsed": {
         'pov_rt_bound_used{bound="topics"}': "81x20",

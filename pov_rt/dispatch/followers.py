@@ -15,7 +15,7 @@ import msgspec
 from pov_rt.activities.publishing import Published
 from pov_rt.dispatch.conduct import Conduct
 from pov_rt.dispatch.host import PluginHost, Services
-from pov_rt.engine.base import Entry
+from pov_rt.engine.base import Entry, Position, Top
 from pov_rt.engine.bounds import generation_of
 from pov_rt.plugin.declare import FollowSpec
 from pov_rt.protocol.encoding import DECODE_ERRORS
@@ -42,7 +42,8 @@ _activity = msgspec.json.Decoder(Activity)
 class Place(msgspec.Struct, array_like=True):
     """Up to where a log was followed: which log it is of those of its name, and the offset.
 
-    The epoch would not do: a backup that is restored, with the place in it, has another one.
+    It is kept where the log is, and lost with what it stands for. So it is good whichever epoch the
+    log has when it is read again, as where a backup was restored with the place in it.
     """
 
     generation: int
@@ -56,6 +57,8 @@ class _Followed:
         self.topic = topic
         self.place = place
         self.kept = place
+        self.epoch = ""
+        """The log's when it was there; empty where the place is as it was kept."""
         self.has_news = False
         self.task: asyncio.Task[None] | None = None
 
@@ -169,10 +172,7 @@ class Follower:
         while True:
             try:
                 page = await self._log.read(followed.topic, followed.place.offset, PAGE)
-                generation = generation_of(page.top.epoch)
-                if page.top.offset and generation != followed.place.generation:
-                    # That log is gone, with all that was behind its place.
-                    followed.place = Place(generation, 0)
+                if await self._has_moved(followed, page.top):
                     continue
                 if not page.entries:
                     await self._keep(followed)
@@ -185,7 +185,7 @@ class Follower:
                     )  # fmt: skip
                 for entry in page.entries:
                     await self._call(followed, page.top.epoch, entry)
-                    followed.place = Place(generation, entry.offset)
+                    followed.place = Place(followed.place.generation, entry.offset)
                     waits = _waits()
                 await self._keep(followed)
             except BaseException as error:
@@ -200,6 +200,34 @@ class Follower:
                     after=followed.place.offset,
                 )
                 await asyncio.sleep(next(waits))
+
+    async def _has_moved(self, followed: _Followed, top: Top) -> bool:
+        """Go back to where the log is still what was followed; return whether that is elsewhere."""
+        if not top.offset or followed.epoch == top.epoch:
+            return False
+        generation, offset = generation_of(top.epoch), followed.place.offset
+        if generation != followed.place.generation:
+            offset = 0  # that log is gone, with all that was behind its place
+        elif followed.epoch:
+            offset = await self._held(followed.topic, Position(followed.epoch, offset))
+        elif offset > top.offset:
+            offset = 0
+        moved = Place(generation, offset)
+        has_moved, followed.place, followed.epoch = moved != followed.place, moved, top.epoch
+        return has_moved
+
+    async def _held(self, topic: str, position: Position) -> int:
+        """Return the last offset up to a position that a log has as it was in that epoch."""
+        if await self._log.holds(topic, position):
+            return position.offset
+        low, high = 0, position.offset - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            if await self._log.holds(topic, Position(position.epoch, middle)):
+                low = middle
+            else:
+                high = middle - 1
+        return low
 
     async def _call(self, followed: _Followed, epoch: str, entry: Entry) -> None:
         if not entry.body:  # nothing is left of it

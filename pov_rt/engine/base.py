@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from pov_rt.engine.copying import Copying
 from pov_rt.runtime.bounds import Bound
+from pov_rt.runtime.measure.histogram import Histogram
 
 Survives = Literal["process", "primary", "second", "disk", "replicated"]
 """What an acknowledged append survives. `process`: nothing that ends this process. `primary`: that,
@@ -605,6 +606,14 @@ class Engine(Protocol):
     @property
     def measures(self) -> Mapping[str, float]:
         """What else there is to watch of it, by its name; nothing for an engine in this process."""
+
+    @property
+    def counters(self) -> Mapping[str, Mapping[str, int]]:
+        """How often things have happened since the start, by their name and by their outcome."""
+
+    @property
+    def histograms(self) -> Mapping[str, Histogram]:
+        """How long things took, or how many they were, by their name, which ends with the unit."""
 
     @property
     def bounds(self) -> Sequence[Bound]:

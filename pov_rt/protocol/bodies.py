@@ -291,6 +291,19 @@ class PluginsPage(Listed):
     plugins: list[PluginRow]
 
 
+class EngineState(Part):
+    """How a node's engine is.
+
+    `state` is `ok`, `degraded` or `deaf`, `what` is wrong with what mends it, and since when.
+    `survives` is what an acknowledged activity survives now.
+    """
+
+    state: str
+    what: str
+    since: str | None
+    survives: str
+
+
 class NodeState(Part):
     """A node in numbers. Those that only rise count since its start.
 
@@ -306,6 +319,7 @@ class NodeState(Part):
     operator: str
     since: str
     not_ready: str | None
+    engine: EngineState
     actions: bool
     connections: int
     users: int

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from pov_rt.connections.borders import Borders, Flushed, Handled, Joined, Observer, Replayed, Stored
 from pov_rt.protocol.topics import user_topic
+from pov_rt.runtime.measure.histogram import FAST_S, SLOW_S, Histogram
 from pov_rt.runtime.measure.tally import OTHER, Tally
-from pov_rt.runtime.measure.times import FAST_S, SLOW_S, Times
 
 if TYPE_CHECKING:
     from pov_rt.connections.connection import Connection
@@ -21,7 +21,7 @@ class Sample(Observer):
     """Times handlers, but only some, and is told of none but those."""
 
     def __init__(self, borders: Borders) -> None:
-        self.times = Times(FAST_S)
+        self.times = Histogram(FAST_S)
         self._borders = borders
         self._left = 0
         self.begin()
@@ -47,15 +47,15 @@ class Timings(Observer):
     def __init__(self, borders: Borders) -> None:
         borders.add(self)
         self._sample = Sample(borders)
-        self.publish = Times(SLOW_S)
+        self.publish = Histogram(SLOW_S)
         """Publications, from their arrival until they were stored."""
-        self.commit = Times(SLOW_S)
+        self.commit = Histogram(SLOW_S)
         """Of that what the engine took, with what waited before it."""
-        self.delivery = Times(FAST_S)
+        self.delivery = Histogram(FAST_S)
         """What was published on a topic, from the engine's news of it until it was handed out."""
         self.handler = self._sample.times
         """Handlers, without the time that their messages waited in line: `SAMPLE` a second."""
-        self.replay = Times(SLOW_S)
+        self.replay = Histogram(SLOW_S)
         """Replays, until the connection was live."""
         self.recoveries = Tally(("yes", "no"), OTHER)
         """Subscriptions that asked for what they had missed, by whether they get all of it."""

@@ -19,7 +19,7 @@ from tornado.web import Application
 from pov_rt.auth.tokens import Identity
 from pov_rt.config.networks import read_address
 from pov_rt.config.settings import Settings
-from pov_rt.protocol.bodies import Happenings, NodeHour, NodesState, NodeState
+from pov_rt.protocol.bodies import EngineState, Happenings, NodeHour, NodesState, NodeState
 from pov_rt.protocol.tenants import wire_of
 from pov_rt.registry.build import Registry
 from pov_rt.runtime.blocked import BlockWatch
@@ -367,15 +367,24 @@ class WebServer:
     def _happening_for(self, identity: Identity) -> Happenings:
         return Happenings(activities=list(self.server.happening.look(identity.grants)))
 
+    def _engine_state(self) -> EngineState:
+        engine = self.server.engine
+        health = engine.health()
+        since = None if health.state == "ok" else rfc3339(health.since)
+        return EngineState(
+            state=health.state, what=health.line, since=since, survives=engine.guarantee
+        )
+
     def _state(self, operator: str = "") -> NodeState:
         server, delivery = self.server, self.server.timings.delivery
-        half_s, most_s = delivery.within_s(0.5), delivery.within_s(0.99)
+        half_s, most_s = delivery.within(0.5), delivery.within(0.99)
         return NodeState(
             node=server.node,
             version=VERSION,
             operator=operator,
             since=rfc3339(server.began_at),
             not_ready=server.not_welcome() or server.not_publishing(),
+            engine=self._engine_state(),
             actions=self.settings.server.admin_actions,
             connections=len(server.directory),
             users=len(server.directory.users()),

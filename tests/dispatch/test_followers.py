@@ -10,7 +10,9 @@ import pytest
 from pov_rt.config.settings import EngineSettings, Settings
 from pov_rt.dispatch import followers
 from pov_rt.runtime.clock import ManualClock
+from pov_rt.server import server as server_module
 from pov_rt.testing import RunningServer, make_settings
+from tests.engine.losing import LosingEngine
 
 PLUGIN = """
 from pov_rt.plugin import Plugin
@@ -125,6 +127,23 @@ def test_what_was_not_kept_when_the_process_died_is_repeated_and_nothing_is_lost
             heard(server, 2)
     with stage.run() as server:
         assert [each[1] for each in heard(server, 2)] == ["2", "3"]
+
+
+def test_what_comes_where_the_end_of_a_log_was_lost_is_heard(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = LosingEngine(EngineSettings(), stage.clock, "node")
+    monkeypatch.setattr(server_module, "open_engine", lambda *_: engine)
+    with stage.run() as server:
+        say(server, "1", "2", "3")
+        heard(server, 3)
+        server.call(lambda: engine.lose(2))
+        say(server, "4")
+        assert [each[1:] for each in heard(server, 4)[3:]] == [("4", 2)]
+        # Of what was not lost nothing comes again.
+        server.call(lambda: engine.lose(0))
+        say(server, "5", "6")
+        assert [each[1:] for each in heard(server, 6)[4:]] == [("5", 3), ("6", 4)]
 
 
 def test_one_that_fails_is_tried_again_and_the_next_wait_for_it(

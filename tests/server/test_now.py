@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pov_rt.auth.grants import Grants
-from pov_rt.protocol.bodies import Happened, NodeState
+from pov_rt.protocol.bodies import EngineState, Happened, NodeState
 from pov_rt.runtime.clock import ManualClock, rfc3339
 from pov_rt.server.now import AWAY_S, EVERY_S, SAMPLES, SHOWN, Hour
 from tests.server.trace.plant import TASK, Plant, planted
@@ -17,6 +17,7 @@ ALL = Grants(None, frozenset({"operate"}), "main")
 
 def state(number: int) -> NodeState:
     return NodeState(
+        engine=EngineState(state="ok", what="", since=None, survives="process"),
         node="n", version="1", operator="", since="", not_ready=None, actions=False,
         connections=number, users=0, behind=2, published=10 * number, delivered=20 * number,
         unsent_bytes=0, unsent_s=0.0, lag_s=0.5, delivery_s=None,

@@ -21,6 +21,7 @@ from pov_rt.cli.options import SettingsOptions, say, say_json, settings_options
 from pov_rt.cli.remote import Operator, RemoteError, find_admin_address, parse_url
 from pov_rt.config.load import Loaded
 from pov_rt.config.settings import Settings, SettingsError
+from pov_rt.engine.open import REDIS
 from pov_rt.remote.addresses import Address
 from pov_rt.runtime.clock import SystemClock
 
@@ -98,9 +99,22 @@ def local_checks(loaded: Loaded) -> Iterator[Check]:
     yield Check("disk", partial(machine.check_disk, settings))
     yield Check("clock", machine.check_clock)
     yield Check("SQLite", machine.check_sqlite)
+    yield Check("Redis", partial(check_redis, settings))
     yield Check("limits", machine.check_backlog)
     yield Check("units", partial(units.check_units, settings))
     yield Check("nginx", units.check_nginx)
+
+
+def check_redis(settings: Settings) -> Iterator[Finding]:
+    """Look at the Redis that `engine.url` names; nothing where it names none."""
+    if settings.engine.url.partition("://")[0] not in REDIS:
+        return
+    try:
+        from pov_rt.cli.doctor import redis
+    except ImportError:
+        yield bad("Redis", "the package hiredis is missing", "pip install 'pov-rt[redis]'")
+        return
+    yield from redis.check(settings)
 
 
 @click.command()

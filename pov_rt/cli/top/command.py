@@ -27,6 +27,7 @@ from pov_rt.cli.top.screen import (
     Snapshot,
     View,
     draw,
+    engine_of,
     gaps,
     keys,
     numbers_of,
@@ -59,12 +60,14 @@ class Source:
         """Return what the server says now. Raises `RemoteError`."""
         operator = Operator(self._address, self._token())
         page = await operator.get(view.path(limit), dict[str, Any])
+        state = await operator.get("/api/node", dict[str, Any])
         found = await operator.get("/api/nodes", dict[str, Any])
         before, then = self._nodes, self._at
         self._nodes = [each for each in found["nodes"] if view.node in ("", each["node"])]
         self._at = self._clock.monotonic()
         numbers = numbers_of(self._nodes, before, self._at - then)
-        return Snapshot(self.name, f"{datetime.now().astimezone():%H:%M:%S}", page, numbers)
+        at = f"{datetime.now().astimezone():%H:%M:%S}"
+        return Snapshot(self.name, at, page, numbers, engine=engine_of(state))
 
 
 class Top:
@@ -169,7 +172,7 @@ async def _on_terminal(source: Source, view: View, interval_s: float) -> None:
 async def _once(source: Source, view: View, limit: int) -> None:
     snapshot = await source.look(view, limit)
     lines = draw(view, snapshot, *PLAIN_SIZE)[:-1]
-    say("\n".join(lines).rstrip())
+    say("\n".join(filter(None, lines)))
     for gap in gaps(snapshot.page):
         say(gap, err=True)
 

@@ -179,7 +179,7 @@ class View:
 class Snapshot(NamedTuple):
     """What the server said last: a page, and the numbers of its nodes.
 
-    `at` is the time of day, `trouble` why there is nothing newer.
+    `at` is the time of day, `trouble` why there is nothing newer, `engine` how that is.
     """
 
     server: str
@@ -187,6 +187,7 @@ class Snapshot(NamedTuple):
     page: Mapping[str, Any]
     numbers: Mapping[str, str]
     trouble: str = ""
+    engine: str = ""
 
 
 def press(view: View, key: str, following: str | None) -> View | None:
@@ -264,7 +265,7 @@ def draw(view: View, snapshot: Snapshot, width: int, height: int) -> list[str]:
     """Return the lines of a screen, as many as it has, none wider than it is.
 
     The first says which node was asked, with the numbers of all; the second what is looked at; a
-    table, and last the keys, or what is missing.
+    table, how the engine is, and last the keys, or what is missing.
     """
     page, table = snapshot.page, TABLES[view.name]
     missing = gaps(page)
@@ -284,7 +285,8 @@ def draw(view: View, snapshot: Snapshot, width: int, height: int) -> list[str]:
     if view.paused:
         looked += "   paused"
     rows: Sequence[Row] = page.get(view.name, [])
-    room = max(0, height - 4)
+    below = [fit(snapshot.engine, width)] if snapshot.engine and height > 4 else []
+    room = max(0, height - 4 - len(below))
     lines = [
         fit(f"pov-rt top  {snapshot.server}  {when}  {numbers}", width),
         fit(looked, width),
@@ -294,13 +296,13 @@ def draw(view: View, snapshot: Snapshot, width: int, height: int) -> list[str]:
         lines.append("no answer yet")
     elif not rows:
         lines.append(fit("nothing" if not view.search else f"nothing with {view.search}", width))
-    lines = lines[: height - 1]
-    lines += [""] * (height - 1 - len(lines))
+    lines = lines[: height - 1 - len(below)]
+    lines += [""] * (height - 1 - len(below) - len(lines))
     if view.typed is not None:
         foot = f"filter: {view.typed}_   enter to look for it, escape to leave it"
     else:
         foot = snapshot.trouble or "   ".join(missing) or KEYS
-    return [*lines, fit(foot, width)]
+    return [*lines, *below, fit(foot, width)]
 
 
 def gaps(page: Mapping[str, Any]) -> Sequence[str]:
@@ -357,6 +359,17 @@ def _cells(character: str) -> int:
     if unicodedata.combining(character):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def engine_of(node: Mapping[str, Any]) -> str:
+    """Return how a node's engine is, since when, and what mends it; nothing of an older server."""
+    if (engine := node.get("engine")) is None:
+        return ""
+    since = f" since {moment(engine['since'])} UTC: {escape(engine['what'])}"
+    return (
+        f"engine {engine['state']}, an acknowledged activity survives: {engine['survives']}"
+        f"{since if engine['since'] else ''}"
+    )
 
 
 def numbers_of(now: Sequence[Row], before: Sequence[Row], seconds: float) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pov_rt.engine.memory.log import MemoryLog
 from pov_rt.engine.state import MemoryMarks, MemorySets, MemoryStore
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.clock import Clock
+from pov_rt.runtime.measure.histogram import Histogram
 
 __all__ = ["MemoryEngine", "MemoryLog"]
 
@@ -24,6 +25,8 @@ class MemoryEngine:
     waiting_bytes = 0
     log_bytes: Mapping[str, int] = {}
     measures: Mapping[str, float] = {}
+    counters: Mapping[str, Mapping[str, int]] = {}
+    histograms: Mapping[str, Histogram] = {}
 
     def __init__(
         self,

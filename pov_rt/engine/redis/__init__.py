@@ -24,7 +24,8 @@ does no harm, or its caller is told `Unavailable`, within `engine.redis.deadline
 **What an acknowledged append survives** is asked of the server (`server.survives`), at each
 connect and every ten seconds: `primary` without an append-only file (the end of this node, not of
 Redis), `second` with `appendfsync everysec`, `disk` with `always`, `replicated` where
-`engine.redis.replicas` must have it, and as many are connected. `disk` and `second` are about a
+`engine.redis.replicas` must have it, and as many are connected: then nobody who could be the next
+primary lacks it (client/replicas). `disk` and `second` are about a
 loss of power: what Redis has written outlives a crash of Redis.
 
 **Which server** (client/sentinels): the one of the URL, or the one that a majority of the sentinels

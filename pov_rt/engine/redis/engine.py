@@ -16,9 +16,11 @@ from pov_rt.engine.redis.client.connection import Connection, ServerError
 from pov_rt.engine.redis.client.functions import Functions, by_redis
 from pov_rt.engine.redis.client.library import library
 from pov_rt.engine.redis.client.link import Link, Unfit
+from pov_rt.engine.redis.client.replicas import Nobody, Replicas
 from pov_rt.engine.redis.client.sentinels import Sentinels
 from pov_rt.engine.redis.health.canary import Canary
 from pov_rt.engine.redis.health.conditions import Conditions
+from pov_rt.engine.redis.health.measuring import Measuring
 from pov_rt.engine.redis.health.mending import mended
 from pov_rt.engine.redis.layout import Partitions
 from pov_rt.engine.redis.log import RedisLog
@@ -45,6 +47,7 @@ from pov_rt.engine.redis.writer import Writer
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.clock import Clock
+from pov_rt.runtime.measure.histogram import Histogram
 
 LOOK_S = 10.0
 """How often Redis is asked what it is."""
@@ -82,14 +85,15 @@ class RedisEngine:
         self._sender = Link(address, f"pov-rt-writer-{node}", own.deadline_s, self._prepare)
         self.functions = functions = Functions(self._asker, partitions, now)
         self._appending = appending = Appending(settings, self.keeping, partitions)
-        self.reader = Reader(address, functions, node, own.deadline_s)
+        self._measuring = measuring = Measuring()
+        self.reader = Reader(address, functions, node, own.deadline_s, measuring)
         self.writer = Writer(
             Functions(self._sender, partitions, now),
             appending,
             settings.backlog_bytes,
             own.deadline_s,
-            self._count_replicas,
-            own.wait_ms,
+            Replicas(self._sentinels or Nobody(), own.replicas, own.wait_ms),
+            measuring,
         )
         self.marks = RedisMarks(functions, settings, self.keeping.ages[-1])
         self.leases = RedisLeases(functions, clock, node, self.reader.watched)
@@ -151,11 +155,27 @@ class RedisEngine:
             "connections_lost": sum(link.losses for link in self.links),
             "refusals": self.conditions.refusals,
             "signals_dropped": self.writer.dropped,
+            "epochs_changed": self._measuring.epochs_changed,
             "channels_denied": self.reader.denied,
             "replicas": 0 if facts is None else facts.replicas,
             "evicted_keys": 0 if facts is None else facts.evicted,
             "used_bytes": 0 if facts is None else facts.used_bytes,
             "most_bytes": 0 if facts is None else facts.most_bytes,
+        }
+
+    @property
+    def counters(self) -> Mapping[str, Mapping[str, int]]:
+        """What became of entries, and what comparing positions has found."""
+        return {"appends": self._measuring.appends, "positions": self._measuring.positions}
+
+    @property
+    def histograms(self) -> Mapping[str, Histogram]:
+        """How wide pipelines were; how long Redis, its replicas and beats took."""
+        return {
+            "batch_entries": self._measuring.batch_entries,
+            "append_seconds": self._measuring.append_s,
+            "replicas_seconds": self._measuring.replicas_s,
+            "beat_seconds": self.canary.lags_s,
         }
 
     @property
@@ -258,18 +278,12 @@ class RedisEngine:
             return
         facts = (find_faults(self.facts, self._own), find_dangers(self.facts, self._own))
         seen = (self.conditions.lines(), () if self.canary.is_deaf else self.canary.lines())
-        if found := "; ".join(chain(*facts, *seen)):
+        if found := "; ".join(map(str, chain(*facts, *seen))):
             yield f"{where}: {found}"
         if self.reader.denied:
             yield mended(
                 f"{where} does not let this node hear on {self.reader.denied} channels (NOPERM)"
             )
-
-    def _count_replicas(self) -> int:
-        """Return how many replicas must have an entry before it is acknowledged."""
-        if self._own.replicas and self._sentinels is not None:
-            return max(self._own.replicas, self._sentinels.replicas)
-        return self._own.replicas
 
     def _leave(self, reason: str) -> None:
         """Have all connections find the primary anew: no two may talk to different servers."""

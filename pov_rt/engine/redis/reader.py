@@ -20,6 +20,7 @@ from pov_rt.engine.redis.client.address import Place
 from pov_rt.engine.redis.client.connection import Away, Connection, Reply, ServerError, pack
 from pov_rt.engine.redis.client.functions import Functions
 from pov_rt.engine.redis.client.link import Link
+from pov_rt.engine.redis.health.measuring import Measuring
 from pov_rt.engine.redis.layout import State, parse_entry, parse_state
 from pov_rt.protocol.errors import Unavailable
 
@@ -72,7 +73,14 @@ class Reader:
 
     follower: Follower | None = None
 
-    def __init__(self, address: Place, functions: Functions, node: str, deadline_s: float) -> None:
+    def __init__(
+        self,
+        address: Place,
+        functions: Functions,
+        node: str,
+        deadline_s: float,
+        measuring: Measuring,
+    ) -> None:
         self.watched: dict[str, Known | None] = {}
         """What is watched; None where the state is being read."""
         self.on: dict[bytes, Callable[[str, bytes], None]] = {
@@ -87,6 +95,7 @@ class Reader:
         """Messages of kinds that this version does not know."""
         self.link = Link(address, f"pov-rt-reader-{node}", deadline_s, self._prepare)
         self._functions = functions
+        self._measuring = measuring
         self._partitions = functions.partitions
         self._all = self._partitions.key("all").encode()
         self._node = node.encode()
@@ -99,7 +108,8 @@ class Reader:
         self._leaving: list[bytes] = []
         self._echoes: dict[str, deque[tuple[int, asyncio.Future[None]]]] = {}
         self._denied: set[bytes] = set()
-        self._suspects: dict[str, tuple[str, int]] = {}
+        self._suspects: dict[str, int] = {}
+        """Topics that were behind at the last look, and where their logs were."""
         self._tokens: dict[bytes, asyncio.Future[None]] = {}
         self._token = 0
         self._sure_us = 0
@@ -325,6 +335,7 @@ class Reader:
             if known is None:
                 known = self.watched[topic] = Known(Top(epoch, last.offset, 1), 0.0)
             elif known.epoch != epoch or first.offset > known.offset + 1:
+                self._measuring.epochs_changed += known.epoch != epoch
                 self.doubt(topic)
                 known = self.watched[topic] = Known(Top(epoch, last.offset, 1), 0.0)
             elif known.oldest > known.offset:
@@ -514,12 +525,18 @@ class Reader:
                     continue
                 suspect = self._suspects.pop(topic, None)
                 if there is None or there.epoch != known.epoch:
+                    outcome = "rotated"
+                elif there.offset <= known.offset:
+                    outcome = "same"
+                elif is_sure or (suspect is not None and known.offset < suspect):
+                    outcome = "missed"
+                else:
+                    outcome = "coming"
+                    self._suspects[topic] = there.offset
+                self._measuring.positions[outcome] += 1
+                if outcome in ("rotated", "missed"):
+                    self._measuring.epochs_changed += outcome == "rotated"
                     self.doubt(topic)
-                elif there.offset > known.offset:
-                    if is_sure or (suspect is not None and known.offset < suspect[1]):
-                        self.doubt(topic)
-                    else:
-                        self._suspects[topic] = there.epoch, there.offset
 
     async def _positions(self, topics: Sequence[str]) -> list[State | None]:
         """Return where logs are; None where one has to go over to another epoch."""

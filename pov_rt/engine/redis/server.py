@@ -10,6 +10,7 @@ from pov_rt.engine.base import Survives
 from pov_rt.engine.redis.client.connection import Connection, Reply, ServerError, pack
 from pov_rt.engine.redis.client.library import library
 from pov_rt.engine.redis.client.link import Unfit
+from pov_rt.engine.redis.health.mending import Trouble
 
 SCHEMA = "1"
 """What the keys are made of (functions/*.lua)."""
@@ -45,21 +46,27 @@ def parse_info(text: bytes) -> dict[str, str]:
     return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
-async def look(connection: Connection, settings: RedisSettings) -> Facts:
+async def look(
+    connection: Connection, settings: RedisSettings, *, only_reads: bool = False
+) -> Facts:
     """Ask a server what it is, and enter what its keys are if there are none yet.
 
     Raises `ServerError`, `Away`.
     """
     meta = f"{settings.prefix}:meta"
-    commands = (
-        pack("INFO"),
+    entering = (
         pack("HSETNX", meta, "schema", SCHEMA),
         pack("HSETNX", meta, "partitions", settings.partitions),
+    )
+    asking = (
+        pack("INFO"),
         pack("HMGET", meta, "schema", "partitions"),
         pack("CONFIG", "GET", "maxmemory-policy"),
         pack("CONFIG", "GET", "appendfsync"),
     )
-    info, _, _, kept, policy, fsync = await connection.send(b"".join(commands), len(commands))
+    commands = asking if only_reads else (*entering, *asking)
+    replies = await connection.send(b"".join(commands), len(commands))
+    info, kept, policy, fsync = replies[-len(asking) :]
     if isinstance(info, ServerError):
         raise info
     found = parse_info(info)
@@ -106,60 +113,64 @@ async def check_rights(connection: Connection, prefix: bytes, where: str) -> Non
         )
 
 
-def find_faults(facts: Facts, settings: RedisSettings) -> Iterator[str]:
-    """Yield why a server will not do, each with what mends it."""
+def find_faults(facts: Facts, settings: RedisSettings) -> Iterator[Trouble]:
+    """Yield why a server will not do."""
+    keys = f"its keys {settings.prefix}:*"
     if facts.version < OLDEST:
         version = ".".join(map(str, facts.version))
-        yield f"it is version {version}, and functions need 7.0: install Redis >= 7.0 or Valkey"
+        yield Trouble(
+            f"it is version {version}, and functions need 7.0", "install Redis >= 7.0 or Valkey"
+        )
     if facts.is_cluster:
-        yield "it is a node of a cluster: name a Redis that is none (cluster-enabled no)"
+        yield Trouble("it is a node of a cluster", "name a Redis that is none (cluster-enabled no)")
     if facts.role not in ("master", ""):
-        yield f"it is a {facts.role}: name the primary in engine.url"
+        yield Trouble(f"it is a {facts.role}", "name the primary in engine.url")
     if facts.policy not in (KEEP_ALL, ""):
-        yield (
-            f"it throws away what it likes when memory is full (maxmemory-policy {facts.policy}): "
-            f"CONFIG SET maxmemory-policy {KEEP_ALL}, and the same in redis.conf"
+        yield Trouble(
+            f"it throws away what it likes when memory is full (maxmemory-policy {facts.policy})",
+            f"CONFIG SET maxmemory-policy {KEEP_ALL}, and the same in redis.conf",
         )
     if facts.schema == UNFINISHED:
-        yield (
-            f"a copy into its keys {settings.prefix}:* has begun and not ended: wait for it, or "
-            "run pov-rt db copy once more, which begins anew"
+        yield Trouble(
+            f"a copy into {keys} has begun and not ended",
+            "wait for it, or run pov-rt db copy once more, which begins anew",
         )
     elif facts.schema != SCHEMA:
-        yield (
-            f"its keys {settings.prefix}:* are of schema {facts.schema}, this version knows "
-            f"{SCHEMA}: run a version that knows it, or set engine.redis.prefix to another one"
+        yield Trouble(
+            f"{keys} are of schema {facts.schema}, this version knows {SCHEMA}",
+            "run a version that knows it, or set engine.redis.prefix to another one",
         )
     if facts.partitions != settings.partitions:
-        yield (
-            f"its keys {settings.prefix}:* are in {facts.partitions} partitions: set "
-            f"engine.redis.partitions = {facts.partitions}"
+        yield Trouble(
+            f"{keys} are in {facts.partitions} partitions",
+            f"set engine.redis.partitions = {facts.partitions}",
         )
 
 
-def find_dangers(facts: Facts, settings: RedisSettings) -> Iterator[str]:
+def find_dangers(facts: Facts, settings: RedisSettings) -> Iterator[Trouble]:
     """Yield what makes a server that works unsafe."""
     if facts.replicas < settings.replicas:
-        yield (
+        yield Trouble(
             f"it has {facts.replicas} replicas, and engine.redis.replicas = {settings.replicas} "
-            "must have each entry. To mend it: start replicas, or lower engine.redis.replicas"
+            "must have each entry",
+            "start replicas, or lower engine.redis.replicas",
         )
     if facts.evicted:
-        yield (
-            f"it has thrown away {facts.evicted} keys (evicted_keys), ours perhaps. To mend it: "
-            f"maxmemory-policy {KEEP_ALL}, and CONFIG RESETSTAT when you know whose they were"
+        yield Trouble(
+            f"it has thrown away {facts.evicted} keys (evicted_keys), ours perhaps",
+            f"maxmemory-policy {KEEP_ALL}, and CONFIG RESETSTAT when you know whose they were",
         )
     if facts.most_bytes and facts.used_bytes >= FULL * facts.most_bytes:
-        yield (
-            f"{facts.used_bytes} of {facts.most_bytes} bytes are in use. To mend it: raise "
-            "maxmemory, or keep less (engine.max_entries, engine.max_age_s)"
+        yield Trouble(
+            f"{facts.used_bytes} of {facts.most_bytes} bytes are in use",
+            "raise maxmemory, or keep less (engine.max_entries, engine.max_age_s)",
         )
 
 
 def admit(facts: Facts, settings: RedisSettings, where: str) -> None:
     """Raise `Unfit` with all that is to be mended, if anything is."""
-    if faults := list(find_faults(facts, settings)):
-        raise Unfit(f"Redis at {where} will not do: {'; '.join(faults)}")
+    if faults := "; ".join(map(str, find_faults(facts, settings))):
+        raise Unfit(f"Redis at {where} will not do: {faults}")
 
 
 def survives(facts: Facts, settings: RedisSettings) -> Survives:

@@ -4,6 +4,11 @@ The entries of a batch go one by one, in their order, and the function that appe
 after those before it: so what is refused, or lost with a connection, is not overtaken. A batch
 whose replies were lost goes out again from the first entry of which nothing is known; what was
 appended of it is found by its ids.
+
+Where replicas must have it (`client/replicas`), replies wait until that is so: in the order in
+which they came, for what is confirmed up to an offset is so up to all before. While they wait,
+other pipelines go out. What is not confirmed within `engine.redis.wait_ms` is refused, and what
+waits when its connection ends goes out again.
 """
 
 from __future__ import annotations
@@ -11,15 +16,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 from uuid import uuid4
 
-from pov_rt.engine.base import NewEntry
+from pov_rt.engine.base import Conflict, NewEntry
 from pov_rt.engine.redis.appending import Appending, Done
 from pov_rt.engine.redis.client.connection import Away, Connection, Reply, ServerError, pack
 from pov_rt.engine.redis.client.functions import Functions
 from pov_rt.engine.redis.client.library import is_missing
 from pov_rt.engine.redis.client.link import TURNED_AWAY, refusal
+from pov_rt.engine.redis.client.replicas import COMMANDS, Replicas, Unconfirmed
+from pov_rt.engine.redis.health.measuring import Measuring
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.bounds import Shares
 
@@ -51,8 +59,18 @@ class _Batch:
         self.is_queued = False
 
 
+class _Pipeline(NamedTuple):
+    """Replies that wait until replicas have what they tell of: all up to `offset`."""
+
+    connection: Connection
+    slots: Sequence[_Batch]
+    replies: Sequence[Reply]
+    offset: int
+    due: float
+
+
 class Writer:
-    """Sends batches over one link; `replicas` says how many must have an entry just now."""
+    """Sends batches over one link; `replicas` says when replicas have what was appended."""
 
     def __init__(
         self,
@@ -60,8 +78,8 @@ class Writer:
         appending: Appending,
         backlog_bytes: int,
         deadline_s: float,
-        replicas: Callable[[], int],
-        wait_ms: int,
+        replicas: Replicas,
+        measuring: Measuring,
     ) -> None:
         self.backlog = Shares(
             "backlog_bytes", "engine.backlog_bytes", backlog_bytes, backlog_bytes / 2
@@ -74,7 +92,7 @@ class Writer:
         self._node = uuid4().hex
         self._deadline_s = deadline_s
         self._replicas = replicas
-        self._wait_ms = wait_ms
+        self._measuring = measuring
         self._queue: deque[_Batch] = deque()
         self._all: dict[_Batch, None] = {}
         self._signals: list[bytes] = []
@@ -83,6 +101,9 @@ class Writer:
         self._flying = 0
         self._is_due = False
         self._reviving: asyncio.Task[None] | None = None
+        self._unsure: deque[_Pipeline] = deque()
+        """Pipelines of which not all that is needed is known to be on replicas."""
+        self._confirming: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -132,9 +153,10 @@ class Writer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._reviving is not None:
-            self._reviving.cancel()
-            await asyncio.wait([self._reviving])
+        for task in (self._reviving, self._confirming):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
 
     def _wake(self) -> None:
         if not self._is_due:
@@ -185,46 +207,132 @@ class Writer:
             if batch.sent == len(batch.entries):
                 self._unqueue(batch)
         count = len(packed)
-        needed = self._replicas() if slots else 0
-        if needed:
-            packed.append(pack("WAIT", needed, self._wait_ms))
-            count += 1
         if not count:
             return
+        is_asked = bool(slots) and self._replicas.least > 0
         self._flying += 1
-        future = connection.send(b"".join(packed), count)
-        future.add_done_callback(lambda done: self._take(connection, signals, slots, done))
+        sent_at = self._loop.time()
+        replies = connection.send(b"".join(packed), count)
+        last = replies
+        if is_asked:
+            last = connection.send(self._replicas.question(), COMMANDS)
+        if slots:
+            self._measuring.batch_entries.add(len(slots))
+            replies.add_done_callback(lambda _: self._time(sent_at, replies, last))
+        last.add_done_callback(lambda _: self._take(connection, signals, slots, replies, last))
+
+    def _time(
+        self,
+        sent_at: float,
+        replies: asyncio.Future[list[Reply]],
+        last: asyncio.Future[list[Reply]],
+    ) -> None:
+        """Note how long Redis took for entries, and then for its replicas."""
+        answered_at = self._loop.time()
+        self._measuring.append_s.add(answered_at - sent_at)
+        if last is not replies:
+            last.add_done_callback(
+                lambda _: self._measuring.replicas_s.add(self._loop.time() - answered_at)
+            )
 
     def _take(
         self,
         connection: Connection,
         signals: int,
         slots: Sequence[_Batch],
-        done: asyncio.Future[list[Reply]],
+        replies: asyncio.Future[list[Reply]],
+        last: asyncio.Future[list[Reply]],
     ) -> None:
         """Take the replies of a pipeline, or learn that there will be none."""
         self._flying -= 1
-        is_gone = False
-        if done.exception() is None:
-            replies = done.result()
-            self._functions.link.check(connection, replies)
-            has = replies[-1] if len(replies) > signals + len(slots) else 0
-            is_safe = not slots or (isinstance(has, int) and has >= self._replicas())
-            for batch, reply in zip(slots, replies[signals:], strict=False):
-                is_gone |= is_missing(reply)
-                self._judge(batch, reply, is_safe=is_safe)
-        for batch in slots:
-            batch.flying -= 1
-        for batch in reversed(dict.fromkeys(slots)):
-            self._settle(batch)
-        if is_gone and self._reviving is None:
-            self._reviving = self._loop.create_task(self._reload())
+        if any([replies.exception(), last.exception()]):
+            self._release(slots)
         else:
+            self._functions.link.check(connection, replies.result())
+            found = replies.result()[signals:]
+            if last is replies:
+                self._judge(slots, found)
+            else:
+                self._confirm(connection, slots, found, last.result())
+        if self._reviving is None:
             self._wake()
 
-    def _judge(self, batch: _Batch, reply: Reply, *, is_safe: bool) -> None:
-        if batch.error is not None:
+    def _confirm(
+        self,
+        connection: Connection,
+        slots: Sequence[_Batch],
+        replies: Sequence[Reply],
+        answer: Sequence[Reply],
+    ) -> None:
+        """Judge replies if replicas have what they tell of, else as soon as they do."""
+        if not connection.is_open:
+            self._release(slots)
             return
+        due = self._loop.time() + self._replicas.wait_ms / 1000
+        try:
+            offset = self._replicas.read(answer)
+        except Unconfirmed as error:
+            self._refuse(slots, error)
+            return
+        self._unsure.append(_Pipeline(connection, slots, replies, offset, due))
+        self._take_sure()
+        if self._unsure and self._confirming is None:
+            self._confirming = self._loop.create_task(self._keep_confirming())
+
+    def _take_sure(self) -> None:
+        """Judge what all replicas have, and let go of what a connection that ended has left."""
+        while self._unsure:
+            first = self._unsure[0]
+            if not first.connection.is_open:
+                self._release(self._unsure.popleft().slots)
+            elif self._replicas.are_sure(first.offset):
+                self._unsure.popleft()
+                self._judge(first.slots, first.replies)
+            else:
+                return
+
+    async def _keep_confirming(self) -> None:
+        """Ask about what not all replicas have, until nothing is left of it."""
+        try:
+            while self._unsure:
+                await self._look_again(list(self._unsure))
+        finally:
+            self._confirming = None
+
+    async def _look_again(self, appended: Sequence[_Pipeline]) -> None:
+        """Judge what is safe as the sentinels say now that it has been appended."""
+        unknown = ""
+        try:
+            await self._replicas.electors.look()
+        except Unavailable as error:
+            unknown = str(error)
+        self._take_sure()
+        for each in appended:
+            if not self._unsure or each is not self._unsure[0]:
+                continue
+            lack = unknown or self._replicas.lack(each.offset)
+            if lack and each.due > self._loop.time():
+                with contextlib.suppress(Unavailable):  # then the next look finds that out
+                    question = self._replicas.question()
+                    self._replicas.read(await each.connection.send(question, COMMANDS))
+                self._take_sure()
+                return
+            self._unsure.popleft()
+            if lack:
+                self._refuse(each.slots, Unconfirmed(lack))
+            else:
+                self._judge(each.slots, each.replies)
+
+    def _judge(self, slots: Sequence[_Batch], replies: Sequence[Reply]) -> None:
+        """Take what became of entries, in their order."""
+        for batch, reply in zip(slots, replies, strict=True):
+            if batch.error is None:
+                self._judge_entry(batch, reply)
+        self._release(slots)
+        if any(map(is_missing, replies)) and self._reviving is None:
+            self._reviving = self._loop.create_task(self._reload())
+
+    def _judge_entry(self, batch: _Batch, reply: Reply) -> None:
         if isinstance(reply, ServerError):
             if not is_missing(reply) and reply.code not in TURNED_AWAY:
                 batch.error = refusal(reply)
@@ -234,11 +342,19 @@ class Writer:
                 batch.done.append(self._appending.judge(reply, publisher))
             except Unavailable as error:
                 batch.error = error
-            if not is_safe:
-                batch.error = Unavailable(
-                    f"fewer than {self._replicas()} replicas of Redis have it "
-                    "(engine.redis.replicas)"
-                )
+
+    def _refuse(self, slots: Sequence[_Batch], error: Unavailable) -> None:
+        """Answer that entries are not where they have to be."""
+        for batch in slots:
+            batch.error = batch.error or error
+        self._release(slots)
+
+    def _release(self, slots: Sequence[_Batch]) -> None:
+        """Go on with batches of which a pipeline is no longer on its way."""
+        for batch in slots:
+            batch.flying -= 1
+        for batch in reversed(dict.fromkeys(slots)):
+            self._settle(batch)
 
     def _settle(self, batch: _Batch) -> None:
         """Answer a batch of which nothing is on its way, or queue what is left of it."""
@@ -259,9 +375,22 @@ class Writer:
                 batch.future.set_result(batch.done)
         if batch in self._all:
             del self._all[batch]
+            self._count(batch)
             self.backlog.give(batch.entries[0].publisher, batch.size)
             if not self._all:
                 self._idle.set()
+
+    def _count(self, batch: _Batch) -> None:
+        """Count what became of entries. One that was done counts so whatever its batch was told."""
+        appends = self._measuring.appends
+        for each in batch.done:
+            if isinstance(each.result, Conflict):
+                appends["conflict"] += 1
+            else:
+                appends["duplicate" if each.result.duplicate else "appended"] += 1
+        if (left := len(batch.entries) - len(batch.done)) > 0:
+            late = "late" if isinstance(batch.error, Away) else "refused"
+            appends["unconfirmed" if isinstance(batch.error, Unconfirmed) else late] += left
 
     def _unqueue(self, batch: _Batch) -> None:
         """Take the first batch from the queue."""

@@ -74,6 +74,7 @@ from pov_rt.engine.sqlite.writer import Writer
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.clock import Clock, SteadyTime
+from pov_rt.runtime.measure.histogram import Histogram
 
 SCRUB_S, LOOK_S = 30.0, 0.1
 """How long readers may keep the write-ahead log from being emptied, and how often that is tried."""
@@ -316,6 +317,9 @@ class SqliteEngine:
     """All parts on one file. Bounded by `EngineSettings`."""
 
     guarantee: Survives = "disk"
+    measures: Mapping[str, float] = {}
+    counters: Mapping[str, Mapping[str, int]] = {}
+    histograms: Mapping[str, Histogram] = {}
     writer: Writer
     rewriting: Rewriting
 
@@ -426,11 +430,6 @@ class SqliteEngine:
         """`database`, and `journal`: the write-ahead log, which grows while somebody reads long."""
         files = {"database": self.path, "journal": Path(f"{self.path}-wal")}
         return {name: file_size(path) for name, path in files.items()}
-
-    @property
-    def measures(self) -> Mapping[str, float]:
-        """Nothing: `log_bytes` and `bounds` are all there is."""
-        return {}
 
     @property
     def bounds(self) -> Sequence[Bound]:

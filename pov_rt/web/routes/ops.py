@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from pov_rt.engine.base import State, Survives
 from pov_rt.runtime.clock import rfc3339
-from pov_rt.runtime.measure.times import Times
+from pov_rt.runtime.measure.histogram import Histogram
 from pov_rt.server.server import Server
 from pov_rt.version import VERSION
 from pov_rt.web.http import JsonHandler
@@ -79,22 +79,7 @@ class Counters(Collector):
         yield gauge("ready", "1 if clients are welcome", int(server.not_welcome() is None))
         publishes = int(server.not_publishing() is None)
         yield gauge("ready_to_publish", "1 if activities can be published", publishes)
-        state = GaugeMetricFamily(
-            "pov_rt_engine_state", "1 for the state it is in", labels=["state"]
-        )
-        for name in get_args(State):
-            state.add_metric([name], int(name == server.engine.health().state))
-        yield state
-        survives = GaugeMetricFamily(
-            "pov_rt_engine_survives", "1 for what an activity survives", labels=["survives"]
-        )
-        for name in get_args(Survives):
-            survives.add_metric([name], int(name == server.engine.guarantee))
-        yield survives
-        measure = GaugeMetricFamily("pov_rt_engine", "What it measures", labels=["measure"])
-        for name, value in server.engine.measures.items():
-            measure.add_metric([name], value)
-        yield measure
+        yield from self._engine()
         info = GaugeMetricFamily("pov_rt_build_info", "The version", labels=["version", "node"])
         info.add_metric([VERSION, server.node], 1)
         yield info
@@ -127,11 +112,13 @@ class Counters(Collector):
         yield counter("other_log_positions", "Positions of another server's log", others)
         yield by_label("messages_delivered", "Handed to clients", "transport", hub.delivered)
         timings = server.timings
-        yield histogram("publish", "From arrival until it is stored", timings.publish)
-        yield histogram("commit", "What the engine took to store it", timings.commit)
-        yield histogram("delivery", "From the log to subscribers' sockets", timings.delivery)
-        yield histogram("handler", "Handlers of messages", timings.handler)
-        yield histogram("replay", "Until who missed something is live", timings.replay)
+        yield histogram("publish_seconds", "From arrival until it is stored", timings.publish)
+        yield histogram("commit_seconds", "What the engine took to store it", timings.commit)
+        yield histogram(
+            "delivery_seconds", "From the log to subscribers' sockets", timings.delivery
+        )
+        yield histogram("handler_seconds", "Handlers of messages", timings.handler)
+        yield histogram("replay_seconds", "Until who missed something is live", timings.replay)
         recoveries = timings.recoveries
         yield by_label("recoveries", "Subscriptions from a position", "recovered", recoveries)
         yield by_label("messages", "Messages handled", "type", server.dispatcher.counts)
@@ -167,6 +154,30 @@ class Counters(Collector):
         yield from self._others()
         yield from self._process.collect()
 
+    def _engine(self) -> Iterable[Metric]:
+        """Yield what is known of the engine alone."""
+        engine = self._server.engine
+        state = GaugeMetricFamily(
+            "pov_rt_engine_state", "1 for the state it is in", labels=["state"]
+        )
+        for name in get_args(State):
+            state.add_metric([name], int(name == engine.health().state))
+        yield state
+        survives = GaugeMetricFamily(
+            "pov_rt_engine_survives", "1 for what an activity survives", labels=["survives"]
+        )
+        for name in get_args(Survives):
+            survives.add_metric([name], int(name == engine.guarantee))
+        yield survives
+        measure = GaugeMetricFamily("pov_rt_engine", "What it measures", labels=["measure"])
+        for name, value in engine.measures.items():
+            measure.add_metric([name], value)
+        yield measure
+        for name, counts in engine.counters.items():
+            yield by_label(f"engine_{name}", "What the engine counts", "outcome", counts)
+        for name, values in engine.histograms.items():
+            yield histogram(f"engine_{name}", "What the engine measures", values)
+
 
 def gauge(name: str, text: str, value: float) -> Metric:
     """Return a number that goes up and down."""
@@ -178,9 +189,9 @@ def counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(f"pov_rt_{name}", text, value)
 
 
-def histogram(name: str, text: str, times: Times) -> Metric:
-    """Return how long something took."""
-    return HistogramMetricFamily(f"pov_rt_{name}_seconds", text, times.buckets(), times.sum_s)
+def histogram(name: str, text: str, values: Histogram) -> Metric:
+    """Return how long something took, or how much it was."""
+    return HistogramMetricFamily(f"pov_rt_{name}", text, values.buckets(), values.sum)
 
 
 def by_label(name: str, text: str, label: str, counts: Mapping[str, int]) -> Metric:

@@ -15,6 +15,7 @@ from pov_rt.cli.top.screen import (
     View,
     cells_of,
     draw,
+    engine_of,
     fit,
     keys,
     moment,
@@ -74,11 +75,26 @@ def test_a_screen_says_where_what_and_how() -> None:
     assert foot == KEYS
 
 
+def test_how_the_engine_is_stands_below_the_list_with_since_when_and_what_mends_it() -> None:
+    engine = {"state": "ok", "what": "", "since": None, "survives": "disk"}
+    well = "engine ok, an acknowledged activity survives: disk"
+    assert engine_of({"engine": engine}) == well
+    assert engine_of({}) == ""
+    since = {"state": "degraded", "since": "2026-11-29T10:00:00.5Z", "survives": "second"}
+    bad = engine_of({"engine": {**since, "what": "it refuses: OOM. To mend it: raise maxmemory"}})
+    assert bad == (
+        "engine degraded, an acknowledged activity survives: second since 11-29 10:00:00 UTC: "
+        "it refuses: OOM. To mend it: raise maxmemory"
+    )
+    lines = draw(View(), snapshot(engine=well), 140, 10)
+    assert (lines[-2:], len(lines)) == ([well, KEYS], 10)
+
+
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (10, 3), (40, 5), (80, 24), (200, 60)])
 @pytest.mark.parametrize("user", ["ana", "x" * 128, "李" * 60, "e\u0301" * 60])
 def test_it_has_the_size_of_the_terminal(width: int, height: int, user: str) -> None:
     page = {**PAGE, "connections": [{**CONNECTION, "userId": user}] * 100}
-    lines = draw(View(search=user), snapshot(page=page), width, height)
+    lines = draw(View(search=user), snapshot(page=page, engine="engine ok"), width, height)
     assert len(lines) == height
     assert all(cells_of(line) <= width for line in lines)
 

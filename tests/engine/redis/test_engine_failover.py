@@ -9,9 +9,11 @@ from itertools import count
 import pytest
 
 from pov_rt.engine.base import Appended, Health, Position
+from pov_rt.engine.redis.client import sentinels
 from pov_rt.engine.redis.client.connection import pack
 from pov_rt.engine.redis.client.sentinels import Sentinels
 from pov_rt.engine.redis.engine import RedisEngine
+from pov_rt.protocol.errors import Unavailable
 from tests.engine.redis.engines import A, B, appended, entries, opened, until
 from tests.redis_sentinels import PATIENCE_S, Group
 
@@ -84,6 +86,35 @@ def test_what_a_replica_has_is_there_once_when_it_is_the_primary(
             gaps = [b for a, b in zip([0, *heard], heard, strict=False) if b != a + 1]
             assert not gaps or f"? {A}" in told.changed
             assert found(engine) == found(other) != old.port
+
+    asyncio.run(work())
+
+
+def test_a_replica_that_is_back_has_to_have_an_entry_before_anybody_was_told(
+    group: Group, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sentinels, "POLL_S", PATIENCE_S)
+    replica = next(each for each in group.servers if each is not group.primary)
+
+    async def work() -> None:
+        short = {"replicas": 1, "wait_ms": 20}
+        async with opened(group.primary, prefix, url=group.url, redis=short) as (engine, _):
+            replica.kill()
+            first = await appended(engine, entries(1)[0], PATIENCE_S)
+            await asyncio.to_thread(group.heal)
+            # What the engine was told last is that this one is down; the other one has all.
+            replica.stop()
+            try:
+                lacks = f"the sentinels may choose 127.0.0.1:{replica.port}, which has not got it"
+                with pytest.raises(Unavailable, match=lacks):
+                    await engine.log.append(entries(1, start=2))
+                # Until they say that it is down, and the other one is enough.
+                assert (await appended(engine, entries(1, start=2)[0], PATIENCE_S)).offset == 2
+            finally:
+                replica.cont()
+            assert await appended(engine, entries(1)[0], PATIENCE_S) == Appended(
+                first.epoch, 1, duplicate=True
+            )
 
     asyncio.run(work())
 

@@ -53,7 +53,7 @@ def test_a_server_is_asked(shared_redis: RedisServer, prefix: str) -> None:
 def test_a_node_of_a_cluster_is_known_for_one(start_redis: Start) -> None:
     server = start_redis("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     facts = asyncio.run(asked(server))
-    assert [each for each in find_faults(facts, OWN) if "cluster" in each]
+    assert [each for each in find_faults(facts, OWN) if "cluster" in each.what]
 
 
 @pytest.mark.parametrize(
@@ -101,11 +101,11 @@ def test_an_acknowledgement_is_worth_what_the_server_says(
 def test_what_makes_it_unsafe_is_said() -> None:
     assert list(find_dangers(GOOD, OWN)) == []
     (few,) = find_dangers(GOOD, RedisSettings(replicas=2))
-    assert few.startswith("it has 0 replicas, and engine.redis.replicas = 2 must have each entry")
+    assert few.what == "it has 0 replicas, and engine.redis.replicas = 2 must have each entry"
     (gone,) = find_dangers(GOOD._replace(evicted=3), OWN)
-    assert "3 keys (evicted_keys)" in gone
+    assert "3 keys (evicted_keys)" in gone.what
     (full,) = find_dangers(GOOD._replace(most_bytes=100, used_bytes=95), OWN)
-    assert full.startswith("95 of 100 bytes are in use. To mend it: raise maxmemory")
+    assert str(full).startswith("95 of 100 bytes are in use. To mend it: raise maxmemory")
 
 
 # What the user may do there:

@@ -6,9 +6,8 @@ gives one, for one or two that are cut off from the others may be the last to kn
 the one of the latest failover counts: sentinels agree on who leads it before it begins, and the
 others learn of its end a moment later.
 
-The sentinels say as well how many replicas the next primary could be. A primary that is being
-replaced, as planned, does not know that for a second or more, and neither do its other replicas:
-what only those have is lost. So an entry is safe once all that may be chosen have it.
+The sentinels say as well how they see the replicas, of which they choose the next primary
+(`replicas`).
 """
 
 from __future__ import annotations
@@ -30,27 +29,24 @@ from pov_rt.engine.redis.client.address import (
 )
 from pov_rt.engine.redis.client.connection import Away, Connection, Reply, ServerError, pack
 from pov_rt.engine.redis.client.link import Link
+from pov_rt.engine.redis.client.replicas import Replica, View
 
 POLL_S = 1.0
 """How often the sentinels are asked; one that owes an answer for longer is dialled anew."""
 SENTINEL, WHERE, WHAT, WHO = "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "MASTER", "REPLICAS"
-DOWN = frozenset({b"s_down", b"o_down", b"disconnected"})
-CUT_OFF = 10
-"""A replica is not chosen that was cut off for so many times what makes a primary count as down."""
-SWITCHED = "+switch-master"
-"""The channel on which a sentinel tells of failovers: `NAME host port host port`."""
+DOWN = frozenset({b"s_down", b"o_down"})
+NEWS = ("+switch-master", "+slave")
+"""The channels on which a sentinel tells of failovers, and of replicas that are new to it."""
 
 
 class _Answer(NamedTuple):
-    """What a sentinel says: the number of the last failover, and where the primary is since.
-
-    `replicas` is how many others it could choose for the next one.
-    """
+    """What a sentinel says: the number of the last failover, and where the primary is since."""
 
     failover: int
     host: str
     port: int
-    replicas: int
+    replicas: View
+    """Those, and whom it calls the primary."""
 
 
 class Sentinels:
@@ -63,15 +59,15 @@ class Sentinels:
         """Why nothing is known of the primary; empty when something is."""
         self.found: Address | None = None
         """Where the primary was when the sentinels were asked last."""
-        self.replicas = 0
-        """How many replicas may be chosen for the next primary, by what was said last."""
+        self.views: Sequence[View] = ()
+        """How each of those that answered last sees the replicas."""
         self._asked = [
             Link(each, f"pov-rt-sentinel-{node}", POLL_S, _need_nothing) for each in where.sentinels
         ]
         self._heard = [
             Link(each, f"pov-rt-sentinel-{node}", POLL_S, self._listen) for each in where.sentinels
         ]
-        self._has_switched = asyncio.Event()
+        self._has_news = asyncio.Event()
         self._asking = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -116,13 +112,22 @@ class Sentinels:
                 )
                 raise Away(self.problem)
             self.problem = ""
-            latest = max(answers)
-            self.replicas = max(answer.replicas for answer in answers)
+            latest = max(answers, key=lambda answer: answer.failover)
+            # While a failover runs, the primary is a replica still to some of them.
+            primary = f"{latest.host}:{latest.port}"
+            self.views = [
+                {name: each for name, each in answer.replicas.items() if name != primary}
+                for answer in answers
+            ]
             found = replace(self.where.primary, host=latest.host, port=latest.port)
             before, self.found = self.found, found
         if before not in (None, found) and self.on_moved is not None:
             self.on_moved(f"the primary of {self.where.name} is at {found} now")
         return found
+
+    async def look(self) -> None:
+        """Ask where the primary is, and how the replicas are seen. Raises `Away`."""
+        await self.find()
 
     async def _ask(self) -> tuple[list[_Answer], list[str]]:
         """Return the answers of those who give one, and why the others give none."""
@@ -150,29 +155,31 @@ class Sentinels:
             if isinstance(reply, ServerError):
                 raise reply
         (host, port), facts, others = replies
-        primary = _by_name(facts)
-        cut_ms = int(primary[b"down-after-milliseconds"]) * CUT_OFF
-        replicas = sum(_may_lead(_by_name(each), cut_ms) for each in others)
-        return _Answer(int(primary[b"config-epoch"]), host.decode(), int(port), replicas)
+        own = by_name(facts)
+        replicas = dict(_read_replica(by_name(each)) for each in others)
+        # Who calls another one the primary, and well, makes the one that leads its replica.
+        primary = Replica(_is_down(own), is_linked=True, priority=1, offset=0)
+        replicas[f"{host.decode()}:{port.decode()}"] = primary
+        return _Answer(int(own[b"config-epoch"]), host.decode(), int(port), replicas)
 
     async def _listen(self, connection: Connection) -> None:
         """Hear of failovers on a new connection, and ask what was missed."""
 
         def hear(replies: Sequence[Reply]) -> None:
-            """Have all be asked: of whom it is told does not matter, nor what else is said."""
+            """Have all be asked: what it is about does not matter."""
             if any(not isinstance(each, ServerError) for each in replies):
-                self._has_switched.set()
+                self._has_news.set()
 
         connection.on_message = hear
-        connection.write(pack("SUBSCRIBE", SWITCHED))
+        connection.write(pack("SUBSCRIBE", *NEWS))
 
     async def _watch(self) -> None:
         """Ask from time to time, and when one has told of a failover."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
-                    await self._has_switched.wait()
-            self._has_switched.clear()
+                    await self._has_news.wait()
+            self._has_news.clear()
             with contextlib.suppress(Away):  # `problem` has it
                 await self.find()
             for asked, heard in zip(self._asked, self._heard, strict=True):
@@ -188,22 +195,24 @@ def parse_place(url: str, settings: RedisSettings, node: str) -> Place:
     return Sentinels(parse_sentinels(url, user, password, settings.ca_file), node)
 
 
-def _by_name(facts: Sequence[bytes]) -> dict[bytes, bytes]:
+def by_name(facts: Sequence[bytes]) -> dict[bytes, bytes]:
     """Return what a sentinel says of a server."""
     return dict(zip(facts[::2], facts[1::2], strict=True))
 
 
-def _may_lead(facts: dict[bytes, bytes], cut_ms: int) -> bool:
-    """Tell whether a replica may be chosen: by the rules of the sentinels themselves.
-
-    One that calls itself a primary is one that has been replaced, and was not told so yet.
-    """
-    return (
-        not DOWN & set(facts[b"flags"].split(b","))
-        and facts[b"role-reported"] == b"slave"
-        and facts[b"slave-priority"] != b"0"
-        and int(facts[b"master-link-down-time"]) <= cut_ms
+def _read_replica(facts: dict[bytes, bytes]) -> tuple[str, Replica]:
+    """Return a replica's name, as its primary calls it, and how a sentinel sees it."""
+    return f"{facts[b'ip'].decode()}:{facts[b'port'].decode()}", Replica(
+        is_down=_is_down(facts),
+        is_linked=facts[b"master-link-status"] == b"ok",
+        priority=int(facts[b"slave-priority"]),
+        offset=int(facts[b"slave-repl-offset"]),
     )
+
+
+def _is_down(facts: dict[bytes, bytes]) -> bool:
+    """Tell whether a sentinel holds a server for down."""
+    return not DOWN.isdisjoint(facts[b"flags"].split(b","))
 
 
 async def _need_nothing(connection: Connection) -> None:

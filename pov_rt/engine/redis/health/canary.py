@@ -29,6 +29,7 @@ from pov_rt.engine.redis.health.conditions import Conditions
 from pov_rt.engine.redis.reader import BEAT, Reader
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.clock import Clock
+from pov_rt.runtime.measure.histogram import SLOW_S, Histogram
 from pov_rt.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class Canary:
         """The numbers of the last beat that was sent, and of the last that this node heard."""
         self.lag_s = 0.0
         """How long the last beat that came back was on its way."""
+        self.lags_s = Histogram(SLOW_S)
         self._functions = functions
         self._reader = reader
         self._conditions = conditions
@@ -279,7 +281,9 @@ class Canary:
             del self._heard[next(iter(self._heard))]
         if name == self.name:
             self.came_back = int(number)
-            self.lag_s = self._clock.monotonic() - self._sent_at.pop(int(number), 0.0)
+            now = self._clock.monotonic()
+            self.lag_s = now - self._sent_at.pop(int(number), now)
+            self.lags_s.add(self.lag_s)
             self._silent_since, self._tries = None, 0
             self._set_deaf(False)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from pov_rt.engine.redis.client.connection import DENIED
 
@@ -31,9 +31,22 @@ MENDS: Final = {
 """Refusals, and lacks of an answer. The first that a text has is what it is about."""
 
 
+class Trouble(NamedTuple):
+    """What is wrong, and what mends it: a line to type, or what to look at."""
+
+    what: str
+    mend: str
+
+    def __str__(self) -> str:
+        """Return both as a line; what is wrong alone, where nobody knows what mends it."""
+        return f"{self.what}. To mend it: {self.mend}" if self.mend else self.what
+
+
+def trouble(what: str) -> Trouble:
+    """Return what is wrong with what mends it, if that is known."""
+    return Trouble(what, next((mend for word, mend in MENDS.items() if word in what), ""))
+
+
 def mended(text: str) -> str:
     """Return a line that says what is wrong with what mends it behind it, if that is known."""
-    for word, mend in MENDS.items():
-        if word in text:
-            return f"{text}. To mend it: {mend}"
-    return text
+    return str(trouble(text))

@@ -79,6 +79,7 @@ def test_the_node_is_told_in_numbers_to_operators_alone(server: RunningServer) -
     assert (found["connections"], found["users"], found["behind"]) == (1, 1, 0)
     assert (found["notReady"], found["actions"], found["off"]) == (None, False, {})
     assert found["lagS"] >= 0
+    assert found["engine"] == {"state": "ok", "what": "", "since": None, "survives": "process"}
     assert (found["operator"], found["unsentS"], found["deliveryS"]) == ("ops", 0, None)
     alone = Got(server, "/api/nodes", can=["operate"]).json
     assert ([each["node"] for each in alone["nodes"]], alone["missing"]) == ([found["node"]], [])
