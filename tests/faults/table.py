@@ -1,0 +1,329 @@
+"""The faults: each is a block in which something is broken, and mended at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from random import Random
+from threading import Thread
+from typing import NamedTuple
+
+from tests.faults.world import CHANNELS, PASSWORD, USER, World
+from tests.redis_servers import RedisServer
+
+Block = Callable[[World, Random], AbstractAsyncContextManager[Sequence[int]]]
+"""Breaks something; the value are the numbers of the nodes that have to say so."""
+ALL = (0, 1)
+NOBODY: Sequence[int] = ()
+WAIT_S = 30.0
+TAIL_BYTES = 20_000
+"""At most so much of the end of the append-only file is lost."""
+ROOM_BYTES = 4096
+
+
+class Fault(NamedTuple):
+    """A fault. A part of those that are no one's is chosen as often as their `weight` says."""
+
+    block: Block
+    words: str = ""
+    """What `/readyz` of those nodes has in it then; empty: it need not say anything."""
+    hold_s: tuple[float, float] = (0.5, 2.5)
+    weight: float = 1.0
+    may_lose: bool = False
+    """Whether what was acknowledged may be gone after it."""
+    hits: str = "redis"
+    """Of each of `redis`, `network` and `node` one can be broken at a time."""
+
+
+async def told(server: RedisServer, *words: str | int) -> None:
+    """Have Redis do something that it must not refuse."""
+    answer = await asyncio.to_thread(server.command, *words)
+    assert not answer.startswith(b"-"), (words, answer)
+
+
+# Redis:
+
+
+@asynccontextmanager
+async def killed(world: World, _: Random) -> AsyncIterator[Sequence[int]]:
+    """Kill it; what it had acknowledged is in its file."""
+    world.redis.kill()
+    yield ALL
+    await asyncio.to_thread(world.redis.start)
+
+
+@asynccontextmanager
+async def frozen(world: World, _: Random) -> AsyncIterator[Sequence[int]]:
+    """Stop it, so that it takes connections and says nothing."""
+    world.redis.stop()
+    yield ALL
+    world.redis.cont()
+
+
+@asynccontextmanager
+async def loading(world: World, chance: Random) -> AsyncIterator[Sequence[int]]:
+    """Have it read its file for long."""
+    world.redis.kill()
+    delay_us = chance.randrange(100, 600)
+    starting = asyncio.create_task(
+        asyncio.to_thread(world.redis.start, "--key-load-delay", str(delay_us))
+    )
+    yield NOBODY  # if its file is small, it has read it before anybody asks
+    while not starting.done():
+        await asyncio.to_thread(try_command, world.redis, "CONFIG", "SET", "key-load-delay", "0")
+        await asyncio.wait([starting], timeout=0.2)
+    await starting
+
+
+def try_command(server: RedisServer, *words: str) -> None:
+    """Have Redis do something if it is there."""
+    try:
+        server.command(*words)
+    except OSError:
+        return
+
+
+@asynccontextmanager
+async def busy(world: World, _: Random) -> AsyncIterator[Sequence[int]]:
+    """Have it run somebody's script that does not end."""
+    script = ("EVAL", "while true do end", "0")
+    thread = Thread(target=world.redis.command, args=script, daemon=True)
+    thread.start()
+    yield ALL
+    while thread.is_alive():  # it may be too early, or too late
+        await asyncio.to_thread(world.redis.command, "SCRIPT", "KILL")
+        await asyncio.to_thread(thread.join, 0.1)
+
+
+@asynccontextmanager
+async def read_only(world: World, _: Random) -> AsyncIterator[Sequence[int]]:
+    """Make it a replica of nobody."""
+    await told(world.redis, "REPLICAOF", "127.0.0.1", 1)
+    yield ALL
+    await told(world.redis, "REPLICAOF", "NO", "ONE")
+
+
+@asynccontextmanager
+async def out_of_memory(world: World, _: Random) -> AsyncIterator[Sequence[int]]:
+    """Leave it no memory."""
+    await told(world.redis, "CONFIG", "SET", "maxmemory", 1)
+    yield ALL
+    await told(world.redis, "CONFIG", "SET", "maxmemory", 0)
+
+
+@asynccontextmanager
+async def out_of_disk(world: World, _: Random) -> AsyncIterator[Sequence[int]]:
+    """Leave no room for its append-only file."""
+    assert await asyncio.to_thread(world.disk.fill, ROOM_BYTES)
+    yield ALL
+    await asyncio.to_thread(world.disk.free)
+
+
+@asynccontextmanager
+async def other_password(world: World, _: Random) -> AsyncIterator[Sequence[int]]:
+    """Have it know us by another password."""
+    await told(world.redis, "ACL", "SETUSER", USER, "resetpass", ">other")
+    await told(world.redis, "CLIENT", "KILL", "USER", USER)
+    yield ALL
+    await told(world.redis, "ACL", "SETUSER", USER, "resetpass", f">{PASSWORD}")
+
+
+@asynccontextmanager
+async def channel_denied(world: World, _: Random) -> AsyncIterator[Sequence[int]]:
+    """Forbid the channels whose names end so, of one PoV that is."""
+    await told(world.redis, "ACL", "SETUSER", USER, "resetchannels", "&*[^0]")
+    yield ALL
+    await told(world.redis, "ACL", "SETUSER", USER, *CHANNELS)
+
+
+@asynccontextmanager
+async def certificate_expired(world: World, _: Random) -> AsyncIterator[Sequence[int]]:
+    """Show a certificate that has expired to who connects."""
+    await show_certificate(world.redis, world.expired)
+    for kind in ("normal", "pubsub"):
+        await told(world.redis, "CLIENT", "KILL", "TYPE", kind)
+    yield (1,)
+    await show_certificate(world.redis, world.certificates)
+
+
+async def show_certificate(server: RedisServer, files: tuple[Path, Path]) -> None:
+    """Have it show another certificate from now on."""
+    certificate, key = map(str, files)
+    await told(server, "CONFIG", "SET", "tls-cert-file", certificate, "tls-key-file", key)
+
+
+@asynccontextmanager
+async def functions_gone(world: World, _: Random) -> AsyncIterator[Sequence[int]]:
+    """Have it forget its functions, at times more than once."""
+    await told(world.redis, "FUNCTION", "FLUSH")
+    yield NOBODY
+    await told(world.redis, "FUNCTION", "FLUSH")
+
+
+@asynccontextmanager
+async def connections_killed(world: World, chance: Random) -> AsyncIterator[Sequence[int]]:
+    """Have it end connections: those that listen more often than the others."""
+    for _ in range(chance.randrange(1, 4)):
+        kind = chance.choice(("pubsub", "pubsub", "normal"))
+        await told(world.redis, "CLIENT", "KILL", "TYPE", kind)
+        await asyncio.sleep(chance.uniform(0, 0.3))
+    yield NOBODY
+
+
+# Redis, and what it had acknowledged:
+
+
+@asynccontextmanager
+async def restarted_empty(world: World, _: Random) -> AsyncIterator[Sequence[int]]:
+    """Kill it, and start it without its file."""
+    world.redis.kill()
+    shutil.rmtree(world.redis.folder / "appendonlydir")
+    yield ALL
+    await asyncio.to_thread(world.redis.start)
+
+
+@asynccontextmanager
+async def tail_lost(world: World, chance: Random) -> AsyncIterator[Sequence[int]]:
+    """Kill it, and take the end from its file, as when the power fails."""
+    world.redis.kill()
+    files = (world.redis.folder / "appendonlydir").glob("*.incr.aof")
+    file = max(files, key=lambda path: path.stat().st_mtime_ns)
+    with file.open("r+b") as cut:
+        cut.truncate(max(0, file.stat().st_size - chance.randrange(TAIL_BYTES)))
+    yield ALL
+    await asyncio.to_thread(world.redis.start)
+
+
+@asynccontextmanager
+async def emptied(world: World, _: Random) -> AsyncIterator[Sequence[int]]:
+    """Take all keys away."""
+    yield NOBODY
+    await told(world.redis, "FLUSHALL")
+
+
+@asynccontextmanager
+async def replaced(world: World, chance: Random) -> AsyncIterator[Sequence[int]]:
+    """Have its replica take over at its address, which may not have got the last of it."""
+    primary = world.redis
+    replica, tls_port = await asyncio.to_thread(
+        world.start_redis, "--replicaof", "127.0.0.1", str(primary.port)
+    )
+    async with asyncio.timeout(WAIT_S):
+        while b"master_link_status:up" not in await asyncio.to_thread(
+            replica.command, "INFO", "replication"
+        ):
+            await asyncio.sleep(0.02)
+    if chance.random() < 0.7:
+        await told(primary, "ACL", "SETUSER", "default", "-psync", "-sync")
+        await told(primary, "CLIENT", "KILL", "TYPE", "replica")
+    yield NOBODY
+    primary.kill()
+    await told(replica, "REPLICAOF", "NO", "ONE")
+    world.promote(replica, tls_port)
+
+
+# The network between Redis and one node, or both:
+
+
+def some(chance: Random) -> Sequence[int]:
+    """Return one node or both."""
+    return chance.choice(((0,), (1,), ALL))
+
+
+def cut(*, to_redis: bool, from_redis: bool) -> Block:
+    """Return a fault that lets nothing through that way."""
+
+    @asynccontextmanager
+    async def block(world: World, chance: Random) -> AsyncIterator[Sequence[int]]:
+        nodes = some(chance)
+        for node in nodes:
+            world.cutters[node].cut(to_redis=to_redis, from_redis=from_redis)
+        yield nodes
+        for node in nodes:
+            world.cutters[node].cut(to_redis=False, from_redis=False)
+
+    return block
+
+
+def slowed(delay_s: float, lost: float = 0.0) -> Block:
+    """Return a fault that has everything take so long each way."""
+
+    @asynccontextmanager
+    async def block(world: World, chance: Random) -> AsyncIterator[Sequence[int]]:
+        nodes = some(chance)
+        for node in nodes:
+            world.cutters[node].slow(delay_s, lost)
+        yield nodes
+        for node in nodes:
+            world.cutters[node].slow(0.0)
+
+    return block
+
+
+@asynccontextmanager
+async def reset(world: World, chance: Random) -> AsyncIterator[Sequence[int]]:
+    """End all connections of a node to Redis, again and again."""
+    for _ in range(chance.randrange(1, 6)):
+        world.cutters[chance.randrange(2)].reset()
+        await asyncio.sleep(chance.uniform(0, 0.4))
+    yield NOBODY
+
+
+# A node:
+
+
+@asynccontextmanager
+async def node_killed(world: World, chance: Random) -> AsyncIterator[Sequence[int]]:
+    """Kill a node."""
+    node = chance.choice(world.nodes)
+    node.kill()
+    yield NOBODY
+    await asyncio.to_thread(node.start)
+
+
+@asynccontextmanager
+async def node_stopped(world: World, chance: Random) -> AsyncIterator[Sequence[int]]:
+    """Have a node stand still."""
+    node = chance.choice(world.nodes)
+    node.send(signal.SIGSTOP)
+    yield NOBODY
+    node.send(signal.SIGCONT)
+
+
+LONG_S = (3.0, 6.0)
+FAULTS = {
+    "killed": Fault(killed, "Redis at", weight=2),
+    "frozen": Fault(frozen, "Redis at", LONG_S),
+    "slow by 200 ms": Fault(slowed(0.11), "it is slow", LONG_S, hits="network"),
+    "loading": Fault(loading),
+    "busy": Fault(busy, "BUSY"),
+    "read-only": Fault(read_only, "name the primary in engine.url"),
+    "out of memory": Fault(out_of_memory, "OOM"),
+    "out of disk": Fault(out_of_disk, "MISCONF"),
+    "another password": Fault(other_password, "WRONGPASS"),
+    "a channel denied": Fault(channel_denied, "does not let this node hear on"),
+    "certificate expired": Fault(certificate_expired, "certificate has expired"),
+    "functions gone": Fault(functions_gone),
+    "connections killed": Fault(connections_killed, weight=2),
+    "restarted empty": Fault(restarted_empty, "Redis at", may_lose=True),
+    "tail lost": Fault(tail_lost, "Redis at", weight=3, may_lose=True),
+    "emptied": Fault(emptied, may_lose=True),
+    "replaced": Fault(replaced, weight=3, may_lose=True),
+    "cut off": Fault(
+        cut(to_redis=True, from_redis=True), "Redis at", LONG_S, weight=2, hits="network"
+    ),
+    "cut off, to Redis": Fault(
+        cut(to_redis=True, from_redis=False), "Redis at", LONG_S, weight=2, hits="network"
+    ),
+    "cut off, from Redis": Fault(
+        cut(to_redis=False, from_redis=True), "Redis at", LONG_S, weight=2, hits="network"
+    ),
+    "80 ms and 2 % loss": Fault(slowed(0.08, 0.02), hits="network", weight=2),
+    "connections reset": Fault(reset, hits="network", weight=2),
+    "node killed": Fault(node_killed, hits="node", weight=2),
+    "node stopped": Fault(node_stopped, hits="node", hold_s=(0.5, 4.0)),
+}
