@@ -94,6 +94,7 @@ class Publisher:
 
     async def repeat(self, activity: dict[str, Any], at: int) -> None:
         """Publish once more what it has published, at one of its nodes."""
+        self._ledger.counts["published again"] += 1
         await self.publish([activity], self._http[at])
 
     async def publish(self, batch: Sequence[dict[str, Any]], http: Http) -> bool:
@@ -123,8 +124,7 @@ class Publisher:
             self._refused(result.get("error", result))
             return False
         place = Place(result["epoch"], result["offset"])
-        duplicate = bool(result.get("duplicate"))
-        self._ledger.acknowledge(activity["id"], place, duplicate=duplicate)
+        self._ledger.acknowledge(activity["id"], place)
         return True
 
     def _refused(self, problem: dict[str, Any]) -> None:

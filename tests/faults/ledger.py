@@ -128,7 +128,7 @@ class Ledger:
         self.unknown.add(name)
         self.counts["sent"] += 1
 
-    def acknowledge(self, name: str, place: Place, *, duplicate: bool) -> None:
+    def acknowledge(self, name: str, place: Place) -> None:
         """Note what a publisher was answered."""
         self.unknown.discard(name)
         before = self.acked.get(name)
@@ -137,8 +137,6 @@ class Ledger:
         elif before.offset != place.offset and name not in self.lost:
             text = f"a retry of {name} was answered {place.offset}, at first it was {before.offset}"
             self.notes.add("retry", text)
-        if duplicate:
-            self.counts["duplicates"] += 1
         self.acked[name] = place
 
     def compare(self, topic: str, top: Place, ids: Mapping[int, str], *, may_lose: bool) -> int:

@@ -12,7 +12,7 @@ from random import Random
 from typing import NamedTuple
 
 from tests.checker.records import Place, Violation
-from tests.checker.servers import Server
+from tests.checker.servers import Server, ServerError
 from tests.faults.clients import BUSY, QUIET, TOPICS, Publisher, Subscriber, make_activity
 from tests.faults.ledger import Ledger
 from tests.faults.planted import LAUNCHER
@@ -123,7 +123,11 @@ class Run:
             work += [tasks.create_task(each.run()) for each in self._publishers]
             await self._settle(may_lose=False)
             for number in range(plan.first, plan.first + plan.cycles):
-                if not await self._cycle(number):
+                try:
+                    if not await self._cycle(number):
+                        break
+                except ServerError as error:
+                    ledger.notes.add("server", str(error))
                     break
             for task in work:
                 task.cancel()
@@ -148,7 +152,7 @@ class Run:
         faults = [FAULTS[name] for name in names]
         self._faults.update(names)
         ledger.slowest_s = 0.0
-        told, before = len(ledger.told), sum(ledger.notes.counts.values())
+        told, known = len(ledger.told), len(ledger.notes.violations)
         for subscriber in self._subscribers:
             subscriber.come_home()
             subscriber.codes.clear()
@@ -186,12 +190,12 @@ class Run:
             ledger.notes.add("unanswered", text)
         if number - plan.first == WARM:
             self._look_at_memory()
-        found = sum(ledger.notes.counts.values()) - before
         self._say(
             f"{number:4}  {' + '.join(names):42}  well after {self._recovery_s[-1]:4.1f} s"
             f"  {lost:4} lost  {len(ledger.told) - told:3} told of a gap"
-            + (f"  {found} violations" if found else "")
         )
+        for violation in ledger.notes.violations[known:]:
+            self._say(f"      {violation.kind}: {violation.text}")
         return is_well
 
     def _choose(self, chance: Random) -> Sequence[str]:

@@ -127,6 +127,9 @@ class RedisLog:
             max(1, max_bytes),
         )
         top = Top(epoch.decode(), offset, oldest)
+        if self._reader.watched.get(topic, ...) is None:
+            # Whoever was told that it is uncertain reads it; from here on it is compared again.
+            self._reader.watched[topic] = Known(top, 0.0)
         values = [value for part in parts for value in (reversed(part) if reverse else part)]
         if reverse:
             at = min(after - 1, offset) if after > 0 else offset
@@ -169,6 +172,8 @@ class RedisLog:
     async def watch(self, topic: str) -> Top:
         """Have the follower be told of a topic; see `base.Engine`."""
         await self._reader.watch(topic)
+        if topic in self._reader.watched:
+            self._reader.watched[topic] = None  # what was read before may be missed
         try:
             return await self._ask_top(topic)
         except BaseException:

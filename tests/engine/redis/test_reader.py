@@ -132,3 +132,26 @@ def test_a_topic_that_we_may_not_hear_of_is_looked_at(
             assert (done.offset, again.offset) == (2, 2)
 
     asyncio.run(work())
+
+
+def test_what_was_missed_is_found_however_often_in_a_row_a_connection_is_lost(
+    shared_redis: RedisServer, prefix: str
+) -> None:
+    async def work() -> None:
+        async with (
+            opened(shared_redis, prefix) as (engine, told),
+            opened(shared_redis, prefix, node="node-2") as (other, _),
+        ):
+            await engine.watch(A)
+            link = engine.reader.link
+            for times in range(1, 4):
+                link.address = parse_address("redis://127.0.0.1:1")
+                assert link.connection is not None
+                link.connection.abort("cut by the test")
+                await other.log.append(entries(1, start=times))
+                link.address = engine.address
+                await until(lambda: told.changed == [f"? {A}"] * times)  # noqa: B023
+                page = await engine.log.read(A, times - 1, 9)  # as a follower does then
+                assert page.top.offset == times
+
+    asyncio.run(work())
