@@ -127,13 +127,15 @@ class Run:
                     if not await self._cycle(number):
                         break
                 except ServerError as error:
+                    self._say(f"      server: {error}")
                     ledger.notes.add("server", str(error))
                     break
+            else:
+                self._look_at_memory()
             for task in work:
                 task.cancel()
         for client in (*self._subscribers, *self._publishers):
             client.reset()
-        self._look_at_memory()
         self._look_at_logs()
         notes = ledger.notes
         if not ledger.counts["acknowledged"]:
@@ -155,11 +157,12 @@ class Run:
         told, known = len(ledger.told), len(ledger.notes.violations)
         for subscriber in self._subscribers:
             subscriber.come_home()
-            subscriber.codes.clear()
         for publisher in self._publishers:
             publisher.patient = "node stopped" in names
             publisher.is_on.set()
         await asyncio.sleep(chance.uniform(*CALM_S))
+        for subscriber in self._subscribers:
+            subscriber.codes.clear()
         self._is_broken = asyncio.Event()
         speaking = [asyncio.create_task(self._speak(each)) for each in self._publishers]
         hold_s = max(chance.uniform(*fault.hold_s) for fault in faults)
@@ -175,6 +178,8 @@ class Run:
             self._is_broken.set()
             for publisher in self._publishers:
                 publisher.is_on.clear()
+        for node in self._world.nodes:
+            await asyncio.to_thread(node.wait)
         mended = time.monotonic()
         await asyncio.gather(*speaking)
         may_lose = any(each.may_lose for each in faults)

@@ -278,11 +278,11 @@ async def reset(world: World, chance: Random) -> AsyncIterator[Sequence[int]]:
 
 @asynccontextmanager
 async def node_killed(world: World, chance: Random) -> AsyncIterator[Sequence[int]]:
-    """Kill a node."""
+    """Kill a node; whatever is wrong then, it is started anew."""
     node = chance.choice(world.nodes)
     node.kill()
     yield NOBODY
-    await asyncio.to_thread(node.start)
+    node.spawn()
 
 
 @asynccontextmanager

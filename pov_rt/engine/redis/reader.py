@@ -148,6 +148,10 @@ class Reader:
     def set_deaf(self, is_deaf: bool) -> None:
         """Take over whether nothing is heard: then positions say what is new, each second."""
         self._is_deaf = is_deaf
+        self.look()
+
+    def look(self) -> None:
+        """Compare all positions now, and not only when it is time to."""
         self._has_come_back.set()
 
     async def watch(self, topic: str) -> None:
