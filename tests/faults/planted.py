@@ -6,7 +6,7 @@ Each bug changes one step of the engine, as a slip there would; the run has to f
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from pov_rt.cli.main import main
@@ -98,29 +98,29 @@ class Bug(NamedTuple):
     text: str
     plant: Callable[[], None]
     faults: Sequence[str]
-    kinds: Collection[str]
+    kinds: frozenset[str]
 
 
 BUGS = {
     "telling first": Bug(
         "an entry is told of before its id is kept", tell_first, ["a channel denied"],
-        {"twice", "retry"},
+        frozenset({"twice", "retry"}),
     ),
     "shared epoch": Bug(
         "logs keep their epoch when another process has them", share_epoch,
-        ["tail lost", "replaced"], {"ghost", "hole", "epoch", "stuck", "repeated"},
+        ["tail lost", "replaced"], frozenset({"ghost", "hole", "epoch", "stuck", "repeated"}),
     ),
     "no position check": Bug(
         "who listens again does not look for what was missed", trust_connection,
-        ["connections reset", "connections killed"], {"late", "stuck"},
+        ["connections reset", "connections killed"], frozenset({"late", "stuck"}),
     ),
     "no reload": Bug(
         "functions that are gone are not loaded again", load_once, ["functions gone"],
-        {"stuck", "refused", "closed"},
+        frozenset({"stuck", "refused", "closed"}),
     ),
     "holds all": Bug(
         "a place behind what was lost counts as one in the log", hold_everything,
-        ["tail lost", "replaced"], {"ghost", "hole", "stuck", "repeated"},
+        ["tail lost", "replaced"], frozenset({"ghost", "hole", "stuck", "repeated"}),
     ),
 }  # fmt: skip
 

@@ -16,15 +16,15 @@ CYCLES = 6
 PATIENCE_S = 2 * TOLD_S
 
 
-async def find(name: str, seed: int, say: Callable[[str], None], cycles: int = CYCLES) -> Counter[str]:
-    """Return what a run with a bug finds, by kind."""
-    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+async def find(name: str, seed: int) -> Counter[str]:
+    """Return what a run with a bug finds, by kind: it ends with what tells the bug."""
+    folder, bug = Path(tempfile.mkdtemp(prefix="faults-")), BUGS[name]
     command = (*LAUNCHER, f"bug={name}")
     plan = Plan(
-        folder, seed, cycles, BUGS[name].faults, patience_s=PATIENCE_S, command=command
+        folder, seed, CYCLES, bug.faults, patience_s=PATIENCE_S, command=command, until=bug.kinds
     )
     try:
-        report = await run(plan, say)
+        report = await run(plan, lambda _: None)
     finally:
         shutil.rmtree(folder)
     return Counter(report.kinds)
@@ -35,7 +35,7 @@ async def prove(names: Sequence[str], seed: int, say: Callable[[str], None]) -> 
     missed = 0
     for name in names:
         bug = BUGS[name]
-        found = await find(name, seed, lambda _: None)
+        found = await find(name, seed)
         telling = sorted(bug.kinds & found.keys())
         missed += not telling
         say(f"{name:18} {', '.join(telling) or f'NOT CAUGHT, but {dict(found)}':30}  {bug.text}")

@@ -56,6 +56,10 @@ class Plan(NamedTuple):
     netns: bool = False
     first: int = 1
     """The cycle to begin with: each is chosen by the seed and its number."""
+    until: frozenset[str] = frozenset()
+    """Kinds of violations of which one is enough."""
+    in_turn: bool = False
+    """Whether each fault is there once, one after the other, and not what the seed says."""
 
 
 class Report(NamedTuple):
@@ -124,7 +128,7 @@ class Run:
             await self._settle(may_lose=False)
             for number in range(plan.first, plan.first + plan.cycles):
                 try:
-                    if not await self._cycle(number):
+                    if not await self._cycle(number) or not plan.until.isdisjoint(ledger.notes.counts):
                         break
                 except ServerError as error:
                     self._say(f"      server: {error}")
@@ -150,7 +154,7 @@ class Run:
         """Break something and mend it; return whether it is worth to go on."""
         plan, ledger = self._plan, self._ledger
         chance = Random(f"{plan.seed} {number}")
-        names = self._choose(chance)
+        names = self._choose(number, chance)
         faults = [FAULTS[name] for name in names]
         self._faults.update(names)
         ledger.slowest_s = 0.0
@@ -203,9 +207,11 @@ class Run:
             self._say(f"      {violation.kind}: {violation.text}")
         return is_well
 
-    def _choose(self, chance: Random) -> Sequence[str]:
+    def _choose(self, number: int, chance: Random) -> Sequence[str]:
         """Return what to break: one thing, or two."""
         names = self._names
+        if self._plan.in_turn:
+            return (names[(number - 1) % len(names)],)
         (name,) = chance.choices(names, [FAULTS[each].weight for each in names])
         others = [each for each in names if FAULTS[each].hits != FAULTS[name].hits]
         if others and chance.random() < TWO:
@@ -223,20 +229,23 @@ class Run:
             await asyncio.sleep(SPOKEN_S)
 
     async def _hear(self, name: str, fault: Fault, nodes: Sequence[int]) -> None:
-        """Wait until the nodes that it hits say so, and since when."""
-        if not fault.words:
-            return
+        """Wait until the nodes that it hits say so and since when, and publishers are refused."""
         deadline = time.monotonic() + SAID_S
-        for node in nodes:
-            while True:
-                state = await self._world.ask(node) or {}
-                if fault.words in str(state.get("reason")) and state.get("since"):
-                    break
+        counts, refused = self._ledger.counts, self._ledger.counts["refused"]
+        for node in nodes if fault.words else ():
+            state = await self._world.state(node) or {}
+            while fault.words not in str(state.get("reason")) or not state.get("since"):
                 if time.monotonic() > deadline:
                     text = f"node {node + 1} said in {name}: {state}"
                     self._ledger.notes.add("health", text)
                     return
                 await asyncio.sleep(POLL_S)
+                state = await self._world.state(node) or {}
+        while fault.refuses and counts["refused"] == refused:
+            if time.monotonic() > deadline:
+                self._ledger.notes.add("health", f"no publisher was refused in {name}")
+                return
+            await asyncio.sleep(POLL_S)
 
     def _check_closes(self, names: Sequence[str]) -> None:
         """Nobody's socket ends because something is wrong with Redis."""
@@ -308,14 +317,18 @@ class Run:
         ledger.lost.clear()
 
     async def _get_well(self) -> None:
-        """Wait until both nodes say that all is well, and that nothing waits."""
+        """Wait until both nodes say that all is well, and have nothing that waits."""
         deadline = time.monotonic() + self._plan.patience_s
         for node in ALL:
-            while (state := await self._world.ask(node) or {}).get("engine") or not state:
+            state, waiting = await self._world.state(node), await self._world.waiting_bytes(node)
+            while not state or "engine" in state or waiting:
                 if time.monotonic() > deadline:
-                    self._ledger.notes.add("health", f"node {node + 1} still says {state}")
+                    text = f"node {node + 1} still says {state}, and {waiting} bytes wait"
+                    self._ledger.notes.add("health", text)
                     return
                 await asyncio.sleep(POLL_S)
+                state = await self._world.state(node)
+                waiting = await self._world.waiting_bytes(node)
 
     # In the end:
 

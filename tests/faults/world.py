@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -42,6 +43,8 @@ class World:
         self.expired = make_certificate(folder / "expired", -1)
         self.tls_port = 0
         self.has_tls = not netns
+        self.was_replica = False
+        """Whether this Redis was another one's replica."""
         self._chance = Random(seed)
         self._command = command
         self._netns = netns
@@ -95,23 +98,34 @@ class World:
     def promote(self, server: RedisServer, tls_port: int) -> None:
         """Have another server be the one at the nodes' address; the last one is gone."""
         old, self.redis, self.tls_port = self.redis, server, tls_port
+        self.was_replica = True
         for cutter, port in zip(self.cutters, self._ports(), strict=True):
             cutter.upstream = port
             cutter.reset()
         shutil.rmtree(old.folder)
 
-    async def ask(self, number: int, target: str = "/readyz") -> dict[str, Any] | None:
-        """Return what a node says of itself at its admin port; None if it does not answer."""
+    async def state(self, number: int) -> dict[str, Any] | None:
+        """Return what a node says at `/readyz`; None if it does not answer."""
+        body = await self._ask(number, "/readyz")
+        return None if body is None else json.loads(body)
+
+    async def waiting_bytes(self, number: int) -> float | None:
+        """Return how much waits at a node to be appended; None if it does not answer."""
+        body = await self._ask(number, "/metrics")
+        if body is None:
+            return None
+        (found,) = re.findall(rb"^pov_rt_log_waiting_bytes (\S+)$", body, re.M)
+        return float(found)
+
+    async def _ask(self, number: int, target: str) -> bytes | None:
         node = self.nodes[number]
         http = Http(node.admin_port, "", node.host)
         try:
-            reply = await http.request(target)
+            return (await http.request(target)).body
         except LOST:
             return None
         finally:
             http.reset()
-        answer: dict[str, Any] = json.loads(reply.body)
-        return answer
 
     def _ports(self) -> list[int]:
         return [self.redis.port, self.tls_port if self.has_tls else self.redis.port]
