@@ -112,7 +112,7 @@ BUGS = {
     ),
     "no position check": Bug(
         "who listens again does not look for what was missed", trust_connection,
-        ["connections reset", "connections killed"], frozenset({"late", "stuck"}),
+        ["cut off", "cut off, from Redis"], frozenset({"late", "stuck"}),
     ),
     "no reload": Bug(
         "functions that are gone are not loaded again", load_once, ["functions gone"],
@@ -120,7 +120,7 @@ BUGS = {
     ),
     "holds all": Bug(
         "a place behind what was lost counts as one in the log", hold_everything,
-        ["tail lost", "replaced"], frozenset({"ghost", "hole", "stuck", "repeated"}),
+        ["tail lost, one node away"], frozenset({"ghost", "hole", "stuck", "repeated"}),
     ),
 }  # fmt: skip
 

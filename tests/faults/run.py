@@ -22,6 +22,9 @@ from tests.faults.world import World
 
 Say = Callable[[str], None]
 CALM_S = (0.2, 0.6)
+GOES_ON_S = (0.3, 1.5)
+"""For how long the busy PoVs are published to after it, in every other cycle: so that a log may come
+to where it was before it lost its end."""
 TWO = 0.25
 """How often two things are broken at once."""
 SAID_S = 20.0
@@ -169,6 +172,7 @@ class Run:
             subscriber.codes.clear()
         self._is_broken = asyncio.Event()
         speaking = [asyncio.create_task(self._speak(each)) for each in self._publishers]
+        goes_on_s = chance.choice((0.0, chance.uniform(*GOES_ON_S)))
         hold_s = max(chance.uniform(*fault.hold_s) for fault in faults)
         async with AsyncExitStack() as stack:
             nodes = [await stack.enter_async_context(each.block(self._world, chance))
@@ -180,11 +184,13 @@ class Run:
             if not any(each.hits == "node" or each.may_lose for each in faults):
                 self._check_closes(names)
             self._is_broken.set()
-            for publisher in self._publishers:
-                publisher.is_on.clear()
+            if not goes_on_s:
+                self._rest()
         for node in self._world.nodes:
             await asyncio.to_thread(node.wait)
         mended = time.monotonic()
+        await asyncio.sleep(goes_on_s)
+        self._rest()
         await asyncio.gather(*speaking)
         may_lose = any(each.may_lose for each in faults)
         is_well = await self._settle(mended, may_lose=may_lose, what=" + ".join(names))
@@ -217,6 +223,11 @@ class Run:
         if others and chance.random() < TWO:
             return name, chance.choice(others)
         return (name,)
+
+    def _rest(self) -> None:
+        """Publish nothing more that is new."""
+        for publisher in self._publishers:
+            publisher.is_on.clear()
 
     # While something is broken:
 

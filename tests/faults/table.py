@@ -199,13 +199,29 @@ async def restarted_empty(world: World, _: Random) -> AsyncIterator[Sequence[int
 @asynccontextmanager
 async def tail_lost(world: World, chance: Random) -> AsyncIterator[Sequence[int]]:
     """Kill it, and take the end from its file, as when the power fails."""
-    world.redis.kill()
-    files = (world.redis.folder / "appendonlydir").glob("*.incr.aof")
+    kill_with_tail(world.redis, chance)
+    yield ALL
+    await asyncio.to_thread(world.redis.start)
+
+
+@asynccontextmanager
+async def tail_lost_unseen(world: World, chance: Random) -> AsyncIterator[Sequence[int]]:
+    """The same, but one node is cut off, and the logs have gone on when it comes back."""
+    node = chance.randrange(2)
+    world.cutters[node].cut(to_redis=True, from_redis=True)
+    kill_with_tail(world.redis, chance)
+    await asyncio.to_thread(world.redis.start)
+    yield (node,)
+    world.cutters[node].cut(to_redis=False, from_redis=False)
+
+
+def kill_with_tail(redis: RedisServer, chance: Random) -> None:
+    """Kill a Redis, and take the end from its file."""
+    redis.kill()
+    files = (redis.folder / "appendonlydir").glob("*.incr.aof")
     file = max(files, key=lambda path: path.stat().st_mtime_ns)
     with file.open("r+b") as cut:
         cut.truncate(max(0, file.stat().st_size - chance.randrange(TAIL_BYTES)))
-    yield ALL
-    await asyncio.to_thread(world.redis.start)
 
 
 @asynccontextmanager
@@ -335,6 +351,9 @@ FAULTS = {
     "connections killed": redis(connections_killed, weight=2),
     "restarted empty": redis(restarted_empty, "Redis at", may_lose=True),
     "tail lost": redis(tail_lost, "Redis at", weight=3, may_lose=True),
+    "tail lost, one node away": redis(
+        tail_lost_unseen, "Redis at", weight=3, may_lose=True, hold_s=LONG_S
+    ),
     "emptied": redis(emptied, may_lose=True),
     "replaced": redis(replaced, weight=3, may_lose=True),
     "slow by 200 ms": network(slowed(0.11), "it is slow", hold_s=LONG_S),
