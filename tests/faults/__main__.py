@@ -20,8 +20,8 @@ from tests.faults.prove import prove
 from tests.faults.run import Plan, Report, run
 from tests.faults.spaces import missing
 from tests.faults.table import FAULTS
-from tests.redis_servers import HOW, find_program
 from tests.faults.world import PROGRAM
+from tests.redis_servers import HOW, find_program
 
 
 def main() -> int:

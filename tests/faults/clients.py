@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -51,7 +51,7 @@ def topic_of(pov: str) -> str:
 
 
 class Publisher:
-    """Publishes to the busy PoVs while it is on, each until it is acknowledged, at whatever node."""
+    """Publishes to busy PoVs while it is on, each until it is acknowledged, at whatever node."""
 
     def __init__(self, ledger: Ledger, name: str, nodes: Sequence[Server], chance: Random) -> None:
         self.name = name
@@ -117,7 +117,8 @@ class Publisher:
         if len(results) != len(batch):
             self._refused(answer.get("error", answer))
             return False
-        return all([self._take(activity, each) for activity, each in zip(batch, results)])
+        pairs = zip(batch, results, strict=True)
+        return all([self._take(activity, result) for activity, result in pairs])
 
     def _take(self, activity: dict[str, Any], result: dict[str, Any]) -> bool:
         if "error" in result or "code" in result:
@@ -169,7 +170,8 @@ class Subscriber:
     async def run(self) -> None:
         """Go on until it is cancelled."""
         while True:
-            for self._at, node in enumerate(self._nodes):
+            for at, node in enumerate(self._nodes):
+                self._at = at
                 if await self._stay(node):
                     break
             await asyncio.sleep(AWAY_S)
@@ -243,7 +245,7 @@ class Subscriber:
             self._ledger.notes.add("refused", f"{self.name} was answered {message}")
         self.reset()
 
-    _handlers: dict[str, Callable[[Subscriber, dict[str, Any]], None]] = {
+    _handlers: Mapping[str, Callable[[Subscriber, dict[str, Any]], None]] = {
         "subscribed": _take_answer,
         "position": _take_position,
         "error": _take_error,

@@ -1,4 +1,4 @@
-"""The network between a node and its Redis, as a TCP proxy: cut one way or both, far away, or lossy.
+"""The network between a node and its Redis, as a TCP proxy: cut one way or both, far or lossy.
 
 While a way is cut nothing goes through it, not even that a connection has ended: whoever sends
 waits, and new connections come to nothing. What was on its way arrives when the way is healed, as

@@ -86,7 +86,9 @@ class View:
                 self._note("ghost", f"has {name} as {offset}, where Redis has {there}")
                 return
         first = min(self.seen, default=None)
-        if first is not None and (lacks := [at for at in ids if at > first and at not in self.seen]):
+        if first is not None and (
+            lacks := [at for at in ids if at > first and at not in self.seen]
+        ):
             self._note("hole", f"lacks {lacks[0]} ({len(lacks)} in all), and was told nothing")
 
     def _note(self, kind: str, text: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from tests.checker.records import Place, Violation
+from tests.checker.records import Violation
 from tests.checker.servers import Server, ServerError
 from tests.faults.clients import BUSY, QUIET, TOPICS, Publisher, Subscriber, make_activity
 from tests.faults.ledger import Ledger
@@ -23,8 +23,8 @@ from tests.faults.world import World
 Say = Callable[[str], None]
 CALM_S = (0.2, 0.6)
 GOES_ON_S = (0.3, 1.5)
-"""For how long the busy PoVs are published to after it, in every other cycle: so that a log may come
-to where it was before it lost its end."""
+"""For how long busy PoVs are published to after it, in every other cycle: so that a log may come to
+where it was before it lost its end."""
 TWO = 0.25
 """How often two things are broken at once."""
 SAID_S = 20.0
@@ -131,7 +131,9 @@ class Run:
             await self._settle(may_lose=False)
             for number in range(plan.first, plan.first + plan.cycles):
                 try:
-                    if not await self._cycle(number) or not plan.until.isdisjoint(ledger.notes.counts):
+                    if not await self._cycle(number) or not plan.until.isdisjoint(
+                        ledger.notes.counts
+                    ):
                         break
                 except ServerError as error:
                     self._say(f"      server: {error}")
@@ -141,8 +143,10 @@ class Run:
                 self._look_at_memory()
             for task in work:
                 task.cancel()
-        for client in (*self._subscribers, *self._publishers):
-            client.reset()
+        for subscriber in self._subscribers:
+            subscriber.reset()
+        for publisher in self._publishers:
+            publisher.reset()
         self._look_at_logs()
         notes = ledger.notes
         if not ledger.counts["acknowledged"]:
@@ -277,7 +281,7 @@ class Run:
             if not idle:
                 tops = await asyncio.to_thread(read_tops, self._world.redis, TOPICS)
                 behind = [
-                    f"{each.name} is at {view.place} of {view.topic}, which is at {tops[view.topic]}"
+                    f"{each.name} is at {view.place} of {view.topic}, that at {tops[view.topic]}"
                     for each in self._subscribers
                     for view in each.behind(tops)
                 ]

@@ -92,7 +92,7 @@ class PacketCutter(Cutter):
             self._space.discipline(is_to_redis=is_to_redis, words=words)
 
     def slow(self, delay_s: float, lost: float = 0.0) -> None:
-        """Delay each packet, and lose a part of them; as the proxy does, where there is no netem."""
+        """Delay each packet, and lose a part; as the proxy does, where there is no netem."""
         if not has_netem(self._space):
             super().slow(delay_s, lost)
             return

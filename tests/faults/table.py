@@ -12,6 +12,7 @@ from random import Random
 from threading import Thread
 from typing import Any, NamedTuple
 
+from tests.engine.redis.engines import until
 from tests.faults.world import CHANNELS, PASSWORD, USER, World
 from tests.redis_servers import RedisServer
 
@@ -19,7 +20,6 @@ Block = Callable[[World, Random], AbstractAsyncContextManager[Sequence[int]]]
 """Breaks something; the value are the numbers of the nodes that have to say so."""
 ALL = (0, 1)
 NOBODY: Sequence[int] = ()
-WAIT_S = 30.0
 TAIL_BYTES = 20_000
 """At most so much of the end of the append-only file is lost."""
 TRANSACTION = b"*1\r\n$5\r\nMULTI\r\n"
@@ -245,11 +245,7 @@ async def replaced(world: World, chance: Random) -> AsyncIterator[Sequence[int]]
     replica, tls_port = await asyncio.to_thread(
         world.start_redis, "--replicaof", "127.0.0.1", str(primary.port)
     )
-    async with asyncio.timeout(WAIT_S):
-        while b"master_link_status:up" not in await asyncio.to_thread(
-            replica.command, "INFO", "replication"
-        ):
-            await asyncio.sleep(0.02)
+    await until(lambda: b"master_link_status:up" in replica.command("INFO", "replication"))
     if chance.random() < 0.7:
         await told(primary, "ACL", "SETUSER", "default", "-psync", "-sync")
         await told(primary, "CLIENT", "KILL", "TYPE", "replica")
@@ -350,9 +346,7 @@ FAULTS = {
     "out of memory": redis(out_of_memory, "OOM"),
     "out of disk": redis(out_of_disk, "MISCONF"),
     "another password": redis(other_password, "WRONGPASS"),
-    "a channel denied": redis(
-        channel_denied, "does not let this node hear on", refuses=False
-    ),
+    "a channel denied": redis(channel_denied, "does not let this node hear on", refuses=False),
     "certificate expired": redis(certificate_expired, "certificate has expired"),
     "functions gone": redis(functions_gone),
     "connections killed": redis(connections_killed, weight=2),

@@ -26,9 +26,7 @@ BUSY_S = 60.0
 
 
 def play(folder: Path, **more: Any) -> Report:
-    plan = Plan(
-        folder, told_s=BUSY_S, answered_s=BUSY_S, patience_s=BUSY_S, **{"seed": 4, **more}
-    )
+    plan = Plan(folder, told_s=BUSY_S, answered_s=BUSY_S, patience_s=BUSY_S, **{"seed": 4, **more})
     return asyncio.run(run(plan, print))
 
 

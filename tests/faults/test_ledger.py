@@ -67,7 +67,7 @@ def test_a_view_of_what_was_lost_is_a_ghost_unless_it_was_told_of_a_gap() -> Non
     assert compare(ledger, NEW, "a", "other") == {"ghost"}
     ledger = published("a", "b")
     view = seen(ledger, "a", "b")
-    view.begin(Place(NEW, 2), False, None)  # noqa: FBT003
+    view.begin(Place(NEW, 2), False, None)
     assert compare(ledger, NEW, "a", "other") == set()
     assert [told.since for told in ledger.told] == [Place(OLD, 2)]
 

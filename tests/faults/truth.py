@@ -9,6 +9,7 @@ from typing import Any
 import hiredis
 import msgspec
 
+from pov_rt.engine.redis.client.connection import pack
 from pov_rt.engine.redis.layout import Partitions, parse_entry, parse_state
 from tests.checker.records import Place
 from tests.redis_servers import RedisServer
@@ -26,10 +27,10 @@ _decode = msgspec.json.Decoder(_Named).decode
 
 def ask(server: RedisServer, *commands: Sequence[str | bytes | int]) -> list[Any]:
     """Return the replies to commands. Raises `OSError`, and the first refusal."""
-    reader, replies = hiredis.Reader(notEnoughData=...), []
+    reader = hiredis.Reader(notEnoughData=...)
+    replies: list[Any] = []
     with socket.create_connection(("127.0.0.1", server.port), WAIT_S) as connection:
-        packed = [hiredis.pack_command(tuple(each)) for each in commands]
-        connection.sendall(b"".join(packed))
+        connection.sendall(b"".join(pack(*each) for each in commands))
         while len(replies) < len(commands):
             data = connection.recv(1 << 20)
             if not data:

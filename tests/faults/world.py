@@ -54,9 +54,7 @@ class World:
     def __enter__(self) -> World:
         self._stack.enter_context(self.disk)
         self._trusted = self.folder / "trusted.pem"
-        self._trusted.write_bytes(
-            self.certificates[0].read_bytes() + self.expired[0].read_bytes()
-        )
+        self._trusted.write_bytes(self.certificates[0].read_bytes() + self.expired[0].read_bytes())
         return self
 
     def __exit__(self, *_: object) -> None:
