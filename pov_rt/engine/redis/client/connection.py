@@ -233,7 +233,7 @@ async def connect(
         raise Away(f"Redis at {address} did not answer within {timeout_s:g} s") from None
     except OSError as error:
         # A handshake that fails is in a circle with its frames, and each has a TLS context of its
-        # own: without this a Redis that is away would fill the memory until a collection.
+        # own: a Redis that is away would fill the memory (docs/measurements.md, failed handshakes).
         clear_frames(error.__traceback__)
         raise Away(f"Redis at {address} cannot be reached: {error}") from error
     except BaseException:
