@@ -7,7 +7,6 @@ has something at an offset that is not there in Redis, and the subscriber was no
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -21,7 +20,6 @@ REMEMBERED = 2000
 class Told(NamedTuple):
     """A subscriber was told of a gap: what came after `since` is not sent."""
 
-    at: float
     topic: str
     since: Place
     missed: int | None
@@ -44,7 +42,7 @@ class View:
         before = self.place
         if before is None or not recovered:
             if before is not None:
-                told = Told(time.monotonic(), self.topic, before, missed, self._subscriber)
+                told = Told(self.topic, before, missed, self._subscriber)
                 self._ledger.told.append(told)
             self.seen.clear()
             self.place = place
@@ -96,7 +94,7 @@ class View:
 
 
 class Ledger:
-    """All of a run. Times are by the monotonic clock."""
+    """All of a run."""
 
     def __init__(self) -> None:
         self.notes = Notes()
@@ -106,8 +104,6 @@ class Ledger:
         self.acked: dict[str, Place] = {}
         """By id: where it was acknowledged; those that are known to be lost or to have left are
         not in it any more."""
-        self.unknown: set[str] = set()
-        """Published, and nobody knows what became of it."""
         self.lost: dict[str, Place] = {}
         """What was acknowledged, and was not there after a fault that may lose it."""
         self.told: list[Told] = []
@@ -127,12 +123,10 @@ class Ledger:
     def send(self, name: str, topic: str) -> None:
         """Note what is about to be published."""
         self.topics[name] = topic
-        self.unknown.add(name)
         self.counts["sent"] += 1
 
     def acknowledge(self, name: str, place: Place) -> None:
         """Note what a publisher was answered."""
-        self.unknown.discard(name)
         before = self.acked.get(name)
         if before is None:
             self.counts["acknowledged"] += 1

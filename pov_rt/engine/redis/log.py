@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from pov_rt.config.settings import EngineSettings
@@ -49,6 +50,7 @@ class RedisLog:
         self._keeping = keeping
         self._clock = clock
         self._tidying = tidying
+        self._deadline_s = settings.redis.deadline_s
         rewriting = Rewriting(functions, appending, marks, reader.settle)
         looking = Looking(functions, self.read)
         disowning = Disowning(functions, settings, self.find)
@@ -59,11 +61,13 @@ class RedisLog:
 
     async def append(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:
         self._tidying.poke()
+        # Both together: a publisher is not to wait for longer, however many topics it is about.
+        due = asyncio.get_running_loop().time() + self._deadline_s
         done = await self._writer.append(batch)
-        await self._echo(batch, done)
+        await self._echo(batch, done, due)
         return [each.result for each in done]
 
-    async def _echo(self, batch: Sequence[NewEntry], done: Sequence[Done]) -> None:
+    async def _echo(self, batch: Sequence[NewEntry], done: Sequence[Done], due: float) -> None:
         """Return when this node's follower knows of all that was appended."""
         watched = self._reader.watched
         last: dict[str, tuple[str, int]] = {}
@@ -79,7 +83,7 @@ class RedisLog:
                 self._reader.doubt(new.topic)
                 self._reader.doubt(new.feed)
         for topic, (epoch, offset) in last.items():
-            await self._reader.echo(topic, epoch, offset)
+            await self._reader.echo(topic, epoch, offset, due)
 
     async def read(
         self,
