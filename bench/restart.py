@@ -91,7 +91,7 @@ def _once(ours: OursActivated, clients: int, how: signal.Signals) -> dict[str, A
         await asyncio.to_thread(ours.stop, how)
         await asyncio.to_thread(ours.start)
 
-    found = asyncio.run(play(Crowd(place, SECRET, clients), act))
+    found = asyncio.run(play(Crowd([place], SECRET, clients), act))
     found |= {"server_cpu_s": cpu_s(ours.pids), "load_cpu_s": time.process_time() - began}
     if found["lost"] or found["doubled"] or found["gaps"]:
         raise LoadError(f"a restart lost or repeated something: {found}")

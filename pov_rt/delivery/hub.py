@@ -509,10 +509,10 @@ class Hub:
         return Joining(connection, topic, progress, only)
 
     def _follow(self, name: str) -> Topic:
-        topic = self._topics.get(name)
-        if topic is None:
+        if (topic := self._topics.get(name)) is None:
             topic = self._topics[name] = Topic(name, self._spread)
-            topic.opening = self.tasks.spawn(self._open(topic))
+            opening = self.tasks.begin(self._open(topic))
+            topic.opening = None if topic.epoch else opening  # the engine may know at once
         return topic
 
     def _tell_position(self, topic: Topic) -> None:

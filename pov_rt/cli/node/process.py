@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from pov_rt.cli.node.manager import ADMIN_PORT, RELEASE_S, Manager
 from pov_rt.cli.node.restart import Watch, find_problem
 from pov_rt.cli.node.stacks import answer_signals
 from pov_rt.cli.options import SettingsOptions
@@ -22,7 +23,6 @@ from pov_rt.registry.activities import declare
 from pov_rt.registry.build import Registry, check_roles
 from pov_rt.runtime import containment
 from pov_rt.runtime.process import logs
-from pov_rt.runtime.process.systemd import listen_sockets, notify, watchdog_interval_s
 from pov_rt.web.app import WebServer
 from pov_rt.web.routes.dev.console import Trouble
 
@@ -34,12 +34,12 @@ more CPU for each handshake and publication, and its longest pause is no shorter
 (docs/measurements.md, collector). Nothing on the way of either leaves a cycle behind
 (tests/test_garbage.py), so that little waits for it."""
 
-RELEASE_S = 20.0
-"""How long it may take to end after the drain, before the service manager kills the process."""
-
 
 class Process:
-    """One node for as long as the process lives. `announce` is called once it listens."""
+    """One node for as long as the process lives. `announce` is called once it listens.
+
+    `manager` is who started the process and is told how it is.
+    """
 
     def __init__(
         self,
@@ -47,9 +47,11 @@ class Process:
         loaded: Loaded,
         registry: Registry,
         *,
+        manager: Manager,
         stream: Any,
         announce: Callable[[WebServer], None],
     ) -> None:
+        self._manager = manager
         self._settings = config.dev_secret(loaded.settings)
         self._registry = registry
         self._options = options
@@ -63,8 +65,9 @@ class Process:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain. Raises `SettingsError` or `PluginError`."""
         loop = asyncio.get_running_loop()
-        web = WebServer(self._settings, self._registry)
-        await web.start(listen_sockets())
+        web, notify = WebServer(self._settings, self._registry), self._manager.notify
+        await web.start(self._manager.sockets())
+        self._manager.on_replaced(self._stop.set)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload, web)
@@ -75,7 +78,7 @@ class Process:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         gc.enable()
-        notify(f"READY=1\n{_status(web)}")
+        notify(f"READY=1\n{_status(web)}\n{ADMIN_PORT}={web.admin_port}")
         self._announce(web)
         try:
             await self._stop.wait()
@@ -86,6 +89,7 @@ class Process:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            web.port_stays = self._manager.port_stays
             await web.stop()
             log.info("stopped")
             await containment.end_all()
@@ -118,17 +122,17 @@ class Process:
         self._stop.set()
 
     async def _feed_watchdog(self, web: WebServer) -> None:
-        interval = watchdog_interval_s()
+        interval = self._manager.watchdog_interval_s()
         # A restart mends a loop that hangs, and perhaps a node that alone hears nothing; no disk
         # that is full, and no Redis that is away.
         while interval is not None:
             if not web.server.is_lost:
-                notify("WATCHDOG=1")
+                self._manager.notify("WATCHDOG=1")
             await asyncio.sleep(interval)
 
     def _reload(self, web: WebServer) -> None:
         """Take over what SIGHUP can change; on a mistake everything stays as it was."""
-        notify("RELOADING=1")
+        self._manager.notify("RELOADING=1")
         status = _status(web)
         keyring = web.server.keyring
         version = keyring.version
@@ -160,7 +164,7 @@ class Process:
                 log.info("%s", access[1])
             if restart:
                 log.warning("needs a restart: %s", ", ".join(restart))
-        notify(f"READY=1\n{status}")
+        self._manager.notify(f"READY=1\n{status}")
 
 
 def _status(web: WebServer) -> str:
