@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -51,10 +53,14 @@ from pov_rt.server.timings import Timings
 from pov_rt.server.trace.audit import Audit
 from pov_rt.server.trace.explain import Explain
 
+log = logging.getLogger(__name__)
+
 JOINS = 32
 """Subscriptions that are begun at a time, for users in turn."""
 NO_KEY_WAIT_S = 2.0
 """Between two fetches of `auth.jwks_url` while there is no key at all."""
+RETRY_S = 0.5
+"""Between two questions to an engine that is away when the node starts."""
 LOST_S = 60.0
 """A node that is deaf for so long is not kept alive any more."""
 
@@ -133,20 +139,37 @@ class Server:
         self._jwks: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Open the engine and start the plugins. Raises `Unavailable` or `PluginError`."""
+        """Open the engine and start the plugins. Raises `Unavailable` or `PluginError`.
+
+        An engine that will do and is away is waited for: without what is revoked nobody is let in.
+        """
         self.node = node_name(self.settings, self.run)
         follower = NodeFollower(self.hub, self.directory, self.digests, self.hooks, self.asking)
         await self.engine.start(follower, self.node)
         self.bounds.add(*self.engine.bounds)
-        await self.engine.watch(NODES)
-        await self.engine.watch(self.asking.topic)
-        await self.revocations.load()
+        await self._reached(partial(self.engine.watch, NODES))
+        await self._reached(partial(self.engine.watch, self.asking.topic))
+        await self._reached(self.revocations.load)
         self.explain.start()
         await self.hooks.start()
         await self.keyring.refresh_jwks(self._fetch_jwks)
         # Without auth.jwks_url, too: a reload may bring one.
         self._jwks = asyncio.get_running_loop().create_task(self._follow_jwks())
         self.started = True
+
+    async def _reached(self, ask: Callable[[], Awaitable[object]]) -> None:
+        """Ask the engine, until it answers."""
+        said = ""
+        while True:
+            try:
+                await ask()
+            except Unavailable as error:
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("the start waits for the engine: %s", said)
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
 
     def guarantee(self, topic: str) -> Guarantee:
         """Return what is promised of what is published on a topic now; the engine may change it."""

@@ -32,6 +32,7 @@ RESET = struct.pack("ii", 1, 0)
 PASSING = ("unavailable", "timeout", "rate_limited")
 """Errors after which a client tries again: they are no violation."""
 MAX_LINE = 16 * 1024 * 1024
+LOOPBACK = "127.0.0.1"
 TOKEN_S = 86400
 """Tokens outlast every step of the server's clock."""
 
@@ -161,6 +162,7 @@ async def connect(
     device: str = "default",
     receive_bytes: int = 0,
     plain: bool = False,
+    host: str = LOOPBACK,
 ) -> WebSocket:
     """Return an open client of `pov-rt.v1`, or with `plain` one of no subprotocol.
 
@@ -182,7 +184,7 @@ async def connect(
         if receive_bytes:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         async with asyncio.timeout(PATIENCE_S):
-            await loop.sock_connect(sock, ("127.0.0.1", port))
+            await loop.sock_connect(sock, (host, port))
             _, client = await loop.create_connection(lambda: WebSocket(receive, request), sock=sock)
     except BaseException:
         sock.close()
@@ -207,7 +209,8 @@ class Reply(NamedTuple):
 class Http:
     """One HTTP connection, one request at a time; it is opened anew when it was lost."""
 
-    def __init__(self, port: int, token: str) -> None:
+    def __init__(self, port: int, token: str, host: str = LOOPBACK) -> None:
+        self._host = host
         self._port = port
         self._token = token
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -258,7 +261,7 @@ class Http:
             f"Authorization: Bearer {self._token}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         if self._streams is None:
-            self._streams = await asyncio.open_connection("127.0.0.1", self._port, limit=MAX_LINE)
+            self._streams = await asyncio.open_connection(self._host, self._port, limit=MAX_LINE)
         reader, writer = self._streams
         writer.write(head.encode() + body)
         answer = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")

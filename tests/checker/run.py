@@ -97,7 +97,7 @@ class Page(msgspec.Struct, rename="camel"):
 async def run(plan: Plan, say: Say) -> Report:
     """Do it."""
     with Disk(plan.folder / "data") as disk:
-        server = Server(plan.folder, plan.engine, plan.command, plan.max_entries)
+        server = Server(plan.folder, f"{plan.engine}://", plan.command, plan.max_entries)
         try:
             await asyncio.to_thread(server.start)
             return await Run(plan, server, disk, say).run()

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bench.peers import free_port
-from tests.checker.clients import SECRET
+from tests.checker.clients import LOOPBACK, SECRET
 from tests.checker.launcher import CLOCK, LAUNCHER, set_clock
 from tests.processes import end, launch
 
@@ -29,16 +29,23 @@ class ServerError(Exception):
 
 
 class Server:
-    """pov-rt with a log in `folder`. `command` is what understands `serve`."""
+    """pov-rt with what is its own in `folder`. `command` is what understands `serve`.
+
+    `url` is where its log is, and `more` is more of its settings.
+    """
 
     def __init__(
         self,
         folder: Path,
-        engine: str,
+        url: str,
         command: Sequence[str] = LAUNCHER,
         max_entries: int = 10_000,
+        more: str = "",
+        host: str = LOOPBACK,
     ) -> None:
+        self.host = host
         self.port = free_port()
+        self.admin_port = free_port()
         self.clock = folder / "clock"
         """How far its wall clock is moved: see `set_clock`."""
         set_clock(self.clock, 0.0)
@@ -49,10 +56,11 @@ class Server:
         self.data.mkdir(exist_ok=True)
         config = folder / "pov-rt.toml"
         config.write_text(
-            f'[server]\nport = {self.port}\nadmin_port = 0\ndata = "{self.data}"\n'
+            f'[server]\nhost = "{host}"\nport = {self.port}\ndata = "{self.data}"\n'
+            f'admin_host = "{host}"\nadmin_port = {self.admin_port}\n'
             f'[auth]\nsecrets = ["{SECRET}"]\ndefault_povs = "*"\n'
             '[limits]\nmessage_rate = "1000000/s"\ncost_rate = "99999999/s"\n'
-            f'[engine]\nurl = "{engine}://"\nmax_entries = {max_entries}\n'
+            f'[engine]\nurl = "{url}"\nmax_entries = {max_entries}\n{more}'
         )
         self._command = [*command, "serve", "--config", str(config)]
         self._process: subprocess.Popen[bytes] | None = None
@@ -110,12 +118,18 @@ class Server:
         if status:
             raise ServerError(f"the server ended with status {status}: {self.last_words()}")
 
+    @property
+    def pid(self) -> int:
+        """The number of its process, which runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def last_words(self) -> str:
         """Return the end of its log."""
         return self.log.read_text(errors="replace")[-500:]
 
     def _answers(self) -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 5) as client:
+        with suppress(OSError), socket.create_connection((self.host, self.port), 5) as client:
             client.sendall(b"GET /ws/ HTTP/1.1\r\nHost: x\r\n\r\n")
             return client.recv(100).startswith(b"HTTP/1.1 4")
         return False

@@ -85,7 +85,7 @@ class Run:
         self._ledger = plan.folder / "ledger"
         self._ledger.mkdir()
         self._databases = dict(self._make_databases())
-        server = Server(plan.folder, "sqlite", self._launcher, MOST_ENTRIES)
+        server = Server(plan.folder, "sqlite://", self._launcher, MOST_ENTRIES)
         stack.callback(server.kill)
         server.start()
         self._server = server

@@ -215,7 +215,10 @@ class RedisEngine:
             if self._asker.is_up:
                 # So that the first who come are not told that Redis is away.
                 await asyncio.gather(self._sender.tried(), self.reader.link.tried())
-                await asyncio.gather(self._tidying.count(), self.leases.renew(), self.canary.beat())
+                with contextlib.suppress(Unavailable):  # it has gone since: `health` says why
+                    await self._tidying.count()
+                    await self.leases.renew()
+                await self.canary.beat()
                 self.canary.admit()
             self.canary.start()
         except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from pov_rt.config.settings import EngineSettings
@@ -50,6 +51,7 @@ class RedisLog:
         self._keeping = keeping
         self._clock = clock
         self._tidying = tidying
+        self._deadline_s = settings.redis.deadline_s
         rewriting = Rewriting(functions, appending, marks, reader.settle)
         looking = Looking(functions, self.read)
         disowning = Disowning(functions, settings, self.find)
@@ -60,11 +62,13 @@ class RedisLog:
 
     async def append(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:
         self._tidying.poke()
+        # Both together: a publisher is not to wait for longer, however many topics it is about.
+        due = asyncio.get_running_loop().time() + self._deadline_s
         done = await self._writer.append(batch)
-        await self._echo(batch, done)
+        await self._echo(batch, done, due)
         return [each.result for each in done]
 
-    async def _echo(self, batch: Sequence[NewEntry], done: Sequence[Done]) -> None:
+    async def _echo(self, batch: Sequence[NewEntry], done: Sequence[Done], due: float) -> None:
         """Return when this node's follower knows of all that was appended."""
         watched = self._reader.watched
         last: dict[str, tuple[str, int]] = {}
@@ -80,7 +84,7 @@ class RedisLog:
                 self._reader.doubt(new.topic)
                 self._reader.doubt(new.feed)
         for topic, (epoch, offset) in last.items():
-            await self._reader.echo(topic, epoch, offset)
+            await self._reader.echo(topic, epoch, offset, due)
 
     async def read(
         self,
@@ -128,6 +132,9 @@ class RedisLog:
             max(1, max_bytes),
         )
         top = Top(epoch.decode(), offset, oldest)
+        if self._reader.watched.get(topic, ...) is None:
+            # Whoever was told that it is uncertain reads it; from here on it is compared again.
+            self._reader.watched[topic] = Known(top, 0.0)
         values = [value for part in parts for value in (reversed(part) if reverse else part)]
         if reverse:
             at = min(after - 1, offset) if after > 0 else offset
@@ -170,6 +177,8 @@ class RedisLog:
     async def watch(self, topic: str) -> Top:
         """Have the follower be told of a topic; see `base.Engine`."""
         await self._reader.watch(topic)
+        if topic in self._reader.watched:
+            self._reader.watched[topic] = None  # what was read before may be missed
         try:
             return await self._ask_top(topic)
         except BaseException:

@@ -158,6 +158,10 @@ class Reader:
     def set_deaf(self, is_deaf: bool) -> None:
         """Take over whether nothing is heard: then positions say what is new, each second."""
         self._is_deaf = is_deaf
+        self.look()
+
+    def look(self) -> None:
+        """Compare all positions now, and not only when it is time to."""
         self._has_come_back.set()
 
     async def watch(self, topic: str) -> None:
@@ -385,10 +389,10 @@ class Reader:
 
     # Echoes, and what may have been missed:
 
-    async def echo(self, topic: str, epoch: str, offset: int) -> None:
+    async def echo(self, topic: str, epoch: str, offset: int, due: float) -> None:
         """Return when the follower was told of an entry, or that it is uncertain of the topic.
 
-        At once where nobody watches it.
+        At once where nobody watches it, and at `due` by the loop's clock at the latest.
         """
         if topic not in self.watched:
             return
@@ -402,7 +406,7 @@ class Reader:
         future: asyncio.Future[None] = self._loop.create_future()
         self._echoes.setdefault(topic, deque()).append((offset, future))
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout_at(due):
                 await future
         except TimeoutError:
             self.doubt(topic)

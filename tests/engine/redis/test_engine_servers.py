@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
 
 from pov_rt.config.settings import EngineSettings, RedisSettings
 from pov_rt.testing import Client, Http, RunningServer, make_settings
-from tests.redis_servers import RedisServer
+from tests.redis_servers import WAIT_S, RedisServer, Start
 
 
 @pytest.fixture
@@ -70,3 +72,20 @@ def test_who_comes_back_at_the_other_server_goes_on_where_they_were(
     answer = client.request({"type": "subscribe", "povId": "acme", "since": place})
     assert answer["recovered"] is True, answer
     assert received(client, 2) == ["2", "3"]
+
+
+def test_a_server_that_is_started_before_redis_waits_for_it(
+    start_redis: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis = start_redis()
+    redis.kill()
+    engine = EngineSettings(url=redis.url, redis=RedisSettings(deadline_s=0.3))
+    with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        running = RunningServer(make_settings(engine=engine), None)
+        entering = pool.submit(stack.enter_context, running)
+        deadline = time.monotonic() + WAIT_S
+        while "the start waits for the engine: Redis at" not in caplog.text:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        redis.start()
+        publish(entering.result(WAIT_S), 1)

@@ -10,7 +10,7 @@ from pov_rt.engine.base import Health
 from pov_rt.engine.redis import reader as module
 from pov_rt.engine.redis.client.address import parse_address
 from pov_rt.engine.redis.client.connection import pack
-from tests.engine.redis.engines import A, B, entries, opened, until
+from tests.engine.redis.engines import WAIT_S, A, B, entries, opened, until
 from tests.redis_servers import RedisServer, Start
 
 
@@ -130,5 +130,45 @@ def test_a_topic_that_we_may_not_hear_of_is_looked_at(
             (done,) = await engine.log.append(entries(1, start=2))
             (again,) = await engine.log.append(entries(1, start=2))
             assert (done.offset, again.offset) == (2, 2)
+
+    asyncio.run(work())
+
+
+def test_what_was_missed_is_found_however_often_in_a_row_a_connection_is_lost(
+    shared_redis: RedisServer, prefix: str
+) -> None:
+    async def work() -> None:
+        async with (
+            opened(shared_redis, prefix) as (engine, told),
+            opened(shared_redis, prefix, node="node-2") as (other, _),
+        ):
+            await engine.watch(A)
+            link = engine.reader.link
+            for times in range(1, 4):
+                link.address = parse_address("redis://127.0.0.1:1")
+                assert link.connection is not None
+                link.connection.abort("cut by the test")
+                await other.log.append(entries(1, start=times))
+                link.address = engine.address
+                await until(lambda: told.changed == [f"? {A}"] * times)  # noqa: B023
+                page = await engine.log.read(A, times - 1, 9)  # as a follower does then
+                assert page.top.offset == times
+
+    asyncio.run(work())
+
+
+def test_who_appends_does_not_wait_for_an_echo_longer_than_until_it_is_due(
+    shared_redis: RedisServer, prefix: str
+) -> None:
+    async def work() -> None:
+        async with opened(shared_redis, prefix) as (engine, told):
+            await engine.watch(A)
+            (done,) = await engine.log.append(entries(1))
+            due = asyncio.get_running_loop().time()
+            async with asyncio.timeout(WAIT_S / 2):  # the deadline is twice that
+                await engine.reader.echo(A, done.epoch, 1, due)
+                assert told.changed == []
+                await engine.reader.echo(A, done.epoch, 2, due)
+            assert told.changed == [f"? {A}"]
 
     asyncio.run(work())

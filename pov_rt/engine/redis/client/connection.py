@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from traceback import clear_frames
 from typing import Any, Protocol, cast
 
 import hiredis
@@ -231,6 +232,9 @@ async def connect(
             await connection.close()
         raise Away(f"Redis at {address} did not answer within {timeout_s:g} s") from None
     except OSError as error:
+        # A handshake that fails is in a circle with its frames, and each has a TLS context of its
+        # own: a Redis that is away would fill the memory (docs/measurements.md, failed handshakes).
+        clear_frames(error.__traceback__)
         raise Away(f"Redis at {address} cannot be reached: {error}") from error
     except BaseException:
         if connection is not None:

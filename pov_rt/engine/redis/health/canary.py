@@ -3,7 +3,7 @@
 Every `BEAT_S` seconds each node publishes a beat on the channel that all nodes hear, and writes in
 the hash `PREFIX:node` what it is and when it heard whom last; who wrote nothing for `GONE_S`
 seconds is not there any more. The write is also what finds out that Redis takes none, and that it
-does again.
+does again; and that what was there is gone, for the node's own entry is then a new one.
 
 A node whose own beats do not come back, though Redis takes them, first listens over another
 connection. If they do not come back then either, it is the others who say what is at fault: where
@@ -111,6 +111,8 @@ class Canary:
         self._others_hear = False
         self._has_news = asyncio.Event()
         """Set when a node is heard of which the directory had nothing yet."""
+        self._is_entered = False
+        """Whether this process has written in the directory."""
         self._beating: asyncio.Lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         reader.on_all[BEAT] = self._hear
@@ -219,6 +221,9 @@ class Canary:
             conditions.told_time(at_us / 1e6, after - now)
         if not isinstance(wrote, ServerError):
             conditions.accepted(refusals)
+            if wrote and self._is_entered:
+                self._reader.look()
+            self._is_entered = True
         if not isinstance(found, ServerError):
             await self._take(dict(zip(found[::2], found[1::2], strict=True)))
         return not isinstance(taken, ServerError)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -162,3 +164,31 @@ def test_a_connection_is_encrypted_and_trusts_whom_it_is_told_to(
             await connect(parse_address(f"rediss://127.0.0.1:{port}"), WAIT_S, "test", WAIT_S)
 
     asyncio.run(work())
+
+
+def test_a_handshake_that_fails_leaves_nothing_for_the_collector(tmp_path: Path) -> None:
+    certificate, _ = make_certificate(tmp_path)
+
+    async def work() -> None:
+        def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.transport.abort()
+
+        async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            address = parse_address(f"rediss://127.0.0.1:{port}", str(certificate))
+            gc.collect()
+            gc.disable()
+            try:
+                before = count_contexts()
+                for _ in range(5):
+                    with pytest.raises(Away, match="cannot be reached"):
+                        await connect(address, WAIT_S, "test", WAIT_S)
+                assert count_contexts() == before
+            finally:
+                gc.enable()
+
+    asyncio.run(work())
+
+
+def count_contexts() -> int:
+    return sum(isinstance(each, ssl.SSLContext) for each in gc.get_objects())

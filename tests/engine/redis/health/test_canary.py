@@ -16,7 +16,7 @@ from pov_rt.engine.redis.client.link import Unfit
 from pov_rt.engine.redis.engine import RedisEngine
 from pov_rt.engine.redis.health.canary import BEAT_S, GONE_S, SILENT_S
 from pov_rt.runtime.clock import ManualClock
-from tests.engine.redis.engines import A, Heard, entries, make, until
+from tests.engine.redis.engines import A, Heard, entries, make, opened, until
 from tests.redis_servers import RedisServer
 
 MESSAGE = b"*3\r\n$7\r\nmessage\r\n"
@@ -221,5 +221,20 @@ def test_a_node_that_talks_in_another_way_is_not_joined(
             with pytest.raises(Unfit, match="talks in the ways 7 to 9, this version in 1 to 1"):
                 async with nodes(shared_redis, prefix, clock, 1):
                     pass
+
+    asyncio.run(work())
+
+
+def test_a_beat_finds_that_all_keys_are_gone(shared_redis: RedisServer, prefix: str) -> None:
+    async def work() -> None:
+        async with opened(shared_redis, prefix) as (engine, told):
+            await engine.watch(A)
+            await engine.log.append(entries(3))
+            await engine.canary.beat()
+            assert told.changed == []
+            keys = shared_redis.command("KEYS", f"{prefix}:*").split(b"\r\n")[2::2]
+            shared_redis.command("UNLINK", *keys)
+            await engine.canary.beat()
+            await until(lambda: told.changed == [f"? {A}"])
 
     asyncio.run(work())
