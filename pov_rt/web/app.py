@@ -199,6 +199,7 @@ class WebServer:
                 others=lambda: self.sockets,
                 per_peer=limits.connections_per_address,
                 peer_of=self._peer_of,
+                is_behind=self.server.joins.has_queue,
             ),
             # Out of the reserve, so that neither can lock the other out.
             listener(self.admin, admin, name="admin_connections", capacity=ADMIN_CONNECTIONS),
