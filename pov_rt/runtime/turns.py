@@ -37,8 +37,9 @@ does not wait for thousands who come back at once (docs/measurements.md, restart
 takes more CPU, for the processor does the same thing over and over; with more everybody else waits
 longer for the next turn (docs/measurements.md, accepts)."""
 FEW_HANDSHAKES = 4
-"""The same while open sockets wait to be subscribed. Let in at full pace, thousands who are back would
-wait in that line for longer than a handler may take (docs/measurements.md, everybody back)."""
+"""The same while open sockets wait to be subscribed. Let in at full pace, thousands who are back
+would wait in that line for longer than a handler may take (docs/measurements.md, everybody back).
+"""
 LISTED = 500
 """Things that are looked at for an operator's list."""
 
