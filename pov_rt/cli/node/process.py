@@ -104,6 +104,9 @@ class Process:
                 successor.go_on()
             log.info("stopped")
             await containment.end_all()
+            # Or Python looks at all there is once more at its end, while the next start waits for
+            # that (docs/measurements.md, restarts).
+            gc.freeze()
 
     def restart_on_change(self, watch: Watch, trouble: Trouble) -> None:
         """End, as for SIGTERM, when one of the files changes; call it on the loop.
