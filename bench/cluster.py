@@ -26,6 +26,7 @@ from pov_rt.engine.base import Entry, NewEntry
 from pov_rt.engine.redis.client.address import parse_address
 from pov_rt.engine.redis.engine import RedisEngine
 from pov_rt.protocol.errors import Unavailable
+from pov_rt.protocol.topics import pov_topic
 from pov_rt.runtime.clock import SystemClock
 from pov_rt.suites import Recorder
 
@@ -41,6 +42,8 @@ TICK_S = 0.0005
 """How exact their instants are where nothing waits for an answer."""
 SUBSCRIBERS, TURN = 500, 8
 ELSEWHERE = 100_000
+FOLLOWERS = (1, 10, 100, 1000)
+"""Nodes that follow one topic."""
 
 
 def cluster(run: Run) -> Result:
@@ -53,6 +56,7 @@ def cluster(run: Run) -> Result:
         ("engine", _between_engines),
         ("split", _split),
         ("elsewhere", _elsewhere),
+        ("followers", _followers),
     ):
         if run.wants(case):
             measure(run, result, folder / case)
@@ -317,3 +321,27 @@ def _elsewhere(run: Run, result: Result, folder: Path) -> None:
     ratio = median_ratio(beside, without)
     what = f"CPU of a publication beside {number:,} topics followed elsewhere"
     result.checks.append(Check(what, ratio, 1.02, 1.0))
+
+
+def _followers(run: Run, result: Result, folder: Path) -> None:
+    """Measure what each node that follows a topic adds to a publication on it, in Redis."""
+    size, (requests, publishers) = 50, POSTS[50]
+    used: dict[int, list[float]] = {number: [] for number in FOLLOWERS}
+    with ExitStack() as stack:
+        site = two_nodes(stack, folder, OursOnRedis, 1)
+        assert site.redis is not None
+        seqs = count(1)
+        for number in run.in_rounds(FOLLOWERS, "nodes that follow, "):
+            ready = batches(site.first, max(10, run.scaled(requests) // 4), size, TOPICS[:1], seqs)
+            with site.redis.followers(pov_topic(TOPICS[0]), number):
+                before = machine.cpu_s(site.redis.pids)
+                _, _, answers = post(site.first, ready, publishers)
+                took = machine.cpu_s(site.redis.pids) - before
+            check_published(answers, len(ready) * size)
+            used[number].append(1e6 * took / (len(ready) * size))
+    for number, values in used.items():
+        case = f"a topic that {number:,} nodes follow"
+        result.add(case, "redis", redis_us=statistics.median(values))
+    few, most = FOLLOWERS[0], FOLLOWERS[-1]
+    each = (statistics.median(used[most]) - statistics.median(used[few])) / (most - few)
+    result.add("each node more that follows", "redis", redis_us=each)

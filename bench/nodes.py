@@ -7,10 +7,12 @@ on one Redis).
 
 from __future__ import annotations
 
+import selectors
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 from bench.centrifugo import Centrifugo
@@ -66,6 +68,33 @@ class Redis(Peer):
                 sock.sendall(pack("SUBSCRIBE", *some))
                 _confirmed(sock, start + len(some))
             yield
+
+    @contextmanager
+    def followers(self, topic: str, number: int) -> Iterator[None]:
+        """Have so many connections follow a topic during the block, as many nodes would."""
+        channel = Partitions(PREFIX, PARTITIONS).channel(topic)
+        with ExitStack() as stack, selectors.DefaultSelector() as ready:
+            for _ in range(number):
+                address = ("127.0.0.1", self.port)
+                sock = stack.enter_context(socket.create_connection(address, timeout=30))
+                sock.sendall(pack("SUBSCRIBE", channel))
+                _confirmed(sock, 1)
+                ready.register(sock, selectors.EVENT_READ)
+            ended = Event()
+            reading = Thread(target=_drain, args=(ready, ended))
+            reading.start()
+            try:
+                yield
+            finally:
+                ended.set()
+                reading.join()
+
+
+def _drain(ready: selectors.BaseSelector, ended: Event) -> None:
+    """Read whatever comes, and forget it."""
+    while not ended.is_set():
+        for key, _ in ready.select(0.05):
+            key.fileobj.recv(1 << 16)  # type: ignore[union-attr]
 
 
 def _confirmed(sock: socket.socket, number: int) -> None:

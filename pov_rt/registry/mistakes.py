@@ -191,7 +191,7 @@ def check_function(function: Callable[..., Any], wrong: Wrong, *, may_yield: boo
     for each in _members(hints_of(function).get("return")):
         if isinstance(each, type) and issubclass(each, BaseException):
             raise wrong(f"it returns {each.__name__}; write `raise {each.__name__}(...)`")
-    if (found := _find_returned_error(plain)) is not None:
+    if isinstance(plain, FunctionType) and (found := _find_returned_error(plain)) is not None:
         name, source = found
         raise PluginError(source, f"{name} is returned and not raised; write `raise {name}(...)`")
 
@@ -202,10 +202,11 @@ def _members(hint: Any) -> Iterator[Any]:
         yield from _members(each)
 
 
-def _find_returned_error(function: Any) -> tuple[str, Source] | None:
+# Functions and classes do not change: what was found is known for the next registry of the process
+# (a reload; each test that starts a server), which looks at the same ones.
+@lru_cache(maxsize=1024)
+def _find_returned_error(function: FunctionType) -> tuple[str, Source] | None:
     """Return the error that a function makes and returns, and where."""
-    if not isinstance(function, FunctionType):
-        return None
     code = function.__code__
     tree = _functions_of(code.co_filename).get(code.co_firstlineno)
     for node in () if tree is None else _own_nodes(tree):
@@ -325,6 +326,7 @@ def _check_struct(kind: type, used_at: Source, seen: set[type], *, is_received: 
 _FIELDED = (shape.StructType, shape.DataclassType, shape.NamedTupleType, shape.TypedDictType)
 
 
+@lru_cache(maxsize=1024)
 def _fields_of(kind: type) -> Sequence[Any]:
     described: Any = shape.type_info(kind)
     fields: Sequence[Any] = described.fields

@@ -134,6 +134,7 @@ class Unchecked(NamedTuple):
     path: str
 
 
+@lru_cache(maxsize=1024)
 def find_unchecked(kind: type[msgspec.Struct]) -> Unchecked | None:
     """Return the first field of what a client sends that looks like a PoV and nobody checks.
 

@@ -178,6 +178,7 @@ class _Outbox(Backlog[bytes]):
 
     def close(self, timeout_s: float) -> None:
         """Flush, and drop what is left; nothing is taken any more."""
+        ends_at = time.monotonic() + timeout_s
         with self._changed:
             self.shut("it is closed")
         self.flush(timeout_s)
@@ -185,9 +186,13 @@ class _Outbox(Backlog[bytes]):
             self.drop_all("the server did not take them before the end")
             self._idle_until = 0.0
             line = self._take_line() if self._reasons else ""
+            thread = self._thread
             self._changed.notify_all()
         if line:
             log.warning("%s", line)
+        if thread is not None and thread is not threading.current_thread():
+            # It may have taken a line that is not in the log yet.
+            thread.join(max(0.0, ends_at - time.monotonic()))
 
     def on_left(self, lines: Sequence[bytes]) -> None:
         self._bytes -= sum(map(len, lines))

@@ -74,7 +74,6 @@ class Tab(ABC):
         self._loop = loop
         self.errors: list[str] = []
         """Exceptions and rejections that nobody caught; a test that expects some clears it."""
-        self.is_open = True
 
     def goto(self, url: str) -> None:
         """Open a page; it has loaded then."""
@@ -120,7 +119,6 @@ class Tab(ABC):
         self._loop.run(self._show())
 
     def close(self) -> None:
-        self.is_open = False
         self._loop.run(self._close())
 
     @abstractmethod

@@ -310,6 +310,29 @@ def test_nothing_is_taken_after_the_end_and_what_is_left_is_counted() -> None:
         assert counts(outbox) == (0, 0, 4, 0)
 
 
+def test_what_went_wrong_is_in_the_log_when_close_returns() -> None:
+    closed, told = Event(), list[str]()
+
+    class Slow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            # It is the last one to be ready, unless somebody waits for it.
+            closed.wait(0.2)
+            told.append(record.getMessage())
+
+    handler = Slow()
+    sender.log.addHandler(handler)
+    try:
+        refused = Answer(400, b'{"error":{"code":"invalid_request","message":"no JSON"}}')
+        with taking(refused) as taker, sending(taker.url) as outbox:
+            put(outbox, 1)
+            send_all(outbox)
+            outbox.close()
+            closed.set()
+            assert len(told) == 1
+    finally:
+        sender.log.removeHandler(handler)
+
+
 def test_without_activities_there_is_no_thread_and_after_a_while_none_any_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -8,6 +8,7 @@ bound is far below, and the same at every door.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -122,6 +123,7 @@ def find_deep(kind: type[msgspec.Struct], value: Any, levels: int) -> ClientErro
     return InvalidRequest(words, field=path or None)
 
 
+@lru_cache(maxsize=1024)
 def is_open(kind: type[msgspec.Struct]) -> bool:
     """Tell whether a value of a type may be nested as deep as its sender likes.
 
