@@ -105,7 +105,7 @@ class Process:
             log.info("stopped")
             await containment.end_all()
             # Or Python looks at all there is once more at its end, while the next start waits for
-            # that (docs/measurements.md, restarts).
+            # that (docs/measurements.md, hand-overs).
             gc.freeze()
 
     def restart_on_change(self, watch: Watch, trouble: Trouble) -> None:

@@ -1,6 +1,6 @@
 """A node hands over to its successor: a process of the same command that has loaded all by then.
 
-A restart stops publishing for as long as a process takes to load (docs/measurements.md, restarts).
+A restart stops publishing for as long as a process takes to load (docs/measurements.md, hand-overs).
 Here the old one serves on meanwhile. Then it leaves, and who comes waits at the port, which both
 have from the socket unit, while the log changes hands. A successor that cannot start changes
 nothing.
