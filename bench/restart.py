@@ -139,7 +139,7 @@ def _once(
         began = time.process_time()
         await asyncio.to_thread(act, ours)
 
-    found = asyncio.run(play(Crowd(place, SECRET, clients), act_once))
+    found = asyncio.run(play(Crowd([place], SECRET, clients), act_once))
     found |= {"server_cpu_s": cpu_s(ours.pids), "load_cpu_s": time.process_time() - began}
     if found["lost"] or found["doubled"] or found["gaps"]:
         raise LoadError(f"a restart lost or repeated something: {found}")

@@ -202,6 +202,11 @@ class Client:
                 wait_s = message.get("retryAfter")
             elif message["type"] == "activity":
                 self._take(message["offset"])
+            else:
+                self.heard(message)
+
+    def heard(self, message: dict[str, Any]) -> None:
+        """Take a message of another type; it is of no interest here."""
 
     def _take(self, offset: int) -> None:
         if offset <= self.offset:
@@ -290,19 +295,29 @@ def _check(answer: bytes) -> None:
 
 
 class Crowd:
-    """Clients and a publisher. Use it in an `async with`: all are there from its beginning."""
+    """Clients and publishers. Use it in an `async with`: all are there from its beginning.
 
-    def __init__(self, place: Place, secret: str, clients: int) -> None:
+    Each place has a publisher, and its part of the clients.
+    """
+
+    def __init__(
+        self, places: Sequence[Place], secret: str, clients: int, kind: type[Client] = Client
+    ) -> None:
         self.ledger = Ledger()
-        self._place, self._secret = place, secret
+        self._places, self._secret = places, secret
         self._last = 0
         self.clients = [
-            Client(number, place, sign(secret, f"u-{number}", povs=[POV]), self.ledger)
+            kind(
+                number,
+                places[number % len(places)],
+                sign(secret, f"u-{number}", povs=[POV]),
+                self.ledger,
+            )
             for number in range(clients)
         ]
         self._tasks: list[asyncio.Task[None]] = []
-        self._publisher: asyncio.subprocess.Process | None = None
-        self._answers: asyncio.Task[None] | None = None
+        self._publishers: list[asyncio.subprocess.Process] = []
+        self._answers: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Crowd:
         for start in range(0, len(self.clients), OPENING):
@@ -310,16 +325,18 @@ class Crowd:
             self._tasks += [asyncio.create_task(each.run()) for each in batch]
             for each in batch:
                 await asyncio.wait_for(each.joined.wait(), PATIENCE_S)
-        scheme = "http" if self._place.tls is None else "https"
-        host, port = self._place.address
-        self._publisher = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bench.storm", "--publish"),
-            *("--url", f"{scheme}://{self._place.host}", "--to", f"{host}:{port}"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            cwd=Path(__file__).parents[1],
-        )
-        self._answers = asyncio.create_task(self._hear(self._publisher))
+        for place in self._places:
+            scheme = "http" if place.tls is None else "https"
+            host, port = place.address
+            publisher = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "bench.storm", "--publish"),
+                *("--url", f"{scheme}://{place.host}", "--to", f"{host}:{port}"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                cwd=Path(__file__).parents[1],
+            )
+            self._publishers.append(publisher)
+            self._answers.append(asyncio.create_task(self._hear(publisher)))
         return self
 
     async def _hear(self, publisher: asyncio.subprocess.Process) -> None:
@@ -334,7 +351,7 @@ class Crowd:
                 self.ledger.refused[what] += 1
             else:
                 self.ledger.acknowledged.append(float(what))
-                self._last = int(more[0])
+                self._last = max(self._last, int(more[0]))
 
     async def until(self, acknowledged: int) -> None:
         """Wait until so many more activities have been acknowledged."""
@@ -351,11 +368,10 @@ class Crowd:
 
     async def settle(self) -> list[Client]:
         """Publish no more, wait until all have all; return those that have not."""
-        assert self._publisher is not None
-        assert self._answers is not None
-        assert self._publisher.stdin is not None
-        self._publisher.stdin.write(b"enough\n")
-        await asyncio.wait_for(self._answers, PATIENCE_S)
+        for publisher in self._publishers:
+            assert publisher.stdin is not None
+            publisher.stdin.write(b"enough\n")
+        await asyncio.wait_for(asyncio.gather(*self._answers), PATIENCE_S)
         for each in self.clients:
             each.knows(self._last)
         with suppress(TimeoutError):
@@ -365,14 +381,14 @@ class Crowd:
         return [each for each in self.clients if not each.has_all.is_set()]
 
     async def __aexit__(self, *_: object) -> None:
-        tasks = [*self._tasks, *([self._answers] if self._answers else [])]
+        tasks = [*self._tasks, *self._answers]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._publisher is not None:
-            if self._publisher.returncode is None:
-                self._publisher.kill()
-            await self._publisher.wait()
+        for publisher in self._publishers:
+            if publisher.returncode is None:
+                publisher.kill()
+            await publisher.wait()
 
 
 def percentile(values: Sequence[float], part: float) -> float:
@@ -458,7 +474,7 @@ def main() -> int:
     if given.secret_file is None or given.run is None:
         parser.error("--secret-file and --run are needed")
     secret = given.secret_file.read_text().split("\n", 1)[0].strip()
-    crowd = Crowd(place, secret, given.clients)
+    crowd = Crowd([place], secret, given.clients)
     found = asyncio.run(play(crowd, partial(run, given.run)))
     json.dump(found, sys.stdout)
     print()

@@ -9,7 +9,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -41,11 +41,29 @@ class Place(NamedTuple):
     port: int
     server: int
     certificate: Path
+    nodes: Sequence[tuple[int, int]] = ()
+    """The ports and admin ports of two nodes, if they are in the server's place."""
 
 
-def replaced(file: str, *changes: tuple[str, str]) -> str:
+def for_nodes(text: str, place: Place) -> str:
+    """Do as a file says where there are several nodes: one line goes, others are there."""
+    text, gone = re.subn(r"(?m)^ +server (?:node-1 )?127\.0\.0\.1:8765;?\n", "", text)
+    assert gone == 1
+    words = "balance|option|retry-on|http-request|server"
+    text, there = re.subn(rf"(?m)^( +)# ((?:{words}) )", r"\1\2", text)
+    assert there in (2, 7)
+    for node, (port, admin_port) in zip((8801, 8802), place.nodes, strict=True):
+        text = text.replace(f"1{node} ", f"{admin_port} ").replace(f":{node}", f":{port}")
+    return text
+
+
+def replaced(file: str, place: Place, *changes: tuple[str, str]) -> str:
     """Return a shipped file with other places in it; each is there."""
     text = (DEPLOY / file).read_text()
+    if place.nodes:
+        text = for_nodes(text, place)
+    else:
+        changes = (*changes, ("127.0.0.1:8765", f"127.0.0.1:{place.server}"))
     for before, after in changes:
         assert before in text, (file, before)
         text = text.replace(before, after)
@@ -55,10 +73,10 @@ def replaced(file: str, *changes: tuple[str, str]) -> str:
 def nginx(program: str, place: Place) -> list[str]:
     site = replaced(
         "nginx.conf",
+        place,
         ("listen 443 ssl;", f"listen 127.0.0.1:{place.port} ssl;"),
         ("/etc/ssl/certs/rt.example.pem", str(place.certificate)),
         ("/etc/ssl/private/rt.example.key", str(place.certificate)),
-        ("server 127.0.0.1:8765;", f"server 127.0.0.1:{place.server};"),
         ("/var/log/nginx/pov-rt.log", str(place.folder / "access.log")),
         ("/var/log/nginx/pov-rt-error.log", str(place.folder / "error.log")),
         ("user www-data;\n", ""),
@@ -81,9 +99,9 @@ def haproxy(program: str, place: Place) -> list[str]:
     config.write_text(
         replaced(
             "haproxy.cfg",
+            place,
             ("bind :443 ssl", f"bind 127.0.0.1:{place.port} ssl"),
             ("/etc/haproxy/rt.example.pem", str(place.certificate)),
-            ("    server node-1 127.0.0.1:8765\n", f"    server node-1 127.0.0.1:{place.server}\n"),
             ("maxconn 20000", "maxconn 200"),
         )
     )
@@ -94,12 +112,12 @@ def caddy(program: str, place: Place) -> list[str]:
     config = place.folder / "Caddyfile"
     text = replaced(
         "Caddyfile",
+        place,
         (
             "\nrt.example {",
             f"\nhttps://rt.example:{place.port} {{\n\tbind 127.0.0.1\n"
             f"\ttls {place.certificate} {place.certificate}",
         ),
-        ("127.0.0.1:8765", f"127.0.0.1:{place.server}"),
         ("\n\tlog {", f"\n\tlog {{\n\t\toutput file {place.folder}/access.log"),
         ("\n{\n", "\n{\n\tadmin off\n\tauto_https off\n"),
     )
@@ -117,10 +135,10 @@ def apache(program: str, place: Place) -> list[str]:
     )
     site = replaced(
         "apache.conf",
+        place,
         ("*:443", f"127.0.0.1:{place.port}"),
         ("/etc/ssl/certs/rt.example.pem", str(place.certificate)),
         ("/etc/ssl/private/rt.example.key", str(place.certificate)),
-        ("127.0.0.1:8765", f"127.0.0.1:{place.server}"),
         ("/var/log/apache2/pov-rt.log", str(place.folder / "access.log")),
     )
     config = place.folder / "apache.conf"
@@ -156,7 +174,11 @@ def settings() -> Settings:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("certificate")
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
+
+
+def make_certificate(folder: Path) -> Path:
+    """Return a file with a key, and a certificate for `HOST`."""
     program = shutil.which("openssl")
     if program is None:
         pytest.skip("openssl is missing: apt-get install -y openssl")
@@ -218,7 +240,12 @@ def is_whole(answer: bytes) -> bool:
 
 @contextmanager
 def in_front(
-    name: str, folder: Path, certificate: Path, server: int, answers: Collection[int]
+    name: str,
+    folder: Path,
+    certificate: Path,
+    server: int,
+    answers: Collection[int],
+    nodes: Sequence[tuple[int, int]] = (),
 ) -> Iterator[Place]:
     """Run a proxy in front of a port, and wait until it answers with one of these."""
     start, program_name, package = PROXIES[name]
@@ -227,7 +254,7 @@ def in_front(
         pytest.skip(
             f"{program_name} is missing: apt-get install -y --no-install-recommends {package}"
         )
-    place = Place(folder, free_port(), server, certificate)
+    place = Place(folder, free_port(), server, certificate, nodes)
     log = (folder / "output.log").open("wb")
     with log, running(start(program, place), stdout=log, stderr=log) as process:
         end = time.monotonic() + WAIT_S

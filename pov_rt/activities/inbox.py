@@ -64,7 +64,7 @@ class Inboxes:
 
     def follow(self, connection: Connection) -> None:
         """Deliver the user's notifications to a connection, first those its device has not had."""
-        self._hub.tasks.spawn(self._follow(connection))
+        self._hub.tasks.begin(self._follow(connection))
 
     async def _follow(self, connection: Connection) -> None:
         payer.set(connection.budget.owner)

@@ -6,7 +6,7 @@ grant by default what they do not say.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -17,6 +17,9 @@ from pov_rt.protocol.messages import check_id
 
 MAX_SHOWN = 20
 """Claims that are named to whoever looks for the one that is missing."""
+
+
+_SAID = msgspec.json.Decoder(dict[str, Any])
 
 
 class Names(NamedTuple):
@@ -71,7 +74,7 @@ class Claims(msgspec.Struct, rename="camel", omit_defaults=True):
 def decode(payload: bytes) -> dict[str, Any]:
     """Return what a token says. Raises ValueError or RecursionError for what is no JSON object."""
     # msgspec does not look into all that it skips; decoding first refuses bad UTF-8 anywhere.
-    return msgspec.json.decode(payload.decode(), type=dict[str, Any])
+    return _SAID.decode(payload.decode())
 
 
 def find(said: Any, path: str) -> object:
@@ -81,6 +84,8 @@ def find(said: Any, path: str) -> object:
     """
     if path in said:
         return said[path]
+    if "." not in path:
+        return UNSET
     head, dot, _ = path.rpartition(".")
     while dot:
         if head in said:
@@ -132,15 +137,17 @@ def write(claims: Claims, names: Names) -> bytes:
 
 def texts(value: object) -> list[str]:
     """Return the texts of a claim that may be one or a list of them; what is none is no text."""
+    if value is None or value is UNSET:
+        return []
     found = map(as_text, value if isinstance(value, list) else [value])
     return [each for each in found if each is not None]
 
 
 def as_text(value: object) -> str | None:
     """Return a text, or an integer as one; None for anything else."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return value if isinstance(value, str) else None
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _user(said: dict[str, Any], path: str) -> str:
@@ -187,11 +194,11 @@ def _list(value: object, path: str) -> list[str]:
     """Return a list of ids."""
     if not isinstance(value, list):
         _refuse(path, "'*' or a list of ids", value)
-    found = [as_text(each) for each in value]
-    return [
-        each if each is not None else _refuse(f"{path}[{index}]", "an id", value[index])
-        for index, each in enumerate(found)
-    ]
+    found = [each if isinstance(each, str) else as_text(each) for each in value]
+    if None in found:
+        index = found.index(None)
+        _refuse(f"{path}[{index}]", "an id", value[index])
+    return cast(list[str], found)
 
 
 def _strings(value: object, path: str) -> list[str]:

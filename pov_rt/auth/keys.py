@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hmac
 import logging
 import math
 import re
+from binascii import a2b_base64
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple
+from functools import lru_cache
+from hashlib import sha256
+from string import ascii_lowercase, ascii_uppercase, digits
+from typing import NamedTuple, Protocol, Self
 
 import jwt
 import msgspec
@@ -38,18 +40,41 @@ JWKS_COOLDOWN_S = 30.0
 # RFC 7515, section 7.1, without the empty parts it allows. ASCII only: PyJWT 2.15 raises
 # UnicodeEncodeError for a lone surrogate. No padding: a token has one spelling.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_LETTERS = ascii_uppercase + ascii_lowercase + digits + "-_"
+_STANDARD = bytes.maketrans(b"-_", b"+/")
+_ENDS = (_LETTERS, "", _LETTERS[::16], _LETTERS[::4])
+"""How base64url may end, by what is left of its length by four: its last bits have to be 0."""
+
+
+BLOCK_BYTES = 64
+"""Of SHA-256."""
+_INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
+
+
+class Hash(Protocol):
+    """A hash under way, of `hashlib`."""
+
+    def copy(self) -> Self:
+        """Return another one that has got as far."""
+
+    def update(self, data: bytes, /) -> None:
+        """Go on."""
+
+    def digest(self) -> bytes:
+        """Return what it is of all so far."""
 
 
 class CheckedHmac(HMACAlgorithm):
     """HS256 that looks at a secret once: whether it is long enough, and no public key by mistake.
 
-    PyJWT looks each time it signs. The MAC is computed in one call, too, without an object for it
+    PyJWT looks each time it signs. What a MAC does with the key alone is done once, too
     (docs/measurements.md, secrets).
     """
 
     def __init__(self) -> None:
         super().__init__(HMACAlgorithm.SHA256)
         self._prepared: dict[str | bytes, bytes] = {}
+        self._begun: dict[bytes, tuple[Hash, Hash]] = {}
 
     def prepare_key(self, key: str | bytes) -> bytes:
         """Return the secret's bytes. Raises jwt.InvalidKeyError for what is no secret."""
@@ -64,7 +89,19 @@ class CheckedHmac(HMACAlgorithm):
 
     def sign(self, msg: bytes, key: bytes) -> bytes:
         """Return the MAC of a token's first two parts; `verify` compares it with the third."""
-        return hmac.digest(key, msg, "sha256")
+        begun = self._begun.get(key)
+        if begun is None:
+            begun = self._begun[key] = _begin(key)
+        inner, outer = (each.copy() for each in begun)
+        inner.update(msg)
+        outer.update(inner.digest())
+        return outer.digest()
+
+
+def _begin(key: bytes) -> tuple[Hash, Hash]:
+    """Return the two hashes of a MAC, fed with the key (RFC 2104, section 4)."""
+    block = (key if len(key) <= BLOCK_BYTES else sha256(key).digest()).ljust(BLOCK_BYTES, b"\0")
+    return sha256(block.translate(_INNER)), sha256(block.translate(_OUTER))
 
 
 ALGORITHMS: Mapping[str, Algorithm] = {
@@ -211,7 +248,7 @@ class Keyring:
     def _verify(self, token: str) -> Verified:
         signed, _, signature = token.rpartition(".")
         encoded, _, payload = signed.partition(".")
-        header = _HEADER.decode(_decode(encoded).decode())
+        header = _read_header(encoded)
         if header.crit is not msgspec.UNSET or header.b64 is False:
             raise TokenUnsigned from ValueError("no critical extension is supported")
         now, message, mac = self._clock.time(), signed.encode(), _decode(signature)
@@ -259,9 +296,14 @@ class Keyring:
             self.version += 1
 
 
+@lru_cache(64)
+def _read_header(part: str) -> Header:
+    """Return a token's header; those of one issuer are nearly all the same."""
+    return _HEADER.decode(_decode(part).decode())
+
+
 def _decode(part: str) -> bytes:
     """Return what base64url stands for, in the one spelling that it has."""
-    data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    if base64.urlsafe_b64encode(data).rstrip(b"=") != part.encode():
+    if part[-1] not in _ENDS[len(part) % 4]:
         raise ValueError("a part is no base64url")
-    return data
+    return a2b_base64(part.encode().translate(_STANDARD) + b"==")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,14 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import click
+from msgspec.structs import replace
 
 from pov_rt.auth.revocations import REVOCATIONS, Revocation, decode
 from pov_rt.cli.options import SettingsOptions, say, say_json, settings_options
-from pov_rt.config.settings import SettingsError, database_path, find_problems
+from pov_rt.config.settings import Settings, SettingsError, database_path, find_problems
+from pov_rt.engine.copying import CopiedLog, Progress, Sums, compare, copy, total
 from pov_rt.engine.keeping import Keeping
+from pov_rt.engine.open import open_source, open_target
 from pov_rt.engine.sqlite.backups import back_up, renew, restore, scrub
 from pov_rt.engine.sqlite.members import read_members, remove_member
 from pov_rt.engine.sqlite.stats import Stats, read_stats
+from pov_rt.protocol.redaction import redact_url
 from pov_rt.runtime.clock import rfc3339
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -55,6 +61,68 @@ def restore_command(options: SettingsOptions, source: Path) -> None:
     say(f"restored {path}")
     if kept is not None:
         say(f"the database that was there is now {kept}")
+
+
+@db.command("copy")
+@settings_options
+@click.option("--to", "target", metavar="URL", help="Where to; without it, engine.url.")
+@click.option("--from", "source", metavar="URL", help="Where from; without it, engine.url.")
+@click.option("--positions", is_flag=True, help="List the epoch and offset of each log.")
+def copy_command(
+    options: SettingsOptions, target: str | None, source: str | None, positions: bool
+) -> None:
+    """Copy the database to Redis, from Redis, or from one Redis to another.
+
+    All servers on either must be stopped, and there must be nothing yet where it is copied to. All
+    is kept: activities, epochs and offsets, ids, marks, inboxes, what plugins keep. So clients go
+    on from where they were. In the end both are read and compared. A copy that was interrupted has
+    left nothing that a server starts on: do it again.
+
+    A URL on the command line is seen by everybody on the machine: one with a password belongs into
+    the settings, as engine.url.
+    """
+    settings = options.load().settings
+    urls = [settings.engine.url if url is None else url for url in (source, target)]
+    if urls[0] == urls[1]:
+        raise SettingsError("--to or --from has to name another database than engine.url does")
+    both = [with_engine(settings, url) for url in urls]
+    if all(database_path(each) for each in both):
+        raise SettingsError("from one file to another: pov-rt db backup, and pov-rt db restore")
+    sums = asyncio.run(copy_database(*both, positions=positions))
+    for kind, each in sums.items():
+        say(f"{kind:<16} {each.number:,}")
+    say(f"copied {redact_url(urls[0])} to {redact_url(urls[1])}, and compared: all of it is there,")
+    say(
+        "each log at its position. Servers use it when engine.url names it. What it was copied from"
+    )
+    say("has nothing of what comes here: used again, it goes on under another epoch")
+
+
+def with_engine(settings: Settings, url: str) -> Settings:
+    """Return the settings with another `engine.url`. Raises `SettingsError`."""
+    found = replace(settings, engine=replace(settings.engine, url=url))
+    check_engine(found)
+    return found
+
+
+async def copy_database(source: Settings, target: Settings, *, positions: bool) -> Sums:
+    """Copy a database, and return how much of what there is. Raises `Unavailable`."""
+
+    def look(log: CopiedLog) -> None:
+        if positions:
+            say(f"{log.topic}: {log.epochs[0][0]} {log.offset}")
+
+    source_opens, target_opens = open_source(source), open_target(target)
+    async with source_opens as old, target_opens as new:
+        with counting("copied") as progress:
+            await copy(old, new, time.time(), progress)
+        # Later, and at one instant for both: what has become too old meanwhile is in neither.
+        now = time.time()
+        with counting("compared") as progress:
+            before = await total(old, now, progress)
+            after = await total(new, now, progress, look)
+        compare(before, after)
+        return after
 
 
 @db.command("renew")
@@ -176,14 +244,36 @@ def find_database(options: SettingsOptions) -> Path:
     Only what names it is checked: the keys of tokens, say, are systemd's to give to the server.
     """
     settings = options.load().settings
-    for name, problem in find_problems(settings):
-        if name == "engine.url":
-            raise SettingsError(f"{name}: {problem}")
+    check_engine(settings)
     path = database_path(settings)
     if path is None:
         scheme = settings.engine.url.partition("://")[0]  # the rest may have a password
         raise SettingsError(f"engine.url: {scheme}:// has no database file")
     return path
+
+
+def check_engine(settings: Settings) -> None:
+    """Raise `SettingsError` if `engine.url` cannot work."""
+    for name, problem in find_problems(settings):
+        if name == "engine.url":
+            raise SettingsError(f"{name}: {problem}")
+
+
+@contextmanager
+def counting(done: str) -> Iterator[Progress]:
+    """Show on a terminal how many records were copied, or whatever is done with them."""
+    number = 0
+    is_shown = sys.stderr.isatty()
+
+    def count(more: int) -> None:
+        nonlocal number
+        number += more
+        if is_shown:
+            click.echo(f"\r{done} {number:,} records", nl=False, err=True)
+
+    yield count
+    if is_shown:
+        click.echo(err=True)
 
 
 @contextmanager

@@ -25,7 +25,8 @@ from pov_rt.runtime.limits import parse_rate
 Positive = Annotated[float, Meta(gt=0, le=1e9)]
 NotNegative = Annotated[float, Meta(ge=0, le=1e9)]
 Count = Annotated[int, Meta(ge=1)]
-Port = Annotated[int, Meta(ge=0, le=65535)]
+MAX_PORT = 65535
+Port = Annotated[int, Meta(ge=0, le=MAX_PORT)]
 ClaimPath = Annotated[str, Meta(min_length=1, max_length=256)]
 RateText = str
 """How often, such as `5/s`, `100/m`, `1/h`: what `parse_rate` reads."""
@@ -60,6 +61,9 @@ class ServerSettings(Section, frozen=True, kw_only=True):
     """The one header in which the proxies write the client's address, the nearest one last."""
     public_url: str | None = None
     """Where browsers find the server, such as `https://rt.example`; none: as the request says."""
+    workers: Count = 1
+    """How many processes share the port, each a node of its own; more than one need Redis. Each has
+    the admin port above the one before, and a folder `worker-N` in `data`."""
     drain_s: Positive = 10.0
     """How long SIGTERM waits for what is under way, before anybody is sent away."""
     plugins_dir: str | None = None
@@ -384,6 +388,8 @@ def find_problems(settings: Settings) -> Iterator[tuple[str, str]]:
             "names no file: set server.data (or --data) to a folder, write sqlite:///path, or "
             "memory:// to keep nothing",
         )
+    elif settings.server.workers > 1:
+        yield from _find_worker_problems(settings, scheme)
 
 
 def database_path(settings: Settings) -> Path | None:
@@ -459,6 +465,28 @@ def _find_server_problems(server: ServerSettings) -> Iterator[tuple[str, str]]:
     listens = (server.host, server.port)
     if server.port and server.unix is None and listens == (server.admin_host, server.admin_port):
         yield "server.admin_port", "is also server.port; they need a port each"
+
+
+def _find_worker_problems(settings: Settings, scheme: str) -> Iterator[tuple[str, str]]:
+    server = settings.server
+    if "redis" not in scheme:
+        yield (
+            "server.workers",
+            f"{server.workers} processes need a log that they share, and {scheme}:// is one "
+            "process's own: set engine.url to a redis://HOST, or server.workers to 1",
+        )
+    if settings.dev:
+        yield "server.workers", "must be 1 under --dev: that process starts anew at each change"
+    first, last = server.admin_port, server.admin_port + server.workers - 1
+    if not first:
+        return
+    if last > MAX_PORT:
+        yield "server.admin_port", f"the last worker's would be {last}; {MAX_PORT} is the highest"
+    elif first < server.port <= last and server.unix is None:
+        yield (
+            "server.admin_port",
+            f"the workers take {first} to {last}, and server.port is {server.port}; choose another",
+        )
 
 
 def _find_key_problems(auth: AuthSettings, *, dev: bool) -> Iterator[tuple[str, str]]:

@@ -512,7 +512,9 @@ class Hub:
         topic = self._topics.get(name)
         if topic is None:
             topic = self._topics[name] = Topic(name, self._spread)
-            topic.opening = self.tasks.spawn(self._open(topic))
+            opening = self.tasks.begin(self._open(topic))
+            if not topic.epoch:  # else the engine knew at once
+                topic.opening = opening
         return topic
 
     def _tell_position(self, topic: Topic) -> None:

@@ -129,7 +129,7 @@ class Topic:
         self.offset = 0
         self.before: dict[str, int] = {}
         self.seen = 0
-        self.opening: asyncio.Task[None] | None = None
+        self.opening: asyncio.Future[None] | None = None
         self.repairing: asyncio.Task[None] | None = None
         # How many connections have joined or are about to, and since when it is none.
         self.users = 0

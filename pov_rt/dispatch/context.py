@@ -344,13 +344,15 @@ class ConnectionContext:
         return done
 
     async def marked(self, subscribed: Sequence[Subscribed]) -> Mapping[str, Marked]:
+        if not self.subprotocol:
+            return {}
         services = self.host.services
         tops = {
             self.topic(each.pov_id): Top(each.epoch, each.newest, each.oldest_offset)
             for each in subscribed
             if each.pov_id != TEAM_FEED
         }
-        if not tops or not self.subprotocol:
+        if not tops:
             return {}
         within_s = MARKED_PART * services.settings.limits.handler_deadline_s
         try:

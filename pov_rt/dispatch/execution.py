@@ -361,9 +361,10 @@ class Execution:
                 if connection.worker is None or (before is not None and not before.done()):
                     start(self._call_in_line(call, Order(before)))
                     return
-        self._enqueue(connection, call)
         if connection.worker is None:
-            start(self._work(connection))
+            start(self._work(connection, call))
+        else:
+            self._enqueue(connection, call)
 
     def _count_turn(self, connection: Connection) -> None:
         if not self._begun:
@@ -440,30 +441,42 @@ class Execution:
         if len(connection.waiting) >= self._limits.inbox_messages:
             connection.transport.pause_reads(True)
 
-    async def _work(self, connection: Connection) -> None:
-        """Work off what waits in line, then end; end at once if it was abandoned."""
+    async def _work(self, connection: Connection, first: Invocation | None = None) -> None:
+        """Call a handler, if there is one, and work off what waits in line behind it, then end.
+
+        End at once if it was abandoned.
+        """
         task = connection.worker = self._enter()
         try:
+            if first is not None:
+                await self._call(first)
             while connection.worker is task and connection.waiting and not connection.closed:
                 item = connection.waiting.popleft()
                 if isinstance(item, bytes):
                     connection.reply(item)
-                elif self._overlaps(item):
-                    await self._call_several(item)
-                elif item.handler.is_async:
-                    await self._call_async(item)
                 else:
-                    self._answer(*item)
+                    await self._call(item)
                 if len(connection.waiting or ()) <= self._limits.inbox_messages // 2:
                     self._read_on(connection)
         finally:
             self._tasks.discard(task)
             self._leave(connection, task)
 
+    async def _call(self, call: Invocation) -> None:
+        """Call a handler whose turn it is."""
+        if self._overlaps(call):
+            await self._call_several(call)
+        elif call.handler.is_async:
+            await self._call_async(call)
+        else:
+            self._answer(*call)
+
     def _leave(self, connection: Connection, task: asyncio.Task[None]) -> None:
         if connection.worker is task:
+            has_waited = connection.waiting is not None
             connection.worker = connection.waiting = connection.last_answer = None
-            self._read_on(connection)
+            if has_waited:  # else nothing is held back but what a turn has had enough of
+                self._read_on(connection)
 
     def _enter(self) -> asyncio.Task[None]:
         task = cast("asyncio.Task[None]", asyncio.current_task())

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
+from pov_rt.engine.copying import Copying
 from pov_rt.runtime.bounds import Bound
 
 Survives = Literal["process", "primary", "second", "disk", "replicated"]
@@ -607,6 +608,10 @@ class Engine(Protocol):
     @property
     def store(self) -> Store:
         """Values by key."""
+
+    @property
+    def copying(self) -> Copying:
+        """All of it as records that another engine can take over."""
 
     async def start(self, follower: Follower) -> None:
         """Connect, open, recover. Raises `Unavailable` with a reason that names what to mend."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from pov_rt.config.settings import EngineSettings
+from pov_rt.engine.copying import CopiedNumber, microseconds
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.clock import Clock
@@ -96,6 +97,25 @@ class MemoryProducers:
         """Forget some before their time is over."""
         for producer in [each for each in self._last if unwanted(each)]:
             self._drop(producer)
+
+    def dump(self) -> Iterator[CopiedNumber]:
+        """Yield all numbers."""
+        self.forget()
+        ahead = self._clock.time() - self._clock.monotonic()
+        for producer, (seq, at) in self._last.items():
+            yield CopiedNumber(*producer, seq, microseconds(at + ahead))
+
+    def restore(self, numbers: Sequence[CopiedNumber]) -> None:
+        """Take over numbers; `sort` is called behind the last ones. Raises `Unavailable`."""
+        ahead = self._clock.time() - self._clock.monotonic()
+        for topic, publisher, name, seq, at in numbers:
+            producer = Producer(topic, publisher, name)
+            self.enter(producer)
+            self._last[producer] = seq, at / 1e6 - ahead
+
+    def sort(self) -> None:
+        """Have the numbers in the order of their use."""
+        self._last = OrderedDict(sorted(self._last.items(), key=lambda each: each[1][1]))
 
     def _drop(self, producer: Producer) -> None:
         del self._last[producer]

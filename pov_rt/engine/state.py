@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from heapq import nsmallest
 from typing import NamedTuple
 
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import NewMember, Position, Stored
 from pov_rt.engine.bounds import MarkRules, StoreRules, size_of
+from pov_rt.engine.copying import CopiedMark, CopiedMember, CopiedValue, microseconds
 from pov_rt.runtime.clock import Clock, SteadyTime
 
 LOOKED = 2
@@ -46,13 +47,11 @@ class MemoryMarks:
             if mine is not None and len(mine) >= self.rules.each:
                 self._drop(next(iter(mine)))
             self.rules.check_room(user)
-            self._of_user.setdefault(user, OrderedDict())[key] = None
-            self._on_topic.setdefault(topic, {})[key] = None
-            self.rules.number += 1
-        elif old.position.epoch == position.epoch and old.position.offset > position.offset:
+            self._enter(key, _Mark(position, self._clock.monotonic()))
+            return position
+        if old.position.epoch == position.epoch and old.position.offset > position.offset:
             return old.position
-        used_at = self._clock.monotonic() if old is None else old.used_at
-        self._marks[key] = _Mark(position, used_at)
+        self._marks[key] = _Mark(position, old.used_at)
         return position
 
     async def get(self, topic: str, user: str, name: str) -> Position | None:
@@ -94,6 +93,36 @@ class MemoryMarks:
         for key in mine:
             self._drop(key)
         return len(mine)
+
+    def dump(self) -> Iterator[CopiedMark]:
+        """Yield all marks."""
+        self._forget()
+        ahead = self._clock.time() - self._clock.monotonic()
+        for (topic, name, user), (place, used_at) in self._marks.items():
+            yield CopiedMark(topic, name, user, *place, int(used_at + ahead))
+
+    def restore(self, marks: Sequence[CopiedMark]) -> None:
+        """Take over marks; `sort` is called behind the last ones."""
+        ahead = self._clock.time() - self._clock.monotonic()
+        for topic, name, user, epoch, offset, at in marks:
+            self._enter((topic, name, user), _Mark(Position(epoch, offset), at - ahead))
+
+    def sort(self) -> None:
+        """Have the marks in the order of their use."""
+        marks = sorted(self._marks.items(), key=lambda each: each[1].used_at)
+        for known in (self._marks, self._of_user, self._on_topic):
+            known.clear()
+        self.rules.number = 0
+        for key, mark in marks:
+            self._enter(key, mark)
+
+    def _enter(self, key: _MarkKey, mark: _Mark) -> None:
+        """Add a mark that is not there."""
+        topic, _, user = key
+        self._of_user.setdefault(user, OrderedDict())[key] = None
+        self._on_topic.setdefault(topic, {})[key] = None
+        self._marks[key] = mark
+        self.rules.number += 1
 
     def drop_topic(self, topic: str) -> None:
         """Forget all marks on a topic."""
@@ -184,6 +213,17 @@ class MemorySets:
     async def drop(self, name: str) -> int:
         return len(self._sets.pop(name, {}))
 
+    def dump(self, at: float) -> Iterator[CopiedMember]:
+        """Yield all members that have not expired."""
+        for name, members in self._sets.items():
+            for member, (body, expires_at) in members.items():
+                if expires_at is None or expires_at > at:
+                    yield CopiedMember(name, member, body, microseconds(expires_at or 0))
+
+    async def restore(self, members: Sequence[CopiedMember]) -> None:
+        """Take over members."""
+        await self.update([NewMember(*each[:3], each.expires_at / 1e6 or None) for each in members])
+
     def _drop_expired(self, name: str) -> None:
         now = self._steady.now()
         members = self._sets.pop(name, {})
@@ -259,6 +299,17 @@ class MemoryStore:
         for space, key in places:
             self._remove(space, key)
         return len(places)
+
+    def dump(self) -> Iterator[CopiedValue]:
+        """Yield all values."""
+        for space, values in self._spaces.items():
+            for key, (body, owner) in values.items():
+                yield CopiedValue(space, key, owner, body)
+
+    async def restore(self, values: Sequence[CopiedValue]) -> None:
+        """Take over values. Raises `Unavailable` if they are too many."""
+        for space, key, owner, body in values:
+            self._put(space, key, body, owner)
 
     def _of(self, owner: str) -> list[tuple[str, str]]:
         return [

@@ -9,12 +9,12 @@ import os
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from pov_rt.protocol.errors import HandlerTimeout, Internal, Unavailable
 from pov_rt.runtime.clock import Clock
-from pov_rt.runtime.eager import Begun
+from pov_rt.runtime.eager import Begun, start
 
 log = logging.getLogger(__name__)
 
@@ -240,6 +240,16 @@ class Tasks:
         task.add_done_callback(self._done)
         return task
 
+    def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
+        """Start a task whose first step runs at once; return it, or its end if that was all."""
+        task = start(work)
+        if task.done():
+            self._done(task)
+        else:
+            self._tasks.add(cast("asyncio.Task[None]", task))
+            task.add_done_callback(self._done)
+        return task
+
     def __len__(self) -> int:
         return len(self._tasks)
 
@@ -252,8 +262,8 @@ class Tasks:
         """Cancel what still runs, and wait for it, but not for ever."""
         await end(self._tasks, self._what)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+    def _done(self, task: asyncio.Future[None]) -> None:
+        self._tasks.discard(cast("asyncio.Task[None]", task))
         if not task.cancelled() and (error := task.exception()) is not None:
             # A caller that waits for the task gets the same error; this line is for the others.
             self._log.warning("%s failed", self._what, exc_info=error)

@@ -87,7 +87,8 @@ else:
         During that first step, too, the task is the current one: what the coroutine makes, such as
         a timeout, may refer to it (see "Task lifetime support" in the documentation of asyncio).
         """
-        loop, context, outer = asyncio.get_running_loop(), copy_context(), asyncio.current_task()
+        loop, context = asyncio.get_running_loop(), copy_context()
+        outer = asyncio.current_task(loop)
         rest = Begun(work)
         task: asyncio.Task[ResultT] = asyncio.Task(rest, loop=loop, context=context)
         if outer is not None:

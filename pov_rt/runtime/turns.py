@@ -86,7 +86,7 @@ class Backlog(Generic[ItemT]):
 
 
 class Slots:
-    """Lets up to `budget` tasks go on in each turn; the others wait, in order. Owner: its user.
+    """Lets up to `budget` go on in each turn; the others wait, in order. Owner: its user.
 
     Only `few`, while `is_behind` tells that those who went on before are still waiting elsewhere.
     """
@@ -98,15 +98,35 @@ class Slots:
         self._few = few
         self._is_behind = is_behind
         self._used = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[Callable[[], bool]] = deque()
+
+    def take_now(self) -> bool:
+        """Take a slot of this turn; return False if there is none, or others wait for one."""
+        if self._waiting or self._used >= self._most():
+            return False
+        self._use()
+        return True
+
+    def wait(self, go_on: Callable[[], bool]) -> None:
+        """Call something in a later turn, behind those who wait already.
+
+        It returns whether it has used its slot: who has gone meanwhile needs none.
+        """
+        self._waiting.append(go_on)
 
     async def take(self) -> None:
         """Wait for a slot of this turn or a later one."""
-        if not self._waiting and self._used < self._most():
-            self._use()
+        if self.take_now():
             return
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+
+        def go_on() -> bool:
+            if turn.done():
+                return False
+            turn.set_result(None)
+            return True
+
+        self.wait(go_on)
         await turn
 
     def _most(self) -> int:
@@ -120,10 +140,10 @@ class Slots:
     def _end_turn(self) -> None:
         self._used, most = 0, self._most()
         while self._waiting and self._used < most:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                self._use()
+            go_on = self._waiting.popleft()
+            self._use()  # first: should it fail, the others have their turn all the same
+            if not go_on():
+                self._used -= 1
 
 
 async def spread(items: Iterable[ItemT], budget: int) -> AsyncIterator[ItemT]:

@@ -6,6 +6,8 @@ Subclass it in a test module and say how to open the engine:
         def make(self, clock, povs=None, **settings):
             own = EngineSettings(**settings)
             return MyEngine(own, clock, "node-1", Keeping(own, povs, stub))
+
+And, if two that are opened so share what they have, how to open another one: `make_other`.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 from typing import get_args
 
 from pov_rt.engine.base import Health, NewEntry, Survives
+from pov_rt.suites.copying import CopyingSuite
 from pov_rt.suites.keeping import KeepingSuite
 from pov_rt.suites.logs import LogSuite
 from pov_rt.suites.past import PastSuite
@@ -24,7 +27,9 @@ from pov_rt.suites.support import A, Povs, Recorder, on_engine, stub
 __all__ = ["EngineSuite", "Povs", "Recorder", "stub"]
 
 
-class EngineSuite(LogSuite, KeepingSuite, PastSuite, ProducerSuite, StateSuite, StoreSuite):
+class EngineSuite(
+    LogSuite, KeepingSuite, PastSuite, ProducerSuite, StateSuite, StoreSuite, CopyingSuite
+):
     """What every engine must do. Each test has a fresh engine and a clock that stands still."""
 
     @on_engine()

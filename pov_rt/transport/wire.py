@@ -125,9 +125,14 @@ class Wire:
         self._timer: asyncio.TimerHandle | None = None
         self._bytes_in = self._bytes_out = 0
 
+    def hold(self, data: bytes) -> None:
+        """Take the first bytes, which leave in one piece with all that is sent before `start`."""
+        self._corked = [data]
+
     def start(self, peer: Peer, received: bytes) -> None:
         """Begin to read; `received` is what came behind the handshake."""
         self._peer = peer
+        self._end_cork()
         if self._ended is None or self._closing:
             self._loop.call_soon(self._tell, self._reason or WENT_AWAY)
             return

@@ -6,15 +6,17 @@ import logging
 import socket
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
+from typing import NamedTuple
 
-from tornado.httputil import HTTPServerRequest
-
+from pov_rt.auth.grants import Kind
+from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.config.networks import is_in, read_address
 from pov_rt.config.settings import ServerSettings
-from pov_rt.protocol.errors import RateLimited
+from pov_rt.protocol.errors import RateLimited, TokenUnsigned
 from pov_rt.runtime.clock import Clock
 from pov_rt.runtime.limits import Bucket, KeyedBuckets, Rate
 from pov_rt.runtime.process.logs import Throttle
+from pov_rt.web.upgrade.head import Asked, Head
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +24,10 @@ MAX_ADDRESSES = 10_000
 """Whose failures are remembered; past that the half that failed first is forgotten."""
 
 
-def peer_ip(request: HTTPServerRequest) -> str:
+def peer_ip(request: Asked) -> str:
     """Return the address of who is connected, in the one form that is compared and counted."""
     text = request.remote_ip or ""
-    return read_address(text) or text
+    return text if isinstance(request, Head) else read_address(text) or text
 
 
 def is_trusted(address: str, settings: ServerSettings) -> bool:
@@ -34,7 +36,7 @@ def is_trusted(address: str, settings: ServerSettings) -> bool:
     return bool(proxies) and is_in(address, tuple(proxies))
 
 
-def is_behind_proxy(request: HTTPServerRequest, settings: ServerSettings) -> bool:
+def is_behind_proxy(request: Asked, settings: ServerSettings) -> bool:
     """Tell whether the peer is a proxy to be believed: a trusted address, or a Unix socket.
 
     Whoever may write to a Unix socket is a proxy on this machine.
@@ -42,17 +44,19 @@ def is_behind_proxy(request: HTTPServerRequest, settings: ServerSettings) -> boo
     return _is_unix(request) or is_trusted(peer_ip(request), settings)
 
 
-def is_of_this_machine(request: HTTPServerRequest) -> bool:
+def is_of_this_machine(request: Asked) -> bool:
     """Tell whether who is connected is a program of this machine; it may be a proxy."""
     return _is_unix(request) or is_loopback(peer_ip(request))
 
 
-def _is_unix(request: HTTPServerRequest) -> bool:
+def _is_unix(request: Asked) -> bool:
+    if isinstance(request, Head):
+        return request.is_unix
     context = getattr(request.connection, "context", None)
     return getattr(context, "address_family", None) == socket.AF_UNIX
 
 
-def client_ip(request: HTTPServerRequest, settings: ServerSettings) -> str | None:
+def client_ip(request: Asked, settings: ServerSettings) -> str | None:
     """Return the client's address: the peer's, or what a trusted proxy says; None if it says none.
 
     It does so in one header, the one which it writes itself: any other is the client's own word.
@@ -60,7 +64,7 @@ def client_ip(request: HTTPServerRequest, settings: ServerSettings) -> str | Non
     a thing has no budgets of their own by it.
     """
     peer = peer_ip(request)
-    if not is_behind_proxy(request, settings):
+    if not (_is_unix(request) or is_trusted(peer, settings)):
         return peer
     said = request.headers.get(settings.client_ip_header)
     if not said:
@@ -81,7 +85,12 @@ def client_ip(request: HTTPServerRequest, settings: ServerSettings) -> str | Non
 def is_loopback(address: str) -> bool:
     """Tell whether this is an IP address that leads nowhere but to this machine."""
     read = read_address(address)
-    return read is not None and ip_address(read).is_loopback
+    return read is not None and _is_loopback(read)
+
+
+@lru_cache(1024)
+def _is_loopback(address: str) -> bool:
+    return ip_address(address).is_loopback
 
 
 @lru_cache(1024)
@@ -100,6 +109,13 @@ SPARE = Rate(100.0, 100.0)
 """Tokens of addresses that have to wait which are looked at nevertheless."""
 
 
+class Client(NamedTuple):
+    """Who asks: the address, and what it counts as; None where it is not known."""
+
+    ip: str
+    key: str | None
+
+
 class Failures:
     """Tokens that no key has signed, by the address they came from. Owner: the web server.
 
@@ -115,7 +131,33 @@ class Failures:
         self._unbelieved = Throttle(log, per_s=0.001)
         self._spare = Bucket(SPARE, clock.monotonic())
 
-    def doubt(self, request: HTTPServerRequest, settings: ServerSettings) -> None:
+    def client(self, request: Asked, settings: ServerSettings) -> Client:
+        """Return who asks; have the log tell of a peer that speaks for others in vain."""
+        self._doubt(request, settings)
+        address = client_ip(request, settings)
+        if address is None:
+            return Client(peer_ip(request), None)
+        return Client(address, address_key(address))
+
+    def verify(
+        self, tokens: Tokens, token: str, accept: frozenset[Kind], client: Client
+    ) -> Identity:
+        """Return whose token this is.
+
+        Raises `TokenError`, or `RateLimited` where too many tokens of the address were not good.
+        """
+        wait_s = self.wait_s(client.key)
+        if wait_s and not tokens.remembers(token, accept) and not self.spare():
+            raise self.refuse(client.ip, wait_s)
+        try:
+            return tokens.verify(token, accept)
+        except TokenUnsigned:
+            # Not a good token at the wrong door, too late or revoked: its bearer is somebody, and
+            # must not shut out all others behind one address.
+            self.count(client.key)
+            raise
+
+    def _doubt(self, request: Asked, settings: ServerSettings) -> None:
         """Have the log tell of a peer that speaks for others and is not believed.
 
         If it is a proxy, all its clients count as one address. But anybody may send the header.

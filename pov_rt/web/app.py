@@ -77,6 +77,7 @@ from pov_rt.web.routes.token import TokenHandler
 from pov_rt.web.routes.trace import ActivityHandler, ExplainHandler, TraceHandler
 from pov_rt.web.sockets import CHOOSE_ADMIN_PORT, OwnSockets, is_local, port_of
 from pov_rt.web.stream import MAX_HEADER_BYTES
+from pov_rt.web.upgrade.entry import Entry
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,8 @@ class WebServer:
         self.server.bounds.add(self._bodies.shares.bound)
         self._sweep = PeriodicCallback(self._on_sweep, SWEEP_MS)
         files = [found.module.__file__ or "" for found in registry.found]
-        self._port_stays = False
+        self.port_stays = False
+        """Whether the port stays open when the node has stopped, for the next one."""
         self._loop = loop = asyncio.get_running_loop()
         self._blocked = BlockWatch(loop, settings.log.blocked_loop_s, files)
         self._blocked.on_block = self.server.hooks.conduct.blocked
@@ -129,6 +131,16 @@ class WebServer:
         self._demo: Demo | None = None
         if settings.dev:
             self._demo = Demo(self.server, self._host_rules, self._access_log, self._restart)
+        self._bounds = bounds_of(limits, self.server.borders)
+        self._entry = Entry(
+            self.server,
+            self._host_rules,
+            self._failures,
+            self._bounds,
+            loop,
+            self._wire_started,
+            self._wire_ended,
+        )
         self.http = self._serve(self.make_app())
         self.admin = self._serve(self.make_admin_app())
 
@@ -176,7 +188,7 @@ class WebServer:
         Raises `SettingsError` if an address cannot be had, else as `Server.start`.
         """
         settings = self.settings.server
-        self._port_stays = bool(inherited)
+        self.port_stays = bool(inherited)
         listen = self._own_sockets.listen
         sockets = list(inherited) or listen(settings.host, settings.port, settings.unix)
         try:
@@ -196,6 +208,7 @@ class WebServer:
                 name="connections",
                 setting="limits.connections",
                 capacity=capacity(limits.connections),
+                entry=self._entry,
                 others=lambda: self.sockets,
                 per_peer=limits.connections_per_address,
                 peer_of=self._peer_of,
@@ -230,7 +243,7 @@ class WebServer:
             clients, drain_s = self._listeners[0], self.settings.server.drain_s
             await clients.finish(drain_s)
             # Nobody comes back to be refused: from then on who connects waits for the next server.
-            away_until = self._loop.time() + self.server.leave(port_stays=self._port_stays)
+            away_until = self._loop.time() + self.server.leave(port_stays=self.port_stays)
             clients.leave_at(away_until)
             await self.server.drain()
             await self._part(away_until)
@@ -259,12 +272,12 @@ class WebServer:
         wires = {
             "started": self._wire_started,
             "ended": self._wire_ended,
-            "bounds": bounds_of(self.settings.limits, self.server.borders),
+            "bounds": self._bounds,
         }
         buckets = KeyedBuckets(parse_rate(self.settings.limits.token_rate))
         # The first that fits is taken: those that are asked for most come first.
         routes: list[tuple[Any, ...]] = [
-            (r"/ws/(?!_echo$).*", SocketHandler, wires),
+            (r"/ws/(?!_echo$).*", SocketHandler, {"entry": self._entry}),
             (r"/api/auth/ws-token", TokenHandler, {"buckets": buckets}),
             (r"/api/activities", ActivitiesHandler),
             (r"/api/povs/([^/]+)/activities", HistoryHandler),
@@ -298,7 +311,7 @@ class WebServer:
             routes.append((r"/demo/board", LocalPageHandler, {"page": "board.html"}))
             routes.append((r"/demo/.*", LocalPageHandler))  # what the demo does not take
         if self.settings.server.conformance_echo:
-            routes.append((r"/ws/_echo", EchoHandler, wires))
+            routes.append((r"/ws/_echo", EchoHandler, {"entry": self._entry}))
         return self._site(routes, self._host_rules)
 
     def make_admin_app(self) -> Application:

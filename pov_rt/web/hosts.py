@@ -8,11 +8,10 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from tornado.httputil import HTTPServerRequest
-
 from pov_rt.config.settings import ServerSettings, Settings
 from pov_rt.protocol.errors import ClientError, Forbidden, InvalidRequest
 from pov_rt.web.addresses import is_behind_proxy, is_loopback, is_of_this_machine
+from pov_rt.web.upgrade.head import Asked
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _HOST = re.compile(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::(\d{0,5}))?")
@@ -40,7 +39,7 @@ class HostRules:
     is_local: bool = False
 
 
-def one_header(request: HTTPServerRequest, name: str) -> str | None:
+def one_header(request: Asked, name: str) -> str | None:
     """Return a header that may come once at most. Raises `InvalidRequest` for more."""
     values = request.headers.get_list(name)
     if len(values) > 1:
@@ -48,7 +47,7 @@ def one_header(request: HTTPServerRequest, name: str) -> str | None:
     return values[0] if values else None
 
 
-def has_word(request: HTTPServerRequest, name: str, word: str) -> bool:
+def has_word(request: Asked, name: str, word: str) -> bool:
     """Tell whether a word is in a header that is a list of words in any case."""
     value = request.headers.get(name)
     if value is None:
@@ -95,7 +94,18 @@ def _own_site(public_url: str | None) -> Site | None:
     return None if public_url is None else read_site(public_url)
 
 
-def check_host(request: HTTPServerRequest, settings: Settings, rules: HostRules) -> str:
+@lru_cache(64)
+def _read_host(host: str) -> tuple[str, str] | None:
+    """Return a host's name, and that with the port; None of what is malformed."""
+    match = _HOST.fullmatch(host)
+    name = "" if match is None else _without_dot(match[1])
+    if match is None or not name:
+        return None
+    # The port may be empty (RFC 3986, section 3.2.3).
+    return name, f"{name}:{match[2]}" if match[2] else name
+
+
+def check_host(request: Asked, settings: Settings, rules: HostRules) -> str:
     """Return the Host header, in lower case and without the dot that a whole name may end with.
 
     Raises unless the server answers for that host.
@@ -110,11 +120,10 @@ def check_host(request: HTTPServerRequest, settings: Settings, rules: HostRules)
     host = (one_header(request, "Host") or "").lower()
     if not host and rules.for_operators and request.version == "HTTP/1.0":
         return host  # a load balancer's check, which no browser could make
-    match = _HOST.fullmatch(host)
-    name = "" if match is None else _without_dot(match[1])
-    if match is None or not name:
+    read = _read_host(host)
+    if read is None:
         raise InvalidRequest("The Host header is missing or malformed")
-    host = f"{name}:{match[2]}" if match[2] else name  # which may be empty (RFC 3986, 3.2.3)
+    name, host = read
     listed, own = settings.server.allowed_hosts, _own_site(settings.server.public_url)
     if name in map(_without_dot, listed) or (own is not None and own.is_at(host)):
         return host
@@ -129,7 +138,7 @@ def check_host(request: HTTPServerRequest, settings: Settings, rules: HostRules)
     return host
 
 
-def check_origin(request: HTTPServerRequest, host: str, settings: Settings) -> str | None:
+def check_origin(request: Asked, host: str, settings: Settings) -> str | None:
     """Return the origin of the page that sends a request; None if there is none.
 
     Raises `Forbidden` unless the page may use the server: it is of the same origin, or of one on
@@ -166,7 +175,7 @@ def _is_same(
     sender: Site,
     own: Site | None,
     host: str,
-    request: HTTPServerRequest,
+    request: Asked,
     settings: ServerSettings,
 ) -> bool:
     """Tell whether an origin is this server's own: the same host, by the same scheme.

@@ -32,7 +32,6 @@ from pov_rt.protocol.errors import (
     NotFound,
     RateLimited,
     TokenError,
-    TokenUnsigned,
     TooLarge,
     Unavailable,
 )
@@ -42,7 +41,7 @@ from pov_rt.runtime.containment import internal
 from pov_rt.runtime.measure.tally import tally_of_errors
 from pov_rt.runtime.process.logs import Throttle
 from pov_rt.server.server import Server
-from pov_rt.web.addresses import Failures, address_key, client_ip, peer_ip
+from pov_rt.web.addresses import Client, Failures
 from pov_rt.web.bodies import Bodies, Body
 from pov_rt.web.hosts import HostRules, check_host, check_origin, has_word, one_header
 from pov_rt.web.stream import Refusal, Stream
@@ -148,7 +147,10 @@ def parse_query(query: str) -> list[tuple[str, str]]:
     pairs = []
     for part in query.replace("+", " ").split("&"):
         name, _, value = part.partition("=")
-        if name or value:
+        if "%" not in part:
+            if part not in ("", "="):
+                pairs.append((name, value))
+        elif name or value:
             try:
                 pairs.append((unquote_to_bytes(name).decode(), unquote_to_bytes(value).decode()))
             except UnicodeDecodeError as error:
@@ -218,9 +220,7 @@ class JsonHandler(RequestHandler):
     bodies: Bodies
     failures: Failures
     host: str
-    ip = ""
-    ip_key: str | None = None
-    """What the client's address counts as; None where it is not known."""
+    caller = Client("", None)
     identity: Identity
     """Who sent the token, once one has been verified."""
     routes: Mapping[str, Any] | None = None
@@ -254,6 +254,11 @@ class JsonHandler(RequestHandler):
             if name not in ("HEAD", "OPTIONS")
             and getattr(cls, name.lower()) is not getattr(RequestHandler, name.lower())
         ]
+
+    @property
+    def ip(self) -> str:
+        """The client's address."""
+        return self.caller.ip
 
     @property
     def content(self) -> Content:
@@ -314,12 +319,7 @@ class JsonHandler(RequestHandler):
     def check(self) -> None:
         """Check what is the same for all requests (stock checks let a rebound name pass)."""
         request, settings = self.request, self.server.settings
-        self.failures.doubt(request, settings.server)
-        address = client_ip(request, settings.server)
-        if address is None:
-            self.ip = peer_ip(request)
-        else:
-            self.ip, self.ip_key = address, address_key(address)
+        self.caller = self.failures.client(request, settings.server)
         if request.version not in ("HTTP/1.1", "HTTP/1.0"):
             raise InvalidRequest("The server speaks HTTP/1.1 and HTTP/1.0")
         is_upgrade = self.is_upgrade = wants_websocket(request)
@@ -450,17 +450,7 @@ class JsonHandler(RequestHandler):
 
         Raises `TokenError`, or `RateLimited` where too many tokens of the address were not good.
         """
-        tokens = self.server.tokens
-        wait_s = self.failures.wait_s(self.ip_key)
-        if wait_s and not tokens.remembers(token, accept) and not self.failures.spare():
-            raise self.failures.refuse(self.ip, wait_s)
-        try:
-            self.identity = tokens.verify(token, accept)
-        except TokenUnsigned:
-            # Not a good token at the wrong door, too late or revoked: its bearer is somebody, and
-            # must not shut out all others behind one address.
-            self.failures.count(self.ip_key)
-            raise
+        self.identity = self.failures.verify(self.server.tokens, token, accept, self.caller)
         payer.set(self.identity.owner)
         return self.identity
 

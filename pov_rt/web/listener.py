@@ -21,7 +21,12 @@ from pov_rt.runtime import turns
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.limits import Bucket, Rate
 from pov_rt.runtime.process.logs import Throttle
-from pov_rt.web.stream import Refusal, Stream
+from pov_rt.web.stream import Refusal, Stream, Verdict
+from pov_rt.web.upgrade.accepted import Accepted
+from pov_rt.web.upgrade.entry import Entry
+
+Caller = Accepted | Stream
+"""Who is connected, and has not become a socket."""
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +67,8 @@ class Listener:
     `bound` counts all that is open here, and with `others` what has become of it. At most
     `per_peer` streams (0: any number) belong to one peer, as `peer_of` names it by its address; not
     to None. `refused` is called with the address and the refusal of each request that no handler
-    sees. Few sockets are opened while `is_behind` tells that open ones wait to be served.
+    sees. With an `entry` well-formed upgrades go there, and never to the HTTP server. Few of them
+    are begun while `is_behind` tells that open sockets wait to be served.
     """
 
     def __init__(
@@ -75,6 +81,7 @@ class Listener:
         capacity: int,
         refused: Callable[[str, Refusal], None],
         complaint: Throttle,
+        entry: Entry | None = None,
         others: Callable[[], int] = lambda: 0,
         per_peer: int = 0,
         peer_of: Callable[[str], str | None] = lambda _: None,
@@ -86,6 +93,7 @@ class Listener:
         self.requests = turns.Slots(turns.REQUESTS)
         self.handshakes = turns.Slots(turns.HANDSHAKES, turns.FEW_HANDSHAKES, is_behind)
         self._http = http
+        self._entry = entry
         http.conn_params.header_timeout = None  # `sweep` is in its place
         self._per_peer = per_peer
         self._peer_of = peer_of
@@ -95,21 +103,30 @@ class Listener:
         self._stopped = False
         self._leaves_at = math.inf
         # By when they began to wait; those who never asked are apart, for they go first.
-        self._silent: dict[Stream, None] = {}
-        self._idle: dict[Stream, None] = {}
-        self._streams: dict[Stream, None] = {}
-        self._awaited: set[Stream] = set()
-        self._by_peer: dict[str, dict[Stream, None]] = {}
+        # By their sockets, so that a place is kept when HTTP begins to be spoken.
+        self._silent: dict[socket.socket, Caller] = {}
+        self._idle: dict[socket.socket, Caller] = {}
+        self._callers: dict[socket.socket, Caller] = {}
+        self._awaited: set[socket.socket] = set()
+        self._by_peer: dict[str, dict[socket.socket, Caller]] = {}
         self._leaving: dict[socket.socket, asyncio.TimerHandle] = {}
         self._evictions = Bucket(EVICTIONS, self._loop.time())
         self._scrap = bytearray(1 << 16)
         self._changed: asyncio.Future[None] | None = None
+        for sock in self.sockets:
+            if sock.family != socket.AF_UNIX:
+                # What is accepted has them from here. Without the first a second small write waits
+                # for the acknowledgement of the first one (docs/measurements.md, small writes).
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                # The kernel would take up to 4 MiB for a client that does not read, on top of the
+                # bytes we bound.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._listen()
 
     @property
     def open(self) -> int:
         """How many connections are open for HTTP."""
-        return len(self._streams) + len(self._leaving)
+        return len(self._callers) + len(self._leaving)
 
     def sweep(self, request_s: float, keepalive_s: float) -> None:
         """Hang up on those who take too long to ask; to be called about once a second.
@@ -119,9 +136,9 @@ class Listener:
         also cost every handshake (docs/measurements.md, handshakes).
         """
         now = self._loop.time()
-        for stream in list(self._streams):
-            if stream.is_overdue(now, request_s, keepalive_s):
-                stream.close()
+        for caller in list(self._callers.values()):
+            if caller.is_overdue(now, request_s, keepalive_s):
+                caller.close()
 
     def stop(self) -> None:
         """Accept no more; the listening sockets stay open, for whoever owns them."""
@@ -145,9 +162,9 @@ class Listener:
         Not for what waits for something to happen, which has no end of its own.
         """
         self._awaited = {
-            stream
-            for stream in self._streams
-            if not (stream in self._silent or stream in self._idle or stream.waits_for_news)
+            key
+            for key, caller in self._callers.items()
+            if not (key in self._silent or key in self._idle or caller.waits_for_news)
         }
         await self._wait(lambda: not self._awaited, most_s)
 
@@ -158,7 +175,7 @@ class Listener:
         """
         await self._wait(lambda: not self._silent, ask_s)
         waiting = self._silent, self._idle
-        await self._wait(lambda: len(self._streams) == sum(map(len, waiting)), answer_s)
+        await self._wait(lambda: len(self._callers) == sum(map(len, waiting)), answer_s)
 
     async def _wait(self, condition: Callable[[], bool], most_s: float) -> None:
         with suppress(TimeoutError):
@@ -172,37 +189,75 @@ class Listener:
             self._changed.set_result(None)
 
     def close(self) -> None:
-        """Stop, and end what is still read away."""
+        """Stop, and end what has asked nothing and what is still read away."""
         self.stop()
+        for caller in list(self._callers.values()):
+            caller.close()
         for sock in list(self._leaving):
             self._leave(sock)
 
-    def waits(self, stream: Stream) -> None:
+    def enters(self, caller: Caller) -> bool:
+        """Enter a connection; close it, and return False, if its peer has too many."""
+        key, peer = caller.key, caller.peer
+        if key in self._callers:
+            return True
+        self._callers[key] = caller
+        if peer is None:
+            return True
+        mine = self._by_peer.setdefault(peer, {})
+        mine[key] = caller
+        if not 0 < self._per_peer < len(mine):
+            return True
+        # The new one itself, if all others have asked for something.
+        waiting = (each for key, each in mine.items() if key in self._silent or key in self._idle)
+        oldest = next(waiting, caller)
+        self.bound.refuse(peer, f"one address has {self._per_peer} that are no sockets yet")
+        oldest.close()
+        return oldest is not caller
+
+    def speaks(self, caller: Accepted, received: bytes, verdict: Verdict | None) -> None:
+        """Have HTTP spoken on a connection, on which some bytes have been received."""
+        if not self.enters(caller):
+            return
+        key, peer = caller.key, caller.peer
+        stream = Stream(key, caller.at, self, received)
+        stream.address, stream.peer, stream.verdict = caller.ip, peer, verdict
+        self._callers[key] = stream
+        if key in self._silent:
+            self._silent[key] = stream
+        if peer is not None:
+            self._by_peer[peer][key] = stream
+        self._http.handle_stream(stream, caller.address)
+
+    def waits(self, caller: Caller) -> None:
         """Enter who waits for a request."""
-        self._awaited.discard(stream)
-        (self._idle if stream.has_asked else self._silent)[stream] = None
+        self._awaited.discard(caller.key)
+        (self._idle if caller.has_asked else self._silent)[caller.key] = caller
         self._change()
 
-    def asks(self, stream: Stream) -> None:
+    def asks(self, caller: Caller) -> None:
         """Take out whose request has come."""
-        (self._silent if stream in self._silent else self._idle).pop(stream, None)
+        key = caller.key
+        (self._silent if key in self._silent else self._idle).pop(key, None)
         self._change()
 
     def lasts(self, stream: Stream) -> None:
         """Wait no more for a request that itself waits."""
-        self._awaited.discard(stream)
+        self._awaited.discard(stream.key)
         self._change()
 
-    def ended(self, stream: Stream) -> None:
-        """Let go of a stream."""
-        self._awaited.discard(stream)
-        self._streams.pop(stream, None)
-        self.asks(stream)
-        if stream.peer is not None:
-            streams = self._by_peer[stream.peer]
-            streams.pop(stream, None)
-            if not streams:
-                del self._by_peer[stream.peer]
+    def ended(self, caller: Caller) -> None:
+        """Let go of a connection, if it has been entered."""
+        key, peer = caller.key, caller.peer
+        if self._callers.pop(key, None) is None:
+            return
+        self._awaited.discard(key)
+        self.asks(caller)
+        if peer is not None:
+            mine = self._by_peer[peer]
+            del mine[key]
+            if not mine:
+                del self._by_peer[peer]
 
     def malformed(self, stream: Stream, refusal: Refusal) -> None:
         """Tell of a request that no handler sees."""
@@ -236,13 +291,15 @@ class Listener:
             self._loop.add_reader(sock.fileno(), self._accept, sock)
 
     def _accept(self, listening: socket.socket) -> None:
-        if self._loop.time() >= self._leaves_at:
+        now = self._loop.time()
+        if now >= self._leaves_at:
             self.stop()
             return
+        room = self.bound.limit - self.bound.used()
+        is_unix = listening.family == socket.AF_UNIX
         for _ in range(turns.ACCEPTS):
-            busy = self.bound.used()
-            is_full = busy >= self.bound.limit
-            if is_full and not self._may_make_room():
+            if room <= 0 and not self._may_make_room():
+                busy = self.bound.used()
                 self._pause(f"{busy:g} sockets are open, which is all there is room for")
                 return
             try:
@@ -254,36 +311,24 @@ class Listener:
             except OSError as error:
                 self._pause(str(error.strerror))
                 return
-            if is_full:
+            if room <= 0:
                 self._make_room()
-            stream = Stream(sock, self._loop.time(), self)
-            if sock.family != socket.AF_UNIX:
-                # Without it a second small write waits for the acknowledgement of the first one
-                # (docs/measurements.md, small writes).
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                # The kernel would take up to 4 MiB for a client that does not read, on top of the
-                # bytes we bound.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-                stream.address = address[0]
-                stream.peer = self._peer_of(address[0])
-            self._enter(stream, address)
+            else:
+                room -= 1
+            sock.setblocking(False)
+            caller = Accepted(sock, address, now, self)
+            if not is_unix:
+                caller.peer = self._peer_of(address[0])
+            if self._is_crowded(caller.peer) and not self.enters(caller):
+                continue
+            if self._entry is None:
+                self.speaks(caller, b"", None)
+            else:
+                caller.begin(self._entry)
 
-    def _enter(self, stream: Stream, address: tuple[str, int]) -> None:
-        if stream.peer is not None:
-            streams = self._by_peer.setdefault(stream.peer, {})
-            streams[stream] = None
-            if 0 < self._per_peer < len(streams):
-                # The new one itself, if all others have asked for something.
-                waiting = (each for each in streams if each in self._silent or each in self._idle)
-                oldest = next(waiting, stream)
-                self.bound.refuse(
-                    stream.peer, f"one address has {self._per_peer} that are no sockets yet"
-                )
-                oldest.close()
-                if oldest is stream:
-                    return
-        self._streams[stream] = None
-        self._http.handle_stream(stream, address)
+    def _is_crowded(self, peer: str | None) -> bool:
+        """Tell whether one of a peer's connections goes if another comes."""
+        return peer is not None and 0 < self._per_peer <= len(self._by_peer.get(peer, ()))
 
     def _may_make_room(self) -> bool:
         if not (self._leaving or self._silent or self._idle):
@@ -295,7 +340,7 @@ class Listener:
         if self._leaving:
             self._leave(next(iter(self._leaving)))
             return
-        oldest = next(iter(self._silent or self._idle))
+        oldest = next(iter((self._silent or self._idle).values()))
         self.bound.refuse(oldest.peer or "", "all are in use; the oldest that asks nothing goes")
         oldest.close()
 

@@ -6,10 +6,11 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 
 from pov_rt.config.networks import read_address
-from pov_rt.config.settings import SettingsError
+from pov_rt.config.settings import ServerSettings, SettingsError
 from pov_rt.web.addresses import is_loopback
 
 BACKLOG = 4096
@@ -27,11 +28,18 @@ class OwnSockets:
         """Device and inode of our Unix sockets, which another server may have replaced since."""
 
     def listen(
-        self, host: str, port: int, unix: str | None = None, remedy: str = CHOOSE_PORT
+        self,
+        host: str,
+        port: int,
+        unix: str | None = None,
+        remedy: str = CHOOSE_PORT,
+        *,
+        reuse_port: bool = False,
     ) -> list[socket.socket]:
         """Listen on an address, or on a Unix socket. Raises `SettingsError`.
 
-        `remedy` says what to do if another program has it.
+        `remedy` says what to do if another program has it; with `reuse_port` others that ask for
+        the same may have it, too.
         """
         try:
             if unix is not None:
@@ -42,7 +50,11 @@ class OwnSockets:
                 # All addresses are those of both kinds, whatever net.ipv6.bindv6only says.
                 both = read_address(host) == "::" and socket.has_dualstack_ipv6()
                 sock = socket.create_server(
-                    (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both
+                    (host, port),
+                    family=family,
+                    backlog=BACKLOG,
+                    dualstack_ipv6=both,
+                    reuse_port=reuse_port,
                 )
                 sock.setblocking(False)
         except (OSError, ValueError, OverflowError) as error:
@@ -66,6 +78,50 @@ class OwnSockets:
                     os.unlink(path)
         self._sockets.clear()
         self._files.clear()
+
+
+class WorkerSockets:
+    """What the workers of one address listen on. Owner: their supervisor.
+
+    On a port each has a socket of its own (SO_REUSEPORT), and the kernel spreads who connects. It
+    stays while a worker is replaced: who connects meanwhile waits for the next one. A Unix socket,
+    and what was inherited, is one for all, and whoever has time accepts.
+    """
+
+    def __init__(self, settings: ServerSettings, inherited: Sequence[socket.socket]) -> None:
+        """Take the address. Raises `SettingsError` if it cannot be had."""
+        self._host = settings.host
+        self._shared = OwnSockets()
+        self._each: dict[int, tuple[OwnSockets, list[socket.socket]]] = {}
+        self._for_all = list(inherited)
+        if not inherited:
+            # Also where each has its own: beside another server's it would be without a word.
+            self._for_all = self._shared.listen(settings.host, settings.port, settings.unix)
+        self.port = port_of(self._for_all[0])
+        """0 of a Unix socket."""
+        if not inherited and settings.unix is None:
+            self._for_all = []
+            self._shared.close()
+
+    def of(self, number: int) -> list[socket.socket]:
+        """Return a worker's sockets, made when they are asked for. Raises `SettingsError`."""
+        if self._for_all:
+            return self._for_all
+        if number not in self._each:
+            own = OwnSockets()
+            self._each[number] = own, own.listen(self._host, self.port, reuse_port=True)
+        return self._each[number][1]
+
+    def leave(self, number: int) -> None:
+        """Close a worker's own sockets: who connects comes to the others."""
+        if number in self._each:
+            self._each.pop(number)[0].close()
+
+    def close(self) -> None:
+        """Close all but those that were inherited."""
+        for number in list(self._each):
+            self.leave(number)
+        self._shared.close()
 
 
 def port_of(sock: socket.socket) -> int:

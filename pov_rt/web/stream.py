@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 from tornado.httputil import HTTPInputError
 from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
 
+from pov_rt.auth.tokens import Identity
 from pov_rt.protocol.encoding import http_error
 from pov_rt.protocol.errors import ClientError, InvalidRequest, TooLarge
 from pov_rt.runtime import turns
@@ -94,6 +95,13 @@ LONG_HEAD = Refusal(
 )
 
 
+class Verdict(NamedTuple):
+    """Why a request is refused, and whose token it had, if that was good."""
+
+    error: ClientError
+    identity: Identity | None
+
+
 class Owner(Protocol):
     """Who accepted a stream: a `Listener`."""
 
@@ -128,6 +136,10 @@ class Stream(IOStream):
     """Who is connected; on a Unix socket nobody that has one."""
     peer: str | None = None
     """What stands for the address where addresses are counted, as this one's is."""
+    key: socket.socket
+    """By which its owner knows it, from the connection's beginning to its end."""
+    verdict: Verdict | None = None
+    """What is wrong with its request, if that was found out before HTTP was spoken."""
     has_asked = False
     """A request has come on it, complete with its headers."""
     is_last = False
@@ -151,10 +163,14 @@ class Stream(IOStream):
     _waits_for: str | int | None = None
     _waits_since = 0.0
 
-    def __init__(self, sock: socket.socket, now: float, owner: Owner) -> None:
+    def __init__(
+        self, sock: socket.socket, now: float, owner: Owner, received: bytes = b""
+    ) -> None:
         super().__init__(sock)
+        self.key = sock
         self._accepted_at = now
         self._owner = owner
+        self._received = received
 
     async def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> bytes:
         """Return the head of a request; Tornado asks for it.
@@ -259,7 +275,12 @@ class Stream(IOStream):
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
         """Read some bytes; have the kernel acknowledge much at once."""
-        count = super().read_from_fd(buf)
+        if self._received:  # before HTTP was spoken
+            count: int | None = min(len(buf), len(self._received))
+            buf[:count] = self._received[:count]
+            self._received = self._received[count:]
+        else:
+            count = super().read_from_fd(buf)
         if count:
             self._got += count
             if self._is_waiting and not self._has_line and isinstance(buf, bytearray):

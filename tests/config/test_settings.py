@@ -94,6 +94,35 @@ def test_a_setting_that_cannot_work_is_told(
     assert words in problem
 
 
+@pytest.mark.parametrize("scheme", ["memory", "sqlite"])
+def test_workers_need_a_log_that_they_share(scheme: str) -> None:
+    url = f"{scheme}:///tmp/a"
+    (told,) = problems(engine={"url": url}, server={"workers": 4})
+    assert told == (
+        "server.workers",
+        f"4 processes need a log that they share, and {scheme}:// is one process's own: set "
+        "engine.url to a redis://HOST, or server.workers to 1",
+    )
+    for good in ("redis://h", "rediss://h", "redis+sentinel://h", "rediss+sentinel://h"):
+        assert problems(engine={"url": good}, server={"workers": 4}) == []
+
+
+@pytest.mark.parametrize(
+    ("ports", "words"),
+    [
+        ({"port": 8767}, "the workers take 8766 to 8769, and server.port is 8767"),
+        ({"admin_port": 65533}, "the last worker's would be 65536; 65535 is the highest"),
+        ({"admin_port": 65532}, None),
+        ({"port": 8767, "unix": "/run/pov-rt.sock"}, None),
+        ({"port": 8770}, None),
+        ({"admin_port": 0, "port": 3}, None),
+    ],
+)
+def test_each_worker_has_an_admin_port(ports: dict[str, object], words: str | None) -> None:
+    found = problems(engine={"url": "redis://h"}, server={"workers": 4, **ports})
+    assert [problem[: len(words or "")] for _, problem in found] == [words] * bool(words)
+
+
 @pytest.mark.parametrize("sees_all", [True, False])
 def test_what_older_versions_called_the_choice_counts_as_one(sees_all: bool) -> None:
     assert problems(auth={"default_povs": None, "require_grants": not sees_all}) == []

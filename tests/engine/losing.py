@@ -14,6 +14,7 @@ from pov_rt.engine.base import Entry, Health, NewEntry, Position
 from pov_rt.engine.keeping import Keeping
 from pov_rt.engine.local import MemoryLeases
 from pov_rt.engine.memory import MemoryEngine, MemoryLog
+from pov_rt.engine.memory.copying import MemoryCopying
 from pov_rt.engine.state import MemoryMarks
 from pov_rt.runtime.clock import Clock
 
@@ -27,9 +28,9 @@ class LosingLog(MemoryLog):
         self._past: dict[str, dict[str, int]] = {}
         self._appended: list[tuple[str, ...]] = []
 
-    def _epoch(self, topic: str) -> str:
+    def epoch_of(self, topic: str) -> str:
         run = self._runs.get(topic, 0)
-        return super()._epoch(topic) + (f".{run}" if run else "")
+        return super().epoch_of(topic) + (f".{run}" if run else "")
 
     def _append(
         self, new: NewEntry, now: float, monotonic: float, fresh: dict[str, list[Entry]]
@@ -41,7 +42,7 @@ class LosingLog(MemoryLog):
         return done
 
     async def holds(self, topic: str, position: Position) -> bool:
-        return self.placed(topic, position).epoch == self._epoch(topic) and (
+        return self.placed(topic, position).epoch == self.epoch_of(topic) and (
             position.offset <= self._top(topic).offset
         )
 
@@ -52,7 +53,7 @@ class LosingLog(MemoryLog):
             if own != epoch and own.startswith(f"{epoch}-"):
                 own, dash, rest = epoch, "-", own.removeprefix(f"{epoch}-")
             if own == epoch and position.offset <= end:
-                return Position(f"{self._epoch(topic)}{dash}{rest}", position.offset)
+                return Position(f"{self.epoch_of(topic)}{dash}{rest}", position.offset)
         return position
 
     def _remove(self, topic: str) -> None:
@@ -64,18 +65,18 @@ class LosingLog(MemoryLog):
         lost = self._appended[max(0, len(self._appended) - number) :]
         del self._appended[len(self._appended) - len(lost) :]
         for topic in [each for topics in reversed(lost) for each in topics]:
-            log = self._topics[topic]
+            log = self.logs[topic]
             if log.entries:
                 del log.entries[-1], log.came[-1], log.places[-1]
             log.head = min(log.head, len(log.entries))
             log.offset -= 1
-        gone = [key for key, at in self._keys.items() if at.offset > self._topics[key[0]].offset]
+        gone = [key for key, at in self.keys.items() if at.offset > self.logs[key[0]].offset]
         self._drop_keys(gone)
         self.producers.discard(lambda _: True)
-        for topic in {*self._topics, *self.watched}:
+        for topic in {*self.logs, *self.watched}:
             end = self._top(topic).offset
             past = self._past.setdefault(topic, {})
-            past[self._epoch(topic)] = end
+            past[self.epoch_of(topic)] = end
             self._past[topic] = {epoch: min(end, before) for epoch, before in past.items()}
             self._runs[topic] = self._runs.get(topic, 0) + 1
 
@@ -113,6 +114,7 @@ class LosingEngine(MemoryEngine):
         self.log = self.LOG(settings, clock, self.marks, keeping)
         self.marks.log = self.log
         self.leases = MemoryLeases(clock, node, self.log.watched)
+        self.copying = MemoryCopying(self.log, self.marks, self.sets, self.store, keeping, clock)
         own, log = {"topics", "marks", "ids", "producers"}, self.log
         mine = (log.count.bound, self.marks.rules.bound, log.ids, log.producers.rules.bound)
         self.bounds = (*mine, *(each for each in self.bounds if each.name not in own))

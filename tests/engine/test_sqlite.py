@@ -37,6 +37,10 @@ class TestSqliteEngine(EngineSuite):
         keeping = Keeping(own, povs, stub)
         return SqliteEngine(self.path, own, clock, "node-1", keeping)
 
+    def make_other(self, clock: ManualClock, povs: Povs | None = None, **settings: Any) -> Engine:
+        self.path = self.path.with_name(f"other-{self.path.name}")
+        return self.make(clock, povs, **settings)
+
 
 # Restart:
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from pov_rt.config.settings import ServerSettings, SettingsError
 from pov_rt.registry.build import build_registry
 from pov_rt.testing import make_settings
 from pov_rt.web.app import WebServer
+from pov_rt.web.sockets import WorkerSockets, port_of
 
 REGISTRY = build_registry({})
 
@@ -132,3 +133,48 @@ def test_what_took_the_place_of_ours_is_not_deleted(tmp_path: Path) -> None:
         assert path.is_socket()
 
     asyncio.run(run())
+
+
+def connects_to(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_workers_have_a_socket_each_on_one_port_which_nobody_else_gets() -> None:
+    with closing(WorkerSockets(ServerSettings(port=0), [])) as sockets:
+        assert not connects_to(sockets.port), "before there is a worker"
+        (one,), (two,) = sockets.of(1), sockets.of(2)
+        assert one.fileno() != two.fileno()
+        assert port_of(one) == port_of(two) == sockets.port != 0
+        assert sockets.of(1) == [one], "it stays, however often it is asked for"
+        with pytest.raises(SettingsError, match="another program does already; choose another"):
+            WorkerSockets(ServerSettings(port=sockets.port), [])
+        sockets.leave(1)
+        sockets.leave(1)
+        for _ in range(16):  # which the kernel would spread over both
+            assert connects_to(sockets.port)
+        with two:
+            two.setblocking(False)
+            for _ in range(16):
+                two.accept()[0].close()
+        sockets.of(1)
+    assert not connects_to(sockets.port)
+
+
+def test_workers_share_a_unix_socket_and_one_that_was_inherited(tmp_path: Path) -> None:
+    path = tmp_path / "rt.sock"
+    with closing(WorkerSockets(ServerSettings(unix=str(path)), [])) as sockets:
+        assert sockets.of(1) == sockets.of(2)
+        assert sockets.port == 0
+        sockets.leave(1)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+    assert not path.exists()
+    with socket.create_server(("127.0.0.1", 0)) as inherited:
+        with closing(WorkerSockets(ServerSettings(), [inherited])) as sockets:
+            assert sockets.of(1) == sockets.of(2) == [inherited]
+            assert sockets.port == port_of(inherited)
+        assert connects_to(sockets.port), "it is not ours to close"

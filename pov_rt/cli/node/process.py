@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from pov_rt.cli.node import succession
+from pov_rt.cli.node.manager import ADMIN_PORT, RELEASE_S, Manager
 from pov_rt.cli.node.restart import Watch, find_problem
 from pov_rt.cli.node.stacks import answer_signals
 from pov_rt.cli.node.succession import Successor, predecessor
@@ -26,7 +26,6 @@ from pov_rt.registry.activities import declare
 from pov_rt.registry.build import Registry, check_roles
 from pov_rt.runtime import containment
 from pov_rt.runtime.process import logs
-from pov_rt.runtime.process.systemd import listen_sockets, notify, watchdog_interval_s
 from pov_rt.web.app import WebServer
 from pov_rt.web.routes.dev.console import Trouble
 
@@ -38,12 +37,12 @@ more CPU for each handshake and publication, and its longest pause is no shorter
 (docs/measurements.md, collector). Nothing on the way of either leaves a cycle behind
 (tests/test_garbage.py), so that little waits for it."""
 
-RELEASE_S = 20.0
-"""How long it may take to end after the drain, before the service manager kills the process."""
-
 
 class Process:
-    """One node for as long as the process lives. `announce` is called once it listens."""
+    """One node for as long as the process lives. `announce` is called once it listens.
+
+    `manager` is who started the process and is told how it is.
+    """
 
     def __init__(
         self,
@@ -51,9 +50,11 @@ class Process:
         loaded: Loaded,
         registry: Registry,
         *,
+        manager: Manager,
         stream: Any,
         announce: Callable[[WebServer], None],
     ) -> None:
+        self._manager = manager
         self._settings = config.dev_secret(loaded.settings)
         self._registry = registry
         self._options = options
@@ -70,12 +71,10 @@ class Process:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain. Raises `SettingsError` or `PluginError`."""
         loop = asyncio.get_running_loop()
-        web = WebServer(self._settings, self._registry)
-        before = predecessor()
-        if before is not None:
-            await before.leave()
-        sockets = listen_sockets() if before is None else before.sockets
+        web, notify = WebServer(self._settings, self._registry), self._manager.notify
+        sockets = await self._sockets()
         await web.start(sockets)
+        self._manager.on_replaced(self._stop.set)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload, web)
@@ -87,7 +86,7 @@ class Process:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         gc.enable()
-        notify(f"READY=1\n{_status(web)}")
+        notify(f"READY=1\n{_status(web)}\n{ADMIN_PORT}={web.admin_port}")
         self._announce(web)
         try:
             await self._stop.wait()
@@ -97,6 +96,7 @@ class Process:
             state = "STOPPING=1\nSTATUS=Draining" if successor is None else "STATUS=Handing over"
             notify(f"{state}\nEXTEND_TIMEOUT_USEC={patience_s * 1e6:.0f}")
             await _end(self._restart, self._handover)
+            web.port_stays = self._manager.port_stays
             await web.stop()
             await _end(watchdog)
             if successor is not None:
@@ -135,13 +135,19 @@ class Process:
         self.changed = list(changed)
         self._stop.set()
 
+    async def _sockets(self) -> Sequence[socket.socket]:
+        """Return what the manager gave to this process, or to the one whose successor it is."""
+        before = predecessor()
+        if before is None:
+            return self._manager.sockets()
+        await before.leave()
+        self._manager.port_stays = True
+        return before.sockets
+
     def _hand_over(self, sockets: Sequence[socket.socket]) -> None:
         """Have a successor made ready, and end once it is; until then all goes on as it was."""
-        if not (sockets and "NOTIFY_SOCKET" in os.environ):
-            log.error(
-                "nothing was handed over: that needs a socket unit, which has the port, and a "
-                "service manager that can be told of another main process (systemd, Type=notify)"
-            )
+        if not self._manager.takes_another():
+            log.error(succession.REFUSAL)
         elif self._handover is None or self._handover.done():
             loop = asyncio.get_running_loop()
             self._handover = loop.create_task(self._wait_for_successor(sockets))
@@ -160,17 +166,17 @@ class Process:
                 successor.end()
 
     async def _feed_watchdog(self, web: WebServer) -> None:
-        interval = watchdog_interval_s()
+        interval = self._manager.watchdog_interval_s()
         # A restart mends a loop that hangs, and perhaps a node that alone hears nothing; no disk
         # that is full, and no Redis that is away.
         while interval is not None:
             if not web.server.is_lost:
-                notify("WATCHDOG=1")
+                self._manager.notify("WATCHDOG=1")
             await asyncio.sleep(interval)
 
     def _reload(self, web: WebServer) -> None:
         """Take over what SIGHUP can change; on a mistake everything stays as it was."""
-        notify("RELOADING=1")
+        self._manager.notify("RELOADING=1")
         status = _status(web)
         keyring = web.server.keyring
         version = keyring.version
@@ -202,7 +208,7 @@ class Process:
                 log.info("%s", access[1])
             if restart:
                 log.warning("needs a restart: %s", ", ".join(restart))
-        notify(f"READY=1\n{status}")
+        self._manager.notify(f"READY=1\n{status}")
 
 
 async def _end(*tasks: asyncio.Task[None] | None) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from msgspec.structs import replace
 
+from pov_rt.cli.node.manager import Manager, find_manager
 from pov_rt.cli.options import SettingsOptions, failure, registry_of, say, settings_options
 from pov_rt.config import load as config
 from pov_rt.config.settings import AuthSettings, Settings, SettingsError, describe_access
@@ -33,8 +34,8 @@ from pov_rt.version import VERSION
 
 if TYPE_CHECKING:
     from pov_rt.cli.node.restart import Watch
+    from pov_rt.cli.node.workers import Workers
     from pov_rt.config.load import Loaded
-    from pov_rt.registry.build import Registry
     from pov_rt.web.app import WebServer
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ log = logging.getLogger(__name__)
 @click.option("--port", type=int, help="Port for clients.")
 @click.option("--unix", help="Listen on this Unix socket instead.")
 @click.option("--admin-port", type=int, help="Port for health and metrics.")
+@click.option("--workers", type=int, help="Processes that share the port; they need Redis.")
 @click.option("--plugins-dir", type=str, help="Folder of further plugin files.")
 @click.option(
     "--conformance-echo",
@@ -67,12 +69,13 @@ def _serve(options: SettingsOptions, server: Mapping[str, Any]) -> None:
 
     # Each of its own options is the setting of that name.
     options = options.with_flags({f"server.{name}": value for name, value in server.items()})
+    manager, options = find_manager(options)
     watch = Watch(config.main_file(options.file), wanted=bool(options.flags["dev"]))
     if os.environ.pop(TRIAL, None):
         try_out(options, watch)
         return
     try:
-        changed = run(options, watch)
+        changed = run(options, watch, manager)
     except click.ClickException:
         raise
     except Exception as error:  # whoever works on the server itself makes mistakes, too
@@ -94,14 +97,14 @@ def try_out(options: SettingsOptions, watch: Watch) -> None:
     from pov_rt.registry.problem import problem_of
 
     try:
-        load(options, watch)
+        registry_of(load(options, watch).settings)
     except BaseException as error:  # as when a plugin's file calls sys.exit
         click.echo(encode(problem_of(error)))
         sys.exit(1)
 
 
-def load(options: SettingsOptions, watch: Watch) -> tuple[Loaded, Registry]:
-    """Load the settings and the plugins. Raises `SettingsError` or `PluginError`."""
+def load(options: SettingsOptions, watch: Watch) -> Loaded:
+    """Load the settings, and say what there is to say of them. Raises `SettingsError`."""
     loaded = options.load()
     config.check(loaded)
     settings = loaded.settings
@@ -115,7 +118,7 @@ def load(options: SettingsOptions, watch: Watch) -> tuple[Loaded, Registry]:
         watch.add_folder(Path(settings.server.plugins_dir))
     schemas = (each.details for each in settings.activities.values())
     watch.add_files(Path(schema) for schema in schemas if schema)
-    return loaded, registry_of(settings)
+    return loaded
 
 
 async def wait_for_change(watch: Watch, error: Exception) -> list[Path]:
@@ -130,7 +133,7 @@ async def wait_for_change(watch: Watch, error: Exception) -> list[Path]:
         return await watch.changed()
 
 
-def run(options: SettingsOptions, watch: Watch) -> list[Path]:
+def run(options: SettingsOptions, watch: Watch, manager: Manager) -> list[Path]:
     """Run the server to its end; return the files for whose sake it is to be started anew.
 
     Raises `SettingsError` or `PluginError` for what a change of the files can mend.
@@ -138,7 +141,11 @@ def run(options: SettingsOptions, watch: Watch) -> list[Path]:
     from pov_rt.cli.node.process import Process
     from pov_rt.transport.loop import DirectLoop
 
-    loaded, registry = load(options, watch)
+    loaded = load(options, watch)
+    if loaded.settings.server.workers > 1:
+        supervise(options, loaded.settings)
+        return []
+    registry = registry_of(loaded.settings)
 
     def announce(web: WebServer) -> None:
         tell(web)
@@ -146,13 +153,44 @@ def run(options: SettingsOptions, watch: Watch) -> list[Path]:
             process.restart_on_change(watch, web.trouble)
             web.on_restart = partial(process.restart, "the demo's button")
 
-    process = Process(options, loaded, registry, stream=sys.stderr, announce=announce)
+    process = Process(
+        options, loaded, registry, manager=manager, stream=sys.stderr, announce=announce
+    )
     try:
         with asyncio.Runner(loop_factory=DirectLoop) as runner:
             runner.run(process.run())
     except (SettingsError, ClientError) as error:  # such as a port or a folder that is taken
         raise failure(str(error)) from error
     return process.changed
+
+
+def supervise(options: SettingsOptions, settings: Settings) -> None:
+    """Run several servers in processes of their own, to their end."""
+    from pov_rt.cli.node.workers import Workers
+
+    gc.enable()
+
+    async def run_all() -> None:
+        await Workers(options, settings, tell_of_workers).run()
+
+    try:
+        asyncio.run(run_all())
+    except SettingsError as error:
+        raise failure(str(error)) from error
+
+
+def tell_of_workers(workers: Workers) -> None:
+    """Say that all workers listen, and where each is asked how it is."""
+    from pov_rt.registry.schema import address
+
+    server = workers.settings.server
+    log.info(
+        "pov-rt %s listens on %s with %d workers; their admin ports: %s",
+        VERSION,
+        server.unix or address(server.host, workers.port),
+        server.workers,
+        ", ".join(map(str, workers.admin_ports)),
+    )
 
 
 def tell(web: WebServer) -> None:

@@ -1,9 +1,9 @@
 """A node hands over to its successor: a process of the same command that has loaded all by then.
 
-A restart stops publishing for as long as a process takes to load (docs/measurements.md, hand-overs).
-Here the old one serves on meanwhile. Then it leaves, and who comes waits at the port, which both
-have from the socket unit, while the log changes hands. A successor that cannot start changes
-nothing.
+A restart stops publishing for as long as a process takes to load (docs/measurements.md,
+hand-overs). Here the old one serves on meanwhile. Then it leaves, and who comes waits at the port,
+which both have from the socket unit, while the log changes hands. A successor that cannot start
+changes nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ SIGNAL = signal.SIGUSR2
 VARIABLE = "_POV_RT_SUCCESSOR"
 """The variable in which a successor finds the numbers of the line to who was before it, and of the
 sockets."""
+REFUSAL = (
+    "nothing was handed over: that needs a single node with a socket unit, which has the port, and "
+    "a service manager that can be told of another main process (systemd, Type=notify)"
+)
 OURS = ("LISTEN_PID", "LISTEN_FDS", "WATCHDOG_PID")
 """What the service manager said to this process alone."""
 READY = b"."

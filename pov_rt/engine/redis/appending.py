@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Appended, Conflict, NewEntry
+from pov_rt.engine.copying import microseconds
 from pov_rt.engine.keeping import Keeping, Limits
 from pov_rt.engine.redis.client.connection import Reply
 from pov_rt.engine.redis.layout import Partitions, digest_of, id_of
@@ -26,11 +27,6 @@ class Done(NamedTuple):
     feed_epoch: str = ""
     feed_offset: int = 0
     is_told: bool = True
-
-
-def microseconds(seconds: float) -> int:
-    """Return a time as Redis has it."""
-    return round(seconds * 1e6)
 
 
 class Appending:

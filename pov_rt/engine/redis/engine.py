@@ -22,6 +22,7 @@ from pov_rt.engine.redis.health.conditions import Conditions
 from pov_rt.engine.redis.health.mending import mended
 from pov_rt.engine.redis.layout import Partitions
 from pov_rt.engine.redis.log import RedisLog
+from pov_rt.engine.redis.moving.records import RedisCopying
 from pov_rt.engine.redis.past.fading import Fading
 from pov_rt.engine.redis.past.scrubbing import scrub
 from pov_rt.engine.redis.reader import Reader
@@ -94,6 +95,7 @@ class RedisEngine:
         self.leases = RedisLeases(functions, clock, node, self.reader.watched)
         self.sets = RedisSets(functions)
         self.store = RedisStore(functions, settings)
+        self.copying = RedisCopying(functions, settings, self.keeping)
         self.signals = RedisSignals(self.writer, partitions, node)
         self._tidying = Tidying(functions, appending, self.keeping, clock)
         fading = Fading(functions, self.keeping)

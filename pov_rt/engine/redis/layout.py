@@ -10,9 +10,10 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
+from pov_rt.engine import copying
 from pov_rt.engine.base import Entry
+from pov_rt.engine.copying import HASH_BYTES, key_hash
 
-HASH_BYTES = 8
 CHANNEL = b"c:"
 REMEMBERED = 50_000
 """Topics whose hash and partition are remembered."""
@@ -59,12 +60,12 @@ def hash_of(topic: str) -> bytes:
 
 def id_of(topic: str, key: str) -> bytes:
     """Return under what a publisher's id for an entry is remembered in the topic's partition."""
-    return hash_of(topic) + blake2b(key.encode(), digest_size=HASH_BYTES).digest()
+    return hash_of(topic) + key_hash(key)
 
 
 def digest_of(content: bytes) -> bytes:
     """Return what tells an entry from another one with its key."""
-    return blake2b(content, digest_size=HASH_BYTES).digest()
+    return copying.digest_of(content).to_bytes(HASH_BYTES, "big")
 
 
 class State(NamedTuple):

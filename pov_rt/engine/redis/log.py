@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Appended, Conflict, Entry, Found, NewEntry, Page, Position, Top
+from pov_rt.engine.copying import microseconds
 from pov_rt.engine.keeping import Keeping
-from pov_rt.engine.redis.appending import Appending, Done, microseconds
+from pov_rt.engine.redis.appending import Appending, Done
 from pov_rt.engine.redis.client.connection import Reply
 from pov_rt.engine.redis.client.functions import Functions
 from pov_rt.engine.redis.layout import id_of, parse_entry

@@ -13,6 +13,8 @@ from pov_rt.engine.redis.client.link import Unfit
 
 SCHEMA = "1"
 """What the keys are made of (functions/*.lua)."""
+UNFINISHED = "copying"
+"""What stands for the schema of keys while they are copied there."""
 OLDEST = (7, 0)
 """The first version with functions."""
 KEEP_ALL = "noeviction"
@@ -118,7 +120,12 @@ def find_faults(facts: Facts, settings: RedisSettings) -> Iterator[str]:
             f"it throws away what it likes when memory is full (maxmemory-policy {facts.policy}): "
             f"CONFIG SET maxmemory-policy {KEEP_ALL}, and the same in redis.conf"
         )
-    if facts.schema != SCHEMA:
+    if facts.schema == UNFINISHED:
+        yield (
+            f"a copy into its keys {settings.prefix}:* has begun and not ended: wait for it, or "
+            "run pov-rt db copy once more, which begins anew"
+        )
+    elif facts.schema != SCHEMA:
         yield (
             f"its keys {settings.prefix}:* are of schema {facts.schema}, this version knows "
             f"{SCHEMA}: run a version that knows it, or set engine.redis.prefix to another one"

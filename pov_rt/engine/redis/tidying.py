@@ -11,8 +11,9 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from pov_rt.engine.bounds import FULL, ROUND_S
+from pov_rt.engine.copying import microseconds
 from pov_rt.engine.keeping import Keeping
-from pov_rt.engine.redis.appending import Appending, microseconds
+from pov_rt.engine.redis.appending import Appending
 from pov_rt.engine.redis.client.functions import Functions
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.clock import Clock

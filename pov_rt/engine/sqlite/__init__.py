@@ -36,11 +36,23 @@ from pov_rt.engine.base import (
     Topics,
 )
 from pov_rt.engine.bounds import TopicCount
+from pov_rt.engine.copying import was_kept
 from pov_rt.engine.keeping import Keeping
 from pov_rt.engine.local import MemoryLeases, MemorySignals
+from pov_rt.engine.sqlite.copying import SqliteCopying
 from pov_rt.engine.sqlite.jobs import Append, Change, Operation, Outcome, ResultT, Scrub
 from pov_rt.engine.sqlite.log import LogStore
-from pov_rt.engine.sqlite.pages import Kept, Span, find, keys_of, locate, read_page, search, tally
+from pov_rt.engine.sqlite.pages import (
+    Kept,
+    Span,
+    find,
+    keys_of,
+    locate,
+    older_epochs,
+    read_page,
+    search,
+    tally,
+)
 from pov_rt.engine.sqlite.readers import Readers
 from pov_rt.engine.sqlite.remnants import FilePages
 from pov_rt.engine.sqlite.retention import FIRST_KEY, Key
@@ -56,7 +68,7 @@ from pov_rt.engine.sqlite.schema import (
 from pov_rt.engine.sqlite.state import SqliteMarks, SqliteSets, StateStore
 from pov_rt.engine.sqlite.store import SqliteStore
 from pov_rt.engine.sqlite.tails import Tails
-from pov_rt.engine.sqlite.witness import Witness
+from pov_rt.engine.sqlite.witness import Witness, part_from_moved
 from pov_rt.engine.sqlite.writer import Writer
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.bounds import Bound
@@ -203,9 +215,12 @@ class SqliteLog:
 
     async def holds(self, topic: str, position: Position) -> bool:
         # A commit is on disk before anybody is told of it, and a file that was brought back from a
-        # copy has none of the epochs that it had.
+        # copy has none of the epochs that it had. Only another engine's logs may have had several.
         top = await self.top(topic)
-        return position.epoch == top.epoch and position.offset <= top.offset
+        if position.epoch == top.epoch:
+            return position.offset <= top.offset
+        epochs = await self._engine.read(partial(older_epochs, topic=topic))
+        return was_kept(epochs, *position)
 
     def _kept(self, topic: str) -> Kept:
         engine, now = self._engine, self._engine.steady.now()
@@ -325,6 +340,9 @@ class SqliteEngine:
         self.leases = MemoryLeases(clock, node, self.log)
         self.sets = SqliteSets(self, self.steady)
         self.store = SqliteStore(self, self._state)
+        self.copying = SqliteCopying(
+            self, settings, self.keeping, lambda: self.writer.store.forget()
+        )
         self._lock: FileLock | None = None
         self.witness = Witness(path)
         self._connections: list[sqlite3.Connection] = []
@@ -339,6 +357,7 @@ class SqliteEngine:
             connection = open_writer(self.path)
             self._connections.append(connection)
             total = self.witness.admit(connection)
+            part_from_moved(connection, self.path)
             self.epoch = read_epoch(connection)
             self._state.read(connection)
             tails = Tails(connection, self.epoch, self._topics, self.log)

@@ -58,7 +58,7 @@ def restore(path: Path, source: Path, progress: Progress | None = None) -> Path 
             _check_whole(connection, source)
             # With the journal that a restore left which died while it renewed its copy: SQLite
             # would play it back into this one.
-            _remove(fresh)
+            remove(fresh)
             _copy(connection, fresh, progress)
         _renew(fresh)
         if kept:
@@ -71,7 +71,7 @@ def restore(path: Path, source: Path, progress: Progress | None = None) -> Path 
     except OSError as error:
         raise Unavailable(f"cannot use {error.filename}: {error.strerror}") from error
     finally:
-        _remove(fresh)
+        remove(fresh)
         lock.release()
     return kept
 
@@ -118,7 +118,7 @@ def scrub(path: Path) -> None:
 def _copy(source: sqlite3.Connection, target: Path, progress: Progress | None) -> None:
     """Copy a whole database to a file that is there only once it is complete and on disk."""
     partial = target.with_name(f"{target.name}.partial")
-    _remove(partial)
+    remove(partial)
     try:
         # Nobody else's to read, as the database is not.
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, MODE))
@@ -133,9 +133,9 @@ def _copy(source: sqlite3.Connection, target: Path, progress: Progress | None) -
             source.execute("COMMIT")
             copied.execute("PRAGMA journal_mode = DELETE")  # all in one file
             name_copy(copied)
-        _flush(partial)
+        flush(partial)
         partial.rename(target)
-        _flush(target.parent)
+        flush(target.parent)
     except OSError as error:
         raise Unavailable(f"cannot write {error.filename}: {error.strerror}") from error
     except sqlite3.Error as error:
@@ -143,7 +143,7 @@ def _copy(source: sqlite3.Connection, target: Path, progress: Progress | None) -
             raise  # that is the source
         raise Unavailable(explain(error, target)) from error
     finally:
-        _remove(partial)
+        remove(partial)
 
 
 def _find_place(path: Path) -> Path | None:
@@ -175,13 +175,13 @@ def _renew(path: Path) -> None:
         commit(connection)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         _check_whole(connection, path)
-    _flush(path)
+    flush(path)
 
 
 def _put_in_place(fresh: Path, path: Path, kept: Path | None) -> None:
     """Swap the databases so that a crash at any instant leaves the old one or the new one."""
     if kept is not None:
-        _remove(kept)
+        remove(kept)
         _settle(path)
         os.link(path, kept)
         # A write-ahead log that is still there would spoil the new database.
@@ -189,9 +189,9 @@ def _put_in_place(fresh: Path, path: Path, kept: Path | None) -> None:
             os.rename(f"{path}-wal", f"{kept}-wal")
     for suffix in _BESIDE:
         Path(f"{path}{suffix}").unlink(missing_ok=True)
-    _flush(path.parent)
+    flush(path.parent)
     fresh.rename(path)
-    _flush(path.parent)
+    flush(path.parent)
 
 
 def _settle(path: Path) -> None:
@@ -203,12 +203,14 @@ def _settle(path: Path) -> None:
         connection.execute("PRAGMA wal_checkpoint")
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a database with the files beside it, if they are there."""
     for suffix in ("", *_BESIDE):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Have a file, or what a folder has, be on disk."""
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)

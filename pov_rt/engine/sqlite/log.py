@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Appended, Conflict, NewEntry
+from pov_rt.engine.copying import digest_of, hashed_name
 from pov_rt.engine.keeping import Keeping
 from pov_rt.engine.sqlite.forgetting import Forgetting
 from pov_rt.engine.sqlite.jobs import Append, Change, Job, Outcome
@@ -70,6 +70,7 @@ class LogStore:
         self.total = 0
         """How many entries of all topics there ever were."""
         self._uncommitted = 0
+        self._ids_copied: float | None = None
         self.is_stale = False
         """Whether the write-ahead log may have bytes that were replaced or removed on demand."""
         self.search = Search(connection)
@@ -109,8 +110,7 @@ class LogStore:
             # Some are retries, or were used so long ago that they are new again. Both are rare, so
             # they are looked for only now.
             begin(self._connection)
-            too_old = self._steady.now() - self._settings.id_window_s
-            plan.rows.execute(self._connection, DROP_KEYS, too_old)
+            plan.rows.execute(self._connection, DROP_KEYS, self._ids_since())
             known: dict[Key, tuple[int, int]] = {
                 (topic, name): (offset, digest)
                 for topic, name, offset, digest in plan.rows.execute(
@@ -134,15 +134,36 @@ class LogStore:
     def look_up(self, new: NewEntry) -> Appended | Conflict | None:
         """Return what becomes of an entry whose key was used before, None if it was not."""
         row = self._connection.execute(
-            'SELECT keys."offset", keys.digest, topics.generation FROM keys '
+            'SELECT keys."offset", keys.digest, topics.generation, topics.epochs FROM keys '
             "JOIN topics ON topics.id = keys.topic "
-            "WHERE topics.name = ? AND keys.name = ? AND keys.at >= ?",
-            (new.topic, _name(new), self._steady.now() - self._settings.id_window_s),
+            "WHERE topics.name = ? AND keys.name IN (?, ?) AND keys.at >= ?",
+            (new.topic, _name(new), _hashed_name(new), self._ids_since()),
         ).fetchone()
         if row is None:
             return None
-        offset, digest, generation = row
-        return _judge(self.tails.epoch(generation), (offset, digest), new)
+        offset, digest, *log_epoch = row
+        return _judge(self.tails.epoch(*log_epoch), (offset, digest), new)
+
+    @property
+    def has_copied_ids(self) -> bool:
+        """Whether there may be ids of which only the hash is known: taken over from elsewhere."""
+        if self._ids_copied is None:
+            row = self._connection.execute(
+                "SELECT CAST(value AS REAL) FROM meta WHERE name = 'ids_copied'"
+            ).fetchone()
+            self._ids_copied = 0.0 if row is None else row[0]
+        return self._ids_copied >= self._ids_since()
+
+    def find_copied(self, topic: int, new: NewEntry) -> tuple[int, int] | None:
+        """Return offset and digest of an id of which only the hash is known."""
+        found: tuple[int, int] | None = self._connection.execute(
+            'SELECT "offset", digest FROM keys WHERE topic = ? AND name = ? AND at >= ?',
+            (topic, _hashed_name(new), self._ids_since()),
+        ).fetchone()
+        return found
+
+    def _ids_since(self) -> float:
+        return self._steady.now() - self._settings.id_window_s
 
     def shorten(self, name: str, stored: int) -> None:
         """Take note that a topic has no rows below `stored` any more."""
@@ -180,6 +201,7 @@ class LogStore:
     def forget(self) -> None:
         """Forget what is remembered of the database: a transaction was rolled back."""
         self._uncommitted = 0
+        self._ids_copied = None
         self.tails.forget()
         self._retention.forget()
         self.state.forget()
@@ -274,6 +296,7 @@ class Plan:
         self.numbers: dict[Producer, int] = {}
         """The last numbers of the producers of what is appended."""
         self._entered: list[Producer] = []
+        self._has_copied_ids = store.has_copied_ids
 
     def add(self, batch: Sequence[NewEntry]) -> Outcome:
         """Plan a batch; an `Unavailable` ends it, what stands before it is appended."""
@@ -298,8 +321,10 @@ class Plan:
         tail = self._tail(topic, publisher)
         feed_tail = self._tail(feed, publisher) if feed else None
         name = _name(new)
-        digest = _digest(compared or body)
+        digest = digest_of(compared or body)
         known = self._known.get((tail.id, name))
+        if known is None and self._has_copied_ids:
+            known = self._store.find_copied(tail.id, new)
         if known is not None:
             result = _judge(tail.epoch, known, new)
             if producer and isinstance(result, Appended):
@@ -349,14 +374,14 @@ def _name(new: NewEntry) -> bytes:
     return f"{new.key}\n{new.publisher}".encode()
 
 
+def _hashed_name(new: NewEntry) -> bytes:
+    """Return the name that it has where only the key's hash is known."""
+    return f"{hashed_name(new.key)}\n{new.publisher}".encode()
+
+
 def _judge(epoch: str, known: tuple[int, int], new: NewEntry) -> Appended | Conflict:
     """Return what becomes of an entry whose key has this offset and digest."""
     offset, digest = known
     # Versions before 0.2 kept the body's own.
-    is_same = digest in (_digest(new.compared or new.body), _digest(new.body))
+    is_same = digest in (digest_of(new.compared or new.body), digest_of(new.body))
     return Appended(epoch, offset, True) if is_same else Conflict(epoch, offset)
-
-
-def _digest(content: bytes) -> int:
-    # A checksum is enough: both are the same publisher's, who gains nothing by a clash.
-    return zlib.crc32(content) | len(content) << 32

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from sys import maxsize
 from typing import NamedTuple
 
 from pov_rt.engine.base import Entry, Found, Located, Match, Matches, Page, Tally, Top
 from pov_rt.engine.bounds import epoch_of
+from pov_rt.engine.copying import Epochs, hashed_name
 from pov_rt.engine.keeping import Keeping
 from pov_rt.engine.sqlite.schema import read_generation
 
@@ -110,29 +111,38 @@ def find(
     connection: sqlite3.Connection, topic: str, key: str, not_before: float
 ) -> Sequence[Found]:
     """Return whose entries have a key that is remembered, and where they are."""
-    start = f"{key}\n".encode()
-    rows = connection.execute(
-        'SELECT name, "offset" FROM keys WHERE topic = (SELECT id FROM topics WHERE name = ?) '
-        "AND name >= ? AND name < ? AND at >= ?",
-        (topic, start, start[:-1] + b"\x0b", not_before),
-    )
-    found = ((name[len(start) :].decode(), offset) for name, offset in rows.fetchall())
+    found: list[Found] = []
+    for start, end in _key_spans(key):
+        rows = connection.execute(
+            'SELECT name, "offset" FROM keys WHERE topic = (SELECT id FROM topics WHERE name = ?) '
+            "AND name >= ? AND name < ? AND at >= ?",
+            (topic, start, end, not_before),
+        )
+        found += [Found(name[len(start) :].decode(), offset) for name, offset in rows]
     # The rest of a longer key, with a line break in it, is no publisher.
-    return [Found(publisher, offset) for publisher, offset in found if "\n" not in publisher]
+    return [each for each in found if "\n" not in each.publisher]
 
 
 def locate(connection: sqlite3.Connection, key: str, not_before: float) -> Sequence[Located]:
     """Return what `find` does, of all topics: some, where there are many."""
-    start = f"{key}\n".encode()
-    rows = connection.execute(
-        # In this order: a seek for each topic, and no look at every key.
-        'SELECT topics.name, keys.name, keys."offset" FROM topics '
-        "CROSS JOIN keys ON keys.topic = topics.id AND keys.name >= ? AND keys.name < ? "
-        "WHERE keys.at >= ? LIMIT ?",
-        (start, start[:-1] + b"\x0b", not_before, LOCATED),
-    )
-    found = ((topic, name[len(start) :].decode(), offset) for topic, name, offset in rows)
-    return [Located(*each) for each in found if "\n" not in each[1]]
+    found: list[Located] = []
+    for start, end in _key_spans(key):
+        rows = connection.execute(
+            # In this order: a seek for each topic, and no look at every key.
+            'SELECT topics.name, keys.name, keys."offset" FROM topics '
+            "CROSS JOIN keys ON keys.topic = topics.id AND keys.name >= ? AND keys.name < ? "
+            "WHERE keys.at >= ? LIMIT ?",
+            (start, end, not_before, LOCATED),
+        )
+        for topic, name, offset in rows:
+            found.append(Located(topic, name[len(start) :].decode(), offset))
+    return [each for each in found if "\n" not in each.publisher]
+
+
+def _key_spans(key: str) -> Iterator[tuple[bytes, bytes]]:
+    """Yield between which names a key's are, with whatever publisher: by itself and by its hash."""
+    for name in (key, hashed_name(key)):
+        yield f"{name}\n".encode(), f"{name}\x0b".encode()
 
 
 def keys_of(
@@ -154,10 +164,10 @@ def read_page(connection: sqlite3.Connection, topic: str, kept: Kept, span: Span
     connection.execute("BEGIN")
     try:
         row = connection.execute(
-            "SELECT id, generation FROM topics WHERE name = ?", (topic,)
+            "SELECT id, generation, epochs FROM topics WHERE name = ?", (topic,)
         ).fetchone()
-        topic_id, generation = row or (0, read_generation(connection))
-        epoch = epoch_of(kept.epoch, generation)
+        topic_id, *log_epoch = row or (0, read_generation(connection), "")
+        epoch = own_epoch(kept.epoch, *log_epoch)
         top = edge(connection, topic_id, "max")
         if top is None:
             return Page(Top(epoch, 0, 1), ())
@@ -187,6 +197,35 @@ def read_page(connection: sqlite3.Connection, topic: str, kept: Kept, span: Span
         return Page(state, entries)
     finally:
         connection.execute("COMMIT")
+
+
+def own_epoch(epoch: str, generation: int, epochs: str) -> str:
+    """Return the epoch of a topic's log; `epoch` is the database's."""
+    return epochs.partition(" ")[0] or epoch_of(epoch, generation)
+
+
+def older_epochs(connection: sqlite3.Connection, topic: str) -> Epochs:
+    """Return the epochs that a log had before its own, the newest first.
+
+    One that began here, in the database's first generation, may have begun elsewhere before: there
+    it was empty when the database was copied.
+    """
+    row = connection.execute(
+        "SELECT generation, epochs FROM topics WHERE name = ?", (topic,)
+    ).fetchone()
+    generation, epochs = row or (read_generation(connection), "")
+    if epochs:
+        return parse_epochs(epochs.partition(" ")[2])
+    if generation:
+        return ()
+    row = connection.execute("SELECT value FROM meta WHERE name = 'epochs'").fetchone()
+    return parse_epochs(row[0]) if row else ()
+
+
+def parse_epochs(text: str) -> Epochs:
+    """Return what `epoch@last ...` says."""
+    found = (each.rpartition("@") for each in text.split())
+    return tuple((epoch, int(last)) for epoch, _, last in found)
 
 
 def edge(connection: sqlite3.Connection, topic_id: int, which: str) -> int | None:

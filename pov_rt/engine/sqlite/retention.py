@@ -48,7 +48,7 @@ ROWS_PER_PAGE, PAGE_BYTES = 10, 4096
 for each `PAGE_BYTES` of bodies."""
 
 _SURVEY = """
-    SELECT id, name, generation,
+    SELECT id, name, generation, epochs,
         (SELECT min("offset") FROM entries WHERE entries.topic = topics.id),
         (SELECT max("offset") FROM entries WHERE entries.topic = topics.id)
     FROM topics WHERE id > ? ORDER BY id LIMIT ?
@@ -229,9 +229,9 @@ class Retention:
         if self._next_topic is None:
             return
         rows = self._connection.execute(_SURVEY, (self._next_topic, SURVEYED)).fetchall()
-        for topic_id, name, generation, stored, top in rows:
+        for topic_id, name, generation, epochs, stored, top in rows:
             if top is not None and self._tails.find(name) is None:
-                epoch = self._tails.epoch(generation)
+                epoch = self._tails.epoch(generation, epochs)
                 self.count(Tail(topic_id, name, epoch, top, stored))
         self._next_topic = rows[-1][0] if len(rows) == SURVEYED else None
 

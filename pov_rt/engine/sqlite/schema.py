@@ -123,8 +123,23 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX producers_by_age ON producers (at);
     """,
+    # A log that was taken over from another engine keeps its epochs: "own older@last ...", the
+    # newest first. Empty: its epoch is that of the database, with its generation.
+    """
+    ALTER TABLE topics ADD COLUMN epochs TEXT NOT NULL DEFAULT '';
+    """,
 )
 """The statements that lead from each version of the schema to the next."""
+
+EPOCHS_SINCE = 7
+"""The first version with `topics.epochs`."""
+_MOVE_MARKS = """
+    UPDATE marks SET epoch = :new || substr(marks.epoch, length(own.epoch) + 1)
+    FROM (SELECT name, substr(epochs, 1, instr(epochs || ' ', ' ') - 1) AS epoch FROM topics
+        WHERE epochs <> '') AS own
+    WHERE own.name = marks.topic AND (marks.epoch = own.epoch
+        OR substr(marks.epoch, 1, length(own.epoch) + 1) = own.epoch || '-')
+"""
 
 WAL_PAGES = 4000
 """Size of the write-ahead log (16 MB) at which SQLite copies it into the database within a commit,
@@ -304,6 +319,11 @@ def new_epoch(connection: sqlite3.Connection) -> str:
     old = read_epoch(connection)
     epoch = make_epoch(time.time(), old)
     begin(connection)
+    if read_version(connection) >= EPOCHS_SINCE:
+        # Those that logs had elsewhere end as well, before the marks have other ones.
+        connection.execute(_MOVE_MARKS, {"new": epoch})
+        connection.execute("UPDATE topics SET epochs = '' WHERE epochs <> ''")
+        connection.execute("DELETE FROM meta WHERE name = 'epochs'")
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (epoch,))
     connection.execute(
         "UPDATE marks SET epoch = :new || substr(epoch, length(:old) + 1) "

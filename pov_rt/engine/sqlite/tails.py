@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Protocol
 
-from pov_rt.engine.bounds import TopicCount, epoch_of, generation_of
-from pov_rt.engine.sqlite.pages import edge
+from pov_rt.engine.bounds import TopicCount, generation_of
+from pov_rt.engine.sqlite.pages import edge, own_epoch
 from pov_rt.engine.sqlite.schema import begin, read_generation
 from pov_rt.engine.sqlite.witness import add_gone
 
@@ -74,9 +74,9 @@ class Tails:
         """Return a topic's tail if it is known."""
         return self._used.get(name) or self.overdue.get(name)
 
-    def epoch(self, generation: int) -> str:
+    def epoch(self, generation: int, epochs: str = "") -> str:
         """Return the epoch of a topic."""
-        return epoch_of(self._epoch, generation)
+        return own_epoch(self._epoch, generation, epochs)
 
     @property
     def unknown(self) -> str:
@@ -123,14 +123,14 @@ class Tails:
 
     def _load(self, name: str, publisher: str) -> Tail:
         row = self._connection.execute(
-            "SELECT id, generation FROM topics WHERE name = ?", (name,)
+            "SELECT id, generation, epochs FROM topics WHERE name = ?", (name,)
         ).fetchone()
         if row is None:
             return self._enter(name, publisher)
-        topic_id, generation = row
+        topic_id, *log_epoch = row
         top = edge(self._connection, topic_id, "max")
         stored = edge(self._connection, topic_id, "min")
-        return Tail(topic_id, name, self.epoch(generation), top or 0, stored or 1)
+        return Tail(topic_id, name, self.epoch(*log_epoch), top or 0, stored or 1)
 
     def _enter(self, name: str, publisher: str) -> Tail:
         self.read()

@@ -242,6 +242,24 @@ def forget_run(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM meta WHERE name = 'run'")
 
 
+def note_moved(connection: sqlite3.Connection) -> None:
+    """Note that a database was copied to another engine, which goes on with its epochs."""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('moved', '')")
+
+
+def part_from_moved(connection: sqlite3.Connection, database: Path) -> None:
+    """Begin another epoch if a database was copied: what came where it went to is not here."""
+    begin(connection)
+    if connection.execute("DELETE FROM meta WHERE name = 'moved'").rowcount:
+        epoch = new_epoch(connection)
+        log.warning(
+            "%s was copied by pov-rt db copy, and is used again: it has a new epoch, %s, for what "
+            "has come since to where it was copied is not here",
+            database, epoch,
+        )  # fmt: skip
+    commit(connection)
+
+
 def read_total(connection: sqlite3.Connection) -> int:
     """Return how many entries of all topics there ever were."""
     (total,) = connection.execute(

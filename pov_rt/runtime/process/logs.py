@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 import msgspec
 
@@ -58,6 +58,18 @@ def configure(
     root.setLevel(level.upper())
     of_requests = logging.DEBUG if level == "debug" else logging.WARNING
     logging.getLogger(REQUESTS).setLevel(max(of_requests, root.level))
+
+
+def name_worker(number: int) -> None:
+    """Have each line of this process say which of several workers it is."""
+    make = logging.getLogRecordFactory()
+
+    def named(*arguments: Any, **more: Any) -> logging.LogRecord:
+        record = make(*arguments, **more)
+        record.worker = number
+        return record
+
+    logging.setLogRecordFactory(named)
 
 
 class LineFormatter(logging.Formatter):

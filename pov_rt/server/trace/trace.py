@@ -167,10 +167,11 @@ class Trace(Observer):
     ) -> None:
         """Keep an event: in the ring of its user, or of `key`."""
         self._number += 1
+        if None in more.values():
+            more = {name: value for name, value in more.items() if value is not None}
         event = Event(
             self._clock.time(), kind, self.run, self._number,
-            user, device, connection, topic, offset,
-            {name: value for name, value in more.items() if value is not None},
+            user, device, connection, topic, offset, more,
         )  # fmt: skip
         key = user if key is None else key
         ring = self._rings.get(key)
@@ -183,8 +184,9 @@ class Trace(Observer):
         while self._count > self._settings.events and len(self._rings) > 1:
             self._count -= len(self._rings.popitem(last=False)[1])
         self.unwritten.append(event)
-        for listener in tuple(self.listeners):
-            listener(event)
+        if self.listeners:
+            for listener in tuple(self.listeners):
+                listener(event)
 
     # What the borders tell:
 

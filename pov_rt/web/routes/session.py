@@ -18,11 +18,11 @@ from pov_rt.dispatch.request import Content
 from pov_rt.protocol.errors import InvalidRequest, NotFound, RateLimited, TooLarge
 from pov_rt.transport.polled import PolledSession
 from pov_rt.transport.stream import MESSAGE_FRAMING, EventWire, read_token, write_token
-from pov_rt.web.handshake import SOCKET
 from pov_rt.web.hosts import one_header
 from pov_rt.web.http import parse_query
 from pov_rt.web.routes.activities import split_batch
 from pov_rt.web.routes.stream import MODES, EventsHandler
+from pov_rt.web.upgrade.entry import SOCKET
 
 HEADER = "Pov-Rt-Connection"
 """Says whose messages these are: `connectionId` of a session's `welcome`."""

@@ -33,9 +33,9 @@ from pov_rt.transport.stream import (
     write_token,
 )
 from pov_rt.transport.wire import WENT_AWAY, Wire
-from pov_rt.web.handshake import SOCKET, read_device
 from pov_rt.web.hosts import one_header
 from pov_rt.web.http import API_KINDS, JsonHandler, bearer, parse_query
+from pov_rt.web.upgrade.entry import SOCKET, read_device
 
 MEMBERS = frozenset({Kind.SOCKET, Kind.ACCESS})
 """Who has an inbox."""

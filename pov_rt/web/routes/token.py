@@ -28,8 +28,8 @@ class TokenHandler(JsonHandler):
 
     def authorize(self) -> None:
         """Ask for an access token: the cookie's or, first, the header's."""
-        if self.ip_key is not None:
-            wait = self.buckets.take(self.ip_key, self.server.clock.monotonic())
+        if self.caller.key is not None:
+            wait = self.buckets.take(self.caller.key, self.server.clock.monotonic())
             if wait:
                 raise RateLimited("Too many token requests", retry_after_s=wait)
         token = bearer(self.request)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pov_rt.cli.node.process import RELEASE_S
+from pov_rt.cli.node.manager import RELEASE_S
 from tests.processes import COMMAND, SECRET, environment, running
 
 

@@ -60,7 +60,7 @@ def test_a_restart_loses_nothing_and_tells_everybody_when_to_come_back(
         place = place_of(f"ws://127.0.0.1:{node.port}")
 
         async def play() -> None:
-            async with Crowd(place, SECRET, CLIENTS) as crowd:
+            async with Crowd([place], SECRET, CLIENTS) as crowd:
                 await crowd.until(acknowledged=5)
                 first.send_signal(signal.SIGTERM)
                 assert await asyncio.to_thread(first.wait, 30) == 0

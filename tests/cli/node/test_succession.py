@@ -101,7 +101,7 @@ def test_who_hands_over_loses_nothing_and_refuses_nobody(tmp_path: Path) -> None
         place = place_of(f"ws://127.0.0.1:{node.port}")
 
         async def play() -> int:
-            async with Crowd(place, SECRET, CLIENTS) as crowd:
+            async with Crowd([place], SECRET, CLIENTS) as crowd:
                 await crowd.until(acknowledged=5)
                 node.process.send_signal(SIGNAL)
                 pid = int(await asyncio.to_thread(node.manager.hear, "MAINPID"))
@@ -163,7 +163,7 @@ def test_who_is_asked_to_end_is_not_followed(tmp_path: Path) -> None:
 def test_without_a_port_that_stays_nothing_is_handed_over(tmp_path: Path) -> None:
     with unit(tmp_path, with_port=False) as node:
         node.process.send_signal(SIGNAL)
-        assert "needs a socket unit" in node.says("nothing was handed over")
+        assert "needs a single node with a socket unit" in node.says("nothing was handed over")
         node.process.send_signal(signal.SIGTERM)
         assert node.process.wait(30) == 0
 

@@ -35,3 +35,7 @@ class TestRedisEngine(EngineSuite):
             Keeping(own, povs, stub),
             now=lambda: round(clock.monotonic() * 1e6),
         )
+
+    def make_other(self, clock: ManualClock, povs: Povs | None = None, **settings: Any) -> Engine:
+        self.prefix = f"other-{self.prefix}"
+        return self.make(clock, povs, **settings)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pov_rt.engine.base import Entry
+from pov_rt.engine.copying import HASH_BYTES
 from pov_rt.engine.redis.layout import (
-    HASH_BYTES,
     Partitions,
     State,
     Stored,

@@ -51,10 +51,12 @@ local function new_epoch(now)
   return string.format('%012x', now / 1000) .. string.sub(redis.sha1hex(seed), 1, 8)
 end
 
+-- The generation stays, which an epoch has from another engine: the log is the same.
 local function renew(state, now)
   table.insert(state.older, 1, {epoch = state.epoch, last = state.offset})
   state.older[OLDER + 1] = nil
-  state.epoch, state.run = new_epoch(now), this_run()
+  local generation = string.match(state.epoch, '%-%d+$') or ''
+  state.epoch, state.run = new_epoch(now) .. generation, this_run()
 end
 
 -- The state of a topic without a log; nothing where that is still to be written.

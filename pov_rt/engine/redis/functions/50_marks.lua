@@ -165,7 +165,7 @@ define('marks_carry', {}, function(prefix, args, now)
 end)
 
 -- The prefix is a user's. args: cursor, user, age_s
--- Returns the next cursor, then topic, name, epoch and offset of some marks.
+-- Returns the next cursor, then topic, name, epoch, offset and use of some marks.
 define('marks_of', {'no-writes'}, function(users, args, now)
   local user, not_before = args[2], seconds(now) - tonumber(args[3])
   local page = redis.call('ZSCAN', users .. 'u:' .. user, args[1], 'COUNT', STEP)
@@ -179,9 +179,22 @@ define('marks_of', {'no-writes'}, function(users, args, now)
       found[#found + 1] = name
       found[#found + 1] = newest(read_state(prefix, topic), epoch, offset)
       found[#found + 1] = offset
+      found[#found + 1] = at
     end
   end
   return found
+end)
+
+-- args: topic, name, user's prefix, user, epoch, offset, use, age_s
+-- Takes over a mark, of which there is none.
+define('marks_restore', {}, function(prefix, args, now)
+  local topic, name, users, user, at = args[1], args[2], args[3], args[4], tonumber(args[7])
+  local value = write(at, tonumber(args[6]), partition_of(users), args[5])
+  redis.call('HSET', prefix .. 'w:' .. topic, pair(name, user), value)
+  redis.call('INCR', prefix .. 'wn')
+  redis.call('ZADD', users .. 'us', 'LT', at + tonumber(args[8]), user)
+  redis.call('ZADD', users .. 'u:' .. user, at, partition_of(prefix) .. ':' .. pair(topic, name))
+  return 0
 end)
 
 -- args: topic, user's prefix, user, name. Returns how many went.

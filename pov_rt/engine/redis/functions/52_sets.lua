@@ -66,15 +66,16 @@ define('sets_get', {'no-writes'}, function(prefix, args, now)
   return lives and body
 end)
 
--- args: cursor, set. Returns the next cursor, then member and body of some.
+-- args: cursor, set. Returns the next cursor, then member, body and expires_at of some.
 define('sets_members', {'no-writes'}, function(prefix, args, now)
   local page = redis.call('HSCAN', prefix .. 'x:' .. args[2], args[1], 'COUNT', STEP)
   local found = {page[1]}
   for number = 1, #page[2], 2 do
-    local lives, body = read(page[2][number + 1], now)
+    local lives, body, expires_at = read(page[2][number + 1], now)
     if lives then
       found[#found + 1] = page[2][number]
       found[#found + 1] = body
+      found[#found + 1] = text(expires_at)
     end
   end
   return found

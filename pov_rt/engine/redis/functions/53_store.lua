@@ -110,7 +110,7 @@ define('store_remove', {'allow-oom'}, function(prefix, args, now)
   return remove(prefix, args[1], args[2], value)
 end)
 
--- args: space, what the keys begin with, after, limit. Returns keys and bodies.
+-- args: space, what the keys begin with, after, limit. Returns keys, bodies and owners.
 define('store_read', {'no-writes'}, function(prefix, args, now)
   local space, start, after, found = args[1], args[2], args[3], {}
   local from = after ~= '' and after >= start and '(' .. after or '[' .. start
@@ -119,9 +119,10 @@ define('store_read', {'no-writes'}, function(prefix, args, now)
     if string.sub(key, 1, #start) ~= start then
       break
     end
-    local _, body = read(redis.call('HGET', prefix .. 'k:' .. space, key))
+    local owner, body = read(redis.call('HGET', prefix .. 'k:' .. space, key))
     found[#found + 1] = key
     found[#found + 1] = body
+    found[#found + 1] = owner
   end
   return found
 end)

@@ -16,11 +16,11 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from uuid import uuid4
 
-from pov_rt.engine.redis.client.connection import ServerError, pack
+from pov_rt.engine.redis.client.connection import Reply, ServerError, pack
 from pov_rt.engine.redis.client.functions import Functions
 from pov_rt.engine.redis.client.link import Unfit
 from pov_rt.engine.redis.health.conditions import Conditions
@@ -39,8 +39,26 @@ GONE_S = 60.0
 """Who wrote nothing in the directory for so long is not there."""
 PROTOCOL: Final = (1, 1)
 """The oldest and the newest way of talking among nodes that this version knows."""
+COPYING: Final = (0, 0)
+"""What a copy of the database says that it knows: so no node starts beside it."""
 MOST_HEARD = 64
 """Of how many nodes one writes when it heard them: those that it heard last."""
+
+
+def directory_entry(
+    name: str, protocol: tuple[int, int], started: float, at: int, hears: Mapping[str, int]
+) -> bytes:
+    """Return what the directory has of somebody: who is there since when, and still was at `at`."""
+    entry = {
+        "id": name,
+        "version": VERSION,
+        "protocol": protocol,
+        "address": socket.gethostname(),
+        "started": started,
+        "at": at,
+        "hears": hears,
+    }
+    return json.dumps(entry, separators=(",", ":")).encode()
 
 
 class Canary:
@@ -88,12 +106,11 @@ class Canary:
     async def close(self) -> None:
         """End it, and leave the directory if Redis is there. May be called twice."""
         task, self._task = self._task, None
-        if task is None:
-            return
-        task.cancel()
-        await asyncio.wait([task])
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
         link = self._functions.link
-        if link.is_up:
+        if self.sent and link.is_up:  # also where the start was refused after the first beat
             try:
                 await link.send(pack("HDEL", self._key, self.name), 1)
             except Unavailable as error:
@@ -129,6 +146,11 @@ class Canary:
         """Raise `Unfit` if a node is there with which this version cannot talk."""
         for entry in self._others():
             low, high = entry["protocol"]
+            if (low, high) == COPYING:
+                raise Unfit(
+                    f"{entry['id']} on {entry['address']} is at work on this Redis: start nodes "
+                    f"when it has ended. If it was killed, that is {GONE_S:g} s later"
+                )
             if low > PROTOCOL[1] or high < PROTOCOL[0]:
                 raise Unfit(
                     f"the node {entry['id']} (version {entry['version']}) is on this Redis, and "
@@ -156,6 +178,10 @@ class Canary:
         """Return whether Redis took the beat."""
         link, conditions = self._functions.link, self._conditions
         refusals = conditions.refusals
+        if not self._ahead_us:
+            # For the first entry as well: nobody may take it for one of long ago.
+            (time,) = await link.send(pack("TIME"), 1)
+            self._take_time(time)
         self.sent += 1
         self._sent_at = {
             number: at for number, at in self._sent_at.items() if at > now - GONE_S
@@ -169,9 +195,8 @@ class Canary:
         )
         time, wrote, found, taken = await link.send(b"".join(commands), len(commands))
         after = self._clock.monotonic()
-        if not isinstance(time, ServerError):
-            at_us = self._functions.now() or int(time[0]) * 1_000_000 + int(time[1])
-            self._ahead_us = at_us - round(after * 1e6)
+        at_us = self._take_time(time)
+        if at_us:
             conditions.told_time(at_us / 1e6, after - now)
         if not isinstance(wrote, ServerError):
             conditions.accepted(refusals)
@@ -179,18 +204,18 @@ class Canary:
             await self._take(dict(zip(found[::2], found[1::2], strict=True)))
         return not isinstance(taken, ServerError)
 
+    def _take_time(self, time: Reply) -> int:
+        """Return Redis's time by its answer, which is kept; 0 if it refused."""
+        if isinstance(time, ServerError):
+            return 0
+        at_us = self._functions.now() or int(time[0]) * 1_000_000 + int(time[1])
+        self._ahead_us = at_us - round(self._clock.monotonic() * 1e6)
+        return at_us
+
     def entry(self) -> bytes:
         """Return what the directory has of this node."""
-        entry = {
-            "id": self._node,
-            "version": VERSION,
-            "protocol": PROTOCOL,
-            "address": socket.gethostname(),
-            "started": self._started,
-            "at": self._redis_us(),
-            "hears": self._heard,
-        }
-        return json.dumps(entry, separators=(",", ":")).encode()
+        at = self._redis_us()
+        return directory_entry(self._node, PROTOCOL, self._started, at, self._heard)
 
     def _redis_us(self) -> int:
         return self._ahead_us + round(self._clock.monotonic() * 1e6)

@@ -105,7 +105,7 @@ class RedisMarks:
     async def of(self, user: str) -> Sequence[tuple[str, str, Position]]:
         found: dict[tuple[str, str], Position] = {}
         async for page in self._walk("marks_of", user, user, int(self.rules.age_s)):
-            for topic, name, epoch, offset in zip(*[iter(page)] * 4, strict=True):
+            for topic, name, epoch, offset, _ in zip(*[iter(page)] * 5, strict=True):
                 found[topic.decode(), name.decode()] = _position(epoch, offset)
         return [(*key, found[key]) for key in sorted(found)]
 

@@ -51,7 +51,8 @@ class RedisSets:
         found: dict[str, bytes] = {}
         prefixes = (self._partitions.of(name),)
         async for _, page in walk(self._functions, "sets_members", prefixes, name):
-            found |= {member.decode(): body for member, body in zip(*[iter(page)] * 2, strict=True)}
+            members = zip(*[iter(page)] * 3, strict=True)
+            found |= {member.decode(): body for member, body, _ in members}
         return found
 
     async def having(self, member: str, prefix: str = "") -> Sequence[str]:

@@ -45,7 +45,7 @@ class RedisStore:
         self, space: str, prefix: str = "", after: str = "", limit: int = 100
     ) -> Sequence[tuple[str, bytes]]:
         page = await self._functions.call("store_read", space, space, prefix, after, limit)
-        return [(key.decode(), body) for key, body in zip(*[iter(page)] * 2, strict=True)]
+        return [(key.decode(), body) for key, body, _ in zip(*[iter(page)] * 3, strict=True)]
 
     async def owned(
         self, owner: str, after: tuple[str, str] = ("", ""), limit: int = 100

@@ -1,9 +1,9 @@
-"""The engine in this process's memory: nothing survives it, and there is no other node."""
+"""The logs of all topics in memory: appending, reading, and what leaves."""
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from heapq import nsmallest
 from itertools import accumulate, takewhile
 from typing import NamedTuple, cast
@@ -17,7 +17,6 @@ from pov_rt.engine.base import (
     Entry,
     Follower,
     Found,
-    Health,
     Located,
     Match,
     Matches,
@@ -25,16 +24,16 @@ from pov_rt.engine.base import (
     Page,
     Position,
     Rewrite,
-    Survives,
     Tally,
     Top,
     Topics,
 )
-from pov_rt.engine.bounds import ROUND_S, TopicCount, epoch_of, make_epoch
+from pov_rt.engine.bounds import ROUND_S, TopicCount, make_epoch
+from pov_rt.engine.bounds import epoch_of as native_epoch
+from pov_rt.engine.copying import Epochs, digest_of, hashed_name, was_kept
 from pov_rt.engine.keeping import Keeping, Limits
-from pov_rt.engine.local import MemoryLeases, MemorySignals
 from pov_rt.engine.producers import MemoryProducers, Producer
-from pov_rt.engine.state import MemoryMarks, MemorySets, MemoryStore
+from pov_rt.engine.state import MemoryMarks
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.clock import Clock
 
@@ -47,25 +46,22 @@ COMPACT_AT = 1024
 any size of the log."""
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """What became of a key, and when (`Clock.monotonic`).
 
-    What is compared is kept as its hash: the body may be gone from the log.
-
-    Python's own hash of bytes (SipHash, 64 bits, keyed anew in each process) will do, for all of it
-    dies with the process. A digest takes longer (docs/measurements.md, hashes).
+    What is compared is kept as its digest: the body may be gone from the log.
     """
 
     offset: int
-    body_hash: int
+    digest: int
     at: float
 
 
-_Key = tuple[str, str, str]
+Key = tuple[str, str, str]
 """A topic, a publisher and its id for an entry."""
 
 
-class _Places(NamedTuple):
+class Places(NamedTuple):
     """Where an entry is: in the topic it was appended to, and in its feed unless that is ""."""
 
     topic: str
@@ -74,21 +70,25 @@ class _Places(NamedTuple):
     feed_offset: int
 
 
-class _TopicLog:
+class TopicLog:
     """One topic's entries: `entries[head:]` are kept, the others wait to be released.
 
     `came` has the instant of each by `Clock.monotonic`: none outlives the process. `places` has the
     same object for an entry here and in the other log that has it.
     """
 
-    __slots__ = ("came", "entries", "generation", "head", "keys", "limits", "offset", "places")
+    __slots__ = (
+        "came", "entries", "epochs", "generation", "head", "keys", "limits", "offset", "places",
+    )  # fmt: skip
 
     def __init__(self, generation: int, limits: Limits) -> None:
         self.generation = generation
+        self.epochs: Epochs = ()
+        """Those of a log that was taken over from elsewhere, its own first."""
         self.limits = limits
         self.entries: list[Entry] = []
         self.came: list[float] = []
-        self.places: list[_Places] = []
+        self.places: list[Places] = []
         self.head = 0
         self.offset = 0
         self.keys = 0
@@ -142,15 +142,19 @@ class MemoryLog:
         self._settings = settings
         self._clock = clock
         self._marks = marks
-        self._topics: dict[str, _TopicLog] = {}
+        self.logs: dict[str, TopicLog] = {}
         self._round: deque[str] = deque()
         self._left = 0
         self._round_at = clock.monotonic() + ROUND_S
         # In the order of their age, so that the oldest leave from the front.
-        self._keys: OrderedDict[_Key, _Seen] = OrderedDict()
-        self._keys_of: dict[str, deque[_Key]] = {}
+        self.keys: OrderedDict[Key, Seen] = OrderedDict()
+        self.has_copied_ids = False
+        """Whether there may be keys that stand by their hash: taken over from elsewhere."""
+        self.begun: Epochs = ()
+        """In which epochs logs were empty elsewhere that are not there yet."""
+        self._keys_of: dict[str, deque[Key]] = {}
         """Those of each publisher."""
-        self.ids = Bound("ids", "engine.max_ids", settings.max_ids, lambda: len(self._keys))
+        self.ids = Bound("ids", "engine.max_ids", settings.max_ids, lambda: len(self.keys))
         self._ids_each = max(1, settings.max_ids // 2)
 
     async def append(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:
@@ -164,10 +168,10 @@ class MemoryLog:
         finally:
             # Also after a failure half-way: what is in the log, its followers must hear of.
             for topic, entries in fresh.items():
-                log = self._topics[topic]
+                log = self.logs[topic]
                 self._trim(log)
                 if topic in self.watched and self.follower is not None:
-                    self.follower.entries(topic, self._epoch(topic), entries)
+                    self.follower.entries(topic, self.epoch_of(topic), entries)
         return results
 
     async def read(
@@ -180,7 +184,7 @@ class MemoryLog:
         max_bytes: int | None = None,
     ) -> Page:
         top = self._top(topic)
-        log = self._topics.get(topic)
+        log = self.logs.get(topic)
         if log is None:
             return Page(top, ())
         # Position of an offset in the list: that of the oldest is `head`.
@@ -193,7 +197,7 @@ class MemoryLog:
             start = max(log.head, after + 1 + base)
             end = start + limit
         if self._keeping.fades:
-            self._fade(topic, range(start, min(end, len(log.entries))))
+            self.fade(topic, range(start, min(end, len(log.entries))))
         found = log.entries[start:end]
         if reverse:
             found.reverse()
@@ -211,13 +215,21 @@ class MemoryLog:
 
     async def find(self, topic: str, key: str) -> Sequence[Found]:
         self._forget()
-        seen = ((each, self._keys.get((topic, each, key))) for each in self._keys_of)
+        names = self._names_of(key)
+        seen = (
+            (each, self.keys.get((topic, each, name))) for each in self._keys_of for name in names
+        )
         return [Found(publisher, at.offset) for publisher, at in seen if at is not None]
 
     async def locate(self, key: str) -> Sequence[Located]:
         self._forget()
-        found = ((name, at) for name, at in self._keys.items() if name[2] == key)
+        names = self._names_of(key)
+        found = ((name, at) for name, at in self.keys.items() if name[2] in names)
         return [Located(topic, publisher, at.offset) for (topic, publisher, _), at in found]
+
+    def _names_of(self, key: str) -> Sequence[str]:
+        """Return under what a key may be remembered."""
+        return (key, hashed_name(key)) if self.has_copied_ids else (key,)
 
     async def search(
         self, prefix: str, matches: Callable[[bytes], bool], after: str = ""
@@ -226,8 +238,8 @@ class MemoryLog:
         offset = int(number or 0)
         found: list[Match] = []
         left = SEARCHED
-        for topic in sorted(each for each in self._topics if each >= first):
-            log = self._topics[topic]
+        for topic in sorted(each for each in self.logs if each >= first):
+            log = self.logs[topic]
             start = max(offset if topic == first else 0, log.offset - len(log.entries))
             if not topic.startswith(prefix):
                 continue
@@ -253,7 +265,7 @@ class MemoryLog:
         found = [self._places(each) for each in rewrites]
         if found[0] is None or None in found:
             return None
-        feed = found[0].feed if found[0].feed in self._topics else ""
+        feed = found[0].feed if found[0].feed in self.logs else ""
         await self.edit(rewrites)
         (place,) = await self.append([new._replace(feed=feed)])
         return Amended(cast("Appended", place), feed)
@@ -272,7 +284,7 @@ class MemoryLog:
     async def drop(self, topic: str, stub: Callable[[bytes], bytes]) -> None:
         if self._marks is not None:
             self._marks.drop_topic(topic)
-        log = self._topics.get(topic)
+        log = self.logs.get(topic)
         if log is None:
             return
         touched: set[str] = set()
@@ -281,8 +293,8 @@ class MemoryLog:
                 self._move(places, places._replace(feed="", feed_offset=0), places.topic)
             elif self._index(places, places.feed) >= 0:
                 touched |= self._rewrite(places, stub(entry.body))
-                self._move(places, _Places(places.feed, places.feed_offset, "", 0), places.feed)
-        self._drop_keys([key for key in self._keys if key[0] == topic])
+                self._move(places, Places(places.feed, places.feed_offset, "", 0), places.feed)
+        self._drop_keys([key for key in self.keys if key[0] == topic])
         self.producers.discard(lambda producer: producer.topic == topic)
         self._remove(topic)
         index = self._round.index(topic)
@@ -300,45 +312,45 @@ class MemoryLog:
         self.producers.discard(lambda producer: producer.publisher == publisher)
         return len(mine)
 
-    def _index(self, places: _Places, topic: str) -> int:
+    def _index(self, places: Places, topic: str) -> int:
         """Return which of a topic's entries one of these places is; -1 if it is gone from there."""
-        log = self._topics.get(topic)
+        log = self.logs.get(topic)
         offset = places.offset if topic == places.topic else places.feed_offset
         index = None if log is None else log.find(offset)
         return -1 if log is None or index is None or log.places[index] is not places else index
 
-    def _places(self, rewrite: Rewrite) -> _Places | None:
+    def _places(self, rewrite: Rewrite) -> Places | None:
         """Return where the entry of a rewrite is, if it still has the body that it is about."""
-        log = self._topics.get(rewrite.topic)
+        log = self.logs.get(rewrite.topic)
         index = None if log is None else log.find(rewrite.offset)
         if log is None or index is None or log.entries[index].body != rewrite.old:
             return None
         return log.places[index]
 
-    def _rewrite(self, places: _Places, body: bytes) -> set[str]:
+    def _rewrite(self, places: Places, body: bytes) -> set[str]:
         """Replace a body wherever it is; return the topics that have it."""
         touched: set[str] = set()
         for topic in (places.topic, places.feed):
             if (index := self._index(places, topic)) >= 0:
-                entries = self._topics[topic].entries
+                entries = self.logs[topic].entries
                 entries[index] = entries[index]._replace(body=body)
                 touched.add(topic)
         return touched
 
-    def _fade(self, topic: str, indexes: range) -> None:
+    def fade(self, topic: str, indexes: range) -> None:
         """Leave stubs of a topic's entries that are too old where they were appended to."""
-        log, now = self._topics[topic], self._clock.monotonic()
+        log, now = self.logs[topic], self._clock.monotonic()
         for index in indexes:
             source = log.places[index].topic
             if source != topic and log.came[index] < now - self._keeping.of(source).max_age_s:
                 entry = log.entries[index]
                 log.entries[index] = Entry(entry.offset, self._keeping.stub(entry.body), entry.at)
-                log.places[index] = _Places(topic, entry.offset, "", 0)
+                log.places[index] = Places(topic, entry.offset, "", 0)
 
-    def _move(self, old: _Places, new: _Places, topic: str) -> None:
+    def _move(self, old: Places, new: Places, topic: str) -> None:
         """Say of an entry of a topic that it is in no other one any more."""
         if (index := self._index(old, topic)) >= 0:
-            self._topics[topic].places[index] = new
+            self.logs[topic].places[index] = new
 
     def _tell_rewritten(self, topics: set[str]) -> None:
         if self.follower is not None:
@@ -346,31 +358,61 @@ class MemoryLog:
                 self.follower.rewritten(topic)
 
     async def topics(self, prefix: str, after: str = "", limit: int = 1000) -> Topics:
-        wanted = (name for name in self._topics if name > after and name.startswith(prefix))
+        wanted = (name for name in self.logs if name > after and name.startswith(prefix))
         names = nsmallest(limit, wanted)
         return Topics(names, names[-1] if len(names) == limit else None)
 
     async def holds(self, topic: str, position: Position) -> bool:
-        # It is lost with the process, and then the next one knows no epoch of this one.
+        # It is lost with the process, and the next one knows no epoch of this one. Only logs of
+        # another engine may have had several.
         top = self._top(topic)
-        return position.epoch == top.epoch and position.offset <= top.offset
+        if position.epoch == top.epoch:
+            return position.offset <= top.offset
+        return was_kept(self._older(topic), *position)
 
     async def top(self, topic: str) -> Top:
         return self._top(topic)
 
     def _top(self, topic: str) -> Top:
         self._forget()
-        log = self._topics.get(topic)
+        log = self.logs.get(topic)
         if log is None:
-            return Top(self._epoch(topic), 0, 1)
+            return Top(self.epoch_of(topic), 0, 1)
         self._trim(log)
-        return Top(self._epoch(topic), log.offset, log.oldest)
+        return Top(self.epoch_of(topic), log.offset, log.oldest)
 
-    def _epoch(self, topic: str) -> str:
+    def epoch_of(self, topic: str) -> str:
         """Return the epoch of a topic's log, of an unknown topic that with which it would begin."""
-        log = self._topics.get(topic)
+        log = self.logs.get(topic)
+        if log is None:
+            return native_epoch(self.epoch, self.watched.get(topic, self._generation))
+        return log.epochs[0][0] if log.epochs else native_epoch(self.epoch, log.generation)
+
+    def _older(self, topic: str) -> Epochs:
+        log = self.logs.get(topic)
+        if log is not None and log.epochs:
+            return log.epochs[1:]
         unknown = self.watched.get(topic, self._generation)
-        return epoch_of(self.epoch, unknown if log is None else log.generation)
+        is_first = (unknown if log is None else log.generation) == 0
+        return self.begun if is_first else ()
+
+    @property
+    def unknown(self) -> str:
+        """The epoch in which a log begins that is not there."""
+        return native_epoch(self.epoch, self._generation)
+
+    def tidy(self) -> None:
+        """Release all that is too old or too much."""
+        self._forget()
+        for log in self.logs.values():
+            self._trim(log)
+
+    def sort_keys(self) -> None:
+        """Have the keys in the order of their age, after some were entered in another one."""
+        self.keys = OrderedDict(sorted(self.keys.items(), key=lambda each: each[1].at))
+        self._keys_of.clear()
+        for key in self.keys:
+            self._keys_of.setdefault(key[1], deque()).append(key)
 
     def watch(self, topic: str) -> None:
         """Tell the follower of a topic from now on."""
@@ -387,10 +429,10 @@ class MemoryLog:
                 self.producers.keep(producer, new.seq)
             return known
         if producer is not None and new.seq <= self.producers.last(producer):
-            log = self._topics[new.topic]
-            return Appended(self._epoch(new.topic), log.offset, duplicate=True)
+            log = self.logs[new.topic]
+            return Appended(self.epoch_of(new.topic), log.offset, duplicate=True)
         topics = [new.topic, new.feed] if new.feed else [new.topic]
-        logs = self._topics
+        logs = self.logs
         if new.topic not in logs or (new.feed and new.feed not in logs):
             unknown = [topic for topic in dict.fromkeys(topics) if topic not in logs]
             self._begin(unknown, new.publisher)
@@ -398,7 +440,7 @@ class MemoryLog:
             self.producers.enter(producer)
             self.producers.keep(producer, new.seq)
         tops = [logs[topic].offset + 1 for topic in topics]
-        places = _Places(new.topic, tops[0], new.feed, tops[-1] if new.feed else 0)
+        places = Places(new.topic, tops[0], new.feed, tops[-1] if new.feed else 0)
         for topic in topics:
             log = logs[topic]
             log.offset += 1
@@ -409,24 +451,31 @@ class MemoryLog:
             fresh.setdefault(topic, []).append(entry)
         log = logs[new.topic]
         key = (new.topic, new.publisher, new.key)
-        self._keys[key] = _Seen(log.offset, hash(new.compared or new.body), monotonic)
-        log.keys += 1
-        mine = self._keys_of.get(new.publisher)
-        if mine is None:
-            mine = self._keys_of[new.publisher] = deque()
-        mine.append(key)
+        mine = self.keep_key(key, Seen(log.offset, digest_of(new.compared or new.body), monotonic))
         if len(mine) > self._ids_each:
             self.ids.refuse(new.publisher, "one publisher has half of all ids; its oldest go")
             self._forget_key(mine[0])
-        return Appended(self._epoch(new.topic), log.offset)
+        return Appended(self.epoch_of(new.topic), log.offset)
+
+    def keep_key(self, key: Key, seen: Seen) -> deque[Key]:
+        """Remember a key of a log that is there; return those of its publisher."""
+        self.keys[key] = seen
+        self.logs[key[0]].keys += 1
+        mine = self._keys_of.get(key[1])
+        if mine is None:
+            mine = self._keys_of[key[1]] = deque()
+        mine.append(key)
+        return mine
 
     def _known(self, new: NewEntry) -> Appended | Conflict | None:
         """Return what becomes of an entry whose key was used before."""
-        seen = self._keys.get((new.topic, new.publisher, new.key))
+        seen = self.keys.get((new.topic, new.publisher, new.key))
+        if seen is None and self.has_copied_ids:
+            seen = self.keys.get((new.topic, new.publisher, hashed_name(new.key)))
         if seen is None:
             return None
-        epoch = self._epoch(new.topic)
-        if seen.body_hash != hash(new.compared or new.body):
+        epoch = self.epoch_of(new.topic)
+        if seen.digest != digest_of(new.compared or new.body):
             return Conflict(epoch, seen.offset)
         return Appended(epoch, seen.offset, duplicate=True)
 
@@ -435,20 +484,24 @@ class MemoryLog:
         self.count.check_room(len(topics), publisher)
         for topic in topics:
             generation = self.watched.get(topic, self._generation)
-            self._topics[topic] = _TopicLog(generation, self._keeping.of(topic))
-            self._round.append(topic)
-            self.count.number += 1
+            self.enter(topic, TopicLog(generation, self._keeping.of(topic)))
 
-    def _trim(self, log: _TopicLog) -> None:
+    def enter(self, topic: str, log: TopicLog) -> None:
+        """Add a log that is not there yet."""
+        self.logs[topic] = log
+        self._round.append(topic)
+        self.count.number += 1
+
+    def _trim(self, log: TopicLog) -> None:
         log.trim(self._clock.monotonic())
 
     def _forget(self) -> None:
         """Forget the ids whose time is over, the oldest of too many, and topics nothing needs."""
         self.producers.forget()
         oldest = self._clock.monotonic() - self._settings.id_window_s
-        while self._keys:
-            key, seen = next(iter(self._keys.items()))
-            if seen.at >= oldest and len(self._keys) <= self._settings.max_ids:
+        while self.keys:
+            key, seen = next(iter(self.keys.items()))
+            if seen.at >= oldest and len(self.keys) <= self._settings.max_ids:
                 break
             self._forget_key(key)
         if not self._left:
@@ -467,88 +520,37 @@ class MemoryLog:
 
     def _remove(self, topic: str) -> None:
         # The newest generation is newer than that of any log that was forgotten.
-        generation = self._topics.pop(topic).generation
+        generation = self.logs.pop(topic).generation
         self._generation = max(self._generation, generation + 1)
         self.count.number -= 1
 
-    def _forget_key(self, key: _Key) -> None:
+    def _forget_key(self, key: Key) -> None:
         """Forget the oldest id of its publisher."""
         topic, publisher, _ = key
-        del self._keys[key]
-        self._topics[topic].keys -= 1
+        del self.keys[key]
+        self.logs[topic].keys -= 1
         mine = self._keys_of[publisher]
         mine.popleft()
         if not mine:
             del self._keys_of[publisher]
 
-    def _drop_keys(self, keys: Sequence[_Key]) -> None:
+    def _drop_keys(self, keys: Sequence[Key]) -> None:
         """Forget keys, whichever of their publishers' they are."""
         for key in keys:
-            del self._keys[key]
-            self._topics[key[0]].keys -= 1
+            del self.keys[key]
+            self.logs[key[0]].keys -= 1
         for publisher in {key[1] for key in keys}:
-            left = deque(key for key in self._keys_of[publisher] if key in self._keys)
+            left = deque(key for key in self._keys_of[publisher] if key in self.keys)
             if left:
                 self._keys_of[publisher] = left
             else:
                 del self._keys_of[publisher]
 
     def _is_needed(self, topic: str) -> bool:
-        log = self._topics[topic]
+        log = self.logs[topic]
         self._trim(log)
         if log.head < len(log.entries) or log.keys or topic in self.watched:
             return True
         if self.producers.has(topic):
             return True
         return self._marks is not None and self._marks.has(topic)
-
-
-class MemoryEngine:
-    """All parts in memory; `memory://`. Bounded by `EngineSettings`."""
-
-    guarantee: Survives = "process"
-    waiting_bytes = 0
-    log_bytes: Mapping[str, int] = {}
-    measures: Mapping[str, float] = {}
-
-    def __init__(
-        self,
-        settings: EngineSettings,
-        clock: Clock,
-        node: str,
-        keeping: Keeping | None = None,
-    ) -> None:
-        keeping = keeping or Keeping(settings)
-        self.marks = MemoryMarks(settings, clock, keeping.ages[-1])
-        self.log = MemoryLog(settings, clock, self.marks, keeping)
-        self.signals = MemorySignals()
-        self.leases = MemoryLeases(clock, node, self.log.watched)
-        self.sets = MemorySets(clock)
-        self.store = MemoryStore(settings)
-        self.bounds: Sequence[Bound] = (
-            self.log.count.bound,
-            self.marks.rules.bound,
-            self.log.ids,
-            self.log.producers.rules.bound,
-            self.store.rules.bound,
-        )
-
-    async def start(self, follower: Follower) -> None:
-        self.log.follower = self.leases.follower = follower
-
-    async def close(self) -> None:
-        self.log.follower = self.leases.follower = None
-
-    async def watch(self, topic: str) -> Top:
-        self.log.watch(topic)
-        return await self.log.top(topic)
-
-    async def unwatch(self, topic: str) -> None:
-        self.log.watched.pop(topic, None)
-
-    async def scrub(self) -> None:
-        """Return at once: it has no files."""
-
-    def health(self) -> Health:
-        """Return that it works, as memory does for as long as the process."""
-        return Health()

@@ -1,0 +1,1 @@
+"""Moving what is in Redis, and what was elsewhere to Redis."""

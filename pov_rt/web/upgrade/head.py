@@ -1,0 +1,81 @@
+"""The head of a well-formed upgrade, read in one go; of anything else nothing is said.
+
+What is well-formed here is less than what HTTP allows: a plain path below `/ws/`, printable ASCII,
+each header once. So whatever could be read in two ways is left to who answers it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from tornado.httputil import HTTPServerRequest
+
+ECHO = "/ws/_echo"
+"""Another route, if there is one."""
+OTHERS = frozenset(("content-length", "transfer-encoding", "expect"))
+"""What an upgrade has no use for."""
+
+_LINE = re.compile(r'GET (/ws/[A-Za-z0-9/_-]*)(?:\?([!"$-~]*))? HTTP/1\.1\r\n')
+_FIELD = re.compile(
+    r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*((?:[!-~](?:[ -~\t]*[!-~])?)?)[ \t]*\r\n", re.MULTILINE
+)
+_CONNECTION = frozenset(("upgrade", "keep-alive, upgrade"))
+"""As everybody writes it, but for the case."""
+_END = b"\r\n\r\n"
+
+
+class Fields(dict[str, str]):
+    """Headers by their names in lower case, each of which came once; asked as Tornado's are."""
+
+    __slots__ = ()
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and super().__contains__(name.lower())
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the value of a header."""
+        return super().get(name.lower(), default)
+
+    def get_list(self, name: str) -> list[str]:
+        """Return all values of a header."""
+        value = super().get(name.lower())
+        return [] if value is None else [value]
+
+
+class Head(NamedTuple):
+    """A request for a WebSocket, and who is connected, as `peer_ip` writes it."""
+
+    path: str
+    query: str
+    headers: Fields
+    remote_ip: str
+    is_unix: bool
+    version: str = "HTTP/1.1"
+
+
+Asked = HTTPServerRequest | Head
+"""A request's head, whoever has read it."""
+
+
+def read_head(data: bytes, remote_ip: str, *, is_unix: bool) -> tuple[Head, bytes] | None:
+    """Return the head of an upgrade, and what comes behind it; None of anything else."""
+    end = data.find(_END) + len(_END)
+    head = data[:end]
+    if end < len(_END) or not head.isascii():
+        return None
+    text = head.decode()
+    line = _LINE.match(text)
+    if line is None or line[1] == ECHO:
+        return None
+    found = _FIELD.findall(text, line.end())
+    headers = Fields([(name.lower(), value) for name, value in found])
+    if (
+        # Fewer than there are lines: one is no header, or came twice.
+        len(headers) != text.count("\n") - 2
+        or not OTHERS.isdisjoint(headers)
+        or headers.get("upgrade", "").lower() != "websocket"
+        or headers.get("connection", "").lower() not in _CONNECTION
+    ):
+        return None
+    return Head(line[1], line[2] or "", headers, remote_ip, is_unix), data[end:]
