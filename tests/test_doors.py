@@ -166,6 +166,7 @@ ROUTES: dict[str, Row] = {
     "GET /": Row("/", kind=None),
     "GET /admin/{}": Row("", kind=None),
     "GET /api/node": Row("", kind=None),
+    "GET /api/nodes": Row("", kind=None),
     "GET /api/node/hour": Row("", kind=None),
     "GET /api/node/activities": Row("", kind=None),
     "GET /client/{}": Row("/client/pov-rt.js", kind=None),
@@ -284,7 +285,13 @@ ROUTES: dict[str, Row] = {
 """By method and path, `{}` for each parameter. A plugin's grant is known."""
 OPERATORS = {
     *("GET /healthz", "GET /readyz", "GET /readyz/publish", "GET /metrics"),
-    *("GET /admin/{}", "GET /api/node", "GET /api/node/hour", "GET /api/node/activities"),
+    *(
+        "GET /admin/{}",
+        "GET /api/nodes",
+        "GET /api/node",
+        "GET /api/node/hour",
+        "GET /api/node/activities",
+    ),
 }
 """On a port of their own, with tests of their own: tests/web/routes/test_ops.py and admin."""
 

@@ -114,11 +114,14 @@ def picture(found: Explained) -> Sequence[str]:
     if found.activity is not UNSET:
         lines += ["", *_about(found.activity)]
     if found.lanes:
-        lines += ["", *_lanes(found.lanes)]
+        lines += ["", *_lanes(found.lanes, found.node)]
     if found.events and found.lanes:
         shown = found.events[-SHOWN_EVENTS:]
         lines += ["", f"last of {escape_lines(found.user_id)}:"]
         lines += [f"  {event_line(event, known='userId')}" for event in shown]
+    for each in found.missing:
+        gap = f"without the node {each.node} on {each.host}, which {each.why}"
+        lines.append(f"{escape_lines(gap)}: what it knows may change the answer")
     if found.trace_since is UNSET:
         lines.append("nothing of what happened is kept: see [trace] in the settings")
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
@@ -139,8 +142,11 @@ def _about(activity: ExplainedActivity) -> list[str]:
     return lines
 
 
-def _lanes(lanes: Sequence[DeviceLane]) -> list[str]:
-    """Return one lane a device: a mark under each station, and when it was passed."""
+def _lanes(lanes: Sequence[DeviceLane], asked: str) -> list[str]:
+    """Return one lane a device: a mark under each station, and when it was passed.
+
+    Behind it is the node, if that is another one than was asked.
+    """
     names = [escape_lines(lane.device) for lane in lanes]
     first = max(len("device"), *map(len, names)) + 2
     width = max(map(len, STATIONS)) + 2
@@ -156,7 +162,8 @@ def _lanes(lanes: Sequence[DeviceLane]) -> list[str]:
             line = ("─" if follows else "┄" if not is_last else "") * (width - 2)
             marks += f"{mark}{line} " if not is_last else mark
             times += _below(station).ljust(width)
-        lines.append(f"{name.ljust(first)}{marks}  {lane.cause}")
+        where = "" if lane.node == asked else f" on the node {escape_lines(lane.node)}"
+        lines.append(f"{name.ljust(first)}{marks}  {lane.cause}{where}")
         if times.strip():
             lines.append(f"{''.ljust(first)}{times.rstrip()}")
     return lines

@@ -267,6 +267,11 @@ def block_user(
         lambda server: server.post(f"/api/users/{place.part}/block", Block(seconds=for_s), Blocked),
     )
     say(f"blocked until {done.until}; {done.closed} connections of this node were closed")
+    for each in done.missing:
+        say(
+            f"the node {each.node} on {each.host} {each.why}: it does so when it hears of it",
+            err=True,
+        )
 
 
 @user.command("unblock")

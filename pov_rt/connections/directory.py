@@ -159,6 +159,10 @@ class Directory:
             self._revocations.make_block(user_id, for_s, team_of(owner) or owner or None)
         )
 
+    def is_blocked(self, user_id: str) -> bool:
+        """Tell whether a user is kept out of this node."""
+        return self._revocations.blocked_until(user_id) is not None
+
     async def unblock(self, user_id: str) -> bool:
         """Let a user in again; return whether there was a block.
 

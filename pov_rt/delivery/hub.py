@@ -509,12 +509,10 @@ class Hub:
         return Joining(connection, topic, progress, only)
 
     def _follow(self, name: str) -> Topic:
-        topic = self._topics.get(name)
-        if topic is None:
+        if (topic := self._topics.get(name)) is None:
             topic = self._topics[name] = Topic(name, self._spread)
             opening = self.tasks.begin(self._open(topic))
-            if not topic.epoch:  # else the engine knew at once
-                topic.opening = opening
+            topic.opening = None if topic.epoch else opening  # the engine may know at once
         return topic
 
     def _tell_position(self, topic: Topic) -> None:

@@ -441,11 +441,15 @@ class Leases(Protocol):
     async def put(self, topic: str, member: str, body: bytes) -> bool:
         """Enter or update a member under this node's lease; return whether it is new.
 
-        A member that another node holds becomes this node's. It clears `leaving_at`.
+        A member that another node holds becomes this node's, and is the other's again when this
+        one has it leave, or is gone. It clears `leaving_at`.
         """
 
     async def leave(self, topic: str, member: str, after_s: float) -> bool:
-        """Mark a member as leaving in `after_s` seconds; False if another node holds it now."""
+        """Mark a member as leaving in `after_s` seconds; False if another node holds it now.
+
+        That is so as well if another node had entered it, too, and has not had it leave.
+        """
 
     async def remove(self, topic: str, member: str) -> bool:
         """Remove a member at once, whoever holds it; return whether it was there."""
@@ -562,8 +566,29 @@ class Store(Protocol):
         """Remove every value of an owner, all or none; return how many there were."""
 
 
+class Peer(NamedTuple):
+    """Another node that shares what the engine keeps: this run of it.
+
+    `run` is the `node` that its engine was opened with, `name` what operators call it. It was heard
+    of `silent_s` ago.
+    """
+
+    run: str
+    name: str
+    host: str
+    version: str
+    silent_s: float
+
+
 class Engine(Protocol):
     """All six parts behind one URL. Owner: the Server, which starts and closes it."""
+
+    @property
+    def peers(self) -> Sequence[Peer]:
+        """The other nodes, in the order of their names; none, for an engine in this process.
+
+        One that has begun or ended is there or gone after a moment; one that crashed, a minute.
+        """
 
     @property
     def guarantee(self) -> Survives:
@@ -613,8 +638,11 @@ class Engine(Protocol):
     def copying(self) -> Copying:
         """All of it as records that another engine can take over."""
 
-    async def start(self, follower: Follower) -> None:
-        """Connect, open, recover. Raises `Unavailable` with a reason that names what to mend."""
+    async def start(self, follower: Follower, name: str = "") -> None:
+        """Connect, open, recover. Raises `Unavailable` with a reason that names what to mend.
+
+        `name` is what the other nodes' operators call this one.
+        """
 
     async def close(self) -> None:
         """Finish what was accepted, then release everything. May be called twice."""

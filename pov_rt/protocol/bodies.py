@@ -145,15 +145,29 @@ class Block(Part, forbid_unknown_fields=True):
     seconds: Annotated[float, Meta(gt=0, le=MAX_BLOCK_S)]
 
 
+class MissingNode(Part):
+    """A node of which an answer has nothing, and why: it was asked, and did not answer in time.
+
+    `host` is its machine's name.
+    """
+
+    node: str
+    host: str
+    version: str
+    why: str
+
+
 class Blocked(Part):
     """Until when a user is kept out (RFC 3339).
 
-    `closed` is how many connections of this node ended.
+    `closed` is how many connections of this node ended. Nodes that are `missing` did not confirm
+    it: they do it when they hear of it.
     """
 
     user_id: str
     until: str
     closed: int
+    missing: list[MissingNode]
 
 
 class Unblocked(Part):
@@ -170,6 +184,7 @@ class ConnectionRow(Part):
     1 and more: in debt). Rates are since somebody looked last; null: nobody did.
     """
 
+    node: str
     connection_id: str
     user_id: str
     device: str
@@ -187,11 +202,13 @@ class ConnectionRow(Part):
 
 
 class UserRow(Part):
-    """A user, in a list: who is connected, was, or is blocked. The sums are of the connections.
+    """A user on a node, in a list: who is connected there, was, or is blocked.
 
-    `last_seen` is now for whoever is connected; null: it is not known any more.
+    The sums are of the connections. `last_seen` is now for whoever is connected; null: it is not
+    known any more.
     """
 
+    node: str
     user_id: str
     connections: int
     devices: list[str]
@@ -210,6 +227,7 @@ class PovRow(Part):
     them. `deliveriesPerS` is what its activities cost: one for each subscriber.
     """
 
+    node: str
     pov_id: str
     subscribers: int
     offset: int
@@ -223,6 +241,7 @@ class PovRow(Part):
 class PluginRow(Part):
     """A plugin, in a list. `off` says why it is; `failures` are those since the start."""
 
+    node: str
     name: str
     origin: str
     types: list[str]
@@ -235,11 +254,14 @@ class PluginRow(Part):
 class Listed(Part):
     """What each page of a list says; its rows are under the name of the list.
 
+    `node` was asked, `nodes` are those whose rows are counted, and `missing` those whose are not.
     `total` is how many there are of what was asked for, `more` how many are after this page, and
     `next` is sent as `after` for them.
     """
 
     node: str
+    nodes: list[str]
+    missing: list[MissingNode]
     total: int
     more: int
     next: str | UnsetType = UNSET
@@ -298,6 +320,13 @@ class NodeState(Part):
     off: dict[str, str]
 
 
+class NodesState(Part):
+    """All nodes in numbers, the one that was asked first; `missing` are those that said nothing."""
+
+    nodes: list[NodeState]
+    missing: list[MissingNode]
+
+
 class NodeSample(Part):
     """The numbers of a node at an instant; `refused` counts all."""
 
@@ -348,8 +377,8 @@ class Station(Part):
 class DeviceLane(Part):
     """How far the activity came on its way to one device, and why not further.
 
-    `answer` says so in words. `connectionId` is its last connection, as far as known, and
-    `connected` whether it has one now.
+    `answer` says so in words. `connectionId` is its last connection, as far as known, `node` where
+    that is, and `connected` whether it has one now.
     """
 
     device: str
@@ -357,6 +386,7 @@ class DeviceLane(Part):
     answer: str
     since: str | UnsetType = UNSET
     connection_id: str | UnsetType = UNSET
+    node: str
     connected: bool
     stations: list[Station]
 
@@ -380,9 +410,12 @@ class Explained(Part):
     """The answer: what happened (`cause`, and in words `answer`), since when, what comes next.
 
     `delivered`: a device has it. `events` are the user's last ones, as the trace has them, which
-    begins at `traceSince`.
+    begins at `traceSince`; those of another node than the asked one (`node`) name theirs. What
+    nodes know that are `missing` is left out.
     """
 
+    node: str
+    missing: list[MissingNode]
     id: str
     user_id: str
     cause: str

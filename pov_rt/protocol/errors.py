@@ -269,6 +269,15 @@ ERRORS: tuple[type[ClientError], ...] = (
     Internal,
 )
 """Every built-in error; docs/protocol.md has an entry for each code, and a test compares them."""
+_BY_CODE = {each.code: each for each in ERRORS}
+
+
+def rebuild(code: str, message: str, field: str | None, retry_after_s: float | None) -> ClientError:
+    """Return the error that another node refused with; one of an unknown code is `Internal`."""
+    kind = _BY_CODE.get(code, Internal)
+    error = kind.__new__(kind)
+    ClientError.__init__(error, message, field=field, retry_after_s=retry_after_s)
+    return error
 
 
 class CloseCode(Enum):

@@ -11,6 +11,11 @@ NODES = "nodes"
 """The topic on which nodes tell each other what concerns connections wherever they are."""
 
 
+def node_topic(run: str) -> str:
+    """Return the topic on which others ask one node, and answer it; `run` is its start's name."""
+    return "node/" + run
+
+
 def pov_topic(pov_id: str) -> str:
     """Return the topic of a PoV's activities."""
     return "pov/" + pov_id

@@ -62,6 +62,7 @@ class Arrivals:
         self._permissions = services.permissions
         self._dispatcher = dispatcher
         self._clock = services.clock
+        self._run = services.run
         self._borders = services.borders
         self._ping_interval_s = services.settings.ping.interval_s
         self._ended = turns.Backlog(turns.DISCONNECTS, self._release)
@@ -100,7 +101,7 @@ class Arrivals:
         connection = kind(
             self,
             transport,
-            self._clock.new_id(),
+            f"{self._clock.new_id()}.{self._run}",  # so that other nodes know where it is
             identity,
             device=device,
             opened_at=now,

@@ -11,6 +11,7 @@ from pov_rt.delivery.hub import Hub
 from pov_rt.dispatch.hooks import Hooks
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.protocol.topics import NODES
+from pov_rt.server.nodes.asking import Asking
 
 log = logging.getLogger(__name__)
 
@@ -18,23 +19,29 @@ RETRY_S = 1.0
 
 
 class NodeFollower:
-    """Gives what happens to the hub, the plugins (leases) and the directory (what nodes say).
+    """Gives what happens to the hub, and to the plugins (leases).
 
-    What nodes may have said unheard is gone, save the revocations: those are stored, and read.
+    The directory is given what nodes say, and `Asking` what they ask and answer. What nodes may
+    have said unheard is gone, save the revocations: those are stored, and read.
     """
 
-    def __init__(self, hub: Hub, directory: Directory, digests: Digests, hooks: Hooks) -> None:
+    def __init__(
+        self, hub: Hub, directory: Directory, digests: Digests, hooks: Hooks, asking: Asking
+    ) -> None:
         self._hub = hub
         self.left = hooks.left
         self._directory = directory
         self._digests = digests
+        self._asking = asking
         self.entries = hub.entries
         self._uncertain = self._rereading = False
 
     def signal(self, topic: str, body: bytes, origin: str) -> None:
-        """Deliver a signal, or do what another node says."""
+        """Deliver a signal, or do or answer what another node says."""
         if topic == NODES:
             self._directory.hear(body)
+        elif topic == self._asking.topic:
+            self._asking.hear(body)
         else:
             self._hub.signal(topic, body, origin)
 

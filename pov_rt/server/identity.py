@@ -25,13 +25,17 @@ def node_name(settings: Settings, new: str) -> str:
     """Return this node's name; `new`, 12 hexadecimal digits, if it has none yet.
 
     A node without a folder has a new one at each start. So has, with a warning, one whose folder
-    cannot be used: that is no reason not to serve.
+    cannot be used: that is no reason not to serve. The folder of a database is made for it.
     """
-    folder = _folder(settings)
-    if folder is None or not folder.is_dir():
+    folder, database = _folder(settings), database_path(settings)
+    if folder is None:
         return new
     path = folder / FILE
     try:
+        if database is not None and database.parent == folder:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not folder.is_dir():
+            return new
         if (found := _read(path)) is not None:
             return found
         # Beside it and then in its place: one that is half written is nobody's.

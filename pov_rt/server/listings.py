@@ -3,6 +3,10 @@
 All are lists of one kind: filtered, sorted with what is worst first, in pages. A page begins behind
 the last row of the one before, by its place in the order: what changes in between moves rows, but
 makes none that does not change appear twice or never.
+
+Over several nodes each row is one node's, a user on two of them has two, and a row's place is the
+same whichever node is asked. So pages of several nodes, all begun at one place, are merged by the
+places of their rows (`nodes/pages`).
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import heapq
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -23,6 +28,7 @@ from pov_rt.dispatch.dispatcher import Dispatcher
 from pov_rt.dispatch.hooks import Hooks
 from pov_rt.dispatch.host import Services, describe
 from pov_rt.protocol.bodies import ConnectionRow, PluginRow, PovRow, UserRow
+from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import InvalidRequest
 from pov_rt.protocol.tenants import team_of, wire_of
 from pov_rt.registry.discovery import Found
@@ -33,6 +39,8 @@ ThingT = TypeVar("ThingT")
 
 MOST_ROWS = 1000
 """In one page, for which all others wait (docs/measurements.md, lists)."""
+PAGE_BYTES = 1024 * 1024
+"""Of a page's rows: it has fewer if they are large, so that it can go to another node."""
 LOOK_S = 1.0
 """Rates are of at least this time; who looks again before sees the same."""
 STALE_S = 60.0
@@ -41,10 +49,11 @@ RATE = "rate"
 
 
 class Cursor(NamedTuple):
-    """A row's place in the order: how bad it is, and its name."""
+    """A row's place in the order: how bad it is, its name, and its node's run."""
 
     badness: float
     name: str
+    node: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,12 +74,11 @@ class Query:
 
 
 class Page(NamedTuple):
-    """Rows of a list. `total` fit the query, `more` of them come after these."""
+    """Encoded rows with their places. `total` fit the query, `more` of them come after these."""
 
-    rows: Sequence[Any]
+    rows: Sequence[tuple[Cursor, bytes]]
     total: int
     more: int
-    next: Cursor | None
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,8 @@ class Listings:
         self._conduct = hooks.conduct
         self._counts = dispatcher.counts
         registry = services.registry
+        self._since = services.clock.time() - services.clock.monotonic()
+        """Makes instants of the monotonic clock such as other nodes can compare with theirs."""
         self._types: dict[str, list[str]] = {}
         for handler in sorted(registry.handlers.values(), key=lambda each: each.tag):
             self._types.setdefault(handler.plugin.name, []).append(handler.tag)
@@ -156,20 +166,24 @@ class Listings:
         """By the names of their paths."""
         self._rates = {name: Rates(services.clock) for name in self.all}
 
-    async def page(self, name: str, query: Query) -> Page:
-        """Return a page of a list.
-
-        Other work gets its turn between pieces of a long list. Raises `InvalidRequest` for a sort
-        or a filter that the list does not have.
-        """
-        listing, rates = self.all[name], self._rates[name]
-        sort = query.sort or next(iter(listing.sorts))
-        if sort not in listing.sorts:
+    def check(self, name: str, query: Query) -> None:
+        """Raise `InvalidRequest` for a sort or a filter that the list does not have."""
+        listing = self.all[name]
+        if query.sort and query.sort not in listing.sorts:
             known = ", ".join(listing.sorts)
             raise InvalidRequest(f"{name} are sorted by one of: {known}", field="sort")
         for each in query.filters:
             if each not in listing.filters:
                 raise InvalidRequest(f"{name} have no {each} to look for", field=each)
+
+    async def page(self, name: str, query: Query) -> Page:
+        """Return a page of this node's rows of a list; raises as `check` does.
+
+        Other work gets its turn between pieces of a long list.
+        """
+        self.check(name, query)
+        listing, rates = self.all[name], self._rates[name]
+        sort = query.sort or next(iter(listing.sorts))
         if rates.is_due:
             counts = dict[str, int]()
             async for thing in turns.spread(listing.things(), turns.LISTED):
@@ -180,18 +194,22 @@ class Listings:
             value = lambda thing: rates.get(listing.name(thing)) or 0.0  # noqa: E731
         sign = 1 if query.reverse else -1
         total = 0
-        found: list[tuple[float, str, Any]] = []
+        found: list[tuple[Cursor, Any]] = []
         async for thing in turns.spread(listing.things(), turns.LISTED):
             if _fits(listing, thing, query):
                 total += 1
-                place = (sign * value(thing), listing.name(thing))
+                place = Cursor(sign * value(thing), listing.name(thing), self._services.run)
                 if query.after is None or place > query.after:
-                    found.append((*place, thing))
-        shown = heapq.nsmallest(query.limit, found)
-        more = len(found) - len(shown)
-        following = Cursor(*shown[-1][:2]) if more else None
-        rows = [listing.row(thing, rates.get(each)) for _, each, thing in shown]
-        return Page(rows, total, more, following)
+                    found.append((place, thing))
+        shown = heapq.nsmallest(query.limit, found, key=itemgetter(0))
+        rows = list[tuple[Cursor, bytes]]()
+        size = 0
+        for place, thing in shown:
+            row = encode(listing.row(thing, rates.get(place.name)))
+            if rows and (size := size + len(row)) > PAGE_BYTES:
+                break
+            rows.append((place, row))
+        return Page(rows, total, len(found) - len(rows))
 
     # The lists:
 
@@ -206,8 +224,8 @@ class Listings:
                 "lag": _lag,
                 RATE: lambda each: 0.0,
                 # In the order of what is used up, which does not change while time passes.
-                "cost": lambda each: each.budget.paid_at,
-                "age": lambda each: -each.opened_at,
+                "cost": lambda each: self._since + each.budget.paid_at,
+                "age": lambda each: -(self._since + each.opened_at),
             },
             filters={
                 "userId": lambda each: [each.identity.user_id],
@@ -223,6 +241,7 @@ class Listings:
     def _connection_row(self, connection: Connection, rate: float | None) -> ConnectionRow:
         info = describe(connection, self._clock.monotonic())
         return ConnectionRow(
+            node=self._services.node,
             **msgspec.structs.asdict(info),
             transport=connection.transport.framing.transport,
             lag=_lag(connection),
@@ -244,7 +263,7 @@ class Listings:
                 "lag": lambda each: sum(map(_lag, each.connections)),
                 RATE: lambda each: 0.0,
                 "cost": lambda each: max(
-                    (one.budget.paid_at for one in each.connections), default=0.0
+                    (self._since + one.budget.paid_at for one in each.connections), default=0.0
                 ),
                 "connections": lambda each: len(each.connections),
                 "seen": self._last_seen,
@@ -281,6 +300,7 @@ class Listings:
     def _user_row(self, user: User, rate: float | None) -> UserRow:
         seen, blocked = self._last_seen(user), self._revocations.blocked_until(user.id)
         return UserRow(
+            node=self._services.node,
             user_id=user.id,
             connections=len(user.connections),
             devices=sorted({each.device for each in user.connections}),
@@ -306,7 +326,7 @@ class Listings:
                 "subscribers": lambda each: each.users,
             },
             filters={"povId": lambda each: [each.pov_id]},
-            row=_pov_row,
+            row=lambda each, rate: _pov_row(self._services.node, each, rate),
         )
 
     def _plugins(self) -> Listing[Found]:
@@ -328,6 +348,7 @@ class Listings:
                 "state": lambda each: ["on" if self._off(each) is None else "off"],
             },
             row=lambda each, rate: PluginRow(
+                node=self._services.node,
                 name=each.plugin.name,
                 origin=each.origin,
                 types=self._types.get(each.plugin.name, []),
@@ -379,9 +400,10 @@ def _tenant_of(topic: Topic) -> str | None:
     return topic.name.partition("/")[2] if topic.kind == "team" else team_of(topic.pov_id)
 
 
-def _pov_row(topic: Topic, rate: float | None) -> PovRow:
+def _pov_row(node: str, topic: Topic, rate: float | None) -> PovRow:
     lags = [lag for each in topic.catching_up if (lag := topic.behind(each))]
     return PovRow(
+        node=node,
         pov_id=topic.pov_id,
         subscribers=topic.users,
         offset=topic.offset,

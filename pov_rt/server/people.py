@@ -30,10 +30,14 @@ from pov_rt.protocol.tenants import restore, team_of, wire_of
 from pov_rt.protocol.topics import channel_topic, pov_of, pov_topic, team_topic, user_topic
 from pov_rt.runtime import turns
 from pov_rt.runtime.clock import rfc3339
+from pov_rt.server.nodes.asking import Asking, Question
 from pov_rt.server.now import Happening
 from pov_rt.server.trace.explain import Explain
 
 log = logging.getLogger(__name__)
+
+HEARD = Question("blocked", str, type(None))
+"""Whether another node keeps a user out."""
 
 AnswerT = TypeVar("AnswerT", Erased, DeletedPov)
 
@@ -108,8 +112,11 @@ class People:
         hooks: Hooks,
         explain: Explain,
         happening: Happening,
+        asking: Asking,
     ) -> None:
         self._services = services
+        self._asking = asking
+        asking.on(HEARD, self._confirm)
         self._explain = explain
         self._happening = happening
         self._engine = services.engine
@@ -294,11 +301,16 @@ class People:
     # To keep a user out for a time:
 
     async def block(self, user_id: str, for_s: float) -> Blocked:
-        """Refuse a user on all nodes for a time, over restarts; raises as `Directory.block`."""
+        """Refuse a user on all nodes for a time, over restarts; raises as `Directory.block`.
+
+        Nodes that do not confirm it within a second are named: they do it when they hear of it.
+        """
         done = await self._services.directory.block(user_id, for_s)
+        told = await self._asking.ask_all(HEARD, user_id)
         until = "" if done.until is None else rfc3339(done.until)
         log.info("a user is blocked until %s", until, extra={"user": user_id})
-        return Blocked(user_id=user_id, until=until, closed=done.closed)
+        missing = list(told.missing)
+        return Blocked(user_id=user_id, until=until, closed=done.closed, missing=missing)
 
     async def unblock(self, user_id: str) -> Unblocked:
         """Let a user in again; raises as `Directory.unblock`."""
@@ -306,6 +318,11 @@ class People:
         if was_blocked:
             log.info("a user is not blocked any more", extra={"user": user_id})
         return Unblocked(was_blocked=was_blocked)
+
+    async def _confirm(self, user_id: str) -> None:
+        """Answer only if a user is kept out of this node. Raises `NotFound`."""
+        if not self._services.directory.is_blocked(user_id):
+            raise NotFound("It has not heard of the block")
 
     # To delete a PoV:
 

@@ -40,6 +40,9 @@ from pov_rt.server.arrivals import Arrivals
 from pov_rt.server.follower import NodeFollower
 from pov_rt.server.identity import node_name
 from pov_rt.server.listings import Listings
+from pov_rt.server.nodes.asking import Asking
+from pov_rt.server.nodes.lists import Lists
+from pov_rt.server.nodes.sessions import Sessions
 from pov_rt.server.now import Happening
 from pov_rt.server.people import People
 from pov_rt.server.requests import Requests
@@ -108,18 +111,21 @@ class Server:
         self.hooks = Hooks(self)
         # Plugins publish, and are asked about what is published and who may: these come first.
         self.publishing.hooks = self.permissions.hooks = self.hooks
-        self.explain = Explain(self, self.hooks, settings.trace)
+        self.asking = Asking(self.engine, self.run)
+        self.explain = Explain(self, self.hooks, settings.trace, self.asking)
         self.audit = Audit(self, self.keeping)
         if self.keeping.has_audits:
             self.borders.add(self.audit)
         self.happening = Happening(self)
-        self.people = People(self, self.hooks, self.explain, self.happening)
+        self.people = People(self, self.hooks, self.explain, self.happening, self.asking)
         self.dispatcher = Dispatcher(self, self.hooks.hosts)
         self.hooks.switched = partial(self.dispatcher.switch, self.hooks.conduct.off)
         self.arrivals = Arrivals(self, self.hooks, self.dispatcher)
         self.streams = Streams(self, self.arrivals, self.hooks)
         self.requests = Requests(self, self.arrivals, self.dispatcher)
         self.listings = Listings(self, self.revocations, self.hooks, self.dispatcher)
+        self.lists = Lists(self, self.listings, self.asking)
+        self.sessions = Sessions(self, self.asking)
         self.leaving = asyncio.Event()
         """Set once the node drains: what has no end of its own ends then."""
         self.started = False
@@ -128,10 +134,12 @@ class Server:
 
     async def start(self) -> None:
         """Open the engine and start the plugins. Raises `Unavailable` or `PluginError`."""
-        await self.engine.start(NodeFollower(self.hub, self.directory, self.digests, self.hooks))
-        self.node = node_name(self.settings, self.run)  # its folder is there by now
+        self.node = node_name(self.settings, self.run)
+        follower = NodeFollower(self.hub, self.directory, self.digests, self.hooks, self.asking)
+        await self.engine.start(follower, self.node)
         self.bounds.add(*self.engine.bounds)
         await self.engine.watch(NODES)
+        await self.engine.watch(self.asking.topic)
         await self.revocations.load()
         self.explain.start()
         await self.hooks.start()
@@ -222,6 +230,7 @@ class Server:
         meanwhile waits and is not refused.
         """
         self.leaving.set()
+        self.sessions.release()
         return self.arrivals.plan_return(port_stays=port_stays)
 
     async def drain(self) -> None:
@@ -240,6 +249,7 @@ class Server:
         await self.dispatcher.close()
         await self.permissions.close()
         await self.people.close()
+        await self.asking.close()
         await self.hooks.stop()
         await self.explain.close()
         await self.audit.close()

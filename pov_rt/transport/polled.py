@@ -23,6 +23,8 @@ from pov_rt.transport.stream import MessageFraming
 
 log = logging.getLogger(__name__)
 
+ANSWER_BYTES = 1024 * 1024
+"""Of one answer, save for a piece that is larger by itself: it may come from another node."""
 SPACING_S = 0.1
 """How soon after an answer the next one comes: what happens meanwhile travels together."""
 
@@ -116,11 +118,12 @@ class PolledSession:
             if self._fetching is not fetching or gone.done():
                 return b"", after
             self._next_at = self._loop.time() + SPACING_S
-            data = b"".join(self._pieces)
+            pieces = self._first()
+            data, place = b"".join(pieces), self._count - len(self._pieces) + len(pieces)
             self._bytes_out += len(data)
-            if self._closing:
+            if self._closing and place == self._count:
                 self._drop()  # and it is gone: these were its last words
-            return data, self._count
+            return data, place
         finally:
             if self._fetching is fetching:
                 self._fetching = None
@@ -208,6 +211,16 @@ class PolledSession:
         self._count += 1
         self.unsent_bytes += len(data)
         self._wake()
+
+    def _first(self) -> Sequence[bytes]:
+        """Return the pieces of one answer."""
+        pieces, size = list[bytes](), 0
+        for piece in self._pieces:
+            size += len(piece)
+            if pieces and size > ANSWER_BYTES:
+                break
+            pieces.append(piece)
+        return pieces
 
     def _forget(self, after: int) -> None:
         """Let go of what the client has."""

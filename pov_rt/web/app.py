@@ -19,7 +19,7 @@ from tornado.web import Application
 from pov_rt.auth.tokens import Identity
 from pov_rt.config.networks import read_address
 from pov_rt.config.settings import Settings
-from pov_rt.protocol.bodies import Happenings, NodeHour, NodeState
+from pov_rt.protocol.bodies import Happenings, NodeHour, NodesState, NodeState
 from pov_rt.protocol.tenants import wire_of
 from pov_rt.registry.build import Registry
 from pov_rt.runtime.blocked import BlockWatch
@@ -27,6 +27,7 @@ from pov_rt.runtime.clock import rfc3339
 from pov_rt.runtime.limits import KeyedBuckets, parse_rate
 from pov_rt.runtime.process.logs import Throttle
 from pov_rt.server.arrivals import PARTING_S
+from pov_rt.server.nodes.asking import Question
 from pov_rt.server.now import Hour
 from pov_rt.server.server import Server
 from pov_rt.transport.bounds import bounds_of
@@ -43,7 +44,7 @@ from pov_rt.web.http import AccessLog, Fallback, Routes
 from pov_rt.web.listener import ADMIN_CONNECTIONS, Listener, capacity
 from pov_rt.web.routes.activities import ActivitiesHandler, HistoryHandler
 from pov_rt.web.routes.admin.listings import ListingHandler
-from pov_rt.web.routes.admin.page import AdminPageHandler, NodeHandler
+from pov_rt.web.routes.admin.page import AdminPageHandler, NodeHandler, NodesHandler
 from pov_rt.web.routes.client import ClientHandler, served
 from pov_rt.web.routes.dev.console import (
     ConsoleDataHandler,
@@ -71,7 +72,7 @@ from pov_rt.web.routes.people import (
     UserHandler,
 )
 from pov_rt.web.routes.plugins import PluginHandler, plugin_paths
-from pov_rt.web.routes.session import MessagesHandler, Polled, SessionHandler
+from pov_rt.web.routes.session import MessagesHandler, SessionHandler
 from pov_rt.web.routes.stream import FeedStreamHandler, InboxStreamHandler, StreamHandler
 from pov_rt.web.routes.token import TokenHandler
 from pov_rt.web.routes.trace import ActivityHandler, ExplainHandler, TraceHandler
@@ -97,6 +98,8 @@ ASK_S = 0.2
 ANSWER_S = 0.5
 """How long the answers may take to what was asked since the drain began: nobody else is answered
 meanwhile."""
+STATE = Question("state", str, NodeState)
+"""What another node is in numbers, for the operator of that name."""
 
 
 class WebServer:
@@ -105,9 +108,9 @@ class WebServer:
     def __init__(self, settings: Settings, registry: Registry, **server: Any) -> None:
         self.settings = settings
         self.server = Server(settings, registry, fetch=fetch, **server)
+        self.server.asking.on(STATE, self._answer_state)
         self.trouble = Trouble()
         self._wires: set[Wire] = set()
-        self._polled: Polled = {}
         self._hung_up = asyncio.Event()
         self._listeners: list[Listener] = []
         self._own_sockets = OwnSockets()
@@ -162,7 +165,7 @@ class WebServer:
     @property
     def unsent_bytes(self) -> int:
         """What waits for all clients to read."""
-        fetched = sum(each.unsent_bytes for each in self._polled.values())
+        fetched = sum(each.unsent_bytes for each in self.server.sessions.polled.values())
         return fetched + sum(wire.unsent_bytes for wire in self._wires)
 
     @property
@@ -261,7 +264,7 @@ class WebServer:
         await self.server.stop()
         for wire in list(self._wires):
             wire.abort()
-        for session in list(self._polled.values()):
+        for session in list(self.server.sessions.polled.values()):
             session.abort()
         self._own_sockets.close()
         if self._listeners:
@@ -293,7 +296,7 @@ class WebServer:
                 (r"/api/povs/([^/]+)/stream", StreamHandler, wires),
                 (r"/api/activities/stream", FeedStreamHandler, wires),
                 (r"/api/inbox/stream", InboxStreamHandler, wires),
-                (r"/api/session", SessionHandler, {**wires, "polled": self._polled}),
+                (r"/api/session", SessionHandler, wires),
                 (r"/api/messages", MessagesHandler),
             ]
         routes += self._tracing()
@@ -325,6 +328,7 @@ class WebServer:
                 (r"/", AdminPageHandler, {"page": "admin.html"}),
                 (r"/admin/([^/]+)", AdminPageHandler),
                 (r"/api/node", NodeHandler, {"state": self._state_for}),
+                (r"/api/nodes", NodesHandler, {"state": self._states_for}),
                 (r"/api/node/hour", NodeHandler, {"state": self._hour_for}),
                 (r"/api/node/activities", NodeHandler, {"state": self._happening_for}),
                 *self._listings(),
@@ -348,6 +352,15 @@ class WebServer:
 
     def _state_for(self, identity: Identity) -> NodeState:
         return self._state(wire_of(identity.user_id))
+
+    async def _states_for(self, identity: Identity) -> NodesState:
+        own = self._state_for(identity)
+        told = await self.server.asking.ask_all(STATE, own.operator)
+        others = [state for _, state in told.answers]
+        return NodesState(nodes=[own, *others], missing=list(told.missing))
+
+    async def _answer_state(self, operator: str) -> NodeState:
+        return self._state(operator)
 
     def _hour_for(self, _: Identity) -> NodeHour:
         return self._hour.told(self.server.node)

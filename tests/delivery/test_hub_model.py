@@ -177,7 +177,7 @@ class SlowEngine(MemoryEngine):
         self.marks: Any = Slow(self.marks, world)
         self.sets: Any = Slow(self.sets, world)
 
-    async def start(self, follower: Follower) -> None:
+    async def start(self, follower: Follower, name: str = "") -> None:
         await super().start(Witness(follower, self._truth))
         for topic in (*(f"pov/{pov}" for pov in POVS), f"team/{DEFAULT_TEAM}"):
             await self.watch(topic)

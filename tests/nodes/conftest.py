@@ -39,7 +39,15 @@ def settings(nodes_redis: RedisServer) -> Settings:
 
 @pytest.fixture
 def nodes(settings: Settings) -> Iterator[Nodes]:
-    """Run two nodes."""
+    """Run two nodes that know of each other."""
     with ExitStack() as stack:
         one, two = (stack.enter_context(RunningServer(settings, None)) for _ in range(2))
+        for node in (one, two):
+            wait_for_peers(node, 1)
         yield one, two
+
+
+def wait_for_peers(node: RunningServer, number: int) -> None:
+    """Wait until a node knows of so many others."""
+    while len(node.call(lambda: node.web.server.asking.peers)) != number:
+        pass

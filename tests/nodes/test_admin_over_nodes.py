@@ -12,7 +12,6 @@ from pov_rt.testing import Client, Http
 from tests.clients import notify
 from tests.nodes.conftest import Nodes
 from tests.nodes.test_people_over_nodes import join, publish, until
-from tests.web.routes.test_session import post, session
 
 OPERATOR: dict[str, Any] = {"user": "app", "service": True, "can": ["operate"]}
 
@@ -77,23 +76,3 @@ def test_a_user_is_erased_whichever_node_was_asked_and_wherever_they_are(nodes: 
     found = Http(two).get("/api/povs/acme/activities", user="ben").body["activities"]
     assert "ana" not in json.dumps(found)
     assert close_code(ana) == 4500
-
-
-def test_messages_for_a_session_of_another_node_are_answered_with_what_to_do(
-    nodes: Nodes,
-) -> None:
-    one, two = nodes
-    with session(one, Http(one)) as ana:
-        answer = post(Http(two), {"type": "ping"}, ana.id)
-        assert answer.status == 404
-        assert "must reach the node that opened it" in answer.body["error"]["message"]
-        assert ana.request({"type": "ping"})["type"] == "pong"
-    alone = post(Http(two), {"type": "ping", "id": 1})
-    assert (alone.status, alone.body[0]["type"]) == (200, "pong")
-
-
-def test_connections_are_listed_by_the_node_that_has_them(nodes: Nodes) -> None:
-    mine = [node.connect("ana", device=device) for node, device in zip(nodes, "ab", strict=True)]
-    for node, client in zip(nodes, mine, strict=True):
-        found = Http(node).get("/api/connections?userId=ana", **OPERATOR).body
-        assert [each["connectionId"] for each in found["connections"]] == [client.connection_id]

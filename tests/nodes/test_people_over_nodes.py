@@ -65,6 +65,44 @@ def test_a_user_on_two_nodes_is_one_until_both_have_left(nodes: Nodes) -> None:
         assert told["left"] == ["ana"]
 
 
+def devices_of(client: Client, user: str, devices: list[str]) -> None:
+    """Wait until a user is there with these devices."""
+    while ask(client).get(user) != devices:
+        pass
+
+
+def test_a_user_whose_devices_are_on_two_nodes_stays_until_the_last_is_gone(nodes: Nodes) -> None:
+    one, two = nodes
+    ben = two.connect("ben")
+    join(ben)
+    phone = one.connect("ana", device="phone")
+    join(phone)
+    devices_of(ben, "ana", ["phone"])
+    # Each comes after the other one: so it is the other node's, and then the first one's again.
+    for _ in range(2):
+        laptop = two.connect("ana", device="laptop")
+        join(laptop)
+        devices_of(ben, "ana", ["laptop"])
+        laptop.socket.close()
+        devices_of(ben, "ana", ["phone"])
+    tab = two.connect("ana", device="phone")
+    join(tab)
+    phone.socket.close()
+    while one.call(lambda: one.web.server.directory.of("ana")):
+        pass
+    cy = one.connect("cy")
+    join(cy)
+    assert ask(cy)["ana"] == ["phone"], "its node has looked who is gone"
+    told = [each for each in ben.early if each["type"] == "presence_diff"]
+    joined = [user["userId"] for each in told for user in each["joined"]]
+    assert joined.count("ana") <= 1, "not told to whoever asked when she was there"
+    assert not any(each["left"] for each in told)
+    tab.socket.close()
+    while not (last := until(ben, "presence_diff"))["left"]:
+        pass
+    assert last["left"] == ["ana"]
+
+
 def test_who_writes_is_told_on_the_other_node(nodes: Nodes) -> None:
     ana, ben = nodes[0].connect("ana"), nodes[1].connect("ben")
     for client in (ana, ben):

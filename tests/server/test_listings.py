@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
+from pov_rt.protocol.bodies import ConnectionRow, PluginRow, PovRow, UserRow
 from pov_rt.protocol.errors import InvalidRequest
 from pov_rt.runtime.clock import ManualClock
-from pov_rt.server.listings import Page, Query, Rates
+from pov_rt.server.listings import Cursor, Page, Query, Rates
 from pov_rt.testing import Connect, RunningServer, make_settings
 from tests.clients import publish, subscribe
+
+KINDS = {"connections": ConnectionRow, "users": UserRow, "povs": PovRow, "plugins": PluginRow}
 
 
 @pytest.fixture
@@ -31,8 +35,13 @@ def page(server: RunningServer, name: str, **query: Any) -> Page:
     return server.run(lambda: listings.page(name, Query(**query)))
 
 
+def shown(server: RunningServer, name: str, **query: Any) -> Sequence[Any]:
+    found = page(server, name, **query).rows
+    return [msgspec.json.decode(row, type=KINDS[name]) for _, row in found]
+
+
 def rows(server: RunningServer, name: str, field: str, **query: Any) -> Sequence[Any]:
-    return [getattr(each, field) for each in page(server, name, **query).rows]
+    return [getattr(each, field) for each in shown(server, name, **query)]
 
 
 def users(server: RunningServer, **query: Any) -> Sequence[Any]:
@@ -48,14 +57,15 @@ def test_pages_have_each_row_once_in_every_order(server: RunningServer, connect:
             order = {"sort": sort, "reverse": reverse}
             whole = users(server, **order)
             assert sorted(whole) == everybody
-            found, after, left = [], None, 7
+            found, left = list[str](), 7
+            after: Cursor | None = None
             while True:
                 part = page(server, "connections", limit=3, after=after, **order)
-                found += [each.user_id for each in part.rows]
+                found += users(server, limit=3, after=after, **order)
                 left -= len(part.rows)
                 assert (part.total, part.more) == (7, left)
-                after = part.next
-                if after is None:
+                after, _ = part.rows[-1]
+                if not part.more:
                     break
             assert found == whole
 
@@ -121,7 +131,7 @@ def test_rates_are_those_since_somebody_looked_last(
         assert ben.receive()["type"] == "activity"
     assert ana.request({"type": "ping"})["type"] == "pong"
     clock.advance(2.0)
-    (beta, acme) = page(still, "povs", sort="rate").rows
+    beta, acme = shown(still, "povs", sort="rate")
     assert (beta.pov_id, beta.activities_per_s, beta.deliveries_per_s) == ("beta", 3.0, 3.0)
     assert (acme.pov_id, acme.activities_per_s) == ("acme", 0.0)
     assert users(still, sort="rate") == ["ana", "ben"]  # the first look at connections
@@ -154,7 +164,7 @@ def test_a_user_is_here_was_here_or_is_blocked(server: RunningServer) -> None:
     server.run(lambda: people.block("cy", 60.0))
     while server.call(lambda: len(server.web.server.directory)) > 1:
         ana.request({"type": "ping"})
-    found = {each.user_id: each for each in page(server, "users").rows}
+    found = {each.user_id: each for each in shown(server, "users")}
     assert [found[name].connections for name in ("ana", "ben", "cy")] == [1, 0, 0]
     assert [found[name].last_seen is None for name in ("ana", "ben", "cy")] == [False, False, True]
     assert [found[name].blocked_until is None for name in ("ana", "ben", "cy")] == [
@@ -170,7 +180,7 @@ def test_a_user_is_here_was_here_or_is_blocked(server: RunningServer) -> None:
 def test_plugins_are_listed_with_what_they_handled(server: RunningServer, connect: Connect) -> None:
     for _ in range(3):
         connect("ana").request({"type": "ping"})
-    (ping,) = page(server, "plugins", filters={"type": "ping"}).rows
+    (ping,) = shown(server, "plugins", filters={"type": "ping"})
     assert (ping.name, ping.origin, ping.messages, ping.off) == ("ping", "built-in", 3, None)
     assert rows(server, "plugins", "name", sort="messages")[0] == "ping"
     assert "webhooks" in rows(server, "plugins", "name", filters={"state": "off"})

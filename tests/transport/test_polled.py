@@ -11,7 +11,7 @@ import pytest
 from pov_rt.config.settings import LimitSettings
 from pov_rt.protocol.errors import CloseCode
 from pov_rt.transport.bounds import bounds_of
-from pov_rt.transport.polled import PolledSession
+from pov_rt.transport.polled import ANSWER_BYTES, PolledSession
 
 LONG_S = 30.0
 """Longer than any test: who waits for it waits for ever."""
@@ -107,6 +107,21 @@ def test_what_is_not_known_to_have_arrived_comes_again() -> None:
             client.place = place
             with pytest.raises(LookupError):
                 await client.fetch()
+
+    run(work())
+
+
+def test_an_answer_has_no_more_than_its_bytes_save_for_a_piece_that_is_larger() -> None:
+    async def work() -> None:
+        client = Client(queue_bytes=5 * ANSWER_BYTES, queue_slow_bytes=5 * ANSWER_BYTES)
+        for piece in (b"1" * ANSWER_BYTES, b"2", b"3" * (2 * ANSWER_BYTES), b"4"):
+            client.session.send(piece)
+        client.session.close(CloseCode.RESTARTING, b"{}")
+        found = [await client.fetch() for _ in range(3)]
+        assert [len(each) for each in found] == [ANSWER_BYTES, 1, 2 * ANSWER_BYTES]
+        assert client.ended == 0, "it has more to say"
+        assert await client.fetch() == b"4data:{}\n\n"
+        assert client.ended == 1
 
     run(work())
 

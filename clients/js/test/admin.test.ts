@@ -68,11 +68,13 @@ test('a cause looks like what it is, a new one like somebody who is away', () =>
 })
 
 const ANSWER: Explained = {
+  node: 'n',
+  missing: [],
   id: 'a-1', userId: 'ana', cause: 'muted', answer: 'phone has it and did not show it: ana muted acme',
   since: '2026-11-28T14:01:12.055Z', next: 'Nothing more happens by itself', delivered: false,
   activity: {povId: 'acme', offset: 7, type: 'task', action: 'done', userId: 'ben', publisher: 'service:board'},
   lanes: [{
-    device: 'phone', cause: 'muted', answer: 'phone has it and did not show it: ana muted acme', connected: false,
+    device: 'phone', cause: 'muted', answer: 'phone has it and did not show it: ana muted acme', node: 'n', connected: false,
     connectionId: 'c-1',
     stations: [
       {name: 'published', passed: true, at: '2026-11-28T14:01:12.004Z', text: 'by service:board'},
@@ -92,7 +94,7 @@ next  Nothing more happens by itself
 
 task done by ben, #7 of PoV acme, published by service:board
 
-phone: phone has it and did not show it: ana muted acme [muted], connection c-1 (gone)
+phone: phone has it and did not show it: ana muted acme [muted], connection c-1 on node n (gone)
   + published    2026-11-28T14:01:12.004Z by service:board
   ? queue
   x shown
@@ -103,11 +105,12 @@ Last of ana:
 The trace begins at 2026-11-28T08:00:00.000Z.
 `)
   const {activity: _, since: __, traceSince: ___, ...rest} = ANSWER
-  assert.equal(asText({...rest, lanes: [], events: []}), `Why did ana not see a-1?
+  assert.equal(asText({...rest, lanes: [], events: [], missing: [{node: 'm', host: 'web-2', why: 'did not answer within 1 s'}]}), `Why did ana not see a-1?
 
 phone has it and did not show it: ana muted acme [muted]
 next  Nothing more happens by itself
 
+Without the node m on web-2, which did not answer within 1 s: what it knows may change the answer.
 Nothing of what happened is kept: see [trace] in the settings.
 `)
 })

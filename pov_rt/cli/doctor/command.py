@@ -19,7 +19,6 @@ from pov_rt.cli.doctor.probe import Public
 from pov_rt.cli.doctor.public import POV, Doctor, Seen
 from pov_rt.cli.options import SettingsOptions, say, say_json, settings_options
 from pov_rt.cli.remote import Operator, RemoteError, find_admin_address, parse_url
-from pov_rt.cli.top.screen import read_metrics
 from pov_rt.config.load import Loaded
 from pov_rt.config.settings import Settings, SettingsError
 from pov_rt.remote.addresses import Address
@@ -74,7 +73,7 @@ class Node:
     def check(self, settings: Settings) -> Iterator[Finding]:
         """Look how it is."""
         try:
-            metrics = read_metrics(self._read("/metrics"))
+            metrics = machine.read_metrics(self._read("/metrics"))
         except RemoteError as error:
             mend = "systemctl start pov-rt, or the settings of the one that runs: --config"
             yield bad("node", f"no node answers at its admin port: {error.message}", mend)

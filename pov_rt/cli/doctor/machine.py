@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -37,6 +38,7 @@ SAFE_SQLITE = (3, 51, 3)
 """Before it two connections that copy the write-ahead log can corrupt it; a node has one."""
 LEAST_BACKLOG = 4096
 """What the shipped socket unit asks for."""
+_SERIES = re.compile(r"^((?:pov_rt|process)_\w+)(?:\{[^}]*\})? ([-+.\deE]+)$", re.M)
 MOUNTS = Path("/proc/mounts")
 BACKLOG = Path("/proc/sys/net/core/somaxconn")
 TIME_ERROR = 5
@@ -198,6 +200,14 @@ def check_backlog(path: Path = BACKLOG) -> Iterator[Finding]:
         yield doubt(name, what, f"sysctl -w net.core.somaxconn={LEAST_BACKLOG}")
     else:
         yield ok(name, f"net.core.somaxconn is {found}")
+
+
+def read_metrics(text: str) -> dict[str, float]:
+    """Return the server's metrics by name, those with labels summed."""
+    found: dict[str, float] = {}
+    for name, value in _SERIES.findall(text):
+        found[name] = found.get(name, 0.0) + float(value)
+    return found
 
 
 def judge_node(

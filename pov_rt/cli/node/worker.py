@@ -73,7 +73,10 @@ class Worker:
         loop, wait_s = asyncio.get_running_loop(), 0.0
         while not self._stopped.is_set():
             began = loop.time()
-            end = describe_end(await self._run())
+            try:
+                end = describe_end(await self._run())
+            except OSError as error:  # there are too many processes, or too little memory, for now
+                end = f"could not be started ({error.strerror})"
             self.ready.clear()
             if self._stopped.is_set():
                 return

@@ -125,7 +125,11 @@ class Workers:
 
     async def _replace_all(self) -> str:
         """Have each worker replaced, one after the other; return what went wrong, if anything."""
-        problem = await find_problem()
+        problem: object
+        try:
+            problem = await find_problem()
+        except OSError as error:
+            problem = error
         if problem is not None:
             log.error("nothing was restarted: %s", problem)
             return "nothing was restarted"

@@ -9,7 +9,7 @@ import signal
 import sys
 import termios
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
@@ -23,13 +23,14 @@ from pov_rt.cli.remote import Operator, RemoteError, find_admin_address, parse_u
 from pov_rt.cli.top.screen import (
     NAMES,
     TABLES,
+    Row,
     Snapshot,
     View,
     draw,
+    gaps,
     keys,
     numbers_of,
     press,
-    read_metrics,
 )
 from pov_rt.remote.addresses import Address
 from pov_rt.runtime.clock import SystemClock
@@ -51,19 +52,19 @@ class Source:
         self._address = address
         self._token = token
         self._clock = SystemClock()
-        self._metrics: dict[str, float] = {}
+        self._nodes: Sequence[Row] = ()
         self._at = 0.0
 
     async def look(self, view: View, limit: int) -> Snapshot:
         """Return what the server says now. Raises `RemoteError`."""
         operator = Operator(self._address, self._token())
         page = await operator.get(view.path(limit), dict[str, Any])
-        pieces = list[bytes]()
-        await operator.read("/metrics", pieces.append)
-        before, then = self._metrics, self._at
-        self._metrics, self._at = read_metrics(b"".join(pieces).decode()), self._clock.monotonic()
-        node = numbers_of(self._metrics, before, self._at - then)
-        return Snapshot(self.name, f"{datetime.now().astimezone():%H:%M:%S}", page, node)
+        found = await operator.get("/api/nodes", dict[str, Any])
+        before, then = self._nodes, self._at
+        self._nodes = [each for each in found["nodes"] if view.node in ("", each["node"])]
+        self._at = self._clock.monotonic()
+        numbers = numbers_of(self._nodes, before, self._at - then)
+        return Snapshot(self.name, f"{datetime.now().astimezone():%H:%M:%S}", page, numbers)
 
 
 class Top:
@@ -169,6 +170,8 @@ async def _once(source: Source, view: View, limit: int) -> None:
     snapshot = await source.look(view, limit)
     lines = draw(view, snapshot, *PLAIN_SIZE)[:-1]
     say("\n".join(lines).rstrip())
+    for gap in gaps(snapshot.page):
+        say(gap, err=True)
 
 
 @click.command()
@@ -176,6 +179,7 @@ async def _once(source: Source, view: View, limit: int) -> None:
 @click.argument("name", type=click.Choice(NAMES), default="connections")
 @click.option("--sort", help="unsent, lag, rate, cost, ...; with a - in front turned round.")
 @click.option("--filter", "search", default="", help="A part of a user, PoV, device or address.")
+@click.option("--node", default="", help="One node alone, by the name in the column NODE.")
 @click.option("--every", type=Duration(), default="2s", show_default=True, help="Look this often.")
 @click.option("--once", is_flag=True, help="Print it once, as where there is no terminal.")
 @click.option("--limit", type=click.IntRange(1, 50), default=50, help="Rows with --once.")
@@ -186,15 +190,17 @@ def top(
     name: str,
     sort: str | None,
     search: str,
+    node: str,
     every: float,
     once: bool,
     limit: int,
     url: str | None,
     bearer: str | None,
 ) -> None:
-    """Show connections, users, PoVs or plugins, what is worst first.
+    """Show connections, users, PoVs or plugins of all nodes, what is worst first.
 
-    It asks the server's admin port, and needs nothing else. Keys: q ends it, 1 to 4 choose the
+    It asks the server's admin port, and needs nothing else: that node asks the others, and those
+    that do not answer within a second are named. Keys: q ends it, 1 to 4 choose the
     list, s the next sort, r turns it round, / filters, n and p turn pages, space pauses.
     """
     given = sort or TABLES[name].sorts[0]
@@ -203,7 +209,7 @@ def top(
         raise click.BadParameter(
             f"{name} are sorted by {', '.join(TABLES[name].sorts)}", param_hint="'--sort'"
         )
-    view = View(name, wanted, reverse=given.startswith("-"), search=search)
+    view = View(name, wanted, reverse=given.startswith("-"), search=search, node=node)
     settings = options.load().settings
     address = parse_url(url) if url else find_admin_address(settings.server)
     source = Source(address, (lambda: bearer) if bearer else _own_token(options))

@@ -82,6 +82,7 @@ def moment(text: str | None) -> str:
     return "-" if text is None else re.sub(r"\.\d+", "", text.replace("T", " "))[5:].rstrip("Z")
 
 
+NODE = Column("NODE", lambda row: row["node"], 14, is_number=False)
 UNSENT = Column("UNSENT", lambda row: size(row["unsentBytes"]), 8)
 LAG = Column("LAG", lambda row: number(row["lag"]), 7)
 BYTES = Column("PER S", lambda row: size(row["bytesPerS"]), 8)
@@ -149,7 +150,7 @@ KEYS_OF_LISTS = tuple(str(place) for place, _ in enumerate(NAMES, 1))
 
 @dataclass(frozen=True)
 class View:
-    """What somebody looks at: which list, in which order, from which page on.
+    """What somebody looks at: which list, in which order, from which page on; "": of all nodes.
 
     `typed` is a filter in the making; `pages` are the places where the turned pages began.
     """
@@ -158,6 +159,7 @@ class View:
     sort: str = "unsent"
     reverse: bool = False
     search: str = ""
+    node: str = ""
     typed: str | None = None
     paused: bool = False
     pages: tuple[str, ...] = ()
@@ -167,13 +169,15 @@ class View:
         query = {"sort": f"{'-' * self.reverse}{self.sort}", "limit": str(limit)}
         if self.search:
             query["q"] = self.search
+        if self.node:
+            query["node"] = self.node
         if self.pages:
             query["after"] = self.pages[-1]
         return f"/api/{self.name}?{urlencode(query)}"
 
 
 class Snapshot(NamedTuple):
-    """What the server said last: a page, and the numbers of the node.
+    """What the server said last: a page, and the numbers of its nodes.
 
     `at` is the time of day, `trouble` why there is nothing newer.
     """
@@ -181,7 +185,7 @@ class Snapshot(NamedTuple):
     server: str
     at: str
     page: Mapping[str, Any]
-    node: Mapping[str, str]
+    numbers: Mapping[str, str]
     trouble: str = ""
 
 
@@ -197,7 +201,8 @@ def press(view: View, key: str, following: str | None) -> View | None:
         return None
     if key in KEYS_OF_LISTS:
         name = NAMES[int(key) - 1]
-        return View(name, TABLES[name].sorts[0], search=view.search, paused=view.paused)
+        sort = TABLES[name].sorts[0]
+        return View(name, sort, search=view.search, node=view.node, paused=view.paused)
     if key in ("s", "S"):
         step = 1 if key == "s" else -1
         sort = table.sorts[(table.sorts.index(view.sort) + step) % len(table.sorts)]
@@ -258,11 +263,15 @@ def keys(text: str) -> Iterator[str]:
 def draw(view: View, snapshot: Snapshot, width: int, height: int) -> list[str]:
     """Return the lines of a screen, as many as it has, none wider than it is.
 
-    The first says which node, the second what is looked at; a table, and last the keys.
+    The first says which node was asked, with the numbers of all; the second what is looked at; a
+    table, and last the keys, or what is missing.
     """
     page, table = snapshot.page, TABLES[view.name]
+    missing = gaps(page)
+    first, *others = table.columns
+    columns = [first, NODE, *others] if missing or len(page.get("nodes", ())) > 1 else table.columns
     when = f"These numbers are from {snapshot.at}" if snapshot.trouble else snapshot.at
-    numbers = "  ".join(f"{name} {text}" for name, text in snapshot.node.items())
+    numbers = "  ".join(f"{name} {text}" for name, text in snapshot.numbers.items())
     names = " ".join(
         f"[{name}]" if name == view.name else f"{place} {name}"
         for place, name in enumerate(NAMES, 1)
@@ -279,7 +288,7 @@ def draw(view: View, snapshot: Snapshot, width: int, height: int) -> list[str]:
     lines = [
         fit(f"pov-rt top  {snapshot.server}  {when}  {numbers}", width),
         fit(looked, width),
-        *layout(table.columns, rows[:room], width),
+        *layout(columns, rows[:room], width),
     ]
     if view.name not in page:
         lines.append("no answer yet")
@@ -290,8 +299,16 @@ def draw(view: View, snapshot: Snapshot, width: int, height: int) -> list[str]:
     if view.typed is not None:
         foot = f"filter: {view.typed}_   enter to look for it, escape to leave it"
     else:
-        foot = snapshot.trouble or KEYS
+        foot = snapshot.trouble or "   ".join(missing) or KEYS
     return [*lines, fit(foot, width)]
+
+
+def gaps(page: Mapping[str, Any]) -> Sequence[str]:
+    """Return of which nodes a page has nothing, in words."""
+    return [
+        escape(f"without the node {each['node']} on {each['host']}, which {each['why']}")
+        for each in page.get("missing", ())
+    ]
 
 
 def layout(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[str]:
@@ -342,31 +359,26 @@ def _cells(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-_SERIES = re.compile(r"^((?:pov_rt|process)_\w+)(?:\{[^}]*\})? ([-+.\deE]+)$", re.M)
+def numbers_of(now: Sequence[Row], before: Sequence[Row], seconds: float) -> dict[str, str]:
+    """Return the numbers of nodes in the order in which they are shown.
 
+    All are sums, and the lag is the longest. Rates are of those nodes that were there `before`.
+    """
+    known = {(each["node"], each["since"]): each for each in before}
+    pairs = [
+        (each, known[name]) for each in now if (name := (each["node"], each["since"])) in known
+    ]
 
-def read_metrics(text: str) -> dict[str, float]:
-    """Return the server's metrics by name, those with labels summed."""
-    found: dict[str, float] = {}
-    for name, value in _SERIES.findall(text):
-        found[name] = found.get(name, 0.0) + float(value)
-    return found
-
-
-def numbers_of(
-    now: Mapping[str, float], before: Mapping[str, float], seconds: float
-) -> dict[str, str]:
-    """Return the numbers of a node in the order in which they are shown."""
-
-    def rate(name: str) -> float | None:
-        if name not in now or name not in before or seconds <= 0:
+    def rate(field: str) -> float | None:
+        if not pairs or seconds <= 0:
             return None
-        return max(0.0, now[name] - before[name]) / seconds
+        rises = [float(each[field] - was[field]) for each, was in pairs]
+        return sum(rises) / seconds
 
     return {
-        "connections": number(now.get("pov_rt_connections")),
-        "in/s": number(rate("pov_rt_activities_published_total")),
-        "out/s": number(rate("pov_rt_messages_delivered_total")),
-        "unsent": size(now.get("pov_rt_unsent_bytes")),
-        "lag": f"{1000 * now.get('pov_rt_loop_lag_seconds', 0.0):.0f} ms",
+        "connections": number(sum(each["connections"] for each in now)),
+        "in/s": number(rate("published")),
+        "out/s": number(rate("delivered")),
+        "unsent": size(sum(each["unsentBytes"] for each in now)),
+        "lag": f"{1000 * max((each['lagS'] for each in now), default=0.0):.0f} ms",
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pov_rt.config.settings import EngineSettings
-from pov_rt.engine.base import Follower, Health, Survives, Top
+from pov_rt.engine.base import Follower, Health, Peer, Survives, Top
 from pov_rt.engine.keeping import Keeping
 from pov_rt.engine.local import MemoryLeases, MemorySignals
 from pov_rt.engine.memory.copying import MemoryCopying
@@ -48,7 +48,11 @@ class MemoryEngine:
             self.store.rules.bound,
         )
 
-    async def start(self, follower: Follower) -> None:
+    @property
+    def peers(self) -> Sequence[Peer]:
+        return ()
+
+    async def start(self, follower: Follower, name: str = "") -> None:
         self.log.follower = self.leases.follower = follower
 
     async def close(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 
 from pov_rt.config.settings import EngineSettings
-from pov_rt.engine.base import Follower, Health, State, Survives, Top
+from pov_rt.engine.base import Follower, Health, Peer, State, Survives, Top
 from pov_rt.engine.keeping import Keeping
 from pov_rt.engine.redis.appending import Appending
 from pov_rt.engine.redis.client.address import Place
@@ -169,11 +169,16 @@ class RedisEngine:
             self._appending.producers,
         )
 
-    async def start(self, follower: Follower) -> None:
+    @property
+    def peers(self) -> Sequence[Peer]:
+        return self.canary.peers()
+
+    async def start(self, follower: Follower, name: str = "") -> None:
         """Begin to connect. Raises `Unavailable` where Redis will not do, or does not let us in.
 
         One that is away, or is loading its data, is waited for in the background.
         """
+        self.canary.called = name
         if self._sentinels is not None:
             self._sentinels.start()
         self._asker.start()

@@ -28,6 +28,7 @@ from pov_rt.engine.base import (
     Matches,
     NewEntry,
     Page,
+    Peer,
     Position,
     Rewrite,
     Survives,
@@ -349,7 +350,11 @@ class SqliteEngine:
         self._pages: FilePages | None = None
         self._readers: Readers | None = None
 
-    async def start(self, follower: Follower) -> None:
+    @property
+    def peers(self) -> Sequence[Peer]:
+        return ()
+
+    async def start(self, follower: Follower, name: str = "") -> None:
         self._lock = FileLock(self.path)
         try:
             keep_private(self.path)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from pov_rt.delivery.filters import Head
+from pov_rt.protocol.bodies import MissingNode
 from pov_rt.server.trace.events import Event
 from pov_rt.server.trace.trace import Append, Handout
 
@@ -45,6 +46,8 @@ class Live(NamedTuple):
     only: object = None
     others: Sequence[str] = ()
     """The PoVs that it is subscribed to, with `*` for the team's feed."""
+    node: str = ""
+    """Where it is."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,14 @@ class Case:
     mute: str = ""
     """How loud the PoV is for the user, if it is not as by default."""
     append: Append | None = None
-    handout: Handout | None = None
+    handouts: Mapping[str, Handout] = field(default_factory=dict)
+    """When it was handed out on each node."""
     since: float | None = None
     """Since when the trace knows of what happened; None: there is none."""
     run: str = ""
     node: str = ""
+    """The node that was asked."""
+    nodes: Mapping[str, str] = field(default_factory=dict)
+    """Of other nodes' events: the node of each run."""
+    missing: Sequence[MissingNode] = ()
+    """The nodes of which nothing is known."""

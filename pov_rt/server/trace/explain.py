@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,17 @@ from pov_rt.protocol.errors import NotFound, Unavailable
 from pov_rt.protocol.tenants import restore, team_of, wire_of
 from pov_rt.protocol.topics import pov_of, pov_topic, team_topic, user_topic
 from pov_rt.runtime.containment import Tasks
+from pov_rt.server.nodes.asking import Asking
+from pov_rt.server.nodes.traces import (
+    EVENTS,
+    MOST_EVENTS,
+    PASSED,
+    At,
+    Events,
+    Of,
+    Others,
+    Passed,
+)
 from pov_rt.server.trace.case import Activity, Case, Live, State
 from pov_rt.server.trace.events import Event, filter_of
 from pov_rt.server.trace.judge import Verdict, judge
@@ -63,8 +75,13 @@ _muting = msgspec.json.Decoder(_Muting).decode
 class Explain:
     """Answers why. Owner: the server, which calls `start`, `sweep` and `close`."""
 
-    def __init__(self, services: Services, hooks: Hooks, settings: TraceSettings) -> None:
+    def __init__(
+        self, services: Services, hooks: Hooks, settings: TraceSettings, asking: Asking
+    ) -> None:
         self._services = services
+        self._asking = asking
+        asking.on(EVENTS, self._answer_events)
+        asking.on(PASSED, self._answer_passed)
         self._hooks = hooks
         self._clock = services.clock
         self._tasks = Tasks(log, "writing the trace")
@@ -192,9 +209,12 @@ class Explain:
     ) -> Case:
         topics = [pov_topic(pov_id)] if pov_id is not None else []
         places = await self._locate(activity_id)
-        events = await self.events(user_id)
+        others = Others(self._asking)
+        theirs = await others.events(user_id, activity_id)
+        events = _in_order([*await self.events(user_id), *theirs.users])
         place, elsewhere = self._choose(places, user_id, grants, topics, events)
-        publishing = await self._publishing(activity_id, topics)
+        refusals = _in_order([*await self._publishing(activity_id), *theirs.publishing])
+        publishing = [each for each in refusals if not topics or each.topic in topics]
         known: dict[str, Any] = {
             "user": user_id,
             "activity_id": activity_id,
@@ -205,12 +225,14 @@ class Explain:
             "since": events[0].at if events else None,
             "run": "" if self.trace is None else self.trace.run,
             "node": self._services.node,
+            "nodes": others.nodes,
+            "missing": others.missing,
         }
         if place is None:
             return Case(activity=None, elsewhere=elsewhere, **known)
         activity = await self._read(activity_id, place)
-        case = Case(activity=activity, **known, **await self._facts(user_id, activity))
-        return await self._with_feed(await self._placed(case), activity, place)
+        case = Case(activity=activity, **known, **await self._facts(user_id, activity, others))
+        return await self._with_feed(await self._placed(case), activity, place, others)
 
     async def _placed(self, case: Case) -> Case:
         """Return a case whose events say their places in the log as it is now."""
@@ -222,7 +244,9 @@ class Explain:
             case, events=await under_epoch(log, activity.topic, activity.epoch, case.events)
         )
 
-    async def _with_feed(self, case: Case, activity: Activity, place: Located) -> Case:
+    async def _with_feed(
+        self, case: Case, activity: Activity, place: Located, others: Others
+    ) -> Case:
         """Return a case with what is known by way of the team's feed, if the user follows one."""
         here = self._services.directory.of(case.user)
         followed = [topic for each in here for topic in each.topics]
@@ -235,7 +259,7 @@ class Explain:
             if offset:
                 top = await self._services.engine.log.top(feed)
                 there = activity._replace(topic=feed, epoch=top.epoch, offset=offset)
-                facts = await self._facts(case.user, there)
+                facts = await self._facts(case.user, there, others)
                 facts |= {"append": case.append, "mute": case.mute}
                 by_feed = replace(case, activity=there, pov="the team feed", **facts)
                 return replace(case, feed=await self._placed(by_feed))
@@ -304,11 +328,14 @@ class Explain:
             place.publisher, parent,
         )  # fmt: skip
 
-    async def _facts(self, user_id: str, activity: Activity) -> dict[str, Any]:
+    async def _facts(self, user_id: str, activity: Activity, others: Others) -> dict[str, Any]:
         services, topic = self._services, activity.topic
         devices = await services.cursors.devices(user_id)
-        here = services.directory.of(user_id)
-        names = sorted({*devices, *(each.device for each in here)})
+        own = self._passed(user_id, topic, activity.offset)
+        theirs = await others.passed(user_id, topic, activity.offset)
+        live = [*own.live, *chain.from_iterable(each.live for each in theirs.values())]
+        appends = [each.append for each in (own, *theirs.values()) if each.append is not None]
+        names = sorted({*devices, *(each.device for each in live)})
         (marks,) = await services.engine.marks.get_many(
             user_id, [topic], [READ, *map(acked, names)]
         )
@@ -316,16 +343,33 @@ class Explain:
             mark.offset if mark is not None and mark.epoch == activity.epoch else 0
             for mark in marks
         ]
-        trace = self.trace
         return {
             "devices": devices,
             "acked": {name: offset for name, offset in zip(names, acks, strict=True) if offset},
             "read": read,
             "mute": await self._mute(user_id, topic),
-            "live": [self._live(each, topic) for each in services.directory.of(user_id)],
-            "append": trace.append_of(topic, activity.offset) if trace is not None else None,
-            "handout": trace.handout_of(topic, activity.offset) if trace is not None else None,
+            "live": live,
+            "append": appends[0] if appends else None,
+            "handouts": {
+                node: each.handout
+                for node, each in {services.node: own, **theirs}.items()
+                if each.handout is not None
+            },
         }
+
+    def _passed(self, user_id: str, topic: str, offset: int) -> Passed:
+        """Return what this node knows."""
+        live = [self._live(each, topic) for each in self._services.directory.of(user_id)]
+        if (trace := self.trace) is None:
+            return Passed(live, None, None)
+        return Passed(live, trace.append_of(topic, offset), trace.handout_of(topic, offset))
+
+    async def _answer_passed(self, at: At) -> Passed:
+        return self._passed(at.user, at.topic, at.offset)
+
+    async def _answer_events(self, of: Of) -> Events:
+        users, publishing = await self.events(of.user), await self._publishing(of.activity)
+        return Events(users[-MOST_EVENTS:], publishing[-MOST_EVENTS:])
 
     def _live(self, connection: Any, topic: str) -> Live:
         hub = self._services.hub
@@ -344,6 +388,7 @@ class Explain:
                 for each in connection.topics.values()
                 if each.is_subscription and each.name != topic
             ),
+            self._services.node,
         )
 
     async def _mute(self, user_id: str, topic: str) -> str:
@@ -366,20 +411,20 @@ class Explain:
         )
         return _in_order(wanted)
 
-    async def _publishing(self, activity_id: str, topics: Sequence[str]) -> Sequence[Event]:
+    async def _publishing(self, activity_id: str) -> Sequence[Event]:
         """Return what became of attempts to publish an id that were refused."""
         if self.trace is None:
             return ()
         kept = self.trace.about(activity_id)
         if self.spill is not None:
             kept += await self.spill.about(activity_id)
-        return [each for each in _in_order(kept) if not topics or each.topic in topics]
+        return _in_order(kept)
 
 
 NOT_THEIRS = frozenset({"rejected", "conflict"})
 
 
-def _in_order(events: Any) -> Sequence[Event]:
+def _in_order(events: Iterable[Event]) -> Sequence[Event]:
     unique = {(each.run, each.number): each for each in events}
     return sorted(unique.values(), key=lambda each: (each.at, each.number))
 

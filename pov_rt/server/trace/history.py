@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pov_rt.server.trace.case import Case
 from pov_rt.server.trace.events import Event
 
 
@@ -31,10 +32,11 @@ class Span:
 
 @dataclass
 class Visit:
-    """A connection from its begin to its end; `reason` is why it ended."""
+    """A connection from its begin to its end; `reason` is why it ended, `node` where it was."""
 
     id: str
     began: float
+    node: str = ""
     ended: float | None = None
     reason: str = ""
     expired: bool = False
@@ -66,11 +68,13 @@ class Device:
         return max([*mine, *spans], default=0.0)
 
 
-def tell(events: Sequence[Event], topic: str) -> Mapping[str, Device]:
+def tell(case: Case, topic: str) -> Mapping[str, Device]:
     """Return what became of each device, by its name, on one topic."""
     devices: dict[str, Device] = {}
-    open_visits: dict[str, Visit] = {}
-    for event in events:
+    by_node: dict[str, dict[str, Visit]] = {}
+    for event in case.events:
+        node = case.nodes.get(event.run, case.node)
+        open_visits = by_node.setdefault(node, {})
         if event.kind in ("started", "stopped"):
             for left in open_visits.values():  # the node that had them is gone
                 reason = "the server ended" if event.kind == "started" else "restarting"
@@ -86,7 +90,7 @@ def tell(events: Sequence[Event], topic: str) -> Mapping[str, Device]:
             if ended and event.kind == "closed":
                 visit = ended[-1]
             else:  # its begin may be forgotten already
-                visit = open_visits[event.connection] = Visit(event.connection, event.at)
+                visit = open_visits[event.connection] = Visit(event.connection, event.at, node)
                 device.visits.append(visit)
         _take(device, visit, event, topic)
         if event.kind == "closed":

@@ -48,6 +48,8 @@ class Lane(NamedTuple):
     steps: Sequence[Step] = ()
     connection: str = ""
     """The last one that is known of."""
+    node: str = ""
+    """Where that is, or was."""
     is_open: bool = False
 
 
@@ -79,10 +81,10 @@ def judge(case: Case) -> Verdict:
     activity = case.activity
     if activity is None:
         return _verdict(case, _judge_missing(case))
-    ways = [_Way(case, activity, tell(case.events, activity.topic))]
+    ways = [_Way(case, activity, tell(case, activity.topic))]
     if case.feed is not None and case.feed.activity is not None:
         there = case.feed.activity
-        ways.append(_Way(case.feed, there, tell(case.events, there.topic)))
+        ways.append(_Way(case.feed, there, tell(case, there.topic)))
     names = {*ways[0].history, *case.devices, *(each.device for each in case.live)}
     if case.device:
         names = {case.device}
@@ -177,11 +179,11 @@ def _lane(name: str, ways: Sequence[_Way]) -> Lane:
     # What is muted is the PoV, whichever way it comes.
     sentence, then = _words_of(ways[0].case if rank >= ACKED else way.case, found, name)
     visits = way.history[name].visits if name in way.history else []
-    here = [each.id for each in way.case.live if each.device == name]
-    last = [*(each.id for each in visits), *here][-1:]
-    steps = _steps(ways[0].case, ways[0].activity, way.case, found)
-    is_open = bool(here)
-    return Lane(name, found.cause, sentence, found.since, then, steps, "".join(last), is_open)
+    here = [each for each in way.case.live if each.device == name]
+    last = [*((each.id, each.node) for each in visits), *((each.id, each.node) for each in here)]
+    connection, node = last[-1] if last else ("", way.case.node)
+    steps = _steps(ways[0].case, ways[0].activity, way.case, found, node)
+    return Lane(name, found.cause, sentence, found.since, then, steps, connection, node, bool(here))
 
 
 def _judge_device(
@@ -280,7 +282,7 @@ def _sent_at(case: Case, activity: Activity, device: Device) -> float | None:
                 continue
             if activity.offset <= span.top:
                 return span.began
-            return case.handout.at if case.handout else activity.at
+            return _handed_at(case, activity, visit.node)
     for live in case.live:
         # Its begin may be older than the trace.
         is_known = any(visit.id == live.id and visit.spans for visit in device.visits)
@@ -288,6 +290,12 @@ def _sent_at(case: Case, activity: Activity, device: Device) -> float | None:
             if live.delivered >= activity.offset and _wants(live.only, activity.head):
                 return activity.at
     return None
+
+
+def _handed_at(case: Case, activity: Activity, node: str) -> float | None:
+    """Return when a node handed the activity out, as far as that is known."""
+    handout = case.handouts.get(node)
+    return activity.at if handout is None else handout.at
 
 
 def _until(case: Case, visit: Visit, span: Span) -> int | None:
@@ -444,7 +452,7 @@ def _last(
 # The line:
 
 
-def _steps(case: Case, activity: Activity, way: Case, found: _Found) -> Sequence[Step]:
+def _steps(case: Case, activity: Activity, way: Case, found: _Found, node: str) -> Sequence[Step]:
     """Return the stations of one device's lane; `way` is the log that it is on."""
     append, cause = case.append, CAUSES[found.cause]
     arrived = append.at - append.whole_s if append is not None else None
@@ -452,7 +460,7 @@ def _steps(case: Case, activity: Activity, way: Case, found: _Found) -> Sequence
     steps = [
         Step("published", True, arrived, by),
         Step("log", True, activity.at, f"#{activity.offset}"),
-        Step("node", True, way.handout.at if way.handout else activity.at, case.node),
+        Step("node", True, _handed_at(way, activity, node), node),
     ]
     rank = cause.rank
     is_sent = rank >= 6 or found.sent_at is not None

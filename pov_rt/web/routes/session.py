@@ -6,18 +6,19 @@ place before and behind activities. A request for none is one message, and answe
 
 Where a network shows nothing of an answer before its end, the events are fetched: each answer has
 what came since the one before, and ends (`transport/polled`).
+
+Requests for a session may come to any node (`server/nodes/sessions`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
 
 from pov_rt.connections.connection import Connection
 from pov_rt.dispatch.request import Content
-from pov_rt.protocol.errors import InvalidRequest, NotFound, RateLimited, TooLarge
+from pov_rt.protocol.errors import InvalidRequest, TooLarge
 from pov_rt.transport.polled import PolledSession
-from pov_rt.transport.stream import MESSAGE_FRAMING, EventWire, read_token, write_token
+from pov_rt.transport.stream import MESSAGE_FRAMING, read_token, write_token
 from pov_rt.web.hosts import one_header
 from pov_rt.web.http import parse_query
 from pov_rt.web.routes.activities import split_batch
@@ -26,16 +27,6 @@ from pov_rt.web.upgrade.entry import SOCKET
 
 HEADER = "Pov-Rt-Connection"
 """Says whose messages these are: `connectionId` of a session's `welcome`."""
-GONE = (
-    "This node has no such session: open one anew; where there are several nodes, all requests of "
-    "a session must reach the node that opened it"
-)
-BUSY_S = 0.2
-"""When a session may have done what came for it."""
-
-
-Polled = MutableMapping[tuple[str, str], PolledSession]
-"""Those that are fetched, by user and the connection's id. Owner: the web server."""
 
 
 class SessionHandler(EventsHandler):
@@ -44,7 +35,6 @@ class SessionHandler(EventsHandler):
     CORS_METHODS = "GET"
     CORS_HEADERS = "Authorization, Content-Type, Last-Event-ID"
 
-    polled: Polled
     gone: asyncio.Future[None] | None = None
     """Done when the client does not wait for the answer any more."""
 
@@ -81,26 +71,23 @@ class SessionHandler(EventsHandler):
         last = one_header(self.request, "Last-Event-ID")
         session_id, after = (self._open(), 0) if last is None else self._place(last)
         poll_s = self.server.settings.streams.poll_s
-        try:
-            session = self.polled[self.identity.user_id, session_id]
-            data, place = await session.fetch(after, poll_s, self.gone)
-        except LookupError:
-            raise NotFound(GONE) from None
+        fetch = self.server.sessions.fetch
+        data, place = await fetch(session_id, self.identity.user_id, after, poll_s, self.gone)
         self.set_header("Content-Type", "text/event-stream")
         self.finish(b"%bid:%b\n\n" % (data, write_token(session_id, place).encode()))
 
     def _open(self) -> str:
         """Open a connection; return its id."""
-        client, polled, user_id = self.client(), self.polled, self.identity.user_id
+        client, sessions, user_id = self.client(), self.server.sessions, self.identity.user_id
         self.server.admit(self.identity, client["device"])
 
         def ended(_: PolledSession) -> None:
-            del polled[user_id, connection.id]
+            del sessions.polled[user_id, connection.id]
 
         session = PolledSession(self.bounds, asyncio.get_running_loop(), ended)
         open_ = self.server.arrivals.open
         connection = open_(session, self.identity, kind=Connection, v1=True, **client)
-        polled[user_id, connection.id] = session
+        sessions.polled[user_id, connection.id] = session
         session.start(connection)
         return connection.id
 
@@ -132,7 +119,7 @@ class MessagesHandler(EventsHandler):
             raise InvalidRequest("The body is not UTF-8")
         session_id = one_header(self.request, HEADER)
         if session_id is not None:
-            self._receive(self._session(session_id), content)
+            await self._receive(session_id, content)
             return
         if not content.lstrip().startswith(b"{"):
             raise InvalidRequest("The body is a message, which is a JSON object")
@@ -141,18 +128,7 @@ class MessagesHandler(EventsHandler):
         answers = await requests.handle(self.identity, bytes(content), **self.client())
         self.answer_bytes(b"[%b]" % b",".join(answers))
 
-    def _session(self, session_id: str) -> EventWire | PolledSession:
-        """Return the user's session. Raises `NotFound`."""
-        connection = self.server.directory.get(session_id)
-        if connection is not None and connection.identity.user_id == self.identity.user_id:
-            wire = connection.transport
-            if isinstance(wire, PolledSession):
-                return wire
-            if isinstance(wire, EventWire) and wire.framing is MESSAGE_FRAMING:
-                return wire
-        raise NotFound(GONE)
-
-    def _receive(self, wire: EventWire | PolledSession, content: Content) -> None:
+    async def _receive(self, session_id: str, content: Content) -> None:
         """Have a session handle one message or several, in order."""
         items = split_batch(content, lines=False)
         messages = [bytes(each) for each in ([content] if items is None else items)]
@@ -161,8 +137,7 @@ class MessagesHandler(EventsHandler):
             raise TooLarge(f"A request has at most {most} messages")
         for message in messages:
             self._check_size(message)
-        if not wire.receive(messages):
-            raise RateLimited("Wait for what you sent before", retry_after_s=BUSY_S)
+        await self.server.sessions.receive(session_id, self.identity.user_id, messages)
         self.set_status(204)
         self.finish()
 

@@ -194,8 +194,13 @@ def _lines(waiting: deque[Event]) -> list[bytes]:
 
 def explained(verdict: Verdict, case: Case) -> Explained:
     """Return a verdict as it is answered."""
-    events = [each.shown() for each in case.events[-SHOWN_EVENTS:]]
+    events = [
+        each.shown() | ({"node": case.nodes[each.run]} if each.run in case.nodes else {})
+        for each in case.events[-SHOWN_EVENTS:]
+    ]
     return Explained(
+        node=case.node,
+        missing=list(case.missing),
         id=case.activity_id,
         user_id=wire_of(case.user),
         cause=verdict.cause,
@@ -238,6 +243,7 @@ def _lane(lane: Lane) -> DeviceLane:
         answer=lane.sentence,
         since=_time(lane.since),
         connection_id=lane.connection or UNSET,
+        node=lane.node,
         connected=lane.is_open,
         stations=stations,
     )

@@ -23,6 +23,7 @@ from pov_rt.cli.doctor.machine import (
     judge_node,
     judge_space,
     kernel_clock,
+    read_metrics,
 )
 from pov_rt.config import load as config
 from pov_rt.config.settings import AuthSettings, EngineSettings, LimitSettings, ServerSettings
@@ -148,3 +149,16 @@ def test_a_node_is_judged_by_what_it_says(
     found = list(judge_node(readiness, metrics, settings))
     assert [each.level for each in found] == expected
     assert all(each.mend for each in found if each.level in ("bad", "doubt"))
+
+
+def test_metrics_are_read_by_their_names() -> None:
+    found = read_metrics(
+        "# HELP pov_rt_connections Open\n"
+        'pov_rt_connections{transport="ws"} 3.0\npov_rt_connections{transport="sse"} 1.0\n'
+        "pov_rt_activities_published_total 1.5e+01\npython_info 1\nprocess_open_fds 9\n"
+    )
+    assert found == {
+        "pov_rt_connections": 4.0,
+        "pov_rt_activities_published_total": 15.0,
+        "process_open_fds": 9.0,
+    }

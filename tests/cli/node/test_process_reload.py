@@ -137,7 +137,8 @@ def test_the_service_manager_hears_what_a_reload_found_wrong_and_how_long_an_end
             env=environment(tmp_path) | {"NOTIFY_SOCKET": path},
             stderr=subprocess.PIPE,
         ) as process:
-            ready, status = manager.recv(1000).decode().splitlines()
+            ready, status, admin_port = manager.recv(1000).decode().splitlines()
+            assert admin_port.startswith("X_ADMIN_PORT="), "for a supervisor"
             assert (ready, status.startswith("STATUS=Listening on port ")) == ("READY=1", True)
             file.write_text(good + "colour = 3\n")
             process.send_signal(signal.SIGHUP)

@@ -21,17 +21,16 @@ from pov_rt.cli.top.screen import (
     number,
     numbers_of,
     press,
-    read_metrics,
     several,
     size,
     span,
 )
-from pov_rt.protocol.encoding import encode
 from pov_rt.server.listings import Query
 from pov_rt.testing import RunningServer
 from tests.clients import subscribe
 
 CONNECTION: dict[str, Any] = {
+    "node": "n",
     "connectionId": "c-1",
     "userId": "priya",
     "device": "phone",
@@ -47,7 +46,14 @@ CONNECTION: dict[str, Any] = {
     "cost": 0.37,
     "tokenExpiresAt": "2026-11-29T10:00:00Z",
 }
-PAGE: dict[str, Any] = {"node": "n", "total": 2, "more": 0, "connections": [CONNECTION]}
+PAGE: dict[str, Any] = {
+    "node": "n",
+    "nodes": ["n"],
+    "missing": [],
+    "total": 2,
+    "more": 0,
+    "connections": [CONNECTION],
+}
 
 
 def snapshot(**more: Any) -> Snapshot:
@@ -149,8 +155,8 @@ def test_every_list_is_drawn_and_sorted_as_the_server_has_it(
     assert View().sort == TABLES["connections"].sorts[0]
     view = View(name, TABLES[name].sorts[0])
 
-    answer = encode(list(server.run(lambda: lists.page(name, Query())).rows))
-    rows = msgspec.json.decode(answer)
+    found = server.run(lambda: lists.page(name, Query())).rows
+    rows = [msgspec.json.decode(row) for _, row in found]
     lines = draw(view, snapshot(page={"total": len(rows), name: rows}), 300, 50)
     first = {"povs": "acme", "plugins": "ping"}.get(name, "ana")
     assert [line.split()[0] for line in lines[3:] if line.startswith(first)] == [first]
@@ -174,18 +180,26 @@ def test_numbers_are_read_at_a_glance() -> None:
     assert (fit("abcdef", 4), fit("李李", 3), fit("ab", 4, padded=True)) == ("abc…", "李…", "ab  ")
 
 
-def test_a_nodes_numbers_come_from_its_metrics() -> None:
-    text = (
-        "# HELP pov_rt_connections Open\n"
-        'pov_rt_connections{transport="ws"} 3.0\npov_rt_connections{transport="sse"} 1.0\n'
-        "pov_rt_unsent_bytes 2048.0\npov_rt_loop_lag_seconds 0.0021\n"
-        "pov_rt_activities_published_total 1.5e+01\nprocess_open_fds 9\n"
-    )
-    now = read_metrics(text)
-    assert now["pov_rt_connections"] == 4.0
-    first = numbers_of(now, {}, 0.0)
-    assert (first["connections"], first["in/s"], first["unsent"], first["lag"]) == (
-        *("4", "-", "2.0 KB", "2 ms"),
-    )
-    before = {**now, "pov_rt_activities_published_total": 5.0}
-    assert numbers_of(now, before, 2.0)["in/s"] == "5"
+def test_the_numbers_are_those_of_all_nodes() -> None:
+    one: dict[str, Any] = {
+        "node": "a", "since": "1", "connections": 3, "published": 15, "delivered": 40,
+        "unsentBytes": 2048, "lagS": 0.0021,
+    }  # fmt: skip
+    two = {**one, "node": "b", "connections": 1, "unsentBytes": 0, "lagS": 0.03}
+    first = numbers_of([one, two], [], 0.0)
+    assert list(first.values()) == ["4", "-", "-", "2.0 KB", "30 ms"]
+    before = [{**one, "published": 5, "delivered": 0}, {**two, "since": "0", "published": 1}]
+    then = numbers_of([one, two], before, 2.0)
+    assert (then["in/s"], then["out/s"]) == ("5", "20"), "of a node that is new there is no rate"
+
+
+def test_rows_of_several_nodes_say_whose_they_are() -> None:
+    both = {**PAGE, "nodes": ["n", "m"], "connections": [{**CONNECTION, "node": "m"}]}
+    _, _, titles, row, *_ = draw(View(), snapshot(page=both), 140, 10)
+    assert (titles.split()[:2], row.split()[:2]) == (["USER", "NODE"], ["priya", "m"])
+    late = {"node": "m", "host": "web-2", "version": "0.1.0", "why": "did not answer within 1 s"}
+    alone = {**PAGE, "connections": [{**CONNECTION, "node": "n"}], "missing": [late]}
+    lines = draw(View(), snapshot(page=alone), 140, 10)
+    assert lines[-1] == "without the node m on web-2, which did not answer within 1 s"
+    assert "NODE" in lines[2]
+    assert "node=m" in View(node="m").path(1)

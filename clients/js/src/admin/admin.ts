@@ -6,7 +6,7 @@ import {drawAsk, type Deed} from './deeds.js'
 import {drawHappening} from './happening.js'
 import {Picker} from './picker.js'
 import {ROWS, Source, wordsOf, type Explained, type Happened, type List, type Row, type View} from './source.js'
-import {deviceOf, LISTS, TABLES, who} from './tables.js'
+import {deviceOf, LISTS, NODE, TABLES, who} from './tables.js'
 import {asText} from './text.js'
 import {drawTiles} from './tiles.js'
 import {drawWhy} from './why.js'
@@ -176,7 +176,7 @@ ${refused ? html`<p class="status s-refused" role="alert">${glyph('refused')}${r
   }
 
   private drawAll(): TemplateResult {
-    const {state, behind, blocked, blockedTotal} = this.source.look!
+    const {state, missing, behind, blocked, blockedTotal} = this.source.look!
     const worst = Math.max(1, ...behind.map(({lag}) => lag))
     const off = Object.entries(state.off)
     return html`<main>
@@ -184,6 +184,8 @@ ${state.notReady ? html`<div class="strip bad" role="alert"><span
 class="status s-refused">${glyph('refused')}Not ready</span><span>${state.notReady}</span></div>` : nothing}
 ${off.map(([name, why]) => html`<div class="strip bad"><span
 class="status s-refused">${glyph('refused')}The plugin ${name} is off</span><span>${why}</span></div>`)}
+${missing.map(({node, host, why}) => html`<div class="strip"><span
+class="status s-offline">${glyph('offline')}The list is without the node ${node}</span><span>on ${host}, which ${why}</span></div>`)}
 ${this.source.trouble ? html`<div class="strip"><span
 class="status s-offline">${glyph('offline')}${this.source.trouble}</span><button type="button"
 class="btn btn-text" @click=${() => this.source.now()}>Try now</button></div>` : nothing}
@@ -206,6 +208,7 @@ ${blockedTotal > blocked.length ? html`<p class="calm">and ${count(blockedTotal 
     const table = TABLES[view.list]
     const look = source.look!.view.list === view.list ? source.look : undefined
     const rows = look?.rows ?? []
+    const columns = look?.areSeveral ? [table.columns[0]!, NODE, ...table.columns.slice(1)] : table.columns
     const first = view.pages.length * ROWS
     const hasActions = source.look!.state.actions && OF_USERS.includes(view.list)
     return html`<header><h1>${table.title}</h1><span class="dim num">${look ? number(look.total) : ''}</span>
@@ -222,9 +225,9 @@ placeholder=${table.finds} .value=${view.search} maxlength="200"
   table.sorts.map(([sort, words]) => html`<option value=${sort} ?selected=${sort === view.sort}>${words}</option>`)}</select></label>
 <button type="button" class="btn-icon" aria-pressed=${view.reverse} aria-label="The other way round"
 @click=${() => this.change({reverse: !view.reverse})}>${icon(view.reverse ? 'arrow-up' : 'arrow-down')}</button></header>
-<div class="scroll" tabindex="0" role="region" aria-label=${table.title}><table><thead><tr>${table.columns.map(({title, isNumber}) => html`<th scope="col"
+<div class="scroll" tabindex="0" role="region" aria-label=${table.title}><table><thead><tr>${columns.map(({title, isNumber}) => html`<th scope="col"
 class=${isNumber ? 'r' : ''}>${title}</th>`)}${hasActions ? html`<th scope="col" class="do"><span class="sr">Do</span></th>` : nothing}</tr></thead>
-<tbody>${repeat(rows, table.key, row => html`<tr>${table.columns.map(({title, cell, isNumber}) => html`<td
+<tbody>${repeat(rows, table.key, row => html`<tr>${columns.map(({title, cell, isNumber}) => html`<td
 class=${isNumber ? 'r' : ''} data-title=${title}>${cell(row)}</td>`)}${hasActions ? html`<td class="r do">${this.drawDeeds(row)}</td>` : nothing}</tr>`)}</tbody></table></div>
 ${look && !rows.length ? html`<p class="calm">${view.user && !view.search ? `${view.user} has none here.` : view.search ? `Nothing has ${view.search} in it.` : 'Nothing is here.'}</p>` : nothing}
 <footer><span>${rows.length ? `${number(first + 1)} to ${number(first + rows.length)} of ${number(look!.total)}` : ''}</span>

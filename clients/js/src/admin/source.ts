@@ -51,6 +51,7 @@ export interface Happened {
 }
 
 export interface ConnectionRow {
+  readonly node: string
   readonly connectionId: string
   readonly userId: string
   readonly device: string
@@ -67,6 +68,7 @@ export interface ConnectionRow {
 }
 
 export interface UserRow {
+  readonly node: string
   readonly userId: string
   readonly connections: number
   readonly devices: readonly string[]
@@ -79,6 +81,7 @@ export interface UserRow {
 }
 
 export interface PovRow {
+  readonly node: string
   readonly povId: string
   readonly subscribers: number
   readonly offset: number
@@ -90,6 +93,7 @@ export interface PovRow {
 }
 
 export interface PluginRow {
+  readonly node: string
   readonly name: string
   readonly origin: string
   readonly messages: number
@@ -101,8 +105,17 @@ export interface PluginRow {
 export type List = 'connections' | 'users' | 'povs' | 'plugins'
 export type Row = ConnectionRow | UserRow | PovRow | PluginRow
 
-/** A page of a list; its rows are under the list's name. */
+/** A node that did not answer the one that is asked; nothing of it is in the answer. */
+export interface Missing {
+  readonly node: string
+  readonly host: string
+  readonly why: string
+}
+
+/** A page of a list of all nodes; its rows are under the list's name. */
 interface Page {
+  readonly nodes: readonly string[]
+  readonly missing: readonly Missing[]
   readonly total: number
   readonly more: number
   readonly next?: string
@@ -126,6 +139,7 @@ export interface Lane {
   readonly cause: string
   readonly answer: string
   readonly connectionId?: string
+  readonly node: string
   readonly connected: boolean
   readonly stations: readonly Station[]
 }
@@ -139,6 +153,8 @@ export interface Event {
 
 /** `GET /api/activities/{id}/explain`: why a user did not get an activity, or that they did. */
 export interface Explained {
+  readonly node: string
+  readonly missing: readonly Missing[]
   readonly id: string
   readonly userId: string
   readonly cause: string
@@ -192,6 +208,9 @@ export interface Look {
   readonly at: number
   readonly view: View
   readonly state: NodeState
+  /** Whether rows are of several nodes, and of which there are none though they may have some. */
+  readonly areSeveral: boolean
+  readonly missing: readonly Missing[]
   readonly rows: readonly Row[]
   readonly total: number
   readonly next: string | undefined
@@ -337,7 +356,9 @@ export class Source {
     const query = new URLSearchParams({q: text, sort: 'connections', limit: String(LOOKED_THROUGH)})
     const {users = []} = await ask<Page>('GET', `/api/users?${query}`, this.token)
     const wanted = text.toLowerCase()
-    return users.map(({userId}) => userId).filter(each => each.toLowerCase().includes(wanted)).slice(0, NAMED)
+    // A user has a row for each node.
+    const found = new Set(users.map(({userId}) => userId).filter(each => each.toLowerCase().includes(wanted)))
+    return [...found].slice(0, NAMED)
   }
 
   /** What the numbers were in the last hour, and are now. */
@@ -357,11 +378,13 @@ export class Source {
     if (after) query.set('after', after)
     try {
       const isHourDue = Date.now() - this.hourAt >= HOUR_EVERY
-      const [state, page, behind, blocked, busiest, happened, hour] = await Promise.all([
-        ask<NodeState>('GET', '/api/node', token),
+      const state = await ask<NodeState>('GET', '/api/node', token)
+      // Of one node: all know who is blocked.
+      const ofOne = new URLSearchParams({state: 'blocked', limit: '4', node: state.node})
+      const [page, behind, blocked, busiest, happened, hour] = await Promise.all([
         ask<Page>('GET', `/api/${view.list}?${query}`, token),
         ask<Page>('GET', '/api/connections?sort=lag&limit=4', token),
-        ask<Page>('GET', '/api/users?state=blocked&limit=4', token),
+        ask<Page>('GET', `/api/users?${ofOne}`, token),
         ask<Page>('GET', '/api/povs?sort=rate&limit=1', token),
         ask<{activities: readonly Happened[]}>('GET', '/api/node/activities', token),
         isHourDue ? ask<NodeHour>('GET', '/api/node/hour', token) : this.hour,
@@ -376,7 +399,7 @@ export class Source {
       sessionStorage.setItem(KEPT, token)
       this.trouble = ''
       this.look = {
-        at, view, state, rows: page[view.list] ?? [], total: page.total, next: page.next,
+        at, view, state, areSeveral: page.nodes.length + page.missing.length > 1, missing: page.missing, rows: page[view.list] ?? [], total: page.total, next: page.next,
         behind: (behind.connections ?? []).filter(({lag}) => lag > 0),
         blocked: blocked.users ?? [], blockedTotal: blocked.total,
         busiest: busiest.povs?.[0], happened: happened.activities,

@@ -88,7 +88,7 @@ const users: Table<UserRow> = {
     ['connections', 'Most connections'], ['seen', 'Seen last'],
   ],
   finds: 'Person, PoV, device, address',
-  key: ({userId}) => userId,
+  key: ({node, userId}) => `${node} ${userId}`,
   columns: [
     {title: 'Person', cell: row => who(row.userId)},
     {title: 'Is', cell: row => row.blockedUntil
@@ -112,7 +112,7 @@ const povs: Table<PovRow> = {
     ['subscribers', 'Most followed'],
   ],
   finds: 'PoV',
-  key: ({povId}) => povId,
+  key: ({node, povId}) => `${node} ${povId}`,
   columns: [
     {title: 'PoV', cell: row => html`<b><bdi>${row.povId === '*' ? '* team feed' : row.povId}</bdi></b>`},
     {title: 'Followed by', cell: row => number(row.subscribers), isNumber: true},
@@ -129,7 +129,7 @@ const plugins: Table<PluginRow> = {
   title: 'Plugins',
   sorts: [['failures', 'Most failures'], ['rate', 'Busiest'], ['messages', 'Most messages']],
   finds: 'Plugin, type, package',
-  key: ({name}) => name,
+  key: ({node, name}) => `${node} ${name}`,
   columns: [
     {title: 'Plugin', cell: row => html`<b class="mono">${row.name}</b>`},
     {title: 'From', cell: row => row.origin},
@@ -140,6 +140,9 @@ const plugins: Table<PluginRow> = {
     {title: 'Is', cell: row => row.off === null ? 'on' : html`<span class="wraps">off: ${row.off}</span>`},
   ],
 }
+
+/** Whose a row is, where there are several. */
+export const NODE: Column<Row> = {title: 'Node', cell: row => html`<span class="mono">${row.node}</span>`}
 
 export const TABLES = {connections, users, povs, plugins} as unknown as Readonly<Record<List, Table<Row>>>
 export const LISTS = Object.keys(TABLES) as List[]

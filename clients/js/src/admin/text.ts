@@ -1,5 +1,5 @@
 /** The whole answer to why somebody did not see something, as plain text: for a ticket, or a colleague. */
-import type {Event, Explained, Lane, Station} from './source.js'
+import type {Event, Explained, Lane, Missing, Station} from './source.js'
 
 export type State = 'passed' | 'stop' | 'unknown' | 'ahead'
 
@@ -32,9 +32,13 @@ export function activityWords({activity}: Explained): string {
     .filter(Boolean).join(', ')
 }
 
-function laneWords({device, cause, answer, connectionId, connected, stations}: Lane): string[] {
+/** What an answer is without, for a node did not say it. */
+export const missingWords = ({node, host, why}: Missing): string =>
+  `Without the node ${node} on ${host}, which ${why}: what it knows may change the answer.`
+
+function laneWords({device, cause, answer, connectionId, node, connected, stations}: Lane): string[] {
   const states = statesOf(stations)
-  const connection = connectionId ? `, connection ${connectionId}${connected ? '' : ' (gone)'}` : ''
+  const connection = connectionId ? `, connection ${connectionId} on node ${node}${connected ? '' : ' (gone)'}` : ''
   return [
     '', `${device}: ${answer} [${cause}]${connection}`,
     ...stations.map(({name, at, text}, n) =>
@@ -43,7 +47,7 @@ function laneWords({device, cause, answer, connectionId, connected, stations}: L
 }
 
 export function asText(answer: Explained): string {
-  const {activity, events, lanes, traceSince} = answer
+  const {activity, events, lanes, missing, traceSince} = answer
   return [
     `Why did ${answer.userId} not see ${answer.id}?`, '',
     `${answer.answer} [${answer.cause}]`,
@@ -54,7 +58,7 @@ export function asText(answer: Explained): string {
     ...lanes.flatMap(laneWords),
     ...(events.length ? ['', `Last of ${answer.userId}:`] : []),
     ...events.map(each => `  ${each.at} ${eventWords(each)}`),
-    '', traceSince ? `The trace begins at ${traceSince}.` : 'Nothing of what happened is kept: see [trace] in the settings.',
+    '', ...missing.map(missingWords), traceSince ? `The trace begins at ${traceSince}.` : 'Nothing of what happened is kept: see [trace] in the settings.',
     '',
   ].join('\n')
 }

@@ -3,7 +3,7 @@ import {html, nothing, type TemplateResult} from 'lit'
 import {glyph, icon, type Glyph} from '../widgets/icons.js'
 import type {Admin} from './admin.js'
 import {connectionsOf, iconOf} from './tables.js'
-import {activityWords, eventWords, statesOf, type State} from './text.js'
+import {activityWords, eventWords, missingWords, statesOf, type State} from './text.js'
 import {later, moment} from './words.js'
 import type {Asked, Explained, Lane, Station} from './source.js'
 
@@ -57,15 +57,20 @@ function drawStations({stations}: Lane, isTrunk: boolean): TemplateResult {
     TRUNK.includes(each.name) === isTrunk ? drawStation(each, states[n]!, n === first ? undefined : stations[first]?.at) : nothing)}</ol>`
 }
 
-function drawLane(lane: Lane, n: number, answer: string): TemplateResult {
+/** The end of a connection's own name: what follows the dot is its node's. */
+const shortId = (connectionId: string): string => connectionId.split('.')[0]!.slice(-8)
+
+function drawLane(lane: Lane, n: number, {answer, node}: Explained): TemplateResult {
   const {device, cause, connectionId, connected} = lane
   return html`<section class="lane" aria-labelledby=${`lane-${n}`}><h3 id=${`lane-${n}`}>${
     icon(iconOf(device))}<bdi>${device}</bdi> <span class="mono">${cause.replaceAll('_', ' ')}</span>${connectionId
-    ? html` <span class="mono" title=${connectionId}>${connectionId.slice(-8)}${connected ? '' : ', gone'}</span>` : nothing}</h3>${
+    ? html` <span class="mono" title=${connectionId}>${shortId(connectionId)}${connected ? '' : ', gone'}</span>` : nothing}${
+    lane.node === node ? nothing : html` <span>on the node <span class="mono">${lane.node}</span></span>`}</h3>${
     lane.answer === answer ? nothing : html`<p class="of">${lane.answer}</p>`}${drawStations(lane, false)}</section>`
 }
 
-function drawLine({lanes, answer}: Explained): TemplateResult | typeof nothing {
+function drawLine(answer: Explained): TemplateResult | typeof nothing {
+  const {lanes} = answer
   const [first] = lanes
   if (!first) return nothing
   return html`<section class="lane trunk" aria-label="To this server">${drawStations(first, true)}</section>
@@ -86,6 +91,7 @@ function drawAnswer(page: Admin, {answer, failed}: Asked): TemplateResult {
   return html`<span class="head-bead s-${state}">${glyph(state)}</span><div><h3><bdi>${answer.answer}</bdi></h3>
 <p>${since ? html`Since <time datetime=${since}>${moment(since)}</time>. ` : nothing}${answer.next}.</p>
 ${answer.activity ? html`<p class="dim"><bdi>${activityWords(answer)}</bdi></p>` : nothing}
+${answer.missing.map(each => html`<p class="dim">${missingWords(each)}</p>`)}
 ${answer.traceSince ? nothing : html`<p class="dim">Nothing of what happened is kept: see [trace] in the settings.</p>`}</div>
 <div class="acts"><button type="button" class="btn" @click=${() => void page.copy(answer)}>${icon('copy')}Copy as text</button><a
 class="btn" href=${connectionsOf(userId)}><span><bdi>${userId}</bdi>’s connections</span></a></div>`

@@ -1,6 +1,7 @@
 -- Members that are there for as long as their node renews its lease.
 --
 -- l:<topic>  hash: member -> "leaving_at " .. pair(lease, body), in microseconds, 0 if it stays
+-- o:<topic>  hash: member -> pair(lease, body) of each other node that has it as well
 -- n:<lease>  set of pair(topic, member): what of this partition a node holds
 -- v          sorted set of pair(topic, member) by leaving_at
 -- nodes      sorted set: leases by their end; a key of no partition
@@ -23,6 +24,7 @@ end
 local function forget(prefix, topic, member, lease)
   local item = pair(topic, member)
   redis.call('HDEL', prefix .. 'l:' .. topic, member)
+  redis.call('HDEL', prefix .. 'o:' .. topic, member)
   redis.call('SREM', prefix .. 'n:' .. lease, item)
   redis.call('ZREM', prefix .. 'v', item)
 end
@@ -31,17 +33,65 @@ local function lives(prefix, lease, now)
   return tonumber(redis.call('ZSCORE', shared(prefix, 'nodes'), lease) or 0) > now
 end
 
+-- Returns who else has a member and lives, without one lease, as lease and body in turns.
+local function others(prefix, topic, member, without, now)
+  local rest = redis.call('HGET', prefix .. 'o:' .. topic, member) or ''
+  local found, lease, body = {}
+  while rest ~= '' do
+    lease, rest = unpair(rest)
+    body, rest = unpair(rest)
+    if lease ~= without and lives(prefix, lease, now) then
+      found[#found + 1] = lease
+      found[#found + 1] = body
+    end
+  end
+  return found
+end
+
+local function keep_others(prefix, topic, member, found)
+  local kept = ''
+  for number = 1, #found, 2 do
+    kept = pair(found[number], pair(found[number + 1], kept))
+  end
+  if kept == '' then
+    redis.call('HDEL', prefix .. 'o:' .. topic, member)
+  else
+    redis.call('HSET', prefix .. 'o:' .. topic, member, kept)
+  end
+end
+
+-- Makes a member that its holder has no more another node's that has it. Returns whether one does.
+local function hand_over(prefix, topic, member, holder, now)
+  local found = others(prefix, topic, member, holder, now)
+  if #found == 0 then
+    return false
+  end
+  local body, lease = table.remove(found), table.remove(found)
+  local item = pair(topic, member)
+  keep_others(prefix, topic, member, found)
+  redis.call('HSET', prefix .. 'l:' .. topic, member, write(0, lease, body))
+  redis.call('SREM', prefix .. 'n:' .. holder, item)
+  redis.call('SADD', prefix .. 'n:' .. lease, item)
+  return true
+end
+
 -- args: topic, member, lease, body. Returns whether it is new.
 define('leases_put', {}, function(prefix, args, now)
   local topic, member, lease = args[1], args[2], args[3]
   local key, item = prefix .. 'l:' .. topic, pair(topic, member)
   local value = redis.call('HGET', key, member)
   if value then
-    local leaving_at, holder = read(value)
+    local leaving_at, holder, body = read(value)
     if leaving_at > 0 then
       redis.call('ZREM', prefix .. 'v', item)
     end
     if holder ~= lease then
+      local found = others(prefix, topic, member, lease, now)
+      if leaving_at == 0 and lives(prefix, holder, now) then
+        found[#found + 1] = holder
+        found[#found + 1] = body
+      end
+      keep_others(prefix, topic, member, found)
       redis.call('SREM', prefix .. 'n:' .. holder, item)
     end
   end
@@ -57,6 +107,10 @@ define('leases_leave', {'allow-oom'}, function(prefix, args, now)
   local value = redis.call('HGET', prefix .. 'l:' .. topic, member)
   local _, holder, body = read(value or '0 0:')
   if holder ~= args[3] then
+    keep_others(prefix, topic, member, others(prefix, topic, member, args[3], now))
+    return 0
+  end
+  if hand_over(prefix, topic, member, holder, now) then
     return 0
   end
   local at = now + tonumber(args[4])
@@ -147,6 +201,9 @@ define('leases_sweep', {'allow-oom'}, function(prefix, args, now)
     local value = redis.call('HGET', prefix .. 'l:' .. topic, member)
     local _, lease, body = read(value or '0 0:')
     if not value or (holder and holder ~= lease) then
+      return
+    end
+    if hand_over(prefix, topic, member, lease, now) then
       return
     end
     forget(prefix, topic, member, lease)

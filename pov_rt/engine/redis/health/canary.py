@@ -13,13 +13,15 @@ they hear, this node is deaf; where nobody hears, Redis is. A node that is alone
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
+from pov_rt.engine.base import Peer
 from pov_rt.engine.redis.client.connection import Reply, ServerError, pack
 from pov_rt.engine.redis.client.functions import Functions
 from pov_rt.engine.redis.client.link import Unfit
@@ -46,11 +48,19 @@ MOST_HEARD = 64
 
 
 def directory_entry(
-    name: str, protocol: tuple[int, int], started: float, at: int, hears: Mapping[str, int]
+    names: tuple[str, str],
+    protocol: tuple[int, int],
+    started: float,
+    at: int,
+    hears: Mapping[str, int],
 ) -> bytes:
-    """Return what the directory has of somebody: who is there since when, and still was at `at`."""
+    """Return what the directory has of somebody: who is there since when, and still was at `at`.
+
+    `names` are its id, and what operators call it.
+    """
     entry = {
-        "id": name,
+        "id": names[0],
+        "name": names[1],
         "version": VERSION,
         "protocol": protocol,
         "address": socket.gethostname(),
@@ -70,6 +80,8 @@ class Canary:
         self.name: Final = f"{node}/{uuid4().hex[:12]}"
         """This process's: after a restart the node has another one."""
         self.entries: dict[str, dict[str, Any]] = {}
+        self.called = ""
+        """What operators call this node."""
         self.is_deaf = False
         self.replaced = 0
         """How often the connection that listens was replaced, for it did not hear."""
@@ -95,6 +107,8 @@ class Canary:
         self._tries = 0
         """How often the connection was replaced since a beat came back."""
         self._others_hear = False
+        self._has_news = asyncio.Event()
+        """Set when a node is heard of which the directory had nothing yet."""
         self._beating: asyncio.Lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         reader.on_all[BEAT] = self._hear
@@ -136,7 +150,10 @@ class Canary:
 
     async def _keep_beating(self) -> None:
         while True:
-            await asyncio.sleep(BEAT_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_S):
+                    await self._has_news.wait()
+            self._has_news.clear()
             try:
                 await self.beat()
             except Exception:  # a bug: whether this node hears is to be known all the same
@@ -214,8 +231,8 @@ class Canary:
 
     def entry(self) -> bytes:
         """Return what the directory has of this node."""
-        at = self._redis_us()
-        return directory_entry(self._node, PROTOCOL, self._started, at, self._heard)
+        names, at = (self._node, self.called), self._redis_us()
+        return directory_entry(names, PROTOCOL, self._started, at, self._heard)
 
     def _redis_us(self) -> int:
         return self._ahead_us + round(self._clock.monotonic() * 1e6)
@@ -234,6 +251,21 @@ class Canary:
         if gone:
             await self._functions.link.send(pack("HDEL", self._key, *gone), 1)
 
+    def peers(self) -> Sequence[Peer]:
+        """Return the other nodes, as the directory had them at the last beat."""
+        now = self._redis_us()
+        found = [
+            Peer(
+                entry["id"],
+                entry.get("name") or entry["id"],  # older nodes have no name there
+                entry["address"],
+                entry["version"],
+                max(0.0, (now - entry["at"]) / 1e6),
+            )
+            for entry in self._others()
+        ]
+        return sorted(found, key=lambda each: (each.name, each.run))
+
     def _others(self) -> list[dict[str, Any]]:
         return [entry for name, entry in self.entries.items() if name != self.name]
 
@@ -241,6 +273,8 @@ class Canary:
         name, number, *_ = message.decode().split("\0")
         self._heard.pop(name, None)
         self._heard[name] = self._redis_us()
+        if name not in self.entries:
+            self._has_news.set()
         if len(self._heard) > MOST_HEARD:
             del self._heard[next(iter(self._heard))]
         if name == self.name:

@@ -98,7 +98,7 @@ class _Database:
         now_s, us = await self.ask("TIME")
         at = int(now_s) * 1_000_000 + int(us)
         self._started = self._started or at / 1e6
-        entry = directory_entry(NAME, COPYING, self._started, at, {})
+        entry = directory_entry((NAME, NAME), COPYING, self._started, at, {})
         await self.ask("HSET", self._directory, self._name, entry)
 
     async def _keep_beating(self) -> None:

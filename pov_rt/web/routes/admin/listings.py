@@ -6,6 +6,7 @@ import base64
 import binascii
 
 import msgspec
+from msgspec import UNSET
 
 from pov_rt.dispatch.request import read_number
 from pov_rt.protocol.bodies import Listed
@@ -18,6 +19,9 @@ from pov_rt.web.http import SERVICE, JsonHandler, parse_query
 
 MAX_SEARCH_CHARS = 200
 PRICE = 1.0
+
+ONE_NODE = "node"
+"""The parameter that asks of one node alone."""
 
 _cursor = msgspec.json.Decoder(Cursor)
 
@@ -40,6 +44,8 @@ class ListingHandler(JsonHandler):
 
     listing: str
     query: Query
+    node: str | None
+    """Whose rows are asked for; None: all nodes'."""
 
     def authorize(self) -> None:
         """Ask for such a token, and read the query."""
@@ -50,10 +56,17 @@ class ListingHandler(JsonHandler):
 
     async def get(self) -> None:
         """Answer a page."""
-        page = await self.server.listings.page(self.listing, self.query)
-        following = {} if page.next is None else {"next": write_cursor(page.next)}
-        said = Listed(node=self.server.node, total=page.total, more=page.more, **following)
-        self.answer({**msgspec.to_builtins(said), self.listing: page.rows})
+        page = await self.server.lists.look(self.listing, self.query, self.node)
+        said = Listed(
+            node=self.server.node,
+            nodes=list(page.nodes),
+            missing=list(page.missing),
+            total=page.total,
+            more=page.more,
+            next=write_cursor(page.rows[-1][0]) if page.more and page.rows else UNSET,
+        )
+        rows = [msgspec.Raw(row) for _, row in page.rows]
+        self.answer({**msgspec.to_builtins(said), self.listing: rows})
 
     def _read_query(self) -> Query:
         """Return what is asked for. Raises `InvalidRequest` or `InvalidId` naming the parameter."""
@@ -61,6 +74,7 @@ class ListingHandler(JsonHandler):
         limit = read_number(asked, "limit", MOST_ROWS, 1, MOST_ROWS)
         asked.pop("limit", None)
         grants = self.identity.grants
+        self.node = asked.pop(ONE_NODE, None)
         sort, after = asked.pop("sort", ""), asked.pop("after", None)
         search = asked.pop("q", "")
         if len(search) > MAX_SEARCH_CHARS:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from pov_rt.auth.tokens import Identity
-from pov_rt.protocol.bodies import Happenings, NodeHour, NodeState
+from pov_rt.protocol.bodies import Happenings, NodeHour, NodesState, NodeState
 from pov_rt.web.http import SERVICE, JsonHandler
 from pov_rt.web.routes.dev.pages import PageHandler
 
@@ -25,13 +25,8 @@ class AdminPageHandler(PageHandler):
     POLICY = POLICY
 
 
-class NodeHandler(JsonHandler):
-    """`GET /api/node`, and what is below it, for service tokens that may operate.
-
-    The node in numbers, `hour`: what those were, `activities`: what is published.
-    """
-
-    state: Callable[[Identity], NodeState | NodeHour | Happenings]
+class OperatorsHandler(JsonHandler):
+    """What is for service tokens that may operate."""
 
     def authorize(self) -> None:
         """Ask for such a token."""
@@ -39,6 +34,25 @@ class NodeHandler(JsonHandler):
         self.pay()
         identity.grants.require("operate")
 
+
+class NodeHandler(OperatorsHandler):
+    """`GET /api/node`, and what is below it.
+
+    The node in numbers, `hour`: what those were, `activities`: what is published.
+    """
+
+    state: Callable[[Identity], NodeState | NodeHour | Happenings]
+
     def get(self) -> None:
         """Answer it as it is now."""
         self.answer(self.state(self.identity))
+
+
+class NodesHandler(OperatorsHandler):
+    """`GET /api/nodes`: all nodes in numbers."""
+
+    state: Callable[[Identity], Awaitable[NodesState]]
+
+    async def get(self) -> None:
+        """Answer it as it is now, and who does not answer."""
+        self.answer(await self.state(self.identity))

@@ -106,6 +106,49 @@ def test_a_member_is_on_the_node_that_entered_it_last(
     asyncio.run(work())
 
 
+def test_a_member_of_several_nodes_is_there_until_the_last_has_it_leave_or_dies(
+    shared_redis: RedisServer, prefix: str
+) -> None:
+    async def work() -> None:
+        clock = ManualClock()
+        async with calling(shared_redis, prefix, clock) as functions:
+            one, two, three = (RedisLeases(functions, clock, f"node-{n}") for n in (1, 2, 3))
+            for node in (one, two, three):
+                await node.renew()
+            for node, body in ((one, b"1"), (two, b"2"), (three, b"3"), (two, b"2!")):
+                await node.put(A, "ana", body)
+            await one.put(B, "ben", b"")
+
+            async def holder() -> list[tuple[str, bytes]]:
+                return [(each.node, each.body) for each in await one.members(A)]
+
+            assert await holder() == [("node-2", b"2!")]
+            assert not await one.leave(A, "ana", 5.0), "others have it"
+            assert await holder() == [("node-2", b"2!")]
+            assert not await two.leave(A, "ana", 5.0)
+            assert await holder() == [("node-3", b"3")]
+            await one.put(A, "ana", b"1!")
+            clock.advance(20)
+            for node in (two, three):
+                assert await node.renew()
+            clock.advance(20)
+            # The holder dies: it is another's, and nobody is told of an end but of who was there
+            # alone.
+            assert await ended(two, three) == [(B, "ben")]
+            assert await holder() == [("node-3", b"3")]
+            assert await three.leave(A, "ana", 1.0), "nobody else has it"
+            clock.advance(1)
+            assert await ended(two, three) == [(A, "ana")]
+            assert await holder() == []
+            await two.put(A, "ana", b"")
+            await three.put(A, "ana", b"")
+            assert await two.remove(A, "ana")
+            assert await two.put(A, "ana", b""), "of what was removed nothing is left"
+            assert await two.leave(A, "ana", 1.0)
+
+    asyncio.run(work())
+
+
 def test_of_a_node_that_dies_each_member_ends_once(shared_redis: RedisServer, prefix: str) -> None:
     async def work() -> None:
         clock = ManualClock()

@@ -80,11 +80,15 @@ def test_the_node_is_told_in_numbers_to_operators_alone(server: RunningServer) -
     assert (found["notReady"], found["actions"], found["off"]) == (None, False, {})
     assert found["lagS"] >= 0
     assert (found["operator"], found["unsentS"], found["deliveryS"]) == ("ops", 0, None)
+    alone = Got(server, "/api/nodes", can=["operate"]).json
+    assert ([each["node"] for each in alone["nodes"]], alone["missing"]) == ([found["node"]], [])
     assert Got(server, "/api/node", can=["publish"]).status == 403
     assert Got(server, "/api/node", can=["operate"]).json["refused"]["forbidden"] == 1
 
 
-@pytest.mark.parametrize("path", ["/api/node", "/api/node/hour", "/api/node/activities"])
+@pytest.mark.parametrize(
+    "path", ["/api/node", "/api/nodes", "/api/node/hour", "/api/node/activities"]
+)
 def test_nobody_else_is_told_of_it(server: RunningServer, path: str) -> None:
     assert Got(server, path).status == 401
     assert Got(server, path, can=["publish"]).status == 403

@@ -1,0 +1,1 @@
+"""What one node has of the others: they are asked, and answer."""

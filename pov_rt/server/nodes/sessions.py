@@ -1,0 +1,139 @@
+"""Sessions without a WebSocket, whose requests may come to any node.
+
+The id of a session has the run of its node behind the last dot. A request that comes to another
+one is checked there, token and sizes, and handed to the node that has the session: what that one
+says is the answer. So the session's own budgets and order hold, whichever way its requests take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from pov_rt.dispatch.host import Services
+from pov_rt.engine.base import Peer
+from pov_rt.protocol.errors import NotFound, RateLimited
+from pov_rt.server.nodes.asking import SILENT_S, WAIT_S, Asking, Question
+from pov_rt.transport.polled import POLLED_FRAMING, PolledSession
+from pov_rt.transport.stream import MESSAGE_FRAMING, EventWire
+
+GONE = "There is no such session, or its node has ended: open one anew"
+SESSIONS = (MESSAGE_FRAMING, POLLED_FRAMING)
+"""What the transport of a session writes by, and no other's."""
+BUSY_S = 0.2
+"""When a session may have done what came for it."""
+
+
+class Sent(msgspec.Struct):
+    """What a user sent for a session."""
+
+    session: str
+    user: str
+    messages: list[bytes]
+
+
+class Wanted(msgspec.Struct):
+    """What is fetched of a session; see `Sessions.fetch`."""
+
+    session: str
+    user: str
+    after: int
+    wait_s: float
+
+
+RECEIVE = Question("receive", Sent, type(None))
+FETCH = Question("fetch", Wanted, tuple[bytes, int])
+
+
+class Sessions:
+    """Finds sessions wherever they are. Owner: the server.
+
+    `polled` has those of this node that are fetched, by user and the connection's id.
+    """
+
+    def __init__(self, services: Services, asking: Asking) -> None:
+        self._directory = services.directory
+        self._run = services.run
+        self._asking = asking
+        self._asked: set[asyncio.Future[tuple[bytes, int]]] = set()
+        self.polled: dict[tuple[str, str], PolledSession] = {}
+        asking.on(RECEIVE, self._receive)
+        asking.on(FETCH, self._fetch)
+
+    async def receive(self, session: str, user_id: str, messages: Sequence[bytes]) -> None:
+        """Have a user's session handle messages, in order; UTF-8.
+
+        Raises `NotFound` if there is none, `RateLimited` while it has not done what came before,
+        and for one of another node what `Asking.ask` does: of what was sent in vain nobody knows
+        whether it is handled.
+        """
+        sent = Sent(session, user_id, list(messages))
+        if (peer := self._peer(session)) is None:
+            await self._receive(sent)
+        else:
+            await self._asking.ask(peer, RECEIVE, sent)
+
+    async def fetch(
+        self, session: str, user_id: str, after: int, wait_s: float, gone: asyncio.Future[None]
+    ) -> tuple[bytes, int]:
+        """Return what a user's session has behind a place; see `PolledSession.fetch`.
+
+        Raises `NotFound` if there is no such session or place, and for one of another node what
+        `Asking.ask` does: what was not answered is there still.
+        """
+        wanted = Wanted(session, user_id, after, wait_s)
+        if (peer := self._peer(session)) is None:
+            return await self._fetch(wanted, gone)
+        asked = asyncio.ensure_future(self._asking.ask(peer, FETCH, wanted, wait_s + WAIT_S))
+        self._asked.add(asked)
+        try:
+            either: list[asyncio.Future[Any]] = [asked, gone]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._asked.discard(asked)
+            asked.cancel()
+        return (b"", after) if not asked.done() or asked.cancelled() else asked.result()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait here for what sessions of other nodes are sent."""
+        return len(self._asked)
+
+    def release(self) -> None:
+        """Answer those at once that nothing came: this node is about to stop."""
+        for each in self._asked:
+            each.cancel()
+
+    def _peer(self, session: str) -> Peer | None:
+        """Return the node that has a session; None: this one. Raises `NotFound`."""
+        run = session.rpartition(".")[2]
+        if run == self._run:
+            return None
+        for peer in self._asking.peers:
+            if peer.run == run and peer.silent_s <= SILENT_S:
+                return peer
+        raise NotFound(GONE)
+
+    async def _receive(self, sent: Sent) -> None:
+        connection = self._directory.get(sent.session)
+        if connection is None or connection.identity.user_id != sent.user:
+            raise NotFound(GONE)
+        wire = connection.transport
+        if not isinstance(wire, EventWire | PolledSession) or wire.framing not in SESSIONS:
+            raise NotFound(GONE)
+        if not wire.receive(sent.messages):
+            raise RateLimited("Wait for what you sent before", retry_after_s=BUSY_S)
+
+    async def _fetch(
+        self, wanted: Wanted, gone: asyncio.Future[None] | None = None
+    ) -> tuple[bytes, int]:
+        # A client that has gone leaves the other node waiting: for no longer than `wait_s`.
+        gone = gone or asyncio.get_running_loop().create_future()
+        try:
+            session = self.polled[wanted.user, wanted.session]
+            return await session.fetch(wanted.after, wanted.wait_s, gone)
+        except LookupError:
+            raise NotFound(GONE) from None
