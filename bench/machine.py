@@ -57,7 +57,32 @@ def spawn(
         )
 
 
-def stop(process: subprocess.Popen[str], how: signal.Signals = signal.SIGTERM) -> None:
+class Adopted:
+    """A process that another one has started, in a process group of a server's."""
+
+    stdin = None
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def poll(self) -> int | None:
+        """Return None while it runs."""
+        try:
+            ended = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return 0
+        watched = select.poll()
+        watched.register(ended, select.POLLIN)
+        try:
+            return 0 if watched.poll(0) else None
+        finally:
+            os.close(ended)
+
+    def wait(self) -> None:
+        """Do nothing: who has started it is gone, and the system sees to what is left."""
+
+
+def stop(process: subprocess.Popen[str] | Adopted, how: signal.Signals = signal.SIGTERM) -> None:
     """Stop a process and its children; kill what does not listen."""
     if process.poll() is None:
         # `wait` with a limit looks 20 times a second, which would count as the server's time.
@@ -74,9 +99,9 @@ def stop(process: subprocess.Popen[str], how: signal.Signals = signal.SIGTERM) -
         process.stdin.close()
 
 
-def _signal(process: subprocess.Popen[str], how: signal.Signals) -> None:
+def _signal(process: subprocess.Popen[str] | Adopted, how: signal.Signals) -> None:
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, how)
+        os.killpg(os.getpgid(process.pid), how)
 
 
 def family(pid: int) -> list[int]:

@@ -82,7 +82,7 @@ class Peer:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log = self.folder / "log"
         self.port = 0
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[str] | machine.Adopted | None = None
         self._publisher: socket.socket | None = None
         self._published_at = 0.0
 

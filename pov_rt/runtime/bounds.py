@@ -197,6 +197,10 @@ class FairSlots:
         """Who has all that one may."""
         self._waiting: FairQueue[tuple[str, asyncio.Future[None]]] = FairQueue()
 
+    def has_queue(self) -> bool:
+        """Tell whether anybody waits to be let in."""
+        return len(self._waiting) > 0
+
     async def __aenter__(self) -> None:
         owner = payer.get()
         if self._free and owner not in self._served:

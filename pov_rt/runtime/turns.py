@@ -36,6 +36,10 @@ HANDSHAKES = 32
 does not wait for thousands who come back at once (docs/measurements.md, restarts). With fewer one
 takes more CPU, for the processor does the same thing over and over; with more everybody else waits
 longer for the next turn (docs/measurements.md, accepts)."""
+FEW_HANDSHAKES = 4
+"""The same while open sockets wait to be subscribed. Let in at full pace, thousands who are back
+would wait in that line for longer than a handler may take (docs/measurements.md, everybody back).
+"""
 LISTED = 500
 """Things that are looked at for an operator's list."""
 
@@ -82,16 +86,23 @@ class Backlog(Generic[ItemT]):
 
 
 class Slots:
-    """Lets up to `budget` go on in each turn; the others wait, in order. Owner: its user."""
+    """Lets up to `budget` go on in each turn; the others wait, in order. Owner: its user.
 
-    def __init__(self, budget: int) -> None:
+    Only `few`, while `is_behind` tells that those who went on before are still waiting elsewhere.
+    """
+
+    def __init__(
+        self, budget: int, few: int = 0, is_behind: Callable[[], bool] = lambda: False
+    ) -> None:
         self._budget = budget
+        self._few = few
+        self._is_behind = is_behind
         self._used = 0
         self._waiting: deque[Callable[[], bool]] = deque()
 
     def take_now(self) -> bool:
         """Take a slot of this turn; return False if there is none, or others wait for one."""
-        if self._used >= self._budget or self._waiting:
+        if self._waiting or self._used >= self._most():
             return False
         self._use()
         return True
@@ -118,14 +129,17 @@ class Slots:
         self.wait(go_on)
         await turn
 
+    def _most(self) -> int:
+        return self._few if self._is_behind() else self._budget
+
     def _use(self) -> None:
         if not self._used:
             asyncio.get_running_loop().call_soon(self._end_turn)
         self._used += 1
 
     def _end_turn(self) -> None:
-        self._used = 0
-        while self._waiting and self._used < self._budget:
+        self._used, most = 0, self._most()
+        while self._waiting and self._used < most:
             go_on = self._waiting.popleft()
             self._use()  # first: should it fail, the others have their turn all the same
             if not go_on():

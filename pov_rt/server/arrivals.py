@@ -146,19 +146,24 @@ class Arrivals:
     def come_back_after_s(self) -> float:
         return self._away_s + self._clock.random() * self._spread_s
 
-    async def send_away(self, *, port_stays: bool) -> float:
-        """Close all connections at once; have their clients come back spread, by their number.
+    def plan_return(self, *, port_stays: bool) -> float:
+        """Decide when clients are to come back; return after how many seconds the first one may.
 
-        None is asked to come before this server is gone, nor, unless the port stays open meanwhile,
-        before the next one listens. All are told first: whoever were closed later would be away for
-        as much longer. Others have their turns meanwhile. Returns after how many seconds the first
-        one may come.
+        Spread by their number; none before this server is gone, nor, unless the port stays open
+        meanwhile, before the next one listens.
+        """
+        many = len(self._directory)
+        self._away_s = PARTING_S + many / PARTINGS_PER_S + (0.0 if port_stays else START_S)
+        self._spread_s = max(LEAST_SPREAD_S, many / RETURNS_PER_S)
+        return self._away_s
+
+    async def send_away(self) -> None:
+        """Close all connections at once, and have their clients come back as is planned.
+
+        All are told first: whoever were closed later would be away for as much longer. Others have
+        their turns meanwhile.
         """
         connections = self._directory.all()
-        self._away_s = PARTING_S + len(connections) / PARTINGS_PER_S
-        if not port_stays:
-            self._away_s += START_S
-        self._spread_s = max(LEAST_SPREAD_S, len(connections) / RETURNS_PER_S)
         if connections:
             log.info(
                 "closing %d connections: they come back after %.1f to %.1f s",
@@ -170,7 +175,6 @@ class Arrivals:
             for connection in connections[start : start + turns.SENDS]:
                 connection.close(CloseCode.RESTARTING)
             await asyncio.sleep(0)
-        return self._away_s
 
     @property
     def moving_s(self) -> float:

@@ -245,19 +245,23 @@ class Server:
             self.publishing.declared = activities
             self.registry = replace(self.registry, activities=activities)
 
-    async def drain(self, *, port_stays: bool = False) -> float:
-        """Refuse new connections, and close all that there are; what is asked by HTTP is answered.
+    def leave(self, *, port_stays: bool = False) -> float:
+        """Refuse new connections from now on; what is asked by HTTP is answered.
 
-        Returns for how many seconds from now on no client comes back, if it does as it is asked.
+        Returns for how many seconds no client comes back that does as it is asked by `drain`.
         `port_stays`: somebody keeps the port open until the next server has it, so that who comes
         meanwhile waits and is not refused.
         """
         self.leaving.set()
         self.sessions.release()
-        return await self.arrivals.send_away(port_stays=port_stays)
+        return self.arrivals.plan_return(port_stays=port_stays)
+
+    async def drain(self) -> None:
+        """Close all connections. `leave` comes first."""
+        await self.arrivals.send_away()
 
     async def stop(self) -> None:
-        """Finish what was accepted, and release everything. `drain` comes first."""
+        """Finish what was accepted, and release everything. `leave` and `drain` come first."""
         self.leaving.set()
         if self._jwks is not None:
             self._jwks.cancel()

@@ -215,6 +215,7 @@ class WebServer:
                 others=lambda: self.sockets,
                 per_peer=limits.connections_per_address,
                 peer_of=self._peer_of,
+                is_behind=self.server.joins.has_queue,
             ),
             # Out of the reserve, so that neither can lock the other out.
             listener(self.admin, admin, name="admin_connections", capacity=ADMIN_CONNECTIONS),
@@ -244,11 +245,11 @@ class WebServer:
                 await self._demo.stop()
             clients, drain_s = self._listeners[0], self.settings.server.drain_s
             await clients.finish(drain_s)
-            began = self._loop.time()
-            away_s = await self.server.drain(port_stays=self.port_stays)
             # Nobody comes back to be refused: from then on who connects waits for the next server.
-            clients.leave_at(began + away_s)
-            await self._part(began + away_s)
+            away_until = self._loop.time() + self.server.leave(port_stays=self.port_stays)
+            clients.leave_at(away_until)
+            await self.server.drain()
+            await self._part(away_until)
             clients.stop()
             await clients.settle(min(ASK_S, drain_s), min(ANSWER_S, drain_s))
         with suppress(TimeoutError):

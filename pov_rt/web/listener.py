@@ -67,7 +67,8 @@ class Listener:
     `bound` counts all that is open here, and with `others` what has become of it. At most
     `per_peer` streams (0: any number) belong to one peer, as `peer_of` names it by its address; not
     to None. `refused` is called with the address and the refusal of each request that no handler
-    sees. With an `entry` well-formed upgrades go there, and never to the HTTP server.
+    sees. With an `entry` well-formed upgrades go there, and never to the HTTP server. Few of them
+    are begun while `is_behind` tells that open sockets wait to be served.
     """
 
     def __init__(
@@ -84,12 +85,13 @@ class Listener:
         others: Callable[[], int] = lambda: 0,
         per_peer: int = 0,
         peer_of: Callable[[str], str | None] = lambda _: None,
+        is_behind: Callable[[], bool] = lambda: False,
     ) -> None:
         self.sockets = tuple(sockets)
         self._refused = refused
         self.bound = Bound(name, setting, capacity, lambda: self.open + others())
         self.requests = turns.Slots(turns.REQUESTS)
-        self.handshakes = turns.Slots(turns.HANDSHAKES)
+        self.handshakes = turns.Slots(turns.HANDSHAKES, turns.FEW_HANDSHAKES, is_behind)
         self._http = http
         self._entry = entry
         http.conn_params.header_timeout = None  # `sweep` is in its place

@@ -112,6 +112,7 @@ def test_slots_are_given_to_owners_in_turn_and_none_is_lost_when_a_waiter_goes()
         waiting = [asyncio.create_task(use(owner, free)) for owner in "aaaab"]
         await asyncio.sleep(0)
         assert done == ["x", "x"]
+        assert slots.has_queue()
         waiting[0].cancel()
         first[0].cancel()  # its slot goes to one who is still there, though the first is gone
         await asyncio.sleep(0)
@@ -119,6 +120,7 @@ def test_slots_are_given_to_owners_in_turn_and_none_is_lost_when_a_waiter_goes()
         await asyncio.gather(*first, *waiting, return_exceptions=True)
         assert done[2:4] in (["b", "a"], ["a", "b"])
         assert done.count("a") == 3
+        assert not slots.has_queue()
         # All slots are free again.
         again = [asyncio.create_task(use("z", free)) for _ in range(2)]
         await asyncio.wait_for(asyncio.gather(*again), 5)

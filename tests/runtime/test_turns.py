@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,31 @@ def test_slots_let_as_many_go_on_in_each_turn() -> None:
             assert gone - before <= 2
             before = gone
         await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+
+
+def test_few_go_on_while_those_before_them_wait_elsewhere() -> None:
+    async def run() -> None:
+        behind = True
+        slots = Slots(4, 1, lambda: behind)
+        gone: list[int] = []
+
+        async def go(number: int) -> None:
+            await slots.take()
+            gone.append(number)
+
+        tasks = [asyncio.create_task(go(number)) for number in range(10)]
+        seen = []
+        while len(gone) < 10:
+            await asyncio.sleep(0)
+            seen.append(len(gone))
+            behind = len(gone) < 3
+        await asyncio.gather(*tasks)
+        assert gone == list(range(10)), "in order"
+        steps = {after - before for before, after in pairwise(seen) if before < 3}
+        assert steps <= {0, 1}
+        assert max(after - before for before, after in pairwise(seen)) == 4
 
     asyncio.run(run())
 

@@ -94,7 +94,8 @@ def test_all_are_sent_away_at_once_and_come_back_spread_by_their_number(
         server = Server(make_settings(), REGISTRY, fetch=nothing)
         await server.start()
         recorders = [connect(server, f"user-{n}")[1] for n in range(many)]
-        drained = asyncio.create_task(server.drain(port_stays=port_stays))
+        away_s = server.leave(port_stays=port_stays)
+        drained = asyncio.create_task(server.drain())
         await asyncio.sleep(0)
         told = sum(each.closed_with is not None for each in recorders)
         assert told == min(many, turns.SENDS), "others have a turn meanwhile"
@@ -102,6 +103,7 @@ def test_all_are_sent_away_at_once_and_come_back_spread_by_their_number(
         waits = [each.messages[-1]["retryAfter"] for each in recorders]
         spread = max(LEAST_SPREAD_S, many / RETURNS_PER_S)
         least = PARTING_S + many / PARTINGS_PER_S + (0 if port_stays else START_S)
+        assert away_s == least
         assert least - 0.001 <= min(waits) <= max(waits) <= least + spread + 0.001
         if many > 100:  # a tenth of them comes in each tenth of the time
             tenths = Counter(min(9, int((wait - least) / spread * 10)) for wait in waits)

@@ -162,6 +162,7 @@ def test_a_node_that_drains_refuses_new_connections_and_says_what_still_goes() -
         server = Server(make_settings(), REGISTRY, fetch=nothing, clock=ManualClock())
         await server.start()
         connection, to_ana = connect(server, "ana")
+        server.leave()
         await server.drain()
         assert to_ana.closed_with is CloseCode.RESTARTING
         with pytest.raises(Unavailable) as refused:

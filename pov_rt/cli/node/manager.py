@@ -45,6 +45,10 @@ class Manager:
         """Tell how this process is, such as `READY=1`."""
         notify(state)
 
+    def takes_another(self) -> bool:
+        """Tell whether another process can go on in the place of this one, on the same port."""
+        return self.port_stays and "NOTIFY_SOCKET" in os.environ
+
     def watchdog_interval_s(self) -> float | None:
         """Return how often to tell `WATCHDOG=1`; None if nobody waits for it."""
         return watchdog_interval_s()
@@ -82,6 +86,9 @@ class Supervisor(Manager):
     def notify(self, state: str) -> None:
         with suppress(OSError):  # it is gone, which `on_replaced` sees
             os.write(self._channel, state.encode())
+
+    def takes_another(self) -> bool:
+        return False  # it replaces its workers itself
 
     def watchdog_interval_s(self) -> float | None:
         return self._watchdog_s / 2

@@ -1,4 +1,4 @@
-"""Runs a node as a process: signals, systemd, the log, reload without restart."""
+"""Runs a node as a process: signals, systemd, the log, reload without restart, its successor."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
+from pov_rt.cli.node import succession
 from pov_rt.cli.node.manager import ADMIN_PORT, RELEASE_S, Manager
 from pov_rt.cli.node.restart import Watch, find_problem
 from pov_rt.cli.node.stacks import answer_signals
+from pov_rt.cli.node.succession import Successor, predecessor
 from pov_rt.cli.options import SettingsOptions
 from pov_rt.config import load as config
 from pov_rt.config.load import Loaded
@@ -59,6 +62,9 @@ class Process:
         self._announce = announce
         self._stop = asyncio.Event()
         self._restart: asyncio.Task[None] | None = None
+        self._handover: asyncio.Task[None] | None = None
+        self._successor: Successor | None = None
+        """Who goes on when this process ends, once it is ready to."""
         self.changed: list[Path] = []
         """The files for whose sake the process ended, to be started anew."""
 
@@ -66,11 +72,13 @@ class Process:
         """Serve until SIGTERM or SIGINT, then drain. Raises `SettingsError` or `PluginError`."""
         loop = asyncio.get_running_loop()
         web, notify = WebServer(self._settings, self._registry), self._manager.notify
-        await web.start(self._manager.sockets())
+        sockets = await self._sockets()
+        await web.start(sockets)
         self._manager.on_replaced(self._stop.set)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload, web)
+        loop.add_signal_handler(succession.SIGNAL, self._hand_over, sockets)
         answer_signals(loop, self._stream)
         watchdog = loop.create_task(self._feed_watchdog(web))
         # What was made so far stays, but for a little that is not worth the time to find it: no
@@ -84,15 +92,21 @@ class Process:
             await self._stop.wait()
         finally:
             patience_s = self._settings.server.drain_s + RELEASE_S
-            notify(f"STOPPING=1\nSTATUS=Draining\nEXTEND_TIMEOUT_USEC={patience_s * 1e6:.0f}")
-            tasks = [watchdog] if self._restart is None else [watchdog, self._restart]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            successor = self._successor
+            state = "STOPPING=1\nSTATUS=Draining" if successor is None else "STATUS=Handing over"
+            notify(f"{state}\nEXTEND_TIMEOUT_USEC={patience_s * 1e6:.0f}")
+            await _end(self._restart, self._handover)
             web.port_stays = self._manager.port_stays
             await web.stop()
+            await _end(watchdog)
+            if successor is not None:
+                notify(f"MAINPID={successor.pid}")
+                successor.go_on()
             log.info("stopped")
             await containment.end_all()
+            # Or Python looks at all there is once more at its end, while the next start waits for
+            # that (docs/measurements.md, hand-overs).
+            gc.freeze()
 
     def restart_on_change(self, watch: Watch, trouble: Trouble) -> None:
         """End, as for SIGTERM, when one of the files changes; call it on the loop.
@@ -120,6 +134,36 @@ class Process:
             log.error("the server goes on as it was: %s", trouble.problem)
         self.changed = list(changed)
         self._stop.set()
+
+    async def _sockets(self) -> Sequence[socket.socket]:
+        """Return what the manager gave to this process, or to the one whose successor it is."""
+        before = predecessor()
+        if before is None:
+            return self._manager.sockets()
+        await before.leave()
+        self._manager.port_stays = True
+        return before.sockets
+
+    def _hand_over(self, sockets: Sequence[socket.socket]) -> None:
+        """Have a successor made ready, and end once it is; until then all goes on as it was."""
+        if not self._manager.takes_another():
+            log.error(succession.REFUSAL)
+        elif self._handover is None or self._handover.done():
+            loop = asyncio.get_running_loop()
+            self._handover = loop.create_task(self._wait_for_successor(sockets))
+
+    async def _wait_for_successor(self, sockets: Sequence[socket.socket]) -> None:
+        successor = Successor(sockets)
+        log.info("process %d is made ready to take over", successor.pid)
+        try:
+            if not await successor.is_ready():
+                log.error("nothing was handed over: process %d could not start", successor.pid)
+            elif not self._stop.is_set():  # else this one was asked to end, and not to be followed
+                self._successor = successor
+                self._stop.set()
+        finally:
+            if self._successor is not successor:
+                successor.end()
 
     async def _feed_watchdog(self, web: WebServer) -> None:
         interval = self._manager.watchdog_interval_s()
@@ -165,6 +209,13 @@ class Process:
             if restart:
                 log.warning("needs a restart: %s", ", ".join(restart))
         self._manager.notify(f"READY=1\n{status}")
+
+
+async def _end(*tasks: asyncio.Task[None] | None) -> None:
+    for task in tasks:
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
 
 
 def _status(web: WebServer) -> str:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from pov_rt.cli.node import succession
 from pov_rt.cli.node.manager import RELEASE_S, Manager
 from pov_rt.cli.node.restart import find_problem
 from pov_rt.cli.node.stacks import answer_signals
@@ -78,6 +79,7 @@ class Workers:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        loop.add_signal_handler(succession.SIGNAL, log.error, succession.REFUSAL)
         answer_signals(loop, sys.stderr)
         kept = [loop.create_task(each.keep()) for each in self._workers]
         tasks: list[Coroutine[Any, Any, object]]

@@ -1,0 +1,196 @@
+"""A node that hands over to its successor; one that cannot start changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.storm import Crowd, place_of
+from pov_rt.cli.node.succession import SIGNAL, VARIABLE, predecessor
+from tests.processes import COMMAND, SECRET, environment, read_until, running, with_socket
+
+CLIENTS = 30
+LISTENS = "listens on "
+
+
+class Manager:
+    """Hears what a service tells its manager."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(path)
+        self._socket.settimeout(30)
+
+    def hear(self, name: str) -> str:
+        """Wait until something is told, and return what it is."""
+        while True:
+            for line in self._socket.recv(1000).decode().splitlines():
+                if line.startswith(f"{name}="):
+                    return line.partition("=")[2]
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Unit:
+    """A node with a manager, on a port that stays open. `process` is the first one."""
+
+    def __init__(self, folder: Path, process: subprocess.Popen[str], manager: Manager) -> None:
+        self.folder, self.process, self.manager = folder, process, manager
+        self.port = 0
+
+    def says(self, words: str) -> str:
+        return read_until(self.process.stderr, words)
+
+
+def is_gone(pid: int, within_s: float) -> bool:
+    try:
+        ended = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([ended], [], [], within_s)[0])
+    finally:
+        os.close(ended)
+
+
+@contextmanager
+def unit(folder: Path, *, with_port: bool = True) -> Iterator[Unit]:
+    path = str(folder / "notify")
+    variables = {
+        **environment(folder),
+        "NOTIFY_SOCKET": path,
+        "POV_RT_AUTH__SECRETS": SECRET,
+        "POV_RT_SERVER__PORT": "0",
+        "POV_RT_SERVER__ADMIN_PORT": "0",
+        "POV_RT_SERVER__PLUGINS_DIR": str(folder / "plugins"),
+    }
+    (folder / "plugins").mkdir()
+    command, more = [*COMMAND, "serve"], dict[str, Any]()
+    with (
+        closing(Manager(path)) as manager,
+        closing(socket.create_server(("127.0.0.1", 0), backlog=4096)) as listening,
+    ):
+        if with_port:
+            number = listening.fileno()
+            command, more = with_socket(number, command), {"pass_fds": (number,)}
+        with running(command, env=variables, stderr=subprocess.PIPE, **more) as process:
+            made = Unit(folder, process, manager)
+            made.port = int(listening.getsockname()[1])
+            made.says(LISTENS)
+            assert manager.hear("READY") == "1"
+            try:
+                yield made
+            finally:
+                with suppress(ProcessLookupError):  # all of its session: the successor, too
+                    os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_who_hands_over_loses_nothing_and_refuses_nobody(tmp_path: Path) -> None:
+    with unit(tmp_path) as node:
+        place = place_of(f"ws://127.0.0.1:{node.port}")
+
+        async def play() -> int:
+            async with Crowd([place], SECRET, CLIENTS) as crowd:
+                await crowd.until(acknowledged=5)
+                node.process.send_signal(SIGNAL)
+                pid = int(await asyncio.to_thread(node.manager.hear, "MAINPID"))
+                assert await asyncio.to_thread(node.manager.hear, "READY") == "1"
+                assert await asyncio.to_thread(node.process.wait, 30) == 0
+                await crowd.until_back(CLIENTS)
+                await crowd.until(acknowledged=5)
+                behind = await crowd.settle()
+                ledger = crowd.ledger
+                assert (ledger.lost, ledger.doubled, ledger.gaps, behind) == (0, 0, 0, [])
+                assert (ledger.untold, len(ledger.downs)) == (0, CLIENTS), "each was told, once"
+                assert ledger.failures == {}, "nobody was refused"
+                assert "ConnectionRefusedError" not in ledger.refused
+                return pid
+
+        pid = asyncio.run(play())
+        said = node.says(LISTENS)
+        assert f"process {pid} is made ready" in said
+        # It is the service's process now: it hands over, too, and then ends as the first would.
+        os.kill(pid, SIGNAL)
+        last = int(node.manager.hear("MAINPID"))
+        assert node.manager.hear("READY") == "1"
+        assert is_gone(pid, 30)
+        os.kill(last, signal.SIGTERM)
+        assert node.manager.hear("STOPPING") == "1"
+        assert is_gone(last, 30)
+
+
+def test_a_successor_that_cannot_start_changes_nothing(tmp_path: Path) -> None:
+    with unit(tmp_path) as node:
+        plugin = tmp_path / "plugins" / "broken.py"
+        plugin.write_text("import nowhere\n")
+        node.process.send_signal(SIGNAL)
+        said = node.says("nothing was handed over")
+        assert "nowhere" in said
+        with socket.create_connection(("127.0.0.1", node.port), timeout=20) as client:
+            client.sendall(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 404")
+        plugin.unlink()
+        node.process.send_signal(SIGNAL)
+        assert node.manager.hear("MAINPID")
+        assert node.process.wait(30) == 0
+
+
+def test_who_is_asked_to_end_is_not_followed(tmp_path: Path) -> None:
+    with unit(tmp_path) as node:
+        # Nobody writes into it: the successor is never ready.
+        os.mkfifo(tmp_path / "never")
+        (tmp_path / "plugins" / "slow.py").write_text(f"open({str(tmp_path / 'never')!r}).read()\n")
+        node.process.send_signal(SIGNAL)
+        said = node.says("is made ready")
+        pid = int(said.rpartition("process ")[2].split()[0])
+        node.process.send_signal(signal.SIGTERM)
+        assert node.manager.hear("STOPPING") == "1"
+        assert node.process.wait(30) == 0
+        assert is_gone(pid, 30)
+
+
+def test_without_a_port_that_stays_nothing_is_handed_over(tmp_path: Path) -> None:
+    with unit(tmp_path, with_port=False) as node:
+        node.process.send_signal(SIGNAL)
+        assert "needs a single node with a socket unit" in node.says("nothing was handed over")
+        node.process.send_signal(signal.SIGTERM)
+        assert node.process.wait(30) == 0
+
+
+def test_a_successor_waits_until_the_one_before_has_ended() -> None:
+    async def run() -> None:
+        theirs, ours = socket.socketpair()
+        with theirs, closing(socket.create_server(("127.0.0.1", 0))) as listening:
+            number = os.dup(listening.fileno())
+            environ = {VARIABLE: f"{ours.detach()} {number}"}
+            found = predecessor(environ)
+            assert found is not None
+            assert predecessor(environ) is None, "its own children are no successors"
+            (taken,) = found.sockets
+            assert taken.getsockname() == listening.getsockname()
+            waiting = asyncio.create_task(found.leave())
+            loop = asyncio.get_running_loop()
+            theirs.setblocking(False)
+            assert await loop.sock_recv(theirs, 10) == b"."
+            assert not waiting.done()
+            theirs.close()
+            await asyncio.wait_for(waiting, 30)
+            taken.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("environ", [{}, {"LISTEN_FDS": "1"}])
+def test_who_was_started_otherwise_follows_nobody(environ: dict[str, str]) -> None:
+    assert predecessor(environ) is None
