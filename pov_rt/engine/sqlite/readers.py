@@ -23,6 +23,8 @@ from pov_rt.runtime.bounds import Bound, FairQueue, payer
 THREADS = 2
 EACH = THREADS - 1
 """What is read for one user at a time while others wait."""
+TURN = 32
+"""Reads that a thread does in a row, before whatever else waits for a thread."""
 MAX_WAITING = 10_000
 """Reads of one user that wait; past that they are refused. Tasks that wait take the memory."""
 
@@ -45,9 +47,14 @@ class Readers:
         self._connections: list[sqlite3.Connection] = []
         self._loop = asyncio.get_running_loop()
         self._queue: FairQueue[Read] = FairQueue()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # for all below, and to take from the queue or find it empty
+        self._is_closing = False
+        self._working = 0
+        """Threads that do what waits, or are about to."""
         self._at_work: Counter[str] = Counter()
-        """Reads that are being done, by owner; the lock is for what changes it."""
+        """Reads that are being done, by owner."""
+        self._answers: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+        """What the loop has been told of and not taken yet: of many at once only of the first."""
         self.bound = Bound("reads_waiting", "", MAX_WAITING, self._queue.longest)
 
     @property
@@ -62,21 +69,34 @@ class Readers:
             self.bound.refuse(owner, f"one owner may have {MAX_WAITING} reads that wait")
             raise Unavailable("You are waiting for too much already")
         result: asyncio.Future[ResultT] = self._loop.create_future()
-        self._queue.put(owner, Read(owner, operation, result))
-        # One call for each read, of whichever is next then.
-        self._threads.submit(self._do_next)
+        with self._lock:
+            self._queue.put(owner, Read(owner, operation, result))
+            if self._working < THREADS:
+                self._working += 1
+                self._threads.submit(self._work)
         return await result
 
     def close(self) -> None:
         """End the threads, which do what waits first, and close what they opened."""
+        with self._lock:
+            self._is_closing = True
         self._threads.shutdown()
         while self._connections:
             self._connections.pop().close()
 
-    def _do_next(self) -> None:
-        read = self._begin_next()
-        if read is None:
-            return
+    def _work(self) -> None:
+        """Do what waits; of much only some, and the rest when it has a thread again."""
+        done = 0
+        while (read := self._begin_next()) is not None:
+            self._do(read)
+            done += 1
+            if done >= TURN:
+                with self._lock:
+                    if not self._is_closing:
+                        self._threads.submit(self._work)
+                        return
+
+    def _do(self, read: Read) -> None:
         found: Any = None
         error: BaseException | None = None
         try:
@@ -87,15 +107,22 @@ class Readers:
             error = raised
         finally:
             self._end(read.owner)
-        self._loop.call_soon_threadsafe(_answer, read.result, found, error)
+        with self._lock:
+            self._answers.append((read.result, found, error))
+            is_first = len(self._answers) == 1
+        if is_first:
+            self._loop.call_soon_threadsafe(self._answer)
 
     def _begin_next(self) -> Read | None:
+        """Take what is next; None: nothing waits, and who asked is not working any more."""
         with self._lock:
             served = [owner for owner, count in self._at_work.items() if count >= EACH]
             read = self._queue.take(served)
             if read is None:  # nobody else waits
                 read = self._queue.take()
-            if read is not None:
+            if read is None:
+                self._working -= 1
+            else:
                 self._at_work[read.owner] += 1
             return read
 
@@ -104,6 +131,17 @@ class Readers:
             self._at_work[owner] -= 1
             if not self._at_work[owner]:
                 del self._at_work[owner]
+
+    def _answer(self) -> None:
+        with self._lock:
+            answers, self._answers = self._answers, []
+        for result, found, error in answers:
+            if result.done():
+                continue
+            if error is None:
+                result.set_result(found)
+            else:
+                result.set_exception(error)
 
     def _run(self, operation: Operation[ResultT]) -> ResultT:
         try:
@@ -126,12 +164,3 @@ class Readers:
                     str(self._path), "its file"
                 )
             ) from error
-
-
-def _answer(result: asyncio.Future[Any], found: Any, error: BaseException | None) -> None:
-    if result.done():
-        return
-    if error is None:
-        result.set_result(found)
-    else:
-        result.set_exception(error)

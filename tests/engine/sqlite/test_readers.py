@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pov_rt.engine.sqlite import readers as readers_module
-from pov_rt.engine.sqlite.readers import THREADS, Readers
+from pov_rt.engine.sqlite.readers import THREADS, TURN, Readers
 from pov_rt.engine.sqlite.schema import open_writer
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.bounds import payer
@@ -187,6 +187,32 @@ def test_one_owner_has_a_bounded_number_of_reads_that_wait(
         assert desk.readers.bound.refused == 1
         desk.let(4)
         await asyncio.gather(other, *desk.node, *(set(waiting) - done))
+
+    with_desk(tmp_path / "log.db", test)
+
+
+def test_what_waits_at_the_end_is_read(tmp_path: Path) -> None:
+    async def test(desk: Desk) -> None:
+        await desk.busy()
+        many = [desk.ask(f"user-{number}") for number in range(5 * TURN)]
+        await asyncio.sleep(0)
+        desk.let(len(many))
+        desk.readers.close()
+        await asyncio.gather(*many, *desk.node)
+        assert len(desk.done) == len(many)
+
+    with_desk(tmp_path / "log.db", test)
+
+
+def test_whoever_else_needs_a_thread_does_not_wait_for_all_reads(tmp_path: Path) -> None:
+    async def test(desk: Desk) -> None:
+        await desk.busy()
+        many = [desk.ask(f"user-{number}") for number in range(5 * THREADS * TURN)]
+        await asyncio.sleep(0)
+        other = desk.readers.executor.submit(desk.done.append, "other")
+        desk.let(len(many))
+        await asyncio.gather(asyncio.wrap_future(other), *many, *desk.node)
+        assert desk.done.index("other") <= THREADS * TURN
 
     with_desk(tmp_path / "log.db", test)
 
