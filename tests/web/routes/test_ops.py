@@ -220,7 +220,7 @@ def test_admin_answers_health_and_metrics(server: RunningServer, connect: Connec
         "pov_rt_ready 1.0",
         "pov_rt_draining 0.0",
         "pov_rt_users 1.0",
-        'pov_rt_present{plugin="presence"} 0.0',
+        'pov_rt_present{plugin="typing"} 0.0',
         'pov_rt_connections{transport="ws"} 1.0',
         "pov_rt_subscriptions 1.0",
         "pov_rt_activities_published_total 1.0",
