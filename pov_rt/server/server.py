@@ -257,11 +257,13 @@ class Server:
         return self.arrivals.plan_return(port_stays=port_stays)
 
     async def drain(self) -> None:
-        """Close all connections. `leave` comes first."""
+        """Close all connections, and `leave` before that if nobody has said so."""
+        if not self.draining:
+            self.leave()
         await self.arrivals.send_away()
 
     async def stop(self) -> None:
-        """Finish what was accepted, and release everything. `leave` and `drain` come first."""
+        """Finish what was accepted, and release everything. `drain` comes first."""
         self.leaving.set()
         if self._jwks is not None:
             self._jwks.cancel()
