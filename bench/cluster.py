@@ -8,13 +8,22 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 from typing import NamedTuple
 
 from bench import machine
 from bench.centrifugo import find_centrifugo
-from bench.durability import PUBLISHERS, batches, percentile, post
+from bench.durability import (
+    MANY,
+    MISSED,
+    PUBLISHERS,
+    batches,
+    missed,
+    percentile,
+    post,
+    recovering,
+)
 from bench.load import Delays, Load, LoadError
 from bench.nodes import DEADLINE_S, SHARED, CentrifugoOnRedis, OursOnRedis, Redis, Site
 from bench.ours import Ours
@@ -57,6 +66,7 @@ def cluster(run: Run) -> Result:
         ("split", _split),
         ("elsewhere", _elsewhere),
         ("followers", _followers),
+        ("back", _back),
     ):
         if run.wants(case):
             measure(run, result, folder / case)
@@ -345,3 +355,44 @@ def _followers(run: Run, result: Result, folder: Path) -> None:
     few, most = FOLLOWERS[0], FOLLOWERS[-1]
     each = (statistics.median(used[most]) - statistics.median(used[few])) / (most - few)
     result.add("each node more that follows", "redis", redis_us=each)
+
+
+def _back(run: Run, result: Result, folder: Path) -> None:
+    """Let everybody come back at once, half to each of two nodes, to what they missed."""
+    many = run.scaled(MANY)
+    topics = [f"pov-{index}" for index in range(many // 10)]
+    seconds, reads = list[float](), list[float]()
+    with ExitStack() as stack:
+        redis = stack.enter_context(Redis(folder))
+        nodes = [stack.enter_context(OursOnRedis(folder, redis, number)) for number in (1, 2)]
+        epochs = missed(nodes[0], topics)
+        loads = []
+        for node in nodes:
+            clients = [
+                recovering(node, f"{node.name[-1]}-{index}", topic, epoch)
+                for index, (topic, epoch) in zip(
+                    range(many // len(nodes)), cycle(epochs.items()), strict=False
+                )
+            ]
+            load = Load(node.folder, node.port, clients, node.speech("none"), 0)
+            loads.append(stack.enter_context(load))
+        pool = stack.enter_context(ThreadPoolExecutor(len(loads)))
+        for _ in run.in_rounds(["back"], f"{many:,} back at once, "):
+            for load in loads:
+                load.ask("close")
+                load.reset()
+            before, began = redis.reads(), time.monotonic()
+            list(pool.map(_come_back, loads))
+            seconds.append(time.monotonic() - began)
+            reads.append((redis.reads() - before) / len(topics) / len(nodes))
+    took, read = statistics.median(seconds), max(reads)
+    result.add(f"{many:,} back at once, {MISSED} missed by each", OURS, seconds=took)
+    result.checks += [
+        Check(f"{many:,} have what they missed", took, 5, 2.5, unit="s"),
+        Check("reads of a topic by a node, at most", read, 1, 1),
+    ]
+
+
+def _come_back(load: Load) -> None:
+    load.open(window=load.clients)
+    load.expect(load.clients * MISSED, timeout_s=120)

@@ -254,16 +254,11 @@ def _before_storm(run: Run, kind: type[Ours], stack: ExitStack) -> tuple[Ours, L
     many = run.scaled(MANY)
     topics = [f"pov-{index}" for index in range(many // 10)]
     ours = stack.enter_context(kind(run.folder / "storm"))
-    number = len(topics) * (KNOWN + MISSED) // BATCH
-    _, _, answers = post(ours, batches(ours, number, BATCH, topics, count()), PUBLISHERS)
-    check_published(answers, number * BATCH)
-    epochs = {
-        each["povId"]: each["epoch"] for body in answers for each in json.loads(body)["results"]
-    }
+    epochs = missed(ours, topics)
     clients = []
     for index in range(many):
         topic = topics[index % len(topics)]
-        clients.append(_recovering(ours, f"u-{index}", topic, epochs[topic]))
+        clients.append(recovering(ours, f"u-{index}", topic, epochs[topic]))
     load = stack.enter_context(Load(ours.folder, ours.port, clients, ours.speech("none"), 0))
     live_folder = ours.folder / "live"
     live_folder.mkdir()
@@ -274,7 +269,18 @@ def _before_storm(run: Run, kind: type[Ours], stack: ExitStack) -> tuple[Ours, L
     return ours, load, live
 
 
-def _recovering(ours: Ours, user: str, topic: str, epoch: str) -> Client:
+def missed(ours: Ours, topics: Sequence[str]) -> dict[str, str]:
+    """Publish on each topic what `recovering` clients know and what they missed; return epochs."""
+    number = len(topics) * (KNOWN + MISSED) // BATCH
+    _, _, answers = post(ours, batches(ours, number, BATCH, topics, count()), PUBLISHERS)
+    check_published(answers, number * BATCH)
+    return {
+        each["povId"]: each["epoch"] for body in answers for each in json.loads(body)["results"]
+    }
+
+
+def recovering(ours: Ours, user: str, topic: str, epoch: str) -> Client:
+    """Return a client that comes back to a topic, of which it knows the first entries."""
     since = {"epoch": epoch, "offset": KNOWN}
     subscribe = encode({"type": "subscribe", "povId": topic, "since": since})
     steps = [Step(0, subscribe), Step(1, "", ours.subscribed)]

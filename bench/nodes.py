@@ -7,6 +7,7 @@ on one Redis).
 
 from __future__ import annotations
 
+import re
 import selectors
 import socket
 from collections.abc import Iterator, Sequence
@@ -68,6 +69,14 @@ class Redis(Peer):
                 sock.sendall(pack("SUBSCRIBE", *some))
                 _confirmed(sock, start + len(some))
             yield
+
+    def reads(self) -> int:
+        """Return how often entries were read from a list since it was started."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as sock:
+            sock.sendall(pack("INFO", "commandstats") + pack("QUIT"))
+            said = b"".join(iter(lambda: sock.recv(1 << 16), b""))
+        found = re.search(rb"cmdstat_lrange:calls=(\d+)", said)
+        return int(found[1]) if found else 0
 
     @contextmanager
     def followers(self, topic: str, number: int) -> Iterator[None]:
