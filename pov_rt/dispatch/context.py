@@ -38,6 +38,7 @@ from pov_rt.protocol.errors import (
 )
 from pov_rt.protocol.messages import Message, NewActivity
 from pov_rt.protocol.topics import TEAM_FEED
+from pov_rt.runtime import turns
 from pov_rt.runtime.containment import call, contain
 
 SEVERAL_AT_ONCE = 32
@@ -241,8 +242,11 @@ class ConnectionContext:
             self._give_up([each for each in self.joined or () if each.pov_id == pov_id])
             return error
 
+        tasks = {}
         async with asyncio.TaskGroup() as group:
-            tasks = {pov_id: group.create_task(attempt(pov_id)) for pov_id in attempts}
+            # Not all in one turn, where all is known at once and nothing waits.
+            async for pov_id in turns.spread(attempts, SEVERAL_AT_ONCE):
+                tasks[pov_id] = group.create_task(attempt(pov_id))
         results = {pov_id: task.result() for pov_id, task in tasks.items()}
         if then is not None:
             await then(

@@ -58,7 +58,10 @@ def share_epoch() -> None:
     rewrite(
         "02_state.lua",
         ("  table.insert(state.older, 1, {epoch = state.epoch, last = state.offset})\n", ""),
-        ("state.epoch, state.run = new_epoch(now), this_run()", "state.run = this_run()"),
+        (
+            "state.epoch, state.run = new_epoch(now) .. generation, this_run()",
+            "state.run = this_run()",
+        ),
     )
 
 

@@ -33,6 +33,7 @@ WALL_CLOCK: Mapping[str, str] = {
     "auth/tokens": "the instants in tokens",
     "cli/client": "when a token ends, for people",
     "cli/db": "for which instant everything is copied",
+    "cli/doctor/redis": "what the clock of Redis is compared with",
     "cli/top/command": "when the screen was drawn, for people",
     "client/publishing/outbox": "until when a claim counts, over restarts and for all relays",
     "connections/last_seen": "when a user left, for people",

@@ -200,7 +200,7 @@ def top(
     url: str | None,
     bearer: str | None,
 ) -> None:
-    """Show connections, users, PoVs or plugins of all nodes, what is worst first.
+    """Show who and what is on all nodes, the worst first.
 
     It asks the server's admin port, and needs nothing else: that node asks the others, and those
     that do not answer within a second are named. Keys: q ends it, 1 to 4 choose the
