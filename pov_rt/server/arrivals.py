@@ -40,6 +40,8 @@ PARTINGS_PER_S = 8000.0
 """How many sockets come to their end in a second."""
 PARTING_S = 0.3
 """How long an end may take: the client answers the close frame."""
+LEAVING_S = 0.05
+"""Until most have ended. Then a port that stays open is left, and who comes waits at it."""
 START_S = 2.0
 """How long a server takes to start, and its manager to notice (docs/measurements.md, restarts)."""
 NOTICE_S = 5.0
@@ -149,11 +151,11 @@ class Arrivals:
     def plan_return(self, *, port_stays: bool) -> float:
         """Decide when clients are to come back; return after how many seconds the first one may.
 
-        Spread by their number; none before this server is gone, nor, unless the port stays open
-        meanwhile, before the next one listens.
+        Spread by their number; none before the port is left to the next server, or, unless it stays
+        open meanwhile, before that one listens.
         """
         many = len(self._directory)
-        self._away_s = PARTING_S + many / PARTINGS_PER_S + (0.0 if port_stays else START_S)
+        self._away_s = many / PARTINGS_PER_S + (LEAVING_S if port_stays else PARTING_S + START_S)
         self._spread_s = max(LEAST_SPREAD_S, many / RETURNS_PER_S)
         return self._away_s
 

@@ -249,7 +249,7 @@ class WebServer:
             away_until = self._loop.time() + self.server.leave(port_stays=self.port_stays)
             clients.leave_at(away_until)
             await self.server.drain()
-            await self._part(away_until)
+            await self._part(away_until + PARTING_S)
             clients.stop()
             await clients.settle(min(ASK_S, drain_s), min(ANSWER_S, drain_s))
         with suppress(TimeoutError):

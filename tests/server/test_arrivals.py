@@ -17,6 +17,7 @@ from pov_rt.server.arrivals import (
     ENDS_AT_ONCE,
     LEAST_SPREAD_S,
     NOTICE_S,
+    LEAVING_S,
     PARTING_S,
     PARTINGS_PER_S,
     RETURNS_PER_S,
@@ -102,7 +103,7 @@ def test_all_are_sent_away_at_once_and_come_back_spread_by_their_number(
         await drained
         waits = [each.messages[-1]["retryAfter"] for each in recorders]
         spread = max(LEAST_SPREAD_S, many / RETURNS_PER_S)
-        least = PARTING_S + many / PARTINGS_PER_S + (0 if port_stays else START_S)
+        least = many / PARTINGS_PER_S + (LEAVING_S if port_stays else PARTING_S + START_S)
         assert away_s == least
         assert least - 0.001 <= min(waits) <= max(waits) <= least + spread + 0.001
         if many > 100:  # a tenth of them comes in each tenth of the time
