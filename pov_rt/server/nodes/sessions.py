@@ -26,6 +26,8 @@ GONE = "There is no such session, or its node has ended: open one anew"
 SILENT = "The node that has the session does not answer; try again"
 SESSIONS = (MESSAGE_FRAMING, POLLED_FRAMING)
 """What the transport of a session writes by, and no other's."""
+PRICE = 1.0
+"""Of handing on what a request brings, besides its bytes."""
 BUSY_S = 0.2
 """When a session may have done what came for it."""
 
@@ -82,7 +84,7 @@ class Sessions:
             await self._receive(sent)
         else:
             # Here, before others wait for it; the session pays for what it handles.
-            self._budgets.pay(user.owner, 1 + sum(map(len, messages)) * BYTE)
+            self._budgets.pay(user.owner, PRICE + sum(map(len, messages)) * BYTE)
             await self._ask(peer, RECEIVE, sent)
 
     async def fetch(

@@ -9,7 +9,7 @@ import pytest
 
 from pov_rt.config.settings import Settings
 from pov_rt.connections.budgets import BURST_S, BYTE
-from pov_rt.server.nodes.sessions import GONE
+from pov_rt.server.nodes.sessions import GONE, PRICE
 from pov_rt.testing import Http, RunningServer
 from tests.events import follow
 from tests.nodes.conftest import Nodes
@@ -93,7 +93,7 @@ def test_what_is_handed_on_is_paid_before_by_its_sender(nodes: Nodes) -> None:
         two.call(lambda: budgets.charge_owner(owner, BURST_S * 2000))  # so that nothing is full
         before, body = budget.paid_at, {"type": "ping", "id": 1, "text": "x" * 60_000}
         assert post(Http(two), body, ana.id).status == 204
-        price = 1 + len(json.dumps(body)) * BYTE
+        price = PRICE + len(json.dumps(body)) * BYTE
         assert budget.paid_at - before == pytest.approx(price / 2000)
         two.call(lambda: budgets.charge_owner(owner, 1e9))
         assert error_of(post(Http(two), {"type": "ping"}, ana.id)) == (429, "rate_limited")
