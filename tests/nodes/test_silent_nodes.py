@@ -113,13 +113,11 @@ def test_a_node_that_was_killed_is_named_until_it_is_forgotten(nodes: Nodes, thi
         listed = Http(one).get("/api/users", **OPERATOR).body
         assert listed["users"] == []
         assert [each["why"] for each in listed["missing"]] == ["did not answer within 1 s"]
-        why = ""
-        while "was not heard of for" not in why:
-            (missing,) = Http(one).get("/api/users", **OPERATOR).body["missing"]
-            why = missing["why"]
-        gone = post(Http(one), {"type": "ping"}, ana)
-        assert error_of(gone) == (503, "unavailable"), "it may come back"
-        assert gone.body["error"]["message"] == SILENT
+        while (gone := post(Http(one), {"type": "ping"}, ana)).status != 404:
+            assert gone.status == 503, "it is waited for until three beats are missing"
+            assert gone.body["error"]["message"] == SILENT
+        listed = Http(one).get("/api/users", **OPERATOR).body
+        assert "was not heard of for" in listed["missing"][0]["why"]
 
 
 def test_a_block_names_the_node_that_does_not_confirm_it_and_holds_there_once_it_wakes(

@@ -18,7 +18,7 @@ from pov_rt.connections.budgets import BYTE
 from pov_rt.dispatch.host import Services
 from pov_rt.engine.base import Peer
 from pov_rt.protocol.errors import NotFound, RateLimited, Unavailable
-from pov_rt.server.nodes.asking import WAIT_S, Asking, Question, Silent
+from pov_rt.server.nodes.asking import SILENT_S, WAIT_S, Asking, Question, Silent
 from pov_rt.transport.polled import POLLED_FRAMING, PolledSession
 from pov_rt.transport.stream import MESSAGE_FRAMING, EventWire
 
@@ -124,7 +124,8 @@ class Sessions:
         if run == self._run:
             return None
         for peer in self._asking.peers:
-            if peer.run == run:
+            # One that has missed three beats has ended, or its clients are better off elsewhere.
+            if peer.run == run and peer.silent_s <= SILENT_S:
                 return peer
         raise NotFound(GONE)
 
