@@ -21,8 +21,8 @@ import struct
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, pairwise
@@ -72,6 +72,15 @@ class Place(NamedTuple):
         source = (self.sources[number % len(self.sources)], 0) if self.sources else None
         more = {} if self.tls is None else {"ssl": self.tls, "server_hostname": self.host}
         return await asyncio.open_connection(*self.address, local_addr=source, **more)  # type: ignore[arg-type]
+
+
+@contextmanager
+def cut_off(writer: asyncio.StreamWriter) -> Iterator[None]:
+    """End a connection behind the block: over TLS a polite end waits for the other side's."""
+    try:
+        yield
+    finally:
+        writer.transport.abort()
 
 
 def place_of(url: str, to: str = "", sources: int = 0) -> Place:
@@ -135,7 +144,7 @@ class Client:
             wait_s: float | None = None
             try:
                 reader, writer = await self.place.connect(self.number)
-                with closing(writer):
+                with cut_off(writer):
                     await self._join(reader, writer)
                     attempt = 0
                     wait_s = await self._follow(reader, writer)
@@ -271,7 +280,7 @@ class Publisher:
         while True:
             try:
                 reader, writer = await self.place.connect(0)
-                with closing(writer):
+                with cut_off(writer):
                     writer.write(head + body)
                     answer = await reader.read()
                 _check(answer)

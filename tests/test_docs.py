@@ -29,6 +29,7 @@ from pov_rt.plugins.read import PER_MARK
 from pov_rt.protocol.errors import ERRORS, CloseCode
 from pov_rt.registry.build import build_registry
 from pov_rt.registry.schema import tag_of
+from pov_rt.server.nodes import sessions
 from pov_rt.testing import RunningServer, make_settings
 from pov_rt.web.routes.token import EXCHANGE
 from tests.clients import publish
@@ -110,7 +111,7 @@ def test_every_message_and_route_and_all_else_that_costs_has_its_price() -> None
         name = f"{route.spec.method} /api{route.spec.path}"
         assert float(listed[name]) == route.spec.price
     assert float(listed["GET /api/auth/ws-token"]) == EXCHANGE
-    others = [budgets.RECEIVED_BYTE * 1024, budgets.DELIVERY]
+    others = [sessions.PRICE, budgets.RECEIVED_BYTE * 1024, budgets.DELIVERY]
     others += [budgets.CONNECTION, budgets.ACTIVITY, budgets.ROW, budgets.READ_BYTE * 1024]
     others += [budgets.BYTE * 1024, FAILURE, lookup.PRICE]
     assert [float(price) for _, price in rows[-len(others) :]] == others

@@ -27,7 +27,7 @@ ROW = 0.02
 READ_BYTE = 0.005 / 1024
 """Of activities that are counted, and not sent."""
 BYTE = 0.1 / 1024
-"""Of an answer, of a body over HTTP, or of what is sent again to whoever missed it."""
+"""Of an answer, of a body over HTTP or for another node, or of what is sent again."""
 RECEIVED_BYTE = 0.3 / 1024
 """Of a message: to decode and check it, and to store what it publishes."""
 DELIVERY = 0.05

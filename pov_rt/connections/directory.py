@@ -13,7 +13,7 @@ from pov_rt.auth.tokens import Identity
 from pov_rt.config.settings import LimitSettings
 from pov_rt.connections.connection import Connection
 from pov_rt.connections.last_seen import LastSeen
-from pov_rt.engine.base import Signals
+from pov_rt.engine.base import Room, Signals
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import CloseCode, LimitExceeded
 from pov_rt.protocol.tenants import team_of
@@ -169,7 +169,7 @@ class Directory:
         Raises `Unavailable` if that could not be stored: then it is so until a restart.
         """
         lifted = self._revocations.lift(user_id)
-        self._signals.send(NODES, encode(Command(unblock=str(user_id))))
+        self._tell(Command(unblock=str(user_id)))
         stored = await self._revocations.forget_block(user_id)
         return lifted or stored
 
@@ -177,7 +177,7 @@ class Directory:
         self._revocations.check_room(wanted)
         in_force, closed = self._enforce(wanted)
         for each in in_force:
-            self._signals.send(NODES, encode(Command(revoke=each)))
+            self._tell(Command(revoke=each))
         # Not the other way round: while the disk is full, a stolen token would stay good.
         await self._revocations.store(in_force)
         return Revoked(in_force[0].before, closed, in_force[0].until)
@@ -207,7 +207,11 @@ class Directory:
 
     def _tell_all(self, command: Command) -> None:
         self._carry_out(command)
-        self._signals.send(NODES, encode(command))
+        self._tell(command)
+
+    def _tell(self, command: Command) -> None:
+        room = Room.ORDERS if command.message is None else Room.USERS
+        self._signals.send(NODES, encode(command), room=room)
 
     def _carry_out(self, command: Command) -> None:
         if command.revoke is not None:

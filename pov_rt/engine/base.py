@@ -9,6 +9,7 @@ When the engine cannot do what is asked (disk full, Redis away), methods raise `
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from typing import Literal, NamedTuple, Protocol
 
 from pov_rt.engine.copying import Copying
@@ -366,11 +367,25 @@ class Log(Protocol):
         """
 
 
+class Room(Enum):
+    """How many bytes of a kind of signals may wait to be sent: none takes the room of another."""
+
+    USERS = 1024 * 1024
+    """What is delivered to users."""
+    LETTERS = 4 * 1024 * 1024
+    """Questions of nodes, and their answers."""
+    ORDERS = 16 * 1024 * 1024
+    """Small ones that nodes must not miss, such as revocations."""
+
+
 class Signals(Protocol):
     """Ephemeral messages between nodes: at most once, unordered with the log, never stored."""
 
-    def send(self, topic: str, body: bytes, origin: str = "") -> None:
-        """Hand `body` to the followers of all other nodes that watch `topic`. Never blocks."""
+    def send(self, topic: str, body: bytes, origin: str = "", *, room: Room = Room.USERS) -> bool:
+        """Hand `body` to the followers of all other nodes that watch `topic`. Never blocks.
+
+        Returns whether it was taken: not while there is no way to them, or no `room`.
+        """
 
 
 class Marks(Protocol):

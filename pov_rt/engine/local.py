@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from itertools import islice
 
-from pov_rt.engine.base import Follower, Lease
+from pov_rt.engine.base import Follower, Lease, Room
 from pov_rt.runtime.clock import Clock
 
 LEASE_S = 30.0
@@ -19,8 +19,9 @@ MAX_EXPIRED = 512
 class MemorySignals:
     """Signals to the other nodes, of which a memory engine has none."""
 
-    def send(self, topic: str, body: bytes, origin: str = "") -> None:
+    def send(self, topic: str, body: bytes, origin: str = "", *, room: Room = Room.USERS) -> bool:
         """Reach every other node: nobody."""
+        return True
 
 
 class MemoryLeases:

@@ -98,6 +98,7 @@ class Slots:
         self._few = few
         self._is_behind = is_behind
         self._used = 0
+        self._is_scheduled = False
         self._waiting: deque[Callable[[], bool]] = deque()
 
     def take_now(self) -> bool:
@@ -133,11 +134,13 @@ class Slots:
         return self._few if self._is_behind() else self._budget
 
     def _use(self) -> None:
-        if not self._used:
+        if not self._is_scheduled:
+            self._is_scheduled = True
             asyncio.get_running_loop().call_soon(self._end_turn)
         self._used += 1
 
     def _end_turn(self) -> None:
+        self._is_scheduled = False
         self._used, most = 0, self._most()
         while self._waiting and self._used < most:
             go_on = self._waiting.popleft()

@@ -23,6 +23,7 @@ from pov_rt.runtime import turns
 from pov_rt.runtime.clock import rfc3339
 from pov_rt.runtime.measure.tally import OTHER, Tally
 from pov_rt.runtime.process.logs import Throttle
+from pov_rt.transport.wire import ABORTED
 from pov_rt.version import VERSION
 
 ConnectionT = TypeVar("ConnectionT", bound=Connection)
@@ -113,6 +114,14 @@ class Arrivals:
         )
         self._directory.add(connection)
         self._deadlines.add(connection)
+        try:
+            self._greet(connection)
+        except BaseException:  # nobody else would let go of it: its transport has no peer yet
+            connection.lost(ABORTED)
+            raise
+        return connection
+
+    def _greet(self, connection: Connection) -> None:
         if (opened := self._borders.opened) is not None:
             opened(connection)
         if connection.v1:
@@ -120,16 +129,15 @@ class Arrivals:
                 encode(
                     Welcome(
                         connection_id=connection.id,
-                        user_id=identity.user_id,
-                        device=device,
-                        expires_at=rfc3339(identity.expires_at),
+                        user_id=connection.identity.user_id,
+                        device=connection.device,
+                        expires_at=rfc3339(connection.identity.expires_at),
                         ping_interval=self._ping_interval_s,
                         version=VERSION,
                     )
                 )
             )
         self._hooks.tell("connected", connection=connection)
-        return connection
 
     def lagging(self, connection: Connection) -> None:
         self._hub.hold(connection)

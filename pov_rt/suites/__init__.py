@@ -39,7 +39,7 @@ class EngineSuite(
         await self.engine.log.append([NewEntry(A, "p", "1", b"{}")])
         assert self.engine.waiting_bytes == 0
         await self.engine.watch(A)
-        self.engine.signals.send(A, b"signal", "origin")
+        assert self.engine.signals.send(A, b"signal", "origin")
         await self.engine.close()
         await self.engine.close()
         assert self.told.told == []

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 
 from pov_rt.connections.connection import Connection
 from pov_rt.protocol.errors import ClientError
+from pov_rt.runtime.bounds import payer
 from pov_rt.transport.frames import binary_frame
 from pov_rt.web.hosts import has_word
 from pov_rt.web.http import JsonHandler, bearer, parse_query
@@ -70,6 +71,7 @@ class SocketHandler(JsonHandler):
             return
         if known.identity is not None:
             self.identity = known.identity
+            payer.set(known.identity.owner)
         try:
             raise known.error
         finally:

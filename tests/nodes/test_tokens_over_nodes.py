@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pov_rt.engine.base import Room
 from pov_rt.protocol.errors import CloseCode
 from pov_rt.testing import Client, Http, RunningServer
 from tests.nodes.conftest import Nodes
@@ -88,3 +89,17 @@ def test_a_connection_is_disconnected_by_its_id_from_any_node(nodes: Nodes) -> N
     )
     assert close_code(laptop) == 4500
     assert phone.request({"type": "ping"})["type"] == "pong"
+
+
+def test_orders_reach_other_nodes_though_too_much_else_is_on_its_way(nodes: Nodes) -> None:
+    one, two = nodes
+    ana, server = two.connect("ana"), one.web.server
+
+    def crowd_and_disconnect() -> None:
+        for room in (Room.USERS, Room.LETTERS):
+            while server.engine.signals.send("pov/none", bytes(room.value), room=room):
+                pass
+        server.directory.disconnect(user_id="ana", connection_id=None, code=CloseCode.DISCONNECTED)
+
+    one.call(crowd_and_disconnect)
+    assert until(ana, "closing")["code"] == CloseCode.DISCONNECTED.code

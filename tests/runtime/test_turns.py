@@ -79,6 +79,29 @@ def test_slots_let_as_many_go_on_in_each_turn() -> None:
     asyncio.run(run())
 
 
+def test_who_has_gone_lets_no_more_go_on_in_a_turn() -> None:
+    async def run() -> None:
+        slots, gone = Slots(2), 0
+
+        def go() -> bool:
+            nonlocal gone
+            gone += 1
+            return True
+
+        assert [slots.take_now() for _ in range(3)] == [True, True, False]
+        for _ in range(10):
+            slots.wait(lambda: False)
+        for _ in range(20):
+            slots.wait(go)
+        before = 0
+        while gone < 20:
+            await asyncio.sleep(0)
+            assert gone - before <= 2
+            before = gone
+
+    asyncio.run(run())
+
+
 def test_few_go_on_while_those_before_them_wait_elsewhere() -> None:
     async def run() -> None:
         behind = True

@@ -16,8 +16,8 @@ from pov_rt.runtime.clock import ManualClock
 from pov_rt.server.arrivals import (
     ENDS_AT_ONCE,
     LEAST_SPREAD_S,
-    NOTICE_S,
     LEAVING_S,
+    NOTICE_S,
     PARTING_S,
     PARTINGS_PER_S,
     RETURNS_PER_S,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pov_rt.engine.base import Room
 from pov_rt.engine.redis.layout import Partitions
 from pov_rt.engine.redis.reader import SIGNAL
 from pov_rt.engine.redis.writer import Writer
@@ -15,6 +16,6 @@ class RedisSignals:
         self._partitions = partitions
         self._node = node
 
-    def send(self, topic: str, body: bytes, origin: str = "") -> None:
+    def send(self, topic: str, body: bytes, origin: str = "", *, room: Room = Room.USERS) -> bool:
         head = f"{self._node}\0{origin}\0".encode()
-        self._writer.publish(self._partitions.channel(topic), SIGNAL + head + body)
+        return self._writer.publish(self._partitions.channel(topic), SIGNAL + head + body, room)

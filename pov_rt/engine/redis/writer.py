@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import uuid4
 
-from pov_rt.engine.base import Conflict, NewEntry
+from pov_rt.engine.base import Conflict, NewEntry, Room
 from pov_rt.engine.redis.appending import Appending, Done
 from pov_rt.engine.redis.client.connection import Away, Connection, Reply, ServerError, pack
 from pov_rt.engine.redis.client.functions import Functions
@@ -96,7 +96,7 @@ class Writer:
         self._queue: deque[_Batch] = deque()
         self._all: dict[_Batch, None] = {}
         self._signals: list[bytes] = []
-        self._signal_bytes = 0
+        self._signal_bytes: Counter[Room] = Counter()
         self._numbers = 0
         self._flying = 0
         self._is_due = False
@@ -136,15 +136,17 @@ class Writer:
         # A caller that is cancelled leaves the batch: it may be on its way.
         return await asyncio.shield(batch.future)
 
-    def publish(self, channel: bytes, message: bytes) -> None:
-        """Send a message that may be lost. Never blocks."""
-        if self._is_closed or self._signal_bytes > MOST_BYTES or not self._functions.link.is_up:
+    def publish(self, channel: bytes, message: bytes, room: Room) -> bool:
+        """Send a message that may be lost; return whether it is taken. Never blocks."""
+        is_full = self._signal_bytes[room] > room.value
+        if self._is_closed or is_full or not self._functions.link.is_up:
             self.dropped += 1
-            return
+            return False
         packed = pack("PUBLISH", channel, message)
         self._signals.append(packed)
-        self._signal_bytes += len(packed)
+        self._signal_bytes[room] += len(packed)
         self._wake()
+        return True
 
     async def close(self) -> None:
         """Finish what was accepted, as far as Redis answers in time. May be called twice."""
@@ -183,7 +185,8 @@ class Writer:
 
     def _send(self, connection: Connection) -> None:
         packed, self._signals = self._signals, []
-        signals, size, self._signal_bytes = len(packed), self._signal_bytes, 0
+        signals, size = len(packed), self._signal_bytes.total()
+        self._signal_bytes.clear()
         slots: list[_Batch] = []
         while self._queue and len(slots) < MOST_COMMANDS and size < MOST_BYTES:
             batch = self._queue[0]

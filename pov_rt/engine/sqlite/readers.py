@@ -70,10 +70,10 @@ class Readers:
             raise Unavailable("You are waiting for too much already")
         result: asyncio.Future[ResultT] = self._loop.create_future()
         with self._lock:
-            self._queue.put(owner, Read(owner, operation, result))
             if self._working < THREADS:
+                self._threads.submit(self._work)  # first: it may fail
                 self._working += 1
-                self._threads.submit(self._work)
+            self._queue.put(owner, Read(owner, operation, result))
         return await result
 
     def close(self) -> None:
@@ -103,6 +103,9 @@ class Readers:
             if read.result.cancelled():
                 return
             found = self._run(read.operation)
+        except StopIteration as raised:  # which no future takes
+            error = RuntimeError("a read raised StopIteration")
+            error.__cause__ = raised
         except BaseException as raised:
             error = raised
         finally:

@@ -3,6 +3,7 @@
 A question names what is asked, and has a body that only its two sides understand. Whoever is asked
 answers once, or refuses with an error of ours, which the asker raises as if it were its own. There
 is no other answer: one that does not come in time never comes, and the asker says whose that is.
+Where too much is on its way already, it is refused at once.
 A node of a version that knows nothing of this does not hear, and one that does not know a question
 says so.
 
@@ -21,7 +22,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from pov_rt.engine.base import Engine, Peer
+from pov_rt.engine.base import Engine, Peer, Room
 from pov_rt.protocol.bodies import MissingNode
 from pov_rt.protocol.encoding import DECODE_ERRORS
 from pov_rt.protocol.errors import (
@@ -46,6 +47,7 @@ MOST_BYTES = 1536 * 1024
 """Of a question or an answer: others wait for Redis, and Redis for who reads slowly."""
 MOST_ANSWERING = 10_000
 """Questions that a node answers at a time; most wait for what a session is sent."""
+NO_ROOM = "the engine is away, or behind"
 
 BodyT = TypeVar("BodyT")
 AnswerT = TypeVar("AnswerT")
@@ -67,6 +69,10 @@ class _Refusal(msgspec.Struct, omit_defaults=True):
     message: str
     field: str | None = None
     retry_after_s: float | None = None
+
+    @classmethod
+    def of(cls, error: ClientError) -> _Refusal:
+        return cls(error.code, error.message, error.field, error.retry_after_s)
 
 
 class _Letter(msgspec.Struct, omit_defaults=True):
@@ -152,8 +158,9 @@ class Asking:
             raise TooLarge(f"To another node go {MOST_BYTES} bytes at a time")
         number = next(self._numbers)
         waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
-        self._send(peer.run, _Letter(number, self._run, question.name, encoded))
         try:
+            if not self._send(peer.run, _Letter(number, self._run, question.name, encoded)):
+                raise Silent(peer, f"was not asked: {NO_ROOM}")
             async with asyncio.timeout(wait_s):
                 letter = await waiting
         except TimeoutError:
@@ -162,7 +169,10 @@ class Asking:
             del self._waiting[number]
         if (refusal := letter.refusal) is not None:
             raise rebuild(refusal.code, refusal.message, refusal.field, refusal.retry_after_s)
-        return msgspec.msgpack.decode(letter.body, type=question.answer)
+        try:
+            return msgspec.msgpack.decode(letter.body, type=question.answer)
+        except DECODE_ERRORS as error:
+            raise Silent(peer, "answered what this version cannot read") from error
 
     async def ask_all(
         self,
@@ -211,11 +221,13 @@ class Asking:
         try:
             told.body = await self._find(letter)
         except ClientError as error:
-            told.refusal = _Refusal(error.code, error.message, error.field, error.retry_after_s)
+            told.refusal = _Refusal.of(error)
         except Exception:  # a bug; the asker must not wait
             log.exception("answering another node's question failed: %s", letter.question)
             told.refusal = _Refusal(Internal.code, Internal.message)
-        self._send(letter.asker, told)
+        if not self._send(letter.asker, told) and told.refusal is None:
+            full = Unavailable("Too much is on its way from it")
+            self._send(letter.asker, _Letter(letter.number, refusal=_Refusal.of(full)))
 
     async def _find(self, letter: _Letter) -> bytes:
         answer = self._answers.get(letter.question)
@@ -228,5 +240,7 @@ class Asking:
             raise TooLarge(f"From another node come {MOST_BYTES} bytes at a time")
         return body
 
-    def _send(self, run: str, letter: _Letter) -> None:
-        self._engine.signals.send(node_topic(run), _encode(letter))
+    def _send(self, run: str, letter: _Letter) -> bool:
+        # A refusal is small, and must find room where answers find none.
+        room = Room.LETTERS if letter.refusal is None else Room.ORDERS
+        return self._engine.signals.send(node_topic(run), _encode(letter), room=room)

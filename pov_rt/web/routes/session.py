@@ -137,7 +137,7 @@ class MessagesHandler(EventsHandler):
             raise TooLarge(f"A request has at most {most} messages")
         for message in messages:
             self._check_size(message)
-        await self.server.sessions.receive(session_id, self.identity.user_id, messages)
+        await self.server.sessions.receive(session_id, self.identity, messages)
         self.set_status(204)
         self.finish()
 

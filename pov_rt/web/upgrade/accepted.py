@@ -131,6 +131,7 @@ class Accepted:
             if isinstance(judged, Admitted):
                 # First: who is told of the upgrade finds no request any more.
                 self._host.ended(self)
+                self._watched = False  # who reads from here on is the wire
                 self._entry.open(self.key, behind, judged)
             else:
                 self._speak(data, judged)

@@ -133,6 +133,9 @@ class Entry:
                 v1=admitted.v1,
                 kind=kind,
             )
+        except BaseException:
+            wire.abort()
+            raise
         finally:
             payer.reset(before)
         wire.start(connection, received)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from pov_rt.engine.base import Appended, NewEntry
+from pov_rt.engine.base import Appended, NewEntry, Room
 from pov_rt.engine.redis.client.connection import pack
 from pov_rt.engine.redis.writer import MOST_COMMANDS
 from pov_rt.protocol.errors import Unavailable
@@ -108,6 +108,29 @@ def test_signals_are_dropped_and_counted_where_they_cannot_go(start_redis: Start
             assert engine.writer.dropped == 2
             server.start()
             await appended(engine, entries(1)[0])
+
+    asyncio.run(work())
+
+
+def test_a_kind_of_signals_that_has_no_room_leaves_others_theirs(
+    shared_redis: RedisServer, prefix: str
+) -> None:
+    async def work() -> None:
+        async with (
+            opened(shared_redis, prefix) as (engine, _),
+            opened(shared_redis, prefix, node="node-2") as (other, told),
+        ):
+            await other.watch(A)
+            send = engine.signals.send
+            for room in (Room.USERS, Room.LETTERS):
+                half = bytes(room.value // 2 + 1)
+                assert [send(A, half, room=room) for _ in range(3)] == [True, True, False]
+            assert send(A, b"order", room=Room.ORDERS)
+            assert engine.writer.dropped == 2
+            await until(lambda: len(told.signals) == 5)
+            assert told.signals[-1] == (A, b"order", "")
+            assert send(A, b"more", room=Room.LETTERS), "room is given back"
+            await until(lambda: len(told.signals) == 6)
 
     asyncio.run(work())
 

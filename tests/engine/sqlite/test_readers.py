@@ -204,6 +204,21 @@ def test_what_waits_at_the_end_is_read(tmp_path: Path) -> None:
     with_desk(tmp_path / "log.db", test)
 
 
+def test_one_that_fails_keeps_nobodys_answer_back(tmp_path: Path) -> None:
+    def stop(connection: sqlite3.Connection) -> None:
+        raise StopIteration
+
+    async def work() -> None:
+        open_writer(tmp_path / "log.db").close()
+        readers = Readers(tmp_path / "log.db")
+        reads = [stop, *3 * [lambda connection: None]]
+        found = await asyncio.gather(*map(readers.read, reads), return_exceptions=True)
+        assert [type(each) for each in found] == [RuntimeError, *3 * [type(None)]]
+        readers.close()
+
+    asyncio.run(work())
+
+
 def test_whoever_else_needs_a_thread_does_not_wait_for_all_reads(tmp_path: Path) -> None:
     async def test(desk: Desk) -> None:
         await desk.busy()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 from pov_rt.engine.base import Peer
 from pov_rt.protocol.errors import Internal, NotFound, RateLimited, TooLarge
 from pov_rt.protocol.tenants import TenantId
-from pov_rt.server.nodes.asking import MOST_BYTES, SILENT_S, Question, Silent
+from pov_rt.server.nodes.asking import MOST_BYTES, NO_ROOM, SILENT_S, Question, Silent
 from pov_rt.testing import RunningServer
 from tests.nodes.conftest import Nodes
 
@@ -22,7 +25,8 @@ async def echo(text: str) -> str:
         raise RateLimited("not now", field="text", retry_after_s=2.5)
     if text == "fail":
         raise RuntimeError("a bug")
-    return text * 2 if text != "much" else "x" * (MOST_BYTES + 1)
+    sizes = {"much": MOST_BYTES + 1, "large": MOST_BYTES - 5}
+    return "x" * sizes[text] if text in sizes else text * 2
 
 
 def peer_of(node: RunningServer) -> Peer:
@@ -87,6 +91,35 @@ def test_an_answer_that_comes_too_late_is_nobodys(asker: RunningServer) -> None:
     with pytest.raises(Silent, match="did not answer within 0 s"):
         ask(asker, "ab", wait_s=0.0)
     assert ask(asker, "cd") == "cdcd"
+
+
+def test_more_than_may_be_on_its_way_is_refused_at_once_both_ways(asker: RunningServer) -> None:
+    asking, peer = asker.web.server.asking, peer_of(asker)
+    many = 9
+
+    async def ask_many(text: str) -> Sequence[object]:
+        asked = [asking.ask(peer, ECHO, text, wait_s=60.0) for _ in range(many)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    def told(found: Sequence[object]) -> dict[str, int]:
+        return Counter(str(each) if isinstance(each, Exception) else "ok" for each in found)
+
+    large = "x" * (MOST_BYTES - 5)
+    there = told(asker.run(lambda: ask_many(large)))
+    assert there[f"The node {peer.name} on {peer.host} was not asked: {NO_ROOM}"] > 0
+    back = told(asker.run(lambda: ask_many("large")))
+    assert back["ok"] > 0
+    assert back["Too much is on its way from it"] > 0
+    assert sum(back.values()) == back["ok"] + back["Too much is on its way from it"] == many
+    assert ask(asker, "ab") == "abab"
+
+
+def test_an_answer_of_another_version_names_its_node(asker: RunningServer) -> None:
+    other = Question(ECHO.name, str, int)
+    with pytest.raises(Silent, match="answered what this version cannot read"):
+        ask(asker, "ab", other)
+    told = asker.run(lambda: asker.web.server.asking.ask_all(other, "ab"))
+    assert [each.why for each in told.missing] == ["answered what this version cannot read"]
 
 
 def test_a_node_that_was_not_heard_of_for_long_is_not_waited_for(asker: RunningServer) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from pov_rt.config.settings import Settings
-from pov_rt.server.nodes.sessions import GONE
+from pov_rt.connections.budgets import BURST_S, BYTE
+from pov_rt.server.nodes.sessions import GONE, PRICE
 from pov_rt.testing import Http, RunningServer
 from tests.events import follow
 from tests.nodes.conftest import Nodes
@@ -77,6 +81,23 @@ def test_a_sessions_budget_is_one_whichever_node_its_messages_come_to(nodes: Nod
         while ana.receive()["type"] != "published":
             pass
         assert before < first < connection.budget.paid_at
+
+
+def test_what_is_handed_on_is_paid_before_by_its_sender(nodes: Nodes) -> None:
+    one, two = nodes
+    with session(one, Http(one)) as ana:
+        connection = one.call(lambda: one.web.server.directory.get(ana.id))
+        assert connection is not None
+        owner, budgets = connection.identity.owner, two.web.server.budgets
+        budget = two.call(lambda: budgets.of(owner))
+        two.call(lambda: budgets.charge_owner(owner, BURST_S * 2000))  # so that nothing is full
+        before, body = budget.paid_at, {"type": "ping", "id": 1, "text": "x" * 60_000}
+        assert post(Http(two), body, ana.id).status == 204
+        price = PRICE + len(json.dumps(body)) * BYTE
+        assert budget.paid_at - before == pytest.approx(price / 2000)
+        two.call(lambda: budgets.charge_owner(owner, 1e9))
+        assert error_of(post(Http(two), {"type": "ping"}, ana.id)) == (429, "rate_limited")
+        assert ana.request({"type": "ping"})["type"] == "pong", "on its own node it has no debt"
 
 
 def test_a_session_whose_node_has_ended_is_to_be_opened_anew(

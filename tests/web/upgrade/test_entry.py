@@ -11,8 +11,11 @@ from contextlib import closing
 from types import FrameType
 from typing import Any
 
+import pytest
+
 from pov_rt.auth.grants import Kind
 from pov_rt.connections.borders import Observer, Refused
+from pov_rt.connections.connection import Connection
 from pov_rt.testing import RunningServer
 from tests.transport.test_wire import wait_until
 
@@ -154,3 +157,21 @@ def test_who_is_in_debt_is_refused_once(server: RunningServer) -> None:
     server.call(lambda: budgets.charge_owner("ana", 1e9))
     assert answer(server, upgrade(f"/ws/?token={server.token('ana')}")).split(" ", 2)[1] == "429"
     assert bound.refused == 1
+
+
+def test_whom_a_bug_keeps_out_leaves_nothing_behind(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = server.web.server
+
+    def fail(connection: Connection) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node.arrivals, "_greet", fail)
+        for first in (0, 10):
+            assert "101" not in answer(server, upgrade(f"/ws/?token={server.token()}"), first=first)
+            wait_until(server, lambda: server.web.sockets == 0)
+            assert server.call(lambda: len(node.directory)) == 0
+    server.incidents.clear()
+    assert "101" in answer(server, upgrade(f"/ws/?token={server.token()}"))

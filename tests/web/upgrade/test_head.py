@@ -110,6 +110,13 @@ def test_of_anything_else_nothing_is_said(data: bytes) -> None:
     assert read(data) is None
 
 
+@pytest.mark.parametrize("value", [" ", "x ", "x" + 999 * " ", "\t "])
+def test_what_comes_in_vain_takes_no_longer_than_its_length(value: str) -> None:
+    """A time that grew with the square of it would be minutes."""
+    many = 2_000_000 // len(value)
+    assert read(head("GET /ws/ HTTP/1.1", f"a:{many * value}\x01")) is None
+
+
 PIECES = ("a", "B", ":", " ", "\t", "\r", "\n", "\r\n", "x: y", "\x00", "\x7f", ",", "é", "Host: z")
 
 
