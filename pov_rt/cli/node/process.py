@@ -97,7 +97,7 @@ class Process:
             notify(f"{state}\nEXTEND_TIMEOUT_USEC={patience_s * 1e6:.0f}")
             await _end(self._restart, self._handover)
             if successor is not None:
-                loop.call_later(patience_s, self._abandon, successor, patience_s)
+                loop.call_later(patience_s, self._give_up, watchdog, patience_s)
             web.port_stays = self._manager.port_stays
             await web.stop()
             await _end(watchdog)
@@ -176,14 +176,10 @@ class Process:
             if self._successor is not successor:
                 successor.end()
 
-    def _abandon(self, successor: Successor, patience_s: float) -> None:
-        """End at once, for nobody serves meanwhile: the successor goes on when this one is gone.
-
-        The manager, which was not told of an end, would wait for one without a limit.
-        """
-        log.error("the drain has not ended within %g s; the successor goes on", patience_s)
-        self._manager.notify(f"MAINPID={successor.pid}")
-        signal.raise_signal(signal.SIGABRT)  # which writes what hangs
+    def _give_up(self, watchdog: asyncio.Task[None], patience_s: float) -> None:
+        """Feed the watchdog no longer, for nobody serves: the manager, told of no end, has none."""
+        log.error("the hand-over has not ended within %g s; the watchdog ends it", patience_s)
+        watchdog.cancel()
 
     async def _feed_watchdog(self, web: WebServer) -> None:
         interval = self._manager.watchdog_interval_s()
