@@ -57,7 +57,6 @@ ONLY_IN = {
 UNTESTED_BY_NAME = {
     "plugins/ping.py": "tests/test_contract.py has its bytes",
     "plugins/unsubscribe.py": "tests/test_contract.py has its bytes",
-    "pov_rt/cli/node/worker.py": "tests/cli/node/test_workers.py: real ones, as they die and hang",
     "pov_rt/cli/options.py": "the commands use every option of it",
     "pov_rt/client/lines/base.py": "declarations; tests/client/lines/test_socket.py has its words",
     "pov_rt/client/errors.py": "declarations; the tests of the client raise each",

@@ -96,6 +96,8 @@ class Process:
             state = "STOPPING=1\nSTATUS=Draining" if successor is None else "STATUS=Handing over"
             notify(f"{state}\nEXTEND_TIMEOUT_USEC={patience_s * 1e6:.0f}")
             await _end(self._restart, self._handover)
+            if successor is not None:
+                loop.call_later(patience_s, self._give_up, watchdog, patience_s)
             web.port_stays = self._manager.port_stays
             await web.stop()
             await _end(watchdog)
@@ -148,7 +150,9 @@ class Process:
         """Have a successor made ready, and end once it is; until then all goes on as it was."""
         if not self._manager.takes_another():
             log.error(succession.REFUSAL)
-        elif self._handover is None or self._handover.done():
+        elif self._stop.is_set() or (self._handover is not None and not self._handover.done()):
+            log.warning("SIGUSR2 changes nothing: this process hands over, or ends, already")
+        else:
             loop = asyncio.get_running_loop()
             self._handover = loop.create_task(self._wait_for_successor(sockets))
 
@@ -161,9 +165,21 @@ class Process:
             elif not self._stop.is_set():  # else this one was asked to end, and not to be followed
                 self._successor = successor
                 self._stop.set()
+        except TimeoutError:
+            log.error(  # noqa: TRY400  (the text says it all)
+                "nothing was handed over: process %d has not loaded all within %g s, and is "
+                "ended. Look at what plugins do while they are imported",
+                successor.pid,
+                succession.LOAD_S,
+            )
         finally:
             if self._successor is not successor:
                 successor.end()
+
+    def _give_up(self, watchdog: asyncio.Task[None], patience_s: float) -> None:
+        """Feed the watchdog no longer, for nobody serves: the manager, told of no end, has none."""
+        log.error("the hand-over has not ended within %g s; the watchdog ends it", patience_s)
+        watchdog.cancel()
 
     async def _feed_watchdog(self, web: WebServer) -> None:
         interval = self._manager.watchdog_interval_s()

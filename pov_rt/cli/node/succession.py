@@ -27,6 +27,8 @@ REFUSAL = (
 OURS = ("LISTEN_PID", "LISTEN_FDS", "WATCHDOG_PID")
 """What the service manager said to this process alone."""
 READY = b"."
+LOAD_S = 90.0
+"""How long a successor may take to load."""
 
 
 class Successor:
@@ -46,8 +48,12 @@ class Successor:
         self.pid = self._process.pid
 
     async def is_ready(self) -> bool:
-        """Wait until it has loaded all there is; False: it could not, and has said why."""
-        return await asyncio.get_running_loop().sock_recv(self._line, 1) == READY
+        """Wait until it has loaded all there is; False: it could not, and has said why.
+
+        Raises `TimeoutError` after `LOAD_S`.
+        """
+        async with asyncio.timeout(LOAD_S):
+            return await asyncio.get_running_loop().sock_recv(self._line, 1) == READY
 
     def go_on(self) -> None:
         """Let it open the log and listen. The owner has released both."""

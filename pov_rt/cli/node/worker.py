@@ -77,6 +77,10 @@ class Worker:
                 end = describe_end(await self._run())
             except OSError as error:  # there are too many processes, or too little memory, for now
                 end = f"could not be started ({error.strerror})"
+            except SettingsError as error:  # its port was taken since it had it
+                if not self._was_ready:
+                    raise
+                end = f"could not be started ({error})"
             self.ready.clear()
             if self._stopped.is_set():
                 return
@@ -177,20 +181,19 @@ class Worker:
     async def _hear(self, channel: socket.socket) -> None:
         """Take what the worker tells, until it ends; see to it that it does if it hangs."""
         loop = asyncio.get_running_loop()
-        patience_s: float | None = None  # a start takes what it takes
+        due: float | None = None  # a start takes what it takes
+        late = f"has not been heard of for {self._watchdog_s:g} s"
+        is_ending = False  # then nothing that it tells moves the instant by which it has to end
         remedies = iter((signal.SIGABRT, signal.SIGKILL))
         while True:
             try:
-                async with asyncio.timeout(patience_s):
+                async with asyncio.timeout_at(due):
                     said = await loop.sock_recv(channel, 4096)
             except TimeoutError:
-                log.error(  # noqa: TRY400  (the text says it all)
-                    "worker %d has not been heard of for %g s, and is ended",
-                    self.number,
-                    patience_s,
-                )
+                log.error("worker %d %s, and is ended", self.number, late)  # noqa: TRY400
                 self._send(next(remedies, signal.SIGKILL))
-                patience_s = ABORT_S
+                is_ending, due = True, loop.time() + ABORT_S
+                late = f"is there {ABORT_S:g} s later"
                 continue
             except ConnectionResetError:  # it ended before it read what it was told
                 return
@@ -198,13 +201,17 @@ class Worker:
                 return
             told = dict(line.partition("=")[::2] for line in said.decode().splitlines())
             if "READY" in told:
-                patience_s = self._watchdog_s
                 self.admin_port = int(told.get(ADMIN_PORT, self.admin_port))
                 self._was_ready = True
                 if not self._is_replaced:
                     self.ready.set()
-            elif "STOPPING" in told:
+            if is_ending:
+                continue
+            patience_s = self._watchdog_s
+            if "STOPPING" in told:
                 patience_s = int(told["EXTEND_TIMEOUT_USEC"]) / 1e6
+                is_ending, late = True, f"has not drained within {patience_s:g} s"
+            due = loop.time() + patience_s
 
     def _send(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:

@@ -8,7 +8,8 @@ import select
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,20 @@ from tests.processes import COMMAND, SECRET, environment, read_until, running, w
 
 CLIENTS = 30
 LISTENS = "listens on "
+STUBBORN = """
+import asyncio
+from pov_rt.plugin import Host, Plugin
+
+plugin = Plugin("stubborn")
+
+@plugin.every(0.01)
+async def tick(host: Host) -> None:
+    while True:
+        try:
+            await asyncio.sleep(1)
+        except asyncio.CancelledError:
+            pass
+"""
 
 
 class Manager:
@@ -52,6 +67,11 @@ class Unit:
     def says(self, words: str) -> str:
         return read_until(self.process.stderr, words)
 
+    def answers(self) -> bool:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as client:
+            client.sendall(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
+            return client.recv(4096).startswith(b"HTTP/1.1 404")
+
 
 def is_gone(pid: int, within_s: float) -> bool:
     try:
@@ -64,8 +84,16 @@ def is_gone(pid: int, within_s: float) -> bool:
         os.close(ended)
 
 
+def hurried(change: str) -> list[str]:
+    """Return the command with shorter times."""
+    modules = "from pov_rt.cli.node import process, succession"
+    return [sys.executable, "-c", f"{modules}; {change}; from pov_rt.cli.main import main; main()"]
+
+
 @contextmanager
-def unit(folder: Path, *, with_port: bool = True) -> Iterator[Unit]:
+def unit(
+    folder: Path, *, with_port: bool = True, program: Sequence[str] = COMMAND, **given: str
+) -> Iterator[Unit]:
     path = str(folder / "notify")
     variables = {
         **environment(folder),
@@ -74,9 +102,10 @@ def unit(folder: Path, *, with_port: bool = True) -> Iterator[Unit]:
         "POV_RT_SERVER__PORT": "0",
         "POV_RT_SERVER__ADMIN_PORT": "0",
         "POV_RT_SERVER__PLUGINS_DIR": str(folder / "plugins"),
+        **given,
     }
-    (folder / "plugins").mkdir()
-    command, more = [*COMMAND, "serve"], dict[str, Any]()
+    (folder / "plugins").mkdir(exist_ok=True)
+    command, more = [*program, "serve"], dict[str, Any]()
     with (
         closing(Manager(path)) as manager,
         closing(socket.create_server(("127.0.0.1", 0), backlog=4096)) as listening,
@@ -137,9 +166,7 @@ def test_a_successor_that_cannot_start_changes_nothing(tmp_path: Path) -> None:
         node.process.send_signal(SIGNAL)
         said = node.says("nothing was handed over")
         assert "nowhere" in said
-        with socket.create_connection(("127.0.0.1", node.port), timeout=20) as client:
-            client.sendall(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert client.recv(4096).startswith(b"HTTP/1.1 404")
+        assert node.answers()
         plugin.unlink()
         node.process.send_signal(SIGNAL)
         assert node.manager.hear("MAINPID")
@@ -154,10 +181,37 @@ def test_who_is_asked_to_end_is_not_followed(tmp_path: Path) -> None:
         node.process.send_signal(SIGNAL)
         said = node.says("is made ready")
         pid = int(said.rpartition("process ")[2].split()[0])
+        node.process.send_signal(SIGNAL)
+        node.says("SIGUSR2 changes nothing: this process hands over, or ends, already")
         node.process.send_signal(signal.SIGTERM)
         assert node.manager.hear("STOPPING") == "1"
         assert node.process.wait(30) == 0
         assert is_gone(pid, 30)
+
+
+def test_a_successor_that_hangs_while_it_loads_is_ended(tmp_path: Path) -> None:
+    with unit(tmp_path, program=hurried("succession.LOAD_S = 0.5")) as node:
+        os.mkfifo(tmp_path / "never")
+        (tmp_path / "plugins" / "slow.py").write_text(f"open({str(tmp_path / 'never')!r}).read()\n")
+        for _ in range(2):  # the next one is tried as the first was
+            node.process.send_signal(SIGNAL)
+            said = node.says("is made ready")
+            pid = int(said.rpartition("process ")[2].split()[0])
+            assert f"process {pid} has not loaded all within 0.5 s" in node.says("nothing was")
+            assert is_gone(pid, 30)
+        assert node.answers()
+
+
+def test_who_cannot_end_in_time_is_left_to_the_watchdog(tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "stubborn.py").write_text(STUBBORN)
+    program = hurried("process.RELEASE_S = 0.25")
+    with unit(tmp_path, program=program, POV_RT_SERVER__DRAIN_S="0.25") as node:
+        node.process.send_signal(SIGNAL)
+        node.says("the hand-over has not ended within 0.5 s; the watchdog ends it")
+        # There is no systemd here, and what hangs is given up in the end.
+        assert node.manager.hear("MAINPID")
+        assert node.process.wait(30) == 0
 
 
 def test_without_a_port_that_stays_nothing_is_handed_over(tmp_path: Path) -> None:

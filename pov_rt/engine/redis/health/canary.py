@@ -110,7 +110,7 @@ class Canary:
         """How often the connection was replaced since a beat came back."""
         self._others_hear = False
         self._has_news = asyncio.Event()
-        """Set when a node is heard of which the directory had nothing yet."""
+        """Set when a node is first heard of which the directory had nothing yet."""
         self._is_entered = False
         """Whether this process has written in the directory."""
         self._beating: asyncio.Lock = asyncio.Lock()
@@ -153,9 +153,12 @@ class Canary:
             )
 
     async def _keep_beating(self) -> None:
+        least_s = BEAT_S / 10
         while True:
+            # Whatever is heard: nodes that answer each other's beats must not do so without end.
+            await asyncio.sleep(least_s)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(BEAT_S):
+                async with asyncio.timeout(BEAT_S - least_s):
                     await self._has_news.wait()
             self._has_news.clear()
             try:
@@ -251,15 +254,22 @@ class Canary:
         before = self._redis_us() - round(GONE_S * 1e6)
         for name, text in found.items():
             entry = json.loads(text)
-            if entry["at"] < before and name.decode() != self.name:
+            if self._last(name.decode(), entry) < before and name.decode() != self.name:
                 gone.append(name)
             else:
                 self.entries[name.decode()] = entry
         if gone:
             await self._functions.link.send(pack("HDEL", self._key, *gone), 1)
 
+    def _last(self, name: str, entry: Mapping[str, Any]) -> int:
+        """Return when a node last was there: it may be heard while Redis takes no writes."""
+        return max(int(entry["at"]), self._heard.get(name, 0))
+
     def peers(self) -> Sequence[Peer]:
-        """Return the other nodes, as the directory had them at the last beat."""
+        """Return the other nodes, as the directory had them at the last beat.
+
+        Each is silent since it wrote there or its beat was heard, whichever is later.
+        """
         now = self._redis_us()
         found = [
             Peer(
@@ -267,9 +277,10 @@ class Canary:
                 entry.get("name") or entry["id"],  # older nodes have no name there
                 entry["address"],
                 entry["version"],
-                max(0.0, (now - entry["at"]) / 1e6),
+                max(0.0, (now - self._last(name, entry)) / 1e6),
             )
-            for entry in self._others()
+            for name, entry in self.entries.items()
+            if name != self.name
         ]
         return sorted(found, key=lambda each: (each.name, each.run))
 
@@ -278,10 +289,9 @@ class Canary:
 
     def _hear(self, message: bytes) -> None:
         name, number, *_ = message.decode().split("\0")
-        self._heard.pop(name, None)
-        self._heard[name] = self._redis_us()
-        if name not in self.entries:
+        if self._heard.pop(name, None) is None and name not in self.entries and name != self.name:
             self._has_news.set()
+        self._heard[name] = self._redis_us()
         if len(self._heard) > MOST_HEARD:
             del self._heard[next(iter(self._heard))]
         if name == self.name:

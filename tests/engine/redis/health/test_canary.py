@@ -14,10 +14,12 @@ from pov_rt.engine.redis import reader as reader_module
 from pov_rt.engine.redis.client.connection import pack
 from pov_rt.engine.redis.client.link import Unfit
 from pov_rt.engine.redis.engine import RedisEngine
-from pov_rt.engine.redis.health.canary import BEAT_S, GONE_S, SILENT_S
+from pov_rt.engine.redis.health import canary as module
+from pov_rt.engine.redis.health.canary import BEAT_S, GONE_S, SILENT_S, Canary
+from pov_rt.engine.redis.reader import BEAT
 from pov_rt.runtime.clock import ManualClock
 from tests.engine.redis.engines import A, Heard, entries, make, opened, until
-from tests.redis_servers import RedisServer
+from tests.redis_servers import RedisServer, Start
 
 MESSAGE = b"*3\r\n$7\r\nmessage\r\n"
 
@@ -236,5 +238,80 @@ def test_a_beat_finds_that_all_keys_are_gone(shared_redis: RedisServer, prefix: 
             shared_redis.command("UNLINK", *keys)
             await engine.canary.beat()
             await until(lambda: told.changed == [f"? {A}"])
+
+    asyncio.run(work())
+
+
+NO_MEMORY, NO_REPLICAS = ("maxmemory", "1"), ("min-replicas-to-write", "1")
+"""Settings by which Redis refuses HSET and takes PUBLISH; HDEL it takes by the first alone."""
+
+
+async def time_beats(canaries: list[Canary], number: int) -> float:
+    """Return how long it takes until each has published so many beats more."""
+    loop = asyncio.get_running_loop()
+    began, ends = loop.time(), [each.sent + number for each in canaries]
+    await until(lambda: all(c.sent >= end for c, end in zip(canaries, ends, strict=True)))
+    return loop.time() - began
+
+
+def test_nodes_that_are_not_in_the_directory_do_not_answer_each_others_beats(
+    start_redis: Start, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every_s = 0.5
+    monkeypatch.setattr(module, "BEAT_S", every_s)
+    server = start_redis()
+
+    async def work() -> None:
+        clock = ManualClock()
+        async with nodes(server, prefix, clock, 2) as found:
+            canaries = [engine.canary for engine, _, _ in found]
+            await pass_time(clock, BEAT_S, found)
+            server.command("CONFIG", "SET", *NO_MEMORY)
+            clock.advance(GONE_S + 1)
+            await until(lambda: all(len(each.entries) < 2 for each in canaries))
+            # The first may be under way, and one may be for what was heard before.
+            assert await time_beats(canaries, 4) > 2 * every_s
+
+    asyncio.run(work())
+
+
+def test_whoever_is_heard_beats_have_a_pause_between_them(
+    shared_redis: RedisServer, prefix: str
+) -> None:
+    async def work() -> None:
+        async with opened(shared_redis, prefix) as (engine, _):
+
+            async def appear() -> None:
+                at = 0
+                while True:
+                    at += 1
+                    beat = BEAT + f"other/{at}\x001".encode()
+                    await engine.functions.link.send(pack("PUBLISH", f"{prefix}:all", beat), 1)
+
+            appearing = asyncio.create_task(appear())
+            took_s = await time_beats([engine.canary], 5)
+            appearing.cancel()
+            await asyncio.wait([appearing])
+            assert 4 * BEAT_S / 10 < took_s < 4 * BEAT_S, "sooner than of itself, not at once"
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("setting", [NO_MEMORY, NO_REPLICAS])
+def test_who_is_heard_is_there_though_redis_takes_no_writes(
+    start_redis: Start, prefix: str, setting: tuple[str, str]
+) -> None:
+    server = start_redis()
+
+    async def work() -> None:
+        clock = ManualClock()
+        async with nodes(server, prefix, clock, 2) as found:
+            (engine, _, _), (other, _, _) = found
+            await pass_time(clock, BEAT_S, found)
+            server.command("CONFIG", "SET", *setting)
+            await pass_time(clock, GONE_S + SILENT_S, found)
+            await until(lambda: [each.silent_s for each in engine.peers] == [0.0])
+            clock.advance(GONE_S / 2)
+            assert [each.silent_s for each in other.peers] == [GONE_S / 2]
 
     asyncio.run(work())
