@@ -314,6 +314,7 @@ def test_each_row_without_a_toast_is_told_of_with_its_reason(
     tab = opened(profiles(chromium), scene)
     option(tab, "filter", "task")
     option(tab, "pov", "acme globex initech")
+    until(lambda: tab.evaluate(f"{ELEMENT}.snapshot.povs.size") == 3)
     ready(tab)
     tab.evaluate(f"void ({ACKS})({ELEMENT}.source.client)")
     tab.evaluate(f"{ELEMENT}.source.feed.mute('globex', 'off')")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -179,9 +180,10 @@ def test_what_its_callables_raise_never_reaches_the_response(
             assert await call("DELETE", "/povs/acme") == 204
 
     drive(tracker, work)
-    first, last = [r.getMessage() for r in caplog.records if "was not tracked" in r.getMessage()]
-    assert "1 dropped" in first
-    assert "2 dropped" in last  # at the end
+    # The first at once, and the last at the end; how many each is of is the thread's affair.
+    lines = [r.getMessage() for r in caplog.records if "was not tracked" in r.getMessage()]
+    assert 1 <= len(lines) <= 2
+    assert sum(int(number) for line in lines for number in re.findall(r"(\d+) dropped", line)) == 3
 
 
 def test_describe_and_before_send_have_the_last_word(server: RunningServer) -> None:
