@@ -42,7 +42,7 @@ PARTINGS_PER_S = 8000.0
 PARTING_S = 0.3
 """How long an end may take: the client answers the close frame."""
 LEAVING_S = 0.05
-"""Until most have ended. Then a port that stays open is left, and who comes waits at it."""
+"""Until most have ended. Who comes then waits at the port for the successor, which is ready."""
 START_S = 2.0
 """How long a server takes to start, and its manager to notice (docs/measurements.md, restarts)."""
 NOTICE_S = 5.0
@@ -156,14 +156,16 @@ class Arrivals:
     def come_back_after_s(self) -> float:
         return self._away_s + self._clock.random() * self._spread_s
 
-    def plan_return(self, *, port_stays: bool) -> float:
+    def plan_return(self, *, port_stays: bool, is_succeeded: bool = False) -> float:
         """Decide when clients are to come back; return after how many seconds the first one may.
 
-        Spread by their number; none before the port is left to the next server, or, unless it stays
-        open meanwhile, before that one listens.
+        Spread by their number; none before the port is left to the next server (which is ready
+        where this one `is_succeeded`), or, unless it stays open meanwhile, before that one listens.
         """
         many = len(self._directory)
-        self._away_s = many / PARTINGS_PER_S + (LEAVING_S if port_stays else PARTING_S + START_S)
+        self._away_s = many / PARTINGS_PER_S + (LEAVING_S if is_succeeded else PARTING_S)
+        if not port_stays:
+            self._away_s += START_S
         self._spread_s = max(LEAST_SPREAD_S, many / RETURNS_PER_S)
         return self._away_s
 

@@ -245,16 +245,16 @@ class Server:
             self.publishing.declared = activities
             self.registry = replace(self.registry, activities=activities)
 
-    def leave(self, *, port_stays: bool = False) -> float:
+    def leave(self, *, port_stays: bool = False, is_succeeded: bool = False) -> float:
         """Refuse new connections from now on; what is asked by HTTP is answered.
 
         Returns for how many seconds no client comes back that does as it is asked by `drain`.
         `port_stays`: somebody keeps the port open until the next server has it, so that who comes
-        meanwhile waits and is not refused.
+        meanwhile waits and is not refused; `is_succeeded`: that one has loaded all by now.
         """
         self.leaving.set()
         self.sessions.release()
-        return self.arrivals.plan_return(port_stays=port_stays)
+        return self.arrivals.plan_return(port_stays=port_stays, is_succeeded=is_succeeded)
 
     async def drain(self) -> None:
         """Close all connections, and `leave` before that if nobody has said so."""

@@ -124,6 +124,8 @@ class WebServer:
         files = [found.module.__file__ or "" for found in registry.found]
         self.port_stays = False
         """Whether the port stays open when the node has stopped, for the next one."""
+        self.is_succeeded = False
+        """Whether that one is ready by then."""
         self._loop = loop = asyncio.get_running_loop()
         self._blocked = BlockWatch(loop, settings.log.blocked_loop_s, files)
         self._blocked.on_block = self.server.hooks.conduct.blocked
@@ -246,7 +248,8 @@ class WebServer:
             clients, drain_s = self._listeners[0], self.settings.server.drain_s
             await clients.finish(drain_s)
             # Nobody comes back to be refused: from then on who connects waits for the next server.
-            away_until = self._loop.time() + self.server.leave(port_stays=self.port_stays)
+            away_s = self.server.leave(port_stays=self.port_stays, is_succeeded=self.is_succeeded)
+            away_until = self._loop.time() + away_s
             clients.leave_at(away_until)
             await self.server.drain()
             await self._part(away_until + PARTING_S)

@@ -98,7 +98,7 @@ class Process:
             await _end(self._restart, self._handover)
             if successor is not None:
                 loop.call_later(patience_s, self._give_up, watchdog, patience_s)
-            web.port_stays = self._manager.port_stays
+            web.port_stays, web.is_succeeded = self._manager.port_stays, successor is not None
             await web.stop()
             await _end(watchdog)
             if successor is not None:
