@@ -58,12 +58,36 @@ class Refused(ConnectionError):
         self.status = status
 
 
+class Resuming(ssl.SSLContext):
+    """TLS of clients that come back: with the ticket of an earlier connection, as browsers do."""
+
+    ticket: ssl.SSLSession | None = None
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """Begin a connection. With the ticket of any other one, for they are all of one server."""
+        given = self.ticket if session is None else session
+        return super().wrap_bio(incoming, outgoing, server_side, server_hostname, given)
+
+    def learn(self, writer: asyncio.StreamWriter) -> None:
+        """Keep the ticket that a connection was given; it comes with the first answer."""
+        session = writer.get_extra_info("ssl_object").session
+        if session is not None and session.has_ticket:
+            self.ticket = session
+
+
 class Place(NamedTuple):
     """Where the server is: what clients ask for, where they connect, and by TLS or not."""
 
     host: str
     address: tuple[str, int]
-    tls: ssl.SSLContext | None
+    tls: Resuming | None
     sources: Sequence[str] = ()
     """The addresses that clients have, in turns; none: what the system gives them."""
 
@@ -89,7 +113,7 @@ def place_of(url: str, to: str = "", sources: int = 0) -> Place:
     secure = parts.scheme in ("https", "wss")
     name, _, port = to.rpartition(":")
     address = (name or parts.hostname or "", int(port or parts.port or (443 if secure else 80)))
-    tls = ssl.create_default_context() if secure else None
+    tls = Resuming(ssl.PROTOCOL_TLS_CLIENT) if secure else None
     if tls is not None:  # the certificate is one of the test's own
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
     own = [f"127.0.{1 + number // 200}.{1 + number % 200}" for number in range(sources)]
@@ -168,6 +192,8 @@ class Client:
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(HANDSHAKE.format(host=self.place.host, token=self.token).encode())
         head = await reader.readuntil(b"\r\n\r\n")
+        if self.place.tls is not None:
+            self.place.tls.learn(writer)
         if (status := int(head.split(b" ", 2)[1])) != 101:
             raise Refused(status)
         message: dict[str, Any] = {"type": "subscribe", "povId": POV, "id": "1"}
@@ -416,7 +442,9 @@ def busiest_second(instants: Sequence[float]) -> int:
     return most
 
 
-def summary(crowd: Crowd, behind: Sequence[Client], began: float, took: float) -> dict[str, Any]:
+def summary(
+    crowd: Crowd, behind: Sequence[Client], began: float, took: float, cpu_s: float
+) -> dict[str, Any]:
     """Return in numbers what a restart did, that began at an instant of the monotonic clock."""
     ledger = crowd.ledger
     acknowledged = ledger.acknowledged
@@ -434,6 +462,7 @@ def summary(crowd: Crowd, behind: Sequence[Client], began: float, took: float) -
         "down_p95_s": percentile(ledger.downs, 0.95),
         "down_max_s": max(ledger.downs, default=0.0),
         "all_back_s": max(ledger.backs, default=began) - began,
+        "clients_cpu_s": cpu_s,
         "busiest_second": busiest_second(ledger.backs),
         "publishing_stopped_s": max(stops, default=0.0),
         "failed_connects": dict(ledger.failures),
@@ -445,13 +474,14 @@ async def play(crowd: Crowd, act: Callable[[], Awaitable[object]]) -> dict[str, 
     """Do something to the server in the middle of a crowd's life; return what it did to all."""
     async with crowd:
         await crowd.until(acknowledged=20)
-        began = time.monotonic()
+        began, cpu_s = time.monotonic(), time.process_time()
         await act()
         took = time.monotonic() - began
         await crowd.until_back(len(crowd.clients))
+        cpu_s = time.process_time() - cpu_s
         await crowd.until(acknowledged=20)
         behind = await crowd.settle()
-        return summary(crowd, behind, began, took)
+        return summary(crowd, behind, began, took, cpu_s)
 
 
 async def run(command: str) -> None:
