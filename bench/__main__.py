@@ -67,7 +67,7 @@ def main() -> int:
         parser.error(f"no scenario {unknown[0]!r}; there are: {', '.join(known)}")
     machine.check(SOCKETS // 10 if given.quick else SOCKETS)
     os.sched_setaffinity(0, {LOAD_CORE})
-    facts = report.machine_facts()
+    facts = report.machine_facts() | {"command": " ".join(["scripts/bench", *sys.argv[1:]])}
     results = []
     given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="running-", dir=given.out) as name:
@@ -86,9 +86,10 @@ def main() -> int:
             except LoadError as error:
                 print(f"{scenario}: {error}; nothing of it counts", file=sys.stderr)
                 return 2
+            result.facts = facts
             print(report.table(result), flush=True)
             results.append(result)
-            report.write(results, facts, given.out)
+            report.write(results, given.out)
     missed = [check for result in results for check in result.checks if not check.met]
     checks = sum(len(result.checks) for result in results)
     print(f"\n{checks - len(missed)} of {checks} bars met; written to {given.out}", file=sys.stderr)

@@ -58,7 +58,8 @@ class Peer:
     `subscribed` and `pong` are how its answers begin; `acknowledgement` is how the answer to a
     publication does, if there is one. `growing` stands before the number by which the load
     generator finds out what is lost: the publisher's own, if the server has none. Then it publishes
-    from one connection, for the order of several is not known.
+    from one connection, for the order of several is not known. `recovered` stands before the list
+    of messages in what a client is answered that comes back, if they are in a list.
     """
 
     name = ""
@@ -67,6 +68,7 @@ class Peer:
     subscribed = '{"type":"subscribed"'
     acknowledgement = ""
     growing = '"seq":'
+    recovered = ""
     publishers = 1
     checkout = HERE.parent
     """The folder that it runs in."""
@@ -100,7 +102,9 @@ class Peer:
         number, instant = 10**15, 2 * 10**15
         publication = self.publication(activity(topic, number, instant, pad))
         publication = publication.replace(str(number), NUMBER).replace(str(instant), INSTANT)
-        return Speech(self.ping, self.pong, self.growing, publication, self.acknowledgement)
+        return Speech(
+            self.ping, self.pong, self.growing, publication, self.acknowledgement, self.recovered
+        )
 
     def publish(self, activities: Sequence[dict[str, Any]]) -> None:
         """Publish; all that are given at once are written at once."""
@@ -352,8 +356,26 @@ class HttpPublisher(Peer):
 
     def publish(self, activities: Sequence[dict[str, Any]]) -> None:
         """Publish in one request."""
+        self.post(activities)
+
+    def post(self, activities: Sequence[dict[str, Any]]) -> list[bytes]:
+        """Publish in one request; return what was answered."""
         self.publisher.sendall(self.request(activities))
-        check_published(self.answers(1), len(activities))
+        answers = self.answers(1)
+        self.check(answers, len(activities))
+        return answers
+
+    def check(self, answers: Sequence[bytes], number: int) -> None:
+        """Raise `LoadError` unless these answers say that so many activities were taken."""
+        check_published(answers, number)
+
+    def place(self, answers: Sequence[bytes]) -> Any:
+        """Return where a topic was when this was answered to who published to it."""
+        raise NotImplementedError
+
+    def recovering(self, user: str, topic: str, place: Any, seen: int) -> Client:
+        """Return a client that comes back to a topic, of which it knows all up to a place."""
+        raise NotImplementedError
 
 
 def check_published(answers: Iterable[bytes], number: int) -> None:
@@ -383,14 +405,33 @@ class Nchan(HttpPublisher):
         """Return a subscriber: the path says of what."""
         return Client(f"/sub/{topic}", [])
 
-    def publish(self, activities: Sequence[dict[str, Any]]) -> None:
-        """Publish one request per activity."""
+    def request(self, activities: Sequence[dict[str, Any]]) -> bytes:
+        """Return a request per activity."""
         requests = []
         for each in activities:
             body = encode({"type": "activity", "data": each}).encode()
             requests.append(
-                b"POST /pub/%b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b"
-                % (each["povId"].encode(), len(body), body)
+                b"POST /pub/%b HTTP/1.1\r\nHost: x\r\nAccept: text/json\r\n"
+                b"Content-Length: %d\r\n\r\n%b" % (each["povId"].encode(), len(body), body)
             )
-        self.publisher.sendall(b"".join(requests))
-        self.answers(len(activities))
+        return b"".join(requests)
+
+    def post(self, activities: Sequence[dict[str, Any]]) -> list[bytes]:
+        """Publish one request per activity, all written at once; return what was answered."""
+        self.publisher.sendall(self.request(activities))
+        answers = self.answers(len(activities))
+        self.check(answers, len(activities))
+        return answers
+
+    def check(self, answers: Sequence[bytes], number: int) -> None:
+        """Raise `LoadError` unless there are so many answers, none of which was an error."""
+        if len(answers) != number:
+            raise LoadError(f"of {number} activities {len(answers)} were answered")
+
+    def place(self, answers: Sequence[bytes]) -> str:
+        """Return the id of the newest message."""
+        return str(json.loads(answers[-1])["last_message_id"])
+
+    def recovering(self, user: str, topic: str, place: str, seen: int) -> Client:
+        """Return a subscriber that says what it had last."""
+        return Client(f"/sub/{topic}?last_event_id={place}", [], seen)
