@@ -224,20 +224,34 @@ def steps(calls: list[Call]) -> Iterator[tuple[Function | None, Call]]:
         last[call.thread] = call.function
 
 
+def figures_of(calls: list[Call]) -> dict[str, int | str]:
+    """Return how much a way crosses."""
+    functions = {call.function for call in calls}
+    up = sum(is_up(call.caller, call.function) for call in calls)
+    stepped = sum(is_up(before, call.function) for before, call in steps(calls))
+    return {
+        "functions": len(functions),
+        "files": len({each.file for each in functions}),
+        "calls": len(calls),
+        "calls_up": up if ROOMS else "",
+        "steps_up": stepped if ROOMS else "",
+    }
+
+
 def main() -> None:
     """Print what is crossed."""
     parser = argparse.ArgumentParser(prog="scripts/bench crossings", description=__doc__)
     parser.add_argument("--show", action="store_true", help="name the functions, as they come")
+    parser.add_argument("--json", action="store_true", help="print the figures for programs")
     given = parser.parse_args()
     found = crossings(Recorder())
+    figures = {name: figures_of(calls) for name, calls in found.items()}
+    if given.json:
+        print(json.dumps(figures))
+        return
     print("| way | functions | files | calls | calls up | steps up |\n|---|---|---|---|---|---|")
-    for name, calls in found.items():
-        functions = {call.function for call in calls}
-        figures = [len(functions), len({each.file for each in functions}), len(calls)]
-        up = sum(is_up(call.caller, call.function) for call in calls)
-        stepped = sum(is_up(before, call.function) for before, call in steps(calls))
-        shown = [*figures, *((up, stepped) if ROOMS else ("", ""))]
-        print(f"| {name} | {' | '.join(map(str, shown))} |")
+    for name, each in figures.items():
+        print(f"| {name} | {' | '.join(map(str, each.values()))} |")
     for name, calls in found.items():
         print(f"\n{name}" + ("" if given.show else ", calls up") + ":")
         seen: set[Function] = set()

@@ -312,11 +312,12 @@ def _alone(run: Run, result: Result) -> None:
 def missed(server: HttpPublisher, topics: Sequence[str]) -> dict[str, Any]:
     """Publish on each topic what clients know and what they missed; return the places between."""
     places = {}
-    for topic in topics:
-        at = time.monotonic_ns()
-        known = [activity(topic, 1 + number, at) for number in range(KNOWN + MISSED)]
-        places[topic] = server.place(server.post(known[:KNOWN]))
-        server.post(known[KNOWN:])
+    with server.connected() as over:
+        for topic in topics:
+            at = time.monotonic_ns()
+            known = [activity(topic, 1 + number, at) for number in range(KNOWN + MISSED)]
+            places[topic] = server.place(server.post(known[:KNOWN], *over))
+            server.post(known[KNOWN:], *over)
     return places
 
 

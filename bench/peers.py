@@ -335,6 +335,9 @@ class Answers:
 class HttpPublisher(Peer):
     """A peer to which one publishes over HTTP."""
 
+    answers_each = False
+    """Whether each activity is a request of its own."""
+
     def open_publisher(self, sock: socket.socket) -> None:
         """Send nothing: the connection is for requests."""
         self._answers = Answers(sock)
@@ -355,15 +358,19 @@ class HttpPublisher(Peer):
         raise NotImplementedError
 
     def publish(self, activities: Sequence[dict[str, Any]]) -> None:
-        """Publish in one request."""
-        self.post(activities)
+        """Publish; all that are given at once are written at once."""
+        publisher = self.publisher  # opens what is answered, too
+        self.post(activities, publisher, self._answers)
 
-    def post(self, activities: Sequence[dict[str, Any]]) -> list[bytes]:
-        """Publish in one request; return what was answered."""
-        self.publisher.sendall(self.request(activities))
-        answers = self.answers(1)
-        self.check(answers, len(activities))
-        return answers
+    def post(
+        self, activities: Sequence[dict[str, Any]], sock: socket.socket, answers: Answers
+    ) -> list[bytes]:
+        """Publish over a connection; return what was answered."""
+        sock.sendall(self.request(activities))
+        number = len(activities) if self.answers_each else 1
+        found = [answers.read() for _ in range(number)]
+        self.check(found, len(activities))
+        return found
 
     def check(self, answers: Sequence[bytes], number: int) -> None:
         """Raise `LoadError` unless these answers say that so many activities were taken."""
@@ -392,6 +399,7 @@ class Nchan(HttpPublisher):
     """nginx with nchan; bursts are pipelined requests."""
 
     name = "nchan"
+    answers_each = True
 
     def command(self) -> list[str]:
         """Return what to run."""
@@ -415,13 +423,6 @@ class Nchan(HttpPublisher):
                 b"Content-Length: %d\r\n\r\n%b" % (each["povId"].encode(), len(body), body)
             )
         return b"".join(requests)
-
-    def post(self, activities: Sequence[dict[str, Any]]) -> list[bytes]:
-        """Publish one request per activity, all written at once; return what was answered."""
-        self.publisher.sendall(self.request(activities))
-        answers = self.answers(len(activities))
-        self.check(answers, len(activities))
-        return answers
 
     def check(self, answers: Sequence[bytes], number: int) -> None:
         """Raise `LoadError` unless there are so many answers, none of which was an error."""

@@ -10,6 +10,7 @@ from bench.collaboration import presence, typing
 from bench.cost import connect, fanout, idle, inbound, topics
 from bench.delay import latency, publish, slow
 from bench.durability import durable, recover
+from bench.functions import crossings
 from bench.growth import growth
 from bench.hostile import hostile
 from bench.off import off
@@ -40,6 +41,7 @@ SCENARIOS: dict[str, Callable[[Run], Result]] = {
         cluster,
         presence,
         typing,
+        crossings,
         growth,
         off,
         hostile,
