@@ -89,7 +89,8 @@ def main() -> int:
             result.facts = facts
             print(report.table(result), flush=True)
             results.append(result)
-            report.write(results, given.out)
+            report.write([result], given.out)
+            report.plot(result, given.out / f"{scenario}.png")
     missed = [check for result in results for check in result.checks if not check.met]
     checks = sum(len(result.checks) for result in results)
     print(f"\n{checks - len(missed)} of {checks} bars met; written to {given.out}", file=sys.stderr)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FLAT = 0.1
 """What grows by less, from the least to the most, is flat."""
 FILE = "results.json"
+DPI = 110
 LINEAR_SPREAD = 50
 """By how much the bars of a picture may differ before short ones cannot be told apart."""
 
@@ -155,7 +156,7 @@ def read(folder: Path) -> dict[str, Result]:
 
 
 def write(results: Sequence[Result], folder: Path) -> None:
-    """Write `results.json`, `results.md` and one picture per scenario; other scenarios' stay."""
+    """Write `results.json` and `results.md`, with what is there of other scenarios."""
     together = read(folder) | {result.scenario: result for result in results}
     document = msgspec.json.encode(Document([*together.values()]))
     (folder / FILE).write_bytes(msgspec.json.format(document, indent=1))
@@ -164,32 +165,22 @@ def write(results: Sequence[Result], folder: Path) -> None:
         facts = ", ".join(f"{name}: {value}" for name, value in result.facts.items())
         lines.append(f"{table(result)}\n\n{facts}")
     (folder / "results.md").write_text("\n".join(lines).lstrip() + "\n")
-    for result in results:
-        plot(result, folder / f"{result.scenario}.png")
 
 
 def plot(result: Result, path: Path) -> None:
     """Draw the result: lines of what grows, and columns as bars."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure = _lines(result) if result.grows else _bars(result)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    (_lines(result) if result.grows else _bars(result)).savefig(path, dpi=DPI)
 
 
 def _lines(result: Result) -> Figure:
     """Draw rows as lines, relative to where each begins; a panel for each part before a colon."""
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     panels: dict[str, list[Row]] = {}
     for row in result.rows:
         panels.setdefault(row.case.partition(": ")[0], []).append(row)
-    figure, grid = pyplot.subplots(
-        len(panels), figsize=(10, 3.4 * len(panels)), layout="constrained", squeeze=False
-    )
+    figure = Figure(figsize=(10, 3.4 * len(panels)), layout="constrained")
+    grid = figure.subplots(len(panels), squeeze=False)
     for axes, (panel, rows) in zip(grid[:, 0], panels.items(), strict=True):
         for row in rows:
             found = points(row)
@@ -230,7 +221,7 @@ def _style_lines(axes: Axes, panel: str, sizes: Sequence[int]) -> None:
 
 def _bars(result: Result) -> Figure:
     """Draw columns as bars, one panel each; ours stand out."""
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     measured = {name for row in result.rows for name in row.values}
     columns = [name for name in result.plots if name in measured]
@@ -244,13 +235,9 @@ def _bars(result: Result) -> Figure:
         for column in columns
     ]
     sizes = [len(bars) for bars in panels]
-    figure, grid = pyplot.subplots(
-        len(panels),
-        figsize=(10, 0.7 * len(panels) + 0.36 * sum(sizes)),
-        height_ratios=sizes,
-        layout="constrained",
-        squeeze=False,
-    )
+    height = 0.7 * len(panels) + 0.36 * sum(sizes)
+    figure = Figure(figsize=(10, height), layout="constrained")
+    grid = figure.subplots(len(panels), height_ratios=sizes, squeeze=False)
     for column, axes, bars in zip(columns, grid[:, 0], panels, strict=True):
         names = [name for name, _ in bars]
         values = [value for _, value in bars]

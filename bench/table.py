@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.report import Check, Result, read, show
+from bench.report import DPI, Check, Result, read, show
 
 PEERS = ("node ws", "picows", "websockets", "socket.io", "nchan", "centrifugo")
 OURS = "pov-rt"
@@ -93,26 +93,25 @@ def _run(result: Result | None) -> str:
     return f"`{facts['command']}`, {facts['date']}, {facts['cpu']}, load before it {load}"
 
 
-def _row(line: Line, result: Result) -> list[str]:
+def _figures(line: Line, result: Result) -> tuple[float, dict[str, float]]:
+    """Return our figure, and that of each peer which has one."""
     values = {
         row.peer: value
         for row in result.rows
         if fnmatchcase(row.case, line.case)
         and isinstance(value := row.values.get(line.column), int | float)
     }
-    own = values[line.ours]
-    theirs = {
-        peer: next(
-            (value for name, value in values.items() if name.partition(",")[0] == peer), None
-        )
-        for peer in PEERS
-    }
-    measured = {peer: value for peer, value in theirs.items() if value is not None}
-    won = [peer for peer, value in measured.items() if (own > value) == line.more_is_better]
-    lost = [peer for peer in measured if peer not in won]
+    theirs = {name.partition(",")[0]: value for name, value in values.items()}
+    return values[line.ours], {peer: theirs[peer] for peer in PEERS if peer in theirs}
+
+
+def _row(line: Line, result: Result) -> list[str]:
+    own, theirs = _figures(line, result)
+    won = [peer for peer, value in theirs.items() if (own > value) == line.more_is_better]
+    lost = [peer for peer in theirs if peer not in won]
     bars = [_bar(check, name) for begins, name in line.checks.items()
             for check in result.checks if check.what.startswith(begins)]  # fmt: skip
-    shown = [NONE if value is None else show(value) for value in theirs.values()]
+    shown = [show(theirs.get(peer, NONE)) for peer in PEERS]
     return [line.what, f"**{show(own)}**", *shown, "; ".join(bars), *map(_names, (won, lost))]
 
 
@@ -128,12 +127,36 @@ def _bar(check: Check, name: str) -> str:
     return " ".join(filter(None, [show(check.value) + unit, name, f"({goal}): {word}"]))
 
 
+def draw(found: Mapping[str, Result], path: Path) -> None:
+    """Draw how many times better pov-rt is than each peer, a line for each row."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    axes = figure.subplots()
+    rows = [line for line in reversed(LINES) if line.scenario in found]
+    for peer in PEERS:
+        places, factors = [], []
+        for place, line in enumerate(rows):
+            own, theirs = _figures(line, found[line.scenario])
+            if peer in theirs:
+                places.append(place)
+                factors.append(own / theirs[peer] if line.more_is_better else theirs[peer] / own)
+        axes.plot(factors, places, "o", label=peer, alpha=0.8)
+    axes.axvline(1, color="#1a7f5a")
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(rows)), [line.what for line in rows])
+    axes.set_title("how many times better pov-rt is; left of the line it is worse", loc="left")
+    axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, dpi=DPI)
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the table, and draw it beside the results."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "bench/results")
     if not (found := read(folder)):
         raise SystemExit(f"there are no results in {folder}: scripts/bench writes them")
     print(table(found))
+    draw(found, folder / "speed.png")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import shutil
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 
@@ -106,9 +107,9 @@ def test_a_run_of_one_scenario_leaves_the_results_of_others(tmp_path: Path) -> N
         "connect": "2",
     }
     assert found["inbound"] == result
-    assert (tmp_path / "inbound.png").stat().st_size > 1000
 
 
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="pip install -e '.[bench]'")
 def test_what_grows_is_drawn_as_lines(tmp_path: Path) -> None:
     result = Result("growth", "", grows=True)
     result.add_growth("plugins: us, a ping", "pov-rt", {0: 1.0, 50: 2.0})
