@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.against import WORSE
+from bench.functions import counted
 from bench.growth import OursWithAll
 from bench.load import Client, Load, Step
 from bench.peers import encode
@@ -23,6 +24,8 @@ SAME = 3
 """Pairs that do not differ: how far they are apart is noise."""
 OFF = "enabled = false"
 ON = "enabled = true"
+CALLS = ("calls_ping", "calls_post", "calls_publish", "calls_subscribe")
+"""How many functions more each way of `bench/crossings.py` calls: this has no noise."""
 PLUGINS = ("presence", "typing", "inbox", "history", "ack", "read", "seen", "mute", "amend",
            "connections", "refresh", "revoke")  # fmt: skip
 NOTHING = {"trace": OFF, "streams": OFF} | {f"plugins.{name}": OFF for name in PLUGINS}
@@ -55,12 +58,25 @@ class Feature:
     is_used: bool = False
     """Whether it has something to do for what is measured, so that it may cost something."""
 
+    @property
+    def settings(self) -> str:
+        """Return the tables in which it is on, and all else off."""
+        tables = {**NOTHING, **self.tables}
+        return "".join(f"[{name}]\n{lines}\n" for name, lines in tables.items())
+
+    def plugins_in(self, folder: Path) -> Path:
+        """Return the folder of its plugins, which is made in another one."""
+        made = folder / "plugins"
+        made.mkdir()
+        if self.plugin:
+            (made / "called.py").write_text(self.plugin)
+        return made
+
 
 def _hook(hook: str, arguments: str) -> str:
     return HOOK.replace("{hook}", hook).replace("{arguments}", arguments)
 
 
-PROBED = 'pov."probe-*"'
 UNUSED: Sequence[Feature] = (
     Feature("trace", {"trace": "enabled = true\nfile_bytes = 0"}),
     Feature("trace with its file", {"trace": ON}),
@@ -89,7 +105,7 @@ USED: Sequence[Feature] = (
     ),
     Feature("authoriser", plugin=_hook("authorise", "access: Access, host: Host"), is_used=True),
     Feature("a filter that nothing fits", is_filtered=True, is_used=True),
-    Feature("audit of the PoV", {PROBED: "audit = true"}, is_used=True),
+    Feature("audit of the PoV", {'pov."*"': "audit = true"}, is_used=True),
 )
 
 
@@ -98,12 +114,8 @@ class OursWith(OursWithAll):
 
     def __init__(self, folder: Path, feature: Feature) -> None:
         super().__init__(folder)
-        tables = {**NOTHING, **feature.tables}
-        self.settings += "".join(f"[{name}]\n{lines}\n" for name, lines in tables.items())
-        self._plugins = self.folder / "plugins"
-        self._plugins.mkdir()
-        if feature.plugin:
-            (self._plugins / "called.py").write_text(feature.plugin)
+        self.settings += feature.settings
+        self._plugins = feature.plugins_in(self.folder)
 
     def command(self) -> list[str]:
         """Return what to run."""
@@ -122,9 +134,14 @@ def off(run: Run) -> Result:
              for name, each in ratios.items()}  # fmt: skip
     noise = Costs(*map(_farthest, zip(*(found[each.name] for each in same), strict=True)))
     result.add("off beside off, the farthest of them", OursWith.name, **noise._asdict())
+    least_calls = _calls(run, Feature("nothing"))
     for feature in (*UNUSED, *USED):
         case = f"{feature.name}, used" if feature.is_used else feature.name
         result.add(case, OursWith.name, **found[feature.name]._asdict())
+        if not feature.is_filtered:  # the program that counts has no further subscriber
+            run.progress(f"{feature.name}, calls")
+            more = [b - a for a, b in zip(least_calls, _calls(run, feature), strict=True)]
+            result.rows[-1].values.update(zip(CALLS, more, strict=True))
     bar = 1 + max(WORSE, *(2 * abs(each - 1) for each in noise))
     for feature in UNUSED:
         result.checks.append(Check(feature.name, max(found[feature.name]), bar, 1.0))
@@ -133,6 +150,16 @@ def off(run: Run) -> Result:
 
 def _farthest(ratios: Sequence[float]) -> float:
     return max(ratios, key=lambda ratio: abs(ratio - 1))
+
+
+def _calls(run: Run, feature: Feature) -> list[int]:
+    """Return how many functions of the server each way calls where the feature is on."""
+    with TemporaryDirectory(dir=run.folder) as name:
+        settings = Path(name) / "settings.toml"
+        settings.write_text(feature.settings)
+        plugins = feature.plugins_in(Path(name))
+        found = counted("--settings", str(settings), "--plugins", str(plugins))
+    return [figures["calls"] for figures in found.values()]
 
 
 def _pair(run: Run, feature: Feature) -> Costs:

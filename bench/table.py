@@ -14,7 +14,15 @@ from typing import NamedTuple
 
 from bench.report import DPI, Check, Result, read, show
 
-PEERS = ("node ws", "picows", "websockets", "socket.io", "nchan", "centrifugo")
+PEERS = {
+    "node ws": "node `ws`",
+    "picows": "picows",
+    "websockets": "`websockets`",
+    "socket.io": "socket.io",
+    "nchan": "nchan",
+    "centrifugo": "Centrifugo",
+}
+"""How they are named here, by how the scenarios name them."""
 OURS = "pov-rt"
 NONE = "-"
 
@@ -67,14 +75,7 @@ LINES = (
 
 def table(found: Mapping[str, Result]) -> str:
     """Return the table as Markdown, and below it from which runs it is."""
-    heads = [
-        "",
-        OURS,
-        *(peer.replace("node ws", "node `ws`") for peer in PEERS),
-        "bars",
-        "won",
-        "lost",
-    ]
+    heads = ["", OURS, *PEERS.values(), "bars", "ahead of", "behind"]
     lines = [heads, ["---"] * len(heads)]
     lines += [_row(line, found[line.scenario]) for line in LINES if line.scenario in found]
     runs: dict[str, list[str]] = {}
@@ -116,14 +117,14 @@ def _row(line: Line, result: Result) -> list[str]:
 
 
 def _names(peers: list[str]) -> str:
-    return ", ".join(peers) or NONE
+    return ", ".join(PEERS[peer] for peer in peers) or NONE
 
 
 def _bar(check: Check, name: str) -> str:
     """Return what a check found, and whether that is good, or by how much it is not."""
     word = "met" if check.met else f"missed by {100 * abs(check.value / check.bar - 1):.0f} %"
     unit = "" if check.unit == "x" else f" {check.unit}"
-    goal = f"{show(check.bar)}, aim {show(check.aim)}"
+    goal = f"bar {show(check.bar)}, aim {show(check.aim)}"
     return " ".join(filter(None, [show(check.value) + unit, name, f"({goal}): {word}"]))
 
 
