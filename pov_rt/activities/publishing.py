@@ -403,8 +403,17 @@ class _Batch:
     """Activities on their way into the log, and what becomes of each."""
 
     __slots__ = (
-        "_began", "_before", "_decoded", "_entries", "_numbers", "_outer", "_publisher",
-        "_publishing", "_results", "_stored", "_take",
+        "_before",
+        "_began",
+        "_decoded",
+        "_entries",
+        "_numbers",
+        "_outer",
+        "_publisher",
+        "_publishing",
+        "_results",
+        "_stored",
+        "_take",
     )  # fmt: skip
 
     def __init__(self, publishing: Publishing, publisher: Publisher, *, decoded: bool) -> None:

@@ -21,8 +21,9 @@ subscriptions allow the answer (`context.check`; what was done is answered so), 
 subscriptions are confirmed, or left as they were if it is an error (`context.end`).
 
 Bounds. In one turn of the loop few handlers of a connection begin that have others wait, and few
-messages are in line; past each of these the socket is read no more until there is room. A handler that exceeds its deadline is cancelled and answered `timeout`. One that refuses to
-be cancelled is abandoned: the connection goes on without it.
+messages are in line; past each of these the socket is read no more until there is room. A handler
+that exceeds its deadline is cancelled and answered `timeout`. One that refuses to be cancelled is
+abandoned: the connection goes on without it.
 """
 
 from __future__ import annotations
