@@ -39,8 +39,8 @@ def main() -> int:
         "--case",
         action="append",
         default=[],
-        help="of `hostile` and `cluster`: run this case alone; may be given several times; of "
-        "`screen`: firefox is the second browser",
+        help="of `hostile`, `cluster`, `growth` and `off`: run this case alone; may be given "
+        "several times; of `screen`: firefox is the second browser",
     )
     parser.add_argument("--seed", type=int, help="of `screen`: do what a run did that printed it")
     parser.add_argument("--kills", type=int, default=40, help="of `screen`: 500 activities each")

@@ -126,25 +126,26 @@ def off(run: Run) -> Result:
     """Measure each feature in pairs: a server that has it beside one that has not."""
     result = Result("off", "server CPU, on / off", plots=("ping", "publish", "delivery"))
     same = [Feature(f"nothing, pair {number}") for number in range(1, SAME + 1)]
+    features = [feature for feature in (*UNUSED, *USED) if run.wants(feature.name)]
     ratios: dict[str, list[Costs]] = {}
-    for feature in run.in_rounds([*same, *UNUSED, *USED]):
+    for feature in run.in_rounds([*same, *features]):
         run.progress(feature.name)
         ratios.setdefault(feature.name, []).append(_pair(run, feature))
     found = {name: Costs(*map(statistics.median, zip(*each, strict=True)))
              for name, each in ratios.items()}  # fmt: skip
     noise = Costs(*map(_farthest, zip(*(found[each.name] for each in same), strict=True)))
     result.add("off beside off, the farthest of them", OursWith.name, **noise._asdict())
+    bar = 1 + max(WORSE, *(2 * abs(each - 1) for each in noise))
     least_calls = _calls(run, Feature("nothing"))
-    for feature in (*UNUSED, *USED):
+    for feature in features:
         case = f"{feature.name}, used" if feature.is_used else feature.name
         result.add(case, OursWith.name, **found[feature.name]._asdict())
         if not feature.is_filtered:  # the program that counts has no further subscriber
             run.progress(f"{feature.name}, calls")
             more = [b - a for a, b in zip(least_calls, _calls(run, feature), strict=True)]
             result.rows[-1].values.update(zip(CALLS, more, strict=True))
-    bar = 1 + max(WORSE, *(2 * abs(each - 1) for each in noise))
-    for feature in UNUSED:
-        result.checks.append(Check(feature.name, max(found[feature.name]), bar, 1.0))
+        if not feature.is_used:
+            result.checks.append(Check(feature.name, max(found[feature.name]), bar, 1.0))
     return result
 
 
