@@ -166,15 +166,16 @@ def connections(run: Run) -> Grown:
             run.progress(f"{size:,} connections")
             names = [f"pov-{number // 10}" for number in range(there, size)]
             load = stack.enter_context(run.clients(ours, size - there, names))
-            lines.note("us of CPU, a connect", size, _opened(run, ours, load))
+            load.open()
             each = (machine.resident_bytes(ours.pids) - first) / size
             lines.note("KiB of memory, a connection", size, each / 1024)
+            lines.note("us of CPU, a connect", size, _opened(run, ours, load))
             lines.note_costs(size, least(probe.ask() for _ in range(run.rounds)))
     return ours.name, why, lines
 
 
 def _opened(run: Run, ours: Ours, load: Load) -> float:
-    """Open all clients, several times; return the least microseconds that one took."""
+    """Open all clients again, several times; return the least microseconds that one took."""
     took = []
     for _ in range(run.rounds):
         load.ask("close")

@@ -185,7 +185,8 @@ def _lines(result: Result) -> Figure:
         for row in rows:
             found = points(row)
             first, last = (show(found[size]) for size in (min(found), max(found)))
-            label = f"{row.case.partition(': ')[2]}: {first} to {last}"
+            name, words = row.case.partition(": ")[2], row.values["slope"]
+            label = f"{name}: {first} to {last}\n{words}"
             relative = [value / found[min(found)] for value in found.values()]
             axes.plot([*found], relative, marker="o", label=label)
         _style_lines(axes, panel, [size for row in rows for size in points(row)])
