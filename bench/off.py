@@ -8,18 +8,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
+from bench import machine
 from bench.against import WORSE
 from bench.functions import counted
 from bench.growth import OursWithAll
 from bench.load import Client, Load, Step
-from bench.peers import encode
-from bench.probe import MANY, ONE, Costs, least, probed
+from bench.peers import Peer, encode
+from bench.probe import MANY, ONE, least, probed
 from bench.report import Check, Result
 from bench.run import Run
 
 ASKED = 2
 """How often each of a pair is measured, in turns; the least counts."""
+IDLE = 5000
+"""Connections whose memory is measured."""
 SAME = 3
 """Pairs that do not differ: how far they are apart is noise."""
 OFF = "enabled = false"
@@ -109,6 +113,16 @@ USED: Sequence[Feature] = (
 )
 
 
+class Apart(NamedTuple):
+    """By what factor units of work are dearer where a feature is on, and how much more memory."""
+
+    ping: float
+    publish: float
+    delivery: float
+    KiB_more: float
+    """Of an idle connection."""
+
+
 class OursWith(OursWithAll):
     """pov-rt with one feature, and with nothing else that can be off."""
 
@@ -124,18 +138,23 @@ class OursWith(OursWithAll):
 
 def off(run: Run) -> Result:
     """Measure each feature in pairs: a server that has it beside one that has not."""
-    result = Result("off", "server CPU, on / off", plots=("ping", "publish", "delivery"))
+    result = Result(
+        "off", "server CPU, on / off", plots=("ping", "publish", "delivery", "KiB_more")
+    )
     same = [Feature(f"nothing, pair {number}") for number in range(1, SAME + 1)]
     features = [feature for feature in (*UNUSED, *USED) if run.wants(feature.name)]
-    ratios: dict[str, list[Costs]] = {}
+    apart: dict[str, list[Apart]] = {}
     for feature in run.in_rounds([*same, *features]):
         run.progress(feature.name)
-        ratios.setdefault(feature.name, []).append(_pair(run, feature))
-    found = {name: Costs(*map(statistics.median, zip(*each, strict=True)))
-             for name, each in ratios.items()}  # fmt: skip
-    noise = Costs(*map(_farthest, zip(*(found[each.name] for each in same), strict=True)))
+        apart.setdefault(feature.name, []).append(_pair(run, feature))
+    found = {name: Apart._make(map(statistics.median, zip(*each, strict=True)))
+             for name, each in apart.items()}  # fmt: skip
+    *ratios, memory = zip(*(found[each.name] for each in same), strict=True)
+    noise = Apart._make(
+        [*(max(each, key=lambda x: abs(x - 1)) for each in ratios), max(memory, key=abs)]
+    )
     result.add("off beside off, the farthest of them", OursWith.name, **noise._asdict())
-    bar = 1 + max(WORSE, *(2 * abs(each - 1) for each in noise))
+    bar = 1 + max(WORSE, *(2 * abs(each - 1) for each in noise[:-1]))
     least_calls = _calls(run, Feature("nothing"))
     for feature in features:
         case = f"{feature.name}, used" if feature.is_used else feature.name
@@ -145,12 +164,8 @@ def off(run: Run) -> Result:
             more = [b - a for a, b in zip(least_calls, _calls(run, feature), strict=True)]
             result.rows[-1].values.update(zip(CALLS, more, strict=True))
         if not feature.is_used:
-            result.checks.append(Check(feature.name, max(found[feature.name]), bar, 1.0))
+            result.checks.append(Check(feature.name, max(found[feature.name][:-1]), bar, 1.0))
     return result
-
-
-def _farthest(ratios: Sequence[float]) -> float:
-    return max(ratios, key=lambda ratio: abs(ratio - 1))
 
 
 def _calls(run: Run, feature: Feature) -> list[int]:
@@ -163,8 +178,8 @@ def _calls(run: Run, feature: Feature) -> list[int]:
     return [figures["calls"] for figures in found.values()]
 
 
-def _pair(run: Run, feature: Feature) -> Costs:
-    """Return by what factor each unit of work costs more where the feature is on."""
+def _pair(run: Run, feature: Feature) -> Apart:
+    """Return what is dearer where the feature is on."""
     # Servers of their own each time: two processes of the same code differ by some percent.
     with TemporaryDirectory(dir=run.folder) as folder, ExitStack() as stack:
         probes = []
@@ -174,8 +189,19 @@ def _pair(run: Run, feature: Feature) -> Costs:
                 stack.enter_context(_filtering(ours))
             probes.append(stack.enter_context(probed(run, ours)))
         asked = [[probe.ask() for probe in probes] for _ in range(ASKED)]
+        memory = [_memory(run, probe.peer) for probe in probes]
     without, with_it = map(least, zip(*asked, strict=True))
-    return Costs(*(b / a for a, b in zip(without, with_it, strict=True)))
+    dearer = (b / a for a, b in zip(without, with_it, strict=True))
+    return Apart._make([*dearer, memory[1] - memory[0]])
+
+
+def _memory(run: Run, peer: Peer) -> float:
+    """Return the KiB that an idle connection takes, ten on each PoV."""
+    number = run.scaled(IDLE)
+    before = machine.resident_bytes(peer.pids)
+    with run.clients(peer, number, [f"pov-{each}" for each in range(number // 10)]) as load:
+        load.open()
+        return (machine.resident_bytes(peer.pids) - before) / number / 1024
 
 
 def _filtering(ours: OursWith) -> Load:
