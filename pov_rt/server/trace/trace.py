@@ -81,7 +81,7 @@ class Trace(Observer):
         self._settings = settings
         self._clock = clock
         # Most have two or three items, and a `deque` takes room for 64 at once
-        # (docs/measurements.md, rings).
+        # (docs/measurements.md, rings of the trace).
         self._rings: OrderedDict[str, list[Event]] = OrderedDict()
         self._passes: dict[str, _Passes] = {}
         self._count = self._number = 0
