@@ -48,8 +48,8 @@ LINES = (
          more_is_better=True, checks={"HTTP, one by one": ""}),
     Line("HTTP batches of 1,000, in memory, a second", "publish", "HTTP, batches of 1000",
          "per_second", more_is_better=True, checks={"HTTP, batched": ""}),
-    Line("the same, durable", "durable", "batches of 1,000, 4 publishers", "per_second",
-         "pov-rt, sqlite", more_is_better=True, checks={"batches": ""}),
+    Line("HTTP batches of 1,000, durable, a second", "durable", "batches of 1,000, 4 publishers",
+         "per_second", "pov-rt, sqlite", more_is_better=True, checks={"batches": ""}),
     Line("socket publications, a second", "publish", "sockets, one subscriber", "per_second",
          "pov-rt, socket", more_is_better=True, checks={"sockets": ""}),
     Line("ping answered, us of CPU", "inbound", "100 clients in turn", "us",
@@ -58,7 +58,8 @@ LINES = (
          "us",
          "pov-rt, socket",
          checks={"1 per turn against node ws": "of `ws`", "1 per turn against nchan": "of nchan"}),
-    Line("the same, 32 a turn", "fanout", "500 subscribers, 32 per turn", "us",
+    Line("delivery to one of 500, 32 a turn, us of CPU", "fanout", "500 subscribers, 32 per turn",
+         "us",
          checks={"32 per turn against nchan": "of nchan"}),
     Line("idle connection, KiB", "idle", "*subscribed, pings", "KiB",
          checks={"memory per connection": "", "memory against node ws": "of `ws`"}),
@@ -129,23 +130,25 @@ def _bar(check: Check, name: str) -> str:
 
 
 def draw(found: Mapping[str, Result], path: Path) -> None:
-    """Draw how many times better pov-rt is than each peer, a line for each row."""
+    """Draw how many times better pov-rt is than each peer, a line for each row that has peers."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 5), layout="constrained")
+    shown = [line for line in LINES if line.scenario in found]
+    rows = [(line, *_figures(line, found[line.scenario])) for line in reversed(shown)]
+    rows = [row for row in rows if row[-1]]
+    figure = Figure(figsize=(11, 1 + 0.4 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    rows = [line for line in reversed(LINES) if line.scenario in found]
-    for peer in PEERS:
-        places, factors = [], []
-        for place, line in enumerate(rows):
-            own, theirs = _figures(line, found[line.scenario])
-            if peer in theirs:
-                places.append(place)
-                factors.append(own / theirs[peer] if line.more_is_better else theirs[peer] / own)
-        axes.plot(factors, places, "o", label=peer, alpha=0.8)
+    for peer, name in PEERS.items():
+        factors = {
+            place: own / theirs[peer] if line.more_is_better else theirs[peer] / own
+            for place, (line, own, theirs) in enumerate(rows)
+            if peer in theirs
+        }
+        axes.plot([*factors.values()], [*factors], "o", label=name.replace("`", ""), alpha=0.8)
     axes.axvline(1, color="#1a7f5a")
     axes.set_xscale("log")
-    axes.set_yticks(range(len(rows)), [line.what for line in rows])
+    axes.xaxis.set_major_formatter("{x:g}x")
+    axes.set_yticks(range(len(rows)), [line.what for line, *_ in rows])
     axes.set_title("how many times better pov-rt is; left of the line it is worse", loc="left")
     axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=DPI)
