@@ -28,6 +28,8 @@ NEEDED_GO = (1, 24)
 BUILT = Path(__file__).parents[1] / "build" / f"centrifugo-{VERSION}"
 KEY = "the key of the benchmark, which is no secret"
 HISTORY = 1000
+QUEUE = 64 * 1024 * 1024
+"""Bytes."""
 
 
 @cache
@@ -101,7 +103,8 @@ class Centrifugo(HttpPublisher):
             json.dumps(
                 {
                     "http_server": {"address": "127.0.0.1", "port": str(self.port)},
-                    "client": {"token": {"hmac_secret_key": SECRET}},
+                    # It would close a subscriber that the load has no time to read for.
+                    "client": {"token": {"hmac_secret_key": SECRET}, "queue_max_size": QUEUE},
                     "channel": {"without_namespace": channel},
                     "engine": self.engine(),
                     "http_api": {"key": KEY},

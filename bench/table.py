@@ -63,7 +63,7 @@ LINES = (
          checks={"32 per turn against nchan": "of nchan"}),
     Line("idle connection, KiB", "idle", "*subscribed, pings", "KiB",
          checks={"memory per connection": "", "memory against node ws": "of `ws`"}),
-    Line("latency at half load, p99, ms", "latency", "50 % of*", "p99_ms", "pov-rt, socket",
+    Line("latency at half of its own most, p99, ms", "latency", "50 % of*", "p99_ms", "pov-rt, socket",
          checks={"p99 at half": ""}),
     Line("p99 of others beside 10,000 who come and go, ms", "presence", "*come and go in 10 s",
          "p99_ms", "pov-rt, socket", checks={"p99 of the others": "more than alone"}),
