@@ -224,6 +224,16 @@ class Broadcast(Peer):
         return [sys.executable, str(HERE / "servers/broadcast.py"), str(self.port)]
 
 
+class SendAlone(Peer):
+    """No server, but what none can do without."""
+
+    name = "send alone"
+
+    def command(self) -> list[str]:
+        """Return what to run."""
+        return [sys.executable, str(HERE / "servers/send_alone.py"), str(self.port)]
+
+
 class Picows(Peer):
     """`picows`."""
 
