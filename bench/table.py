@@ -91,6 +91,8 @@ def table(found: Mapping[str, Result]) -> str:
 def _run(result: Result | None) -> str:
     if result is None:
         return "not measured here"
+    if not result.facts:
+        return "by a version that did not note where and when"
     facts = result.facts
     load = show(facts["load"])
     return f"`{facts['command']}`, {facts['date']}, {facts['cpu']}, load before it {load}"
