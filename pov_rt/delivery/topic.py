@@ -280,7 +280,7 @@ class Topic:
             if states:
                 transport = connection.transport
                 transport.send(transport.framing.join(states))
-        self._forget_states()
+        self._forget_the_past()
         if connection in self.only:
             self.positioned = -1  # it is told its position, whatever the others were
         if self.pending:
@@ -295,8 +295,11 @@ class Topic:
         if len(self.states) > MAX_STATES:
             del self.states[next(iter(self.states))]
 
-    def _forget_states(self) -> None:
-        if self.states and not self.catching_up:
+    def _forget_the_past(self) -> None:
+        if not self.catching_up:
+            # Though it is empty: a dict keeps its room until it is cleared, and every topic has had
+            # somebody who joined (docs/measurements.md, idle parts).
+            self.catching_up.clear()
             self.states.clear()
 
     def delivered(self, connection: Connection) -> int:
@@ -314,7 +317,7 @@ class Topic:
         self.catching_up.pop(connection, None)
         self.special.pop(connection, None)
         self.only.pop(connection, None)
-        self._forget_states()
+        self._forget_the_past()
         return self._answers(self.instead.pop(connection, {}))
 
     def spare(self, connection: Connection, body: bytes) -> None:

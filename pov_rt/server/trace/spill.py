@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from pov_rt.config.settings import TraceSettings
+from pov_rt.protocol.encoding import encode
 from pov_rt.runtime.clock import Clock
 from pov_rt.runtime.process.logs import Throttle
 from pov_rt.runtime.process.private import open_private
-from pov_rt.server.trace.events import Event, line_of, needles_of, read_those, without
+from pov_rt.server.trace.events import Event, needles_of, read_those, without
 from pov_rt.server.trace.history import left_at
 
 ResultT = TypeVar("ResultT")
@@ -69,7 +70,7 @@ class Spill:
         def is_wanted(event: Event) -> bool:
             return event.kind in ("rejected", "conflict") and event.more.get("id") == activity_id
 
-        return await self._do(lambda: self._read((line_of(activity_id),), is_wanted))
+        return await self._do(lambda: self._read((encode(activity_id),), is_wanted))
 
     async def left_at(self, run: str) -> Mapping[str, float]:
         """Return when users left before this run, as far as the file knows. Raises OSError."""
@@ -93,7 +94,7 @@ class Spill:
 
     def _write(self, lines: Sequence[bytes]) -> None:
         now = self._clock.time()
-        data = b"".join(b"%b\n" % line for line in lines)
+        data = b"".join(lines)
         size = self._newer.stat().st_size if self._newer.exists() else 0
         if size and self._began is None:
             with self._newer.open("rb") as file:

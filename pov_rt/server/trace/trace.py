@@ -31,6 +31,7 @@ from pov_rt.connections.borders import (
 )
 from pov_rt.connections.connection import Connection
 from pov_rt.engine.base import Conflict, Position
+from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import ClientError
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.clock import Clock, rfc3339
@@ -120,7 +121,7 @@ class Trace(Observer):
         return [
             event
             for ring in self._rings.values()
-            for event in read_those(ring, (line_of(activity_id),))
+            for event in read_those(ring, (encode(activity_id),))
             if event.kind in ("rejected", "conflict") and event.more.get("id") == activity_id
         ]
 
