@@ -104,7 +104,7 @@ class ConnectionContext:
     required: set[str] | None = None
     asked: Asked | None = None
     _digests_until: float | None = None
-    _told: list[tuple[str, bytes]] | None = None
+    told: list[tuple[str, bytes]] | None = None
 
     def __init__(self, host: PluginHost, connection: Connection) -> None:
         self.host = host
@@ -440,16 +440,16 @@ class ConnectionContext:
     def broadcast(self, pov_id: str, message: Message) -> None:
         name, body = self.host.topic(pov_id), encode(message)
         self.host.services.hub.broadcast(name, body)
-        if self._told is None:
-            self._told = []
-        self._told.append((name, body))
+        if self.told is None:
+            self.told = []
+        self.told.append((name, body))
 
     def spare(self, result: object) -> None:
         """Spare the caller what was broadcast if its answer is the same message."""
-        if self._told is None or not isinstance(result, Message):
+        if not isinstance(result, Message):
             return
         answer, hub = encode(result), self.host.services.hub
-        for name, body in self._told:
+        for name, body in self.told or ():
             if body == answer:
                 hub.spare(self._connection, name, body)
 

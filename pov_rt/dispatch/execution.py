@@ -169,7 +169,8 @@ class Execution:
                     self._keep(connection, handler, message, context, began, result)
                     return
                 result = result.result()
-            context.spare(result)
+            if context.told is not None:
+                context.spare(result)
             body = None if context.answered else _encode(handler, result, message.id)
         except BaseException as raised:
             error = self._failure(connection, handler, raised)
@@ -300,7 +301,8 @@ class Execution:
             error = self._look_again(slot, context)
         if error is None and not context.answered:
             try:
-                context.spare(result)
+                if context.told is not None:
+                    context.spare(result)
                 body = _encode(handler, result, request_id)
             except Exception as raised:
                 error = self._failure(connection, handler, raised)
