@@ -22,7 +22,7 @@ from bench.peers import free_port
 from pov_rt.cli.main import main
 from pov_rt.config.settings import EngineSettings, Settings
 from pov_rt.connections import budgets
-from pov_rt.dispatch.execution import FAILURE
+from pov_rt.dispatch.handlers.execution import FAILURE
 from pov_rt.plugin import lookup
 from pov_rt.plugins.presence import PER_USER
 from pov_rt.plugins.read import PER_MARK

@@ -51,7 +51,7 @@ any size of the log."""
 
 
 _entry: Any = partial(tuple.__new__, Entry)
-"""An entry of a tuple, without the class's own way in Python (docs/measurements.md, publications)."""
+"""From a tuple, without the class's own way in Python (docs/measurements.md, publications)."""
 
 
 class Seen(msgspec.Struct, frozen=True, gc=False):

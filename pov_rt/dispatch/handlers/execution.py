@@ -45,9 +45,9 @@ from pov_rt.auth.grants import Grants
 from pov_rt.connections.borders import Handled
 from pov_rt.connections.budgets import BYTE, LARGE_BYTES
 from pov_rt.connections.connection import Connection
-from pov_rt.dispatch.context import ConnectionContext
+from pov_rt.dispatch.handlers.context import ConnectionContext
+from pov_rt.dispatch.handlers.slot import Refusal, Slot
 from pov_rt.dispatch.host import PluginHost, Services
-from pov_rt.dispatch.slot import Refusal, Slot
 from pov_rt.protocol.encoding import RequestIdValue, encode_error, encode_reply
 from pov_rt.protocol.errors import ClientError, HandlerTimeout
 from pov_rt.protocol.messages import Message
