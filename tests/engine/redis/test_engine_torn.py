@@ -12,9 +12,9 @@ import pytest
 from pov_rt.engine.base import Entry, NewEntry, Position, Rewrite
 from pov_rt.engine.redis.engine import RedisEngine
 from tests.engine.redis.engines import FEED, A, appended, entries, opened
-from tests.faults.table import TRANSACTION
 from tests.redis_servers import PROGRAMS, RedisServer, Start
 
+TRANSACTION = b"*1\r\n$5\r\nMULTI\r\n"
 MOST = 6
 """How many entries are kept, so that each append takes one away, too."""
 KEPT = {"max_entries": MOST}
