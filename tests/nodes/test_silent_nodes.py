@@ -140,6 +140,23 @@ def test_a_block_names_the_node_that_does_not_confirm_it_and_holds_there_once_it
     assert again.body["missing"] == [], "all keep her out"
 
 
+def test_what_a_silent_node_closes_is_not_counted_and_the_node_named(
+    nodes: Nodes, third: Third
+) -> None:
+    one, two = nodes
+    two.connect("ana")
+    with session_on(third, one.token("ana")) as events:
+        assert events.next().data["type"] == "welcome"
+        with frozen(third.served):
+            done = Http(one).post("/api/users/ana/disconnect", **OPERATOR)
+            assert (done.status, done.body["closed"]) == (200, 1)
+            (missing,) = done.body["missing"]
+            assert missing["why"] == "did not answer within 1 s"
+        closing = events.next()
+        assert closing is not None
+        assert (closing.data["type"], closing.data["code"]) == ("closing", 4500)
+
+
 def test_all_nodes_are_told_in_numbers_at_the_admin_port(nodes: Nodes, third: Third) -> None:
     one, two = nodes
     for node in (one, two, two):

@@ -147,7 +147,8 @@ class RedisLog:
         await self._tidying.count()
 
     async def find(self, topic: str, key: str) -> Sequence[Found]:
-        found = await self._functions.ask("find", topic, id_of(topic, key), self._appending.window_us)
+        window_us = self._appending.window_us
+        found = await self._functions.ask("find", topic, id_of(topic, key), window_us)
         names, offsets = found[::2], found[1::2]
         return [Found(name.decode(), offset) for name, offset in zip(names, offsets, strict=True)]
 

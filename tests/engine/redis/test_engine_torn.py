@@ -1,4 +1,4 @@
-"""Half a transaction at the end of Redis's file, which Redis 7.0 does at the start after the next."""
+"""Half a transaction at the end of Redis's file: Redis 7.0 does it at the start after the next."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from tests.redis_servers import PROGRAMS, RedisServer, Start
 TRANSACTION = b"*1\r\n$5\r\nMULTI\r\n"
 MOST = 6
 """How many entries are kept, so that each append takes one away, too."""
-KEPT = {"max_entries": MOST}
 
 
 def file_of(server: RedisServer) -> Path:
@@ -51,8 +50,10 @@ def placed(found: Sequence[Entry]) -> dict[int, bytes]:
 
 async def fill(engine: RedisEngine) -> list[NewEntry]:
     """Append what is kept, and one more, whose transaction is the last one."""
-    some = [entry._replace(producer="one", seq=at) for at, entry in enumerate(
-        entries(MOST + 2, feed=FEED), 1)]
+    some = [
+        entry._replace(producer="one", seq=at)
+        for at, entry in enumerate(entries(MOST + 2, feed=FEED), 1)
+    ]
     for entry in some:  # one by one: each is a transaction
         await engine.log.append([entry])
     return some
@@ -67,12 +68,12 @@ def test_half_a_transaction_shifts_and_doubles_nothing(
     server = start_redis("--appendonly", "yes", "--appendfsync", "always", name=name)
 
     async def work() -> None:
-        async with opened(server, **KEPT) as (engine, _):
+        async with opened(server, max_entries=MOST) as (engine, _):
             *_, lost = await fill(engine)
         data = file_of(server).read_bytes()
         lose_power(server, inside_the_last_transaction(data)[command])
         server.start()
-        async with opened(server, **KEPT) as (engine, _):
+        async with opened(server, max_entries=MOST) as (engine, _):
             if after == "the same":
                 again = await appended(engine, lost)
                 assert (again.offset, again.duplicate) == (MOST + 2, False)
@@ -87,7 +88,7 @@ def test_half_a_transaction_shifts_and_doubles_nothing(
                 tops = [await engine.log.top(topic) for topic in (A, FEED)]
         server.kill()
         server.start()
-        async with opened(server, **KEPT) as (engine, _):
+        async with opened(server, max_entries=MOST) as (engine, _):
             if after == "nothing":
                 # It is back, or it is not: but nothing else is anywhere else.
                 for found in await logs(engine):
@@ -97,8 +98,8 @@ def test_half_a_transaction_shifts_and_doubles_nothing(
                     assert offsets[-1] in (MOST + 1, MOST + 2)
             else:
                 for old, new, top in zip(before, await logs(engine), tops, strict=True):
-                    # All are where they were. The lost one had taken the oldest with it; a change of
-                    # one before it stands in another one's place, which is a hole.
+                    # All are where they were. The lost one took the oldest with it; a change of one
+                    # before it stands in another one's place, which is a hole.
                     assert new == old[-len(new) :]
                     assert new[-1].offset == top.offset
                     assert len(new) >= (2 if after == "a change" else len(old) - 1)
@@ -110,8 +111,8 @@ def test_half_a_transaction_shifts_and_doubles_nothing(
             again = await appended(engine, lost)
             expected = MOST + 2 if again.duplicate else last + 1
             assert again.offset == expected
-            found = placed((await logs(engine))[0])
-            assert [*found.values()].count(lost.body) == 1
-            assert found[again.offset] == lost.body
+            kept = placed((await logs(engine))[0])
+            assert [*kept.values()].count(lost.body) == 1
+            assert kept[again.offset] == lost.body
 
     asyncio.run(work())
