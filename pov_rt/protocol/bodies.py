@@ -376,8 +376,9 @@ class Happened(Part):
 
 
 class Happenings(Part):
-    """What a node published since somebody began to look, newest first."""
+    """What a node published since somebody began to look there, newest first."""
 
+    node: str
     activities: list[Happened]
 
 

@@ -44,6 +44,7 @@ from pov_rt.server.identity import node_name
 from pov_rt.server.listings import Listings
 from pov_rt.server.nodes.asking import Asking
 from pov_rt.server.nodes.lists import Lists
+from pov_rt.server.nodes.live import Live
 from pov_rt.server.nodes.orders import Orders
 from pov_rt.server.nodes.sessions import Sessions
 from pov_rt.server.now import Happening
@@ -133,6 +134,7 @@ class Server:
         self.requests = Requests(self, self.arrivals, self.dispatcher)
         self.listings = Listings(self, self.revocations, self.hooks, self.dispatcher)
         self.lists = Lists(self, self.listings, self.asking)
+        self.live = Live(self.explain, self.asking)
         self.sessions = Sessions(self, self.asking)
         self.leaving = asyncio.Event()
         """Set once the node drains: what has no end of its own ends then."""
