@@ -128,7 +128,7 @@ class Group:
 def group_running(
     folder: Path, name: str = PROGRAMS[0], certificate: tuple[Path, Path] | None = None
 ) -> Iterator[Group]:
-    """Run a group for the block: of one of `PROGRAMS`, which must be installed; perhaps over TLS."""
+    """Run a group of one of `PROGRAMS`, which must be installed, for the block; perhaps by TLS."""
     program = find_program(name)
     assert program is not None, HOW[name]
     with ExitStack() as stack:
