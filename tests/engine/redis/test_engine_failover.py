@@ -48,9 +48,7 @@ def test_the_primary_is_found_and_says_how_safe_an_entry_is(group: Group, prefix
     asyncio.run(work())
 
 
-def test_sentinels_that_nobody_vouches_for_are_not_believed(
-    tls_group: Group, prefix: str
-) -> None:
+def test_sentinels_that_nobody_vouches_for_are_not_believed(tls_group: Group, prefix: str) -> None:
     async def work() -> None:
         async with opened(tls_group.primary, prefix, url=tls_group.url, redis=QUICK) as (engine, _):
             await until(lambda: "certificate verify failed" in engine.health().line)

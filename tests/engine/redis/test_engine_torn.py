@@ -116,3 +116,33 @@ def test_half_a_transaction_shifts_and_doubles_nothing(
             assert kept[again.offset] == lost.body
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("command", range(12))
+@pytest.mark.parametrize("start", [1, 2])
+def test_half_of_what_would_have_begun_a_log_is_not_in_it(
+    start_redis: Start, command: int, start: int
+) -> None:
+    server = start_redis("--appendonly", "yes", "--appendfsync", "always")
+    lost, other = entries(2, feed=FEED)
+
+    async def work() -> None:
+        async with opened(server) as (engine, _):
+            await engine.log.append([lost])
+        data = file_of(server).read_bytes()
+        lose_power(server, inside_the_last_transaction(data)[command])
+        server.start()
+        if start == 1:
+            async with opened(server) as (engine, _):
+                await appended(engine, other)
+        server.kill()
+        server.start()
+        async with opened(server) as (engine, _):
+            place = await appended(engine, other)
+            for found in await logs(engine):
+                assert found[-1].body == other.body
+                assert [entry.offset for entry in found] == list(range(1, len(found) + 1))
+                assert [entry.body for entry in found[:-1]] in ([], [lost.body])
+            assert place.offset == len((await logs(engine))[0])
+
+    asyncio.run(work())
