@@ -132,7 +132,7 @@ BUGS = {
     ),
     "no mending": Bug(
         "what half a transaction brought back stays in the log", mend_nothing,
-        ["tail lost"], frozenset({"ghost", "hole", "stuck", "repeated", "twice"}),
+        ["tail lost"], frozenset({"place"}),
     ),
 }  # fmt: skip
 
