@@ -92,6 +92,10 @@ def is_gone(pid: int, within_s: float) -> bool:
         os.close(ended)
 
 
+def is_open(descriptor: int) -> bool:
+    return Path(f"/proc/self/fd/{descriptor}").exists()
+
+
 def hurried(change: str) -> list[str]:
     """Return the command with shorter times."""
     modules = "from pov_rt.cli.node import process, succession"
@@ -255,12 +259,12 @@ def test_without_a_port_that_stays_nothing_is_handed_over(tmp_path: Path) -> Non
         assert node.process.wait(30) == 0
 
 
-def test_a_successor_waits_until_the_one_before_has_ended() -> None:
+def test_a_successor_waits_until_the_one_before_has_released_all() -> None:
     async def run() -> None:
         theirs, ours = socket.socketpair()
         with theirs, closing(socket.create_server(("127.0.0.1", 0))) as listening:
-            number = os.dup(listening.fileno())
-            environ = {VARIABLE: f"{ours.detach()} {number}"}
+            numbers = ours.detach(), os.pidfd_open(os.getpid()), os.dup(listening.fileno())
+            environ = {VARIABLE: " ".join(map(str, numbers))}
             found = predecessor(environ)
             assert found is not None
             assert predecessor(environ) is None, "its own children are no successors"
@@ -271,7 +275,7 @@ def test_a_successor_waits_until_the_one_before_has_ended() -> None:
             theirs.setblocking(False)
             assert await loop.sock_recv(theirs, 10) == b"."
             assert not waiting.done()
-            theirs.close()
+            await loop.sock_sendall(theirs, b".")
             await asyncio.wait_for(waiting, 30)
             taken.close()
 
@@ -279,19 +283,24 @@ def test_a_successor_waits_until_the_one_before_has_ended() -> None:
 
 
 @pytest.mark.parametrize("is_told", [False, True])
-def test_a_successor_does_not_wait_for_one_that_has_died(is_told: bool) -> None:
+def test_a_successor_waits_for_the_end_of_one_that_is_killed(is_told: bool) -> None:
     async def run() -> None:
         theirs, ours = socket.socketpair()
-        environ = {VARIABLE: str(ours.detach())}
-        found = predecessor(environ)
-        assert found is not None
-        if not is_told:
-            theirs.close()
-        waiting = asyncio.create_task(found.leave())
-        if is_told:
-            await asyncio.to_thread(select.select, [theirs], [], [])
-            theirs.close()  # with what it was told unread
-        await asyncio.wait_for(waiting, 30)
+        with running([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as killed:
+            line = ours.detach()
+            found = predecessor({VARIABLE: f"{line} {os.pidfd_open(killed.pid)}"})
+            assert found is not None
+            if not is_told:
+                theirs.close()
+            waiting = asyncio.create_task(found.leave())
+            if is_told:
+                await asyncio.to_thread(select.select, [theirs], [], [])
+                theirs.close()  # with what it was told unread
+            while is_open(line):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            assert not waiting.done(), "its line has ended, and it has not"
+            killed.kill()
+            await asyncio.wait_for(waiting, 30)
 
     asyncio.run(run())
 
