@@ -71,9 +71,7 @@ class Successor:
 class Predecessor:
     """The process whose successor this one is."""
 
-    def __init__(
-        self, line: socket.socket, process: int, sockets: Sequence[socket.socket]
-    ) -> None:
+    def __init__(self, line: socket.socket, process: int, sockets: Sequence[socket.socket]) -> None:
         self._line = line
         self._process = process
         self.sockets = sockets
