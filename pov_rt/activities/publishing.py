@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import msgspec
 from msgspec import UNSET
@@ -243,16 +243,15 @@ class Publishing:
             if isinstance(place, Conflict):
                 results[index] = IdConflict(field="id")
                 continue
-            done = Published(
-                activity.id, activity.pov_id, place.epoch, place.offset, place.duplicate
-            )
+            epoch, offset, duplicate = place
+            done = Published(activity.id, activity.pov_id, epoch, offset, duplicate)
             results[index] = done
-            if not place.duplicate:
+            if not duplicate:
                 self.tell(activity, done)
         if self.hooks.appended is not None:
             for topic in {name for entry in entries for name in (entry.topic, entry.feed)}:
                 self.hooks.appended(topic)
-        return [result for result in results if result is not None]
+        return cast("list[Published | ClientError]", results)
 
     async def append(
         self, entries: Sequence[NewEntry], began: float
@@ -326,17 +325,7 @@ class Publishing:
         self, new: NewActivity, publisher: Publisher, *, decoded: bool
     ) -> tuple[Activity, bytes]:
         """Return an activity as it is to be published, and its bytes. Raises what refuses it."""
-        try:
-            activity = self._complete(new, publisher)
-            body = self._check(activity, decoded=decoded)
-        except ClientError:
-            raise
-        except Exception as error:  # which is no reason to refuse the others
-            raise self._fail("an activity cannot be checked", error) from error
-        return activity, body
-
-    def _complete(self, new: NewActivity, publisher: Publisher) -> Activity:
-        return Activity(
+        activity = Activity(
             id=self._clock.new_id() if new.id is UNSET else new.id,
             type=new.type,
             action=new.action,
@@ -344,6 +333,12 @@ class Publishing:
             user_id=publisher.user_id if new.user_id is UNSET else new.user_id,
             details=new.details,
         )
+        try:
+            return activity, self._check(activity, decoded=decoded)
+        except ClientError:
+            raise
+        except Exception as error:  # which is no reason to refuse the others
+            raise self._fail("an activity cannot be checked", error) from error
 
     def check_notification(self, new: NewNotification) -> None:
         """Raise `InvalidId`, `InvalidActivity` or `TooLarge` naming the field at fault."""
