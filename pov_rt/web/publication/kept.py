@@ -225,9 +225,10 @@ class Kept:
     ) -> None:
         """Answer what has been published."""
         self._intake.bodies.shares.give(owner, framed.end - framed.start)
-        outcome = done.exception() or done.result()
-        if self._is_closed:
+        if self._is_closed or done.cancelled():
+            self.close()
             return
+        outcome = done.exception() or done.result()
         answer = None
         if isinstance(outcome, Answer):
             answer = self._intake.answer(outcome, sender, self._loop.time() - began)
