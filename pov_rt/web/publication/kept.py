@@ -60,7 +60,7 @@ class Kept:
     """
 
     __slots__ = (
-        "_data", "_has_ended", "_has_turn", "_host", "_intake", "_is_busy", "_is_closed",
+        "_data", "_has_turn", "_host", "_intake", "_is_busy", "_is_closed",
         "_is_watched", "_limit_s", "_loop", "_remote_ip", "_sender", "_shape", "_since", "address",
         "at", "has_asked", "ip", "key", "peer",
     )  # fmt: skip
@@ -92,8 +92,7 @@ class Kept:
         self._shape: Shape | None = None
         self._sender: Sender | None = None
         self._since = self._limit_s = 0.0
-        self._has_ended = self._has_turn = self._is_busy = False
-        self._is_closed = self._is_watched = False
+        self._has_turn = self._is_busy = self._is_closed = self._is_watched = False
 
     def begin(self, data: bytes) -> None:
         """Take what has come already, and what comes from here on."""
@@ -142,8 +141,7 @@ class Kept:
             data = b""
         self._data = self._data + data if self._data else data
         if self._is_busy:
-            self._unwatch()
-            self._has_ended = not data
+            self._unwatch()  # its end, if this is it, is seen again
         elif data:
             self._advance()
         else:
@@ -157,7 +155,7 @@ class Kept:
         framed = frame(self._data, self._shape, self._remote_ip, is_unix=not self.ip)
         if framed is None:
             if may_become(self._data):
-                self._wait()
+                self._watch()
             else:
                 self._speak()
             return
@@ -168,20 +166,13 @@ class Kept:
         if identity is None:
             self._speak()
         elif len(self._data) < framed.end:
-            self._wait()
+            self._watch()
         elif self._has_turn or self._host.requests.take_now():
             self._has_turn = False
             self._publish(framed, identity)
         else:
             self._is_busy = True
             self._host.requests.wait(self._take_turn)
-
-    def _wait(self) -> None:
-        """Wait for more."""
-        if self._has_ended:
-            self.close()
-        else:
-            self._watch()
 
     def _take_turn(self) -> bool:
         self._has_turn = True
@@ -253,7 +244,7 @@ class Kept:
             self._loop.call_soon(self._advance)
         else:
             self._is_busy, self._limit_s = False, 0.0
-            self._wait()
+            self._watch()
             self._host.waits(self)
 
     def _speak(self, outcome: Answer | BaseException | None = None, *, unsent: bytes = b"") -> None:
