@@ -1,6 +1,8 @@
 """Publishing over the socket, for those whose token grants it."""
 
-from pov_rt.plugin import ClientError, Context, Message, NewActivity, Plugin
+from asyncio import Future
+
+from pov_rt.plugin import Context, Message, NewActivity, Plugin
 from pov_rt.plugin import Published as Place
 
 plugin = Plugin("publish")
@@ -34,13 +36,10 @@ def is_answered_in_turn(message: Publish) -> bool:
 
 # Pipelined: a connection that publishes a lot does not wait for each commit on its own.
 @plugin.on(Publish, grant="publish", pipelined=is_answered_in_turn)
-async def publish(message: Publish, context: Context) -> Published:
+def publish(message: Publish, context: Context) -> Future[Published]:
     """Publish and answer with the place in the log."""
-    try:
-        done = await context.publish(message.data, instead=None if message.echo else answer)
-    except ClientError as error:  # which names a field of the activity
-        raise error.within("data") from error.__cause__
-    return answer(done)
+    instead = None if message.echo else answer
+    return context.publish(message.data, answer=answer, instead=instead, field="data")
 
 
 def answer(done: Place) -> Published:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from asyncio import Future, get_running_loop
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from msgspec import UNSET
@@ -41,7 +42,7 @@ from pov_rt.protocol.tenants import wire_of
 from pov_rt.protocol.topics import pov_topic, team_topic
 from pov_rt.runtime import containment
 from pov_rt.runtime.clock import Clock
-from pov_rt.runtime.eager import start
+from pov_rt.runtime.eager import begun, start
 
 ResultT = TypeVar("ResultT")
 
@@ -69,6 +70,11 @@ class Publisher(NamedTuple):
     team_id: str
     origin: str = ""
 
+    @property
+    def feed(self) -> str:
+        """The topic of what all of the team publish."""
+        return team_topic(self.team_id)
+
 
 class InFlight:
     """How many publications of a handler are under way, so that a timeout can say so."""
@@ -85,6 +91,10 @@ class InFlight:
 
 in_flight: ContextVar[InFlight | None] = ContextVar("in_flight", default=None)
 """That of the handler that runs; tasks it starts share it."""
+
+
+_ON_ITS_WAY = Published("", "", "", 0)
+"""Stands in for the result of what is being appended."""
 
 
 class PublishHooks(Protocol):
@@ -137,50 +147,77 @@ class Publishing:
     ) -> None:
         self._borders = borders or Borders()
         self.declared = Declared()
-        self._log = engine.log
+        self.log = engine.log
         self._limits = limits
-        self._clock = clock
+        self.clock = clock
         self._ids = Known(check_id)
         self._types = Known(partial(check_name, allowed=limits.types))
         self._actions = Known(partial(check_name, allowed=limits.actions))
-        self._tasks: set[asyncio.Future[Any]] = set()
+        self._works: set[Future[Any]] = set()
         self.published = 0
         """Activities published since the start, retries not counted."""
 
-    async def publish(
+    @property
+    def asks(self) -> bool:
+        """Whether plugins are asked before anything is published, for which one has to wait."""
+        return self.hooks.before_publish is not None
+
+    def publish(
         self,
         batch: Sequence[NewActivity | ClientError],
         publisher: Publisher,
         *,
         decoded: bool = False,
-    ) -> list[Published | ClientError]:
-        """Publish what is valid in one append; return what became of each, in order.
+    ) -> Future[list[Published | ClientError]]:
+        """Publish what is valid in one append; the future gets what became of each, in order.
 
         An error in the batch is handed through to its place. `decoded` says that all was just
-        decoded from JSON, so that there is less to check. Raises `Unavailable`; some of the batch
-        may then be published, and a retry with the same ids is safe. A caller that is cancelled
-        leaves the publication to finish.
+        decoded from JSON, so that there is less to check. It may get `Unavailable`; some of
+        the batch may then be published, and a retry with the same ids is safe.
+        Whoever cancels the future, or no longer waits for it, leaves the publication to finish.
         """
-        return await self.finish(self._publish(batch, publisher, decoded=decoded))
+        work = _Batch(self, publisher, decoded=decoded)
+        if self.asks:
+            return self.finish(self._ask_and_append(batch, work, work.result))
+        for new in batch:
+            work.add(new)
+        return work.append(work.result)
 
-    async def finish(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
-        """Do what publishes something; a caller that is cancelled leaves it to finish."""
+    def publish_one(
+        self,
+        activity: NewActivity,
+        publisher: Publisher,
+        take: Callable[[Callable[[], Published]], Any] | None = None,
+        *,
+        decoded: bool = False,
+    ) -> Future[Any]:
+        """Publish one activity, as `publish` does; the future gets its place, or what refused it.
+
+        Or what `take` makes of that: it is given what returns the one or raises the other.
+        """
+        work = _Batch(self, publisher, decoded=decoded)
+        answer = work.one if take is None else partial(take, work.one)
+        if self.asks:
+            return self.finish(self._ask_and_append([activity], work, answer))
+        work.add(activity)
+        return work.append(answer)
+
+    def finish(self, work: Coroutine[Any, Any, ResultT]) -> Future[ResultT]:
+        """Do what publishes something; whoever cancels the future leaves it to finish."""
         task = start(work)
         if task.done():
-            return task.result()
-        self._tasks.add(task)
-        task.add_done_callback(self._forget)
+            return task
+        self.under_way(task)
+        outer: Future[ResultT] = asyncio.shield(task)
+        return outer
+
+    def under_way(self, work: Future[Any]) -> None:
+        """Take note that something is being published, until it is done."""
+        self._works.add(work)
+        work.add_done_callback(self._forget)
         if (mine := in_flight.get()) is not None:
             mine.open += 1
-            task.add_done_callback(mine.close)
-        return await asyncio.shield(task)
-
-    async def publish_one(self, activity: NewActivity, publisher: Publisher) -> Published:
-        """Publish one activity. Raises what is wrong with it, and `Unavailable`."""
-        (result,) = await self.publish([activity], publisher)
-        if isinstance(result, ClientError):
-            raise result
-        return result
+            work.add_done_callback(mine.close)
 
     def forget(self, text: str) -> None:
         """Check an id anew when it comes again, as its team means it or by its bare name.
@@ -191,74 +228,29 @@ class Publishing:
 
     async def close(self) -> None:
         """Wait for what is under way."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._works, return_exceptions=True)
 
-    def _forget(self, task: asyncio.Future[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # a caller that was cancelled has nobody left to tell
+    def _forget(self, work: Future[Any]) -> None:
+        self._works.discard(work)
+        if not work.cancelled():
+            work.exception()  # a caller that was cancelled has nobody left to tell
 
-    async def _publish(
-        self, batch: Sequence[NewActivity | ClientError], publisher: Publisher, *, decoded: bool
-    ) -> list[Published | ClientError]:
-        began = self._clock.monotonic()
-        results: list[Published | ClientError | None] = [None] * len(batch)
-        entries: list[NewEntry] = []
-        stored: list[tuple[int, Activity]] = []
-        feed = team_topic(publisher.team_id)
-        numbers = _Numbers()
-        for index, new in enumerate(batch):
-            if isinstance(new, ClientError):
-                results[index] = new
-                continue
-            is_checked = False
-            try:
-                producer, seq = numbers.of(new)
-                activity, body = self._admit(new, publisher, decoded=decoded)
-                is_checked = True
-                if self.hooks.before_publish is not None:
-                    activity, body = await self._ask(activity, body)
-            except ClientError as error:
-                results[index] = error
-                numbers.refused(new, error)
-                self._reject(new, publisher, error, by_plugin=is_checked)
-                continue
-            stored.append((index, activity))
-            entries.append(
-                NewEntry(
-                    pov_topic(activity.pov_id),
-                    publisher.key,
-                    activity.id,
-                    body,
-                    feed,
-                    publisher.origin,
-                    # Under an id of ours nothing comes twice.
-                    b"" if new.id is UNSET else compared(activity),
-                    producer,
-                    seq,
-                )
-            )
-        appended = await self.append(entries, began) if entries else []
-        for (index, activity), place in zip(stored, appended, strict=True):
-            if isinstance(place, Conflict):
-                results[index] = IdConflict(field="id")
-                continue
-            epoch, offset, duplicate = place
-            done = Published(activity.id, activity.pov_id, epoch, offset, duplicate)
-            results[index] = done
-            if not duplicate:
-                self.tell(activity, done)
-        if self.hooks.appended is not None:
-            for topic in {name for entry in entries for name in (entry.topic, entry.feed)}:
-                self.hooks.appended(topic)
-        return cast("list[Published | ClientError]", results)
+    async def _ask_and_append(
+        self,
+        batch: Sequence[NewActivity | ClientError],
+        work: _Batch,
+        answer: Callable[[], ResultT],
+    ) -> ResultT:
+        for new in batch:
+            await work.ask(new)
+        return await work.append(answer)
 
     async def append(
         self, entries: Sequence[NewEntry], began: float
     ) -> Sequence[Appended | Conflict]:
         """Append what was checked, and is being published since `began` (monotonic)."""
-        before = self._clock.monotonic()
-        appended = await self._log.append(entries)
+        before = self.clock.monotonic()
+        appended = await self.log.append(entries)
         self.stored(entries, appended, began, before)
         return appended
 
@@ -274,12 +266,13 @@ class Publishing:
         `began` is when what they publish arrived, and `before` when the engine was asked.
         """
         if (stored := self._borders.stored) is not None:
-            now = self._clock.monotonic()
+            now = self.clock.monotonic()
             stored(Stored(entries, places, now - before, now - began))
 
-    def _reject(
+    def reject(
         self, new: NewActivity, publisher: Publisher, error: ClientError, *, by_plugin: bool
     ) -> None:
+        """Tell who wants to know that a check or a plugin refused an activity."""
         if (rejected := self._borders.rejected) is not None:
             topic, own = pov_topic(new.pov_id), "" if new.id is UNSET else new.id
             user_id = publisher.user_id if new.user_id is UNSET else new.user_id
@@ -290,9 +283,9 @@ class Publishing:
 
         Raises what is wrong with it, what a `before_publish` hook refuses it with, or `Internal`.
         """
-        return (await self._ask(activity, self._check(activity)))[0]
+        return (await self.ask(activity, self._check(activity)))[0]
 
-    async def _ask(self, activity: Activity, body: bytes) -> tuple[Activity, bytes]:
+    async def ask(self, activity: Activity, body: bytes) -> tuple[Activity, bytes]:
         """Ask the plugins for an activity as they want it; return that, and encoded."""
         before = self.hooks.before_publish
         if before is None:
@@ -310,7 +303,7 @@ class Publishing:
             raise self._fail("a before_publish hook failed", error) from error
 
     def _fail(self, what: str, error: Exception) -> Internal:
-        return containment.internal(self._clock, log, what, error=error)
+        return containment.internal(self.clock, log, what, error=error)
 
     def tell(self, activity: Activity, done: Published, topics: Sequence[str] = ()) -> None:
         """Count an activity that is durable now, and tell the plugins of it and of its topics."""
@@ -321,12 +314,12 @@ class Publishing:
             for topic in topics:
                 appended(topic)
 
-    def _admit(
+    def admit(
         self, new: NewActivity, publisher: Publisher, *, decoded: bool
     ) -> tuple[Activity, bytes]:
         """Return an activity as it is to be published, and its bytes. Raises what refuses it."""
         activity = Activity(
-            id=self._clock.new_id() if new.id is UNSET else new.id,
+            id=self.clock.new_id() if new.id is UNSET else new.id,
             type=new.type,
             action=new.action,
             pov_id=new.pov_id,
@@ -400,6 +393,163 @@ class Publishing:
         if (before.id, before.pov_id) != (after.id, after.pov_id):
             raise TypeError("a before_publish hook may not change an activity's id or PoV")
         return self._check(msgspec.structs.replace(after, at=UNSET))
+
+
+class _Batch:
+    """Activities on their way into the log, and what becomes of each."""
+
+    __slots__ = (
+        "_before",
+        "_began",
+        "_decoded",
+        "_entries",
+        "_numbers",
+        "_outer",
+        "_publisher",
+        "_publishing",
+        "_results",
+        "_stored",
+        "_take",
+    )  # fmt: skip
+
+    def __init__(self, publishing: Publishing, publisher: Publisher, *, decoded: bool) -> None:
+        self._publishing = publishing
+        self._publisher = publisher
+        self._decoded = decoded
+        self._began = self._before = publishing.clock.monotonic()
+        self._numbers = _Numbers()
+        self._results: list[Published | ClientError] = []
+        self._entries: list[NewEntry] = []
+        self._stored: list[tuple[int, Activity]] = []
+        """What is appended, and where its result belongs."""
+        self._outer: Future[Any] | None = None
+        self._take: Callable[[], Any] = self.result
+
+    def add(self, new: NewActivity | ClientError) -> None:
+        """Check an activity; an error is handed through."""
+        if isinstance(new, ClientError):
+            self._results.append(new)
+            return
+        try:
+            producer, seq = self._numbers.of(new)
+            activity, body = self._publishing.admit(new, self._publisher, decoded=self._decoded)
+        except ClientError as error:
+            self._refuse(new, error, by_plugin=False)
+            return
+        self._enter(new, activity, body, producer, seq)
+
+    async def ask(self, new: NewActivity | ClientError) -> None:
+        """As `add`, and ask the plugins."""
+        before = len(self._entries)
+        self.add(new)
+        if isinstance(new, ClientError) or len(self._entries) == before:
+            return
+        entry = self._entries.pop()
+        _, activity = self._stored.pop()
+        self._results.pop()
+        try:
+            activity, body = await self._publishing.ask(activity, entry.body)
+        except ClientError as error:
+            self._refuse(new, error, by_plugin=True)
+            return
+        self._enter(new, activity, body, entry.producer, entry.seq)
+
+    def append(self, take: Callable[[], ResultT]) -> Future[ResultT]:
+        """Append what was not refused; the future gets what `take` returns, or raises, then."""
+        self._take = take
+        outer: Future[ResultT] = get_running_loop().create_future()
+        self._outer = outer
+        if not self._entries:
+            self._hand_over()
+            return outer
+        self._before = self._publishing.clock.monotonic()
+        appended = begun(self._publishing.log.append(self._entries))
+        if appended.done():
+            self._done(appended)
+        else:
+            self._publishing.under_way(appended)
+            appended.add_done_callback(self._done)
+        return outer
+
+    def result(self) -> list[Published | ClientError]:
+        """Return what became of each, in order."""
+        return self._results
+
+    def one(self) -> Published:
+        """Return what became of the only one. Raises what refused it."""
+        (result,) = self._results
+        if isinstance(result, ClientError):
+            raise result
+        return result
+
+    def _enter(
+        self, new: NewActivity, activity: Activity, body: bytes, producer: str, seq: int
+    ) -> None:
+        publisher = self._publisher
+        self._stored.append((len(self._results), activity))
+        self._results.append(_ON_ITS_WAY)
+        self._entries.append(
+            NewEntry(
+                pov_topic(activity.pov_id),
+                publisher.key,
+                activity.id,
+                body,
+                publisher.feed,
+                publisher.origin,
+                # Under an id of ours nothing comes twice.
+                b"" if new.id is UNSET else compared(activity),
+                producer,
+                seq,
+            )
+        )
+
+    def _refuse(self, new: NewActivity, error: ClientError, *, by_plugin: bool) -> None:
+        self._results.append(error)
+        self._numbers.refused(new, error)
+        self._publishing.reject(new, self._publisher, error, by_plugin=by_plugin)
+
+    def _done(self, appended: Future[Any]) -> None:
+        """Take over what the engine says. That nobody waits for it any more changes nothing."""
+        try:
+            self._take_over(appended.result())
+        except BaseException as error:
+            self._fail(error)
+        else:
+            self._hand_over()
+
+    def _take_over(self, places: Sequence[Appended | Conflict]) -> None:
+        publishing = self._publishing
+        publishing.stored(self._entries, places, self._began, self._before)
+        for (index, activity), place in zip(self._stored, places, strict=True):
+            if isinstance(place, Conflict):
+                self._results[index] = IdConflict(field="id")
+                continue
+            done = self._results[index] = Published(
+                activity.id, activity.pov_id, place.epoch, place.offset, place.duplicate
+            )
+            if not place.duplicate:
+                publishing.tell(activity, done)
+        if (appended := publishing.hooks.appended) is not None:
+            for topic in {name for entry in self._entries for name in (entry.topic, entry.feed)}:
+                appended(topic)
+
+    def _hand_over(self) -> None:
+        outer = self._outer
+        if outer is None or outer.done():
+            return
+        try:
+            outer.set_result(self._take())
+        except BaseException as error:  # what a plugin makes of it may raise anything
+            outer.set_exception(containment.contain(error))
+
+    def _fail(self, error: BaseException) -> None:
+        outer = self._outer
+        if outer is None or outer.done():
+            return
+        if isinstance(error, asyncio.CancelledError):
+            outer.cancel()
+        else:
+            outer.set_exception(error)
 
 
 class _Numbers:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pov_rt.auth.tokens import Identity
@@ -142,6 +143,7 @@ class Connection:
     __slots__ = (
         "__weakref__",
         "_deliveries",
+        "beside",
         "bucket",
         "buckets",
         "budget",
@@ -151,7 +153,7 @@ class Connection:
         "expires_at",
         "id",
         "identity",
-        "last_answer",
+        "line",
         "opened_at",
         "owner",
         "pinged",
@@ -159,14 +161,11 @@ class Connection:
         "rejected",
         "remembered_until",
         "remote_ip",
-        "tasks",
         "topics",
         "transport",
         "user_agent",
         "v1",
-        "waiting",
         "warned",
-        "worker",
     )
 
     def __init__(
@@ -207,12 +206,10 @@ class Connection:
         self.budget = budget
         self.buckets: dict[type[Message], Bucket] | None = None
         self.rejected = 0
-        # The execution's: the messages and answers that wait in line, the task that works them off,
-        # the tasks beside it, and when the last pipelined handler is answered, for the next one.
-        self.waiting: deque[Any] | None = None
-        self.worker: asyncio.Task[None] | None = None
-        self.tasks: set[asyncio.Task[None]] | None = None
-        self.last_answer: asyncio.Future[None] | None = None
+        # The execution's: the messages that are answered in their order, from the first one that is
+        # still at work on, and those that are at work beside them.
+        self.line: deque[Any] | None = None
+        self.beside: set[Any] | None = None
         # The context's: whether its device is entered among the user's.
         self.remembered_until = 0.0
         # The deadlines': when its token ends (monotonic), whether a ping is on its way, and whether
@@ -228,6 +225,12 @@ class Connection:
     def gets_positions(self) -> bool:
         """Whether it is told how far a subscription has come that is not sent all."""
         return self.is_exact or not self.plain
+
+    @property
+    def works(self) -> Sequence[asyncio.Future[Any]]:
+        """What its messages wait for."""
+        slots = (*(self.line or ()), *(self.beside or ()))
+        return [slot.work for slot in slots if slot.work is not None]
 
     def receive(self, payload: bytes, is_text: bool) -> None:
         """Take one whole message from the transport (text is valid UTF-8)."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import Future
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import msgspec
@@ -39,6 +41,7 @@ from pov_rt.protocol.errors import (
 from pov_rt.protocol.messages import Message, NewActivity
 from pov_rt.protocol.topics import TEAM_FEED
 from pov_rt.runtime import turns
+from pov_rt.runtime.bounds import payer
 from pov_rt.runtime.containment import call, contain
 
 SEVERAL_AT_ONCE = 32
@@ -80,6 +83,11 @@ class _Wish:
         self.kept: Kept | None = None
 
 
+def _within(error: ClientError, field: str) -> ClientError:
+    """Return an error of an activity for who sent it as the field of a message, if that is one."""
+    return error.within(field) if field else error
+
+
 class ConnectionContext:
     """One connection during one message, as a handler sees it; implements `interfaces.Context`."""
 
@@ -90,6 +98,7 @@ class ConnectionContext:
         "answered",
         "asked",
         "has_acted",
+        "has_published",
         "host",
         "is_over",
         "joined",
@@ -99,7 +108,7 @@ class ConnectionContext:
 
     def __init__(self, host: PluginHost, connection: Connection) -> None:
         self.host = host
-        self.answered = self.has_acted = self.is_over = False
+        self.answered = self.has_acted = self.has_published = self.is_over = False
         self.request_id: RequestIdValue = UNSET
         self.joined: list[_Wish] | None = None
         self.required: set[str] | None = None
@@ -451,23 +460,79 @@ class ConnectionContext:
             if body == answer:
                 hub.spare(self._connection, name, body)
 
-    async def publish(
+    def publish(
         self,
         activity: NewActivity,
         *,
+        answer: Callable[[Published], Any] | None = None,
         instead: Callable[[Published], Message] | None = None,
+        field: str = "",
+    ) -> Future[Any]:
+        services, connection = self.host.services, self._connection
+        self.has_published = True
+        take = partial(self._take, answer, field)
+        if instead is not None or services.permissions.asks:
+            return services.publishing.finish(self._ask_and_publish(activity, instead, take))
+        try:
+            user = self._may_publish(activity.pov_id)
+            own = self._own(activity, user)
+            publisher = publisher_of(user, is_service=False, origin=connection.id)
+            return services.publishing.publish_one(own, publisher, take, decoded=field != "")
+        except ClientError as error:
+            raise _within(error, field) from error.__cause__
+
+    def _take(
+        self, answer: Callable[[Published], Any] | None, field: str, one: Callable[[], Published]
+    ) -> Any:
+        """Return what is answered, or raise what refused the activity, for who sent it."""
+        try:
+            done = one()
+        except ClientError as error:
+            raise _within(error, field) from error.__cause__
+        self.has_acted = True
+        return done if answer is None else answer(done)
+
+    def _own(self, activity: NewActivity, user: Identity) -> NewActivity:
+        """Return an activity in the user's name, who pays for it.
+
+        Who makes others be sent something does, whether it is published in the end or not.
+        """
+        hub = self.host.services.hub
+        reached = hub.audience(self.topic(activity.pov_id)) + hub.audience(self.topic(TEAM_FEED))
+        self.charge(reached * DELIVERY)
+        return msgspec.structs.replace(activity, user_id=user.user_id)
+
+    async def _ask_and_publish(
+        self,
+        activity: NewActivity,
+        instead: Callable[[Published], Message] | None,
+        take: Callable[[Callable[[], Published]], Any],
+    ) -> Any:
+        """As `publish`, where plugins are asked, or the answer has a place in the stream."""
+        payer.set(self._connection.budget.owner)
+        error: ClientError | None = None
+        try:
+            done = await self._publish_so(activity, instead)
+        except ClientError as refused:
+            error = refused
+
+        def one() -> Published:
+            if error is not None:
+                raise error
+            return done
+
+        return take(one)
+
+    async def _publish_so(
+        self, activity: NewActivity, instead: Callable[[Published], Message] | None
     ) -> Published:
         services, connection = self.host.services, self._connection
         user = await self._require_publish(activity.pov_id)
-        own = msgspec.structs.replace(activity, user_id=user.user_id)
-        # Who makes others be sent something pays for it, whether it is published in the end or not.
-        reached = map(services.hub.audience, map(self.topic, (own.pov_id, TEAM_FEED)))
-        self.charge(sum(reached) * DELIVERY)
+        own = self._own(activity, user)
         if instead is None or self.answered:  # a message has one answer
             publisher = publisher_of(user, is_service=False, origin=connection.id)
-            published = await services.publishing.publish_one(own, publisher)
-            self.has_acted = True
-            return published
+            done: Published = await services.publishing.publish_one(own, publisher)
+            return done
         origin = f"{connection.id}/{services.clock.new_id()}"
         if own.id is UNSET:
             own = msgspec.structs.replace(own, id=services.clock.new_id())
@@ -475,7 +540,7 @@ class ConnectionContext:
         services.hub.expect(origin, connection, self._answer_with(own, instead, failures))
         try:
             publisher = publisher_of(user, is_service=False, origin=origin)
-            published = await services.publishing.publish_one(own, publisher)
+            published: Published = await services.publishing.publish_one(own, publisher)
             names = self.topic(own.pov_id), self.topic("*")
             await services.hub.taken_over(connection, names)
         finally:
@@ -529,15 +594,21 @@ class ConnectionContext:
         return done
 
     async def _require_publish(self, pov_id: str) -> Identity:
-        """Return who may publish on a PoV now. Raises if that is nobody."""
-        services, connection = self.host.services, self._connection
-        if services.clock.monotonic() >= connection.expires_at:
-            raise TokenExpired
-        connection.identity.grants.require("publish")
-        connection.identity.grants.require_pov(pov_id)
-        if services.permissions.asks:
+        """As `_may_publish`, and ask the plugins."""
+        self._may_publish(pov_id)
+        if self.host.services.permissions.asks:
             await self.require({pov_id: "povId"}, "publish")
-        return connection.identity
+        return self._connection.identity
+
+    def _may_publish(self, pov_id: str) -> Identity:
+        """Return who may publish on a PoV now, as far as the token says. Raises if nobody may."""
+        connection = self._connection
+        if self.host.clock.monotonic() >= connection.expires_at:
+            raise TokenExpired
+        identity = connection.identity
+        identity.grants.require("publish")
+        identity.grants.require_pov(pov_id)
+        return identity
 
     def _answer_with(
         self,

@@ -57,6 +57,7 @@ class Dispatcher:
         self._borders = services.borders
         self._execution = Execution(services, hosts)
         self._run, self._refuse = self._execution.run, self._execution.refuse
+        self.release = self._execution.release
         self._by_tag = {handler.tag: handler for handler in self._handlers.values()}
         # What anybody may send at any time, such as pings: there is nothing to admit.
         self._free = frozenset(

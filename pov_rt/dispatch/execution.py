@@ -4,15 +4,15 @@ The one error boundary: whatever a handler raises costs its caller one answer an
 anything.
 
 The order of replies. A connection's answers leave in the order of its messages, those to bad
-messages included, save for types declared `unordered`:
+messages included, save for types declared `unordered`. A handler returns its answer, or a future of
+it; an `async` one is a task, which is such a future. Then its message keeps a slot in
+`connection.line`, and so does whatever comes until the line is empty again:
 
-- Nothing runs: a plain handler is called and answered at once; an `async` one begins at once, in a
-  task that becomes the connection's worker if it has to wait.
-- A worker runs: what comes waits in line (`connection.waiting`). The worker works the line off,
-  then it ends. A connection with nothing to do has neither.
-- `pipelined` handlers overlap, each in a task of its own. Each is answered after the one before it
-  (`Order`), and the last of them is the worker: what comes behind waits for it.
-- `unordered` handlers never wait and are never waited for.
+- A slot that is done is answered once it is the first.
+- The first slot's handler is called. So is one of `pipelined` slots behind it, if all before it are
+  such, too. Any other waits until it is the first.
+- `unordered` handlers never wait and are never waited for (`connection.beside`).
+- Without a line a plain handler needs no slot: it is called and answered at once.
 
 An answer comes behind what was delivered to the connection before (`connection.send` and `reply`
 see to that), and before what its own subscriptions bring. The step that sends it is the one in
@@ -20,10 +20,10 @@ which what it says becomes true: before it, it is asked once more whether the to
 subscriptions allow the answer (`context.check`; what was done is answered so), and after it the
 subscriptions are confirmed, or left as they were if it is an error (`context.end`).
 
-Bounds. In one turn of the loop few `async` handlers of a connection begin, few run beside each
-other, and few messages wait in line; past each of these the socket is read no more until there is
-room. A handler that exceeds its deadline is cancelled and answered `timeout`. One that refuses to
-be cancelled is abandoned: it keeps its task, and the connection goes on without it.
+Bounds. In one turn of the loop few handlers of a connection begin that have others wait, and few
+messages are in line; past each of these the socket is read no more until there is room. A handler
+that exceeds its deadline is cancelled and answered `timeout`. One that refuses to be cancelled is
+abandoned: the connection goes on without it.
 """
 
 from __future__ import annotations
@@ -31,21 +31,23 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from asyncio import Future
 from collections import deque
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple, cast
+from itertools import islice, takewhile
+from typing import Any, cast
 
 from msgspec import UNSET
 
 from pov_rt.activities.publishing import InFlight, in_flight
 from pov_rt.auth.grants import Grants
-from pov_rt.auth.tokens import Identity
 from pov_rt.connections.borders import Handled
 from pov_rt.connections.budgets import BYTE, LARGE_BYTES
 from pov_rt.connections.connection import Connection
 from pov_rt.dispatch.context import ConnectionContext
 from pov_rt.dispatch.host import PluginHost, Services
+from pov_rt.dispatch.slot import Refusal, Slot
 from pov_rt.protocol.encoding import RequestIdValue, encode_error, encode_reply
 from pov_rt.protocol.errors import ClientError, HandlerTimeout
 from pov_rt.protocol.messages import Message
@@ -66,36 +68,12 @@ SMALL_BYTES = 1024
 """The bytes of a larger answer are charged; those of a smaller one are in its message's price."""
 
 
-class Invocation(NamedTuple):
-    """A message of a connection, for its handler."""
-
-    connection: Connection
-    handler: Handler
-    message: Message
-
-
 def require_grants(grants: Grants, handler: Handler, message: Message) -> None:
     """Raise `Forbidden` unless a token allows what a message asks for."""
     if handler.check_ids is not None:
         handler.check_ids(message, grants.require_pov)
     if handler.spec.grant is not None:
         grants.require(handler.spec.grant)
-
-
-class Order:
-    """The place of a pipelined call: it is answered when the one before was."""
-
-    __slots__ = ("answered", "before")
-
-    def __init__(self, before: asyncio.Future[None] | None) -> None:
-        self.before = before
-        self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def end(self) -> None:
-        """Let the next one be answered."""
-        self.before = None
-        if not self.answered.done():
-            self.answered.set_result(None)
 
 
 class Execution:
@@ -111,9 +89,9 @@ class Execution:
         self._hosts = hosts
         # Hooks that wait could let one publication of a connection get ahead of another.
         self._pipelines = not services.registry.asks_before_publish
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._works: set[Future[None]] = set()
         self._begun: dict[Connection, int] = {}
-        """How many handlers began in this turn."""
+        """How many handlers began in this turn that have others wait."""
         self.errors = tally_of_errors()
         """Errors answered, by code."""
         self.counts: Mapping[str, int] = {}
@@ -121,18 +99,34 @@ class Execution:
 
     async def close(self) -> None:
         """Cancel what still runs; called after the connections are gone."""
-        await containment.end(self._tasks, "handlers")
+        await containment.end(self._works, "handlers")
 
     def run(self, connection: Connection, handler: Handler, message: Message) -> None:
         """Run a handler and send its answer, now or in turn."""
         if (admitted := self._borders.admitted) is not None:
             admitted(connection, handler.tag, message)
-        if handler.is_async:
-            self._start_async(Invocation(connection, handler, message))
-        elif connection.worker is None or handler.spec.unordered:
+        unordered = handler.spec.unordered
+        if not handler.is_async and (connection.line is None or unordered):
             self._answer(connection, handler, message)
+            return
+        self._count_turn(connection)
+        slot = Slot(connection, handler, message, overlaps=self._overlaps(handler, message))
+        if unordered and len(connection.beside or ()) < self._limits.inbox_messages:
+            slot.is_beside = True
+            self._begin(slot)
+            if slot.is_done:
+                self._finish(slot)
+            else:
+                self._put_beside(slot)
         else:
-            self._enqueue(connection, Invocation(connection, handler, message))
+            self._enter(slot)
+
+    def release(self, connection: Connection) -> None:
+        """Cancel what is at work for a connection that has ended, and forget what waits."""
+        for each in (*(connection.line or ()), *(connection.beside or ())):
+            if each.work is not None:
+                each.work.cancel()
+        connection.line = connection.beside = None
 
     def refuse(
         self,
@@ -151,96 +145,194 @@ class Execution:
             if tell is not None:
                 tell(connection, done)
         body = self._error(error, request_id)
-        if connection.worker is None:
+        if connection.line is None:
             connection.send(body)
         else:
-            self._enqueue(connection, body)
+            connection.line.append(Refusal(body, is_open=connection.line[-1].is_open))
+            self._hold(connection)
 
     # One handler:
 
     def _answer(self, connection: Connection, handler: Handler, message: Message) -> None:
-        """Call a plain handler and send its answer."""
+        """Call a plain handler and send its answer, unless that is still to come."""
         context = ConnectionContext(self._hosts[handler.plugin.name], connection)
+        context.request_id = message.id
         is_timed = self._borders.handled is not None
         began = self._clock.monotonic() if is_timed else 0.0
         result: object = None
         error: ClientError | None = None
         try:
             result = handler.spec.function(message, context)
+            if isinstance(result, Future):
+                self._count_turn(connection)
+                if not result.done():
+                    self._keep(connection, handler, message, context, began, result)
+                    return
+                result = result.result()
             context.spare(result)
-            body = _encode(handler, result, message.id)
+            body = None if context.answered else _encode(handler, result, message.id)
         except BaseException as raised:
-            error = self._failure(Invocation(connection, handler, message), raised)
-            body = self._error(error, message.id)
+            error = self._failure(connection, handler, raised)
+            body = None if context.answered else self._error(error, message.id)
         if is_timed or error is not None:
-            self._tell(Invocation(connection, handler, message), result, error, began)
+            self._tell(connection, handler, message, result, error, began)
         if body is not None:
             connection.send(body)
 
-    async def _call_async(self, call: Invocation, order: Order | None = None) -> None:
-        """Call an `async` handler and send its answer, unless it was abandoned meanwhile."""
-        connection, handler, message = call
-        identity = connection.identity
+    def _keep(
+        self,
+        connection: Connection,
+        handler: Handler,
+        message: Message,
+        context: ConnectionContext,
+        began: float,
+        work: Future[Any],
+    ) -> None:
+        """Give a message a slot whose plain handler was called: its answer is still to come."""
+        slot = Slot(connection, handler, message, overlaps=self._overlaps(handler, message))
+        slot.context, slot.began = context, began
+        self._await(slot, work)
+        if handler.spec.unordered:
+            slot.is_beside = True
+            self._put_beside(slot)
+        else:
+            connection.line = deque((slot,))
+
+    def _begin(self, slot: Slot) -> None:
+        """Call a handler. It is done when this returns, or `slot.work` is there."""
+        connection, handler = slot.connection, slot.handler
         context = ConnectionContext(self._hosts[handler.plugin.name], connection)
-        context.request_id = message.id
-        budget = connection.budget
-        payer.set(budget.owner)
+        context.request_id = slot.message.id
+        slot.context, slot.identity = context, connection.identity
+        slot.began = self._clock.monotonic()
+        if handler.is_async:
+            work = start(self._call(slot, context))
+            if not slot.is_done:
+                slot.work = work
+                self._works.add(work)
+                work.add_done_callback(self._works.discard)
+            return
+        try:
+            result = handler.spec.function(slot.message, context)
+            if isinstance(result, Future):
+                if not result.done():
+                    self._await(slot, result)
+                    return
+                result = result.result()
+            slot.result = result
+        except BaseException as raised:
+            slot.error = self._failure(connection, handler, raised)
+        self._end(slot)
+
+    def _await(self, slot: Slot, work: Future[Any]) -> None:
+        """Go on when a plain handler's future is done, or its time is over."""
+        slot.work = work
+        stuck = partial(self._abandon, slot)
+        slot.watched = containment.watch(work, self._limits.handler_deadline_s, stuck)
+        work.add_done_callback(partial(self._resolve, slot))
+
+    def _resolve(self, slot: Slot, work: Future[Any]) -> None:
+        """Take over what a plain handler's future has become."""
+        watched, slot.watched = slot.watched, None
+        if watched is not None:
+            watched.end()
+        if watched is None or slot.connection.closed:  # it was abandoned, or nobody is told
+            if not work.cancelled():
+                work.exception()
+            return
+        try:
+            slot.result = work.result()
+        except BaseException as raised:
+            if watched.has_expired and work.cancelled():
+                slot.error = self._note_late(slot, HandlerTimeout())
+            else:
+                slot.error = self._failure(slot.connection, slot.handler, raised)
+        self._end(slot)
+        self._go_on(slot)
+
+    async def _call(self, slot: Slot, context: ConnectionContext) -> None:
+        """Call an `async` handler, and go on when it is done, unless it was abandoned meanwhile."""
+        payer.set(slot.connection.budget.owner)
         publications = InFlight()
         in_flight.set(publications)
-        task = cast("asyncio.Task[None]", asyncio.current_task())
-        began = self._clock.monotonic()
-        body: bytes | None = None
         result: object = None
         error: ClientError | None = None
         try:
             result = await containment.call(
-                handler.spec.function,
-                message,
+                slot.handler.spec.function,
+                slot.message,
                 context,
                 deadline_s=self._limits.handler_deadline_s,
-                stuck=partial(self._abandon, call, context, task, order),
+                stuck=partial(self._abandon, slot),
             )
-            context.spare(result)
-            body = _encode(handler, result, message.id)
         except HandlerTimeout as late:
-            error = self._note_late(handler, late, publications)
+            context.has_published = publications.open > 0
+            error = self._note_late(slot, late)
         except Exception as raised:
-            error = self._failure(call, raised)
-        ended = self._clock.monotonic()
-        if order is not None and order.before is not None:
-            await order.before
-        if task not in self._tasks:
+            error = self._failure(slot.connection, slot.handler, raised)
+        except BaseException:  # it cancelled itself, or its connection has ended
+            if not slot.connection.closed:
+                context.answered = True
+                self._end(slot)
+                self._go_on(slot)
+            raise
+        if slot.is_done:
             return
+        slot.result, slot.error = result, error
+        has_waited = slot.work is not None
+        self._end(slot)
+        if has_waited:
+            self._go_on(slot)
+
+    def _end(self, slot: Slot) -> None:
+        """Take note that a handler is done."""
+        slot.ended = self._clock.monotonic()
+        slot.work = None
+        slot.is_done = True
+
+    def _finish(self, slot: Slot) -> None:
+        """Answer a message whose handler is done."""
+        connection, handler = slot.connection, slot.handler
+        context = cast("ConnectionContext", slot.context)
+        result, error, request_id = slot.result, slot.error, slot.message.id
+        body: bytes | None = None
         if error is None:
-            error = self._look_again(call, context, identity)
-        is_good = error is None
-        if body is not None and is_good and not context.answered:
-            if len(body) > SMALL_BYTES:
-                budget.charge(len(body) * BYTE, self._clock.monotonic())
-            if len(body) > LARGE_BYTES:
-                error = self._begin_page(call, len(body))
-        self._tell(call, result, error, began, ended)
+            error = self._look_again(slot, context)
+        if error is None and not context.answered:
+            try:
+                context.spare(result)
+                body = _encode(handler, result, request_id)
+            except Exception as raised:
+                error = self._failure(connection, handler, raised)
+        if body is not None and len(body) > SMALL_BYTES:
+            error = self._charge_large(connection, len(body))
+        self._tell(connection, handler, slot.message, result, error, slot.began, slot.ended)
         if error is not None:
-            body = self._error(error, message.id)
+            body = self._error(error, request_id)
         if body is not None and not context.answered:
             connection.reply(body)
         context.is_over = True
         if context.joined:
-            context.end(is_good=is_good)
+            context.end(is_good=error is None)
 
-    def _note_late(
-        self, handler: Handler, late: HandlerTimeout, publications: InFlight
-    ) -> HandlerTimeout:
+    def _charge_large(self, connection: Connection, size: int) -> ClientError | None:
+        """Charge for a large answer; return the error in its place, if there is no room for it."""
+        connection.budget.charge(size * BYTE, self._clock.monotonic())
+        return self._begin_page(connection, size) if size > LARGE_BYTES else None
+
+    def _note_late(self, slot: Slot, late: HandlerTimeout) -> HandlerTimeout:
         """Log that a handler exceeded its deadline, and return what its caller is answered."""
-        if publications.open:
+        if slot.context is not None and slot.context.has_published:
             late.extra["outcome"] = "unknown"
-        words, plugin = "a handler exceeded its deadline", handler.plugin.name
-        self._late.log(logging.WARNING, words, type=handler.tag, plugin=plugin)
+        words, handler = "a handler exceeded its deadline", slot.handler
+        self._late.log(logging.WARNING, words, type=handler.tag, plugin=handler.plugin.name)
         return late
 
     def _tell(
         self,
-        call: Invocation,
+        connection: Connection,
+        handler: Handler,
+        message: Message,
         result: object,
         error: ClientError | None,
         began: float,
@@ -252,39 +344,34 @@ class Execution:
             return
         took_s = (self._clock.monotonic() if ended is None else ended) - began
         answer = result if error is None else None
-        done = Handled(call.handler.tag, call.message, answer, error, took_s)
+        done = Handled(handler.tag, message, answer, error, took_s)
         if handled is not None:
-            handled(call.connection, done)
+            handled(connection, done)
         if failed is not None and error is not None:
-            failed(call.connection, done)
+            failed(connection, done)
 
-    def _look_again(
-        self, call: Invocation, context: ConnectionContext, identity: Identity
-    ) -> ClientError | None:
-        """Return the error in the place of an answer that may not be given any more.
-
-        `identity` is the sender's when the message came.
-        """
-        connection, handler, message = call
-        is_new_token = connection.identity is not identity
+    def _look_again(self, slot: Slot, context: ConnectionContext) -> ClientError | None:
+        """Return the error in the place of an answer that may not be given any more."""
+        identity = slot.connection.identity
+        is_new_token = identity is not slot.identity
         if not (is_new_token or context.joined or context.required):
             return None
         try:
             context.check()
             if is_new_token and not context.has_acted:
-                require_grants(connection.identity.grants, handler, message)
+                require_grants(identity.grants, slot.handler, slot.message)
         except ClientError as error:
             return error
         return None
 
-    def _begin_page(self, call: Invocation, size: int) -> ClientError | None:
+    def _begin_page(self, connection: Connection, size: int) -> ClientError | None:
         """Count a large answer until it is read; return the error in its place, if any."""
-        owner = call.connection.budget.owner
+        owner = connection.budget.owner
         try:
             self._pages.begin(owner, size)
         except ClientError as error:
             return error
-        self._hub.tasks.spawn(self._end_page(call.connection, owner, size))
+        self._hub.tasks.spawn(self._end_page(connection, owner, size))
         return None
 
     async def _end_page(self, connection: Connection, owner: str, size: int) -> None:
@@ -294,15 +381,9 @@ class Execution:
         finally:
             self._pages.give(owner, size)
 
-    def _abandon(
-        self,
-        call: Invocation,
-        context: ConnectionContext,
-        task: asyncio.Task[Any],
-        order: Order | None,
-    ) -> None:
+    def _abandon(self, slot: Slot) -> None:
         """Go on without a handler that refuses to be cancelled."""
-        connection, handler, message = call
+        handler = slot.handler
         log.error(
             "a handler does not end although it is cancelled",
             extra={
@@ -311,33 +392,27 @@ class Execution:
                 "at": str(handler.spec.source),
             },
         )
-        self._tasks.discard(task)
-        if order is not None:
-            order.end()
-        late = HandlerTimeout()
-        now = self._clock.monotonic()
-        self._tell(call, None, late, now - self._limits.handler_deadline_s, now)
-        body = self._error(late, message.id)
-        was_worker = connection.worker is task
-        if was_worker:
-            connection.worker = None
-        connection.reply(body)
-        context.end(is_good=False)
-        if was_worker and connection.waiting and not connection.closed:
-            start(self._work(connection))
+        if slot.work is not None:
+            self._works.discard(slot.work)
+        slot.watched = None
+        slot.error = HandlerTimeout()
+        self._end(slot)
+        self._go_on(slot)
 
-    def _failure(self, call: Invocation, error: BaseException) -> ClientError:
+    def _failure(
+        self, connection: Connection, handler: Handler, error: BaseException
+    ) -> ClientError:
         """Turn what a handler raised into what its caller is answered."""
         failure = containment.contain(error)
         if not isinstance(failure, ClientError):
-            call.connection.budget.charge(FAILURE, self._clock.monotonic())
-            plugin, tag = call.handler.plugin.name, call.handler.tag
+            connection.budget.charge(FAILURE, self._clock.monotonic())
+            plugin, tag = handler.plugin.name, handler.tag
             failure = self._hosts[plugin].plugins.conduct.failed(
                 plugin,
-                call.handler.spec.function,
+                handler.spec.function,
                 "handler",
                 failure,
-                user=call.connection.identity.user_id,
+                user=connection.identity.user_id,
                 calls=self.counts.get(tag),
                 type=tag,
             )
@@ -349,28 +424,85 @@ class Execution:
 
     # Order:
 
-    def _start_async(self, call: Invocation) -> None:
-        connection = call.connection
-        self._count_turn(connection)
-        if len(connection.tasks or ()) < self._limits.inbox_messages:
-            if call.handler.spec.unordered:
-                start(self._call_beside(call, None))
-                return
-            if self._overlaps(call) and not connection.waiting:
-                before = connection.last_answer
-                if connection.worker is None or (before is not None and not before.done()):
-                    start(self._call_in_line(call, Order(before)))
-                    return
-        if connection.worker is None:
-            start(self._work(connection, call))
-        else:
-            self._enqueue(connection, call)
+    def _overlaps(self, handler: Handler, message: Message) -> bool:
+        """Tell whether a message need not wait for those before it that overlap, too."""
+        pipelined = handler.spec.pipelined
+        if not pipelined or not self._pipelines:
+            return False
+        return pipelined(message) if callable(pipelined) else pipelined
+
+    def _enter(self, slot: Slot) -> None:
+        """Put a message into its connection's line, and call its handler if it is its turn."""
+        connection = slot.connection
+        line = connection.line
+        if line is None:
+            self._begin(slot)
+            if slot.is_done:
+                self._finish(slot)
+            else:
+                connection.line = deque((slot,))
+            return
+        has_room = len(line) < self._limits.inbox_messages
+        slot.is_open = slot.overlaps and has_room and line[-1].is_open
+        line.append(slot)
+        if slot.is_open:
+            self._begin(slot)
+        self._hold(connection)
+
+    def _put_beside(self, slot: Slot) -> None:
+        connection = slot.connection
+        if connection.beside is None:
+            connection.beside = set()
+        connection.beside.add(slot)
+
+    def _go_on(self, slot: Slot) -> None:
+        """Answer what is done now, and call the handlers whose turn it is."""
+        connection = slot.connection
+        if slot.is_beside:
+            if connection.beside is not None:
+                connection.beside.discard(slot)
+            self._finish(slot)
+            return
+        line = connection.line
+        if line is None:
+            return
+        before = len(line)
+        while line and not connection.closed:
+            first = line[0]
+            if first.is_done:
+                line.popleft()
+                if isinstance(first, Refusal):
+                    connection.reply(first.body)
+                else:
+                    self._finish(first)
+            elif first.context is None:
+                self._begin(first)
+            else:
+                break
+        if connection.closed:
+            self.release(connection)
+            return
+        if not line:
+            connection.line = None
+        elif not line[-1].is_open:
+            self._open(line)
+        # Half of it at once, or a socket would be read and left with every answer.
+        if len(line) <= self._limits.inbox_messages // 2 < before:
+            self._read_on(connection)
+
+    def _open(self, line: deque[Slot | Refusal]) -> None:
+        """Call the handlers that need not wait for those before them any more."""
+        some = list(islice(line, self._limits.inbox_messages))
+        for each in takewhile(lambda each: each.overlaps, some):
+            each.is_open = True
+            if isinstance(each, Slot) and each.context is None:
+                self._begin(each)
 
     def _count_turn(self, connection: Connection) -> None:
         if not self._begun:
             asyncio.get_running_loop().call_soon(self._end_turn)
         begun = self._begun[connection] = self._begun.get(connection, 0) + 1
-        if begun == turns.HANDLERS:
+        if begun >= turns.HANDLERS:
             connection.transport.pause_reads(True)
 
     def _end_turn(self) -> None:
@@ -379,109 +511,16 @@ class Execution:
             if count >= turns.HANDLERS:
                 self._read_on(connection)
 
-    def _read_on(self, connection: Connection) -> None:
-        """Read a connection again, unless too much waits or its turn is over."""
-        is_full = len(connection.waiting or ()) >= self._limits.inbox_messages
-        if not is_full and self._begun.get(connection, 0) < turns.HANDLERS:
-            connection.transport.pause_reads(False)
-
-    async def _call_beside(self, call: Invocation, order: Order | None) -> None:
-        """Call a handler while others are at work; the next of its order may then answer."""
-        task = self._enter()
-        if call.connection.tasks is None:
-            call.connection.tasks = set()
-        beside = call.connection.tasks
-        beside.add(task)
-        try:
-            await self._call_async(call, order)
-        finally:
-            beside.discard(task)
-            self._tasks.discard(task)
-            if order is not None:
-                order.end()
-
-    def _overlaps(self, item: Invocation | bytes) -> bool:
-        """Tell whether what waits is a call that need not wait for the one before."""
-        if isinstance(item, bytes) or not self._pipelines:
-            return False
-        pipelined = item.handler.spec.pipelined
-        return pipelined(item.message) if callable(pipelined) else pipelined
-
-    async def _call_in_line(self, call: Invocation, order: Order) -> None:
-        """Call a pipelined handler; the last one does then what came behind it."""
-        connection = call.connection
-        task = connection.worker = cast("asyncio.Task[None]", asyncio.current_task())
-        connection.last_answer = order.answered
-        try:
-            await self._call_beside(call, order)
-        except BaseException:
-            self._leave(connection, task)
-            raise
-        if connection.worker is task:
-            connection.last_answer = None
-            await self._work(connection)
-
-    async def _call_several(self, call: Invocation) -> None:
-        """Call a pipelined handler, and those that wait behind it, as many as may overlap."""
-        connection, order = call.connection, Order(None)
-        start(self._call_beside(call, order))
-        while (
-            connection.waiting
-            and len(connection.tasks or ()) < self._limits.inbox_messages
-            and self._overlaps(connection.waiting[0])
-        ):
-            order = Order(order.answered)
-            start(self._call_beside(connection.waiting.popleft(), order))
-        await order.answered
-
-    def _enqueue(self, connection: Connection, item: Invocation | bytes) -> None:
-        if connection.waiting is None:
-            connection.waiting = deque()
-        connection.waiting.append(item)
-        if len(connection.waiting) >= self._limits.inbox_messages:
+    def _hold(self, connection: Connection) -> None:
+        """Read a connection no more if its line is full."""
+        if len(connection.line or ()) > self._limits.inbox_messages:
             connection.transport.pause_reads(True)
 
-    async def _work(self, connection: Connection, first: Invocation | None = None) -> None:
-        """Call a handler, if there is one, and work off what waits in line behind it, then end.
-
-        End at once if it was abandoned.
-        """
-        task = connection.worker = self._enter()
-        try:
-            if first is not None:
-                await self._call(first)
-            while connection.worker is task and connection.waiting and not connection.closed:
-                item = connection.waiting.popleft()
-                if isinstance(item, bytes):
-                    connection.reply(item)
-                else:
-                    await self._call(item)
-                if len(connection.waiting or ()) <= self._limits.inbox_messages // 2:
-                    self._read_on(connection)
-        finally:
-            self._tasks.discard(task)
-            self._leave(connection, task)
-
-    async def _call(self, call: Invocation) -> None:
-        """Call a handler whose turn it is."""
-        if self._overlaps(call):
-            await self._call_several(call)
-        elif call.handler.is_async:
-            await self._call_async(call)
-        else:
-            self._answer(*call)
-
-    def _leave(self, connection: Connection, task: asyncio.Task[None]) -> None:
-        if connection.worker is task:
-            has_waited = connection.waiting is not None
-            connection.worker = connection.waiting = connection.last_answer = None
-            if has_waited:  # else nothing is held back but what a turn has had enough of
-                self._read_on(connection)
-
-    def _enter(self) -> asyncio.Task[None]:
-        task = cast("asyncio.Task[None]", asyncio.current_task())
-        self._tasks.add(task)
-        return task
+    def _read_on(self, connection: Connection) -> None:
+        """Read a connection again, unless its line is full or its turn is over."""
+        is_full = len(connection.line or ()) > self._limits.inbox_messages
+        if not is_full and self._begun.get(connection, 0) < turns.HANDLERS:
+            connection.transport.pause_reads(False)
 
 
 def _encode(handler: Handler, result: object, request_id: RequestIdValue) -> bytes | None:

@@ -236,7 +236,8 @@ class PluginHost:
 
     async def publish(self, activity: NewActivity, *, user_id: str | None = None) -> Published:
         publisher = self._publisher(activity.pov_id, user_id)
-        return await self.services.publishing.publish_one(activity, publisher)
+        done: Published = await self.services.publishing.publish_one(activity, publisher)
+        return done
 
     def _publisher(self, pov_id: str, user_id: str | None) -> Publisher:
         """Return this plugin as a publisher on a PoV."""

@@ -8,7 +8,7 @@ When the engine cannot do what is asked (disk full, Redis away), methods raise `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
 from typing import Literal, NamedTuple, Protocol
 
@@ -249,11 +249,12 @@ class Log(Protocol):
     removed is gone from the engine's own files after `Engine.scrub`.
     """
 
-    async def append(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:
+    def append(self, batch: Sequence[NewEntry]) -> Awaitable[list[Appended | Conflict]]:
         """Append a batch; return what became of each, in order.
 
-        Returns when all are as durable as the engine's `guarantee` says; followers on every node
-        that watch the topic are told then and not before, and on this node before this returns.
+        What is awaited is done when all are as durable as the engine's `guarantee` says; followers
+        on every node that watch the topic are told then and not before, and on this node before
+        that. Of a future, which may be done already, nobody needs to make a task.
         Entries of one batch keep their order. Not atomic as a whole: after `Unavailable`, any
         prefix may be there, and a retry with the same keys is safe. A retry with an equal body
         answers the first offset with `duplicate`; with another one `Conflict`. The memory of keys

@@ -237,6 +237,9 @@ class Plugin(Generic[StateT]):
     ) -> OnMessage[MessageT, StateT]:
         """Handle a message type: `(message, context) -> reply or None`, plain or `async`.
 
+        A plain one may also return a Future of its reply, such as that of `Context.publish`: no
+        task is needed to wait for it.
+
         `grant` must be in the token's `can`. `rate` (`5/s`) is per connection. Every field of type
         `PovId` is checked against the token before the handler is called, and the plugins that
         authorise are asked: whether the user may see the PoV (no grant, or `subscribe`),
@@ -251,9 +254,9 @@ class Plugin(Generic[StateT]):
 
         - `unordered`: the handler begins at once, whatever the connection's other handlers do.
         - `pipelined` (for all messages, or those for which the function returns True): the next
-          pipelined message begins as soon as this handler waits for the first time. So whatever has
-          to happen in order belongs before the first `await`. Answers stay in order. It has no
-          effect while any plugin has a `before_publish` hook, or one that authorises.
+          pipelined message begins as soon as this handler waits for the first time, or has returned
+          a Future. So whatever has to happen in order belongs before that. Answers stay in order.
+          It has no effect while any plugin has a `before_publish` hook, or one that authorises.
         """
         begun = self._begin("on", message)
 

@@ -6,9 +6,10 @@ The room `dispatch` implements them; plugins get them through `pov_rt.plugin`.
 from __future__ import annotations
 
 import asyncio
+from asyncio import Future
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -33,6 +34,7 @@ from pov_rt.runtime.clock import Clock
 S_co = TypeVar("S_co", default=None, covariant=True)
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 ValueT = TypeVar("ValueT")
+AnswerT = TypeVar("AnswerT")
 
 
 class Guarantee(msgspec.Struct, frozen=True, rename="camel"):
@@ -622,21 +624,48 @@ class Context(Protocol[S_co]):
         them): then the reply is the caller's copy.
         """
 
-    async def publish(
+    @overload
+    def publish(
         self,
         activity: NewActivity,
         *,
         instead: Callable[[Published], Message] | None = None,
-    ) -> Published:
-        """Publish in the connected user's name.
+        field: str = "",
+    ) -> Future[Published]: ...
+
+    @overload
+    def publish(
+        self,
+        activity: NewActivity,
+        *,
+        answer: Callable[[Published], AnswerT],
+        instead: Callable[[Published], Message] | None = None,
+        field: str = "",
+    ) -> Future[AnswerT]: ...
+
+    def publish(
+        self,
+        activity: NewActivity,
+        *,
+        answer: Callable[[Published], Any] | None = None,
+        instead: Callable[[Published], Message] | None = None,
+        field: str = "",
+    ) -> Future[Any]:
+        """Publish in the connected user's name; await what it returns, or return that.
+
+        A handler that is not `async` may return the future: it has the activity's place, or what
+        `answer` makes of that. Whoever stops waiting for it leaves the publication to finish.
 
         A subscribed publisher gets its activity like everybody else. With `instead` it gets, in the
         activity's place in the stream, the message that this makes; it is the answer to the
         handler's message, and the handler's own result then is not sent. What it raises, this
         raises, though the activity is published; the publisher then gets that, too.
 
-        Raises `Forbidden` without the grant `publish` or once the token has expired, what a plugin
-        refuses with, and what `Host.publish` raises.
+        `field` is that of the handler's message which is the activity, as it came: it was decoded,
+        so less of it is checked again, and errors name what is wrong with it within the message.
+
+        Raises, at once or when it is awaited, `Forbidden` without the grant `publish` or once the
+        token has expired, what a plugin refuses with, and what `Host.publish` raises.
         """
 
 

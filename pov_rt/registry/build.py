@@ -9,6 +9,7 @@ import inspect
 import linecache
 import re
 import typing
+from asyncio import Future
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -333,8 +334,12 @@ def check_handler(
         check_struct(reply, spec.source, is_received=False)
     is_async = inspect.iscoroutinefunction(spec.function)
     _check_price(spec.price, wrong)
-    if spec.pipelined and (spec.unordered or not is_async):
-        raise wrong("only an `async` handler can be pipelined, and not an unordered one")
+    has_others_wait = is_async or "Future" in str(hints.get("return"))
+    if spec.pipelined and (spec.unordered or not has_others_wait):
+        raise wrong(
+            "only a handler that is `async` or returns a Future can be pipelined, and not an "
+            "unordered one"
+        )
     return Handler(plugin, spec, tag, is_async, rate, check_ids, scope_of(spec.message), replies)
 
 
@@ -528,8 +533,8 @@ def _answers(hints: Mapping[str, Any], base: type[StructT]) -> tuple[type[Struct
 
 
 def _union(hint: Any) -> Iterable[Any]:
-    """Yield the members of a union; of `Awaitable[X]` those of X."""
-    if get_origin(hint) in (Union, UnionType):
+    """Yield the members of a union; of `Future[X]` those of X."""
+    if get_origin(hint) in (Union, UnionType, Future):
         for each in get_args(hint):
             yield from _union(each)
     elif hint is not None:

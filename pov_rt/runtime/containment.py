@@ -67,7 +67,7 @@ async def call(
 
     The deadline begins when the function first waits; most never do, and need no timer.
     """
-    entry: _Entry | None = None
+    entry: Watched | None = None
     try:
         result = function(*arguments)
         if not inspect.isawaitable(result):
@@ -78,7 +78,7 @@ async def call(
                 rest = Begun(result, result.send(None))
             except StopIteration as end:
                 return end.value
-        entry = _watch(deadline_s).add(stuck)
+        entry = watch(asyncio.current_task(), deadline_s, stuck)
         return await rest
     except BaseException as error:
         is_late = entry is not None and entry.has_expired and not is_cancelled(but=1)
@@ -94,23 +94,29 @@ async def call(
             entry.end()
 
 
-class _Entry:
-    """A call that waits. It is cancelled at its deadline, once."""
+class Watched:
+    """Something that is waited for. It is cancelled at its deadline, once."""
 
-    __slots__ = ("_watch", "due", "has_expired", "stuck", "task")
+    __slots__ = ("_watch", "due", "has_expired", "stuck", "work")
 
-    def __init__(self, watch: _Watch, due: float, stuck: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        watch: _Watch,
+        due: float,
+        work: asyncio.Future[Any] | None,
+        stuck: Callable[[], None] | None,
+    ) -> None:
         self._watch = watch
         self.due = due
         self.stuck = stuck
-        self.task = asyncio.current_task()
+        self.work = work
         self.has_expired = False
 
     def end(self) -> None:
         """Watch it no longer; what cancelled it is over."""
         self._watch.remove(self)
-        if self.has_expired and self.task is not None:
-            self.task.uncancel()
+        if self.has_expired and isinstance(self.work, asyncio.Task):
+            self.work.uncancel()
 
 
 class _Watch:
@@ -121,20 +127,20 @@ class _Watch:
 
     def __init__(self, deadline_s: float) -> None:
         self._deadline_s = deadline_s
-        self._waiting: dict[_Entry, None] = {}
-        self._expired: dict[_Entry, None] = {}
+        self._waiting: dict[Watched, None] = {}
+        self._expired: dict[Watched, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, stuck: Callable[[], None] | None) -> _Entry:
-        """Watch a call of the current task."""
+    def add(self, work: asyncio.Future[Any] | None, stuck: Callable[[], None] | None) -> Watched:
+        """Watch a call, which `work` waits for."""
         loop = asyncio.get_running_loop()
-        entry = _Entry(self, loop.time() + self._deadline_s, stuck)
+        entry = Watched(self, loop.time() + self._deadline_s, work, stuck)
         self._waiting[entry] = None
         if self._timer is None:
             self._timer = loop.call_at(entry.due, self._look)
         return entry
 
-    def remove(self, entry: _Entry) -> None:
+    def remove(self, entry: Watched) -> None:
         """Watch it no longer."""
         self._waiting.pop(entry, None)
         self._expired.pop(entry, None)
@@ -150,8 +156,8 @@ class _Watch:
             entry.has_expired = True
             entry.due = now + STUCK_S
             self._expired[entry] = None
-            if entry.task is not None:
-                entry.task.cancel()
+            if entry.work is not None:
+                entry.work.cancel()
         for entry in list(takewhile(lambda each: each.due <= now, self._expired)):
             del self._expired[entry]
             if entry.stuck is not None:
@@ -164,13 +170,19 @@ class _Watch:
 _watches: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[float, _Watch]] = WeakKeyDictionary()
 
 
-def _watch(deadline_s: float) -> _Watch:
+def watch(
+    work: asyncio.Future[Any] | None, deadline_s: float, stuck: Callable[[], None] | None = None
+) -> Watched:
+    """Cancel a future after `deadline_s` seconds, unless what this returns is ended before.
+
+    `stuck` is called if that is not done for `STUCK_S` more.
+    """
     loop = asyncio.get_running_loop()
     watches = _watches.setdefault(loop, {})
     found = watches.get(deadline_s)
     if found is None:
         found = watches[deadline_s] = _Watch(deadline_s)
-    return found
+    return found.add(work, stuck)
 
 
 def internal(
@@ -210,7 +222,7 @@ def logged(
         logger.log(logging.ERROR, message, *arguments, exc_info=contained, extra=extra)
 
 
-async def end(tasks: Collection[asyncio.Task[Any]], what: str) -> bool:
+async def end(tasks: Collection[asyncio.Future[Any]], what: str) -> bool:
     """Cancel tasks and wait for them, but not for ever: a plugin may refuse to be cancelled.
 
     Returns whether all have ended.

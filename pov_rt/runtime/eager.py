@@ -9,13 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from contextvars import copy_context
 from typing import Any, TypeVar
 
 ResultT = TypeVar("ResultT")
 
 _NOTHING: Any = object()
+
+
+def begun(work: Awaitable[ResultT]) -> asyncio.Future[ResultT]:
+    """Return a future as it is, and what else is to be awaited as one that was begun."""
+    if isinstance(work, asyncio.Future):
+        return work
+    return start(work if isinstance(work, Coroutine) else _wait_for(work))
+
+
+async def _wait_for(work: Awaitable[ResultT]) -> ResultT:
+    return await work
 
 
 class Begun(Coroutine[Any, Any, ResultT]):

@@ -18,8 +18,8 @@ SENT_BYTES = 256 * 1024
 """What is published for one connection, on all its topics. More is replayed to it, at its pace: no
 client could read a publisher's 4 MiB before it counted as slow."""
 HANDLERS = 4
-"""`async` handlers of a connection that begin; then it is read no more. Others have their turn, and
-what is published is sent before more is taken."""
+"""Handlers of a connection that begin, of those that have others wait; then it is read no more.
+Others have their turn, and what is published is sent before more is taken."""
 DISCONNECTS = 32
 """Connections that have ended and are released."""
 LEASES = 256

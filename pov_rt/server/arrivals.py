@@ -230,9 +230,7 @@ class Arrivals:
             if was_there and topic.is_subscription:
                 self._hooks.tell("unsubscribed", topic.pov_id, connection=connection)
         self._hub.replay.forget(connection)
-        for task in (connection.worker, *(connection.tasks or ())):
-            if task is not None:
-                task.cancel()
+        self._dispatcher.release(connection)
         if (closed := self._borders.closed) is not None:
             closed(connection, reason)
         self._hooks.tell("disconnected", connection=connection)

@@ -137,8 +137,8 @@ class Requests:
         """Wait until nothing works for a connection any more."""
         limit_s = self._services.settings.limits.handler_deadline_s + GRACE_S
         until = asyncio.get_running_loop().time() + limit_s
-        while tasks := {connection.worker, *(connection.tasks or ())} - {None}:
+        while works := connection.works:
             left_s = until - asyncio.get_running_loop().time()
             if left_s <= 0:  # one that refuses to end was answered for
                 return
-            await asyncio.wait([task for task in tasks if task is not None], timeout=left_s)
+            await asyncio.wait(works, timeout=left_s)

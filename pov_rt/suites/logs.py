@@ -15,6 +15,7 @@ from pov_rt.engine.base import (
     Top,
 )
 from pov_rt.protocol.errors import Unavailable
+from pov_rt.runtime.eager import begun
 from pov_rt.suites.support import (
     BODIES,
     FEED,
@@ -268,7 +269,7 @@ class LogSuite(Suite):
     @on_engine()
     async def test_a_cancelled_append_leaves_the_log_whole(self) -> None:
         for number in range(30):
-            task = asyncio.create_task(self.engine.log.append([new(A, str(number))]))
+            task = begun(self.engine.log.append([new(A, str(number))]))
             for _turn in range(number % 3):
                 await asyncio.sleep(0)
             task.cancel()

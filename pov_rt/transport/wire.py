@@ -90,6 +90,7 @@ class Wire:
         "_paused",
         "_peer",
         "_queue",
+        "_reads",
         "_reason",
         "_socket",
         "_timer",
@@ -117,6 +118,7 @@ class Wire:
         self._controls: Bucket | None = None
         self._events: Sequence[tuple[int, bytes]] = ()
         self._paused = 0
+        self._reads = False
         self._heard = False
         self._unread = 0
         self._eof = self._closing = False
@@ -141,7 +143,7 @@ class Wire:
             self._events = self._parser.feed(received)
             self._loop.call_soon(self._resume)
         if not self._paused:
-            self._loop.add_reader(self._fd, self._readable)
+            self._read_on()
 
     @property
     def paused(self) -> bool:
@@ -248,14 +250,26 @@ class Wire:
         self._paused = before | why if paused else before & ~why
         if self._closing or (before == 0) == (self._paused == 0):
             return
-        if self._paused:
-            self._loop.remove_reader(self._fd)
-            return
+        # While it is paused the loop still looks, until something comes: most pauses are for what
+        # is left of a turn, and end before that.
+        if not self._paused:
+            if not self._reads:
+                self._read_on()
+            if self._events:
+                self._loop.call_soon(self._resume)
+
+    def _read_on(self) -> None:
+        self._reads = True
         self._loop.add_reader(self._fd, self._readable)
-        if self._events:
-            self._loop.call_soon(self._resume)
+
+    def _read_no_more(self) -> None:
+        self._reads = False
+        self._loop.remove_reader(self._fd)
 
     def _readable(self) -> None:
+        if self._paused and not self._closing:
+            self._read_no_more()
+            return
         try:
             data = self._socket.recv(READ_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -270,7 +284,7 @@ class Wire:
         else:
             # It may have closed its side only, and still read what waits.
             self._eof = True
-            self._loop.remove_reader(self._fd)
+            self._read_no_more()
             if not self._closing:
                 self._end(WENT_AWAY)
 
@@ -449,7 +463,7 @@ class Wire:
         self._loop.call_soon(self._tell, reason)
         if self._ended is not None and not self._eof:
             # Also if it was paused, or not begun: the peer's own end is waited for.
-            self._loop.add_reader(self._fd, self._readable)
+            self._read_on()
         self._release_waiters()
         if self._corked is None:
             self._finish_writing()

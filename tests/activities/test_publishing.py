@@ -245,7 +245,7 @@ def test_a_caller_that_is_cancelled_leaves_the_publication_to_finish() -> None:
     async def work() -> None:
         publishing, engine, hooks = make()
         hooks.hold = asyncio.Event()
-        caller = asyncio.create_task(publishing.publish_one(new("1"), APP))
+        caller = asyncio.ensure_future(publishing.publish_one(new("1"), APP))
         await asyncio.sleep(0)
         caller.cancel()
         await asyncio.gather(caller, return_exceptions=True)

@@ -316,7 +316,7 @@ class World:
             )
             for _ in range(self.chance.randrange(1, 16))
         ]
-        self.tasks.append(asyncio.create_task(self.server.publishing.publish(new, publisher)))
+        self.tasks.append(asyncio.ensure_future(self.server.publishing.publish(new, publisher)))
 
     def stall(self, client: Any) -> None:
         transport = client[1]

@@ -141,8 +141,7 @@ def test_nothing_overtakes_a_waiting_handler_but_what_is_unordered(folder: Path)
         gate.set()
         await turns()
         assert [each["id"] for each in out.messages] == [1, 5, 2, 3, 4]
-        assert connection.worker is None
-        assert connection.waiting is None
+        assert connection.line is None
 
     run(folder, test)
 
@@ -169,10 +168,8 @@ def test_pipelined_handlers_overlap_and_answer_in_order(folder: Path) -> None:
         gate.set()
         await turns(60)
         assert said() == [1, 2, 3, 4, "odd", 6, 7, 10, -12, 12, 13]
-        assert connection.worker is None
-        assert connection.waiting is None
-        assert connection.last_answer is None
-        assert not connection.tasks
+        assert connection.line is None
+        assert not connection.works
         send(server, connection, "gate.pass", 2)
         await turns()
         assert said()[-2:] == [-2, 2]
@@ -190,8 +187,8 @@ def test_pipelined_handlers_are_bounded_and_end_with_their_connection(folder: Pa
         await turns()
         assert out.paused, "three are at work, and more than three wait"
         assert [each["n"] for each in out.messages] == [-1, -2, -3]
-        tasks = list(connection.tasks or ())
-        assert len(tasks) == 3
+        tasks = connection.works
+        assert len(tasks) == 2, "the third is done, and waits for its turn"
         connection.lost("gone")
         await turns()
         assert all(task.cancelled() or task.done() for task in tasks)
@@ -219,7 +216,7 @@ def test_what_did_not_fit_beside_the_others_overlaps_too_when_its_turn_comes(fol
             begun.append(sum(each["n"] < 0 for each in out.messages))
         assert begun == [6, 8, 8]
         assert [each["n"] for each in out.messages if each["n"] > 0] == list(numbers)
-        assert connection.worker is None
+        assert connection.line is None
         assert not out.paused
 
     run(folder, test, inbox_messages=3)
@@ -231,7 +228,7 @@ def test_one_that_cancels_itself_leaves_its_connection_alive(folder: Path) -> No
     ) -> None:
         send(server, connection, "gate.odd", 1)
         await turns()
-        assert connection.worker is None
+        assert connection.line is None
         gate.set()
         send(server, connection, "gate.wait", 2)
         await turns()
@@ -301,12 +298,12 @@ def test_unordered_handlers_are_bounded_too(folder: Path) -> None:
         for n in range(8):
             send(server, connection, "gate.hurry", n)
         await turns()
-        assert len(connection.tasks or ()) == 3
+        assert len(connection.works) == 4, "three beside, and the first of the line"
         assert out.paused
         gate.set()
         await turns(60)
         assert sorted(each["n"] for each in out.messages) == list(range(8))
-        assert not connection.tasks
+        assert not connection.works
 
     run(folder, test, inbox_messages=3)
 
@@ -318,7 +315,7 @@ def test_a_closed_connections_handlers_are_cancelled(folder: Path) -> None:
         send(server, connection, "gate.wait", 1)
         send(server, connection, "gate.hurry", 2)
         await turns()
-        tasks = [connection.worker, *(connection.tasks or ())]
+        tasks = connection.works
         connection.lost("gone")
         await turns()
         assert [each is not None and each.cancelled() for each in tasks] == [True, True]

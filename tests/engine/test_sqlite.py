@@ -143,7 +143,7 @@ def test_append_returns_and_followers_hear_only_after_the_commit(path: Path) -> 
         async with opened(path) as (engine, told):
             await engine.watch(A)
             with held(engine) as writer:
-                task = asyncio.create_task(engine.log.append(entries(A, 3)))
+                task = asyncio.ensure_future(engine.log.append(entries(A, 3)))
                 await asyncio.wait_for(writer.reached.wait(), WAIT_S)
                 assert await offsets(engine, A) == []
                 assert (await engine.log.top(A)).offset == 0
@@ -161,7 +161,7 @@ def test_a_cancelled_append_is_written_and_told_as_any_other(path: Path) -> None
             await engine.watch(A)
             with held(engine) as writer:
                 tasks = [
-                    asyncio.create_task(engine.log.append(entries(A, 2, start=2 * number)))
+                    asyncio.ensure_future(engine.log.append(entries(A, 2, start=2 * number)))
                     for number in range(5)
                 ]
                 await asyncio.wait_for(writer.reached.wait(), WAIT_S)
@@ -184,11 +184,11 @@ def test_a_writer_that_is_behind_sends_publishers_away_first_who_has_half_of_wha
     async def work() -> None:
         async with opened(path, backlog_bytes=130_000) as (engine, _):
             with held(engine) as writer:
-                tasks = [asyncio.create_task(engine.log.append(entries(A, 1)))]
+                tasks = [asyncio.ensure_future(engine.log.append(entries(A, 1)))]
                 await asyncio.wait_for(writer.reached.wait(), WAIT_S)
                 for number, publisher in enumerate("ppqpqr", 1):
                     new = NewEntry(A, publisher, str(number), b"x" * 30_000)
-                    tasks.append(asyncio.create_task(engine.log.append([new])))
+                    tasks.append(asyncio.ensure_future(engine.log.append([new])))
                 await asyncio.sleep(0)
                 refused = [task for task in tasks if task.done()]
                 assert [tasks.index(task) for task in refused] == [4, 6]
@@ -291,7 +291,7 @@ def test_the_log_is_copied_into_the_database_between_commits(
 def test_what_is_asked_of_a_closed_engine_is_refused_and_does_not_wait(path: Path) -> None:
     async def work() -> None:
         async with opened(path) as (engine, _):
-            accepted = asyncio.create_task(engine.log.append(entries(A, 1)))
+            accepted = asyncio.ensure_future(engine.log.append(entries(A, 1)))
             await asyncio.sleep(0)
             closing_tasks = [asyncio.create_task(engine.close()) for _ in range(2)]
             await asyncio.sleep(0)
@@ -316,7 +316,7 @@ def test_a_close_that_is_cancelled_can_be_finished(path: Path) -> None:
     async def work() -> None:
         async with opened(path) as (engine, _):
             with held(engine) as writer:
-                append = asyncio.create_task(engine.log.append(entries(A, 1)))
+                append = asyncio.ensure_future(engine.log.append(entries(A, 1)))
                 await asyncio.wait_for(writer.reached.wait(), WAIT_S)
                 close = asyncio.create_task(engine.close())
                 await asyncio.sleep(0)

@@ -132,7 +132,7 @@ def say_now(server: RunningServer, client: Client, active: bool = True, pov: str
     assert client.request({"type": "ping"})["type"] == "pong"
     connection = server.web.server.directory.get(client.connection_id)
     assert connection is not None
-    while server.call(lambda: bool(connection.tasks)):
+    while server.call(lambda: bool(connection.works)):
         pass
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import Future, get_running_loop
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Sequence
 from heapq import nsmallest
@@ -168,7 +169,12 @@ class MemoryLog:
         self.ids = Bound("ids", "engine.max_ids", settings.max_ids, lambda: len(self.keys))
         self._ids_each = max(1, settings.max_ids // 2)
 
-    async def append(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:
+    def append(self, batch: Sequence[NewEntry]) -> Future[list[Appended | Conflict]]:
+        done: Future[list[Appended | Conflict]] = get_running_loop().create_future()
+        done.set_result(self._append_all(batch))
+        return done
+
+    def _append_all(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:
         now, monotonic = self._clock.time(), self._clock.monotonic()
         self._forget()
         results: list[Appended | Conflict] = []
@@ -278,7 +284,7 @@ class MemoryLog:
             return None
         feed = found[0].feed if found[0].feed in self.logs else ""
         await self.edit(rewrites)
-        (place,) = await self.append([new._replace(feed=feed)])
+        (place,) = self._append_all([new._replace(feed=feed)])
         return Amended(cast("Appended", place), feed)
 
     async def edit(self, rewrites: Sequence[Rewrite]) -> Sequence[bool]:

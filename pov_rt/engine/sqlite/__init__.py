@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sqlite3
+from asyncio import Future
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import takewhile
@@ -101,11 +102,8 @@ class SqliteLog:
         self._engine = engine
         self._watched: dict[str, _Known | None] = {}
 
-    async def append(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:
-        outcome = await self._engine.writer.write(Append(batch, self._tell))
-        if outcome.error is not None:
-            raise outcome.error
-        return outcome.results
+    def append(self, batch: Sequence[NewEntry]) -> Future[list[Appended | Conflict]]:
+        return self._engine.writer.write(Append(batch, self._tell))
 
     async def read(
         self,

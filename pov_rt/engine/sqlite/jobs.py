@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pov_rt.engine.base import Appended, Conflict, NewEntry
 from pov_rt.protocol.errors import Unavailable
@@ -43,11 +43,12 @@ class Job(Generic[ResultT]):
         self.owner = owner
         self.future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
 
-    def finish(self, result: ResultT) -> None:
-        """Take over the result on the loop, before the future is done."""
+    def finish(self, result: Any) -> ResultT | Exception:
+        """Take over what was written on the loop; return what the future gets, when all are."""
+        raise NotImplementedError
 
 
-class Append(Job[Outcome]):
+class Append(Job[list[Appended | Conflict]]):
     """A batch to append."""
 
     def __init__(
@@ -58,9 +59,10 @@ class Append(Job[Outcome]):
         self.batch = batch
         self._tell = tell
 
-    def finish(self, result: Outcome) -> None:
+    def finish(self, result: Outcome) -> list[Appended | Conflict] | Unavailable:
         """Tell what is on disk now."""
         self._tell(self.batch, result)
+        return result.results if result.error is None else result.error
 
 
 class Change(Job[ResultT]):
@@ -86,10 +88,11 @@ class Change(Job[ResultT]):
         except (Unavailable, UnicodeError) as error:
             return error
 
-    def finish(self, result: ResultT) -> None:
+    def finish(self, result: ResultT) -> ResultT:
         """Tell what was done."""
         if self._tell is not None:
             self._tell(result)
+        return result
 
 
 class Scrub(Job[None]):
@@ -97,3 +100,6 @@ class Scrub(Job[None]):
 
     def __init__(self) -> None:
         super().__init__(ENTRY_BYTES, payer.get())
+
+    def finish(self, result: None) -> None:
+        """They are rebuilt."""

@@ -89,20 +89,23 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="sqlite-writer", daemon=True)
         self._thread.start()
 
-    async def write(self, job: Job[ResultT]) -> ResultT:
-        """Have a job written; return its result when that is on disk.
+    def write(self, job: Job[ResultT]) -> asyncio.Future[ResultT]:
+        """Have a job written; return what gets its result when that is on disk.
 
-        Raises `Unavailable` when it cannot be written, or when too much waits already.
+        It gets `Unavailable` when that cannot be written, or too much waits already. Whoever
+        cancels it leaves the job: it may be on its way to the disk.
         """
         if self._closed:
-            raise Unavailable("The log is closed")
+            job.future.set_exception(Unavailable("The log is closed"))
+            return job.future
         if not self.backlog.take(job.owner, job.size):
-            raise Unavailable("The log is behind with writing; try again", retry_after_s=1.0)
+            words = "The log is behind with writing; try again"
+            job.future.set_exception(Unavailable(words, retry_after_s=1.0))
+            return job.future
         if not self._fresh:
             self._loop.call_soon(self._hand_over)
         self._fresh.append(job)
-        # A caller that is cancelled leaves the job: it may be on its way to the disk.
-        return await job.future
+        return job.future
 
     async def close(self, executor: Executor) -> None:
         """Write what waits, then end the thread; `executor` is where that is waited for."""
@@ -338,7 +341,7 @@ class Writer:
             self.backlog.give(job.owner, job.size)
             if not isinstance(result, Exception):
                 try:
-                    job.finish(result)
+                    result = job.finish(result)
                 except Exception as error:  # a bug: the others must have their answers
                     log.exception("what was written could not be taken over")
                     said.append(error)

@@ -103,7 +103,7 @@ def test_what_was_sent_when_redis_died_is_appended_once(start_redis: Start) -> N
         async with opened(server) as (engine, _):
             await engine.log.append(entries(1, start=0))
             batches = [entries(40, start=start) for start in range(1, 2001, 40)]
-            appending = [asyncio.create_task(engine.log.append(batch)) for batch in batches]
+            appending = [asyncio.ensure_future(engine.log.append(batch)) for batch in batches]
             await until(lambda: any(each.done() for each in appending))
             server.kill()
             server.start()
@@ -196,7 +196,7 @@ def test_functions_that_are_gone_are_loaded_and_nothing_is_lost_or_doubled(
         async with opened(server) as (engine, told):
             await engine.watch(A)
             batches = [entries(20, start=start) for start in range(1, 401, 20)]
-            appending = [asyncio.create_task(engine.log.append(batch)) for batch in batches]
+            appending = [asyncio.ensure_future(engine.log.append(batch)) for batch in batches]
             for _ in range(5):
                 await asyncio.sleep(0)
                 server.command("FUNCTION", "FLUSH")

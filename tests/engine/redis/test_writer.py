@@ -58,12 +58,12 @@ def test_what_waits_is_bounded_and_given_back(start_redis: Start) -> None:
             await engine.log.append(entries(1))
             server.stop()
             try:
-                waiting = asyncio.create_task(engine.log.append(entries(9, start=2)))
+                waiting = asyncio.ensure_future(engine.log.append(entries(9, start=2)))
                 await until(lambda: engine.waiting_bytes > 0)
                 with pytest.raises(Unavailable, match="behind with writing"):
                     await engine.log.append(entries(9, start=20))
                 other = [NewEntry(A, "q", str(n), b"x" * 1000) for n in range(3)]
-                others = asyncio.create_task(engine.log.append(other))
+                others = asyncio.ensure_future(engine.log.append(other))
                 await asyncio.sleep(0)
                 (bound,) = (each for each in engine.bounds if each.name == "backlog_bytes")
                 assert bound.refused == 1
@@ -81,8 +81,8 @@ def test_a_caller_that_is_cancelled_leaves_what_it_appended(start_redis: Start) 
 
     async def work() -> None:
         async with opened(server) as (engine, _):
-            first = asyncio.create_task(engine.log.append(entries(5)))
-            second = asyncio.create_task(engine.log.append(entries(5, start=6)))
+            first = asyncio.ensure_future(engine.log.append(entries(5)))
+            second = asyncio.ensure_future(engine.log.append(entries(5, start=6)))
             await asyncio.sleep(0)
             first.cancel()
             assert [each.offset for each in await second] == [6, 7, 8, 9, 10]
@@ -140,7 +140,7 @@ def test_what_was_accepted_is_finished_before_it_closes(
 ) -> None:
     async def work() -> None:
         async with opened(shared_redis, prefix) as (engine, _):
-            waiting = asyncio.create_task(engine.log.append(entries(1000)))
+            waiting = asyncio.ensure_future(engine.log.append(entries(1000)))
             await asyncio.sleep(0)
             await engine.close()
             assert len(await waiting) == 1000

@@ -39,11 +39,11 @@ def test_retries_within_a_group_and_among_new_entries_keep_their_offsets(path: P
             await engine.watch(A)
             await engine.log.append(entries(A, 500))
             with held(engine) as writer:
-                tasks = [asyncio.create_task(engine.log.append(entries(B, 1)))]
+                tasks = [asyncio.ensure_future(engine.log.append(entries(B, 1)))]
                 await asyncio.wait_for(writer.reached.wait(), WAIT_S)
                 # These three are one group: 500 old ones among 1,000, a copy of all, a conflict.
                 for batch in (entries(A, 1000), entries(A, 1000), entries(A, 1, b"x", start=999)):
-                    tasks.append(asyncio.create_task(engine.log.append(batch)))
+                    tasks.append(asyncio.ensure_future(engine.log.append(batch)))
                 await asyncio.sleep(0)
             _, mixed, again, (conflict,) = await asyncio.gather(*tasks)
             assert [each.offset for each in mixed] == list(range(1, 1001))
@@ -65,7 +65,7 @@ def test_more_than_a_group_holds_is_written_in_order(path: Path) -> None:
             (large,) = await engine.log.append(entries(A, 1, b"x" * (size + 1)))
             assert large.offset == 1
             tasks = [
-                asyncio.create_task(engine.log.append(entries(A, 1, b"y" * (size // 5), start=n)))
+                asyncio.ensure_future(engine.log.append(entries(A, 1, b"y" * (size // 5), start=n)))
                 for n in range(1, 20)
             ]
             done = await asyncio.gather(*tasks)

@@ -238,7 +238,7 @@ def test_a_commit_that_fails_acknowledges_nothing(path: Path) -> None:
             writer.connection = Failing(connection)
             tasks = [
                 # One of a new topic: its name is written apart, so that there is a commit to fail.
-                asyncio.create_task(engine.log.append(batch))
+                asyncio.ensure_future(engine.log.append(batch))
                 for batch in (entries(A, 2, start=2), entries("pov/new", 2))
             ]
             done = await asyncio.gather(*tasks, return_exceptions=True)
@@ -282,7 +282,7 @@ def test_a_mistake_of_whoever_is_told_is_one_jobs_alone(
 
             monkeypatch.setattr(told, "entries", fail_for_b)
             tasks = [
-                asyncio.create_task(engine.log.append(batch))
+                asyncio.ensure_future(engine.log.append(batch))
                 for batch in (entries(A, 1), entries("pov/b", 1), entries(A, 1, start=1))
             ]
             done = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), WAIT_S)
