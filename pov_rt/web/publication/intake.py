@@ -13,7 +13,6 @@ from pov_rt.config.settings import Settings
 from pov_rt.connections.budgets import BYTE, LARGE_BYTES
 from pov_rt.protocol.encoding import BYTE_ORDER_MARK, encode
 from pov_rt.protocol.errors import TokenError
-from pov_rt.runtime.eager import start
 from pov_rt.server.server import Server
 from pov_rt.web.addresses import Client, Failures
 from pov_rt.web.bodies import Bodies
@@ -72,9 +71,9 @@ class Intake:
         return identity
 
     def publish(self, identity: Identity, sender: Sender, body: bytes) -> asyncio.Future[Answer]:
-        """Publish what a body has. The result raises what is wrong with it."""
+        """Publish what a body has. Raises `ClientError`, or the future gets what is wrong."""
         content = body.removeprefix(BYTE_ORDER_MARK)
-        return start(publish(self.server, identity, content, sender.content_type))
+        return publish(self.server, identity, content, sender.content_type)
 
     def answer(self, answer: Answer, sender: Sender, took_s: float) -> bytes | None:
         """Return the bytes of an answer, for which the owner is charged; None if it is a large one.

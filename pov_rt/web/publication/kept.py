@@ -197,12 +197,16 @@ class Kept:
         self._is_busy = True
         before = payer.set(owner)
         try:
+            began = self._loop.time()
             done = self._intake.publish(identity, self._sender, body)
-            finish = partial(self._finish, framed, owner, self._sender, self._loop.time())
+            finish = partial(self._finish, framed, owner, self._sender, began)
             if done.done():
                 finish(done)
             else:
                 done.add_done_callback(finish)
+        except Exception as error:  # there is no such body; or a bug, of which HTTP tells
+            self._intake.bodies.shares.give(owner, len(body))
+            self._speak(error)
         finally:
             payer.reset(before)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from asyncio import Future
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -107,14 +108,14 @@ class Answer(NamedTuple):
     status: int
 
 
-async def publish(
+def publish(
     server: Server, identity: Identity, content: Content, content_type: str
-) -> Answer:
+) -> Future[Answer]:
     """Publish what a body has: one activity (201, or 200 if it was there) or a batch (200).
 
-    Raises `ClientError` for what is wrong with one, or with all of a batch.
+    Raises `ClientError` for what is no body of either; the future gets what is wrong with one.
     """
-    limits = server.settings.limits
+    limits, publishing = server.settings.limits, server.publishing
     kind = content_type.partition(";")[0].strip().lower()
     split = split_batch(content, lines=kind in ("application/x-ndjson", "application/ndjson"))
     if split is not None and len(split) > limits.publish_batch:
@@ -126,16 +127,18 @@ async def publish(
         for raw, new in zip(items, batch, strict=True):
             if isinstance(new, ClientError):
                 _tell_rejected(rejected, raw, identity, publisher.key, new)
-    results = await server.publishing.publish(batch, publisher, decoded=True)
-    if split is not None:
-        return Answer(BatchAnswer(results=[_result(*each) for each in enumerate(results)]), 200)
-    result = results.pop()
-    if isinstance(result, ClientError):
-        try:
-            raise result
-        finally:
-            del result  # its traceback knows this frame: they would wait for the collector
-    return Answer(_place(result), 200 if result.duplicate else 201)
+    if split is None:
+        return publishing.publish_one(batch[0], publisher, _answer_one, decoded=True)
+    return publishing.publish(batch, publisher, _answer_all, decoded=True)
+
+
+def _answer_one(result: Callable[[], Published]) -> Answer:
+    done = result()
+    return Answer(_place(done), 200 if done.duplicate else 201)
+
+
+def _answer_all(results: Sequence[Published | ClientError]) -> Answer:
+    return Answer(BatchAnswer(results=[_result(*each) for each in enumerate(results)]), 200)
 
 
 def _tell_rejected(
