@@ -350,7 +350,7 @@ class MemoryLog:
         for topic in (places.topic, places.feed):
             if (index := self._index(places, topic)) >= 0:
                 entries = self.logs[topic].entries
-                entries[index] = entries[index]._replace(body=body)
+                entries[index] = structs.replace(entries[index], body=body)
                 touched.add(topic)
         return touched
 
