@@ -408,6 +408,7 @@ class _Batch:
         "_began",
         "_decoded",
         "_entries",
+        "_feed",
         "_numbers",
         "_outer",
         "_publisher",
@@ -420,6 +421,7 @@ class _Batch:
     def __init__(self, publishing: Publishing, publisher: Publisher, *, decoded: bool) -> None:
         self._publishing = publishing
         self._publisher = publisher
+        self._feed = publisher.feed
         self._decoded = decoded
         self._began = self._before = publishing.clock.monotonic()
         self._numbers = _Numbers()
@@ -499,7 +501,7 @@ class _Batch:
                 publisher.key,
                 activity.id,
                 body,
-                publisher.feed,
+                self._feed,
                 publisher.origin,
                 # Under an id of ours nothing comes twice.
                 b"" if new.id is UNSET else compared(activity),
