@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from asyncio import Future, get_running_loop
+from asyncio import Future
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from functools import partial
@@ -92,6 +92,9 @@ class InFlight:
 in_flight: ContextVar[InFlight | None] = ContextVar("in_flight", default=None)
 """That of the handler that runs; tasks it starts share it."""
 
+
+_new_entry: Any = partial(tuple.__new__, NewEntry)
+"""An entry of a tuple, without the class's own way in Python (docs/measurements.md, publications)."""
 
 _ON_ITS_WAY = Published("", "", "", 0)
 """Stands in for the result of what is being appended."""
@@ -409,11 +412,11 @@ class _Batch:
         "_decoded",
         "_entries",
         "_feed",
-        "_numbers",
         "_outer",
         "_publisher",
         "_publishing",
         "_results",
+        "_stopped",
         "_stored",
         "_take",
     )  # fmt: skip
@@ -421,10 +424,11 @@ class _Batch:
     def __init__(self, publishing: Publishing, publisher: Publisher, *, decoded: bool) -> None:
         self._publishing = publishing
         self._publisher = publisher
-        self._feed = publisher.feed
         self._decoded = decoded
         self._began = self._before = publishing.clock.monotonic()
-        self._numbers = _Numbers()
+        self._feed = publisher.feed
+        self._stopped: set[tuple[str, str]] | None = None
+        """PoVs and producers of which something could not be published for now."""
         self._results: list[Published | ClientError] = []
         self._entries: list[NewEntry] = []
         self._stored: list[tuple[int, Activity]] = []
@@ -438,7 +442,7 @@ class _Batch:
             self._results.append(new)
             return
         try:
-            producer, seq = self._numbers.of(new)
+            producer, seq = self._number(new) if isinstance(new, PublishedActivity) else ("", 0)
             activity, body = self._publishing.admit(new, self._publisher, decoded=self._decoded)
         except ClientError as error:
             self._refuse(new, error, by_plugin=False)
@@ -464,7 +468,7 @@ class _Batch:
     def append(self, take: Callable[[], ResultT]) -> Future[ResultT]:
         """Append what was not refused; the future gets what `take` returns, or raises, then."""
         self._take = take
-        outer: Future[ResultT] = get_running_loop().create_future()
+        outer: Future[ResultT] = Future()
         self._outer = outer
         if not self._entries:
             self._hand_over()
@@ -489,6 +493,18 @@ class _Batch:
             raise result
         return result
 
+    def _number(self, new: PublishedActivity) -> tuple[str, int]:
+        """Return the producer and the number of what has them. Raises `ClientError`."""
+        if new.producer is new.seq is UNSET:
+            return "", 0
+        if new.producer is UNSET or new.seq is UNSET:
+            missing = "producer" if new.producer is UNSET else "seq"
+            raise InvalidActivity("producer and seq belong together", field=missing)
+        check_id(new.producer, "producer", longest=MAX_NAME_CHARS)
+        if self._stopped and (new.pov_id, new.producer) in self._stopped:
+            raise Unavailable("One that its producer numbered before it has to come first")
+        return new.producer, new.seq
+
     def _enter(
         self, new: NewActivity, activity: Activity, body: bytes, producer: str, seq: int
     ) -> None:
@@ -496,23 +512,29 @@ class _Batch:
         self._stored.append((len(self._results), activity))
         self._results.append(_ON_ITS_WAY)
         self._entries.append(
-            NewEntry(
-                pov_topic(activity.pov_id),
-                publisher.key,
-                activity.id,
-                body,
-                self._feed,
-                publisher.origin,
-                # Under an id of ours nothing comes twice.
-                b"" if new.id is UNSET else compared(activity),
-                producer,
-                seq,
+            _new_entry(
+                (
+                    pov_topic(activity.pov_id),
+                    publisher.key,
+                    activity.id,
+                    body,
+                    self._feed,
+                    publisher.origin,
+                    # Under an id of ours nothing comes twice.
+                    b"" if new.id is UNSET else compared(activity),
+                    producer,
+                    seq,
+                )
             )
         )
 
     def _refuse(self, new: NewActivity, error: ClientError, *, by_plugin: bool) -> None:
         self._results.append(error)
-        self._numbers.refused(new, error)
+        # What is behind something that may be taken when it is sent again: to publish that would
+        # make the number of what is sent again too low.
+        may_pass = error.status >= 500 or error.status == 429
+        if may_pass and isinstance(new, PublishedActivity) and new.producer is not UNSET:
+            self._stopped = (self._stopped or set()) | {(new.pov_id, new.producer)}
         self._publishing.reject(new, self._publisher, error, by_plugin=by_plugin)
 
     def _done(self, appended: Future[Any]) -> None:
@@ -569,35 +591,6 @@ class _Batch:
         outer, take = self._outer, self._take
         del self._outer, self._take
         return outer, take
-
-
-class _Numbers:
-    """The producers' numbers in one batch."""
-
-    def __init__(self) -> None:
-        self._stopped: set[tuple[str, str]] = set()
-        """PoVs and producers of which something could not be published for now."""
-
-    def of(self, new: NewActivity) -> tuple[str, int]:
-        """Return the producer and the number of what has them. Raises `ClientError`."""
-        if not isinstance(new, PublishedActivity) or new.producer is new.seq is UNSET:
-            return "", 0
-        if new.producer is UNSET or new.seq is UNSET:
-            missing = "producer" if new.producer is UNSET else "seq"
-            raise InvalidActivity("producer and seq belong together", field=missing)
-        check_id(new.producer, "producer", longest=MAX_NAME_CHARS)
-        if (new.pov_id, new.producer) in self._stopped:
-            raise Unavailable("One that its producer numbered before it has to come first")
-        return new.producer, new.seq
-
-    def refused(self, new: NewActivity, error: ClientError) -> None:
-        """Refuse what is behind something that may be taken when it is sent again.
-
-        To publish that would make the number of what is sent again too low.
-        """
-        may_pass = error.status >= 500 or error.status == 429
-        if may_pass and isinstance(new, PublishedActivity) and new.producer is not UNSET:
-            self._stopped.add((new.pov_id, new.producer))
 
 
 def publisher_of(identity: Identity, *, is_service: bool, origin: str = "") -> Publisher:

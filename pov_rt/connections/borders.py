@@ -34,6 +34,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from pov_rt.engine.base import Appended, Conflict, NewEntry, Position
 from pov_rt.protocol.errors import ClientError
 
@@ -59,7 +61,7 @@ class Handled(NamedTuple):
     took_s: float | None
 
 
-class Stored(NamedTuple):
+class Stored(msgspec.Struct, frozen=True):
     """Entries of one append, with where each of them is, in order.
 
     A `Conflict` was not appended, a duplicate was there before. `commit_s` is how long the engine

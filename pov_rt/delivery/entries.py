@@ -43,19 +43,20 @@ class ActivityEncoder:
 
     A stored body has no time in it, so that a retry has the same bytes as the first attempt and is
     recognised. To format a time is a good part of it (docs/measurements.md, times), so the last one
-    is kept: a batch shares its instant.
+    is kept: a batch shares its instant, and a busy publisher's millisecond.
     """
 
-    __slots__ = ("_at", "_text")
+    __slots__ = ("_millisecond", "_text")
 
     def __init__(self) -> None:
-        self._at = -1.0
+        self._millisecond = -1
         self._text = b""
 
     def complete(self, entry: Entry) -> bytes:
         """Return the activity's JSON with its time."""
-        if entry.at != self._at:
-            self._at, self._text = entry.at, rfc3339(entry.at).encode()
+        millisecond = round(entry.at * 1e6) // 1000  # as `rfc3339` rounds
+        if millisecond != self._millisecond:
+            self._millisecond, self._text = millisecond, rfc3339(entry.at).encode()
         return b'%b,"at":"%b"}' % (entry.body[:-1], self._text)
 
     def message(self, entry: Entry, kind: str) -> bytes:

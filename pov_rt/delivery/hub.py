@@ -223,10 +223,10 @@ class Hub:
         elif not progress.asked:
             self.leave(joining.connection, joining.topic.name)
 
-    def audience(self, name: str) -> int:
-        """Return how many connections of this node get what happens on a topic."""
-        topic = self._topics.get(name)
-        return 0 if topic is None else topic.users
+    def audience(self, *names: str) -> int:
+        """Return how many times this node sends what happens on all of these topics."""
+        topics = self._topics
+        return sum([topics[name].users for name in names if name in topics])
 
     def live(self, name: str) -> Sequence[Connection]:
         """Return the connections that get what happens on a topic as it happens."""
@@ -320,7 +320,9 @@ class Hub:
             # The log's state is being read. What it may not have in it yet is remembered.
             known.seen = entries[-1].offset
             return
-        fresh = [entry for entry in entries if entry.offset > known.offset]
+        fresh = entries
+        if entries[0].offset <= known.offset:
+            fresh = [entry for entry in entries if entry.offset > known.offset]
         if epoch != known.epoch or (fresh and fresh[0].offset != known.offset + 1):
             self.uncertain(topic)
         else:
@@ -361,7 +363,8 @@ class Hub:
         # Whichever are fewer: neither a busy node nor a busy client makes each reply dear.
         if len(dirty) <= len(mine):
             for topic in dirty:
-                topic.settle(connection)
+                if topic.name in mine:
+                    topic.settle(connection)
         else:
             for followed in mine.values():
                 followed.settle(connection)
@@ -533,14 +536,16 @@ class Hub:
         if not entries:
             return
         bodies: Sequence[bytes] = ()
-        if topic.ring is not None or any(topic.groups.values()):
+        has_live = any(topic.groups.values())
+        if topic.ring is not None or has_live:
             as_message = self.replay.message if is_new else self.replay.read
             bodies = [as_message(topic, entry) for entry in entries]
             if topic.ring is not None:
                 topic.ring.add(bodies)
             self._make_room(topic, sum(map(len, bodies)))
+            has_live = any(topic.groups.values())
         instead = self._answer(topic, entries) if self._expected else {}
-        if any(topic.groups.values()):
+        if has_live:
             for body, entry in zip(bodies, entries, strict=True):
                 if entry.offset in instead:
                     self._add(topic, Pending(body, entry.body, *instead[entry.offset]))

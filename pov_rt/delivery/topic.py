@@ -12,6 +12,8 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from pov_rt.connections.connection import Connection
 from pov_rt.delivery.filters import Only, read_head
 from pov_rt.delivery.pieces import Shares, Spread, join
@@ -28,7 +30,7 @@ MAX_STATES = 1000
 """Names of signals that a topic remembers for those who are not live."""
 
 
-class Pending(NamedTuple):
+class Pending(msgspec.Struct, frozen=True):
     """A message that waits for the end of the turn; `spare` is the connection not to send it to.
 
     That one gets `instead` in its place. `stored` is the activity in it as the log has it, for
@@ -320,7 +322,7 @@ class Topic:
         for index in reversed(range(self.special.get(connection, 0), len(self.pending))):
             item = self.pending[index]
             if item.body is body and item.spare is None:
-                self.pending[index] = item._replace(spare=connection)
+                self.pending[index] = msgspec.structs.replace(item, spare=connection)
                 return
 
     def settle(self, connection: Connection) -> None:

@@ -91,31 +91,24 @@ def _within(error: ClientError, field: str) -> ClientError:
 class ConnectionContext:
     """One connection during one message, as a handler sees it; implements `interfaces.Context`."""
 
-    __slots__ = (
-        "_connection",
-        "_digests_until",
-        "_told",
-        "answered",
-        "asked",
-        "has_acted",
-        "has_published",
-        "host",
-        "is_over",
-        "joined",
-        "request_id",
-        "required",
-    )
+    # What few messages need is the class's until then: most contexts live for one call.
+    answered = False
+    """The message was answered in the stream."""
+    has_acted = False
+    """Something was done for good."""
+    has_published = False
+    """Something may be published meanwhile."""
+    is_over = False
+    request_id: RequestIdValue = UNSET
+    joined: list[_Wish] | None = None
+    required: set[str] | None = None
+    asked: Asked | None = None
+    _digests_until: float | None = None
+    _told: list[tuple[str, bytes]] | None = None
 
     def __init__(self, host: PluginHost, connection: Connection) -> None:
         self.host = host
-        self.answered = self.has_acted = self.has_published = self.is_over = False
-        self.request_id: RequestIdValue = UNSET
-        self.joined: list[_Wish] | None = None
-        self.required: set[str] | None = None
-        self.asked: Asked | None = None
         self._connection = connection
-        self._digests_until: float | None = None
-        self._told: list[tuple[str, bytes]] | None = None
 
     state: Any = delegate("host.state")
     user: Identity = delegate("_connection.identity")
@@ -497,8 +490,8 @@ class ConnectionContext:
 
         Who makes others be sent something does, whether it is published in the end or not.
         """
-        hub = self.host.services.hub
-        reached = hub.audience(self.topic(activity.pov_id)) + hub.audience(self.topic(TEAM_FEED))
+        topic = user.grants.topic
+        reached = self.host.services.hub.audience(topic(activity.pov_id), topic(TEAM_FEED))
         self.charge(reached * DELIVERY)
         return msgspec.structs.replace(activity, user_id=user.user_id)
 

@@ -84,9 +84,11 @@ class MemoryProducers:
         self._last[producer] = max(seq, self.last(producer)), self._clock.monotonic()
         self._last.move_to_end(producer)
 
-    def forget(self) -> None:
-        """Forget those whose time is over."""
-        not_after = self._clock.monotonic() - self.rules.age_s
+    def forget(self, now: float) -> None:
+        """Forget those whose time is over; `now` is `Clock.monotonic`."""
+        if not self._last:
+            return
+        not_after = now - self.rules.age_s
         while self._last:
             producer, (_, at) = next(iter(self._last.items()))
             if at > not_after:
@@ -100,7 +102,7 @@ class MemoryProducers:
 
     def dump(self) -> Iterator[CopiedNumber]:
         """Yield all numbers."""
-        self.forget()
+        self.forget(self._clock.monotonic())
         ahead = self._clock.time() - self._clock.monotonic()
         for producer, (seq, at) in self._last.items():
             yield CopiedNumber(*producer, seq, microseconds(at + ahead))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -127,9 +129,19 @@ def rfc3339(seconds: float) -> str:
     What lies before the year 1 or behind 9999 there, as an instant that a client names with an
     offset may, is said to be at that end.
     """
-    at = datetime.fromtimestamp(min(max(seconds, YEAR_1), YEAR_9999_END), UTC)
-    text = at.isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
+    if not YEAR_1 <= seconds <= YEAR_9999_END:
+        seconds = min(max(seconds, YEAR_1), YEAR_9999_END)
+    # As `datetime` rounds; the second is that of the last one nearly always.
+    second = math.floor(seconds)
+    microseconds = round((seconds - second) * 1e6)
+    if microseconds == 1_000_000:
+        second, microseconds = second + 1, 0
+    return f"{_to_the_second(second)}.{microseconds // 1000:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _to_the_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).replace(tzinfo=None).isoformat()
 
 
 def full_jitter(failures: int, first_s: float, last_s: float, chance: float) -> float:

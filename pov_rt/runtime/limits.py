@@ -111,8 +111,10 @@ class Budget:
 
     def charge(self, cost: float, now: float) -> None:
         """Charge what was done. No debt is for longer than `debt_s`: whoever asks comes back."""
-        paid_at = max(self.paid_at, now - self._burst_s) + cost * self._unit_s
-        self.paid_at = min(paid_at, now + self._debt_s)
+        paid_at, full_at = self.paid_at, now - self._burst_s
+        paid_at = (paid_at if paid_at > full_at else full_at) + cost * self._unit_s
+        most = now + self._debt_s
+        self.paid_at = paid_at if paid_at < most else most
 
     def used(self, now: float) -> float:
         """Return which part of it is used up: 0 of a full one, 1 and more of one in debt."""

@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from pov_rt.auth.revocations import Revocations
 from pov_rt.cli.main import main
 from pov_rt.config.settings import AuthSettings, EngineSettings
-from pov_rt.engine.base import Appended, Position
+from pov_rt.engine.base import Appended, NewEntry, Position
 from pov_rt.engine.sqlite import backups
 from pov_rt.engine.sqlite.schema import APPLICATION_ID, MIGRATIONS, read_epoch, reading
 from pov_rt.protocol.tenants import restore
@@ -132,11 +132,14 @@ def test_a_backup_is_one_instant_of_a_log_that_is_being_written(
             await engine.log.append(entries(A, 500, b"x" * 200))
             appended = 500
 
+            async def write(batch: Sequence[NewEntry]) -> None:
+                await engine.log.append(batch)
+
             def append(done: int, pages: int) -> None:
                 """Append more while the copy is under way."""
                 nonlocal appended
                 batch = entries(A, 50, start=appended)
-                asyncio.run_coroutine_threadsafe(engine.log.append(batch), loop).result(10)
+                asyncio.run_coroutine_threadsafe(write(batch), loop).result(10)
                 appended += 50
                 assert 0 < done <= pages
 

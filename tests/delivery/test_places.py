@@ -230,7 +230,7 @@ class World:
             engine=self.engine,
         )
         self.clients: list[Client] = []
-        self.tasks: list[asyncio.Task[Any]] = []
+        self.tasks: list[asyncio.Future[Any]] = []
         self.lost = 0
 
     async def wait(self) -> None:
@@ -274,7 +274,7 @@ class World:
             new.append(NewActivity(id=f"n{self.number}", type=kind, action="z", pov_id=pov))
         publisher = Publisher("app", "app", DEFAULT_TEAM)
         publish = self.server.publishing.publish(new, publisher)
-        self.tasks.append(asyncio.create_task(publish))
+        self.tasks.append(publish)
 
     def lose(self) -> None:
         self.lost += 1

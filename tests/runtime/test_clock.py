@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import pov_rt
 from pov_rt.runtime.clock import (
     DOUBT_S,
     STEP_S,
+    YEAR_1,
+    YEAR_9999_END,
     ManualClock,
     SteadyTime,
     full_jitter,
@@ -104,6 +109,12 @@ def test_ids_are_nobody_elses_and_sort_by_the_millisecond_they_were_made_in() ->
 )
 def test_a_time_has_milliseconds_and_a_zone(seconds: float, text: str) -> None:
     assert rfc3339(seconds) == text
+
+
+@given(st.floats(YEAR_1, YEAR_9999_END))
+def test_a_time_is_what_datetime_makes_of_it(seconds: float) -> None:
+    said = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    assert rfc3339(seconds) == said.replace("+00:00", "Z")
 
 
 def test_waits_double_up_to_the_longest_and_are_spread_over_all_of_it() -> None:

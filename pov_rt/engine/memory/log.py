@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import Future, get_running_loop
+from asyncio import Future
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Sequence
 from heapq import nsmallest
@@ -10,7 +10,6 @@ from itertools import accumulate, takewhile
 from typing import cast
 
 import msgspec
-from msgspec import structs
 
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import (
@@ -114,7 +113,11 @@ class TopicLog:
     def trim(self, now: float) -> None:
         """Release what is too many or too old."""
         entries, not_before = self.entries, now - self.limits.max_age_s
-        head = max(self.head, len(entries) - self.limits.max_entries)
+        head, number = self.head, len(entries)
+        if number - head <= self.limits.max_entries and head < number:
+            if self.came[head] >= not_before:
+                return  # as nearly always
+        head = max(head, number - self.limits.max_entries)
         while head < len(entries) and self.came[head] < not_before:
             head += 1
         self.head = head
@@ -170,13 +173,13 @@ class MemoryLog:
         self._ids_each = max(1, settings.max_ids // 2)
 
     def append(self, batch: Sequence[NewEntry]) -> Future[list[Appended | Conflict]]:
-        done: Future[list[Appended | Conflict]] = get_running_loop().create_future()
+        done: Future[list[Appended | Conflict]] = Future()
         done.set_result(self._append_all(batch))
         return done
 
     def _append_all(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:
         now, monotonic = self._clock.time(), self._clock.monotonic()
-        self._forget()
+        self._forget(monotonic)
         results: list[Appended | Conflict] = []
         fresh: defaultdict[str, list[Entry]] = defaultdict(list)
         try:
@@ -186,7 +189,7 @@ class MemoryLog:
             # Also after a failure half-way: what is in the log, its followers must hear of.
             for topic, entries in fresh.items():
                 log = self.logs[topic]
-                self._trim(log)
+                log.trim(monotonic)
                 if topic in self.watched and self.follower is not None:
                     self.follower.entries(topic, self.epoch_of(topic), entries)
         return results
@@ -231,7 +234,7 @@ class MemoryLog:
         return Tally(Counter(map(head_of, bodies)), sum(map(len, bodies)))
 
     async def find(self, topic: str, key: str) -> Sequence[Found]:
-        self._forget()
+        self._forget(self._clock.monotonic())
         names = self._names_of(key)
         seen = (
             (each, self.keys.get((topic, each, name))) for each in self._keys_of for name in names
@@ -239,7 +242,7 @@ class MemoryLog:
         return [Found(publisher, at.offset) for publisher, at in seen if at is not None]
 
     async def locate(self, key: str) -> Sequence[Located]:
-        self._forget()
+        self._forget(self._clock.monotonic())
         names = self._names_of(key)
         found = ((name, at) for name, at in self.keys.items() if name[2] in names)
         return [Located(topic, publisher, at.offset) for (topic, publisher, _), at in found]
@@ -273,7 +276,7 @@ class MemoryLog:
 
     async def amend(self, amendment: Amendment) -> Amended | Conflict | None:
         rewrite, new, others = amendment
-        self._forget()
+        self._forget(self._clock.monotonic())
         new = new._replace(topic=rewrite.topic, feed="")
         known = self._known(new)
         if known is not None:
@@ -307,7 +310,8 @@ class MemoryLog:
         touched: set[str] = set()
         for entry, places in zip(log.entries, log.places, strict=True):
             if places.topic != topic:
-                self._move(places, structs.replace(places, feed="", feed_offset=0), places.topic)
+                alone = msgspec.structs.replace(places, feed="", feed_offset=0)
+                self._move(places, alone, places.topic)
             elif self._index(places, places.feed) >= 0:
                 touched |= self._rewrite(places, stub(entry.body))
                 self._move(places, Places(places.feed, places.feed_offset, "", 0), places.feed)
@@ -350,7 +354,7 @@ class MemoryLog:
         for topic in (places.topic, places.feed):
             if (index := self._index(places, topic)) >= 0:
                 entries = self.logs[topic].entries
-                entries[index] = structs.replace(entries[index], body=body)
+                entries[index] = msgspec.structs.replace(entries[index], body=body)
                 touched.add(topic)
         return touched
 
@@ -391,7 +395,7 @@ class MemoryLog:
         return self._top(topic)
 
     def _top(self, topic: str) -> Top:
-        self._forget()
+        self._forget(self._clock.monotonic())
         log = self.logs.get(topic)
         if log is None:
             return Top(self.epoch_of(topic), 0, 1)
@@ -401,9 +405,10 @@ class MemoryLog:
     def epoch_of(self, topic: str) -> str:
         """Return the epoch of a topic's log, of an unknown topic that with which it would begin."""
         log = self.logs.get(topic)
-        if log is None:
-            return native_epoch(self.epoch, self.watched.get(topic, self._generation))
-        return log.epochs[0][0] if log.epochs else native_epoch(self.epoch, log.generation)
+        if log is not None and log.epochs:
+            return log.epochs[0][0]
+        generation = self.watched.get(topic, self._generation) if log is None else log.generation
+        return native_epoch(self.epoch, generation) if generation else self.epoch
 
     def _older(self, topic: str) -> Epochs:
         log = self.logs.get(topic)
@@ -420,7 +425,7 @@ class MemoryLog:
 
     def tidy(self) -> None:
         """Release all that is too old or too much."""
-        self._forget()
+        self._forget(self._clock.monotonic())
         for log in self.logs.values():
             self._trim(log)
 
@@ -512,17 +517,16 @@ class MemoryLog:
     def _trim(self, log: TopicLog) -> None:
         log.trim(self._clock.monotonic())
 
-    def _forget(self) -> None:
+    def _forget(self, now: float) -> None:
         """Forget the ids whose time is over, the oldest of too many, and topics nothing needs."""
-        self.producers.forget()
-        oldest = self._clock.monotonic() - self._settings.id_window_s
+        self.producers.forget(now)
+        oldest = now - self._settings.id_window_s
         while self.keys:
             key, seen = next(iter(self.keys.items()))
             if seen.at >= oldest and len(self.keys) <= self._settings.max_ids:
                 break
             self._forget_key(key)
         if not self._left:
-            now = self._clock.monotonic()
             if now < self._round_at and not self.count.is_nearly_full:
                 return
             self._left = len(self._round)
