@@ -39,7 +39,7 @@ class Successor:
         self._line, theirs = socket.socketpair()
         self._line.setblocking(False)
         with theirs, os.fdopen(os.pidfd_open(os.getpid())) as own:
-            numbers = [each.fileno() for each in (theirs, own, *sockets)]
+            numbers = [theirs.fileno(), own.fileno(), *(each.fileno() for each in sockets)]
             kept = {name: value for name, value in os.environ.items() if name not in OURS}
             self._process = subprocess.Popen(  # noqa: S603  (what was started)
                 [sys.executable, *sys.orig_argv[1:]],
