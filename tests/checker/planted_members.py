@@ -51,8 +51,8 @@ def echo() -> None:
     """Publish as if an echo was wanted."""
     publish = ConnectionContext.publish
 
-    async def with_echo(context: ConnectionContext, activity: Any, *, instead: Any = None) -> Any:
-        return await publish(context, activity)
+    def with_echo(context: ConnectionContext, activity: Any, **more: Any) -> Any:
+        return publish(context, activity, **{**more, "instead": None})
 
     replace(ConnectionContext, "publish", with_echo)
 
