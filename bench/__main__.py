@@ -39,8 +39,8 @@ def main() -> int:
         "--case",
         action="append",
         default=[],
-        help="of `hostile` and `cluster`: run this case alone; may be given several times; of "
-        "`screen`: firefox is the second browser",
+        help="of `hostile`, `cluster`, `growth` and `off`: run this case alone; may be given "
+        "several times; of `screen`: firefox is the second browser",
     )
     parser.add_argument("--seed", type=int, help="of `screen`: do what a run did that printed it")
     parser.add_argument("--kills", type=int, default=40, help="of `screen`: 500 activities each")
@@ -67,8 +67,8 @@ def main() -> int:
         parser.error(f"no scenario {unknown[0]!r}; there are: {', '.join(known)}")
     machine.check(SOCKETS // 10 if given.quick else SOCKETS)
     os.sched_setaffinity(0, {LOAD_CORE})
-    facts = report.machine_facts()
-    results = []
+    facts = report.machine_facts() | {"command": " ".join(["scripts/bench", *sys.argv[1:]])}
+    results, void = list[report.Result](), list[str]()
     given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="running-", dir=given.out) as name:
         run = Run(
@@ -85,13 +85,19 @@ def main() -> int:
                 result = known[scenario](run)
             except LoadError as error:
                 print(f"{scenario}: {error}; nothing of it counts", file=sys.stderr)
-                return 2
+                void.append(scenario)
+                continue
+            result.facts = facts
             print(report.table(result), flush=True)
             results.append(result)
-            report.write(results, facts, given.out)
+            report.write([result], given.out)
+            report.plot(result, given.out / f"{scenario}.png")
     missed = [check for result in results for check in result.checks if not check.met]
     checks = sum(len(result.checks) for result in results)
     print(f"\n{checks - len(missed)} of {checks} bars met; written to {given.out}", file=sys.stderr)
+    if void:
+        print(f"nothing counts of: {', '.join(void)}", file=sys.stderr)
+        return 2
     return int(bool(missed))
 
 

@@ -28,6 +28,8 @@ NEEDED_GO = (1, 24)
 BUILT = Path(__file__).parents[1] / "build" / f"centrifugo-{VERSION}"
 KEY = "the key of the benchmark, which is no secret"
 HISTORY = 1000
+QUEUE = 64 * 1024 * 1024
+"""Bytes."""
 
 
 @cache
@@ -81,6 +83,7 @@ class Centrifugo(HttpPublisher):
     subscribed = '{"id":2,"subscribe"'
     acknowledgement = '{"id":4,"publish"'
     growing = '"offset":'
+    recovered = '"publications":['
     publishers = 64
     parallel = False
     """Whether it does what is in a batch at once, in any order."""
@@ -100,7 +103,8 @@ class Centrifugo(HttpPublisher):
             json.dumps(
                 {
                     "http_server": {"address": "127.0.0.1", "port": str(self.port)},
-                    "client": {"token": {"hmac_secret_key": SECRET}},
+                    # It would close a subscriber that the load has no time to read for.
+                    "client": {"token": {"hmac_secret_key": SECRET}, "queue_max_size": QUEUE},
                     "channel": {"without_namespace": channel},
                     "engine": self.engine(),
                     "http_api": {"key": KEY},
@@ -117,17 +121,26 @@ class Centrifugo(HttpPublisher):
         """Return where it keeps what it keeps."""
         return {"type": "memory"}
 
-    def client(self, user: str, topic: str) -> Client:
-        """Return a client with its own token."""
+    def client(self, user: str, topic: str, **more: object) -> Client:
+        """Return a client with its own token; `more` is what it subscribes with."""
         claims = {"sub": user, "exp": int(time.time()) + DAY_S}
         connect = {"id": 1, "connect": {"token": jwt.encode(claims, SECRET, "HS256")}}
-        subscribe = {"id": 2, "subscribe": {"channel": topic}}
+        subscribe = {"id": 2, "subscribe": {"channel": topic, **more}}
         steps = [
             Step(0, encode(connect)),
             Step(1, encode(subscribe), '{"id":1,"connect"'),
             Step(1, "", self.subscribed),
         ]
         return Client("/connection/websocket", steps)
+
+    def place(self, answers: Sequence[bytes]) -> dict[str, Any]:
+        """Return the position of the last publication of a batch."""
+        last = json.loads(answers[-1])["replies"][-1]["publish"]
+        return {"epoch": last["epoch"], "offset": last["offset"]}
+
+    def recovering(self, user: str, topic: str, place: dict[str, Any], seen: int) -> Client:
+        """Return a client that recovers from a position on: all comes in its answer."""
+        return self.client(user, topic, recover=True, **place)._replace(seen=seen)
 
     def publication(self, each: dict[str, Any]) -> str:
         """Return the command that publishes."""

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from bench import machine
 from bench.centrifugo import find_centrifugo
 from bench.durability import (
+    KNOWN,
     MANY,
     MISSED,
     PUBLISHERS,
@@ -22,7 +23,6 @@ from bench.durability import (
     missed,
     percentile,
     post,
-    recovering,
 )
 from bench.load import Delays, Load, LoadError
 from bench.nodes import DEADLINE_S, SHARED, CentrifugoOnRedis, OursOnRedis, Redis, Site
@@ -365,13 +365,13 @@ def _back(run: Run, result: Result, folder: Path) -> None:
     with ExitStack() as stack:
         redis = stack.enter_context(Redis(folder))
         nodes = [stack.enter_context(OursOnRedis(folder, redis, number)) for number in (1, 2)]
-        epochs = missed(nodes[0], topics)
+        places = missed(nodes[0], topics)
         loads = []
         for node in nodes:
             clients = [
-                recovering(node, f"{node.name[-1]}-{index}", topic, epoch)
-                for index, (topic, epoch) in zip(
-                    range(many // len(nodes)), cycle(epochs.items()), strict=False
+                node.recovering(f"{node.name[-1]}-{index}", topic, place, KNOWN)
+                for index, (topic, place) in zip(
+                    range(many // len(nodes)), cycle(places.items()), strict=False
                 )
             ]
             load = Load(node.folder, node.port, clients, node.speech("none"), 0)

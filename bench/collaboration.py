@@ -92,7 +92,7 @@ def _beside(run: Run, name: str, openings: Sequence[str], case: str, what: Seque
     more = median_difference(
         [each.delays.p99 / 1000 for each in beside], [each.delays.p99 / 1000 for each in alone]
     )
-    result.checks.append(Check("p99 of the others, more by", more, 5, 2, unit="ms"))
+    result.checks.append(Check("p99 of the others, more by", more, 2, 1, unit="ms"))
     return result
 
 

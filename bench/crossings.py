@@ -16,6 +16,7 @@ import re
 import tempfile
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -182,18 +183,24 @@ class People:
 
 
 @contextmanager
-def people() -> Iterator[People]:
-    """Run a server that keeps everything on disk, with people."""
+def people(tables: dict[str, Any], plugins: Path | None) -> Iterator[People]:
+    """Run a server that keeps everything on disk, with people.
+
+    It has these tables of settings, and plugins of a folder.
+    """
     engine = type(make_settings().engine)  # which is elsewhere in an older checkout
     with tempfile.TemporaryDirectory(prefix="crossings-") as folder:
-        settings = make_settings(engine=engine(url=f"sqlite:///{folder}/pov-rt.db"))
-        with RunningServer(settings, None) as server:
+        given = {"server": {"data": folder}} | tables if tables else {}
+        settings = make_settings(engine=engine(url=f"sqlite:///{folder}/pov-rt.db"), **given)
+        with RunningServer(settings, plugins) as server:
             yield People(server)
 
 
-def crossings(recorder: Recorder) -> dict[str, list[Call]]:
-    """Return the calls of each way, by what it says of itself."""
-    with people() as found:
+def crossings(
+    recorder: Recorder, tables: dict[str, Any], plugins: Path | None
+) -> dict[str, list[Call]]:
+    """Return the calls of each way, by what it says of itself; `tables` and `plugins` as above."""
+    with people(tables, plugins) as found:
         ways = (found.ping, found.post, found.publish, found.subscribe)
         for way in WARM_UP * ways:
             way()
@@ -224,20 +231,37 @@ def steps(calls: list[Call]) -> Iterator[tuple[Function | None, Call]]:
         last[call.thread] = call.function
 
 
+def figures_of(calls: list[Call]) -> dict[str, int | str]:
+    """Return how much a way crosses."""
+    functions = {call.function for call in calls}
+    up = sum(is_up(call.caller, call.function) for call in calls)
+    stepped = sum(is_up(before, call.function) for before, call in steps(calls))
+    return {
+        "functions": len(functions),
+        "files": len({each.file for each in functions}),
+        "calls": len(calls),
+        "calls_up": up if ROOMS else "",
+        "steps_up": stepped if ROOMS else "",
+    }
+
+
 def main() -> None:
     """Print what is crossed."""
     parser = argparse.ArgumentParser(prog="scripts/bench crossings", description=__doc__)
     parser.add_argument("--show", action="store_true", help="name the functions, as they come")
+    parser.add_argument("--json", action="store_true", help="print the figures for programs")
+    parser.add_argument("--settings", type=Path, help="a file with tables of the server's settings")
+    parser.add_argument("--plugins", type=Path, help="a folder of plugins")
     given = parser.parse_args()
-    found = crossings(Recorder())
+    tables = tomllib.loads(given.settings.read_text()) if given.settings else {}
+    found = crossings(Recorder(), tables, given.plugins)
+    figures = {name: figures_of(calls) for name, calls in found.items()}
+    if given.json:
+        print(json.dumps(figures))
+        return
     print("| way | functions | files | calls | calls up | steps up |\n|---|---|---|---|---|---|")
-    for name, calls in found.items():
-        functions = {call.function for call in calls}
-        figures = [len(functions), len({each.file for each in functions}), len(calls)]
-        up = sum(is_up(call.caller, call.function) for call in calls)
-        stepped = sum(is_up(before, call.function) for before, call in steps(calls))
-        shown = [*figures, *((up, stepped) if ROOMS else ("", ""))]
-        print(f"| {name} | {' | '.join(map(str, shown))} |")
+    for name, each in figures.items():
+        print(f"| {name} | {' | '.join(map(str, each.values()))} |")
     for name, calls in found.items():
         print(f"\n{name}" + ("" if given.show else ", calls up") + ":")
         seen: set[Function] = set()

@@ -24,7 +24,8 @@
  * SETUP has numbers, u32, and texts, u32 n and n bytes. Numbers: clients, how many of them (the first
  * ones) are publishers. Texts: ping, how its answer begins, what stands before the number that must
  * grow by 1, the message that publishes (a byte 1 is where its number goes, 2 where the instant),
- * how its acknowledgement begins (empty: there is none). Per client: the last number that it knows
+ * how its acknowledgement begins (empty: there is none), what stands before the list of messages that
+ * an answer brings a client which comes back (empty: they come one by one). Per client: the last number that it knows
  * (0: any), text handshake, number of steps, and per step: frames to await, text that they begin
  * with, text to send then. A client is open after its last step.
  */
@@ -32,6 +33,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -47,6 +49,7 @@
 
 enum { CLOSED, UPGRADING, STEPPING, OPEN };
 enum { BUFFER = 1 << 20, EVENTS = 512, BUCKETS = 64 * 32, PUBLICATION = 1 << 16, AT_ONCE = 64 };
+enum { FROM_ONE_ADDRESS = 10000 }; /* a third of the ports that there are for one, between two ends */
 
 struct text {
     uint32_t size;
@@ -67,7 +70,7 @@ struct client {
 
 static struct client *clients;
 static uint32_t count, publishers;
-static struct text ping, pong, growing, publication, acknowledgement;
+static struct text ping, pong, growing, publication, acknowledgement, recovered;
 static int queue, port, timer;
 static uint32_t opened, in_flight, next, window, small;
 static uint64_t frames, bytes, gaps, lost, echoing, strange;
@@ -188,6 +191,48 @@ static const char *find(const uint8_t *data, uint32_t size, const char *name, ui
     return found ? found + length : NULL;
 }
 
+static void take_publication(struct client *c, const uint8_t *data, uint32_t size)
+{
+    const char *at = find(data, size, (const char *)growing.at, growing.size);
+    if (!at) {
+        refuse(c, data, size);
+        return;
+    }
+    frames++;
+    int64_t seq = strtoll(at, NULL, 10);
+    if (c->seq && seq != c->seq + 1)
+        gaps++;
+    c->seq = seq;
+    if ((at = find(data, size, "\"t\":", 4)))
+        note_delay(now() - strtoll(at, NULL, 10));
+}
+
+/* Takes the objects of the list that an answer has, one by one: each is a message. */
+static void take_recovered(struct client *c, const uint8_t *data, uint32_t size)
+{
+    const uint8_t *end = data + size, *began = NULL;
+    const char *list = find(data, size, (const char *)recovered.at, recovered.size);
+    int depth = 0, quoted = 0;
+    for (const uint8_t *at = (const uint8_t *)list; at && at < end; at++) {
+        if (quoted) {
+            if (*at == '\\')
+                at++;
+            else if (*at == '"')
+                quoted = 0;
+        } else if (*at == '"')
+            quoted = 1;
+        else if (*at == '{' || *at == '[') {
+            if (!depth++)
+                began = at;
+        } else if (*at == '}' || *at == ']') {
+            if (!depth--)
+                return;
+            if (!depth)
+                take_publication(c, began, at + 1 - began);
+        }
+    }
+}
+
 static void take_message(struct client *c, const uint8_t *data, uint32_t size)
 {
     if (size == 1 && *data == '2') { /* Engine.IO asks for a sign of life */
@@ -209,6 +254,8 @@ static void take_message(struct client *c, const uint8_t *data, uint32_t size)
         }
         c->awaited++;
         advance(c);
+        if (recovered.size)
+            take_recovered(c, data, size);
         return;
     }
     if (c < clients + publishers) {
@@ -230,18 +277,7 @@ static void take_message(struct client *c, const uint8_t *data, uint32_t size)
             echoing--;
         return;
     }
-    const char *at = find(data, size, (const char *)growing.at, growing.size);
-    if (!at) {
-        refuse(c, data, size);
-        return;
-    }
-    frames++;
-    int64_t seq = strtoll(at, NULL, 10);
-    if (c->seq && seq != c->seq + 1)
-        gaps++;
-    c->seq = seq;
-    if ((at = find(data, size, "\"t\":", 4)))
-        note_delay(now() - strtoll(at, NULL, 10));
+    take_publication(c, data, size);
 }
 
 /* Writes a publication as a frame. */
@@ -422,6 +458,14 @@ static void start(struct client *c)
         int size = 4096;
         setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
     }
+    uint32_t address = (c - clients) / FROM_ONE_ADDRESS;
+    if (address) {
+        struct sockaddr_in from = {.sin_family = AF_INET};
+        from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + address);
+        setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+        if (bind(c->fd, (struct sockaddr *)&from, sizeof from))
+            fail("bind");
+    }
     if (connect(c->fd, (struct sockaddr *)&to, sizeof to) && errno != EINPROGRESS)
         fail("connect");
     c->state = UPGRADING;
@@ -587,6 +631,7 @@ int main(int argc, char **argv)
     growing = take_text(&at);
     publication = take_text(&at);
     acknowledgement = take_text(&at);
+    recovered = take_text(&at);
     if (publishers && (publication.size < 126 || publication.size > PUBLICATION / 2))
         fail("publication");
     clients = calloc(count, sizeof *clients);

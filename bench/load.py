@@ -65,6 +65,7 @@ class Speech(NamedTuple):
     growing: str
     publication: str
     acknowledgement: str
+    recovered: str = ""
 
 
 class Counted(NamedTuple):
@@ -125,6 +126,7 @@ class Load:
             + _text(speech.growing)
             + _text(speech.publication)
             + _text(speech.acknowledgement)
+            + _text(speech.recovered)
             + b"".join(client.encode() for client in clients)
         )
         self.clients = len(clients)

@@ -7,6 +7,7 @@ import resource
 import select
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -21,6 +22,12 @@ QUIET_S, QUIET_SHARE = 0.05, 0.05
 IN_MEMORY = ("tmpfs", "ramfs")
 
 
+def most_files() -> int:
+    """Return how many files a process may open here."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if most == resource.RLIM_INFINITY else most
+
+
 def check(sockets: int) -> None:
     """Let this process and its children open what the system allows.
 
@@ -29,10 +36,10 @@ def check(sockets: int) -> None:
     cores = os.sched_getaffinity(0)
     if not {SERVER_CORE, LOAD_CORE} <= cores:
         raise SystemExit(f"the benchmark needs the cores 0 and 1; this process has {cores}")
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    needed = sockets + SPARE_FILES
-    if resource.RLIM_INFINITY != most < needed:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    most, needed = most_files(), sockets + SPARE_FILES
+    if most < needed:
         raise SystemExit(
             f"the benchmark opens {sockets:,} sockets to one server, for which it needs "
             f"{needed:,} open files; {most:,} are allowed here. As root: `ulimit -n {needed}`; "

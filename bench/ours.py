@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Any, Self
 
 import jwt
 
-from bench.load import Client
+from bench.load import Client, Step
 from bench.peers import DAY_S, SECRET, HttpPublisher, Peer, encode, token
 
 
@@ -67,6 +68,17 @@ class Ours(HttpPublisher):
             f"Authorization: Bearer {self.service_token}\r\n"
             f"Content-Length: {len(lines)}\r\n\r\n"
         ).encode() + lines
+
+    def place(self, answers: Sequence[bytes]) -> dict[str, Any]:
+        """Return the position of the last activity of a batch."""
+        last = json.loads(answers[-1])["results"][-1]
+        return {"epoch": last["epoch"], "offset": last["offset"]}
+
+    def recovering(self, user: str, topic: str, place: dict[str, Any], seen: int) -> Client:
+        """Return a client that subscribes from a position on."""
+        subscribe = encode({"type": "subscribe", "povId": topic, "since": place})
+        steps = [Step(0, subscribe), Step(1, "", self.subscribed)]
+        return self.client(user, topic)._replace(steps=steps, seen=seen)
 
     def __enter__(self) -> Self:
         claims = {"aud": "pov-rt.service", "userId": "bench", "exp": int(time.time()) + DAY_S}

@@ -58,7 +58,8 @@ class Peer:
     `subscribed` and `pong` are how its answers begin; `acknowledgement` is how the answer to a
     publication does, if there is one. `growing` stands before the number by which the load
     generator finds out what is lost: the publisher's own, if the server has none. Then it publishes
-    from one connection, for the order of several is not known.
+    from one connection, for the order of several is not known. `recovered` stands before the list
+    of messages in what a client is answered that comes back, if they are in a list.
     """
 
     name = ""
@@ -67,6 +68,7 @@ class Peer:
     subscribed = '{"type":"subscribed"'
     acknowledgement = ""
     growing = '"seq":'
+    recovered = ""
     publishers = 1
     checkout = HERE.parent
     """The folder that it runs in."""
@@ -100,7 +102,9 @@ class Peer:
         number, instant = 10**15, 2 * 10**15
         publication = self.publication(activity(topic, number, instant, pad))
         publication = publication.replace(str(number), NUMBER).replace(str(instant), INSTANT)
-        return Speech(self.ping, self.pong, self.growing, publication, self.acknowledgement)
+        return Speech(
+            self.ping, self.pong, self.growing, publication, self.acknowledgement, self.recovered
+        )
 
     def publish(self, activities: Sequence[dict[str, Any]]) -> None:
         """Publish; all that are given at once are written at once."""
@@ -220,6 +224,16 @@ class Broadcast(Peer):
         return [sys.executable, str(HERE / "servers/broadcast.py"), str(self.port)]
 
 
+class SendAlone(Peer):
+    """No server, but what none can do without."""
+
+    name = "send alone"
+
+    def command(self) -> list[str]:
+        """Return what to run."""
+        return [sys.executable, str(HERE / "servers/send_alone.py"), str(self.port)]
+
+
 class Picows(Peer):
     """`picows`."""
 
@@ -331,6 +345,9 @@ class Answers:
 class HttpPublisher(Peer):
     """A peer to which one publishes over HTTP."""
 
+    answers_each = False
+    """Whether each activity is a request of its own."""
+
     def open_publisher(self, sock: socket.socket) -> None:
         """Send nothing: the connection is for requests."""
         self._answers = Answers(sock)
@@ -351,9 +368,31 @@ class HttpPublisher(Peer):
         raise NotImplementedError
 
     def publish(self, activities: Sequence[dict[str, Any]]) -> None:
-        """Publish in one request."""
-        self.publisher.sendall(self.request(activities))
-        check_published(self.answers(1), len(activities))
+        """Publish; all that are given at once are written at once."""
+        publisher = self.publisher  # opens what is answered, too
+        self.post(activities, publisher, self._answers)
+
+    def post(
+        self, activities: Sequence[dict[str, Any]], sock: socket.socket, answers: Answers
+    ) -> list[bytes]:
+        """Publish over a connection; return what was answered."""
+        sock.sendall(self.request(activities))
+        number = len(activities) if self.answers_each else 1
+        found = [answers.read() for _ in range(number)]
+        self.check(found, len(activities))
+        return found
+
+    def check(self, answers: Sequence[bytes], number: int) -> None:
+        """Raise `LoadError` unless these answers say that so many activities were taken."""
+        check_published(answers, number)
+
+    def place(self, answers: Sequence[bytes]) -> Any:
+        """Return where a topic was when this was answered to who published to it."""
+        raise NotImplementedError
+
+    def recovering(self, user: str, topic: str, place: Any, seen: int) -> Client:
+        """Return a client that comes back to a topic, of which it knows all up to a place."""
+        raise NotImplementedError
 
 
 def check_published(answers: Iterable[bytes], number: int) -> None:
@@ -370,6 +409,7 @@ class Nchan(HttpPublisher):
     """nginx with nchan; bursts are pipelined requests."""
 
     name = "nchan"
+    answers_each = True
 
     def command(self) -> list[str]:
         """Return what to run."""
@@ -383,14 +423,26 @@ class Nchan(HttpPublisher):
         """Return a subscriber: the path says of what."""
         return Client(f"/sub/{topic}", [])
 
-    def publish(self, activities: Sequence[dict[str, Any]]) -> None:
-        """Publish one request per activity."""
+    def request(self, activities: Sequence[dict[str, Any]]) -> bytes:
+        """Return a request per activity."""
         requests = []
         for each in activities:
             body = encode({"type": "activity", "data": each}).encode()
             requests.append(
-                b"POST /pub/%b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b"
-                % (each["povId"].encode(), len(body), body)
+                b"POST /pub/%b HTTP/1.1\r\nHost: x\r\nAccept: text/json\r\n"
+                b"Content-Length: %d\r\n\r\n%b" % (each["povId"].encode(), len(body), body)
             )
-        self.publisher.sendall(b"".join(requests))
-        self.answers(len(activities))
+        return b"".join(requests)
+
+    def check(self, answers: Sequence[bytes], number: int) -> None:
+        """Raise `LoadError` unless there are so many answers, none of which was an error."""
+        if len(answers) != number:
+            raise LoadError(f"of {number} activities {len(answers)} were answered")
+
+    def place(self, answers: Sequence[bytes]) -> str:
+        """Return the id of the newest message."""
+        return str(json.loads(answers[-1])["last_message_id"])
+
+    def recovering(self, user: str, topic: str, place: str, seen: int) -> Client:
+        """Return a subscriber that says what it had last."""
+        return Client(f"/sub/{topic}?last_event_id={place}", [], seen)

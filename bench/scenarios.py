@@ -10,7 +10,10 @@ from bench.collaboration import presence, typing
 from bench.cost import connect, fanout, idle, inbound, topics
 from bench.delay import latency, publish, slow
 from bench.durability import durable, recover
+from bench.functions import crossings
+from bench.growth import growth
 from bench.hostile import hostile
+from bench.off import off
 from bench.report import Result
 from bench.restart import restart
 from bench.run import Run
@@ -38,6 +41,9 @@ SCENARIOS: dict[str, Callable[[Run], Result]] = {
         cluster,
         presence,
         typing,
+        crossings,
+        growth,
+        off,
         hostile,
         screen,
         page,

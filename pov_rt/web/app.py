@@ -373,7 +373,8 @@ class WebServer:
         return self._hour.told(self.server.node)
 
     def _happening_for(self, identity: Identity) -> Happenings:
-        return Happenings(activities=list(self.server.happening.look(identity.grants)))
+        seen = self.server.happening.look(identity.grants)
+        return Happenings(node=self.server.node, activities=list(seen))
 
     def _engine_state(self) -> EngineState:
         engine = self.server.engine

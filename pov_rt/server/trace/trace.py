@@ -70,8 +70,8 @@ class _Passes:
     __slots__ = ("appends", "handouts")
 
     def __init__(self) -> None:
-        self.appends: deque[Append] = deque(maxlen=PASSES)
-        self.handouts: deque[Handout] = deque(maxlen=PASSES)
+        self.appends: list[Append] = []
+        self.handouts: list[Handout] = []
 
 
 class Trace(Observer):
@@ -80,7 +80,9 @@ class Trace(Observer):
     def __init__(self, settings: TraceSettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
-        self._rings: OrderedDict[str, deque[Event]] = OrderedDict()
+        # Most have two or three items, and a `deque` takes room for 64 at once
+        # (docs/measurements.md, rings of the trace).
+        self._rings: OrderedDict[str, list[Event]] = OrderedDict()
         self._passes: dict[str, _Passes] = {}
         self._count = self._number = 0
         self._ignored: set[str] = set()
@@ -148,7 +150,7 @@ class Trace(Observer):
         self.unwritten.clear()
         self.unwritten.extend(kept)
         for key, ring in list(self._rings.items()):
-            left = deque((each for each in ring if not concerns(each, user_id)), ring.maxlen)
+            left = [each for each in ring if not concerns(each, user_id)]
             if len(left) < len(ring):
                 self._count -= len(ring) - len(left)
                 self._rings[key] = left
@@ -176,11 +178,14 @@ class Trace(Observer):
         key = user if key is None else key
         ring = self._rings.get(key)
         if ring is None:
-            ring = self._rings[key] = deque(maxlen=self._settings.events_each)
+            ring = self._rings[key] = []
         else:
             self._rings.move_to_end(key)
-        self._count += len(ring) < self._settings.events_each
         ring.append(event)
+        if len(ring) > self._settings.events_each:
+            del ring[0]
+        else:
+            self._count += 1
         while self._count > self._settings.events and len(self._rings) > 1:
             self._count -= len(self._rings.popitem(last=False)[1])
         self.unwritten.append(event)
@@ -298,6 +303,8 @@ class Trace(Observer):
                 appends[-1] = Append(now, newest.first, offset, *newest[3:])
             elif not place.duplicate:
                 appends.append(Append(now, offset, offset, entry.publisher, *took))
+                if len(appends) > PASSES:
+                    del appends[0]
 
     def flushed(self, done: Flushed) -> None:
         handouts = self._pass(done.topic).handouts
@@ -305,6 +312,8 @@ class Trace(Observer):
             return  # signals alone
         now = self._clock.time()
         handouts.append(Handout(now, done.offset, done.messages, done.waited_s))
+        if len(handouts) > PASSES:
+            del handouts[0]
 
     def _pass(self, topic: str) -> _Passes:
         passes = self._passes.get(topic)

@@ -45,9 +45,9 @@ from pov_rt.auth.grants import Grants
 from pov_rt.connections.borders import Handled
 from pov_rt.connections.budgets import BYTE, LARGE_BYTES
 from pov_rt.connections.connection import Connection
-from pov_rt.dispatch.context import ConnectionContext
+from pov_rt.dispatch.handlers.context import ConnectionContext
+from pov_rt.dispatch.handlers.slot import Refusal, Slot
 from pov_rt.dispatch.host import PluginHost, Services
-from pov_rt.dispatch.slot import Refusal, Slot
 from pov_rt.protocol.encoding import RequestIdValue, encode_error, encode_reply
 from pov_rt.protocol.errors import ClientError, HandlerTimeout
 from pov_rt.protocol.messages import Message
@@ -169,7 +169,8 @@ class Execution:
                     self._keep(connection, handler, message, context, began, result)
                     return
                 result = result.result()
-            context.spare(result)
+            if context.told is not None:
+                context.spare(result)
             body = None if context.answered else _encode(handler, result, message.id)
         except BaseException as raised:
             error = self._failure(connection, handler, raised)
@@ -300,7 +301,8 @@ class Execution:
             error = self._look_again(slot, context)
         if error is None and not context.answered:
             try:
-                context.spare(result)
+                if context.told is not None:
+                    context.spare(result)
                 body = _encode(handler, result, request_id)
             except Exception as raised:
                 error = self._failure(connection, handler, raised)
