@@ -200,6 +200,8 @@ class Kept:
         try:
             done = self._intake.publish(identity, self._sender, body)
         except Exception as error:  # there is no such body; or a bug, of which HTTP tells
+            if isinstance(error, ClientError):
+                error.__traceback__ = None  # its frames know it: they would wait for the collector
             done = self._loop.create_future()
             done.set_exception(error)
         finally:
@@ -224,8 +226,6 @@ class Kept:
             self.close()
             return
         outcome = done.exception() or done.result()
-        if isinstance(outcome, ClientError):
-            outcome.__traceback__ = None  # its frames know it: they would wait for the collector
         answer = None
         if isinstance(outcome, Answer):
             answer = self._intake.answer(outcome, sender, owner, self._loop.time() - began)
