@@ -44,6 +44,10 @@ def bad_publication(server: RunningServer) -> str:
     return publication(server, content=ACTIVITY.replace('"a"', '"no action"'))
 
 
+def no_publication(server: RunningServer) -> str:
+    return publication(server, content="[" + 1001 * "1," + "1]")
+
+
 def too_large(server: RunningServer) -> str:
     return "POST /api/activities HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n"
 
@@ -60,6 +64,7 @@ def nonsense(server: RunningServer) -> str:
         publication,
         last_publication,
         bad_publication,
+        no_publication,
         too_large,
         nonsense,
     ],

@@ -75,15 +75,15 @@ class Intake:
         content = body.removeprefix(BYTE_ORDER_MARK)
         return publish(self.server, identity, content, sender.content_type)
 
-    def answer(self, answer: Answer, sender: Sender, took_s: float) -> bytes | None:
-        """Return the bytes of an answer, for which the owner is charged; None if it is a large one.
+    def answer(self, answer: Answer, sender: Sender, owner: str, took_s: float) -> bytes | None:
+        """Return the bytes of an answer, for which its owner is charged; None of a large one.
 
         Who does not read that would hold too much.
         """
         body = encode(answer.value)
         if len(body) > LARGE_BYTES:
             return None
-        self.server.budgets.charge(len(body) * BYTE)
+        self.server.budgets.charge_owner(owner, len(body) * BYTE)
         self.access_log.went_well("POST /api/activities", answer.status, sender.client.ip, took_s)
         status = b"201 Created" if answer.status == HTTPStatus.CREATED else b"200 OK"
         return (

@@ -194,21 +194,23 @@ class Kept:
         if self._sender is None or not self._intake.bodies.take_whole(owner, len(body)):
             self._speak()
             return
-        self._is_busy = True
+        self._is_busy, began = True, self._loop.time()
+        # For that alone: what is asked next on the connection may be another's.
         before = payer.set(owner)
         try:
-            began = self._loop.time()
             done = self._intake.publish(identity, self._sender, body)
-            finish = partial(self._finish, framed, owner, self._sender, began)
-            if done.done():
-                finish(done)
-            else:
-                done.add_done_callback(finish)
         except Exception as error:  # there is no such body; or a bug, of which HTTP tells
-            self._intake.bodies.shares.give(owner, len(body))
-            self._speak(error)
+            if isinstance(error, ClientError):
+                error.__traceback__ = None  # its frames know it: they would wait for the collector
+            done = self._loop.create_future()
+            done.set_exception(error)
         finally:
             payer.reset(before)
+        finish = partial(self._finish, framed, owner, self._sender, began)
+        if done.done():
+            finish(done)
+        else:
+            done.add_done_callback(finish)
 
     def _finish(
         self,
@@ -226,7 +228,7 @@ class Kept:
         outcome = done.exception() or done.result()
         answer = None
         if isinstance(outcome, Answer):
-            answer = self._intake.answer(outcome, sender, self._loop.time() - began)
+            answer = self._intake.answer(outcome, sender, owner, self._loop.time() - began)
         if answer is None:
             self._speak(outcome)
             return

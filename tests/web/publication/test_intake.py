@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import socket
 from collections import Counter
@@ -21,6 +22,7 @@ from pov_rt.auth.grants import Kind
 from pov_rt.config.settings import LimitSettings, ServerSettings, Settings
 from pov_rt.connections.borders import Observer, Rejected
 from pov_rt.testing import Plugins, RunningServer, make_settings
+from pov_rt.web.http import SERVICE
 from tests.web.upgrade.test_entry import functions
 
 HANDLED = ("http1connection.py", "httputil.py", "web.py")
@@ -271,6 +273,35 @@ def test_who_wants_to_know_is_told_of_a_fault_once(server: RunningServer) -> Non
     told(server, [post(server, text(id="bad", userId=1))])
     told(server, [post(server, text(id="no", action="refused"))])
     assert seen.seen == [("bad", "invalid_activity"), ("no", "forbidden")]
+
+
+def test_both_ways_are_logged_the_same(
+    server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = post(server, text())
+    with caplog.at_level(logging.DEBUG, "pov_rt.web.http"):
+        for requests in ([one], long_way([one])):
+            told(server, elsewhere(requests))
+    said = [each for each in caplog.records if "/api/activities" in each.getMessage()]
+    assert [each.getMessage() for each in said] == 2 * ["POST /api/activities: 201"]
+    assert [vars(each)["ip"] for each in said] == 2 * ["127.0.0.1"]
+    assert all(vars(each)["ms"] >= 0 for each in said)
+
+
+def test_an_answer_is_charged_to_who_publishes_either_way_and_no_other(
+    server: RunningServer,
+) -> None:
+    one, budgets = post(server, text()), server.web.server.budgets
+
+    def debt_s(requests: Sequence[bytes]) -> float:
+        """Return what is owed after more answers than are free."""
+        owner = server.web.server.tokens.verify(token(server), SERVICE).owner
+        before = server.call(lambda: budgets.of(owner).paid_at)
+        told(server, 20 * elsewhere(requests))
+        return server.call(lambda: budgets.of(owner).paid_at) - before
+
+    assert debt_s([one]) > 0
+    assert debt_s(long_way([one])) > 0
 
 
 def test_what_is_refused_after_it_was_read_is_published_once(server: RunningServer) -> None:
