@@ -156,7 +156,8 @@ class Publishing:
         self._ids = Known(check_id)
         self._types = Known(partial(check_name, allowed=limits.types))
         self._actions = Known(partial(check_name, allowed=limits.actions))
-        self._works: set[Future[Any]] = set()
+        self.works: set[Future[Any]] = set()
+        """What is being published."""
         self.published = 0
         """Activities published since the start, retries not counted."""
 
@@ -215,14 +216,14 @@ class Publishing:
         task = start(work)
         if task.done():
             return task
-        self.under_way(task)
+        self.under_way(task, self._forget)
         outer: Future[ResultT] = asyncio.shield(task)
         return outer
 
-    def under_way(self, work: Future[Any]) -> None:
-        """Take note that something is being published, until it is done."""
-        self._works.add(work)
-        work.add_done_callback(self._forget)
+    def under_way(self, work: Future[Any], then: Callable[[Future[Any]], None]) -> None:
+        """Take note that something is being published; `then`, when it is, takes that out again."""
+        self.works.add(work)
+        work.add_done_callback(then)
         if (mine := in_flight.get()) is not None:
             mine.open += 1
             work.add_done_callback(mine.close)
@@ -236,10 +237,10 @@ class Publishing:
 
     async def close(self) -> None:
         """Wait for what is under way."""
-        await asyncio.gather(*self._works, return_exceptions=True)
+        await asyncio.gather(*self.works, return_exceptions=True)
 
     def _forget(self, work: Future[Any]) -> None:
-        self._works.discard(work)
+        self.works.discard(work)
         if not work.cancelled():
             work.exception()  # a caller that was cancelled has nobody left to tell
 
@@ -478,8 +479,7 @@ class _Batch:
         if appended.done():
             self._done(appended)
         else:
-            self._publishing.under_way(appended)
-            appended.add_done_callback(self._done)
+            self._publishing.under_way(appended, self._done)
         return outer
 
     def result(self) -> list[Published | ClientError]:
@@ -539,6 +539,7 @@ class _Batch:
 
     def _done(self, appended: Future[Any]) -> None:
         """Take over what the engine says. That nobody waits for it any more changes nothing."""
+        self._publishing.works.discard(appended)
         try:
             self._take_over(appended.result())
         except BaseException as error:

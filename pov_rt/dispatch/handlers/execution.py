@@ -89,6 +89,7 @@ class Execution:
         self._hosts = hosts
         # Hooks that wait could let one publication of a connection get ahead of another.
         self._pipelines = not services.registry.asks_before_publish
+        self._watch = containment.Watch(self._limits.handler_deadline_s)
         self._works: set[Future[None]] = set()
         self._begun: dict[Connection, int] = {}
         """How many handlers began in this turn that have others wait."""
@@ -228,8 +229,7 @@ class Execution:
     def _await(self, slot: Slot, work: Future[Any]) -> None:
         """Go on when a plain handler's future is done, or its time is over."""
         slot.work = work
-        stuck = partial(self._abandon, slot)
-        slot.watched = containment.watch(work, self._limits.handler_deadline_s, stuck)
+        slot.watched = self._watch.add(work, partial(self._abandon, slot))
         work.add_done_callback(partial(self._resolve, slot))
 
     def _resolve(self, slot: Slot, work: Future[Any]) -> None:
