@@ -253,7 +253,7 @@ class Kept:
             self._watch()
             self._host.waits(self)
 
-    def _speak(self, outcome: Answer | BaseException | None = None, *, unsent: bytes = b"") -> None:
+    def _speak(self, outcome: Done = None, *, unsent: bytes = b"") -> None:
         """Leave the connection, and what has come on it, to HTTP."""
         self._leave()
         self.at = self._loop.time()
