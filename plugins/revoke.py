@@ -9,6 +9,7 @@ from pov_rt.plugin import (
     UNSET,
     InvalidRequest,
     Length,
+    MissingNode,
     Part,
     Plugin,
     Request,
@@ -31,10 +32,12 @@ class Revoke(Part, forbid_unknown_fields=True):
 class Revoked(Part):
     """What is void now: what was issued before this instant, unless it was one token.
 
-    `closed` is how many connections of this node ended.
+    `closed` is how many connections ended, on all nodes but those that are `missing`: these did not
+    say so within a second, and close them when they hear of it.
     """
 
     closed: int
+    missing: list[MissingNode]
     issued_before: str | UnsetType = UNSET
 
 
@@ -46,7 +49,7 @@ async def revoke(request: Request) -> Revoked:
         if which.user_id is not UNSET or which.issued_before is not UNSET:
             raise InvalidRequest("Send tokenId alone", field="tokenId")
         revoked = await request.host.revoke(token_id=which.token_id, tenant=grants.tenant)
-        return Revoked(closed=revoked.closed)
+        return Revoked(closed=revoked.closed, missing=list(revoked.missing))
     if which.user_id is UNSET and which.issued_before is UNSET:
         raise InvalidRequest("Send tokenId, userId or issuedBefore", field="userId")
     revoked = await request.host.revoke(
@@ -55,4 +58,4 @@ async def revoke(request: Request) -> Revoked:
         tenant=grants.operates_on,
     )
     before = UNSET if revoked.before is None else rfc3339(revoked.before)
-    return Revoked(closed=revoked.closed, issued_before=before)
+    return Revoked(closed=revoked.closed, missing=list(revoked.missing), issued_before=before)

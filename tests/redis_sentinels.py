@@ -18,11 +18,11 @@ class Sentinel(RedisServer):
     """A sentinel; `settings` are the lines of its file, in which it notes what it finds out."""
 
     def __init__(self, program: str, folder: Path, primary: RedisServer, *settings: str) -> None:
-        super().__init__(program, folder)
+        super().__init__(program, folder, certificate=primary.certificate)
         self.file = folder / "sentinel.conf"
         quorum = 2
         lines = (
-            f"port {self.port}",
+            *(f"{name} {value}" for name, value in self.listening()),
             "bind 127.0.0.1",
             f"dir {folder}",
             f"sentinel monitor {NAME} 127.0.0.1 {primary.port} {quorum}",
@@ -66,7 +66,8 @@ class Group:
     def url(self) -> str:
         """Return what `engine.url` is."""
         places = ",".join(f"127.0.0.1:{each.port}" for each in self.sentinels)
-        return f"redis+sentinel://{places}/{NAME}"
+        scheme = "redis" if self.servers[0].certificate is None else "rediss"
+        return f"{scheme}+sentinel://{places}/{NAME}"
 
     @property
     def primary(self) -> RedisServer:
@@ -124,13 +125,21 @@ class Group:
 
 
 @contextmanager
-def group_running(folder: Path) -> Iterator[Group]:
-    """Run a group for the block; Debian's Redis must be installed."""
-    program = find_program(PROGRAMS[0])
-    assert program is not None, HOW[PROGRAMS[0]]
+def group_running(
+    folder: Path, name: str = PROGRAMS[0], certificate: tuple[Path, Path] | None = None
+) -> Iterator[Group]:
+    """Run a group of one of `PROGRAMS`, which must be installed, for the block; perhaps by TLS."""
+    program = find_program(name)
+    assert program is not None, HOW[name]
     with ExitStack() as stack:
         primary, *replicas = (
-            RedisServer(program, folder / f"server{at}", "--repl-diskless-sync-delay", "0")
+            RedisServer(
+                program,
+                folder / f"server{at}",
+                "--repl-diskless-sync-delay",
+                "0",
+                certificate=certificate,
+            )
             for at in range(3)
         )
         sentinels = [Sentinel(program, folder / f"sentinel{at}", primary) for at in range(3)]

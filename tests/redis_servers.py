@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -52,14 +53,22 @@ def free_port() -> int:
 class RedisServer:
     """One server: `start`, then `kill`, `stop` and `cont`, and `start` again on the same port.
 
-    `options` are those of its command line. It keeps nothing but with `appendonly yes`.
+    `options` are those of its command line. It keeps nothing but with `appendonly yes`. With a
+    `certificate`, and its key, it speaks TLS alone, to others of its kind as well.
     """
 
-    def __init__(self, program: str, folder: Path, *options: str) -> None:
+    def __init__(
+        self,
+        program: str,
+        folder: Path,
+        *options: str,
+        certificate: tuple[Path, Path] | None = None,
+    ) -> None:
         self.program = program
         self.folder = folder
         self.port = free_port()
         self.options = options
+        self.certificate = certificate
         self.outlives = False
         """Whether it is a session's, which goes on when the test ends that has started it anew."""
         self._process: subprocess.Popen[bytes] | None = None
@@ -90,9 +99,21 @@ class RedisServer:
 
     def line(self) -> list[str]:
         """Return the program and its arguments."""
+        listening = [word for name, value in self.listening() for word in (f"--{name}", value)]
         return [
-            self.program, "--port", str(self.port), "--bind", "127.0.0.1",
+            self.program, *listening, "--bind", "127.0.0.1",
             "--dir", str(self.folder), "--save", "", *self.options,
+        ]  # fmt: skip
+
+    def listening(self) -> list[tuple[str, str]]:
+        """Return the settings that say where it listens, and how one speaks there."""
+        if self.certificate is None:
+            return [("port", str(self.port))]
+        file, key = map(str, self.certificate)
+        return [
+            ("port", "0"), ("tls-port", str(self.port)), ("tls-replication", "yes"),
+            ("tls-auth-clients", "no"), ("tls-cert-file", file), ("tls-key-file", key),
+            ("tls-ca-cert-file", file),
         ]  # fmt: skip
 
     def kill(self) -> None:
@@ -114,12 +135,23 @@ class RedisServer:
 
     def command(self, *words: str | bytes | int) -> bytes:
         """Send one command over a connection of its own; return what came first, undecoded."""
-        with socket.create_connection(("127.0.0.1", self.port), WAIT_S) as connection:
+        with self._connected() as connection:
             connection.sendall(b"*%d\r\n" % len(words))
             for word in words:
                 each = word if isinstance(word, bytes) else str(word).encode()
                 connection.sendall(b"$%d\r\n%b\r\n" % (len(each), each))
             return connection.recv(65536)
+
+    def _connected(self) -> socket.socket:
+        plain = socket.create_connection(("127.0.0.1", self.port), WAIT_S)
+        if self.certificate is None:
+            return plain
+        trusted = ssl.create_default_context(cafile=self.certificate[0])
+        try:
+            return trusted.wrap_socket(plain, server_hostname="127.0.0.1")
+        except BaseException:
+            plain.close()
+            raise
 
     def _answers(self) -> bool:
         try:

@@ -22,7 +22,7 @@ from bench.peers import free_port
 from pov_rt.cli.main import main
 from pov_rt.config.settings import EngineSettings, Settings
 from pov_rt.connections import budgets
-from pov_rt.dispatch.execution import FAILURE
+from pov_rt.dispatch.handlers.execution import FAILURE
 from pov_rt.plugin import lookup
 from pov_rt.plugins.presence import PER_USER
 from pov_rt.plugins.read import PER_MARK
@@ -242,7 +242,7 @@ def test_the_drill_for_a_leaked_key_works_as_it_is_written(tmp_path: Path, tenan
             type_in(rotate)
             read_until(server.stderr, "reloaded: auth.key_overlap_s, keys")
             done = json.loads(type_in(revoke))
-        assert (done["closed"], sorted(done)) == (1, ["closed", "issuedBefore"])
+        assert (done["closed"], sorted(done)) == (1, ["closed", "issuedBefore", "missing"])
         assert type_in(look).split() == ["401", "426"]
         read_until(server.stderr, "no key has signed this")
 

@@ -265,7 +265,7 @@ ROUTES: dict[str, Row] = {
     "DELETE /api/users/{}/block": Row(
         "/api/users/{user_id}/block", "operate", path={"user_id": "eve"}
     ),
-    "POST /api/users/{}/disconnect": Row("/api/users/{user_id}/disconnect", path=USER, good=204),
+    "POST /api/users/{}/disconnect": Row("/api/users/{user_id}/disconnect", path=USER),
     "POST /api/users/{}/notifications": Row(
         "/api/users/{user_id}/notifications",
         path=USER,

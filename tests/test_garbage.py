@@ -28,12 +28,24 @@ def refused(server: RunningServer) -> str:
     return f"GET /ws/?token=x HTTP/1.1\r\n{UPGRADING}\r\n"
 
 
-def publication(server: RunningServer) -> str:
+def publication(server: RunningServer, more: str = "", content: str = ACTIVITY) -> str:
     token = server.token("app", Kind.SERVICE)
     return (
         f"POST /api/activities HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
-        f"Connection: close\r\nContent-Length: {len(ACTIVITY)}\r\n\r\n{ACTIVITY}"
+        f"{more}Content-Length: {len(content)}\r\n\r\n{content}"
     )
+
+
+def last_publication(server: RunningServer) -> str:
+    return publication(server, "Connection: close\r\n")
+
+
+def bad_publication(server: RunningServer) -> str:
+    return publication(server, content=ACTIVITY.replace('"a"', '"no action"'))
+
+
+def no_publication(server: RunningServer) -> str:
+    return publication(server, content="[" + 1001 * "1," + "1]")
 
 
 def too_large(server: RunningServer) -> str:
@@ -44,7 +56,19 @@ def nonsense(server: RunningServer) -> str:
     return "nonsense\r\n\r\n"
 
 
-@pytest.mark.parametrize("make", [handshake, refused, publication, too_large, nonsense])
+@pytest.mark.parametrize(
+    "make",
+    [
+        handshake,
+        refused,
+        publication,
+        last_publication,
+        bad_publication,
+        no_publication,
+        too_large,
+        nonsense,
+    ],
+)
 def test_nothing_waits_for_the_collector(
     server: RunningServer, make: Callable[[RunningServer], str]
 ) -> None:

@@ -236,9 +236,9 @@ class Changes:
         return found
 
     async def _finish(self, topic: str, told: Activity, done: Amended) -> Published:
-        epoch, offset, duplicate = done.place
-        published = Published(told.id, told.pov_id, epoch, offset, duplicate)
-        if not duplicate:
+        epoch, offset = done.place.epoch, done.place.offset
+        published = Published(told.id, told.pov_id, epoch, offset, done.place.duplicate)
+        if not done.place.duplicate:
             self._publishing.tell(told, published, [each for each in (topic, done.feed) if each])
             before, here = Position(epoch, offset - 1), Position(epoch, offset)
             # Who has read all before it has nothing new to read.

@@ -94,7 +94,7 @@ in_flight: ContextVar[InFlight | None] = ContextVar("in_flight", default=None)
 
 
 _new_entry: Any = partial(tuple.__new__, NewEntry)
-"""An entry of a tuple, without the class's own way in Python (docs/measurements.md, publications)."""
+"""From a tuple, without the class's own way in Python (docs/measurements.md, publications)."""
 
 _ON_ITS_WAY = Published("", "", "", 0)
 """Stands in for the result of what is being appended."""
@@ -156,7 +156,8 @@ class Publishing:
         self._ids = Known(check_id)
         self._types = Known(partial(check_name, allowed=limits.types))
         self._actions = Known(partial(check_name, allowed=limits.actions))
-        self._works: set[Future[Any]] = set()
+        self.works: set[Future[Any]] = set()
+        """What is being published."""
         self.published = 0
         """Activities published since the start, retries not counted."""
 
@@ -169,10 +170,14 @@ class Publishing:
         self,
         batch: Sequence[NewActivity | ClientError],
         publisher: Publisher,
+        take: Callable[[list[Published | ClientError]], Any] | None = None,
         *,
         decoded: bool = False,
-    ) -> Future[list[Published | ClientError]]:
+    ) -> Future[Any]:
         """Publish what is valid in one append; the future gets what became of each, in order.
+
+        Or what `take` makes of that.
+
 
         An error in the batch is handed through to its place. `decoded` says that all was just
         decoded from JSON, so that there is less to check. It may get `Unavailable`; some of
@@ -180,15 +185,16 @@ class Publishing:
         Whoever cancels the future, or no longer waits for it, leaves the publication to finish.
         """
         work = _Batch(self, publisher, decoded=decoded)
+        answer = work.result if take is None else lambda: take(work.result())
         if self.asks:
-            return self.finish(self._ask_and_append(batch, work, work.result))
+            return self.finish(self._ask_and_append(batch, work, answer))
         for new in batch:
             work.add(new)
-        return work.append(work.result)
+        return work.append(answer)
 
     def publish_one(
         self,
-        activity: NewActivity,
+        activity: NewActivity | ClientError,
         publisher: Publisher,
         take: Callable[[Callable[[], Published]], Any] | None = None,
         *,
@@ -210,14 +216,14 @@ class Publishing:
         task = start(work)
         if task.done():
             return task
-        self.under_way(task)
+        self.under_way(task, self._forget)
         outer: Future[ResultT] = asyncio.shield(task)
         return outer
 
-    def under_way(self, work: Future[Any]) -> None:
-        """Take note that something is being published, until it is done."""
-        self._works.add(work)
-        work.add_done_callback(self._forget)
+    def under_way(self, work: Future[Any], then: Callable[[Future[Any]], None]) -> None:
+        """Take note that something is being published; `then`, when it is, takes that out again."""
+        self.works.add(work)
+        work.add_done_callback(then)
         if (mine := in_flight.get()) is not None:
             mine.open += 1
             work.add_done_callback(mine.close)
@@ -231,10 +237,10 @@ class Publishing:
 
     async def close(self) -> None:
         """Wait for what is under way."""
-        await asyncio.gather(*self._works, return_exceptions=True)
+        await asyncio.gather(*self.works, return_exceptions=True)
 
     def _forget(self, work: Future[Any]) -> None:
-        self._works.discard(work)
+        self.works.discard(work)
         if not work.cancelled():
             work.exception()  # a caller that was cancelled has nobody left to tell
 
@@ -321,17 +327,7 @@ class Publishing:
         self, new: NewActivity, publisher: Publisher, *, decoded: bool
     ) -> tuple[Activity, bytes]:
         """Return an activity as it is to be published, and its bytes. Raises what refuses it."""
-        try:
-            activity = self._complete(new, publisher)
-            body = self._check(activity, decoded=decoded)
-        except ClientError:
-            raise
-        except Exception as error:  # which is no reason to refuse the others
-            raise self._fail("an activity cannot be checked", error) from error
-        return activity, body
-
-    def _complete(self, new: NewActivity, publisher: Publisher) -> Activity:
-        return Activity(
+        activity = Activity(
             id=self.clock.new_id() if new.id is UNSET else new.id,
             type=new.type,
             action=new.action,
@@ -339,6 +335,12 @@ class Publishing:
             user_id=publisher.user_id if new.user_id is UNSET else new.user_id,
             details=new.details,
         )
+        try:
+            return activity, self._check(activity, decoded=decoded)
+        except ClientError:
+            raise
+        except Exception as error:  # which is no reason to refuse the others
+            raise self._fail("an activity cannot be checked", error) from error
 
     def check_notification(self, new: NewNotification) -> None:
         """Raise `InvalidId`, `InvalidActivity` or `TooLarge` naming the field at fault."""
@@ -477,8 +479,7 @@ class _Batch:
         if appended.done():
             self._done(appended)
         else:
-            self._publishing.under_way(appended)
-            appended.add_done_callback(self._done)
+            self._publishing.under_way(appended, self._done)
         return outer
 
     def result(self) -> list[Published | ClientError]:
@@ -538,6 +539,7 @@ class _Batch:
 
     def _done(self, appended: Future[Any]) -> None:
         """Take over what the engine says. That nobody waits for it any more changes nothing."""
+        self._publishing.works.discard(appended)
         try:
             self._take_over(appended.result())
         except BaseException as error:
@@ -562,22 +564,34 @@ class _Batch:
                 appended(topic)
 
     def _hand_over(self) -> None:
-        outer = self._outer
+        outer, take = self._let_go()
         if outer is None or outer.done():
             return
         try:
-            outer.set_result(self._take())
+            outer.set_result(take())
         except BaseException as error:  # what a plugin makes of it may raise anything
-            outer.set_exception(containment.contain(error))
+            contained = containment.contain(error)
+            if isinstance(contained, ClientError):
+                # Nobody is shown it, and it knows this one's frames: both would wait for the
+                # collector.
+                contained.__traceback__ = None
+            outer.set_exception(contained)
+            del contained
 
     def _fail(self, error: BaseException) -> None:
-        outer = self._outer
+        outer, _ = self._let_go()
         if outer is None or outer.done():
             return
         if isinstance(error, asyncio.CancelledError):
             outer.cancel()
         else:
             outer.set_exception(error)
+
+    def _let_go(self) -> tuple[Future[Any] | None, Callable[[], Any]]:
+        """Return who waits, and what makes the result, which knows this: it would be a cycle."""
+        outer, take = self._outer, self._take
+        del self._outer, self._take
+        return outer, take
 
 
 def publisher_of(identity: Identity, *, is_service: bool, origin: str = "") -> Publisher:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from pov_rt.protocol.details.traces import untraced
+from pov_rt.protocol.details.traces import TRACEPARENT, untraced
 from pov_rt.protocol.encoding import encode, encode_sorted
 from pov_rt.protocol.messages import MAX_SAFE_INTEGER, Activity, Notification
 
@@ -21,8 +21,9 @@ def compared(new: Activity | Notification) -> bytes:
     trace that it belongs to does not count.
     """
     content = b""
-    if isinstance(new, Activity) and (plain := untraced(new)) is not new:
-        new, content = plain, encode(plain)
+    if isinstance(new, Activity) and new.details is not UNSET and TRACEPARENT in new.details:
+        new = untraced(new)
+        content = encode(new)
     if new.details is not UNSET:
         content = encode_sorted(new)
         if b".0" in content:  # in a text, too: then it is for nothing

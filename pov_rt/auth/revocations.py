@@ -14,7 +14,6 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 import msgspec
 
@@ -122,17 +121,6 @@ class Revocation(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
             whose = "everybody's tokens" if self.user_id is None else "the user's tokens"
         before = "" if self.before is None else f" issued before {rfc3339(self.before)}"
         return f"{whose}{before}{said}"
-
-
-class Revoked(NamedTuple):
-    """What a revocation did: `before` is the instant that is in force now, None for one token.
-
-    `closed` is how many connections of this node it ended, `until` when a block ends.
-    """
-
-    before: float | None
-    closed: int
-    until: float | None = None
 
 
 _encode = msgspec.json.Encoder().encode

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
@@ -21,7 +21,14 @@ from pov_rt.cli.client import TOKEN, URL, Duration, address_of, make_tokens
 from pov_rt.cli.options import SettingsOptions, registry_of, say, settings_options
 from pov_rt.config.settings import MIN_SECRET_BYTES, AuthSettings, Settings, database_path
 from pov_rt.engine.sqlite.schema import FileLock
-from pov_rt.protocol.bodies import Block, Blocked, DeletedPov, Erased, Unblocked
+from pov_rt.protocol.bodies import (
+    Block,
+    Blocked,
+    DeletedPov,
+    Erased,
+    MissingNode,
+    Unblocked,
+)
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.protocol.messages import check_id
 from pov_rt.protocol.tenants import TenantId
@@ -233,6 +240,7 @@ def erase_user(
         lambda server: server.delete(f"/api/users/{place.part}", Erased),
     )
     tell(done)
+    tell_missing(done.missing)
     if done.revocations:
         say("kept: a revocation of the user's tokens; see pov-rt db revocations", err=True)
     if done.failed:
@@ -266,12 +274,8 @@ def block_user(
         lambda people: people.block(place.id, for_s),
         lambda server: server.post(f"/api/users/{place.part}/block", Block(seconds=for_s), Blocked),
     )
-    say(f"blocked until {done.until}; {done.closed} connections of this node were closed")
-    for each in done.missing:
-        say(
-            f"the node {each.node} on {each.host} {each.why}: it does so when it hears of it",
-            err=True,
-        )
+    say(f"blocked until {done.until}; {done.closed} connections were closed")
+    tell_missing(done.missing)
 
 
 @user.command("unblock")
@@ -352,6 +356,16 @@ def confirm(what: str, *, yes: bool) -> None:
     """Ask whether something is to be done; end the command unless it is."""
     if not yes:
         click.confirm(f"{what[0].upper()}{what[1:]}?", abort=True, err=True)
+
+
+def tell_missing(missing: Sequence[MissingNode]) -> None:
+    """Say which nodes did not say that they closed a user's connections."""
+    for each in missing:
+        say(
+            f"the node {each.node} on {each.host} {each.why}: it closes what it has when it hears "
+            "of it",
+            err=True,
+        )
 
 
 def tell(done: Erased | DeletedPov) -> None:

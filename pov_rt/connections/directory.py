@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from secrets import token_hex
+from typing import NamedTuple
 
 import msgspec
 
-from pov_rt.auth.revocations import Revocation, Revocations, Revoked
+from pov_rt.auth.revocations import Revocation, Revocations
 from pov_rt.auth.tokens import Identity
 from pov_rt.config.settings import LimitSettings
 from pov_rt.connections.connection import Connection
 from pov_rt.connections.last_seen import LastSeen
 from pov_rt.engine.base import Room, Signals
+from pov_rt.protocol.bodies import MissingNode
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import CloseCode, LimitExceeded
 from pov_rt.protocol.tenants import team_of
@@ -26,12 +29,38 @@ log = logging.getLogger(__name__)
 
 TRANSPORTS = ("ws", "sse", "poll")
 """The kinds of transports (`Framing.transport`)."""
+REMEMBERED = 1000
+"""Orders of which a node knows what they closed: it is asked right behind them."""
+
+
+class Order(NamedTuple):
+    """What all nodes were told to close: by which name, and how many this one has closed."""
+
+    name: str
+    closed: int
+
+
+class Closed(NamedTuple):
+    """How many connections of all nodes an order closed, without those of nodes that are missing.
+
+    These did not say so within a second. They close them when they hear of it.
+    """
+
+    number: int
+    missing: Sequence[MissingNode]
+
+
+class Ordered(NamedTuple):
+    """A revocation as it is in force now, and the order that told all nodes of it."""
+
+    revocation: Revocation
+    order: Order
 
 
 class Command(msgspec.Struct, omit_defaults=True):
     """What one node tells the others: close or send to these connections, or refuse tokens.
 
-    `unblock` is the user of a block that is lifted.
+    `unblock` is the user of a block that is lifted; `order` names what closes connections.
     """
 
     user: str | None = None
@@ -41,6 +70,7 @@ class Command(msgspec.Struct, omit_defaults=True):
     close: str | None = None
     revoke: Revocation | None = None
     unblock: str | None = None
+    order: str = ""
 
 
 _decode = msgspec.json.Decoder(Command).decode
@@ -60,6 +90,8 @@ class Directory:
         # Lists: nearly all have one connection, and a dict for it takes thrice as much
         # (docs/measurements.md, idle parts).
         self.last_seen = LastSeen(clock, limits.last_seen_users)
+        self._closed: OrderedDict[str, int] = OrderedDict()
+        """How many connections other nodes' orders closed here."""
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -141,7 +173,7 @@ class Directory:
         user_id: str | None,
         before: float | None,
         tenant: str | None = None,
-    ) -> Revoked:
+    ) -> Ordered:
         """Refuse tokens on all nodes, after restarts too, and close the connections with one.
 
         Raises `InvalidId` or `InvalidRequest` as `Revocations.make` does, and `Unavailable` if
@@ -154,7 +186,7 @@ class Directory:
         )
         return await self._put(wanted)
 
-    async def block(self, user_id: str, for_s: float) -> Revoked:
+    async def block(self, user_id: str, for_s: float) -> Ordered:
         """Keep a user out of all nodes for a time, over restarts, and close their connections.
 
         Raises `InvalidId`, `InvalidRequest` and `Unavailable` as `revoke` does.
@@ -163,10 +195,6 @@ class Directory:
         return await self._put(
             self._revocations.make_block(user_id, for_s, team_of(owner) or owner or None)
         )
-
-    def is_blocked(self, user_id: str) -> bool:
-        """Tell whether a user is kept out of this node."""
-        return self._revocations.blocked_until(user_id) is not None
 
     async def unblock(self, user_id: str) -> bool:
         """Let a user in again; return whether there was a block.
@@ -178,14 +206,15 @@ class Directory:
         stored = await self._revocations.forget_block(user_id)
         return lifted or stored
 
-    async def _put(self, wanted: Revocation) -> Revoked:
+    async def _put(self, wanted: Revocation) -> Ordered:
         self._revocations.check_room(wanted)
         in_force, closed = self._enforce(wanted)
+        order = Order(token_hex(8), closed)
         for each in in_force:
-            self._tell(Command(revoke=each))
+            self._tell(Command(revoke=each, order=order.name))
         # Not the other way round: while the disk is full, a stolen token would stay good.
         await self._revocations.store(in_force)
-        return Revoked(in_force[0].before, closed, in_force[0].until)
+        return Ordered(in_force[0], order)
 
     async def reread_revocations(self) -> None:
         """Enforce what is stored: other nodes may have told of it unheard. Raises `Unavailable`."""
@@ -194,12 +223,18 @@ class Directory:
 
     def disconnect(
         self, *, user_id: str | None, connection_id: str | None, code: CloseCode
-    ) -> None:
+    ) -> Order:
         """Close a user's connections, or one, on all nodes."""
         if user_id is None and connection_id is None:
             raise ValueError("disconnect needs a user_id or a connection_id")
         user = None if user_id is None else str(user_id)
-        self._tell_all(Command(user=user, connection=connection_id, close=code.name))
+        name = token_hex(8)
+        command = Command(user=user, connection=connection_id, close=code.name, order=name)
+        return Order(name, self._tell_all(command))
+
+    def closed_by(self, order: str) -> int | None:
+        """Return how many connections another node's order closed here; None: it was not heard."""
+        return self._closed.get(order)
 
     def hear(self, body: bytes) -> None:
         """Carry out what another node says."""
@@ -208,27 +243,39 @@ class Directory:
         except msgspec.DecodeError as error:
             log.warning("another node said something unknown: %s", error)
             return
-        self._carry_out(command)
+        closed = self._carry_out(command)
+        if command.order:
+            # A revocation may come in parts.
+            self._closed[command.order] = self._closed.get(command.order, 0) + closed
+            if len(self._closed) > REMEMBERED:
+                self._closed.popitem(last=False)
 
-    def _tell_all(self, command: Command) -> None:
-        self._carry_out(command)
+    def _tell_all(self, command: Command) -> int:
+        closed = self._carry_out(command)
         self._tell(command)
+        return closed
 
     def _tell(self, command: Command) -> None:
         room = Room.ORDERS if command.message is None else Room.USERS
         self._signals.send(NODES, encode(command), room=room)
 
-    def _carry_out(self, command: Command) -> None:
+    def _carry_out(self, command: Command) -> int:
+        """Do what is said; return how many connections that closed."""
+        closed = 0
         if command.revoke is not None:
-            self._enforce(command.revoke)
+            _, closed = self._enforce(command.revoke)
         if command.unblock is not None:
             self._revocations.lift(command.unblock)
-        for connection in self._matching(command):
-            if command.message is not None and not connection.plain:
+        matching = self._matching(command)
+        if command.message is not None:
+            for connection in matching:
+                if connection.plain:
+                    continue
                 if command.pov is None or connection.identity.grants.may_subscribe(command.pov):
                     connection.send(command.message.encode())
-            if command.close is not None:
-                connection.close(CloseCode[command.close])
+        if command.close is not None:
+            closed += _close(matching, CloseCode[command.close])
+        return closed
 
     def _enforce(self, revocation: Revocation) -> tuple[list[Revocation], int]:
         """Put a revocation into force; return what now is, and how many connections it closed."""
@@ -246,15 +293,20 @@ class Directory:
         connections: Iterable[Connection],
         code: CloseCode = CloseCode.TOKEN,
     ) -> int:
-        closed = 0
-        for connection in connections:
-            if connection.close_reason is None and are_void(connection.identity):
-                connection.close(code)
-                closed += 1
-        return closed
+        return _close([each for each in connections if are_void(each.identity)], code)
 
     def _matching(self, command: Command) -> list[Connection]:
         if command.connection is None:
             return [] if command.user is None else self.of(command.user)
         found = self._by_id.get(command.connection)
         return [found] if found and command.user in (None, found.identity.user_id) else []
+
+
+def _close(connections: Iterable[Connection], code: CloseCode) -> int:
+    """Close those that are not being closed; return how many those were."""
+    closed = 0
+    for connection in connections:
+        if connection.close_reason is None:
+            connection.close(code)
+            closed += 1
+    return closed

@@ -225,8 +225,7 @@ class Hub:
 
     def audience(self, *names: str) -> int:
         """Return how many times this node sends what happens on all of these topics."""
-        topics = self._topics
-        return sum([topics[name].users for name in names if name in topics])
+        return sum([self._topics[name].users for name in names if name in self._topics])
 
     def live(self, name: str) -> Sequence[Connection]:
         """Return the connections that get what happens on a topic as it happens."""
@@ -362,9 +361,8 @@ class Hub:
         mine, dirty = connection.topics, self._dirty
         # Whichever are fewer: neither a busy node nor a busy client makes each reply dear.
         if len(dirty) <= len(mine):
-            for topic in dirty:
-                if topic.name in mine:
-                    topic.settle(connection)
+            for topic in [each for each in dirty if each.name in mine]:
+                topic.settle(connection)
         else:
             for followed in mine.values():
                 followed.settle(connection)
@@ -542,29 +540,29 @@ class Hub:
             bodies = [as_message(topic, entry) for entry in entries]
             if topic.ring is not None:
                 topic.ring.add(bodies)
-            self._make_room(topic, sum(map(len, bodies)))
-            has_live = any(topic.groups.values())
+            has_live = self._make_room(topic, sum(map(len, bodies)))
         instead = self._answer(topic, entries) if self._expected else {}
-        if has_live:
-            for body, entry in zip(bodies, entries, strict=True):
-                if entry.offset in instead:
-                    self._add(topic, Pending(body, entry.body, *instead[entry.offset]))
-                elif body:
-                    self._add(topic, Pending(body, entry.body))
+        for body, entry in zip(bodies, entries, strict=True) if has_live else ():
+            if body or entry.offset in instead:
+                self._add(topic, Pending(body, entry.body, *instead.get(entry.offset, ())))
         topic.offset = entries[-1].offset
         if topic.only and topic.offset - topic.positioned >= POSITION_ENTRIES:
             self._tell_position(topic)
 
-    def _make_room(self, topic: Topic, size: int) -> None:
-        """Count what comes, and replay it to those for whom too much of this turn waits."""
+    def _make_room(self, topic: Topic, size: int) -> bool:
+        """Count what comes, and replay it to those for whom too much of this turn waits.
+
+        Return whether anybody is left who gets it as it comes.
+        """
         if self._waiting_bytes + size > turns.SENT_BYTES:
             for connection in topic.live:
                 waits = sum(each.pending_bytes for each in self._joined(connection))
                 if waits + size > turns.SENT_BYTES:
                     self.replay.hold(topic, connection)
-        if any(topic.groups.values()):
+        if is_live := any(topic.groups.values()):
             topic.pending_bytes += size
             self._waiting_bytes += size
+        return is_live
 
     def _answer(
         self, topic: Topic, entries: Sequence[Entry]

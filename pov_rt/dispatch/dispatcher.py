@@ -10,8 +10,8 @@ from msgspec import UNSET
 
 from pov_rt.connections.budgets import RECEIVED_BYTE
 from pov_rt.connections.connection import Connection
-from pov_rt.dispatch.context import ConnectionContext
-from pov_rt.dispatch.execution import Execution, require_grants
+from pov_rt.dispatch.handlers.context import ConnectionContext
+from pov_rt.dispatch.handlers.execution import Execution, require_grants
 from pov_rt.dispatch.host import PluginHost, Services
 from pov_rt.protocol.details.depth import find_deep, is_open, may_be_deeper
 from pov_rt.protocol.encoding import DECODE_ERRORS, RequestIdValue, decode_anyway, mend_instants

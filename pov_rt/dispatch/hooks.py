@@ -19,8 +19,8 @@ import msgspec
 
 from pov_rt.connections.connection import Connection
 from pov_rt.dispatch.conduct import Conduct
-from pov_rt.dispatch.context import ConnectionContext
 from pov_rt.dispatch.followers import Follower
+from pov_rt.dispatch.handlers.context import ConnectionContext
 from pov_rt.dispatch.host import PluginHost, Services
 from pov_rt.dispatch.timers import Timers
 from pov_rt.engine.base import Lease

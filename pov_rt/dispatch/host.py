@@ -22,20 +22,19 @@ from pov_rt.activities.inbox import Inboxes
 from pov_rt.activities.publishing import Published, Publisher, Publishing, publisher_of
 from pov_rt.activities.shown import Reports, Shown
 from pov_rt.auth.grants import DEFAULT_TEAM, Kind
-from pov_rt.auth.revocations import Revoked
 from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.config.settings import Settings
 from pov_rt.connections.borders import Borders
 from pov_rt.connections.budgets import ACTIVITY, DELIVERY, ROW, Budgets, Pages
 from pov_rt.connections.connection import Connection
 from pov_rt.connections.deadlines import Deadlines
-from pov_rt.connections.directory import Directory
+from pov_rt.connections.directory import Closed, Directory, Order
 from pov_rt.delivery.filters import Only
 from pov_rt.delivery.hub import Hub
 from pov_rt.dispatch.conduct import Conduct
 from pov_rt.dispatch.permissions import Permissions
 from pov_rt.engine.base import Engine, Leases, Marks, Sets
-from pov_rt.plugin.interfaces import ConnectionInfo, Fetch, Guarantee, HistoryPage
+from pov_rt.plugin.interfaces import ConnectionInfo, Fetch, Guarantee, HistoryPage, Revoked
 from pov_rt.plugin.storage import Storage
 from pov_rt.protocol.encoding import DECODE_ERRORS, encode
 from pov_rt.protocol.errors import CloseCode, Forbidden, NotFound, TokenError, Unavailable
@@ -75,6 +74,13 @@ class _WithRaw(Activity):
 _with_raw: msgspec.json.Decoder[Activity] = msgspec.json.Decoder(_WithRaw)
 
 
+class Orders(Protocol):
+    """What becomes of what all nodes are told to do."""
+
+    async def closed(self, order: Order) -> Closed:
+        """Return how many connections an order closed, and which nodes did not say so."""
+
+
 class Services(Protocol):
     """The parts of a `Server`, for what runs in it; plugins reach them through their host."""
 
@@ -102,6 +108,10 @@ class Services(Protocol):
     joins: FairSlots
     borders: Borders
     digests: Digests
+
+    @property
+    def orders(self) -> Orders:
+        """Return what knows what orders to all nodes did."""
 
     def guarantee(self, topic: str) -> Guarantee:
         """Return what is promised of what is published on a topic."""
@@ -376,8 +386,13 @@ class PluginHost:
         user_id: str | None = None,
         connection_id: str | None = None,
         code: CloseCode = CloseCode.DISCONNECTED,
-    ) -> None:
-        self.services.directory.disconnect(user_id=user_id, connection_id=connection_id, code=code)
+    ) -> Order:
+        return self.services.directory.disconnect(
+            user_id=user_id, connection_id=connection_id, code=code
+        )
+
+    async def closed(self, order: Order) -> Closed:
+        return await self.services.orders.closed(order)
 
     async def revoke(
         self,
@@ -389,9 +404,10 @@ class PluginHost:
     ) -> Revoked:
         if token_id is None and user_id is None and before is None:
             raise ValueError("revoke needs a token_id, a user_id or an instant")
-        return await self.services.directory.revoke(
+        done = await self.services.directory.revoke(
             token_id=token_id, user_id=user_id, before=before, tenant=tenant
         )
+        return Revoked(done.revocation.before, *await self.closed(done.order))
 
     def verify(self, token: str) -> Identity:
         return self.services.tokens.verify(token, SOCKET)

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
 from typing import Literal, NamedTuple, Protocol
 
+import msgspec
+
 from pov_rt.engine.copying import Copying
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.measure.histogram import Histogram
@@ -67,7 +69,7 @@ class NewEntry(NamedTuple):
     seq: int = 0
 
 
-class Appended(NamedTuple):
+class Appended(msgspec.Struct, frozen=True, gc=False):
     """Where an entry is. `duplicate`: it was there before, and nobody was told again.
 
     One that is known by its producer's number alone is there or before.
@@ -78,14 +80,14 @@ class Appended(NamedTuple):
     duplicate: bool = False
 
 
-class Conflict(NamedTuple):
+class Conflict(msgspec.Struct, frozen=True, gc=False):
     """The key was used before for something else; nothing was appended."""
 
     epoch: str
     offset: int
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """An appended entry. `at` is when it was appended, in seconds since 1970."""
 
     offset: int

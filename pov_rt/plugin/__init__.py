@@ -15,6 +15,7 @@ from pov_rt.activities.publishing import Published
 from pov_rt.activities.shown import Reason, Shown
 from pov_rt.auth.grants import Grants
 from pov_rt.auth.tokens import Identity
+from pov_rt.connections.directory import Closed, Order
 from pov_rt.delivery.filters import Only, Place, Since
 from pov_rt.engine.base import Leases, Marks, Position, Sets
 from pov_rt.plugin.calls import Endpoint, Outbox, SignedCalls, WebhookOptions
@@ -29,11 +30,13 @@ from pov_rt.plugin.interfaces import (
     Host,
     Request,
     Response,
+    Revoked,
     Subscribed,
 )
 from pov_rt.plugin.lookup import Lookup
 from pov_rt.plugin.roster import Diff, Roster
 from pov_rt.plugin.storage import Storage
+from pov_rt.protocol.bodies import MissingNode
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import (
     ClientError,
@@ -92,6 +95,7 @@ __all__ = [
     "ClientError",
     "Clock",
     "CloseCode",
+    "Closed",
     "ConnectionInfo",
     "Context",
     "Diff",
@@ -118,11 +122,13 @@ __all__ = [
     "Marks",
     "MarksMessage",
     "Message",
+    "MissingNode",
     "NewActivity",
     "NewNotification",
     "NotFound",
     "Offset",
     "Only",
+    "Order",
     "Outbox",
     "Part",
     "Place",
@@ -138,6 +144,7 @@ __all__ = [
     "Request",
     "Response",
     "Retracted",
+    "Revoked",
     "Roster",
     "Sets",
     "Shown",

@@ -9,7 +9,7 @@ import asyncio
 from asyncio import Future
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, NamedTuple, Protocol, overload
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -21,11 +21,12 @@ from pov_rt.activities.durable import Durable
 from pov_rt.activities.publishing import Published
 from pov_rt.activities.shown import Reason, Shown
 from pov_rt.auth.grants import Action, Grants
-from pov_rt.auth.revocations import Revoked
 from pov_rt.auth.tokens import Identity
+from pov_rt.connections.directory import Closed, Order
 from pov_rt.delivery.filters import Only, Since
 from pov_rt.engine.base import Leases, Marks, Position, Sets
 from pov_rt.plugin.storage import Storage
+from pov_rt.protocol.bodies import MissingNode
 from pov_rt.protocol.errors import ClientError, CloseCode
 from pov_rt.protocol.messages import Activity, Event, Message, NewActivity, NewNotification
 from pov_rt.runtime.bounds import Bounds, Shares
@@ -106,6 +107,17 @@ class ConnectionInfo(msgspec.Struct, frozen=True, rename="camel"):
     sent_bytes: int
     unsent_bytes: int
     token_expires_at: str
+
+
+class Revoked(NamedTuple):
+    """What a revocation did: `before` is the instant that is in force now, None for one token.
+
+    `closed` and `missing` are as `Closed` has them.
+    """
+
+    before: float | None
+    closed: int
+    missing: Sequence[MissingNode]
 
 
 class HistoryPage(msgspec.Struct, frozen=True):
@@ -383,8 +395,14 @@ class Host(Protocol[S_co]):
         user_id: str | None = None,
         connection_id: str | None = None,
         code: CloseCode = CloseCode.DISCONNECTED,
-    ) -> None:
+    ) -> Order:
         """Close the matching connections on all nodes; one of the two ids is needed."""
+
+    async def closed(self, order: Order) -> Closed:
+        """Return how many connections `disconnect` has closed, on all nodes that say so.
+
+        To be asked right behind it; it takes a second at most.
+        """
 
     async def revoke(
         self,

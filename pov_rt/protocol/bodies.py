@@ -103,13 +103,26 @@ class HistoryAnswer(PageState):
     activities: list[StoredActivity]
 
 
+class MissingNode(Part):
+    """A node of which an answer has nothing, and why: it was asked, and did not answer in time.
+
+    `host` is its machine's name.
+    """
+
+    node: str
+    host: str
+    version: str
+    why: str
+
+
 class Erased(Part):
     """What was removed of a user, in numbers; none of it is in the log's files any more.
 
     `activities` and `notifications` are those in the user's name, `inbox` is the user's own. Of
     others' activities that the user has `changed` the change stays, and not who made it.
     `failed` names the plugins that could not erase what they keep elsewhere: then ask again.
-    `revocations` are kept, for the tokens that they are about would be good without.
+    `revocations` are kept, for the tokens that they are about would be good without. `connections`
+    are without those that nodes which are `missing` closed: these did not say so within a second.
     """
 
     user_id: str
@@ -125,6 +138,7 @@ class Erased(Part):
     connections: int = 0
     revocations: int = 0
     failed: list[str] = field(default_factory=list)
+    missing: list[MissingNode] = field(default_factory=list)
 
 
 class DeletedPov(Part):
@@ -145,23 +159,11 @@ class Block(Part, forbid_unknown_fields=True):
     seconds: Annotated[float, Meta(gt=0, le=MAX_BLOCK_S)]
 
 
-class MissingNode(Part):
-    """A node of which an answer has nothing, and why: it was asked, and did not answer in time.
-
-    `host` is its machine's name.
-    """
-
-    node: str
-    host: str
-    version: str
-    why: str
-
-
 class Blocked(Part):
     """Until when a user is kept out (RFC 3339).
 
-    `closed` is how many connections of this node ended. Nodes that are `missing` did not confirm
-    it: they do it when they hear of it.
+    `closed` is how many connections ended, on all nodes but those that are `missing`: these did not
+    confirm it within a second, and do it when they hear of it.
     """
 
     user_id: str
@@ -374,8 +376,9 @@ class Happened(Part):
 
 
 class Happenings(Part):
-    """What a node published since somebody began to look, newest first."""
+    """What a node published since somebody began to look there, newest first."""
 
+    node: str
     activities: list[Happened]
 
 

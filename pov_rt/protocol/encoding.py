@@ -105,7 +105,8 @@ def with_id(body: bytes, request_id: RequestIdValue) -> bytes:
 
 def encode_reply(reply: Message, request_id: RequestIdValue) -> bytes:
     """Encode a handler's reply; the id it may carry itself wins over the request's."""
-    return with_id(encode(reply), request_id if reply.id is UNSET else UNSET)
+    body = encode(reply)
+    return body if request_id is UNSET or reply.id is not UNSET else with_id(body, request_id)
 
 
 def encode_error(error: ClientError, request_id: RequestIdValue = UNSET) -> bytes:

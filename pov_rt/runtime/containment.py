@@ -78,7 +78,7 @@ async def call(
                 rest = Begun(result, result.send(None))
             except StopIteration as end:
                 return end.value
-        entry = watch(asyncio.current_task(), deadline_s, stuck)
+        entry = _watch(deadline_s).add(asyncio.current_task(), stuck)
         return await rest
     except BaseException as error:
         is_late = entry is not None and entry.has_expired and not is_cancelled(but=1)
@@ -101,7 +101,7 @@ class Watched:
 
     def __init__(
         self,
-        watch: _Watch,
+        watch: Watch,
         due: float,
         work: asyncio.Future[Any] | None,
         stuck: Callable[[], None] | None,
@@ -119,10 +119,11 @@ class Watched:
             self.work.uncancel()
 
 
-class _Watch:
-    """The calls of a loop with the same deadline, the oldest first: one timer does for all.
+class Watch:
+    """What is waited for with the same deadline, the oldest first: one timer does for all.
 
-    asyncio would have two for each call (docs/measurements.md, deadlines).
+    asyncio would have two for each (docs/measurements.md, deadlines). It cancels a future after
+    `deadline_s` seconds, unless `Watched.end` was called before.
     """
 
     def __init__(self, deadline_s: float) -> None:
@@ -132,7 +133,7 @@ class _Watch:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, work: asyncio.Future[Any] | None, stuck: Callable[[], None] | None) -> Watched:
-        """Watch a call, which `work` waits for."""
+        """Watch a future; `stuck` is called if it is not done `STUCK_S` after its end."""
         loop = asyncio.get_running_loop()
         entry = Watched(self, loop.time() + self._deadline_s, work, stuck)
         self._waiting[entry] = None
@@ -167,22 +168,15 @@ class _Watch:
             self._timer = loop.call_at(min(left), self._look)
 
 
-_watches: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[float, _Watch]] = WeakKeyDictionary()
+_watches: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[float, Watch]] = WeakKeyDictionary()
 
 
-def watch(
-    work: asyncio.Future[Any] | None, deadline_s: float, stuck: Callable[[], None] | None = None
-) -> Watched:
-    """Cancel a future after `deadline_s` seconds, unless what this returns is ended before.
-
-    `stuck` is called if that is not done for `STUCK_S` more.
-    """
-    loop = asyncio.get_running_loop()
-    watches = _watches.setdefault(loop, {})
+def _watch(deadline_s: float) -> Watch:
+    watches = _watches.setdefault(asyncio.get_running_loop(), {})
     found = watches.get(deadline_s)
     if found is None:
-        found = watches[deadline_s] = _Watch(deadline_s)
-    return found.add(work, stuck)
+        found = watches[deadline_s] = Watch(deadline_s)
+    return found
 
 
 def internal(

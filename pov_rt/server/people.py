@@ -30,14 +30,10 @@ from pov_rt.protocol.tenants import restore, team_of, wire_of
 from pov_rt.protocol.topics import channel_topic, pov_of, pov_topic, team_topic, user_topic
 from pov_rt.runtime import turns
 from pov_rt.runtime.clock import rfc3339
-from pov_rt.server.nodes.asking import Asking, Question
 from pov_rt.server.now import Happening
 from pov_rt.server.trace.explain import Explain
 
 log = logging.getLogger(__name__)
-
-HEARD = Question("blocked", str, type(None))
-"""Whether another node keeps a user out."""
 
 AnswerT = TypeVar("AnswerT", Erased, DeletedPov)
 
@@ -112,11 +108,8 @@ class People:
         hooks: Hooks,
         explain: Explain,
         happening: Happening,
-        asking: Asking,
     ) -> None:
         self._services = services
-        self._asking = asking
-        asking.on(HEARD, self._confirm)
         self._explain = explain
         self._happening = happening
         self._engine = services.engine
@@ -224,9 +217,10 @@ class People:
     async def _erase(self, user_id: str) -> Erased:
         services, engine = self._services, self._engine
         connections = [each.id for each in services.directory.of(user_id)]
-        services.directory.disconnect(
+        order = services.directory.disconnect(
             user_id=user_id, connection_id=None, code=CloseCode.DISCONNECTED
         )
+        closed = await services.orders.closed(order)
         erased = await self._erase_written(Name(user_id))
         inbox = (await engine.log.top(user_topic(user_id)))[1:]
         await engine.log.drop(user_topic(user_id), no_body)
@@ -256,9 +250,10 @@ class People:
             devices=devices,
             subscriptions=subscriptions,
             values=values,
-            connections=len(connections),
+            connections=closed.number,
             revocations=len(await self._revocations(user_id)),
             failed=failed,
+            missing=list(closed.missing),
         )
 
     async def _erase_written(self, name: Name) -> Counter[str]:
@@ -306,11 +301,10 @@ class People:
         Nodes that do not confirm it within a second are named: they do it when they hear of it.
         """
         done = await self._services.directory.block(user_id, for_s)
-        told = await self._asking.ask_all(HEARD, user_id)
-        until = "" if done.until is None else rfc3339(done.until)
+        until = "" if done.revocation.until is None else rfc3339(done.revocation.until)
         log.info("a user is blocked until %s", until, extra={"user": user_id})
-        missing = list(told.missing)
-        return Blocked(user_id=user_id, until=until, closed=done.closed, missing=missing)
+        closed, missing = await self._services.orders.closed(done.order)
+        return Blocked(user_id=user_id, until=until, closed=closed, missing=list(missing))
 
     async def unblock(self, user_id: str) -> Unblocked:
         """Let a user in again; raises as `Directory.unblock`."""
@@ -318,11 +312,6 @@ class People:
         if was_blocked:
             log.info("a user is not blocked any more", extra={"user": user_id})
         return Unblocked(was_blocked=was_blocked)
-
-    async def _confirm(self, user_id: str) -> None:
-        """Answer only if a user is kept out of this node. Raises `NotFound`."""
-        if not self._services.directory.is_blocked(user_id):
-            raise NotFound("It has not heard of the block")
 
     # To delete a PoV:
 

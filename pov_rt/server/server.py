@@ -44,6 +44,8 @@ from pov_rt.server.identity import node_name
 from pov_rt.server.listings import Listings
 from pov_rt.server.nodes.asking import Asking
 from pov_rt.server.nodes.lists import Lists
+from pov_rt.server.nodes.live import Live
+from pov_rt.server.nodes.orders import Orders
 from pov_rt.server.nodes.sessions import Sessions
 from pov_rt.server.now import Happening
 from pov_rt.server.people import People
@@ -118,12 +120,13 @@ class Server:
         # Plugins publish, and are asked about what is published and who may: these come first.
         self.publishing.hooks = self.permissions.hooks = self.hooks
         self.asking = Asking(self.engine, self.run)
+        self.orders = Orders(self.directory, self.asking)
         self.explain = Explain(self, self.hooks, settings.trace, self.asking)
         self.audit = Audit(self, self.keeping)
         if self.keeping.has_audits:
             self.borders.add(self.audit)
         self.happening = Happening(self)
-        self.people = People(self, self.hooks, self.explain, self.happening, self.asking)
+        self.people = People(self, self.hooks, self.explain, self.happening)
         self.dispatcher = Dispatcher(self, self.hooks.hosts)
         self.hooks.switched = partial(self.dispatcher.switch, self.hooks.conduct.off)
         self.arrivals = Arrivals(self, self.hooks, self.dispatcher)
@@ -131,6 +134,7 @@ class Server:
         self.requests = Requests(self, self.arrivals, self.dispatcher)
         self.listings = Listings(self, self.revocations, self.hooks, self.dispatcher)
         self.lists = Lists(self, self.listings, self.asking)
+        self.live = Live(self.explain, self.asking)
         self.sessions = Sessions(self, self.asking)
         self.leaving = asyncio.Event()
         """Set once the node drains: what has no end of its own ends then."""

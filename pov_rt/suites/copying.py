@@ -66,7 +66,8 @@ async def reads(engine: Engine) -> dict[str, Any]:
     oldest = {topic: (await log.top(topic)).oldest for topic in (A, B)}
     matches = (await log.search("pov/", lambda _: True)).found
     found["searched"] = sorted(
-        each for each in matches if each.entry.offset >= oldest.get(each.topic, math.inf)
+        (each for each in matches if each.entry.offset >= oldest.get(each.topic, math.inf)),
+        key=lambda each: (each.topic, each.entry.offset),
     )
     for user in USERS:
         found[user] = [

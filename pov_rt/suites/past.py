@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from msgspec import structs
+
 from pov_rt.engine.base import (
     Amended,
     Amendment,
@@ -117,7 +119,7 @@ class PastSuite(Suite):
         assert await self.bodies(A) == [b"new", b"2", b"change"]
         assert await self.bodies(FEED) == [b"b", b"new", b"2", b"change"]
         after = await log.read(A, 0, 9)
-        assert after.entries[0] == before.entries[0]._replace(body=b"new")
+        assert after.entries[0] == structs.replace(before.entries[0], body=b"new")
         assert after.entries[2].at == self.clock.time()
         assert self.told_of(A) == [b"old", b"2", None, b"change"]
         assert self.told_of(FEED) == [b"b", b"old", b"2", None, b"change"]

@@ -119,18 +119,23 @@ class FrameParser:
                 if (
                     start <= size
                     and data[position] == FINAL_TEXT
-                    and MASKED <= (second := data[position + 1]) < MASKED | LENGTH_16
-                    and (end := start + second - MASKED) <= size
-                    and end - start <= self._max_message_bytes
+                    and MASKED <= (second := data[position + 1]) <= MASKED | LENGTH_16
                     and self._message is None
                 ):
-                    payload = unmask(data[position + 2 : start], data[start:end])
-                    if not payload.isascii():
-                        payload.decode()
-                    events.append((Opcode.TEXT, payload))
-                    position = end
-                else:
-                    position = self._take(data, position, events)
+                    length = second - MASKED
+                    if length == LENGTH_16:
+                        # What has no such length by right, or is cut, goes the other way.
+                        length = data[position + 2] << 8 | data[position + 3]
+                        start += 2 if length >= LENGTH_16 else size
+                    end = start + length
+                    if end <= size and length <= self._max_message_bytes:
+                        payload = unmask(data[start - 4 : start], data[start:end])
+                        if not payload.isascii():
+                            payload.decode()
+                        events.append((Opcode.TEXT, payload))
+                        position = end
+                        continue
+                position = self._take(data, position, events)
         except FrameError as error:
             # The traceback would keep this chunk alive as long as the error.
             self._end(error.with_traceback(None))

@@ -350,11 +350,17 @@ class Wire:
             self._end_cork()
 
     def _end_cork(self) -> None:
-        if self._corked is not None:
+        corked = self._corked
+        if corked is None:
+            return
+        if len(corked) == 1 and self._queue is None and not self._closing:  # as nearly always
+            self._corked = None
+            self._write(corked[0])
+        else:
             self._uncork()
             self._corked = None
-            if self._closing:
-                self._finish_writing()
+        if self._closing:
+            self._finish_writing()
 
     def _uncork(self) -> None:
         """Send the answers that are held back, the last ones of a closing socket too."""

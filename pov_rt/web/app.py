@@ -34,7 +34,7 @@ from pov_rt.transport.bounds import bounds_of
 from pov_rt.transport.wire import Wire
 from pov_rt.version import VERSION
 from pov_rt.web.addresses import Failures, address_key, is_trusted
-from pov_rt.web.bodies import Bodies
+from pov_rt.web.bodies import BODY_S, Bodies
 from pov_rt.web.demo.app import API
 from pov_rt.web.demo.mount import Demo
 from pov_rt.web.fetch import fetch
@@ -42,6 +42,7 @@ from pov_rt.web.handshake import EchoHandler, SocketHandler
 from pov_rt.web.hosts import HostRules
 from pov_rt.web.http import AccessLog, Fallback, Routes
 from pov_rt.web.listener import ADMIN_CONNECTIONS, Listener, capacity
+from pov_rt.web.publication.intake import Intake
 from pov_rt.web.routes.activities import ActivitiesHandler, HistoryHandler
 from pov_rt.web.routes.admin.listings import ListingHandler
 from pov_rt.web.routes.admin.page import AdminPageHandler, NodeHandler, NodesHandler
@@ -85,7 +86,6 @@ log = logging.getLogger(__name__)
 SWEEP_MS = 1000
 MAX_BODY_BYTES = 10**18
 """What Tornado may read: the limits are ours, for it refuses with an empty 400."""
-BODY_S = 30.0
 ADMIN_REQUEST_S = 2.0
 """How long a request may take to arrive at the admin port: who asks there is near."""
 FAILURES_AT_ONCE = 10.0
@@ -145,6 +145,9 @@ class WebServer:
             loop,
             self._wire_started,
             self._wire_ended,
+        )
+        self._intake = Intake(
+            self.server, self._host_rules, self._failures, self._bodies, self._access_log
         )
         self.http = self._serve(self.make_app())
         self.admin = self._serve(self.make_admin_app())
@@ -214,6 +217,7 @@ class WebServer:
                 setting="limits.connections",
                 capacity=capacity(limits.connections),
                 entry=self._entry,
+                intake=self._intake,
                 others=lambda: self.sockets,
                 per_peer=limits.connections_per_address,
                 peer_of=self._peer_of,
@@ -369,7 +373,8 @@ class WebServer:
         return self._hour.told(self.server.node)
 
     def _happening_for(self, identity: Identity) -> Happenings:
-        return Happenings(activities=list(self.server.happening.look(identity.grants)))
+        seen = self.server.happening.look(identity.grants)
+        return Happenings(node=self.server.node, activities=list(seen))
 
     def _engine_state(self) -> EngineState:
         engine = self.server.engine

@@ -12,6 +12,8 @@ from pov_rt.runtime.clock import Clock
 
 PATIENCE_S = 1.0
 """A body that has been on its way for longer makes room for others when there is none."""
+BODY_S = 30.0
+"""How long a body may take to arrive."""
 NO_ROOM = "The server has no room for this body now; send it again later"
 
 
@@ -51,6 +53,20 @@ class Bodies:
                 return False
             oldest.drop(Unavailable(NO_ROOM))
         return True
+
+    def take_whole(self, owner: str, size: int) -> bool:
+        """Take room for a body that has arrived; return whether there is some for the asking.
+
+        Where there is not, nobody is refused yet: `Body` makes room, or says what there is too
+        little of. Give it back to `shares`.
+        """
+        shares = self.shares
+        return (
+            size <= self._most
+            and shares.used + size <= shares.bound.limit
+            and shares.held(owner) + size <= shares.each
+            and shares.take(owner, size)
+        )
 
 
 class Body:

@@ -45,6 +45,7 @@ from pov_rt.web.addresses import Client, Failures
 from pov_rt.web.bodies import Bodies, Body
 from pov_rt.web.hosts import HostRules, check_host, check_origin, has_word, one_header
 from pov_rt.web.stream import Refusal, Stream
+from pov_rt.web.upgrade.head import Asked
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def wants_websocket(request: HTTPServerRequest) -> bool:
     )
 
 
-def bearer(request: HTTPServerRequest) -> str | None:
+def bearer(request: Asked) -> str | None:
     """Return the bearer token, or None without one: other schemes are a proxy's business."""
     scheme, _, token = (one_header(request, "Authorization") or "").partition(" ")
     if scheme.lower() != "bearer":
@@ -610,19 +611,22 @@ class AccessLog:
 
     def __call__(self, handler: RequestHandler) -> None:
         """Log a request that is answered; Tornado's `log_function`."""
-        status, code = handler.get_status(), getattr(handler, "error_code", None)
-        fields: dict[str, Any] = {
-            "ip": getattr(handler, "ip", handler.request.remote_ip),
-            "ms": round(1000 * handler.request.request_time(), 1),
-        }
-        words = ("%s %s: %d", handler.request.method, handler.request.path[:200], status)
+        request, status = handler.request, handler.get_status()
+        ip, code = getattr(handler, "ip", request.remote_ip), getattr(handler, "error_code", None)
+        words = f"{request.method} {request.path[:200]}"
         if code is None:
-            log.debug(*words, extra=fields)
+            self.went_well(words, status, ip, request.request_time())
             return
         self.refused.add(code)
         level = logging.INFO if status < 500 else logging.WARNING
         reason = getattr(handler, "reason", "")
-        self._throttle.log(level, *words, code=code, reason=reason, **fields)
+        fields = {"code": code, "reason": reason, "ip": ip, "ms": _ms(request.request_time())}
+        self._throttle.log(level, "%s: %d", words, status, **fields)
+
+    def went_well(self, words: str, status: int, ip: str | None, took_s: float) -> None:
+        """Log a request that was answered as it asked for; `words` are its method and path."""
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s: %d", words, status, extra={"ip": ip, "ms": _ms(took_s)})
 
     def refuse(self, address: str, refusal: Refusal) -> None:
         """Log a request that no handler sees: its head is too large, or is none."""
@@ -632,3 +636,7 @@ class AccessLog:
         self._throttle.log(
             logging.INFO, "a request that could not be read: %d", refusal.status, **fields
         )
+
+
+def _ms(seconds: float) -> float:
+    return round(1000 * seconds, 1)

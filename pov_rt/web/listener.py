@@ -21,11 +21,14 @@ from pov_rt.runtime import turns
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.limits import Bucket, Rate
 from pov_rt.runtime.process.logs import Throttle
+from pov_rt.web.publication.head import frame
+from pov_rt.web.publication.intake import Intake
+from pov_rt.web.publication.kept import Done, Kept
 from pov_rt.web.stream import Refusal, Stream, Verdict
 from pov_rt.web.upgrade.accepted import Accepted
 from pov_rt.web.upgrade.entry import Entry
 
-Caller = Accepted | Stream
+Caller = Accepted | Kept | Stream
 """Who is connected, and has not become a socket."""
 
 log = logging.getLogger(__name__)
@@ -67,8 +70,9 @@ class Listener:
     `bound` counts all that is open here, and with `others` what has become of it. At most
     `per_peer` streams (0: any number) belong to one peer, as `peer_of` names it by its address; not
     to None. `refused` is called with the address and the refusal of each request that no handler
-    sees. With an `entry` well-formed upgrades go there, and never to the HTTP server. Few of them
-    are begun while `is_behind` tells that open sockets wait to be served.
+    sees. With an `entry` well-formed upgrades go there, and never to the HTTP server, and with an
+    `intake` such publications go there. Few upgrades are begun while `is_behind` tells that open
+    sockets wait to be served.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class Listener:
         refused: Callable[[str, Refusal], None],
         complaint: Throttle,
         entry: Entry | None = None,
+        intake: Intake | None = None,
         others: Callable[[], int] = lambda: 0,
         per_peer: int = 0,
         peer_of: Callable[[str], str | None] = lambda _: None,
@@ -94,6 +99,7 @@ class Listener:
         self.handshakes = turns.Slots(turns.HANDSHAKES, turns.FEW_HANDSHAKES, is_behind)
         self._http = http
         self._entry = entry
+        self._intake = intake
         http.conn_params.header_timeout = None  # `sweep` is in its place
         self._per_peer = per_peer
         self._peer_of = peer_of
@@ -215,19 +221,58 @@ class Listener:
         oldest.close()
         return oldest is not caller
 
-    def speaks(self, caller: Accepted, received: bytes, verdict: Verdict | None) -> None:
-        """Have HTTP spoken on a connection, on which some bytes have been received."""
+    def speaks(
+        self,
+        caller: Accepted | Kept,
+        received: bytes,
+        *,
+        verdict: Verdict | None = None,
+        outcome: Done = None,
+        unsent: bytes = b"",
+    ) -> None:
+        """Have HTTP spoken on a connection, on which some bytes have been received.
+
+        First what is `unsent` is sent. A verdict or an outcome is that of the first request.
+        """
         if not self.enters(caller):
             return
+        stream = Stream(caller.key, caller.at, self, received)
+        stream.address, stream.peer, stream.came_from = caller.ip, caller.peer, caller.address
+        stream.verdict, stream.outcome, stream.has_asked = verdict, outcome, caller.has_asked
+        self._replace(caller, stream)
+        if unsent:
+            written = stream.write(unsent)
+            written.add_done_callback(lambda _: self._http.handle_stream(stream, stream.came_from))
+        else:
+            self._http.handle_stream(stream, stream.came_from)
+
+    def keeps(self, caller: Accepted, intake: Intake, received: bytes) -> None:
+        """Keep a connection without HTTP, which begins with a publication."""
+        if self.enters(caller):
+            kept = Kept(caller.key, caller.address, caller.ip, caller.peer, self, intake)
+            self._replace(caller, kept)
+            kept.begin(received)
+
+    def takes_back(self, stream: Stream, head: bytes) -> bool:
+        """Keep a connection without HTTP from here on, if it goes on with such a publication."""
+        if self._intake is None or frame(head, None, stream.address, is_unix=False) is None:
+            return False
+        sock, behind = stream.release()
+        kept = Kept(sock, stream.came_from, stream.address, stream.peer, self, self._intake)
+        kept.has_asked = True
+        if self.enters(kept):
+            kept.begin(head + behind)
+        return True
+
+    def _replace(self, caller: Caller, other: Caller) -> None:
+        """Have something else speak on a connection, which keeps its places."""
         key, peer = caller.key, caller.peer
-        stream = Stream(key, caller.at, self, received)
-        stream.address, stream.peer, stream.verdict = caller.ip, peer, verdict
-        self._callers[key] = stream
-        if key in self._silent:
-            self._silent[key] = stream
+        self._callers[key] = other
+        for waiting in (self._silent, self._idle):
+            if key in waiting:
+                waiting[key] = other
         if peer is not None:
-            self._by_peer[peer][key] = stream
-        self._http.handle_stream(stream, caller.address)
+            self._by_peer[peer][key] = other
 
     def waits(self, caller: Caller) -> None:
         """Enter who waits for a request."""
@@ -321,10 +366,10 @@ class Listener:
                 caller.peer = self._peer_of(address[0])
             if self._is_crowded(caller.peer) and not self.enters(caller):
                 continue
-            if self._entry is None:
-                self.speaks(caller, b"", None)
+            if self._entry is None or self._intake is None:
+                self.speaks(caller, b"")
             else:
-                caller.begin(self._entry)
+                caller.begin(self._entry, self._intake)
 
     def _is_crowded(self, peer: str | None) -> bool:
         """Tell whether one of a peer's connections goes if another comes."""

@@ -12,7 +12,7 @@ from asyncio import Future
 from collections.abc import Awaitable
 from email.utils import formatdate
 from types import TracebackType
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tornado.httputil import HTTPInputError
 from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
@@ -119,6 +119,9 @@ class Owner(Protocol):
     def lasts(self, stream: Stream) -> None:
         """Learn that a request is one that waits for something to happen."""
 
+    def takes_back(self, stream: Stream, head: bytes) -> bool:
+        """Take the socket over if it needs no HTTP for a request, of which the head has come."""
+
     def ended(self, stream: Stream) -> None:
         """Learn that the stream has ended, or has let its socket go."""
 
@@ -140,6 +143,10 @@ class Stream(IOStream):
     """By which its owner knows it, from the connection's beginning to its end."""
     verdict: Verdict | None = None
     """What is wrong with its request, if that was found out before HTTP was spoken."""
+    outcome: Any = None
+    """What became of its first request, if that was done before HTTP was spoken."""
+    came_from: Any = None
+    """The socket's address as it was accepted."""
     has_asked = False
     """A request has come on it, complete with its headers."""
     is_last = False
@@ -188,6 +195,9 @@ class Stream(IOStream):
         self._owner.waits(self)
         head = await super().read_until_regex(regex, max_bytes)
         self._is_waiting = False
+        # Not its first one: that was left to HTTP.
+        if self._served and self._owner.takes_back(self, head):
+            raise StreamClosedError
         self.read_chunk_size = BODY_CHUNK_BYTES
         self.has_asked, self.waits_for_news = True, False
         self._head = len(head)

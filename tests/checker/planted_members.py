@@ -13,7 +13,7 @@ from pov_rt.activities.durable import Durable
 from pov_rt.connections.connection import Connection
 from pov_rt.connections.directory import Directory
 from pov_rt.delivery.filters import Only
-from pov_rt.dispatch.context import ConnectionContext
+from pov_rt.dispatch.handlers.context import ConnectionContext
 from pov_rt.dispatch.host import PluginHost
 from pov_rt.dispatch.permissions import Permissions
 from pov_rt.engine.base import Position
@@ -51,8 +51,8 @@ def echo() -> None:
     """Publish as if an echo was wanted."""
     publish = ConnectionContext.publish
 
-    async def with_echo(context: ConnectionContext, activity: Any, *, instead: Any = None) -> Any:
-        return await publish(context, activity)
+    def with_echo(context: ConnectionContext, activity: Any, **more: Any) -> Any:
+        return publish(context, activity, **{**more, "instead": None})
 
     replace(ConnectionContext, "publish", with_echo)
 

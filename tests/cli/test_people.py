@@ -222,13 +222,13 @@ def test_a_user_is_blocked_and_let_in_again_at_a_server_and_on_its_files(stage: 
         eve = live(server)
         done = operator.do("user", "block", EVE, "--for", "1h")
         assert done.startswith("blocked until ")
-        assert done.endswith("; 1 connections of this node were closed\n")
+        assert done.endswith("; 1 connections were closed\n")
         assert wait_for(eve, "closing")["code"] == 4500
     operator = Operator(stage)
     assert f"block {EVE}: the user is blocked until " in operator.do("db", "revocations")
     assert operator.do("user", "unblock", EVE) == "not blocked any more\n"
     assert operator.do("user", "block", EVE, "--for", "7d").endswith(
-        "; 0 connections of this node were closed\n"
+        "; 0 connections were closed\n"
     )
     with stage.run() as server:
         operator = Operator(stage, server)

@@ -6,21 +6,27 @@ import pytest
 
 from pov_rt.auth.revocations import Revocations
 from pov_rt.config.settings import AuthSettings, EngineSettings, LimitSettings
-from pov_rt.connections.directory import Directory
+from pov_rt.connections.directory import REMEMBERED, Command, Directory
 from pov_rt.engine.memory import MemoryEngine
+from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import CloseCode, LimitExceeded
 from pov_rt.runtime.clock import ManualClock
 from tests.transports import connection, recorder
 
 
-def test_connections_are_found_by_id_and_user_and_bounded() -> None:
-    clock, engine = ManualClock(), MemoryEngine(EngineSettings(), ManualClock(), "node")
-    directory = Directory(
+def make(clock: ManualClock) -> Directory:
+    engine = MemoryEngine(EngineSettings(), ManualClock(), "node")
+    return Directory(
         engine.signals,
         Revocations(engine.sets, clock, AuthSettings()),
         LimitSettings(connections_per_user=3, devices_per_user=2),
         clock,
     )
+
+
+def test_connections_are_found_by_id_and_user_and_bounded() -> None:
+    clock = ManualClock()
+    directory = make(clock)
     one, two = connection("1", "ana", clock), connection("2", "ana", clock)
     directory.add(one)
     directory.check_room(one.identity, "2")
@@ -41,6 +47,21 @@ def test_connections_are_found_by_id_and_user_and_bounded() -> None:
     assert [recorder(each).closed_with for each in (one, two)] == [None, None]
     directory.disconnect(user_id="ben", connection_id="2", code=CloseCode.TOKEN)
     assert recorder(two).closed_with is None
-    directory.disconnect(user_id="ana", connection_id=None, code=CloseCode.TOKEN)
+    order = directory.disconnect(user_id="ana", connection_id=None, code=CloseCode.TOKEN)
+    assert order.closed == 2
     closed = [recorder(each).closed_with for each in (one, two, three)]
     assert closed == [None, CloseCode.TOKEN, CloseCode.TOKEN]
+
+
+def test_what_another_nodes_order_closed_is_known_for_a_while() -> None:
+    clock = ManualClock()
+    directory = make(clock)
+    for name in ("1", "2"):
+        directory.add(connection(name, "ana", clock))
+    assert directory.closed_by("first") is None
+    for user in ("ana", "ben"):  # the second part closes nobody
+        directory.hear(encode(Command(user=user, close=CloseCode.TOKEN.name, order="first")))
+    assert directory.closed_by("first") == 2
+    for number in range(REMEMBERED):
+        directory.hear(encode(Command(user="ben", close=CloseCode.TOKEN.name, order=str(number))))
+    assert (directory.closed_by("first"), directory.closed_by("0")) == (None, 0)

@@ -11,7 +11,7 @@ from pov_rt.connections.connection import Connection
 from pov_rt.protocol.errors import CloseCode
 from pov_rt.server.server import Server
 from pov_rt.testing import Connect, RunningServer
-from tests.dispatch.test_execution import PLUGIN, run, send
+from tests.dispatch.handlers.test_execution import PLUGIN, run, send
 from tests.transports import Recorder
 
 

@@ -63,8 +63,9 @@ async def plant(
     for at, (body, other, offset) in enumerate(entries, first):
         partition = functions.partitions.of(other)[-5:-2].decode()
         place = f"{side}{partition} {offset} {other}" if other else ""
-        values.append(b"%d\0o\0%b\0%b" % (at * 1000, place.encode(), body))
-    state = f"{first + len(entries) - 1} epoch 0123456789ab 1"
+        values.append(b"%d %d\0o\0%b\0%b" % (at * 1000, at, place.encode(), body))
+    run, _ = await functions.call("probe", "")
+    state = f"{first + len(entries) - 1} epoch {run.decode()} 1"
     await ask(functions, "UNLINK", own + b"s:" + topic.encode())
     await ask(functions, "RPUSH", own + b"s:" + topic.encode(), *values)
     await ask(functions, "HSET", own + b"m", topic, state)

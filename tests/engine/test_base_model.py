@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -132,7 +132,11 @@ class EngineModel(RuleBasedStateMachine):
     def append(self, topic: str, key: int, body: bytes) -> None:
         before = self.look(topic)
         entry = NewEntry(topic, f"publisher of {topic}", str(key), body)
-        (done,) = self.run(self.engine.log.append([entry]))
+
+        async def add() -> Sequence[Appended | Conflict]:
+            return await self.engine.log.append([entry])  # its future belongs to the running loop
+
+        (done,) = self.run(add())
         known = self.keys.get((topic, str(key)))
         if isinstance(done, Conflict) or done.duplicate:
             assert known is not None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Appended, Conflict, Engine, Entry, Health, NewEntry, Position, Top
@@ -391,8 +392,8 @@ class Pair:
         ]
         done = await asyncio.gather(*(self.sqlite.log.append(batch) for batch in batches))
         expected = [await self.memory.log.append(batch) for batch in batches]
-        assert [[(type(each), *each[1:]) for each in batch] for batch in done] == [
-            [(type(each), *each[1:]) for each in batch] for batch in expected
+        assert [[structs.replace(each, epoch="") for each in batch] for batch in done] == [
+            [structs.replace(each, epoch="") for each in batch] for batch in expected
         ]
 
     async def read(self) -> None:

@@ -8,7 +8,7 @@ has something at an offset that is not there in Redis, and the subscriber was no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tests.checker.records import Notes, Place
@@ -135,9 +135,14 @@ class Ledger:
             self.notes.add("retry", text)
         self.acked[name] = place
 
-    def compare(self, topic: str, top: Place, ids: Mapping[int, str], *, may_lose: bool) -> int:
+    def compare(
+        self, topic: str, top: Place, kept: Sequence[tuple[int, str]], *, may_lose: bool
+    ) -> int:
         """Compare a topic with what Redis has of it; return how many acknowledged ones are lost."""
-        lost = 0
+        lost, ids = 0, dict(kept)
+        said = [offset for offset, _ in kept]
+        if said != list(range(top.offset - len(kept) + 1, top.offset + 1)):
+            self.notes.add("place", f"{topic} ends at {top.offset}, and its entries say {said}")
         offsets: dict[str, int] = {}
         for offset, name in ids.items():
             if name in offsets:

@@ -95,6 +95,11 @@ def hold_everything() -> None:
     replace(RedisLog, "holds", holds)
 
 
+def mend_nothing() -> None:
+    """Leave in a log what half a transaction has brought back."""
+    rewrite("02_state.lua", ("    mend_list(prefix .. 's:' .. topic, state.offset)\n", ""))
+
+
 class Bug(NamedTuple):
     """A bug, and the faults and checks that find it."""
 
@@ -124,6 +129,10 @@ BUGS = {
     "holds all": Bug(
         "a place behind what was lost counts as one in the log", hold_everything,
         ["tail lost, one node away"], frozenset({"ghost", "hole", "stuck", "repeated"}),
+    ),
+    "no mending": Bug(
+        "what half a transaction brought back stays in the log", mend_nothing,
+        ["tail lost"], frozenset({"place"}),
     ),
 }  # fmt: skip
 

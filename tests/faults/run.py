@@ -305,8 +305,8 @@ class Run:
         for topic in TOPICS:
             top = tops[topic]
             assert top is not None
-            ids = await asyncio.to_thread(read_ids, redis, topic, top.offset)
-            lost += self._ledger.compare(topic, top, ids, may_lose=may_lose)
+            kept = await asyncio.to_thread(read_ids, redis, topic)
+            lost += self._ledger.compare(topic, top, kept, may_lose=may_lose)
         self._ledger.counts["lost, and told"] += lost
         return lost
 

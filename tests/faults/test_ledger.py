@@ -30,9 +30,15 @@ def published(*names: str) -> Ledger:
 
 def compare(ledger: Ledger, epoch: str, *names: str, may_lose: bool = True) -> set[str]:
     """Compare all with a log in Redis; return the kinds of violations."""
-    ids = dict(enumerate(names, 1))
-    ledger.compare(TOPIC, Place(epoch, len(names)), ids, may_lose=may_lose)
+    kept = list(enumerate(names, 1))
+    ledger.compare(TOPIC, Place(epoch, len(names)), kept, may_lose=may_lose)
     return {*ledger.notes.counts}
+
+
+def test_an_entry_that_is_not_where_it_says_is_found() -> None:
+    ledger = published("a", "b")
+    ledger.compare(TOPIC, Place(OLD, 2), [(1, "a"), (2, "lost"), (2, "b")], may_lose=False)
+    assert {*ledger.notes.counts} == {"place"}
 
 
 def test_a_log_and_a_view_that_are_the_same_are_right() -> None:
@@ -104,6 +110,6 @@ def test_a_retry_has_the_place_of_the_first_unless_that_was_lost() -> None:
 
 def test_what_has_left_for_its_number_is_not_lost() -> None:
     ledger = published("a", "b", "c")
-    ledger.compare(TOPIC, Place(OLD, 3), {2: "b", 3: "c"}, may_lose=False)
+    ledger.compare(TOPIC, Place(OLD, 3), [(2, "b"), (3, "c")], may_lose=False)
     assert {*ledger.notes.counts} == set()
     assert {*ledger.acked} == {"b", "c"}

@@ -58,11 +58,8 @@ def read_tops(server: RedisServer, topics: Sequence[str]) -> dict[str, Place | N
     return found
 
 
-def read_ids(server: RedisServer, topic: str, top: int) -> dict[int, str]:
-    """Return the ids of what is kept of a log that ends at an offset."""
+def read_ids(server: RedisServer, topic: str) -> list[tuple[int, str]]:
+    """Return what is kept of a log, in order: the offset that an entry says it has, and its id."""
     (values,) = ask(server, ("LRANGE", PARTITIONS.of(topic) + b"s:" + topic.encode(), 0, -1))
-    first = top - len(values) + 1
-    return {
-        offset: _decode(parse_entry(offset, value).entry.body).id
-        for offset, value in enumerate(values, first)
-    }
+    found = (parse_entry(value).entry for value in values)
+    return [(entry.offset, _decode(entry.body).id) for entry in found]

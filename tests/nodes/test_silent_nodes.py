@@ -21,6 +21,7 @@ from tests.nodes.conftest import Nodes, wait_for_peers
 from tests.nodes.test_people_over_nodes import join, publish
 from tests.processes import Served, end, run, serve
 from tests.redis_servers import RedisServer
+from tests.server.nodes.test_live import following, wait_for
 from tests.web.routes.admin.test_page import Got
 from tests.web.routes.test_session import error_of, post
 
@@ -138,6 +139,36 @@ def test_a_block_names_the_node_that_does_not_confirm_it_and_holds_there_once_it
         assert (closing.data["type"], closing.data["code"]) == ("closing", 4500)
     again = Http(one).post(path, {"seconds": 60}, **OPERATOR)
     assert again.body["missing"] == [], "all keep her out"
+
+
+def test_what_a_silent_node_closes_is_not_counted_and_the_node_named(
+    nodes: Nodes, third: Third
+) -> None:
+    one, two = nodes
+    two.connect("ana")
+    with session_on(third, one.token("ana")) as events:
+        assert events.next().data["type"] == "welcome"
+        with frozen(third.served):
+            done = Http(one).post("/api/users/ana/disconnect", **OPERATOR)
+            assert (done.status, done.body["closed"]) == (200, 1)
+            (missing,) = done.body["missing"]
+            assert missing["why"] == "did not answer within 1 s"
+        closing = events.next()
+        assert closing is not None
+        assert (closing.data["type"], closing.data["code"]) == ("closing", 4500)
+
+
+def test_who_follows_hears_that_a_node_is_silent_and_then_what_it_had_to_say(
+    nodes: Nodes, third: Third
+) -> None:
+    one, _ = nodes
+    with session_on(third, one.token("ana")) as events, following(one, "userId=ana") as lines:
+        assert events.next().data["type"] == "welcome"
+        name = wait_for(lines, "opened")["node"]
+        with frozen(third.served):
+            Http(one).post("/api/users/ana/disconnect", **OPERATOR)
+            assert wait_for(lines, "missing")["node"] == name
+        assert wait_for(lines, "closed")["node"] == name
 
 
 def test_all_nodes_are_told_in_numbers_at_the_admin_port(nodes: Nodes, third: Third) -> None:

@@ -44,7 +44,7 @@ WALL_CLOCK: Mapping[str, str] = {
     "connections/last_seen": "when a user left, for people",
     "connections/deadlines": "the instants in tokens, when the clock was stepped",
     "delivery/replay": "what expires at an instant that the sender names",
-    "dispatch/context": "when something was shown, for people",
+    "dispatch/handlers/context": "when something was shown, for people",
     "engine/memory/copying": "ages, as instants that outlive the process",
     "engine/memory/log": "when an entry was appended, for people",
     "engine/producers": "ages, as instants that outlive the process, where they are copied",

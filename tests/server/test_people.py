@@ -174,7 +174,7 @@ def test_an_erased_user_is_in_no_file_and_the_others_go_on_without_a_gap(stage: 
         assert answer.body == {
             "userId": EVE, "activities": 5, "changed": 0, "notifications": 1, "inbox": 1, "ids": 1,
             "marks": 2, "devices": 1, "subscriptions": 1, "values": 1, "connections": 1,
-            "revocations": 0, "failed": [],
+            "revocations": 0, "failed": [], "missing": [],
         }  # fmt: skip
         assert MARK.encode() not in files_of(stage.folder)
         assert wait_for(eve, "closing")["code"] == 4500

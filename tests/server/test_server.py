@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jwt
@@ -102,8 +102,12 @@ def test_keys_are_fetched_at_start_and_when_a_token_names_another() -> None:
     asyncio.run(run())
 
 
-def connect(server: Server, user: str, *, v1: bool = True) -> tuple[Any, Recorder]:
-    can = ("subscribe", "publish", "collaborate")
+ALL = ("subscribe", "publish", "collaborate")
+
+
+def connect(
+    server: Server, user: str, *, v1: bool = True, can: Sequence[str] = ALL
+) -> tuple[Any, Recorder]:
     token = server.tokens.issue(Kind.SOCKET, user, ttl_s=60, can=can)
     identity = server.tokens.verify(token, frozenset({Kind.SOCKET}))
     recorder = Recorder()

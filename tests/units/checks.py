@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import re
 import resource
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tests.units.machine import DEPLOY, HOST, OLDER, Machine, install_older
@@ -22,6 +24,11 @@ allowed_hosts = ["{HOST}"]
 """
 BROKEN = f"{SETTINGS}colour = 3\n"
 PORT = "127.0.0.1:8765"
+NGINX = "/etc/nginx/nginx.conf"
+ON_REDIS = f'{SETTINGS}[engine]\nurl = "redis://127.0.0.1:6379"\n'
+NODES = ("8801", "8802")
+CLIENTS = 200
+"""Of checks where it does not matter how many they are."""
 DROP_IN = "/etc/systemd/system/pov-rt.service.d/check.conf"
 PROXIES = {"nginx": "nginx.conf", "haproxy": "haproxy.cfg"}
 AT_MOST_DOWN_S, AT_MOST_STOPPED_S = 3.0, 0.5
@@ -50,7 +57,7 @@ def install(machine: Machine) -> None:
     # Both want more files than may be open in a container of some machines: then as many as may be.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     nginx, haproxy = ((DEPLOY / name).read_text() for name in PROXIES.values())
-    machine.write("/etc/nginx/nginx.conf", _at_most("worker_rlimit_nofile", most, nginx))
+    machine.write(NGINX, _at_most("worker_rlimit_nofile", most, nginx))
     fitting = _at_most("    maxconn", (most - 200) // 2, haproxy)
     machine.write("/etc/haproxy/haproxy.cfg", fitting)
 
@@ -156,7 +163,7 @@ def storm(machine: Machine, clients: int, url: str, to: str, command: str) -> di
     """Return what a command does to a crowd of clients from many addresses."""
     said = machine.run(
         f"python3 -m bench.storm --url {url} --to {to} --secret-file /etc/pov-rt/jwt-secret "
-        f"--clients {clients} --sources 100 --run '{command}'",
+        f"--clients {clients} --sources 100 --run {shlex.quote(command)}",
         check=False,
         timeout=300,
     )
@@ -337,6 +344,87 @@ def proxies_log_no_token(machine: Machine) -> str:
     return ", ".join(PROXIES)
 
 
+@contextmanager
+def redis(machine: Machine) -> Iterator[None]:
+    """Run a Redis for the block, which the settings name meanwhile; `pov-rt` itself is stopped."""
+    if not machine.said("command -v redis-server"):
+        raise Skipped("there is no redis-server: apt-get install redis-server")
+    machine.run("systemctl stop pov-rt.socket")
+    machine.run(
+        "systemd-run --quiet --unit=redis --property=PrivateTmp=yes "
+        "redis-server --bind 127.0.0.1 --dir /tmp --save '' --appendonly yes"
+    )
+    try:
+        machine.until(lambda: machine.said("redis-cli ping") == "PONG", "a Redis")
+        machine.write(CONFIG, ON_REDIS)
+        yield
+    finally:
+        machine.run("systemctl stop redis", check=False)
+
+
+def nodes(machine: Machine) -> str:
+    """Two nodes on one Redis are restarted one after the other: nobody is refused, nothing lost."""
+    single = (machine.root / NGINX.lstrip("/")).read_text()
+    several = single.replace("        server 127.0.0.1:8765;\n", "")
+    for port in NODES:
+        several = several.replace(f"# server 127.0.0.1:{port} ", f"server 127.0.0.1:{port} ")
+    units = " ".join(f"pov-rt@{port}.socket pov-rt@{port}" for port in NODES)
+    with redis(machine):
+        machine.write(NGINX, several)
+        try:
+            machine.run(f"systemctl start {units} nginx")
+            for port in NODES:
+                assert machine.ready(port=int(port) + 10_000)[0] == 200
+                assert machine.publish(f"nodes-{port}", "nodes", f"127.0.0.1:{port}") == 201
+            assert machine.activities("nodes", "127.0.0.1:8801") == ["nodes-8801", "nodes-8802"]
+            found = storm(machine, CLIENTS, f"wss://{HOST}", "127.0.0.1:443", ROLLING)
+        finally:
+            machine.run(f"systemctl stop nginx {units}", check=False)
+            machine.write(NGINX, single)
+    return unnoticed(found)
+
+
+ROLLING = """
+for port in 8801 8802; do
+    systemctl restart pov-rt@$port
+    until curl -fs 127.0.0.1:$((port + 10000))/readyz >/dev/null; do sleep 0.1; done
+done
+"""
+"""As docs/operations.md has it."""
+
+
+def workers(machine: Machine) -> str:
+    """A unit of two workers has each replaced by a reload: nobody is refused, nothing lost."""
+    with redis(machine):
+        machine.write(CONFIG, ON_REDIS.replace("[server]\n", "[server]\nworkers = 2\n"))
+        machine.run("systemctl start pov-rt")
+        assert "2 workers" in machine.show("pov-rt", "StatusText")
+        before = machine.show("pov-rt", "MainPID")
+        found = storm(machine, CLIENTS, f"ws://{HOST}:8765", PORT, REPLACING)
+        assert machine.show("pov-rt", "MainPID") == before
+        assert [machine.ready(port=port)[0] for port in (8766, 8767)] == [200, 200]
+        machine.run("systemctl stop pov-rt.socket")
+    return unnoticed(found)
+
+
+REPLACING = """
+systemctl reload pov-rt
+until journalctl --unit=pov-rt --output=cat | grep -q "all workers were restarted"; do
+    sleep 0.1
+done
+"""
+
+
+def unnoticed(found: dict[str, Any]) -> str:
+    """Return what clients saw of a restart; it must not have cost them anything."""
+    assert (found["lost"], found["doubled"], found["gaps"], found["untold"]) == (0, 0, 0, 0), found
+    assert not found["failed_connects"], found
+    return (
+        f"{CLIENTS} clients: p95 down {found['down_p95_s']:.1f} s, "
+        f"publishing stopped {found['publishing_stopped_s']:.2f} s"
+    )
+
+
 CHECKS: dict[str, Check] = {
     each.__name__: each
     for each in (
@@ -349,6 +437,8 @@ CHECKS: dict[str, Check] = {
         full_disk,
         restore,
         proxies_log_no_token,
+        nodes,
+        workers,
         upgrade,
     )
 }

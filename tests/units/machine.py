@@ -91,11 +91,11 @@ class Machine:
             )
         )
 
-    def activities(self, pov: str = "acme") -> list[str]:
+    def activities(self, pov: str = "acme", address: str = "127.0.0.1:8765") -> list[str]:
         """Return the ids that a PoV's history has."""
         said = self.said(
             f"curl -s -H 'Authorization: Bearer {self.token}' "
-            f"'http://127.0.0.1:8765/api/povs/{pov}/activities?after=0&limit=1000'"
+            f"'http://{address}/api/povs/{pov}/activities?after=0&limit=1000'"
         )
         return [each["data"]["id"] for each in json.loads(said)["activities"]]
 

@@ -38,6 +38,9 @@ class Seen:
     def lasts(self, stream: Stream) -> None:
         self.events.append("lasts")
 
+    def takes_back(self, stream: Stream, head: bytes) -> bool:
+        return False
+
     def ended(self, stream: Stream) -> None:
         self.events.append("ended")
 

@@ -15,18 +15,19 @@ import socket
 import subprocess
 import sys
 from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
 
 SIGNAL = signal.SIGUSR2
 VARIABLE = "_POV_RT_SUCCESSOR"
-"""The variable in which a successor finds the numbers of the line to who was before it, and of the
-sockets."""
+"""The variable in which a successor finds the numbers of the line to who was before it, of that
+process (pidfd_open(2)), and of the sockets."""
 REFUSAL = (
     "nothing was handed over: that needs a single node with a socket unit, which has the port, and "
     "a service manager that can be told of another main process (systemd, Type=notify)"
 )
 OURS = ("LISTEN_PID", "LISTEN_FDS", "WATCHDOG_PID")
 """What the service manager said to this process alone."""
-READY = b"."
+READY = RELEASED = b"."
 LOAD_S = 90.0
 """How long a successor may take to load."""
 
@@ -37,8 +38,8 @@ class Successor:
     def __init__(self, sockets: Sequence[socket.socket]) -> None:
         self._line, theirs = socket.socketpair()
         self._line.setblocking(False)
-        with theirs:
-            numbers = [each.fileno() for each in (theirs, *sockets)]
+        with theirs, os.fdopen(os.pidfd_open(os.getpid())) as own:
+            numbers = [theirs.fileno(), own.fileno(), *(each.fileno() for each in sockets)]
             kept = {name: value for name, value in os.environ.items() if name not in OURS}
             self._process = subprocess.Popen(  # noqa: S603  (what was started)
                 [sys.executable, *sys.orig_argv[1:]],
@@ -57,7 +58,8 @@ class Successor:
 
     def go_on(self) -> None:
         """Let it open the log and listen. The owner has released both."""
-        self._line.close()
+        with self._line, suppress(ConnectionError):  # it was killed meanwhile
+            self._line.send(RELEASED)
 
     def end(self) -> None:
         """End it: this process stays."""
@@ -69,17 +71,30 @@ class Successor:
 class Predecessor:
     """The process whose successor this one is."""
 
-    def __init__(self, line: socket.socket, sockets: Sequence[socket.socket]) -> None:
+    def __init__(self, line: socket.socket, process: int, sockets: Sequence[socket.socket]) -> None:
         self._line = line
+        self._process = process
         self.sockets = sockets
         """What it listens on."""
 
     async def leave(self) -> None:
         """Say that all is loaded, and wait until it has released the log, or has ended."""
+        if not await self._is_released():
+            # It was killed: its line has an end before its lock on the log has.
+            loop, ended = asyncio.get_running_loop(), asyncio.Event()
+            loop.add_reader(self._process, ended.set)
+            await ended.wait()
+            loop.remove_reader(self._process)
+        os.close(self._process)
+
+    async def _is_released(self) -> bool:
         loop = asyncio.get_running_loop()
         with self._line as line:
-            await loop.sock_sendall(line, READY)
-            await loop.sock_recv(line, 1)
+            try:
+                await loop.sock_sendall(line, READY)
+                return await loop.sock_recv(line, 1) == RELEASED
+            except ConnectionError:  # it hears nothing, or has left unread what it was told
+                return False
 
 
 def predecessor(environ: MutableMapping[str, str] = os.environ) -> Predecessor | None:
@@ -87,8 +102,10 @@ def predecessor(environ: MutableMapping[str, str] = os.environ) -> Predecessor |
     given = environ.pop(VARIABLE, None)
     if given is None:
         return None
-    line, *sockets = (socket.socket(fileno=int(number)) for number in given.split())
+    first, process, *others = map(int, given.split())
+    os.set_inheritable(process, False)
+    line, *sockets = (socket.socket(fileno=number) for number in (first, *others))
     for each in (line, *sockets):
         each.set_inheritable(False)
         each.setblocking(False)
-    return Predecessor(line, sockets)
+    return Predecessor(line, process, sockets)

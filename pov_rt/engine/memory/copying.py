@@ -84,8 +84,7 @@ class MemoryCopying:
                 yield self._entry(topic, log.entries[index], log.places[index])
 
     def _entry(self, topic: str, entry: Entry, places: Places) -> CopiedEntry:
-        offset, body, at, origin = entry
-        found = CopiedEntry(topic, offset, microseconds(at), origin, body)
+        found = CopiedEntry(topic, entry.offset, microseconds(entry.at), entry.origin, entry.body)
         side, other, offset = ">", places.feed, places.feed_offset
         if places.topic != topic:
             side, other, offset = "<", places.topic, places.offset

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from asyncio import Future
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from heapq import nsmallest
 from itertools import accumulate, takewhile
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 
@@ -50,14 +49,11 @@ COMPACT_AT = 1024
 any size of the log."""
 
 
-_entry: Any = partial(tuple.__new__, Entry)
-"""An entry of a tuple, without the class's own way in Python (docs/measurements.md, publications)."""
-
-
 class Seen(msgspec.Struct, frozen=True, gc=False):
     """What became of a key, and when (`Clock.monotonic`).
 
-    What is compared is kept as its digest: the body may be gone from the log.
+    What is compared is kept as its digest: the body may be gone from the log. It is a struct, for
+    that is made faster than a named tuple, and the collector passes it over.
     """
 
     offset: int
@@ -106,6 +102,13 @@ class TopicLog:
     def oldest(self) -> int:
         """The offset of the oldest entry that is kept; top + 1 where none is."""
         return self.offset - (len(self.entries) - self.head) + 1
+
+    def add(self, entry: Entry, came: float, places: Places) -> None:
+        """Add an entry behind all others."""
+        self.offset = entry.offset
+        self.entries.append(entry)
+        self.came.append(came)
+        self.places.append(places)
 
     def trim(self, now: float) -> None:
         """Release what is too many or too old."""
@@ -178,7 +181,7 @@ class MemoryLog:
         now, monotonic = self._clock.time(), self._clock.monotonic()
         self._forget(monotonic)
         results: list[Appended | Conflict] = []
-        fresh: dict[str, list[Entry]] = {}
+        fresh: defaultdict[str, list[Entry]] = defaultdict(list)
         try:
             for new in batch:
                 results.append(self._append(new, now, monotonic, fresh))
@@ -351,7 +354,7 @@ class MemoryLog:
         for topic in (places.topic, places.feed):
             if (index := self._index(places, topic)) >= 0:
                 entries = self.logs[topic].entries
-                entries[index] = entries[index]._replace(body=body)
+                entries[index] = msgspec.structs.replace(entries[index], body=body)
                 touched.add(topic)
         return touched
 
@@ -440,44 +443,41 @@ class MemoryLog:
     def _append(
         self, new: NewEntry, now: float, monotonic: float, fresh: dict[str, list[Entry]]
     ) -> Appended | Conflict:
-        producer = Producer(new.topic, new.publisher, new.producer) if new.producer else None
-        known = self._known(new)
+        topic, publisher, own, body, feed, origin, compared, name, seq = new
+        producer = Producer(topic, publisher, name) if name else None
+        key = (topic, publisher, own)
+        known = self._known(new) if key in self.keys or self.has_copied_ids else None
         if known is not None:
             if producer is not None and isinstance(known, Appended):
                 self.producers.enter(producer)
-                self.producers.keep(producer, new.seq)
+                self.producers.keep(producer, seq)
             return known
-        if producer is not None and new.seq <= self.producers.last(producer):
-            log = self.logs[new.topic]
-            return Appended(self.epoch_of(new.topic), log.offset, duplicate=True)
-        topics = [new.topic, new.feed] if new.feed else [new.topic]
         logs = self.logs
-        if new.topic not in logs or (new.feed and new.feed not in logs):
-            unknown = [topic for topic in dict.fromkeys(topics) if topic not in logs]
-            self._begin(unknown, new.publisher)
+        if producer is not None and seq <= self.producers.last(producer):
+            return Appended(self.epoch_of(topic), logs[topic].offset, duplicate=True)
+        if topic not in logs or (feed and feed not in logs):
+            unknown = [each for each in dict.fromkeys((topic, feed)) if each and each not in logs]
+            self._begin(unknown, publisher)
         if producer is not None:
             self.producers.enter(producer)
-            self.producers.keep(producer, new.seq)
-        log = logs[new.topic]
-        feed_offset = logs[new.feed].offset + 1 if new.feed else 0
-        places = Places(new.topic, log.offset + 1, new.feed, feed_offset)
-        for topic in topics:
-            at = logs[topic]
-            at.offset += 1
-            entry: Entry = _entry((at.offset, new.body, now, new.origin))
-            at.entries.append(entry)
-            at.came.append(monotonic)
-            at.places.append(places)
-            if topic in fresh:
-                fresh[topic].append(entry)
-            else:
-                fresh[topic] = [entry]
-        key = (new.topic, new.publisher, new.key)
-        mine = self.keep_key(key, Seen(log.offset, digest_of(new.compared or new.body), monotonic))
+            self.producers.keep(producer, seq)
+        log, feed_log = logs[topic], logs[feed] if feed else None
+        feed_offset = 0 if feed_log is None else feed_log.offset + 1
+        places = Places(topic, log.offset + 1, feed, feed_offset)
+        entry = Entry(places.offset, body, now, origin)
+        log.add(entry, monotonic, places)
+        fresh[topic].append(entry)
+        if feed_log is not None:
+            if feed_offset != entry.offset:
+                entry = Entry(feed_offset, body, now, origin)
+            feed_log.add(entry, monotonic, places)
+            fresh[feed].append(entry)
+        seen = Seen(places.offset, digest_of(compared or body), monotonic)
+        mine = self.keep_key(key, seen)
         if len(mine) > self._ids_each:
-            self.ids.refuse(new.publisher, "one publisher has half of all ids; its oldest go")
+            self.ids.refuse(publisher, "one publisher has half of all ids; its oldest go")
             self._forget_key(mine[0])
-        return Appended(self.epoch_of(new.topic), log.offset)
+        return Appended(self.epoch_of(topic), places.offset)
 
     def keep_key(self, key: Key, seen: Seen) -> deque[Key]:
         """Remember a key of a log that is there; return those of its publisher."""

@@ -4,7 +4,7 @@
 a partition in braces, `pr:{017}:`; a topic, a set, a space or a user is always in the same one.
 The files of `functions/` say at their heads what each key is and holds:
 
-    m, base, s:TOPIC             where a topic's log is; its entries            02_state, 03_entries
+    m, base, s:TOPIC             where a topic's log is; its entries            02_state, 02_lists
     i:BUCKET, p:TOPIC, pz, pp    ids that were used, producers' last numbers    04_ids
     b:PUBLISHER, c:TOPIC         topics that one may begin; the channel         05_appending
     w:, u:, us, wn               marks                                          50_marks
@@ -35,9 +35,12 @@ calls the primary. No two connections may talk to different ones, so what moves 
 another one, had acknowledged. So each log carries the name of the process that wrote it last;
 another process moves it to an epoch that was never there before, in the step that touches it next,
 and notes at which offset it left the old one (`02_state`). `Log.holds` answers by that which
-places of older epochs are still good. What listens may miss a publication: positions are compared
-whenever it has come back, and every ten seconds (`reader`), and the follower is told `uncertain`
-of those that have moved. It may see an entry a moment before its `append` returns.
+places of older epochs are still good. In that step the log is compared with what its entries say of
+themselves, for Redis may do half of what was lost later on (`02_lists`).
+
+What listens may miss a publication: positions are compared whenever it has come back, and every ten
+seconds (`reader`), and the follower is told `uncertain` of those that have moved. It may see an
+entry a moment before its `append` returns.
 
 **What is not promised.** A Redis that throws keys away (`maxmemory-policy`) would break all of
 this, and is refused. Its clock says what is too old: one that goes far ahead forgets too early,

@@ -89,8 +89,9 @@ class Stored(NamedTuple):
     source: str
 
 
-def parse_entry(offset: int, value: bytes) -> Stored:
-    """Read an entry: functions/03_entries.lua has the bytes of it."""
-    at, origin, place, body = value.split(b"\0", 3)
+def parse_entry(value: bytes) -> Stored:
+    """Read an entry: functions/02_lists.lua has the bytes of it."""
+    place_in_log, origin, place, body = value.split(b"\0", 3)
+    at, offset = place_in_log.split(b" ")
     source = place.split(b" ", 2)[2].decode() if place.startswith(b"<") else ""
-    return Stored(Entry(offset, body, int(at) / 1e6, origin.decode()), source)
+    return Stored(Entry(int(offset), body, int(at) / 1e6, origin.decode()), source)

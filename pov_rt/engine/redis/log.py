@@ -10,7 +10,6 @@ from pov_rt.engine.base import Appended, Conflict, Entry, Found, NewEntry, Page,
 from pov_rt.engine.copying import microseconds
 from pov_rt.engine.keeping import Keeping
 from pov_rt.engine.redis.appending import Appending, Done
-from pov_rt.engine.redis.client.connection import Reply
 from pov_rt.engine.redis.client.functions import Functions
 from pov_rt.engine.redis.layout import id_of, parse_entry
 from pov_rt.engine.redis.past.disowning import Disowning
@@ -20,13 +19,10 @@ from pov_rt.engine.redis.reader import Known, Reader
 from pov_rt.engine.redis.state.marks import RedisMarks
 from pov_rt.engine.redis.tidying import Tidying
 from pov_rt.engine.redis.writer import Writer
-from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.clock import Clock
 
 STEP_BYTES = 1024 * 1024
 """What one step of reading returns at most, or a little more."""
-ROTATIONS = 3
-"""How often a log is asked to go over to another epoch: Redis may end again just then."""
 
 
 class RedisLog:
@@ -121,7 +117,7 @@ class RedisLog:
     ) -> tuple[Top, list[Entry]]:
         """Read some entries that follow each other, at least one if there is any."""
         kept = self._keeping.of(topic)
-        epoch, offset, oldest, *parts = await self._ask(
+        epoch, offset, oldest, *parts = await self._functions.ask(
             "read",
             topic,
             kept.max_entries,
@@ -136,19 +132,14 @@ class RedisLog:
             # Whoever was told that it is uncertain reads it; from here on it is compared again.
             self._reader.watched[topic] = Known(top, 0.0)
         values = [value for part in parts for value in (reversed(part) if reverse else part)]
-        if reverse:
-            at = min(after - 1, offset) if after > 0 else offset
-        else:
-            at = max(oldest, after + 1)
-        step = -1 if reverse else 1
-        return top, [self._entry(at + step * place, value) for place, value in enumerate(values)]
+        return top, [self._entry(value) for value in values]
 
-    def _entry(self, offset: int, value: bytes) -> Entry:
+    def _entry(self, value: bytes) -> Entry:
         """Return an entry; of one that is too old where it was appended to what is left of it."""
-        entry, source = parse_entry(offset, value)
+        entry, source = parse_entry(value)
         if source and self._keeping.fades:
             if entry.at < self._clock.time() - self._keeping.of(source).max_age_s:
-                return Entry(offset, self._keeping.stub(entry.body), entry.at)
+                return Entry(entry.offset, self._keeping.stub(entry.body), entry.at)
         return entry
 
     async def drop(self, topic: str, stub: Callable[[bytes], bytes]) -> None:
@@ -156,12 +147,13 @@ class RedisLog:
         await self._tidying.count()
 
     async def find(self, topic: str, key: str) -> Sequence[Found]:
-        found = await self._ask("find", topic, id_of(topic, key), self._appending.window_us)
+        window_us = self._appending.window_us
+        found = await self._functions.ask("find", topic, id_of(topic, key), window_us)
         names, offsets = found[::2], found[1::2]
         return [Found(name.decode(), offset) for name, offset in zip(names, offsets, strict=True)]
 
     async def holds(self, topic: str, position: Position) -> bool:
-        return bool(await self._ask("holds", topic, position.epoch, position.offset))
+        return bool(await self._functions.ask("holds", topic, position.epoch, position.offset))
 
     async def top(self, topic: str) -> Top:
         """Return the state of a topic's log; that of a watched topic without asking Redis."""
@@ -187,7 +179,7 @@ class RedisLog:
 
     async def _ask_top(self, topic: str) -> Top:
         kept = self._keeping.of(topic)
-        epoch, offset, oldest, at = await self._ask(
+        epoch, offset, oldest, at = await self._functions.ask(
             "top", topic, kept.max_entries, microseconds(kept.max_age_s)
         )
         top, oldest_at = Top(epoch.decode(), offset, oldest), int(at) / 1e6
@@ -202,12 +194,3 @@ class RedisLog:
             elif known.epoch == top.epoch and known.offset == top.offset:
                 known.oldest = oldest
         return top
-
-    async def _ask(self, name: str, topic: str, *args: bytes | str | int) -> Reply:
-        """Call a function that only reads; where a log has to go over to another epoch, it does."""
-        for _ in range(ROTATIONS):
-            reply = await self._functions.call(name, topic, topic, *args)
-            if reply is not None:
-                return reply
-            await self._functions.call("rotate", topic, topic)
-        raise Unavailable("Redis does not stay: its process is another one at each look")

@@ -308,8 +308,8 @@ class Reader:
             return
         kind = data[:1]
         if kind == b"e":
-            epoch_bytes, offset, value = data[1:].split(b" ", 2)
-            epoch, entry = epoch_bytes.decode(), parse_entry(int(offset), value).entry
+            epoch_bytes, value = data[1:].split(b" ", 1)
+            epoch, entry = epoch_bytes.decode(), parse_entry(value).entry
             before = fresh.get(topic)
             if before is not None and before[0] == epoch:
                 before[1].append(entry)

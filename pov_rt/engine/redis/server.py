@@ -12,7 +12,7 @@ from pov_rt.engine.redis.client.library import library
 from pov_rt.engine.redis.client.link import Unfit
 from pov_rt.engine.redis.health.mending import Trouble
 
-SCHEMA = "1"
+SCHEMA = "2"
 """What the keys are made of (functions/*.lua)."""
 UNFINISHED = "copying"
 """What stands for the schema of keys while they are copied there."""
@@ -138,7 +138,8 @@ def find_faults(facts: Facts, settings: RedisSettings) -> Iterator[Trouble]:
     elif facts.schema != SCHEMA:
         yield Trouble(
             f"{keys} are of schema {facts.schema}, this version knows {SCHEMA}",
-            "run a version that knows it, or set engine.redis.prefix to another one",
+            "have a version that knows it copy them to a file (pov-rt db copy), and this one from "
+            "there, or set engine.redis.prefix to another one",
         )
     if facts.partitions != settings.partitions:
         yield Trouble(

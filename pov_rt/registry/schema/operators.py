@@ -61,7 +61,7 @@ def operator_paths(
         ),
         "/api/trace": get(
             "readTrace",
-            "Read what happened to a user or on a PoV",
+            "Read what happened to a user or on a PoV, on all nodes",
             [user, pov, follow],
             {"200": ndjson, **responses({})},
         ),

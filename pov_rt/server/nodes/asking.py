@@ -112,6 +112,12 @@ class Silent(Unavailable):
         self.why = why
 
 
+def missing_node(peer: Peer, error: ClientError) -> MissingNode:
+    """Return a node that did not say what it was asked, and why."""
+    why = error.why if isinstance(error, Silent) else f"answered: {error.message}"
+    return MissingNode(node=peer.name, host=peer.host, version=peer.version, why=why)
+
+
 class Asking:
     """Asks the other nodes, and has their questions answered. Owner: the server."""
 
@@ -188,10 +194,7 @@ class Asking:
         answers, missing = list[tuple[Peer, AnswerT]](), list[MissingNode]()
         for peer, each in zip(asked, told, strict=True):
             if isinstance(each, ClientError):
-                why = each.why if isinstance(each, Silent) else f"answered: {each.message}"
-                missing.append(
-                    MissingNode(node=peer.name, host=peer.host, version=peer.version, why=why)
-                )
+                missing.append(missing_node(peer, each))
             elif isinstance(each, BaseException):
                 raise each
             else:

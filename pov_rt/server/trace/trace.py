@@ -301,7 +301,7 @@ class Trace(Observer):
         )  # fmt: skip
 
     def stored(self, done: Stored) -> None:
-        now = self._clock.time()
+        now, took = self._clock.time(), (done.commit_s, done.whole_s)
         for entry, place in zip(done.entries, done.places, strict=True):
             if isinstance(place, Conflict):
                 self.note(
@@ -310,10 +310,10 @@ class Trace(Observer):
                 )  # fmt: skip
                 continue
             appends, offset = self._pass(entry.topic).appends, place.offset
-            if appends and appends[-1].at == now and appends[-1].last == offset - 1:
-                appends[-1] = appends[-1]._replace(last=offset)
+            if appends and (newest := appends[-1]).at == now and newest.last == offset - 1:
+                # All of them, for `_replace` is felt in a batch.
+                appends[-1] = Append(now, newest.first, offset, *newest[3:])
             elif not place.duplicate:
-                took = done.commit_s, done.whole_s
                 appends.append(Append(now, offset, offset, entry.publisher, *took))
                 if len(appends) > PASSES:
                     del appends[0]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from typing import Any, cast
+from asyncio import Future
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -28,6 +29,7 @@ from pov_rt.protocol.encoding import (
 from pov_rt.protocol.errors import ClientError, InvalidActivity, InvalidId, InvalidRequest, TooLarge
 from pov_rt.protocol.messages import MAX_ID_CHARS, MAX_SAFE_INTEGER, NewActivity
 from pov_rt.registry.tenants import Scope, scope_of
+from pov_rt.server.server import Server
 from pov_rt.web.http import API_KINDS, SERVICE, JsonHandler, parse_query
 
 MAX_BYTES = 1024 * 1024
@@ -69,6 +71,19 @@ def read_activity(raw: Item, identity: Identity, levels: int) -> NewActivity | C
     return activity
 
 
+def read_batch(
+    items: Sequence[Item], identity: Identity, levels: int
+) -> Sequence[NewActivity | ClientError]:
+    """Decode a publisher's activities, or say what is wrong with each."""
+    grants = identity.grants
+    if grants.tenant is None and grants.povs is None:
+        try:
+            return list(map(_decode_one, items))
+        except DECODE_ERRORS:
+            pass  # whose fault that is, is found out one by one
+    return [read_activity(raw, identity, levels) for raw in items]
+
+
 def _diagnose(raw: Item, levels: int) -> ClientError:
     fault = fault_of(PublishedActivity, raw, levels)
     if isinstance(fault, InvalidId):
@@ -82,9 +97,10 @@ def split_batch(body: Content, *, lines: bool) -> Sequence[Item] | None:
     Raises `InvalidRequest`.
     """
     if lines:
-        # A mark stands within it where files were joined.
-        found = (line.removeprefix(BYTE_ORDER_MARK) for line in body.split(b"\n"))
-        return [line for line in found if line.strip()]
+        found: Sequence[Item] = body.split(b"\n")
+        if BYTE_ORDER_MARK in body:  # where files were joined
+            found = [line.removeprefix(BYTE_ORDER_MARK) for line in found]
+        return [line for line in found if line and not line.isspace()]
     if not _IS_ARRAY(body):
         return None
     try:
@@ -99,8 +115,68 @@ def split_batch(body: Content, *, lines: bool) -> Sequence[Item] | None:
         return [json.dumps(item).encode() for item in items]
 
 
+class Answer(NamedTuple):
+    """What is answered to a publication, and with which status."""
+
+    value: BatchAnswer | LogPlace
+    status: int
+
+
+def publish(
+    server: Server, identity: Identity, content: Content, content_type: str
+) -> Future[Answer]:
+    """Publish what a body has: one activity (201, or 200 if it was there) or a batch (200).
+
+    Raises `ClientError` for what is no body of either; the future gets what is wrong with one.
+    """
+    limits, publishing = server.settings.limits, server.publishing
+    kind = content_type.partition(";")[0].strip().lower()
+    split = split_batch(content, lines=kind in ("application/x-ndjson", "application/ndjson"))
+    if split is not None and len(split) > limits.publish_batch:
+        raise TooLarge(f"A batch has at most {limits.publish_batch} activities")
+    items: Sequence[Item] = [content] if split is None else split
+    batch = read_batch(items, identity, limits.details_depth)
+    publisher = publisher_of(identity, is_service=True)
+    if (rejected := server.borders.rejected) is not None:
+        for raw, new in zip(items, batch, strict=True):
+            if isinstance(new, ClientError):
+                _tell_rejected(rejected, raw, identity, publisher.key, new)
+    if split is None:
+        return publishing.publish_one(batch[0], publisher, _answer_one, decoded=True)
+    return publishing.publish(batch, publisher, _answer_all, decoded=True)
+
+
+def _answer_one(result: Callable[[], Published]) -> Answer:
+    done = result()
+    return Answer(_place(done), 200 if done.duplicate else 201)
+
+
+def _answer_all(results: Sequence[Published | ClientError]) -> Answer:
+    return Answer(BatchAnswer(results=[_result(*each) for each in enumerate(results)]), 200)
+
+
+def _tell_rejected(
+    rejected: Callable[[Rejected], None],
+    raw: Item,
+    identity: Identity,
+    publisher: str,
+    error: ClientError,
+) -> None:
+    """Tell who wants to know of what could not be read, as far as it says what it is."""
+    try:
+        said = _decode_loosely(raw)
+    except DECODE_ERRORS:
+        return
+    own, pov_id, user_id = (
+        value if isinstance(value, str) and len(value) <= MAX_ID_CHARS else ""
+        for value in (said.id, said.pov_id, said.user_id)
+    )
+    grants = identity.grants
+    rejected(Rejected(grants.topic(pov_id), own, publisher, grants.scope(user_id), error, False))
+
+
 class ActivitiesHandler(JsonHandler):
-    """`POST /api/activities`."""
+    """`POST /api/activities`, as far as it does not take the short way (`web.publication`)."""
 
     BODIES = frozenset({"POST"})
 
@@ -109,47 +185,17 @@ class ActivitiesHandler(JsonHandler):
         self.authenticate(SERVICE).grants.require("publish")
 
     async def post(self) -> None:
-        """Publish one activity (201, or 200 if it was there already) or a batch (200, results)."""
-        identity, body = self.identity, self.content
-        limits = self.server.settings.limits
-        kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        items = split_batch(body, lines=kind in ("application/x-ndjson", "application/ndjson"))
-        if items is not None and len(items) > limits.publish_batch:
-            raise TooLarge(f"A batch has at most {limits.publish_batch} activities")
-        levels = limits.details_depth
-        batch = [
-            read_activity(raw, identity, levels) for raw in ([body] if items is None else items)
-        ]
-        publisher = publisher_of(identity, is_service=True)
-        for raw, new in zip([body] if items is None else items, batch, strict=True):
-            if isinstance(new, ClientError):
-                self._tell_rejected(raw, publisher.key, new)
-        results = await self.server.publishing.publish(batch, publisher, decoded=True)
-        if items is not None:
-            self.answer(BatchAnswer(results=[_result(i, each) for i, each in enumerate(results)]))
-            return
-        (result,) = results
-        if isinstance(result, ClientError):
-            raise result
-        self.answer(_place(result), 200 if result.duplicate else 201)
-
-    def _tell_rejected(self, raw: Item, publisher: str, error: ClientError) -> None:
-        """Tell who wants to know of what could not be read, as far as it says what it is."""
-        if (rejected := self.server.borders.rejected) is None:
-            return
+        """Publish, and answer; or answer what was published the short way."""
+        outcome, self._stream.outcome = self._stream.outcome, None
+        if outcome is None:
+            kind = self.request.headers.get("Content-Type", "")
+            outcome = await publish(self.server, self.identity, self.content, kind)
         try:
-            said = _decode_loosely(raw)
-        except DECODE_ERRORS:
-            return
-        known = [
-            value if isinstance(value, str) and len(value) <= MAX_ID_CHARS else ""
-            for value in (said.id, said.pov_id, said.user_id)
-        ]
-        own, pov_id, user_id = known
-        grants = self.identity.grants
-        rejected(
-            Rejected(grants.topic(pov_id), own, publisher, grants.scope(user_id), error, False)
-        )
+            if isinstance(outcome, BaseException):
+                raise outcome
+            self.answer(*outcome)
+        finally:
+            del outcome  # an error's traceback knows this frame: they would wait for the collector
 
 
 def _place(done: Published, duplicate: bool | UnsetType = UNSET) -> LogPlace:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -18,16 +17,17 @@ from pov_rt.protocol.bodies import (
     ExplainedActivity,
     FoundActivities,
     FoundActivity,
+    MissingNode,
     Station,
 )
 from pov_rt.protocol.encoding import encode
-from pov_rt.protocol.errors import InvalidRequest, NotFound, Unavailable
+from pov_rt.protocol.errors import InvalidRequest
 from pov_rt.protocol.messages import check_id
 from pov_rt.protocol.tenants import wire_of
 from pov_rt.protocol.topics import pov_of
 from pov_rt.runtime.clock import rfc3339
+from pov_rt.server.nodes.live import Follower, Line, Whose
 from pov_rt.server.trace.case import Activity, Case
-from pov_rt.server.trace.events import Event
 from pov_rt.server.trace.judge import Lane, Verdict
 from pov_rt.web.http import SERVICE, JsonHandler, parse_query
 from pov_rt.web.routes.people import LinesHandler
@@ -35,8 +35,6 @@ from pov_rt.web.routes.people import LinesHandler
 OPERATE = "operate"
 SHOWN_EVENTS = 50
 """Of a user's, in an answer: the newest."""
-WAITING = 1000
-"""Events that wait for who follows them; past that the following ends, and says so."""
 QUIET_S = 15.0
 """After so long without an event a follower is sent an empty line, so that no proxy gives up."""
 
@@ -119,7 +117,7 @@ class ExplainHandler(OperatorHandler):
 
 
 class TraceHandler(OperatorHandler, LinesHandler):
-    """`GET /api/trace?userId=ana`, or `povId`: what happened, as lines.
+    """`GET /api/trace?userId=ana`, or `povId`: what happened on all nodes, as lines.
 
     With `follow=true` what happens follows, until the client goes.
     """
@@ -134,62 +132,47 @@ class TraceHandler(OperatorHandler, LinesHandler):
 
     async def get(self) -> None:
         """Answer with a JSON object a line: first what is in memory."""
-        trace = self.server.explain.trace
-        if trace is None:
-            raise NotFound("There is no trace: set trace.enabled")
         query = dict(parse_query(self.request.query))
         user_id = self.scoped(query, "userId")
         topic = "" if user_id is not None else self.identity.grants.topic(query["povId"])
+        whose, live = Whose(user_id or "", topic), self.server.live
         self.set_header("Content-Type", "application/x-ndjson")
-        if self.request.method == "HEAD":
+        if query.get("follow") != "true" or self.request.method == "HEAD":
+            self.finish(b"".join(map(_line, await live.so_far(whose))))
             return
-
-        def is_wanted(event: Event) -> bool:
-            return event.topic == topic if topic else event.user == user_id
-
-        waiting = deque(filter(is_wanted, trace.of(topic or user_id or "")))
-        if query.get("follow") != "true":
-            self.finish(b"".join(_lines(waiting)))
-            return
-        room, news = len(waiting) + WAITING, asyncio.Event()
-        if waiting:
-            news.set()
-
-        def take(event: Event) -> None:
-            # One above it says that there were more: whoever reads slowly costs no more than that.
-            if is_wanted(event) and len(waiting) <= room:
-                waiting.append(event)
-                news.set()
-
-        trace.listeners.append(take)
+        follower = live.follow(whose)
         try:
             with suppress(StreamClosedError):
                 await self.flush()  # so that who follows knows that it does
-                await self._follow(waiting, news, room)
+                await self._follow(follower)
         finally:
-            trace.listeners.remove(take)
+            await follower.end()
 
-    async def _follow(self, waiting: deque[Event], news: asyncio.Event, room: int) -> None:
+    async def _follow(self, follower: Follower) -> None:
         self._stream.watch_end()
         leaving = asyncio.ensure_future(self.server.leaving.wait())
+        coming = asyncio.ensure_future(follower.next())
         try:
             while True:
-                coming = asyncio.ensure_future(news.wait())
                 either = (coming, leaving)
                 await asyncio.wait(either, timeout=QUIET_S, return_when=asyncio.FIRST_COMPLETED)
-                coming.cancel()
                 if leaving.done():
                     return
-                news.clear()
-                if len(waiting) > room:
-                    raise Unavailable("Too much happens for who follows it")
-                await self.send(_lines(waiting) or [b"\n"])
+                lines = [b"\n"]
+                if coming.done():
+                    lines = [_line(each) for each in coming.result()]
+                    coming = asyncio.ensure_future(follower.next())
+                await self.send(lines)
         finally:
             leaving.cancel()
+            coming.cancel()
 
 
-def _lines(waiting: deque[Event]) -> list[bytes]:
-    return [encode(waiting.popleft().shown()) + b"\n" for _ in range(len(waiting))]
+def _line(line: Line) -> bytes:
+    """Return what happened, or who says nothing, as a line; its node, if that is another one."""
+    if isinstance(line.event, MissingNode):
+        return encode({"event": "missing", **msgspec.structs.asdict(line.event)}) + b"\n"
+    return encode(line.event.shown() | ({"node": line.node} if line.node else {})) + b"\n"
 
 
 def explained(verdict: Verdict, case: Case) -> Explained:

@@ -11,14 +11,13 @@ from typing import Any, Protocol
 from pov_rt.config.networks import read_address
 from pov_rt.protocol.errors import ClientError
 from pov_rt.runtime import turns
+from pov_rt.web.publication.head import LINE
+from pov_rt.web.publication.intake import Intake
 from pov_rt.web.stream import HEAD_CHUNK_BYTES, Verdict
 from pov_rt.web.upgrade.entry import Admitted, Entry
-from pov_rt.web.upgrade.head import Head, read_head
+from pov_rt.web.upgrade.head import NO_IP, Head, read_head
 
 log = logging.getLogger(__name__)
-
-NO_IP = "0.0.0.0"  # noqa: S104  (nobody listens there)
-"""Who comes by a Unix socket, as Tornado has it."""
 
 
 class Host(Protocol):
@@ -36,8 +35,11 @@ class Host(Protocol):
     def asks(self, caller: Accepted) -> None:
         """Learn that the request has come, and waits for its turn."""
 
-    def speaks(self, caller: Accepted, received: bytes, verdict: Verdict | None) -> None:
-        """Have HTTP spoken: it is no upgrade, or is refused, by a verdict if there is one."""
+    def keeps(self, caller: Accepted, intake: Intake, received: bytes) -> None:
+        """Have it kept without HTTP: it begins with a publication."""
+
+    def speaks(self, caller: Accepted, received: bytes, *, verdict: Verdict | None = None) -> None:
+        """Have HTTP spoken: it is neither, or an upgrade that is refused by a verdict."""
 
     def ended(self, caller: Accepted) -> None:
         """Learn that it has ended, or is a wire's."""
@@ -46,14 +48,26 @@ class Host(Protocol):
 class Accepted:
     """A connection whose first request is not answered. Owner: the listener, by its `key`.
 
-    It reads once: what is no whole upgrade then, is left to HTTP.
+    It reads once: what is neither a whole upgrade then, nor begins with a publication, is left to
+    HTTP.
     """
 
-    __slots__ = ("_closed", "_entry", "_host", "_watched", "address", "at", "key", "peer")
+    __slots__ = (
+        "_closed",
+        "_entry",
+        "_host",
+        "_intake",
+        "_watched",
+        "address",
+        "at",
+        "key",
+        "peer",
+    )
 
     has_asked = waits_for_news = False
 
     _entry: Entry
+    _intake: Intake
 
     def __init__(self, key: socket.socket, address: Any, at: float, host: Host) -> None:
         self.key = key
@@ -68,9 +82,12 @@ class Accepted:
         """The address as text; of a Unix socket nothing."""
         return self.address[0] if isinstance(self.address, tuple) else ""
 
-    def begin(self, entry: Entry) -> None:
-        """Read what has come with the connection, or wait for it; an upgrade goes to the entry."""
-        self._entry = entry
+    def begin(self, entry: Entry, intake: Intake) -> None:
+        """Read what has come with the connection, or wait for it.
+
+        An upgrade goes to the entry, and who begins with a publication is kept for the intake.
+        """
+        self._entry, self._intake = entry, intake
         data = self._receive()
         if data is not None:
             self._take(data)
@@ -110,7 +127,10 @@ class Accepted:
             return
         ip = self.ip
         found = read_head(data, read_address(ip) or NO_IP, is_unix=not ip)
-        if found is None:
+        if found is None and data.startswith(LINE):
+            self._unwatch()
+            self._host.keeps(self, self._intake, data)
+        elif found is None:
             self._speak(data)
         elif self._host.handshakes.take_now():
             self._come_in(data, *found)
@@ -150,7 +170,7 @@ class Accepted:
 
     def _speak(self, data: bytes, verdict: Verdict | None = None) -> None:
         self._unwatch()
-        self._host.speaks(self, data, verdict)
+        self._host.speaks(self, data, verdict=verdict)
 
     def _unwatch(self) -> None:
         if self._watched:

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 from tornado.httputil import HTTPServerRequest
 
+NO_IP = "0.0.0.0"  # noqa: S104  (nobody listens there)
+"""Who comes by a Unix socket, as Tornado has it."""
+
 ECHO = "/ws/_echo"
 """Another route, if there is one."""
 OTHERS = frozenset(("content-length", "transfer-encoding", "expect"))
@@ -47,7 +50,7 @@ class Fields(dict[str, str]):
 
 
 class Head(NamedTuple):
-    """A request for a WebSocket, and who is connected, as `peer_ip` writes it."""
+    """The head of a request, and who is connected, as `peer_ip` writes it."""
 
     path: str
     query: str
@@ -61,6 +64,17 @@ Asked = HTTPServerRequest | Head
 """A request's head, whoever has read it."""
 
 
+def read_fields(text: str, start: int) -> Fields | None:
+    """Return the headers of a whole head, from where its first line ends; None unless all are good.
+
+    That is, each is one, and came once.
+    """
+    found = _FIELD.findall(text, start)
+    headers = Fields([(name.lower(), value) for name, value in found])
+    # Fewer than there are lines: one is no header, or came twice.
+    return headers if len(headers) == text.count("\n") - 2 else None
+
+
 def read_head(data: bytes, remote_ip: str, *, is_unix: bool) -> tuple[Head, bytes] | None:
     """Return the head of an upgrade, and what comes behind it; None of anything else."""
     end = data.find(_END) + len(_END)
@@ -71,11 +85,9 @@ def read_head(data: bytes, remote_ip: str, *, is_unix: bool) -> tuple[Head, byte
     line = _LINE.match(text)
     if line is None or line[1] == ECHO:
         return None
-    found = _FIELD.findall(text, line.end())
-    headers = Fields([(name.lower(), value) for name, value in found])
+    headers = read_fields(text, line.end())
     if (
-        # Fewer than there are lines: one is no header, or came twice.
-        len(headers) != text.count("\n") - 2
+        headers is None
         or not OTHERS.isdisjoint(headers)
         or headers.get("upgrade", "").lower() != "websocket"
         or headers.get("connection", "").lower() not in _CONNECTION

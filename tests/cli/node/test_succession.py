@@ -38,6 +38,14 @@ async def tick(host: Host) -> None:
 """
 
 
+SLOW = """
+from pov_rt.plugin import Plugin
+
+plugin = Plugin("slow")
+open({gate!r}).read()
+"""
+
+
 class Manager:
     """Hears what a service tells its manager."""
 
@@ -82,6 +90,10 @@ def is_gone(pid: int, within_s: float) -> bool:
         return bool(select.select([ended], [], [], within_s)[0])
     finally:
         os.close(ended)
+
+
+def is_open(descriptor: int) -> bool:
+    return Path(f"/proc/self/fd/{descriptor}").exists()
 
 
 def hurried(change: str) -> list[str]:
@@ -214,6 +226,31 @@ def test_who_cannot_end_in_time_is_left_to_the_watchdog(tmp_path: Path) -> None:
         assert node.process.wait(30) == 0
 
 
+@pytest.mark.parametrize("step", ["loading", "STATUS", "MAINPID"])
+def test_the_successor_of_one_that_is_killed_goes_on_at_whatever_step(
+    tmp_path: Path, step: str
+) -> None:
+    with unit(tmp_path) as node:
+        gate = tmp_path / "gate"
+        os.mkfifo(gate)
+        (tmp_path / "plugins" / "slow.py").write_text(SLOW.format(gate=str(gate)))
+        node.process.send_signal(SIGNAL)
+        pid = int(node.says("is made ready").rpartition("process ")[2].split()[0])
+        with gate.open("w"):  # it is loading: it reads
+            if step == "loading":
+                node.process.kill()
+                assert node.process.wait(30) == -signal.SIGKILL
+        if step != "loading":
+            assert node.manager.hear(step)
+            node.process.kill()
+            assert node.process.wait(30) in (-signal.SIGKILL, 0)
+        assert node.manager.hear("READY") == "1"
+        assert node.answers()
+        os.kill(pid, signal.SIGTERM)
+        assert node.manager.hear("STOPPING") == "1"
+        assert is_gone(pid, 30)
+
+
 def test_without_a_port_that_stays_nothing_is_handed_over(tmp_path: Path) -> None:
     with unit(tmp_path, with_port=False) as node:
         node.process.send_signal(SIGNAL)
@@ -222,12 +259,12 @@ def test_without_a_port_that_stays_nothing_is_handed_over(tmp_path: Path) -> Non
         assert node.process.wait(30) == 0
 
 
-def test_a_successor_waits_until_the_one_before_has_ended() -> None:
+def test_a_successor_waits_until_the_one_before_has_released_all() -> None:
     async def run() -> None:
         theirs, ours = socket.socketpair()
         with theirs, closing(socket.create_server(("127.0.0.1", 0))) as listening:
-            number = os.dup(listening.fileno())
-            environ = {VARIABLE: f"{ours.detach()} {number}"}
+            numbers = ours.detach(), os.pidfd_open(os.getpid()), os.dup(listening.fileno())
+            environ = {VARIABLE: " ".join(map(str, numbers))}
             found = predecessor(environ)
             assert found is not None
             assert predecessor(environ) is None, "its own children are no successors"
@@ -238,9 +275,32 @@ def test_a_successor_waits_until_the_one_before_has_ended() -> None:
             theirs.setblocking(False)
             assert await loop.sock_recv(theirs, 10) == b"."
             assert not waiting.done()
-            theirs.close()
+            await loop.sock_sendall(theirs, b".")
             await asyncio.wait_for(waiting, 30)
             taken.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_a_successor_waits_for_the_end_of_one_that_is_killed(is_told: bool) -> None:
+    async def run() -> None:
+        theirs, ours = socket.socketpair()
+        with running([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as killed:
+            line = ours.detach()
+            found = predecessor({VARIABLE: f"{line} {os.pidfd_open(killed.pid)}"})
+            assert found is not None
+            if not is_told:
+                theirs.close()
+            waiting = asyncio.create_task(found.leave())
+            if is_told:
+                await asyncio.to_thread(select.select, [theirs], [], [])
+                theirs.close()  # with what it was told unread
+            while is_open(line):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            assert not waiting.done(), "its line has ended, and it has not"
+            killed.kill()
+            await asyncio.wait_for(waiting, 30)
 
     asyncio.run(run())
 

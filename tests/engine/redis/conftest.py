@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from pov_rt.engine.redis.health import conditions
+from tests.engine.redis.certificates import make_certificate
 from tests.redis_sentinels import Group, group_running
 from tests.redis_servers import (
     HOW,
@@ -58,6 +59,38 @@ def group(shared_group: Group) -> Group:
     """Return them as they are when all is well, whatever the test before has done to them."""
     shared_group.heal()
     return shared_group
+
+
+@pytest.fixture(scope="session")
+def shared_valkey_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
+    """Return the same of Valkey, for `any_group`."""
+    with group_running(tmp_path_factory.mktemp("valkey"), need(PROGRAMS[1])) as group:
+        yield group
+
+
+@pytest.fixture(scope="session")
+def shared_tls_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
+    """Return the same where all speak TLS to each other and to us."""
+    folder = tmp_path_factory.mktemp("tls")
+    certificate = make_certificate(folder / "certificate")
+    with group_running(folder, need(PROGRAMS[0]), certificate) as group:
+        yield group
+
+
+@pytest.fixture
+def tls_group(shared_tls_group: Group) -> Group:
+    """Return it as it is when all is well."""
+    shared_tls_group.heal()
+    return shared_tls_group
+
+
+@pytest.fixture(params=["shared_group", "shared_valkey_group", "shared_tls_group"])
+def any_group(request: pytest.FixtureRequest) -> Group:
+    """Return one of each kind as it is when all is well."""
+    group = request.getfixturevalue(request.param)
+    assert isinstance(group, Group)
+    group.heal()
+    return group
 
 
 @pytest.fixture

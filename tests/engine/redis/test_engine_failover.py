@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from tests.redis_sentinels import PATIENCE_S, Group
 
 pytestmark = pytest.mark.timeout(4 * PATIENCE_S)
 SAFE = {"replicas": 1, "wait_ms": 2000}
+QUICK = {"deadline_s": 0.5}
 
 
 def found(engine: RedisEngine) -> int:
@@ -46,18 +48,31 @@ def test_the_primary_is_found_and_says_how_safe_an_entry_is(group: Group, prefix
     asyncio.run(work())
 
 
+def test_sentinels_that_nobody_vouches_for_are_not_believed(tls_group: Group, prefix: str) -> None:
+    async def work() -> None:
+        async with opened(tls_group.primary, prefix, url=tls_group.url, redis=QUICK) as (engine, _):
+            await until(lambda: "certificate verify failed" in engine.health().line)
+            with pytest.raises(Unavailable):
+                await engine.log.append(entries(1))
+
+    asyncio.run(work())
+
+
 @pytest.mark.parametrize(
     "fault", [lambda group: group.primary.kill(), Group.fail_over], ids=["killed", "planned"]
 )
 def test_what_a_replica_has_is_there_once_when_it_is_the_primary(
-    group: Group, prefix: str, fault: Callable[[Group], None]
+    any_group: Group, prefix: str, fault: Callable[[Group], None]
 ) -> None:
-    old = group.primary
+    group, old = any_group, any_group.primary
+    more: dict[str, Any] = {"url": group.url, "redis": SAFE}
+    if old.certificate is not None:
+        more["ca_file"] = str(old.certificate[0])
 
     async def work() -> None:
         async with (
-            opened(old, prefix, url=group.url, redis=SAFE) as (engine, _),
-            opened(old, prefix, url=group.url, redis=SAFE, node="node-2") as (other, told),
+            opened(old, prefix, **more) as (engine, _),
+            opened(old, prefix, node="node-2", **more) as (other, told),
         ):
             await other.watch(A)
             done: list[Appended] = []

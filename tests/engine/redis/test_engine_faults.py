@@ -343,7 +343,7 @@ def test_keys_in_other_partitions_are_not_touched(shared_redis: RedisServer, pre
             async with opened(shared_redis, prefix, redis={"partitions": 16}):
                 pass
         shared_redis.command("HSET", f"{prefix}:meta", "schema", "9")
-        with pytest.raises(Unavailable, match="are of schema 9, this version knows 1"):
+        with pytest.raises(Unavailable, match="are of schema 9, this version knows 2"):
             async with opened(shared_redis, prefix):
                 pass
 

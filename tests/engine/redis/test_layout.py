@@ -41,7 +41,7 @@ def test_ids_differ_by_topic_and_key() -> None:
 def test_states_and_entries_are_read() -> None:
     assert parse_state(b"7 ab 0123456789ab 1800000000000000 aa@3") == State("ab", 7, "0123456789ab")
     assert parse_state(b"0 ab 0123456789ab 0") == State("ab", 0, "0123456789ab")
-    value = b"1800000000500000\0origin\0>017 3 team/main\0body\0\0"
-    assert parse_entry(4, value) == Stored(Entry(4, b"body\0\0", 1_800_000_000.5, "origin"), "")
-    value = b"1800000000500000\0\0<017 3 pov/a b\0"
-    assert parse_entry(4, value) == Stored(Entry(4, b"", 1_800_000_000.5), "pov/a b")
+    value = b"1800000000500000 4\0origin\0>017 3 team/main\0body\0\0"
+    assert parse_entry(value) == Stored(Entry(4, b"body\0\0", 1_800_000_000.5, "origin"), "")
+    value = b"1800000000500000 4\0\0<017 3 pov/a b\0"
+    assert parse_entry(value) == Stored(Entry(4, b"", 1_800_000_000.5), "pov/a b")

@@ -93,7 +93,7 @@ def test_an_offset_that_jumps_is_uncertain_before_it_is_told(
             await engine.watch(A)
             (first,) = await engine.log.append(entries(1))
             channel = engine.functions.partitions.channel(A)
-            message = f"e{first.epoch} 5 1800000000000000\0\0\0body".encode()
+            message = f"e{first.epoch} 1800000000000000 5\0\0\0body".encode()
             await engine.functions.link.send(pack("PUBLISH", channel, message), 1)
             await until(lambda: told.offsets(A) == [1, 5])
             assert told.changed == [f"? {A}"]

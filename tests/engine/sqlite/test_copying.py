@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from pov_rt.config.settings import EngineSettings
-from pov_rt.engine.base import NewEntry, Position
+from pov_rt.engine.base import Appended, NewEntry, Position
 from pov_rt.engine.copying import Begun, CopiedLog, CopiedMark, copy
 from pov_rt.engine.keeping import Keeping
 from pov_rt.engine.memory import MemoryEngine
@@ -66,9 +66,9 @@ def test_ids_that_were_copied_are_forgotten_after_their_window(path: Path) -> No
             assert (first.offset, first.duplicate) == (10, True)  # type: ignore[union-attr]
             clock.advance(51)
             (again,) = await engine.log.append([retry])
-            assert again == (first.epoch, 11, False)
+            assert again == Appended(first.epoch, 11)
             (again,) = await engine.log.append([retry])
-            assert again == (first.epoch, 11, True)
+            assert again == Appended(first.epoch, 11, True)
 
     asyncio.run(work())
 

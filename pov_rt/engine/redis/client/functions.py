@@ -8,6 +8,10 @@ from pov_rt.engine.redis.client.connection import Reply, ServerError, pack
 from pov_rt.engine.redis.client.library import is_missing, library
 from pov_rt.engine.redis.client.link import Link, refusal
 from pov_rt.engine.redis.layout import Partitions
+from pov_rt.protocol.errors import Unavailable
+
+ROTATIONS = 3
+"""How often a log is asked to go over to another epoch: Redis may end again just then."""
 
 
 def by_redis() -> int:
@@ -41,6 +45,18 @@ class Functions:
         packed = self.pack(name, self.partitions.of(of), *args)
         (reply,) = await self.call_all([packed], repeats=repeats)
         return reply
+
+    async def ask(self, name: str, topic: str, *args: bytes | str | int) -> Reply:
+        """Call a function that only reads; where a log has to go over to another epoch, it does.
+
+        Raises `Unavailable`.
+        """
+        for _ in range(ROTATIONS):
+            reply = await self.call(name, topic, topic, *args)
+            if reply is not None:
+                return reply
+            await self.call("rotate", topic, topic)
+        raise Unavailable("Redis does not stay: its process is another one at each look")
 
     async def call_all(self, packed: Sequence[bytes], *, repeats: bool = True) -> list[Reply]:
         """Send packed calls as one pipeline; return their replies. Raises as `call`."""

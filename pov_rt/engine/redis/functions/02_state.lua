@@ -6,7 +6,8 @@
 -- base  the same of topics that have no log
 --
 -- A process may have lost the end of what another one had acknowledged. So a log that another one
--- wrote last goes over to an epoch that was never there before, in the step that touches it next.
+-- wrote last goes over to an epoch that was never there before, in the step that touches it next,
+-- and its list is mended, if it has to be.
 
 local OLDER = 8 -- epochs that are remembered
 
@@ -102,6 +103,7 @@ local function open_state(prefix, topic, now)
     return read_base(prefix, now), false
   end
   if state.run ~= this_run() then
+    mend_list(prefix .. 's:' .. topic, state.offset)
     renew(state, now)
     write_state(prefix, topic, state)
   end
@@ -119,23 +121,24 @@ local function renew_base(prefix, now)
   write_base(prefix, base)
 end
 
--- Whether a place in an epoch that is over is one in the log: the log was left behind it each time.
-local function was_kept(state, epoch, offset)
-  local least = math.huge
+-- Up to which offset places in an epoch are places in the log, which was left behind them each time;
+-- nothing of an epoch that is not remembered.
+local function end_of(state, epoch)
+  local least = state.offset
+  if epoch == state.epoch then
+    return least
+  end
   for _, each in ipairs(state.older) do
     least = math.min(least, each.last)
     if each.epoch == epoch then
-      return offset <= least
+      return least
     end
   end
-  return false
+  return nil
 end
 
 local function holds(state, epoch, offset)
-  if epoch == state.epoch then
-    return offset <= state.offset
-  end
-  return was_kept(state, epoch, offset)
+  return offset <= (end_of(state, epoch) or -1)
 end
 
 -- The epoch of a mark, which is a log's or begins with that and "-": of a place that the log still
@@ -153,7 +156,7 @@ local function newest(state, epoch, offset)
       longest = each.epoch
     end
   end
-  if longest ~= '' and was_kept(state, longest, offset) then
+  if longest ~= '' and holds(state, longest, offset) then
     return state.epoch .. string.sub(epoch, #longest + 1)
   end
   return epoch

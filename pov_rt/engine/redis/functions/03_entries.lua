@@ -3,17 +3,15 @@
 -- An entry is in its topic's list and in its feed's. Each says where the other one is (`place`), and
 -- is believed when the other one says so, too: either may have gone, and its topic begun anew.
 
--- s:<topic>  list of entries, the newest last: "at \0 origin \0 place \0 body"
---
 -- A place is empty, or ">partition offset feed" in a topic's list, "<partition offset topic" in a
 -- feed's. No topic and no origin has a zero byte.
 
 local function read_entry(value)
-  return string.match(value, '^(%d+)%z([^%z]*)%z([^%z]*)%z(.*)$')
+  return string.match(value, '^(%d+) %d+%z([^%z]*)%z([^%z]*)%z(.*)$')
 end
 
-local function write_entry(at, origin, place, body)
-  return at .. '\0' .. origin .. '\0' .. place .. '\0' .. body
+local function write_entry(at, offset, origin, place, body)
+  return at .. ' ' .. text(offset) .. '\0' .. origin .. '\0' .. place .. '\0' .. body
 end
 
 -- Which side an entry is on, and the partition, offset and topic of the other one.
@@ -26,15 +24,16 @@ local function write_place(side, prefix, offset, topic)
   return side .. partition_of(prefix) .. ' ' .. text(offset) .. ' ' .. topic
 end
 
--- Where an entry is: its list's key and place in that, and what it consists of.
-local function find_entry(prefix, topic, offset)
-  local state = read_state(prefix, topic)
+-- Where an entry is: its list's key and place in that, and what it consists of. `now` is given where
+-- one may write: else nothing may be found in a list that is still to be mended.
+local function find_entry(prefix, topic, offset, now)
+  local state = now and open_state(prefix, topic, now) or read_state(prefix, topic)
   if not state or offset < 1 or offset > state.offset then
     return nil
   end
   local key, index = prefix .. 's:' .. topic, offset - state.offset - 1
   local value = redis.call('LINDEX', key, index)
-  if not value then
+  if not value or offset_of(value) ~= offset then
     return nil
   end
   local at, origin, place, body = read_entry(value)
@@ -44,13 +43,13 @@ local function find_entry(prefix, topic, offset)
   }
 end
 
--- Where else an entry is.
-local function twin_of(entry)
+-- Where else an entry is; `now` as above.
+local function twin_of(entry, now)
   if entry.place == '' then
     return nil
   end
   local side, partition, offset, topic = read_place(entry.place)
-  local other = find_entry(sibling(entry.prefix, partition), topic, offset)
+  local other = find_entry(sibling(entry.prefix, partition), topic, offset, now)
   if not other or other.place == '' then
     return nil
   end
@@ -61,11 +60,11 @@ local function twin_of(entry)
 end
 
 -- The entry of a feed that is this one, of a topic, if it is there.
-local function fed_of(entry)
-  return entry.place ~= '' and read_place(entry.place) == '>' and twin_of(entry)
+local function fed_of(entry, now)
+  return entry.place ~= '' and read_place(entry.place) == '>' and twin_of(entry, now)
 end
 
 -- Another body for an entry that was found, and what else is said of it.
 local function set_entry(entry, body, place, origin)
-  redis.call('LSET', entry.key, entry.index, write_entry(entry.at, origin, place, body))
+  redis.call('LSET', entry.key, entry.index, write_entry(entry.at, entry.offset, origin, place, body))
 end

@@ -3,7 +3,8 @@
 -- i:<bucket>  hash: hash of the topic and of the key, 8 bytes each -> of each publisher whose key it
 --             is "digest offset at epoch length publisher", the digest of what is compared in 8
 --             bytes; bucket is the instant divided by the window
--- p:<topic>   hash: pair(publisher, producer) -> last number, and the publisher's partition
+-- p:<topic>   hash: pair(publisher, producer) -> "number partition offset epoch": the last number, the
+--             publisher's partition, and where the log was when it was given
 -- pz          sorted set: pair(topic, pair(publisher, producer)) by when it was used last
 -- pp          hash: publisher -> how many producers it has; in the publisher's partition
 
@@ -67,19 +68,22 @@ local function keep_id(prefix, field, window, id, before)
   end
 end
 
--- The last number of a producer in a topic, and when it was used; 0 of one that is not known.
-local function number_of(prefix, topic, name)
+-- The last number of a producer in a topic, and when it was used; 0 of one that is not known. One whose
+-- entry the log has lost does not count: half a transaction (02_lists) may have brought it back.
+local function number_of(prefix, topic, name, state)
   local used = tonumber(redis.call('ZSCORE', prefix .. 'pz', pair(topic, name)) or 0)
   if used == 0 then
     return 0, 0
   end
   local value = redis.call('HGET', prefix .. 'p:' .. topic, name)
-  return tonumber(string.match(value or '0', '^%d+')), used
+  local number, offset, epoch = string.match(value or '', '^(%d+) %d+ (%d+) (%S+)$')
+  local is_lost = not number or tonumber(offset) > (end_of(state, epoch) or math.huge)
+  return is_lost and 0 or tonumber(number), used
 end
 
--- `publishers` is the prefix of the publisher's partition.
-local function keep_number(prefix, topic, name, seq, publisher, publishers, now)
-  local value = text(seq) .. ' ' .. partition_of(publishers)
+-- `publishers` is the prefix of the publisher's partition; epoch and offset are where the log is.
+local function keep_number(prefix, topic, name, seq, publisher, publishers, now, epoch, offset)
+  local value = text(seq) .. ' ' .. partition_of(publishers) .. ' ' .. text(offset) .. ' ' .. epoch
   if redis.call('HSET', prefix .. 'p:' .. topic, name, value) == 1 then
     redis.call('HINCRBY', publishers .. 'pp', publisher, 1)
   end
@@ -92,7 +96,7 @@ local function forget_number(prefix, topic, name)
   local value = redis.call('HGET', prefix .. 'p:' .. topic, name)
   if value then
     redis.call('HDEL', prefix .. 'p:' .. topic, name)
-    local publishers = sibling(prefix, string.match(value, '%d+$'))
+    local publishers = sibling(prefix, string.match(value, '^%d+ (%d+)'))
     local publisher = unpair(name)
     if redis.call('HINCRBY', publishers .. 'pp', publisher, -1) <= 0 then
       redis.call('HDEL', publishers .. 'pp', publisher)

@@ -2,7 +2,7 @@
 --
 -- b:<publisher>  when the topics that a publisher began would have been begun one by one, at the
 --                rate that it may; in the publisher's partition
--- c:<topic>      channel: what was appended, "e" .. epoch .. " " .. offset .. " " .. entry
+-- c:<topic>      channel: what was appended, "e" .. epoch .. " " .. entry
 
 local HOUR_US = 3600 * 1000000
 local TRIM_EACH, TRIM_MOST = 16, 64
@@ -51,6 +51,9 @@ end
 local function push(prefix, topic, state, value, entries, age, last)
   local now = state.at
   local key = prefix .. 's:' .. topic
+  if state.offset == 1 then
+    redis.call('DEL', key) -- half a transaction may have made one without a state (02_lists)
+  end
   local number = redis.call('RPUSH', key, value)
   if number > entries then
     redis.call('LTRIM', key, text(-entries), '-1')
@@ -72,7 +75,7 @@ end
 
 -- Tells who watches. All is written by then: without the right to a channel the reply says so.
 local function tell(prefix, topic, state, value)
-  local message = 'e' .. state.epoch .. ' ' .. text(state.offset) .. ' ' .. value
+  local message = 'e' .. state.epoch .. ' ' .. value
   return type(redis.pcall('PUBLISH', prefix .. 'c:' .. topic, message)) == 'number'
 end
 
@@ -108,7 +111,7 @@ end
 local function known_entry(prefix, new, rules, state, now)
   local last, used = 0, 0
   if new.name then
-    last, used = number_of(prefix, new.topic, new.name)
+    last, used = number_of(prefix, new.topic, new.name, state)
     if used + rules.producer_age <= now then
       last = 0
     end
@@ -123,7 +126,9 @@ local function known_entry(prefix, new, rules, state, now)
           return refused
         end
         local seq = math.max(new.seq, last)
-        keep_number(prefix, new.topic, new.name, seq, new.publisher, new.publishers, now)
+        keep_number(
+          prefix, new.topic, new.name, seq, new.publisher, new.publishers, now, state.epoch,
+          state.offset)
       end
       return {is_same and 'd' or 'c', state.epoch, id.offset}
     end
@@ -164,9 +169,6 @@ local function append_entry(prefix, new, rules, now)
       return {'h', wait}
     end
   end
-  if new.name then
-    keep_number(prefix, new.topic, new.name, new.seq, new.publisher, new.publishers, now)
-  end
 
   -- In a topic time never goes back, whatever the clock does.
   local last, feed_last = state.at, feed_state and feed_state.at or 0
@@ -177,9 +179,9 @@ local function append_entry(prefix, new, rules, now)
     feed_state.offset, feed_state.at = feed_state.offset + 1, at
     place = write_place('>', new.feeds, feed_state.offset, new.feed)
     local source = write_place('<', prefix, state.offset, new.topic)
-    feed_value = write_entry(text(at), new.origin, source, new.body)
+    feed_value = write_entry(text(at), feed_state.offset, new.origin, source, new.body)
   end
-  value = write_entry(text(at), new.origin, place, new.body)
+  value = write_entry(text(at), state.offset, new.origin, place, new.body)
   keep_id(prefix, new.id, rules.window, {
     digest = new.digest, offset = state.offset, at = now, epoch = state.epoch,
     publisher = new.publisher,
@@ -188,6 +190,12 @@ local function append_entry(prefix, new, rules, now)
   if feed_state then
     local entries, age = rules.feed_entries, rules.feed_age
     push(new.feeds, new.feed, feed_state, feed_value, entries, age, feed_last)
+  end
+  if new.name then
+    -- Behind the entry: half a transaction (02_lists) is not to have the number without it.
+    keep_number(
+      prefix, new.topic, new.name, new.seq, new.publisher, new.publishers, now, state.epoch,
+      state.offset)
   end
   local is_told = tell(prefix, new.topic, state, value)
   if feed_state then

@@ -3,8 +3,8 @@
 -- rewritten  sorted set: topics with other bodies by when that was; a key of no partition
 
 -- Replaces a body wherever it is; names the topics that have it as the keys of `touched`.
-local function rewrite(entry, body, touched)
-  for _, each in ipairs({entry, twin_of(entry)}) do
+local function rewrite(entry, body, touched, now)
+  for _, each in ipairs({entry, twin_of(entry, now)}) do
     set_entry(each, body, each.place, each.origin)
     touched[each.topic] = true
   end
@@ -36,10 +36,10 @@ define('edit', {}, function(prefix, args, now)
   local done, touched = {}, {}
   for at = 1, #args, 5 do
     local its, topic, offset, old, body = unpack(args, at, at + 4)
-    local entry = find_entry(its, topic, tonumber(offset))
+    local entry = find_entry(its, topic, tonumber(offset), now)
     local is_meant = entry and entry.body == old
     if is_meant then
-      rewrite(entry, body, touched)
+      rewrite(entry, body, touched, now)
     end
     done[#done + 1] = is_meant and 1 or 0
   end
@@ -59,7 +59,7 @@ define('amend', {}, function(prefix, args, now)
     return known
   end
   for at = 13, #args, 5 do
-    local entry = find_entry(args[at], args[at + 1], tonumber(args[at + 2]))
+    local entry = find_entry(args[at], args[at + 1], tonumber(args[at + 2]), now)
     if not entry or entry.body ~= args[at + 3] then
       return {'n'}
     end
@@ -76,7 +76,7 @@ define('amend', {}, function(prefix, args, now)
   end
   local touched = {}
   for _, each in ipairs(rewrites) do
-    rewrite(each.entry, each.body, touched)
+    rewrite(each.entry, each.body, touched, now)
   end
   tell_rewritten(prefix, touched, now)
   local done = append_entry(prefix, new, rules, now)
@@ -91,12 +91,16 @@ end)
 
 -- args: topic, how many
 -- Returns the epoch, the first offset that is still there, and for each of the oldest entries its
--- body if a feed has it, too, else nothing. Nothing at all of a topic without a log.
+-- body if a feed has it, too, else nothing. An empty list of a topic without a log; nothing where
+-- `rotate` is to be called.
 define('drop_page', {'no-writes'}, function(prefix, args, now)
   local topic = args[1]
-  local state = read_state(prefix, topic)
-  if not state or state.offset == 0 then
+  local state, has_log = peek_state(prefix, topic)
+  if not state then
     return false
+  end
+  if not has_log or state.offset == 0 then
+    return {}
   end
   local first = state.offset - redis.call('LLEN', prefix .. 's:' .. topic) + 1
   local found = {state.epoch, first}
@@ -123,7 +127,7 @@ define('drop_some', {'allow-oom'}, function(prefix, args, now)
   end
   local twins, touched = {}, {}
   for offset = first, first + number - 1 do
-    twins[#twins + 1] = fed_of(find_entry(prefix, topic, offset)) or nil
+    twins[#twins + 1] = fed_of(find_entry(prefix, topic, offset, now), now) or nil
   end
   if #twins ~= #args - 6 then
     return false -- some have left the feed meanwhile

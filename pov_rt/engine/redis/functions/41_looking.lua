@@ -15,11 +15,15 @@ end)
 
 -- args: topic, after which offset, how many, how many bytes of them at most, but for the last one
 -- Returns the newest offset, the one that was looked at last, and offset, at, origin and body of
--- each entry that was appended to this topic, or that only this feed has.
+-- each entry that was appended to this topic, or that only this feed has; nothing where `rotate` is to
+-- be called.
 define('look', {'no-writes'}, function(prefix, args, now)
   local topic, after, room = args[1], tonumber(args[2]), tonumber(args[4])
-  local state = read_state(prefix, topic)
+  local state, has_log = peek_state(prefix, topic)
   if not state then
+    return false
+  end
+  if not has_log then
     return {0, 0}
   end
   local key = prefix .. 's:' .. topic

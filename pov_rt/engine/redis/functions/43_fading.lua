@@ -2,11 +2,15 @@
 
 -- args: feed, after which offset, how many
 -- Returns now, the offset that was looked at last, or nothing behind the end, then offset, instant
--- and topic of each entry that has come from one.
+-- and topic of each entry that has come from one; nothing at all where `rotate` is to be called.
 define('fed', {'no-writes'}, function(prefix, args, now)
   local feed, found = args[1], {text(now), false}
-  local state, key = read_state(prefix, feed), prefix .. 's:' .. feed
+  local state, has_log = peek_state(prefix, feed)
+  local key = prefix .. 's:' .. feed
   if not state then
+    return false
+  end
+  if not has_log then
     return found
   end
   local oldest = state.offset - redis.call('LLEN', key) + 1

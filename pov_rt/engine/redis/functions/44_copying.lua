@@ -131,7 +131,9 @@ end)
 -- args: topic, publisher, its prefix, producer, last number, instant
 define('restore_number', {}, function(prefix, args, now)
   local name = pair(args[2], args[4])
+  local state = read_state(prefix, args[1])
   keep_number(
-    prefix, args[1], name, tonumber(args[5]), args[2], args[3], tonumber(args[6]))
+    prefix, args[1], name, tonumber(args[5]), args[2], args[3], tonumber(args[6]), state.epoch,
+    state.offset)
   return 0
 end)

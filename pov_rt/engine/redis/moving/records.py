@@ -134,12 +134,12 @@ class RedisCopying:
                 yield self._pack("restore_entries", topic, topic, living_s, *values)
 
     def _value_of(self, entry: CopiedEntry) -> bytes:
-        """Return an entry as functions/03_entries.lua has it."""
+        """Return an entry as functions/02_lists.lua has it."""
         place = ""
         if entry.side:
             partition = self._partitions.index(entry.other)
             place = f"{entry.side}{partition:03d} {entry.other_offset} {entry.other}"
-        return f"{entry.at}\0{entry.origin}\0{place}\0".encode() + entry.body
+        return f"{entry.at} {entry.offset}\0{entry.origin}\0{place}\0".encode() + entry.body
 
     def _log_args(self, log: CopiedLog) -> tuple[str, str, Args]:
         (own, _), *older = log.epochs
@@ -244,10 +244,9 @@ class _Dump:
             if reply is None:
                 raise Unavailable("Redis was started anew meanwhile: copy again")
             _, top, oldest, *parts = reply
-            first = max(oldest, after + 1)
             values = list(chain(*parts))
-            found += [_parse_entry(topic, at, value) for at, value in enumerate(values, first)]
-            left[topic] = first + len(values) - 1
+            found += [_parse_entry(topic, value) for value in values]
+            left[topic] = max(oldest, after + 1) + len(values) - 1
             if not values or left[topic] >= top:
                 del left[topic]
         await self._look_for({entry.other for entry in found if entry.side})
@@ -372,9 +371,10 @@ def _parse_log(topic: str, state: str) -> CopiedLog:
     return CopiedLog(topic, int(offset), epochs, int(at))
 
 
-def _parse_entry(topic: str, offset: int, value: bytes) -> CopiedEntry:
-    at, origin, place, body = value.split(b"\0", 3)
-    found = CopiedEntry(topic, offset, int(at), origin.decode(), body)
+def _parse_entry(topic: str, value: bytes) -> CopiedEntry:
+    place_in_log, origin, place, body = value.split(b"\0", 3)
+    at, offset = place_in_log.split(b" ")
+    found = CopiedEntry(topic, int(offset), int(at), origin.decode(), body)
     if not place:
         return found
     side, (_, other_offset, other) = place[:1], place[1:].split(b" ", 2)

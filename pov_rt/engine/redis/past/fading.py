@@ -34,7 +34,7 @@ class Fading:
     async def _look_through(self, feed: str) -> None:
         last: int | None = 0
         while last is not None:
-            now, last, *page = await self._functions.call("fed", feed, feed, last, STEP)
+            now, last, *page = await self._functions.ask("fed", feed, last, STEP)
             old = [
                 offset
                 for offset, at, source in zip(*[iter(page)] * 3, strict=True)

@@ -74,8 +74,8 @@ class Looking:
                 while at < top:
                     if left <= 0:
                         return Matches(found, f"{number} {at} {topic}")
-                    top, last, *page = await self._functions.call(
-                        "look", topic, topic, at, min(STEP, left), STEP_BYTES
+                    top, last, *page = await self._functions.ask(
+                        "look", topic, at, min(STEP, left), STEP_BYTES
                     )
                     for entry in _entries(page):
                         if matches(entry.body):

@@ -59,8 +59,8 @@ class Rewriting:
     async def drop(self, topic: str, stub: Callable[[bytes], bytes]) -> None:
         call, is_gone = self._functions.call, False
         while not is_gone:
-            page = await call("drop_page", topic, topic, STEP_ENTRIES)
-            if page is None:
+            page = await self._functions.ask("drop_page", topic, STEP_ENTRIES)
+            if not page:
                 break
             epoch, first, *bodies = page
             stubs = [stub(body) for body in bodies if body is not None]

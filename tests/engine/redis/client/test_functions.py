@@ -64,3 +64,15 @@ def test_calls_go_on_when_redis_comes_back_with_another_process(
             assert called.link.losses == 1
 
     asyncio.run(work())
+
+
+def test_where_a_log_has_no_epoch_of_this_process_who_only_reads_has_it_begin_one(
+    shared_redis: RedisServer, prefix: str
+) -> None:
+    async def work() -> None:
+        async with functions(shared_redis, prefix) as called:
+            assert await called.call("top", "pov/a", "pov/a", 10, 10) is None
+            epoch, offset, oldest, _ = await called.ask("top", "pov/a", 10, 10)
+            assert (len(epoch), offset, oldest) == (20, 0, 1)
+
+    asyncio.run(work())

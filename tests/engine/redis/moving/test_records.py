@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from pov_rt.config.settings import EngineSettings, RedisSettings
-from pov_rt.engine.base import Engine, NewEntry, Position
+from pov_rt.engine.base import Appended, Engine, NewEntry, Position
 from pov_rt.engine.copying import copy
 from pov_rt.engine.keeping import Keeping
 from pov_rt.engine.memory import MemoryEngine
@@ -162,7 +162,7 @@ def test_places_of_older_epochs_and_what_was_lost_behind_them_are_known(
             mark = Position(source_top.epoch, 4)
             assert await target.marks.get(A, "ana", "read") == mark
             (retry,) = await target.log.append([NewEntry(A, "p", "1", b"0")])
-            assert retry == (source_top.epoch, 1, True)
+            assert retry == Appended(source_top.epoch, 1, True)
             await target.close()
 
     asyncio.run(work())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pov_rt.config.settings import LimitSettings, Settings
-from pov_rt.dispatch.context import SEVERAL_AT_ONCE
+from pov_rt.dispatch.handlers.context import SEVERAL_AT_ONCE
 from pov_rt.dispatch.host import SOCKET
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.testing import Client, Connect, RunningServer, make_settings

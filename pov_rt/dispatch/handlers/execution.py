@@ -45,9 +45,9 @@ from pov_rt.auth.grants import Grants
 from pov_rt.connections.borders import Handled
 from pov_rt.connections.budgets import BYTE, LARGE_BYTES
 from pov_rt.connections.connection import Connection
-from pov_rt.dispatch.context import ConnectionContext
+from pov_rt.dispatch.handlers.context import ConnectionContext
+from pov_rt.dispatch.handlers.slot import Refusal, Slot
 from pov_rt.dispatch.host import PluginHost, Services
-from pov_rt.dispatch.slot import Refusal, Slot
 from pov_rt.protocol.encoding import RequestIdValue, encode_error, encode_reply
 from pov_rt.protocol.errors import ClientError, HandlerTimeout
 from pov_rt.protocol.messages import Message
@@ -89,6 +89,7 @@ class Execution:
         self._hosts = hosts
         # Hooks that wait could let one publication of a connection get ahead of another.
         self._pipelines = not services.registry.asks_before_publish
+        self._watch = containment.Watch(self._limits.handler_deadline_s)
         self._works: set[Future[None]] = set()
         self._begun: dict[Connection, int] = {}
         """How many handlers began in this turn that have others wait."""
@@ -169,7 +170,8 @@ class Execution:
                     self._keep(connection, handler, message, context, began, result)
                     return
                 result = result.result()
-            context.spare(result)
+            if context.told is not None:
+                context.spare(result)
             body = None if context.answered else _encode(handler, result, message.id)
         except BaseException as raised:
             error = self._failure(connection, handler, raised)
@@ -227,8 +229,7 @@ class Execution:
     def _await(self, slot: Slot, work: Future[Any]) -> None:
         """Go on when a plain handler's future is done, or its time is over."""
         slot.work = work
-        stuck = partial(self._abandon, slot)
-        slot.watched = containment.watch(work, self._limits.handler_deadline_s, stuck)
+        slot.watched = self._watch.add(work, partial(self._abandon, slot))
         work.add_done_callback(partial(self._resolve, slot))
 
     def _resolve(self, slot: Slot, work: Future[Any]) -> None:
@@ -300,7 +301,8 @@ class Execution:
             error = self._look_again(slot, context)
         if error is None and not context.answered:
             try:
-                context.spare(result)
+                if context.told is not None:
+                    context.spare(result)
                 body = _encode(handler, result, request_id)
             except Exception as raised:
                 error = self._failure(connection, handler, raised)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pov_rt.auth.tokens import Identity
 from pov_rt.connections.connection import Connection
-from pov_rt.dispatch.context import ConnectionContext
+from pov_rt.dispatch.handlers.context import ConnectionContext
 from pov_rt.protocol.errors import ClientError
 from pov_rt.protocol.messages import Message
 from pov_rt.registry.build import Handler

@@ -1,0 +1,1 @@
+"""Messages that are handled: handlers called, in order, and what they may do."""
