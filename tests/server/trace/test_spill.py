@@ -14,9 +14,7 @@ from pov_rt.server.trace.spill import NEWER, OLDER, Spill
 
 
 def event(clock: ManualClock, number: int, user: str = "ana", **more: str) -> bytes:
-    return line_of(
-        Event(clock.time(), "opened", "run", number, user, "phone", "c", "", 0, more)
-    )
+    return line_of(Event(clock.time(), "opened", "run", number, user, "phone", "c", "", 0, more))
 
 
 def content(folder: Path) -> bytes:
