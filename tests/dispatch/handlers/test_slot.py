@@ -317,3 +317,23 @@ def test_futures_that_are_over_at_once_have_their_turn_as_others(tmp_path: Path)
             assert ids(running.out) == [5, 10, 15, 20]
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("kind", ["task_unordered", "future_unordered"])
+def test_few_are_at_work_beside_a_line(kind: str, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Running(tmp_path, inbox_messages=3) as running:
+            for n in (1, 2, 3, 4, 6, 7, 8, 9):
+                running.receive(n, kind)
+                await turns()
+            assert len(running.connection.beside or ()) == 3
+            assert running.state.begun == [1, 2, 3, 4], "three beside, and the first of the line"
+            assert running.out.paused
+            while waiting := [each for each in running.state.futures.values() if not each.done()]:
+                for each in waiting:
+                    each.set_result(said_of(running)(n=0))
+                await turns()
+            assert sorted(ids(running.out)) == [1, 2, 3, 4, 6, 7, 8, 9]
+            assert not running.out.paused
+
+    asyncio.run(work())
