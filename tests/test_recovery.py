@@ -16,7 +16,7 @@ from websockets.typing import Subprotocol
 
 from pov_rt.auth.grants import Kind
 from pov_rt.config.settings import EngineSettings, Settings
-from pov_rt.dispatch import context
+from pov_rt.dispatch.handlers import context
 from pov_rt.engine.base import Page
 from pov_rt.engine.sqlite import SqliteEngine
 from pov_rt.protocol.errors import Unavailable

@@ -94,7 +94,7 @@ in_flight: ContextVar[InFlight | None] = ContextVar("in_flight", default=None)
 
 
 _new_entry: Any = partial(tuple.__new__, NewEntry)
-"""From a tuple, without the class's own way in Python (docs/measurements.md, publications)."""
+"""Of a tuple, past the class, in Python (docs/measurements.md, publications over sockets)."""
 
 _ON_ITS_WAY = Published("", "", "", 0)
 """Stands in for the result of what is being appended."""

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msgspec import structs
+
 from pov_rt.connections.connection import Connection
 from pov_rt.delivery import hub as hub_module
 from pov_rt.delivery import replay as replay_module
@@ -246,7 +248,8 @@ def answer_late() -> None:
                 loop = asyncio.get_running_loop()
                 loop.call_later(LATE_S, connection.send, item.instead)
         kept = [
-            item._replace(instead=b"") if item.spare is connection else item for item in pending
+            structs.replace(item, instead=b"") if item.spare is connection else item
+            for item in pending
         ]
         send_share(topic, connection, kept, *rest)
 

@@ -106,13 +106,14 @@ class Execution:
         """Run a handler and send its answer, now or in turn."""
         if (admitted := self._borders.admitted) is not None:
             admitted(connection, handler.tag, message)
-        unordered = handler.spec.unordered
-        if not handler.is_async and (connection.line is None or unordered):
+        unordered, beside = handler.spec.unordered, connection.beside
+        has_room = beside is None or len(beside) < self._limits.inbox_messages
+        if not handler.is_async and has_room and (connection.line is None or unordered):
             self._answer(connection, handler, message)
             return
         self._count_turn(connection)
         slot = Slot(connection, handler, message, overlaps=self._overlaps(handler, message))
-        if unordered and len(connection.beside or ()) < self._limits.inbox_messages:
+        if unordered and has_room:
             slot.is_beside = True
             self._begin(slot)
             if slot.is_done:
@@ -137,7 +138,7 @@ class Execution:
         tag: str = "",
         message: Message | None = None,
     ) -> None:
-        """Answer an error in turn: behind what the worker still has to do.
+        """Answer an error in turn: behind what is still at work, and what waits.
 
         `tag` and `message` are what is refused, as far as it was understood.
         """

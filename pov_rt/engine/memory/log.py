@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from heapq import nsmallest
 from itertools import accumulate, takewhile
 from typing import cast
@@ -172,7 +172,7 @@ class MemoryLog:
         self.ids = Bound("ids", "engine.max_ids", settings.max_ids, lambda: len(self.keys))
         self._ids_each = max(1, settings.max_ids // 2)
 
-    def append(self, batch: Sequence[NewEntry]) -> Future[list[Appended | Conflict]]:
+    def append(self, batch: Sequence[NewEntry]) -> Awaitable[list[Appended | Conflict]]:
         done: Future[list[Appended | Conflict]] = Future()
         done.set_result(self._append_all(batch))
         return done

@@ -12,6 +12,7 @@ import random
 from asyncio import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,7 +139,7 @@ def receive(server: Server, connection: Connection, sent: Sent) -> None:
 class Running:
     """A server with the plugin, one connection, and what it was sent."""
 
-    def __init__(self, folder: Path, **limits: float) -> None:
+    def __init__(self, folder: Path, **limits: Any) -> None:
         (folder / "kinds.py").write_text(PLUGIN)
         settings = make_settings(limits=LimitSettings(**limits))
         registry = build_registry({}, folder)
@@ -269,7 +270,7 @@ def test_a_future_whose_time_is_over_is_cancelled_and_answered(kind: str, tmp_pa
 def test_what_is_published_too_slowly_has_an_unknown_outcome(tmp_path: Path) -> None:
     async def work() -> None:
         async with Running(tmp_path, handler_deadline_s=0.05) as running:
-            stored: Future[object] = asyncio.get_running_loop().create_future()
+            stored: Future[list[Any]] = asyncio.get_running_loop().create_future()
             running.server.publishing.log.append = lambda _: stored  # type: ignore[method-assign,assignment]
             data = {"type": "t", "action": "a", "povId": "acme"}
             body = json.dumps({"type": "publish", "id": 1, "data": data}).encode()
@@ -314,5 +315,25 @@ def test_futures_that_are_over_at_once_have_their_turn_as_others(tmp_path: Path)
             paused.append(running.out.paused)
             assert paused == [False] * 4 + [True, False]
             assert ids(running.out) == [5, 10, 15, 20]
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("kind", ["task_unordered", "future_unordered"])
+def test_few_are_at_work_beside_a_line(kind: str, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Running(tmp_path, inbox_messages=3) as running:
+            for n in (1, 2, 3, 4, 6, 7, 8, 9):
+                running.receive(n, kind)
+                await turns()
+            assert len(running.connection.beside or ()) == 3
+            assert running.state.begun == [1, 2, 3, 4], "three beside, and the first of the line"
+            assert running.out.paused
+            while waiting := [each for each in running.state.futures.values() if not each.done()]:
+                for each in waiting:
+                    each.set_result(said_of(running)(n=0))
+                await turns()
+            assert sorted(ids(running.out)) == [1, 2, 3, 4, 6, 7, 8, 9]
+            assert not running.out.paused
 
     asyncio.run(work())
