@@ -270,10 +270,6 @@ class Topic:
             self.instead = {}
         self.instead.setdefault(connection, {}).setdefault(offset, []).append(body)
 
-    def _instead_of(self, connection: Connection) -> dict[int, list[bytes]]:
-        """Return what somebody was to be sent in the place of entries, and forget it."""
-        return self.instead.pop(connection, {}) if self.instead else {}
-
     def _answers(self, instead: dict[int, list[bytes]]) -> list[bytes]:
         """Return what somebody waits for of what has lost its place: not positions in a feed."""
         if self.kind != "pov":
@@ -283,7 +279,8 @@ class Topic:
     def go_live(self, connection: Connection) -> None:
         """Deliver to a connection that has everything up to `offset`, and tell it the states."""
         progress = self.catching_up.pop(connection)
-        self._instead_of(connection)
+        if self.instead:
+            self.instead.pop(connection, None)
         if self.states and not connection.plain:
             states = [body for number, body in self.states.values() if number > progress.states]
             if states:
@@ -329,7 +326,7 @@ class Topic:
         self.special.pop(connection, None)
         self.only.pop(connection, None)
         self._forget_the_past()
-        return self._answers(self._instead_of(connection))
+        return self._answers(self.instead.pop(connection, {}) if self.instead else {})
 
     def spare(self, connection: Connection, body: bytes) -> None:
         """Do not send a connection the last signal with this very body, unless it was already."""
