@@ -12,7 +12,7 @@ from asyncio import Future
 from collections.abc import Awaitable
 from email.utils import formatdate
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from tornado.httputil import HTTPInputError
 from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
@@ -161,7 +161,6 @@ class Stream(IOStream):
     _served = False
     _released = False
     _got = 0
-    _head = 0
     _sent = 0
     _has_line = False
     _no_http = NO_HTTP
@@ -200,7 +199,6 @@ class Stream(IOStream):
             raise StreamClosedError
         self.read_chunk_size = BODY_CHUNK_BYTES
         self.has_asked, self.waits_for_news = True, False
-        self._head = len(head)
         self._owner.asks(self)
         await (self._owner.handshakes if _UPGRADE.search(head) else self._owner.requests).take()
         if head.count(b"\n") != head.count(CRLF):
@@ -344,15 +342,11 @@ class Stream(IOStream):
 
     def release(self) -> tuple[socket.socket, bytes]:
         """Return the socket, open, and the bytes that came behind the request; the stream ends."""
-        received = b""
-        if self._served or self._got != self._head:  # else nothing is left, which saves a read
-            behind = self.read_bytes(self.max_buffer_size, partial=True)
-            if isinstance(behind, Future) and behind.done() and not self.closed():
-                received = behind.result()
-        sock = self.socket
         self._released = True
         self.close()
-        return sock, received
+        # Of a closed stream, that is what Tornado has read and not used: the socket is not asked.
+        unused = cast("Future[bytes]", self.read_until_close())
+        return self.socket, unused.result() + self._received
 
     def close(self, exc_info: bool | BaseException | ExcInfo | None = False) -> None:
         """End the connection; who has sent too long a head is told so."""

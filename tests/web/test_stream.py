@@ -224,26 +224,37 @@ def test_who_sends_too_long_a_head_is_told_so(head: bytes, status: int, piece: i
     asyncio.run(run())
 
 
-def test_what_came_behind_a_request_goes_with_the_socket() -> None:
-    async def run(before: bytes, behind: bytes) -> None:
+@pytest.mark.parametrize("is_known", [False, True])
+@pytest.mark.parametrize("before", [b"", REQUEST])
+@pytest.mark.parametrize("behind", [b"", b"a frame", bytes(range(256)) * 400])
+def test_what_came_behind_a_request_goes_with_the_socket(
+    before: bytes, behind: bytes, is_known: bool
+) -> None:
+    """Whether it came before HTTP was spoken, was read since, or was read by nobody yet."""
+    come = before + REQUEST + behind
+
+    async def run() -> None:
         near, far = socket.socketpair()
+        near.setblocking(False)
         owner = Seen()
         with far:
-            stream = make_stream(near, owner)
-            far.send(before + REQUEST + behind)
+            if not is_known:
+                far.sendall(come)
+            far.shutdown(socket.SHUT_WR)
+            stream = Stream(near, 100.0, owner, come if is_known else b"")
             if before:
                 await stream.read_until_regex(END)
                 await stream.write(ANSWER)
             await stream.read_until_regex(END)
             sock, received = stream.release()
-            assert received == behind
             assert owner.events[-1] == "ended"
-            sock.send(b"x")  # it is open
-            sock.close()
+            with sock:
+                while data := sock.recv(65536):
+                    received += data
+                sock.send(b"x")  # it is open
+            assert received == behind
 
-    for before in (b"", REQUEST):
-        for behind in (b"", b"a frame"):
-            asyncio.run(run(before, behind))
+    asyncio.run(run())
 
 
 def test_while_much_is_on_its_way_nothing_waits_for_the_kernel_to_acknowledge() -> None:

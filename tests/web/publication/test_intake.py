@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pov_rt.auth.grants import Kind
 from pov_rt.config.settings import LimitSettings, ServerSettings, Settings
@@ -29,6 +30,8 @@ HANDLED = ("http1connection.py", "httputil.py", "web.py")
 """Tornado's, in which a request is read and handled."""
 POV = "pov-0000"
 GOOD = {"id": "a", "type": "task", "action": "completed", "povId": POV, "userId": "ana"}
+END = b"GET /end HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+"""The last request of a connection."""
 LONG = "Content-Encoding: identity"
 """Says nothing, but has a request take the long way."""
 NDJSON = "Content-Type: application/x-ndjson"
@@ -99,7 +102,7 @@ def told(server: RunningServer, requests: Sequence[bytes], pieces: Sequence[int]
 
     What is sent is cut at so many bytes, and the server reads each piece for itself.
     """
-    sent = b"".join(requests) + b"GET /end HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    sent = b"".join(requests) + END
     found = b""
     with closing(socket.create_connection(("127.0.0.1", server.web.port), timeout=30)) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -185,26 +188,61 @@ def test_both_ways_are_answered_the_same(server: RunningServer) -> None:
     assert statuses.keys() == {"200", "201", "400", "401", "403", "404", "409", "413", "421", "500"}
 
 
-@given(
-    numbers=st.lists(st.integers(0, 9), min_size=1, max_size=12),
-    pieces=st.lists(st.integers(1, 700), max_size=12),
-)
-@hypothesis_settings(max_examples=40)
-def test_what_comes_on_one_connection_is_answered_in_its_order_however_it_is_cut(
-    server: RunningServer, numbers: list[int], pieces: list[int]
-) -> None:
-    some = [
-        *(post(server, text(id=each)) for each in "abcd"),
-        post(server, text(id="a", type="other")),
-        post(server, f"[{text(id='e')},{text(id='f')}]"),
-        post(server, text(userId=7)),
-        post(server, text(action="broken")),
+def some(server: RunningServer, pad: str) -> Sequence[bytes]:
+    """Return requests, usual ones and others, whose bodies end with what means nothing."""
+    return [
+        *(post(server, text(id=each) + pad) for each in "abcd"),
+        post(server, text(id="a", type="other") + pad),
+        post(server, f"[{text(id='e')},{text(id='f')}]" + pad),
+        post(server, text(userId=7) + pad),
+        post(server, text(action="broken") + pad),
         b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        post(server, text(id="g"), "Expect: 100-continue"),
+        post(server, text(id="g") + pad, "Expect: 100-continue"),
     ]
-    requests = [some[number] for number in numbers]
+
+
+@given(
+    chosen=st.lists(
+        st.tuples(
+            st.integers(0, 9),
+            # Most of them together fill more than one read, and some alone.
+            st.integers(0, 800) | st.integers(0, 18_000) | st.integers(60_000, 140_000),
+        ),
+        min_size=1,
+        max_size=40,
+    ),
+    pieces=st.lists(st.integers(1, 700) | st.integers(1, 70_000), max_size=12),
+)
+@hypothesis_settings(max_examples=60)
+def test_what_comes_on_one_connection_is_answered_in_its_order_however_it_is_cut(
+    server: RunningServer, chosen: list[tuple[int, int]], pieces: list[int]
+) -> None:
+    requests = [some(server, size * " ")[number] for number, size in chosen]
     expected = told(server, elsewhere(long_way(requests)))
     assert told(server, elsewhere(requests), pieces) == expected
+
+
+@pytest.mark.parametrize("many", [50, 120])
+@pytest.mark.parametrize(
+    "between", ["refused", "get", "large", "much", "refused large", "get much large", "large get"]
+)
+def test_of_what_is_sent_without_waiting_nothing_is_lost_behind_another(
+    server: RunningServer, between: str, many: int
+) -> None:
+    """Together it is more than is read at once: of a head, or of a body."""
+    others = {
+        "refused": post(server, text(type="")),
+        "get": TestWhichWay.OTHER,
+        "large": post(server, text() + 14_000 * " "),
+        "much": post(server, text() + 200_000 * " "),
+    }
+    some = [others[each] for each in between.split()]
+    good = [post(server, text(id=f"n{each}", details={"t": 200 * "x"})) for each in range(many)]
+    half = many // 2
+    requests = [good[0], *some, *good[1:half], *some, *good[half:]]
+    short = told(server, elsewhere(requests))
+    assert re.findall(r'"id":"n(\d+)"', short) == [str(each) for each in range(many)]
+    assert short == told(server, elsewhere(long_way(requests)))
 
 
 class TestWhichWay:
@@ -351,6 +389,24 @@ def test_hosts_that_are_listed_later_count_for_connections_that_are_there(
             assert status(other) == b"421"
         finally:
             server.call(lambda: server.web.apply(before))
+
+
+def test_of_what_is_sent_without_waiting_nothing_is_lost_when_settings_change(
+    server: RunningServer,
+) -> None:
+    (one,) = elsewhere([post(server, text())])
+    good = [post(server, text(id=f"n{each}", details={"t": 200 * "x"})) for each in range(120)]
+    with closing(socket.create_connection(("127.0.0.1", server.web.port), timeout=30)) as sock:
+        for _ in range(2):
+            sock.sendall(one)
+            assert sock.recv(65536).startswith(b"HTTP/1.1 20")
+        server.call(lambda: server.web.apply(replace(server.web.settings)))
+        sock.sendall(b"".join(elsewhere(good)) + END)
+        found = b""
+        while data := sock.recv(65536):
+            found += data
+    assert re.findall(rb'"id":"n(\d+)"', found) == [b"%d" % each for each in range(120)]
+    assert found.count(b"HTTP/1.1 201 ") == 120
 
 
 class TestLittleRoom:
