@@ -97,7 +97,6 @@ class Kept:
     def begin(self, data: bytes) -> None:
         """Take what has come already, and what comes from here on."""
         self._data = data
-        self._host.waits(self)
         self._advance()
 
     def is_overdue(self, now: float, request_s: float, idle_s: float) -> bool:
@@ -155,7 +154,7 @@ class Kept:
         framed = frame(self._data, self._shape, self._remote_ip, is_unix=not self.ip)
         if framed is None:
             if may_become(self._data):
-                self._watch()
+                self._wait()
             else:
                 self._speak()
             return
@@ -173,6 +172,12 @@ class Kept:
         else:
             self._is_busy = True
             self._host.requests.wait(self._take_turn)
+
+    def _wait(self) -> None:
+        """Wait for a request, or for the rest of its head."""
+        self._is_busy = False
+        self._watch()
+        self._host.waits(self)
 
     def _take_turn(self) -> bool:
         self._has_turn = True
@@ -249,9 +254,7 @@ class Kept:
         elif self._data:
             self._loop.call_soon(self._advance)
         else:
-            self._is_busy, self._limit_s = False, 0.0
-            self._watch()
-            self._host.waits(self)
+            self._wait()
 
     def _speak(self, outcome: Done = None, *, unsent: bytes = b"") -> None:
         """Leave the connection, and what has come on it, to HTTP."""

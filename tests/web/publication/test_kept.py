@@ -216,8 +216,16 @@ class TestPlaces:
     def settings(self) -> Settings:
         return make_settings(limits=LimitSettings(connections=20, connections_per_user=20))
 
-    def test_who_is_silent_between_two_makes_room(self, server: RunningServer) -> None:
+    @pytest.mark.parametrize("begun", [b"", b"P"])
+    def test_who_is_silent_between_two_makes_room(
+        self, server: RunningServer, begun: bytes
+    ) -> None:
         with connected(server, 20) as socks:
+            socks[0].sendall(post(server, text()) + begun)
+            assert answers(socks[0], 1) == ["200"]
+            for sock in socks[1:]:
+                sock.sendall(post(server, text()))
+                assert answers(sock, 1) == ["200"]
             with closing(socket.create_connection(("127.0.0.1", server.web.port))) as sock:
                 sock.sendall(post(server, text()))
                 assert answers(sock, 1) == ["200"]
