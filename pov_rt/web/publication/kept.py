@@ -227,17 +227,19 @@ class Kept:
     ) -> None:
         """Answer what has been published."""
         self._intake.bodies.shares.give(owner, framed.end - framed.start)
-        if self._is_closed or done.cancelled():
+        if done.cancelled():
             self.close()
             return
         outcome = done.exception() or done.result()
+        if self._is_closed:  # nobody is told
+            return
         answer = None
         if isinstance(outcome, Answer):
             answer = self._intake.answer(outcome, sender, owner, self._loop.time() - began)
         if answer is None:
             self._speak(outcome)
             return
-        self._data = self._data[framed.end :]
+        self._data, self._limit_s = self._data[framed.end :], 0.0
         try:
             sent = self.key.send(answer)
         except (BlockingIOError, InterruptedError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
 import socket
@@ -33,7 +34,7 @@ MANY = 3 * turns.REQUESTS
 PLUGIN = """
 import asyncio
 
-from pov_rt.plugin import Activity, Host, Plugin
+from pov_rt.plugin import Activity, Forbidden, Host, Plugin
 
 plugin = Plugin("gate")
 opened = asyncio.Event()
@@ -43,8 +44,10 @@ opened = asyncio.Event()
 async def hold(activity: Activity, host: Host) -> Activity:
     if activity.action == "opens":
         opened.set()
-    if activity.action == "waits":
+    if activity.action in ("waits", "refused"):
         await opened.wait()
+    if activity.action == "refused":
+        raise Forbidden("too late")
     return activity
 """
 
@@ -319,6 +322,55 @@ def test_each_part_of_a_request_has_its_time(server: RunningServer, intake: Inta
             assert seen.events[4:] == ["ended"]
 
     server.run(run)
+
+
+def test_who_has_always_begun_the_next_has_the_time_of_one_for_each(
+    server: RunningServer, intake: Intake
+) -> None:
+    one = post(server, text())
+
+    async def run() -> None:
+        seen, loop = Seen(), asyncio.get_running_loop()
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        far.setblocking(False)
+        kept = Kept(near, None, "127.0.0.1", None, seen, intake)
+        with far:
+            kept.begin(one[:20])
+            for now in (100.0, 109.0, 118.0, 127.0):
+                assert not kept.is_overdue(now, request_s=10.0, idle_s=75.0)
+                seen.events.clear()
+                far.send(one[20:] + one[:20])
+                assert (await loop.sock_recv(far, 65536)).startswith(b"HTTP/1.1 20")
+                while seen.events[-1:] != ["waits"]:  # noqa: ASYNC110  (as above)
+                    await asyncio.sleep(0)
+            assert not kept.is_overdue(136.0, request_s=10.0, idle_s=75.0)
+            assert kept.is_overdue(146.0, request_s=10.0, idle_s=75.0)
+            kept.close()
+
+    server.run(run)
+
+
+def test_what_is_refused_behind_the_end_is_told_nobody(
+    server: RunningServer, intake: Intake, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = Seen()
+
+    async def run() -> None:
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        with far:
+            kept = Kept(near, None, "127.0.0.1", None, seen, intake)
+            kept.begin(post(server, text(id="b", action="refused")))
+            kept.close()
+            assert intake.bodies.shares.used > 0
+
+    server.run(run)
+    let_go(server)
+    wait_until(server, lambda: intake.bodies.shares.used == 0)
+    server.call(gc.collect)
+    assert seen.events[-1] == "ended"
+    assert not [each for each in caplog.records if each.name == "asyncio"]
 
 
 def test_no_more_begin_in_a_turn_than_it_has_room_for(
