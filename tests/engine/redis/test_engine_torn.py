@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Entry, NewEntry, Position, Rewrite
+from pov_rt.engine.copying import copy
+from pov_rt.engine.keeping import Keeping
+from pov_rt.engine.memory import MemoryEngine
 from pov_rt.engine.redis.engine import RedisEngine
+from pov_rt.runtime.clock import SystemClock
+from pov_rt.suites import Recorder
 from tests.engine.redis.engines import FEED, A, appended, entries, opened
 from tests.redis_servers import PROGRAMS, RedisServer, Start
 
@@ -115,6 +122,35 @@ def test_half_a_transaction_shifts_and_doubles_nothing(
             kept = placed((await logs(engine))[0])
             assert [*kept.values()].count(lost.body) == 1
             assert kept[again.offset] == lost.body
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("command", range(10))
+def test_a_copy_takes_what_half_a_transaction_has_for_lost_as_its_source_does(
+    start_redis: Start, command: int
+) -> None:
+    server = start_redis("--appendonly", "yes", "--appendfsync", "always")
+
+    async def work() -> None:
+        async with opened(server, max_entries=MOST) as (engine, _):
+            *_, lost = await fill(engine)
+        data = file_of(server).read_bytes()
+        lose_power(server, inside_the_last_transaction(data)[command])
+        for _ in range(2):
+            server.start()
+            async with opened(server, max_entries=MOST) as (engine, _):
+                await engine.log.top(A)
+            server.kill()
+        server.start()
+        settings = EngineSettings()
+        other = MemoryEngine(settings, SystemClock(), "node-1", Keeping(settings))
+        await other.start(Recorder())
+        async with opened(server, max_entries=MOST) as (engine, _):
+            await copy(engine.copying, other.copying, time.time(), lambda _: None)
+            lost = lost._replace(key="another id")  # so that its number alone is known
+            assert await other.log.append([lost]) == await engine.log.append([lost])
+        await other.close()
 
     asyncio.run(work())
 
