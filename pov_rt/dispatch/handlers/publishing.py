@@ -63,8 +63,8 @@ class PublishingContext:
         self.has_published = True
         take = partial(self._take, answer, field)
         if instead is not None or services.permissions.asks:
-            # A task of its own: who stops waiting for it gets no answer in the stream, while what is
-            # under way in the log goes on.
+            # A task of its own: who stops waiting for it gets no answer in the stream, while what
+            # is under way in the log goes on.
             return start(self._ask_and_publish(activity, instead, take))
         before = payer.set(connection.budget.owner)
         try:
