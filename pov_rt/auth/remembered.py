@@ -34,7 +34,6 @@ class Remembered(Generic[KeyT, ValueT]):
         self._max_bytes = max_bytes
         self._clock = clock
         self._known: dict[KeyT, _Known[ValueT]] = {}
-        self._by_owner: dict[str, dict[KeyT, None]] = {}
         self._held: dict[str, int] = {}
         self.used = 0
         """Bytes, more or less."""
@@ -58,7 +57,9 @@ class Remembered(Generic[KeyT, ValueT]):
         if size > share:
             return
         if self._held.get(owner, 0) + size > share:
-            self._drop_half(list(self._by_owner[owner]), share)
+            # Looked for, not kept: nearly every owner has one (docs/measurements.md, idle parts).
+            mine = [each for each, known in self._known.items() if known.owner == owner]
+            self._drop_half(mine, share)
         if self.used + size > self._max_bytes:
             now = self._clock.time()
             for old in [each for each, known in self._known.items() if known.until <= now]:
@@ -66,7 +67,6 @@ class Remembered(Generic[KeyT, ValueT]):
             if self.used > self._max_bytes // 2:
                 self._drop_half(list(self._known), self._max_bytes)
         self._known[key] = _Known(value, owner, size, until)
-        self._by_owner.setdefault(owner, {})[key] = None
         self._held[owner] = self._held.get(owner, 0) + size
         self.used += size
 
@@ -84,10 +84,7 @@ class Remembered(Generic[KeyT, ValueT]):
 
     def _drop(self, key: KeyT) -> None:
         known = self._known.pop(key)
-        owner = known.owner
-        mine = self._by_owner[owner]
-        del mine[key]
-        self._held[owner] -= known.size
+        self._held[known.owner] -= known.size
         self.used -= known.size
-        if not mine:
-            del self._by_owner[owner], self._held[owner]
+        if not self._held[known.owner]:
+            del self._held[known.owner]

@@ -58,7 +58,7 @@ from pov_rt.delivery.replay import (
     recover,
 )
 from pov_rt.delivery.stored import Reader
-from pov_rt.delivery.topic import Expected, Pending, Topic, choose
+from pov_rt.delivery.topic import NOTHING, Expected, Pending, Topic, choose
 from pov_rt.engine.base import Engine, Entry, Lease, Position, Top
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import CloseCode, LimitExceeded, RateLimited, Unavailable
@@ -688,7 +688,7 @@ class Hub:
         for connection in members:
             topic.settle(connection)  # as places of the old epoch
         topic.epoch, topic.offset, topic.seen = top.epoch, top.offset, 0
-        topic.before.clear()
+        topic.before = NOTHING
         if members:
             log.warning("the log of a topic has a gap", extra={"topic": topic.name})
         for connection in members:

@@ -9,8 +9,9 @@ others are sent to in a tight loop. What goes to many leaves over several turns 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -26,6 +27,9 @@ Send = Callable[[bytes], None]
 
 MAX_BEFORE = 8
 """Older epochs of its log that a topic remembers."""
+NOTHING: Final[Any] = MappingProxyType({})
+"""What topics have in common that lack something rare: a dict is made for the first of it, for an
+empty one in each would be memory (docs/measurements.md, idle parts)."""
 MAX_STATES = 1000
 """Names of signals that a topic remembers for those who are not live."""
 
@@ -129,7 +133,7 @@ class Topic:
         # log's state was being read for the first time (`opening`) or once more (`repairing`).
         self.epoch = ""
         self.offset = 0
-        self.before: dict[str, int] = {}
+        self.before: Mapping[str, int] = NOTHING
         self.seen = 0
         self.opening: asyncio.Future[None] | None = None
         self.repairing: asyncio.Task[None] | None = None
@@ -145,8 +149,8 @@ class Topic:
         self.catching_up: dict[Connection, Progress] = {}
         self.only: dict[Connection, Only] = {}
         self.positioned = 0
-        self.instead: dict[Connection, dict[int, list[bytes]]] = {}
-        self.states: dict[str, tuple[int, bytes]] = {}
+        self.instead: dict[Connection, dict[int, list[bytes]]] = NOTHING
+        self.states: dict[str, tuple[int, bytes]] = NOTHING
         self.states_told = 0
         # What waits for the end of the turn, the bytes of its entries (not of its signals), and
         # from which of it on the special connections are to be sent. `waits_since` is when the
@@ -172,9 +176,8 @@ class Topic:
 
     def adopt(self, epoch: str) -> None:
         """Go on under a log's new epoch, which holds all up to the offset."""
-        self.before[self.epoch] = self.offset
-        if len(self.before) > MAX_BEFORE:
-            del self.before[next(iter(self.before))]
+        known = [*self.before.items(), (self.epoch, self.offset)]
+        self.before = dict(known[-MAX_BEFORE:])
         self.epoch = epoch
 
     def holds(self, place: Position) -> bool:
@@ -263,6 +266,8 @@ class Topic:
 
     def put_instead(self, connection: Connection, offset: int, body: bytes) -> None:
         """Send one who is not live this in the place of an entry; a retry has an answer, too."""
+        if not self.instead:
+            self.instead = {}
         self.instead.setdefault(connection, {}).setdefault(offset, []).append(body)
 
     def _answers(self, instead: dict[int, list[bytes]]) -> list[bytes]:
@@ -274,13 +279,14 @@ class Topic:
     def go_live(self, connection: Connection) -> None:
         """Deliver to a connection that has everything up to `offset`, and tell it the states."""
         progress = self.catching_up.pop(connection)
-        self.instead.pop(connection, None)
+        if self.instead:
+            self.instead.pop(connection, None)
         if self.states and not connection.plain:
             states = [body for number, body in self.states.values() if number > progress.states]
             if states:
                 transport = connection.transport
                 transport.send(transport.framing.join(states))
-        self._forget_states()
+        self._forget_the_past()
         if connection in self.only:
             self.positioned = -1  # it is told its position, whatever the others were
         if self.pending:
@@ -290,14 +296,19 @@ class Topic:
     def remember(self, name: str, body: bytes) -> None:
         """Keep a signal for those who are not live; it takes the place of the last of its name."""
         self.states_told += 1
+        if not self.states:
+            self.states = {}
         self.states.pop(name, None)
         self.states[name] = (self.states_told, body)
         if len(self.states) > MAX_STATES:
             del self.states[next(iter(self.states))]
 
-    def _forget_states(self) -> None:
-        if self.states and not self.catching_up:
-            self.states.clear()
+    def _forget_the_past(self) -> None:
+        if not self.catching_up:
+            # Though it is empty: a dict keeps its room until it is cleared, and every topic has had
+            # somebody who joined (docs/measurements.md, idle parts).
+            self.catching_up.clear()
+            self.states = NOTHING
 
     def delivered(self, connection: Connection) -> int:
         """Return up to which offset a connection was sent everything, if not just now."""
@@ -314,8 +325,8 @@ class Topic:
         self.catching_up.pop(connection, None)
         self.special.pop(connection, None)
         self.only.pop(connection, None)
-        self._forget_states()
-        return self._answers(self.instead.pop(connection, {}))
+        self._forget_the_past()
+        return self._answers(self.instead.pop(connection, {}) if self.instead else {})
 
     def spare(self, connection: Connection, body: bytes) -> None:
         """Do not send a connection the last signal with this very body, unless it was already."""

@@ -36,7 +36,7 @@ from pov_rt.server.nodes.traces import (
     Passed,
 )
 from pov_rt.server.trace.case import Activity, Case, Live, State
-from pov_rt.server.trace.events import Event, filter_of
+from pov_rt.server.trace.events import Event, filter_of, needles_of, read_those
 from pov_rt.server.trace.judge import Verdict, judge
 from pov_rt.server.trace.places import offset_in, under_epoch
 from pov_rt.server.trace.spill import Spill
@@ -145,10 +145,10 @@ class Explain:
 
     async def _write(self, spill: Spill, trace: Trace) -> None:
         try:
-            events = list(trace.unwritten)
+            lines = list(trace.unwritten)
             trace.unwritten.clear()
-            if events:
-                await spill.write(events)
+            if lines:
+                await spill.write(lines)
         finally:
             self._writing = False
 
@@ -405,7 +405,8 @@ class Explain:
             return ()
         kept = [*self.trace.of(user_id), *self.trace.of("")]
         if self.spill is not None:
-            kept += [*await self.spill.read(user_id), *self.trace.unwritten]
+            kept += await self.spill.read(user_id)
+            kept += read_those(self.trace.unwritten, needles_of(user_id))
         wanted = (
             each for each in kept if each.user in (user_id, "") and each.kind not in NOT_THEIRS
         )

@@ -17,14 +17,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
 from pov_rt.config.settings import TraceSettings
-from pov_rt.protocol.encoding import DECODE_ERRORS
+from pov_rt.protocol.encoding import encode
 from pov_rt.runtime.clock import Clock
 from pov_rt.runtime.process.logs import Throttle
 from pov_rt.runtime.process.private import open_private
-from pov_rt.server.trace.events import Event, concerns
+from pov_rt.server.trace.events import Event, needles_of, read_those, without
 from pov_rt.server.trace.history import left_at
 
 ResultT = TypeVar("ResultT")
@@ -32,9 +30,6 @@ ResultT = TypeVar("ResultT")
 log = logging.getLogger(__name__)
 
 NEWER, OLDER = "trace.jsonl", "trace.1.jsonl"
-
-_encode = msgspec.json.Encoder(enc_hook=str).encode
-_decode = msgspec.json.Decoder(Event).decode
 
 
 class Spill:
@@ -51,23 +46,23 @@ class Spill:
         self.bytes = 0
         """What both files take, as of the last writing."""
 
-    async def write(self, events: Sequence[Event]) -> None:
-        """Append events. What cannot be written is lost, and the log says so."""
+    async def write(self, lines: Sequence[bytes]) -> None:
+        """Append the lines of events. What cannot be written is lost, and the log says so."""
         try:
-            await self._do(lambda: self._write(events))
+            await self._do(lambda: self._write(lines))
         except OSError as error:
             words = "the trace cannot be written: %s; explain will not know of what happened now"
             self._complaint.log(logging.WARNING, words, error.strerror)
 
     async def read(self, user_id: str) -> Sequence[Event]:
         """Return what is written of a user, and of the node itself."""
-        needle = _encode(user_id)
+        needles = needles_of(user_id)
         oldest = self._clock.time() - self._settings.max_age_s
 
         def is_wanted(event: Event) -> bool:
             return event.at >= oldest and event.user in (user_id, "")
 
-        return await self._do(lambda: self._read((needle, b'"started"', b'"stopped"'), is_wanted))
+        return await self._do(lambda: self._read(needles, is_wanted))
 
     async def about(self, activity_id: str) -> Sequence[Event]:
         """Return the attempts to publish an id that were refused."""
@@ -75,7 +70,7 @@ class Spill:
         def is_wanted(event: Event) -> bool:
             return event.kind in ("rejected", "conflict") and event.more.get("id") == activity_id
 
-        return await self._do(lambda: self._read((_encode(activity_id),), is_wanted))
+        return await self._do(lambda: self._read((encode(activity_id),), is_wanted))
 
     async def left_at(self, run: str) -> Mapping[str, float]:
         """Return when users left before this run, as far as the file knows. Raises OSError."""
@@ -97,13 +92,13 @@ class Spill:
 
     # In the thread:
 
-    def _write(self, events: Sequence[Event]) -> None:
-        now, lines = self._clock.time(), [_encode(each) for each in events]
-        data = b"".join(b"%b\n" % line for line in lines)
+    def _write(self, lines: Sequence[bytes]) -> None:
+        now = self._clock.time()
+        data = b"".join(lines)
         size = self._newer.stat().st_size if self._newer.exists() else 0
         if size and self._began is None:
             with self._newer.open("rb") as file:
-                first = _event(file.readline())
+                first = next(read_those((file.readline(),), (b"",)), None)
             self._began = now if first is None else first.at
         is_old = (
             size and self._began is not None and now - self._began > self._settings.max_age_s / 2
@@ -137,11 +132,7 @@ class Spill:
         for path in (self._older, self._newer):
             try:
                 with path.open("rb") as file:
-                    for line in file:
-                        if any(needle in line for needle in needles):
-                            event = _event(line)
-                            if event is not None:
-                                yield event
+                    yield from read_those(file, needles)
             except FileNotFoundError:
                 continue
 
@@ -149,22 +140,9 @@ class Spill:
         for path in (self._older, self._newer):
             if not path.exists():
                 continue
-            needle, rest = _encode(user_id)[1:-1], path.with_suffix(".new")
+            rest = path.with_suffix(".new")
             with path.open("rb") as old, open(rest, "wb", opener=open_private) as new:
-                for line in old:
-                    if needle not in line:
-                        new.write(line)
-                        continue
-                    event = _event(line)
-                    if event is not None and not concerns(event, user_id):
-                        new.write(line)
+                new.writelines(without(old, user_id))
             times = path.stat()
             os.utime(rest, (times.st_atime, times.st_mtime))
             rest.replace(path)
-
-
-def _event(line: bytes) -> Event | None:
-    try:
-        return _decode(line)
-    except DECODE_ERRORS:  # cut short by a crash
-        return None

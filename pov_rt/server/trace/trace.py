@@ -2,7 +2,8 @@
 
 In memory each user and each PoV has a ring of the newest events; of too many events in all, those
 of whoever was heard of longest ago go. What is rare is also handed to a file (`spill`), which
-outlives the node. What is not rare, entries stored and handed out, is kept in memory alone, by
+outlives the node. An event is kept as the line that it has there: its objects would take twice the
+memory. What is not rare, entries stored and handed out, is kept in memory alone, by
 PoV: two numbers say who was sent what, for a subscriber that is live is sent all (`delivery/hub`).
 
 No event has a token in it: nothing here is ever handed one.
@@ -30,10 +31,20 @@ from pov_rt.connections.borders import (
 )
 from pov_rt.connections.connection import Connection
 from pov_rt.engine.base import Conflict, Position
+from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import ClientError
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.clock import Clock, rfc3339
-from pov_rt.server.trace.events import Event, Kind, concerns, cut, filter_of
+from pov_rt.server.trace.events import (
+    Event,
+    Kind,
+    cut,
+    filter_of,
+    line_of,
+    read_line,
+    read_those,
+    without,
+)
 
 PASSES = 64
 """Appends and flushes of a PoV that are kept."""
@@ -82,14 +93,14 @@ class Trace(Observer):
         self._clock = clock
         # Most have two or three items, and a `deque` takes room for 64 at once
         # (docs/measurements.md, rings of the trace).
-        self._rings: OrderedDict[str, list[Event]] = OrderedDict()
+        self._rings: OrderedDict[str, list[bytes]] = OrderedDict()
         self._passes: dict[str, _Passes] = {}
         self._count = self._number = 0
         self._ignored: set[str] = set()
         """Connections of users who were forgotten, until they end."""
         self.run = clock.new_id()[-12:]
-        self.unwritten: deque[Event] = deque(maxlen=MAX_UNWRITTEN)
-        """What is to be written to the file, if there is one."""
+        self.unwritten: deque[bytes] = deque(maxlen=MAX_UNWRITTEN)
+        """The lines that are to be written to the file, if there is one."""
         self.listeners: list[Callable[[Event], None]] = []
         """Who is told of each event as it comes."""
         self.bound = Bound(
@@ -103,14 +114,14 @@ class Trace(Observer):
 
     def of(self, key: str) -> Sequence[Event]:
         """Return what is in memory of a user's id, or of a topic; "" for the node itself."""
-        return tuple(self._rings.get(key, ()))
+        return tuple(map(read_line, self._rings.get(key, ())))
 
     def about(self, activity_id: str) -> list[Event]:
         """Return the attempts to publish an id that were refused, as far as they are in memory."""
         return [
             event
             for ring in self._rings.values()
-            for event in ring
+            for event in read_those(ring, (encode(activity_id),))
             if event.kind in ("rejected", "conflict") and event.more.get("id") == activity_id
         ]
 
@@ -141,18 +152,18 @@ class Trace(Observer):
 
         Those end a moment after the user is erased, and that would be kept again.
         """
-        ring = self._rings.pop(user_id, ())
-        self._count -= len(ring)
+        ring = self.of(user_id)
+        self._count -= len(self._rings.pop(user_id, ()))
         ended = {event.connection for event in ring if event.kind == "closed"}
         here = {event.connection for event in ring if event.connection}
         self._ignored |= here.union(connections) - ended
-        kept = [event for event in self.unwritten if not concerns(event, user_id)]
+        kept = list(without(self.unwritten, user_id))
         self.unwritten.clear()
         self.unwritten.extend(kept)
-        for key, ring in list(self._rings.items()):
-            left = [each for each in ring if not concerns(each, user_id)]
-            if len(left) < len(ring):
-                self._count -= len(ring) - len(left)
+        for key, lines in list(self._rings.items()):
+            left = list(without(lines, user_id))
+            if len(left) < len(lines):
+                self._count -= len(lines) - len(left)
                 self._rings[key] = left
 
     def note(
@@ -175,20 +186,21 @@ class Trace(Observer):
             self._clock.time(), kind, self.run, self._number,
             user, device, connection, topic, offset, more,
         )  # fmt: skip
+        line = line_of(event)
         key = user if key is None else key
         ring = self._rings.get(key)
         if ring is None:
             ring = self._rings[key] = []
         else:
             self._rings.move_to_end(key)
-        ring.append(event)
+        ring.append(line)
         if len(ring) > self._settings.events_each:
             del ring[0]
         else:
             self._count += 1
         while self._count > self._settings.events and len(self._rings) > 1:
             self._count -= len(self._rings.popitem(last=False)[1])
-        self.unwritten.append(event)
+        self.unwritten.append(line)
         if self.listeners:
             for listener in tuple(self.listeners):
                 listener(event)

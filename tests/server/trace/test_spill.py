@@ -9,12 +9,12 @@ from pathlib import Path
 
 from pov_rt.config.settings import TraceSettings
 from pov_rt.runtime.clock import ManualClock
-from pov_rt.server.trace.events import Event
+from pov_rt.server.trace.events import Event, line_of
 from pov_rt.server.trace.spill import NEWER, OLDER, Spill
 
 
-def event(clock: ManualClock, number: int, user: str = "ana", **more: str) -> Event:
-    return Event(clock.time(), "opened", "run", number, user, "phone", "c", "", 0, more)
+def event(clock: ManualClock, number: int, user: str = "ana", **more: str) -> bytes:
+    return line_of(Event(clock.time(), "opened", "run", number, user, "phone", "c", "", 0, more))
 
 
 def content(folder: Path) -> bytes:
