@@ -475,7 +475,11 @@ class _Batch:
             self._hand_over()
             return outer
         self._before = self._publishing.clock.monotonic()
-        appended = begun(self._publishing.log.append(self._entries))
+        try:
+            appended = begun(self._publishing.log.append(self._entries))
+        except BaseException:
+            self._let_go()
+            raise
         if appended.done():
             self._done(appended)
         else:

@@ -238,4 +238,4 @@ def _refusing(handler: Handler) -> Handler:
         context.host.plugins.conduct.require(context.host.name)
 
     spec = replace(handler.spec, function=refuse, pipelined=False, unordered=False)
-    return replace(handler, is_async=False, spec=spec)
+    return replace(handler, is_async=False, may_wait=False, spec=spec)

@@ -375,5 +375,6 @@ def _asking(handler: Handler) -> Handler:
     return replace(
         handler,
         is_async=True,
+        may_wait=True,
         spec=replace(handler.spec, function=ask_first, pipelined=False),
     )

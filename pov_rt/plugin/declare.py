@@ -237,8 +237,8 @@ class Plugin(Generic[StateT]):
     ) -> OnMessage[MessageT, StateT]:
         """Handle a message type: `(message, context) -> reply or None`, plain or `async`.
 
-        A plain one may also return a Future of its reply, such as that of `Context.publish`: no
-        task is needed to wait for it.
+        A plain one that is declared so (`-> Future[Reply]`) may return a future of its reply, such
+        as that of `Context.publish`: no task is needed to wait for it.
 
         `grant` must be in the token's `can`. `rate` (`5/s`) is per connection. Every field of type
         `PovId` is checked against the token before the handler is called, and the plugins that

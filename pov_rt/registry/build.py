@@ -83,6 +83,8 @@ class Handler:
     spec: HandlerSpec
     tag: str
     is_async: bool
+    may_wait: bool
+    """It is `async`, or says that it returns a future: the messages behind it may have to wait."""
     rate: Rate | None
     check_ids: CheckIds | None
     scope: Scope | None
@@ -334,13 +336,14 @@ def check_handler(
         check_struct(reply, spec.source, is_received=False)
     is_async = inspect.iscoroutinefunction(spec.function)
     _check_price(spec.price, wrong)
-    has_others_wait = is_async or "Future" in str(hints.get("return"))
-    if spec.pipelined and (spec.unordered or not has_others_wait):
+    may_wait = is_async or _is_future(hints.get("return"))
+    if spec.pipelined and (spec.unordered or not may_wait):
         raise wrong(
             "only a handler that is `async` or returns a Future can be pipelined, and not an "
             "unordered one"
         )
-    return Handler(plugin, spec, tag, is_async, rate, check_ids, scope_of(spec.message), replies)
+    scope = scope_of(spec.message)
+    return Handler(plugin, spec, tag, is_async, may_wait, rate, check_ids, scope, replies)
 
 
 def _check_result(hints: Mapping[str, Any], base: type, wrong: Wrong) -> None:
@@ -530,6 +533,12 @@ def _answers(hints: Mapping[str, Any], base: type[StructT]) -> tuple[type[Struct
     """Return the classes that a function may return, of those derived from `base`."""
     kinds = _union(hints.get("return"))
     return tuple(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, base))
+
+
+def _is_future(hint: Any) -> bool:
+    """Tell whether something is declared to be a future, or may be one."""
+    members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return any(Future in (each, get_origin(each)) for each in members)
 
 
 def _union(hint: Any) -> Iterable[Any]:

@@ -157,7 +157,13 @@ class Process:
             self._handover = loop.create_task(self._wait_for_successor(sockets))
 
     async def _wait_for_successor(self, sockets: Sequence[socket.socket]) -> None:
-        successor = Successor(sockets)
+        try:
+            successor = Successor(sockets)
+        except OSError as error:
+            log.error(  # noqa: TRY400  (the text says it all)
+                "nothing was handed over: no process could be started: %s", error
+            )
+            return
         log.info("process %d is made ready to take over", successor.pid)
         try:
             if not await successor.is_ready():

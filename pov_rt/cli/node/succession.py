@@ -15,12 +15,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import MutableMapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 SIGNAL = signal.SIGUSR2
-VARIABLE = "_POV_RT_SUCCESSOR"
+VARIABLE = "_POV_RT_PREDECESSOR"
 """The variable in which a successor finds the numbers of the line to who was before it, of that
-process (pidfd_open(2)), and of the sockets."""
+process (pidfd_open(2)), and of the sockets. Whoever has them mean something else gives it another
+name: the successor of another version is then an ordinary start, which finds all taken and ends."""
 REFUSAL = (
     "nothing was handed over: that needs a single node with a socket unit, which has the port, and "
     "a service manager that can be told of another main process (systemd, Type=notify)"
@@ -33,19 +34,25 @@ LOAD_S = 90.0
 
 
 class Successor:
-    """A process that goes on in the place of this one, once it may. Owner: the node's process."""
+    """A process that goes on in the place of this one, once it may. Owner: the node's process.
+
+    Raises `OSError` if none can be started.
+    """
 
     def __init__(self, sockets: Sequence[socket.socket]) -> None:
         self._line, theirs = socket.socketpair()
         self._line.setblocking(False)
-        with theirs, os.fdopen(os.pidfd_open(os.getpid())) as own:
-            numbers = [theirs.fileno(), own.fileno(), *(each.fileno() for each in sockets)]
-            kept = {name: value for name, value in os.environ.items() if name not in OURS}
-            self._process = subprocess.Popen(  # noqa: S603  (what was started)
-                [sys.executable, *sys.orig_argv[1:]],
-                env={**kept, VARIABLE: " ".join(map(str, numbers))},
-                pass_fds=numbers,
-            )
+        with ExitStack() as undo, theirs:
+            undo.callback(self._line.close)
+            with os.fdopen(os.pidfd_open(os.getpid())) as own:
+                numbers = [theirs.fileno(), own.fileno(), *(each.fileno() for each in sockets)]
+                kept = {name: value for name, value in os.environ.items() if name not in OURS}
+                self._process = subprocess.Popen(  # noqa: S603  (what was started)
+                    [sys.executable, *sys.orig_argv[1:]],
+                    env={**kept, VARIABLE: " ".join(map(str, numbers))},
+                    pass_fds=numbers,
+                )
+            undo.pop_all()
         self.pid = self._process.pid
 
     async def is_ready(self) -> bool:

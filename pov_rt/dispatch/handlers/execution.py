@@ -106,8 +106,8 @@ class Execution:
         """Run a handler and send its answer, now or in turn."""
         if (admitted := self._borders.admitted) is not None:
             admitted(connection, handler.tag, message)
-        unordered, beside = handler.spec.unordered, connection.beside
-        has_room = beside is None or len(beside) < self._limits.inbox_messages
+        unordered = handler.spec.unordered
+        has_room = not handler.may_wait or self._has_room(connection)
         if not handler.is_async and has_room and (connection.line is None or unordered):
             self._answer(connection, handler, message)
             return
@@ -165,7 +165,7 @@ class Execution:
         error: ClientError | None = None
         try:
             result = handler.spec.function(message, context)
-            if isinstance(result, Future):
+            if handler.may_wait and isinstance(result, Future):
                 self._count_turn(connection)
                 if not result.done():
                     self._keep(connection, handler, message, context, began, result)
@@ -217,7 +217,7 @@ class Execution:
             return
         try:
             result = handler.spec.function(slot.message, context)
-            if isinstance(result, Future):
+            if handler.may_wait and isinstance(result, Future):
                 if not result.done():
                     self._await(slot, result)
                     return
@@ -241,6 +241,7 @@ class Execution:
         if watched is None or slot.connection.closed:  # it was abandoned, or nobody is told
             if not work.cancelled():
                 work.exception()
+            slot.work = None
             return
         try:
             slot.result = work.result()
@@ -452,6 +453,11 @@ class Execution:
             self._begin(slot)
         self._hold(connection)
 
+    def _has_room(self, connection: Connection) -> bool:
+        """Tell whether another handler may be at work beside the line."""
+        beside = connection.beside
+        return beside is None or len(beside) < self._limits.inbox_messages
+
     def _put_beside(self, slot: Slot) -> None:
         connection = slot.connection
         if connection.beside is None:
@@ -534,7 +540,11 @@ def _encode(handler: Handler, result: object, request_id: RequestIdValue) -> byt
         return None
     if inspect.iscoroutine(result):
         result.close()
-    raised = "raise it" if isinstance(result, BaseException) else "it must return a Message or None"
+    raised = "it must return a Message or None"
+    if isinstance(result, BaseException):
+        raised = "raise it"
+    elif isinstance(result, Future):
+        raised = "say so where it is declared: `-> Future[Answer]`"
     raise TypeError(
         f"the handler of {handler.tag!r} at {handler.spec.source} returned "
         f"{type(result).__name__}; {raised}"

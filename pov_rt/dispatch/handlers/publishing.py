@@ -23,6 +23,7 @@ from pov_rt.protocol.messages import Message, NewActivity
 from pov_rt.protocol.topics import TEAM_FEED
 from pov_rt.runtime.bounds import payer
 from pov_rt.runtime.containment import contain
+from pov_rt.runtime.eager import start
 
 
 def _within(error: ClientError, field: str) -> ClientError:
@@ -62,7 +63,10 @@ class PublishingContext:
         self.has_published = True
         take = partial(self._take, answer, field)
         if instead is not None or services.permissions.asks:
-            return services.publishing.finish(self._ask_and_publish(activity, instead, take))
+            # A task of its own: who stops waiting for it gets no answer in the stream, while what
+            # is under way in the log goes on.
+            return start(self._ask_and_publish(activity, instead, take))
+        before = payer.set(connection.budget.owner)
         try:
             user = self._may_publish(activity.pov_id)
             own = self._own(activity, user)
@@ -70,6 +74,8 @@ class PublishingContext:
             return services.publishing.publish_one(own, publisher, take, decoded=field != "")
         except ClientError as error:
             raise _within(error, field) from error.__cause__
+        finally:
+            payer.reset(before)
 
     def _take(
         self, answer: Callable[[Published], Any] | None, field: str, one: Callable[[], Published]

@@ -37,6 +37,7 @@ from pov_rt.engine.copying import Epochs, digest_of, hashed_name, was_kept
 from pov_rt.engine.keeping import Keeping, Limits
 from pov_rt.engine.producers import MemoryProducers, Producer
 from pov_rt.engine.state import MemoryMarks
+from pov_rt.protocol.errors import Unavailable
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.clock import Clock
 
@@ -174,7 +175,10 @@ class MemoryLog:
 
     def append(self, batch: Sequence[NewEntry]) -> Awaitable[list[Appended | Conflict]]:
         done: Future[list[Appended | Conflict]] = Future()
-        done.set_result(self._append_all(batch))
+        try:
+            done.set_result(self._append_all(batch))
+        except Unavailable as error:
+            done.set_exception(error.with_traceback(None))  # it would know the batch
         return done
 
     def _append_all(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:

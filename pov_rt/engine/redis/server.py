@@ -139,7 +139,8 @@ def find_faults(facts: Facts, settings: RedisSettings) -> Iterator[Trouble]:
         yield Trouble(
             f"{keys} are of schema {facts.schema}, this version knows {SCHEMA}",
             "have a version that knows it copy them to a file (pov-rt db copy), and this one from "
-            "there, or set engine.redis.prefix to another one",
+            f"there to another database, or here once all of {settings.prefix}:* is deleted, also "
+            f"{settings.prefix}:meta; or set engine.redis.prefix to another one",
         )
     if facts.partitions != settings.partitions:
         yield Trouble(

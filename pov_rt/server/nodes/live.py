@@ -1,7 +1,8 @@
 """What happens on all nodes, as an operator follows it: each is asked, and says what comes.
 
 Whoever asks says what it has, and is answered what came behind that: an answer that is lost, or a
-node that is silent for a while, costs time and no event, as long as that node has room for them.
+node that is silent for a while, costs time and no event, as long as that node has room for them. A
+node that has forgotten who asks says so, and what it has in memory follows.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pov_rt.engine.base import Peer
 from pov_rt.protocol.bodies import MissingNode
 from pov_rt.protocol.errors import ClientError, NotFound, Unavailable
 from pov_rt.runtime.containment import Tasks
-from pov_rt.server.nodes.asking import WAIT_S, Asking, Question, missing_node
+from pov_rt.server.nodes.asking import WAIT_S, Asking, Question, Silent, missing_node
 from pov_rt.server.trace.events import Event
 from pov_rt.server.trace.explain import Explain
 from pov_rt.server.trace.trace import Trace
@@ -58,12 +59,14 @@ class Follow(msgspec.Struct):
     """Asks for what happens behind an event's `number`, under a name that the asker made for it.
 
     The answer waits for `wait_s` for something to happen. 0: only what is in memory is wanted.
+    Unless it `begins`, it is refused where the name is not known any more: there may be a gap.
     """
 
     name: str
     whose: Whose
     after: int
     wait_s: float
+    begins: bool = True
 
 
 FOLLOW = Question("follow", Follow, list[Event])
@@ -157,6 +160,8 @@ class Live:
             return asked.whose.in_memory(trace)[-MOST:]
         following = self._followings.get(asked.name)
         if following is None:
+            if not asked.begins:
+                raise Unavailable("It was not asked for too long, and some of this may be lost")
             following = self._followings[asked.name] = Following(trace, asked.whose, asked.after)
         elif following.forgetting is not None:
             following.forgetting.cancel()
@@ -170,6 +175,8 @@ class Live:
 
     def _forget(self, name: str) -> None:
         if (following := self._followings.pop(name, None)) is not None:
+            if following.forgetting is not None:  # or it ends the next one of this name
+                following.forgetting.cancel()
             following.end()
 
 
@@ -217,19 +224,22 @@ class Follower:
             await self._pieces.put(error)
 
     async def _read_other(self, run: str) -> None:
-        """Get what happens on another node until it has ended; say once when it is silent."""
-        name, after, is_silent = token_hex(8), 0, False
+        """Get what happens on another node until it has ended; say once why it says nothing."""
+        name, after, begins, told = token_hex(8), 0, True, ""
         while (peer := self._peer(run)) is not None:
-            asked = Follow(name, self._whose, after, WHILE_S)
+            asked = Follow(name, self._whose, after, WHILE_S, begins)
             try:
                 events = await self._asking.ask(peer, FOLLOW, asked, WHILE_S + WAIT_S)
             except ClientError as error:
-                if not is_silent:
+                is_silent = isinstance(error, Silent)
+                why = "silent" if is_silent else error.message
+                if why != told:
                     await self._pieces.put([Line(peer.name, missing_node(peer, error))])
-                is_silent = True
+                # What it refused was told, and it need not say once more that there is a gap.
+                begins, told = begins or not is_silent, why
                 await asyncio.sleep(AGAIN_S)
             else:
-                is_silent = False
+                begins, told = False, ""
                 after = await self._hand(peer.name, events, after)
 
     async def _hand(self, node: str, events: Sequence[Event], after: int) -> int:

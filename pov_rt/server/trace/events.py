@@ -86,7 +86,22 @@ def line_of(event: Event) -> bytes:
     """Return an event as it is kept, in memory and in the file: a line of JSON."""
     # A copy that is as large as it looks: what the encoder returns keeps a third more behind its
     # end (docs/measurements.md, idle parts).
-    return _encode(event) + b"\n"
+    try:
+        return _encode(event) + b"\n"
+    except UnicodeEncodeError:  # a lone surrogate, in what was refused
+        return _encode(_readable(msgspec.to_builtins(event, enc_hook=str))) + b"\n"
+
+
+def _readable(value: Any) -> Any:
+    """Return what `to_builtins` does, with a question mark for what no encoder takes."""
+    match value:
+        case str():
+            return value.encode(errors="replace").decode()
+        case list():
+            return [_readable(each) for each in value]
+        case dict():
+            return {_readable(name): _readable(each) for name, each in value.items()}
+    return value
 
 
 def needles_of(user_id: str) -> Sequence[bytes]:

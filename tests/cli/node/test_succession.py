@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import select
 import signal
 import socket
@@ -303,6 +304,43 @@ def test_a_successor_waits_for_the_end_of_one_that_is_killed(is_told: bool) -> N
             await asyncio.wait_for(waiting, 30)
 
     asyncio.run(run())
+
+
+def test_the_successor_of_a_node_of_an_older_version_takes_nothing_over(tmp_path: Path) -> None:
+    older = "_POV_RT_SUCCESSOR"  # its value was "line socket"
+    line, theirs = socket.socketpair()
+    with line, theirs, socket.create_server(("127.0.0.1", 0)) as listening:
+        numbers = theirs.fileno(), listening.fileno()
+        port = listening.getsockname()[1]
+        variables = {
+            **environment(tmp_path),
+            older: " ".join(map(str, numbers)),
+            "POV_RT_AUTH__SECRETS": SECRET,
+            "POV_RT_SERVER__PORT": str(port),
+        }
+        command = [*COMMAND, "serve"]
+        with running(command, env=variables, stderr=subprocess.PIPE, pass_fds=numbers) as process:
+            theirs.close()
+            assert process.wait(30) != 0
+            assert process.stderr is not None
+            assert f"cannot listen on 127.0.0.1:{port}: another program" in process.stderr.read()
+            assert line.recv(1) == b"", "it never said that it was ready"
+        with socket.create_connection(("127.0.0.1", port), timeout=20):
+            listening.accept()[0].close()
+
+
+def test_where_no_process_can_be_started_nothing_is_handed_over(tmp_path: Path) -> None:
+    with unit(tmp_path) as node:
+        pid = node.process.pid
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
+        node.process.send_signal(SIGNAL)
+        assert "Too many open files" in node.says("nothing was handed over")
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+        assert node.answers()
+        node.process.send_signal(SIGNAL)
+        assert node.manager.hear("MAINPID")
+        assert node.process.wait(30) == 0
 
 
 @pytest.mark.parametrize("environ", [{}, {"LISTEN_FDS": "1"}])

@@ -144,3 +144,26 @@ def test_who_may_not_publish_is_told_so(kind: str, tmp_path: Path) -> None:
 def test_what_fails_to_answer_has_published_all_the_same(tmp_path: Path) -> None:
     failed, *later = answers(tmp_path, "bad", [note(id="a")])
     assert (failed["code"], later) == ("internal", [])
+
+
+PAYER = '''
+"""Tells who pays for what publications cause."""
+from pov_rt.plugin import Message, Plugin
+from pov_rt.runtime.bounds import payer
+
+plugin = Plugin("payer")
+
+class Pays(Message, tag="payer.pays"):
+    owner: str
+
+@plugin.published
+def tell(activity, published, host):
+    host.send_user(activity.user_id, Pays(owner=payer.get()))
+'''
+
+
+@pytest.mark.parametrize("kind", ["plain", "waits"])
+def test_who_publishes_pays_for_what_comes_of_it(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "payer.py").write_text(PAYER)
+    pays, _ = answers(tmp_path, kind, [note()])
+    assert pays["owner"].endswith("ana")

@@ -139,8 +139,8 @@ def receive(server: Server, connection: Connection, sent: Sent) -> None:
 class Running:
     """A server with the plugin, one connection, and what it was sent."""
 
-    def __init__(self, folder: Path, **limits: Any) -> None:
-        (folder / "kinds.py").write_text(PLUGIN)
+    def __init__(self, folder: Path, *, plugin: str = PLUGIN, **limits: Any) -> None:
+        (folder / "kinds.py").write_text(plugin)
         settings = make_settings(limits=LimitSettings(**limits))
         registry = build_registry({}, folder)
         self.clock = ManualClock()
@@ -329,11 +329,70 @@ def test_few_are_at_work_beside_a_line(kind: str, tmp_path: Path) -> None:
             assert len(running.connection.beside or ()) == 3
             assert running.state.begun == [1, 2, 3, 4], "three beside, and the first of the line"
             assert running.out.paused
+            running.server.dispatcher.receive(running.connection, b'{"type":"ping","id":0}', True)
+            assert ids(running.out) == [0], "what never waits need not wait for room"
+            running.out.sends.clear()
             while waiting := [each for each in running.state.futures.values() if not each.done()]:
                 for each in waiting:
                     each.set_result(said_of(running)(n=0))
                 await turns()
             assert sorted(ids(running.out)) == [1, 2, 3, 4, 6, 7, 8, 9]
             assert not running.out.paused
+
+    asyncio.run(work())
+
+
+def test_a_future_that_was_not_declared_is_a_mistake_of_the_plugin(tmp_path: Path) -> None:
+    undeclared = (
+        PLUGIN
+        + """
+class Odd(Message, tag="kinds.odd"):
+    n: int
+
+@plugin.on(Odd)
+def odd(message: Odd, context: Context[State]):
+    return get_running_loop().create_future()
+"""
+    )
+
+    async def work() -> None:
+        async with Running(tmp_path, plugin=undeclared) as running:
+            running.receive(1, "odd")
+            running.receive(2, "now")
+            await turns()
+            assert [each.get("code", each["id"]) for each in running.out.messages] == [
+                "internal",
+                2,
+            ]
+
+    asyncio.run(work())
+
+
+def test_who_is_told_of_a_timeout_is_told_nothing_else(tmp_path: Path) -> None:
+    """Though the activity is published in the end, and had an answer that stood for its echo."""
+
+    async def work() -> None:
+        async with Running(tmp_path, handler_deadline_s=0.05) as running:
+            subscribe = b'{"type":"subscribe","povId":"acme","id":0}'
+            running.server.dispatcher.receive(running.connection, subscribe, True)
+            await turns(20)
+            running.out.sends.clear()
+            log = running.server.publishing.log
+            append, go_on = log.append, asyncio.Event()
+
+            async def slow(batch: Any) -> Any:
+                await go_on.wait()
+                return await append(batch)
+
+            log.append = slow  # type: ignore[method-assign]
+            data = {"type": "t", "action": "a", "povId": "acme"}
+            body = {"type": "publish", "id": 1, "echo": False, "data": data}
+            running.server.dispatcher.receive(running.connection, json.dumps(body).encode(), True)
+            while not running.out.messages:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            go_on.set()
+            await turns(20)
+            said = [(each["type"], each.get("id")) for each in running.out.messages]
+            assert said == [("error", 1), ("activity", None)]
 
     asyncio.run(work())

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from pov_rt.config.settings import EngineSettings
 from pov_rt.engine.base import Entry, NewEntry, Position, Rewrite
+from pov_rt.engine.copying import copy
+from pov_rt.engine.keeping import Keeping
+from pov_rt.engine.memory import MemoryEngine
 from pov_rt.engine.redis.engine import RedisEngine
+from pov_rt.engine.redis.layout import Partitions
+from pov_rt.runtime.clock import SystemClock
+from pov_rt.suites import Recorder
 from tests.engine.redis.engines import FEED, A, appended, entries, opened
 from tests.redis_servers import PROGRAMS, RedisServer, Start
 
@@ -100,10 +108,18 @@ def test_half_a_transaction_shifts_and_doubles_nothing(
             else:
                 for old, new, top in zip(before, await logs(engine), tops, strict=True):
                     # All are where they were. The lost one took the oldest with it; a change of one
-                    # before it stands in another one's place, which is a hole.
-                    assert new == old[-len(new) :]
+                    # before it stands in another one's place, of which nothing is left.
+                    assert [entry.offset for entry in new] == [
+                        entry.offset for entry in old[-len(new) :]
+                    ]
                     assert new[-1].offset == top.offset
-                    assert len(new) >= (2 if after == "a change" else len(old) - 1)
+                    assert len(new) >= len(old) - 1
+                    changed = [
+                        (was.offset, now.body)
+                        for was, now in zip(old[-len(new) :], new, strict=True)
+                        if was != now
+                    ]
+                    assert changed in ([], [(MOST + 1, b"")] if after == "a change" else [])
                 for topic, top in zip((A, FEED), tops, strict=True):
                     now = await engine.log.top(topic)
                     assert now.epoch != top.epoch
@@ -115,6 +131,72 @@ def test_half_a_transaction_shifts_and_doubles_nothing(
             kept = placed((await logs(engine))[0])
             assert [*kept.values()].count(lost.body) == 1
             assert kept[again.offset] == lost.body
+
+    asyncio.run(work())
+
+
+def test_a_change_in_the_place_of_another_entry_costs_that_one_alone(start_redis: Start) -> None:
+    server = start_redis("--appendonly", "yes")
+
+    async def work() -> None:
+        async with opened(server) as (engine, _):
+            await engine.log.append(entries(7))
+        key = Partitions("pr", 128).of(A) + b"s:" + A.encode()
+        six = server.command("LINDEX", key, -2).split(b"\r\n")[1]
+        # As two that were lost have it, and then a change of 6, and one of 4.
+        four = server.command("LINDEX", key, -4).split(b"\r\n")[1]
+        server.command("LSET", key, -2, four[:-1] + b"new 4")
+        for stray in (8, 9):
+            server.command("RPUSH", key, six.replace(b" 6\0", b" %d\0" % stray))
+        server.command("LSET", key, -2, six[:-1] + b"new 6")
+        server.kill()
+        server.start()
+        bodies = [b"1", b"2", b"3", b"new 4", b"5", b"new 6", b"7"]
+        async with opened(server) as (engine, _):
+            (found, _) = await logs(engine)
+            assert placed(found) == dict(enumerate(bodies, 1))
+        # And what it stands on, where nothing else has it.
+        server.command("LSET", key, -1, six[:-1] + b"newer 6")
+        server.command("RPUSH", key, six.replace(b" 6\0", b" 8\0"))
+        server.kill()
+        server.start()
+        bodies[5:] = [b"newer 6", b""]
+        async with opened(server) as (engine, _):
+            await appended(engine, entries(1, start=8)[0])
+            (found, _) = await logs(engine)
+            assert placed(found) == dict(enumerate([*bodies, b"8"], 1))
+        said = (server.folder / "log").read_text()
+        assert f"pov-rt: {key.decode()} has lost its entry 7" in said
+        assert said.count("has lost its entry") == 1
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("command", range(10))
+def test_a_copy_takes_what_half_a_transaction_has_for_lost_as_its_source_does(
+    start_redis: Start, command: int
+) -> None:
+    server = start_redis("--appendonly", "yes", "--appendfsync", "always")
+
+    async def work() -> None:
+        async with opened(server, max_entries=MOST) as (engine, _):
+            *_, lost = await fill(engine)
+        data = file_of(server).read_bytes()
+        lose_power(server, inside_the_last_transaction(data)[command])
+        for _ in range(2):
+            server.start()
+            async with opened(server, max_entries=MOST) as (engine, _):
+                await engine.log.top(A)
+            server.kill()
+        server.start()
+        settings = EngineSettings()
+        other = MemoryEngine(settings, SystemClock(), "node-1", Keeping(settings))
+        await other.start(Recorder())
+        async with opened(server, max_entries=MOST) as (engine, _):
+            await copy(engine.copying, other.copying, time.time(), lambda _: None)
+            lost = lost._replace(key="another id")  # so that its number alone is known
+            assert await other.log.append([lost]) == await engine.log.append([lost])
+        await other.close()
 
     asyncio.run(work())
 

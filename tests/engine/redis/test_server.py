@@ -63,7 +63,7 @@ def test_a_node_of_a_cluster_is_known_for_one(start_redis: Start) -> None:
         (GOOD._replace(is_cluster=True), "a node of a cluster"),
         (GOOD._replace(role="slave"), "name the primary"),
         (GOOD._replace(policy="allkeys-lru"), "CONFIG SET maxmemory-policy noeviction"),
-        (GOOD._replace(schema="3"), "set engine.redis.prefix"),
+        (GOOD._replace(schema="3"), "or here once all of pr:.* is deleted, also pr:meta; or set"),
         (GOOD._replace(partitions=16), "set engine.redis.partitions = 16"),
     ],
 )

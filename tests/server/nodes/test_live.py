@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from typing import Any
@@ -14,7 +14,8 @@ from pov_rt.auth.grants import Kind
 from pov_rt.config.settings import Settings
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.server.nodes import live as module
-from pov_rt.server.nodes.live import Following, Whose
+from pov_rt.server.nodes.live import FOLLOW, Follow, Following, Whose
+from pov_rt.server.trace.events import Event
 from pov_rt.server.trace.trace import Trace
 from pov_rt.testing import Http, RunningServer
 from tests.nodes.conftest import Nodes
@@ -39,6 +40,15 @@ def following(node: RunningServer, query: str) -> Iterator[Iterator[dict[str, An
 def wait_for(lines: Iterator[dict[str, Any]], event: str) -> dict[str, Any]:
     """Return the next line of an event."""
     return next(line for line in lines if line["event"] == event)
+
+
+async def ask(
+    asker: RunningServer, after: int, wait_s: float = 0.01, *, begins: bool = False
+) -> Sequence[Event]:
+    """Ask the other node, on the loop of `asker`, what happened to Ana behind an event."""
+    asking = asker.web.server.asking
+    (peer,) = asking.peers
+    return await asking.ask(peer, FOLLOW, Follow("a name", ANA, after, wait_s, begins))
 
 
 def trace_of(node: RunningServer) -> Trace:
@@ -133,3 +143,51 @@ def test_what_was_not_confirmed_is_said_again_and_too_much_ends_it(
         again.end()
 
     one.run(work)
+
+
+def test_who_was_forgotten_is_told_of_a_gap(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WHILE_S", 0.1)
+    monkeypatch.setattr(module, "AGAIN_S", 0.01)
+    monkeypatch.setattr(module, "FORGET_S", 0.05)
+    one, two = nodes
+    with following(one, "userId=ana") as lines:
+        told = wait_for(lines, "missing")
+        assert told["node"] == two.web.server.node
+        assert told["why"].startswith("answered: It was not asked for too long")
+        monkeypatch.setattr(module, "FORGET_S", 40.0)
+        two.connect("ana")
+        assert wait_for(lines, "opened")["node"] == two.web.server.node
+
+
+def test_who_was_forgotten_goes_on_only_from_a_new_beginning(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FORGET_S", 0.05)
+    one, two = nodes
+    trace = trace_of(two)
+    assert one.run(lambda: ask(one, 0, begins=True)) == []
+    while trace.listeners:
+        pass
+    two.call(lambda: trace.note("opened", "ana"))
+    for _ in range(2):  # the answer may have been lost
+        with pytest.raises(Unavailable, match="not asked for too long"):
+            one.run(lambda: ask(one, 0))
+    assert [each.kind for each in one.run(lambda: ask(one, 0, begins=True))] == ["opened"]
+
+
+def test_a_following_that_has_ended_ends_no_other_one(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAITING", 0)
+    monkeypatch.setattr(module, "FORGET_S", 0.5)
+    one, two = nodes
+    trace = trace_of(two)
+    assert one.run(lambda: ask(one, 0, begins=True)) == []
+    two.call(lambda: trace.note("opened", "ana"))
+    with pytest.raises(Unavailable, match="Too much happens"):
+        one.run(lambda: ask(one, 0))
+    monkeypatch.setattr(module, "FORGET_S", 40.0)
+    (event,) = one.run(lambda: ask(one, 0, begins=True))
+    # It waits for longer than the first one would have been remembered.
+    assert one.run(lambda: ask(one, event.number, 0.7)) == []
+    assert one.run(lambda: ask(one, event.number)) == []

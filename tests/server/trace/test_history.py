@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pov_rt.server.trace.case import Case
-from pov_rt.server.trace.events import Event, Kind, cut, filter_of
+from pov_rt.server.trace.events import Event, Kind, cut, filter_of, line_of, read_line
 from pov_rt.server.trace.history import Device, left_at, tell
 
 POV = "pov/acme"
@@ -106,3 +106,9 @@ def test_the_end_of_a_node_ends_what_was_open_there() -> None:
     here, there = told.tell()["phone"].visits
     assert (here.id, here.node, here.ended) == ("c", "a", None)
     assert (there.id, there.node, there.ended, there.reason) == ("d", "b", 2.0, "the server ended")
+
+
+def test_what_no_encoder_takes_is_kept_with_question_marks() -> None:
+    event = Event(1.0, "failed", "run", 1, "ana\ud800", more={"message": "\udfff", "povs": ["é"]})
+    kept = read_line(line_of(event))
+    assert (kept.user, kept.more) == ("ana?", {"message": "?", "povs": ["é"]})

@@ -56,18 +56,18 @@ define('copy_ids', {'no-writes'}, function(prefix, args, now)
   return found
 end)
 
--- args: cursor. Returns the next cursor, then topic, publisher, name, last number and instant.
+-- args: cursor. Returns the next cursor, then topic, publisher, name, last number and instant of those
+-- of topics that have a log.
 define('copy_numbers', {'no-writes'}, function(prefix, args, now)
   local page = redis.call('ZSCAN', prefix .. 'pz', args[1], 'COUNT', STEP)
   local found = {page[1]}
   for number = 1, #page[2], 2 do
     local topic, name = unpair(page[2][number])
-    local value = redis.call('HGET', prefix .. 'p:' .. topic, name)
-    if value then
+    local state = read_state(prefix, topic)
+    local last = state and number_of(prefix, topic, name, state) or 0
+    if last > 0 then -- else what was appended with it is lost
       local publisher, producer = unpair(name)
-      for _, each in ipairs({
-        topic, publisher, producer, string.match(value, '^%d+'), page[2][number + 1],
-      }) do
+      for _, each in ipairs({topic, publisher, producer, text(last), page[2][number + 1]}) do
         found[#found + 1] = each
       end
     end

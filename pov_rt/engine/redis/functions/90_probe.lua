@@ -9,7 +9,7 @@ local TRIED = {
   'PEXPIRE ?s 9', 'EXISTS ?s',
   'HSET ?h a 1', 'HSETNX ?h a 1', 'HGET ?h a', 'HMGET ?h a', 'HEXISTS ?h a', 'HKEYS ?h',
   'HLEN ?h', 'HINCRBY ?h a 1', 'HSCAN ?h 0', 'HDEL ?h a',
-  'RPUSH ?l 1', 'LSET ?l 0 1', 'LINDEX ?l 0', 'LLEN ?l', 'LRANGE ?l 0 0', 'LTRIM ?l 0 0', 'LREM ?l 0 0',
+  'RPUSH ?l 1', 'LSET ?l 0 1', 'LINDEX ?l 0', 'LLEN ?l', 'LRANGE ?l 0 0', 'LTRIM ?l 0 0',
   'LPOP ?l',
   'SADD ?m a', 'SCARD ?m', 'SREM ?m a', 'SPOP ?m 1',
   'ZADD ?z 1 a', 'ZCARD ?z', 'ZSCORE ?z a', 'ZCOUNT ?z 0 1', 'ZRANGE ?z 0 0',

@@ -87,6 +87,25 @@ def test_what_a_copy_left_that_failed_is_gone_with_the_next_one_and_no_one_elses
     asyncio.run(work())
 
 
+def test_what_is_of_another_schema_is_copied_to_once_its_keys_are_deleted(
+    shared_redis: RedisServer, prefix: str
+) -> None:
+    own, address = settings(prefix), parse_address(shared_redis.url)
+    shared_redis.command("HSET", f"{prefix}:meta", "schema", "1", "partitions", "128")
+
+    async def work() -> None:
+        with pytest.raises(Unavailable, match=f"once all of {prefix}:.* is deleted, also .*:meta"):
+            async with target(address, own, kept(own)):
+                pass
+        shared_redis.command("DEL", f"{prefix}:meta")
+        async with target(address, own, kept(own)):
+            pass
+        async with opened(shared_redis, prefix):
+            pass
+
+    asyncio.run(work())
+
+
 def test_one_that_cannot_be_reached_is_named_without_its_password() -> None:
     own = settings("pr")
 
