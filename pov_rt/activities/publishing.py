@@ -176,13 +176,11 @@ class Publishing:
     ) -> Future[Any]:
         """Publish what is valid in one append; the future gets what became of each, in order.
 
-        Or what `take` makes of that.
-
-
-        An error in the batch is handed through to its place. `decoded` says that all was just
-        decoded from JSON, so that there is less to check. It may get `Unavailable`; some of
-        the batch may then be published, and a retry with the same ids is safe.
-        Whoever cancels the future, or no longer waits for it, leaves the publication to finish.
+        Or what `take` makes of that. An error in the batch is handed through to its place.
+        `decoded` says that all was just decoded from JSON, so that there is less to check. The
+        future may get `Unavailable`; some of the batch may then be published, and a retry with the
+        same ids is safe. Whoever cancels it, or no longer waits for it, leaves the publication to
+        finish.
         """
         work = _Batch(self, publisher, decoded=decoded)
         answer = work.result if take is None else lambda: take(work.result())
