@@ -70,6 +70,8 @@ def join(framing: Framing, bodies: Sequence[bytes]) -> Iterable[bytes]:
     """Frame messages, joined into pieces of about `JOIN_BYTES`."""
     if len(bodies) == 1:
         return (framing.frame(bodies[0]),)
+    if sum(map(len, bodies)) <= JOIN_BYTES:
+        return (framing.join(bodies),) if bodies else ()
     parts = list(divide(bodies))
     return [framing.join(part, up_to_date=part is parts[-1]) for part in parts]
 
