@@ -299,8 +299,9 @@ class Execution:
         context = cast("ConnectionContext", slot.context)
         result, error, request_id = slot.result, slot.error, slot.message.id
         body: bytes | None = None
-        if error is None:
-            error = self._look_again(slot, context)
+        is_new_token = connection.identity is not slot.identity
+        if error is None and (is_new_token or context.joined or context.required):
+            error = self._look_again(slot, context, is_new_token=is_new_token)
         if error is None and not context.answered:
             try:
                 if context.told is not None:
@@ -310,7 +311,8 @@ class Execution:
                 error = self._failure(connection, handler, raised)
         if body is not None and len(body) > SMALL_BYTES:
             error = self._charge_large(connection, len(body))
-        self._tell(connection, handler, slot.message, result, error, slot.began, slot.ended)
+        if self._borders.handled is not None or error is not None:
+            self._tell(connection, handler, slot.message, result, error, slot.began, slot.ended)
         if error is not None:
             body = self._error(error, request_id)
         if body is not None and not context.answered:
@@ -354,16 +356,15 @@ class Execution:
         if failed is not None and error is not None:
             failed(connection, done)
 
-    def _look_again(self, slot: Slot, context: ConnectionContext) -> ClientError | None:
+    def _look_again(
+        self, slot: Slot, context: ConnectionContext, *, is_new_token: bool
+    ) -> ClientError | None:
         """Return the error in the place of an answer that may not be given any more."""
-        identity = slot.connection.identity
-        is_new_token = identity is not slot.identity
-        if not (is_new_token or context.joined or context.required):
-            return None
         try:
             context.check()
             if is_new_token and not context.has_acted:
-                require_grants(identity.grants, slot.handler, slot.message)
+                grants = slot.connection.identity.grants
+                require_grants(grants, slot.handler, slot.message)
         except ClientError as error:
             return error
         return None
