@@ -12,10 +12,10 @@ import msgspec
 import pytest
 
 from pov_rt.activities import publishing as publishing_module
-from pov_rt.activities.publishing import Known, Published, Publisher, Publishing
+from pov_rt.activities.publishing import Known, Publisher, Publishing
 from pov_rt.config.settings import EngineSettings, LimitSettings
 from pov_rt.engine.memory import MemoryEngine
-from pov_rt.protocol.bodies import PublishedActivity
+from pov_rt.protocol.bodies import Published, PublishedActivity
 from pov_rt.protocol.errors import (
     ClientError,
     Forbidden,
