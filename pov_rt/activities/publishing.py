@@ -432,9 +432,12 @@ class _Batch:
         if isinstance(new, ClientError):
             self._results.append(new)
             return
+        publishing, publisher = self._publishing, self._publisher
+        producer, seq = "", 0
         try:
-            producer, seq = self._number(new) if isinstance(new, PublishedActivity) else ("", 0)
-            activity, body = self._publishing.admit(new, self._publisher, decoded=self._decoded)
+            if isinstance(new, PublishedActivity) and not (new.producer is new.seq is UNSET):
+                producer, seq = self._number(new)
+            activity, body = publishing.admit(new, publisher, decoded=self._decoded)
         except ClientError as error:
             self._refuse(new, error, by_plugin=False)
             return
@@ -488,9 +491,7 @@ class _Batch:
         return result
 
     def _number(self, new: PublishedActivity) -> tuple[str, int]:
-        """Return the producer and the number of what has them. Raises `ClientError`."""
-        if new.producer is new.seq is UNSET:
-            return "", 0
+        """Return the producer and the number of what has either. Raises `ClientError`."""
         if new.producer is UNSET or new.seq is UNSET:
             missing = "producer" if new.producer is UNSET else "seq"
             raise InvalidActivity("producer and seq belong together", field=missing)

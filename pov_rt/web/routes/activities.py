@@ -12,9 +12,7 @@ import msgspec
 from msgspec import UNSET
 
 from pov_rt.activities.publishing import publisher_of
-from pov_rt.auth.grants import Grants
 from pov_rt.auth.tokens import Identity
-from pov_rt.config.settings import LimitSettings
 from pov_rt.connections.borders import Rejected
 from pov_rt.connections.budgets import ROW
 from pov_rt.delivery.entries import ActivityEncoder
@@ -51,7 +49,6 @@ class _Loose(msgspec.Struct, rename="camel"):
 _decode_loosely = msgspec.json.Decoder(_Loose).decode
 _scope = cast("Scope", scope_of(PublishedActivity))
 _decode_one = msgspec.json.Decoder(PublishedActivity).decode
-_decode_all = msgspec.json.Decoder(list[PublishedActivity]).decode
 _IS_ARRAY = re.compile(rb"\s*\[").match
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
@@ -63,34 +60,28 @@ def read_activity(raw: Item, identity: Identity, levels: int) -> NewActivity | C
     """
     try:
         activity = _decode_one(raw)
-    except DECODE_ERRORS:
-        return _diagnose(raw, levels)
-    return _permit(activity, identity.grants)
-
-
-def _permit(activity: PublishedActivity, grants: Grants) -> NewActivity | ClientError:
-    """Return an activity as its publisher's team means it, or why it may not publish that."""
-    try:
-        if grants.tenant is not None:
-            _scope(activity, grants.tenant)
-        if grants.povs is not None:  # else there is the id to check, as in any case later
-            grants.require_pov(activity.pov_id)
+        if identity.grants.tenant is not None:
+            _scope(activity, identity.grants.tenant)
+        if identity.grants.povs is not None:  # else there is the id to check, as in any case later
+            identity.grants.require_pov(activity.pov_id)
     except ClientError as error:
         return error
+    except DECODE_ERRORS:
+        return _diagnose(raw, levels)
     return activity
 
 
-def _read_all(body: Content, identity: Identity) -> Sequence[NewActivity] | None:
-    """Decode a JSON array of activities; None if there is anything to refuse, or it is none."""
-    try:
-        batch = _decode_all(body)
-    except DECODE_ERRORS:
-        return None
+def read_batch(
+    items: Sequence[Item], identity: Identity, levels: int
+) -> Sequence[NewActivity | ClientError]:
+    """Decode a publisher's activities, or say what is wrong with each."""
     grants = identity.grants
     if grants.tenant is None and grants.povs is None:
-        return batch
-    permitted = [_permit(each, grants) for each in batch]
-    return None if any(isinstance(each, ClientError) for each in permitted) else batch
+        try:
+            return list(map(_decode_one, items))
+        except DECODE_ERRORS:
+            pass  # whose fault that is, is found out one by one
+    return [read_activity(raw, identity, levels) for raw in items]
 
 
 def _diagnose(raw: Item, levels: int) -> ClientError:
@@ -139,30 +130,20 @@ def publish(
     Raises `ClientError` for what is no body of either; the future gets what is wrong with one.
     """
     limits, publishing = server.settings.limits, server.publishing
-    publisher = publisher_of(identity, is_service=True)
     kind = content_type.partition(";")[0].strip().lower()
-    lines = kind in ("application/x-ndjson", "application/ndjson")
-    # At once where nothing is wrong, as nearly always; else whose fault it is, one by one.
-    batch = None if lines or not _IS_ARRAY(content) else _read_all(content, identity)
-    if batch is not None:
-        _check_number(batch, limits)
-        return publishing.publish(batch, publisher, _answer_all, decoded=True)
-    split = split_batch(content, lines=lines)
+    split = split_batch(content, lines=kind in ("application/x-ndjson", "application/ndjson"))
+    if split is not None and len(split) > limits.publish_batch:
+        raise TooLarge(f"A batch has at most {limits.publish_batch} activities")
     items: Sequence[Item] = [content] if split is None else split
-    _check_number(items, limits)
-    found = [read_activity(raw, identity, limits.details_depth) for raw in items]
+    batch = read_batch(items, identity, limits.details_depth)
+    publisher = publisher_of(identity, is_service=True)
     if (rejected := server.borders.rejected) is not None:
-        for raw, new in zip(items, found, strict=True):
+        for raw, new in zip(items, batch, strict=True):
             if isinstance(new, ClientError):
                 _tell_rejected(rejected, raw, identity, publisher.key, new)
     if split is None:
-        return publishing.publish_one(found[0], publisher, _answer_one, decoded=True)
-    return publishing.publish(found, publisher, _answer_all, decoded=True)
-
-
-def _check_number(items: Sequence[Any], limits: LimitSettings) -> None:
-    if len(items) > limits.publish_batch:
-        raise TooLarge(f"A batch has at most {limits.publish_batch} activities")
+        return publishing.publish_one(batch[0], publisher, _answer_one, decoded=True)
+    return publishing.publish(batch, publisher, _answer_all, decoded=True)
 
 
 def _answer_one(result: Callable[[], Published]) -> Answer:
