@@ -8,7 +8,7 @@ from asyncio import Future
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import UNSET
@@ -52,7 +52,7 @@ KNOWN_TEXTS = 50_000
 """Texts found good that are remembered: ids, types and actions, of each."""
 
 
-class Publisher(NamedTuple):
+class Publisher(msgspec.Struct, frozen=True, gc=False):
     """In whose name something is published: `key` scopes the ids, `team_id` chooses the feed."""
 
     key: str
