@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from itertools import chain, repeat
+from itertools import repeat
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple, Protocol
 
@@ -64,61 +64,26 @@ def make_check(
             values = _members((dict,), dict.items, ".%s", make_check(inner, inside, dot="."))
             return _chain([keys, values])
         case shape.TupleType(item_types=types):
-            places = [_part(itemgetter(i), f"[{i}]", each, inside) for i, each in enumerate(types)]
-            return _parts(tuple, chain.from_iterable(places))
+            items = [make_check(each, inside, dot=".") for each in types]
+            places = [(itemgetter(i), f"[{i}]", item) for i, item in enumerate(items)]
+            return _parts(tuple, places)
         case shape.StructType() | shape.DataclassType() | shape.NamedTupleType():
-            return _parts(kind.cls, _fields(kind, inside, dot))
+            return _parts(kind.cls, _fields(kind, inside, dot, attrgetter))
         case shape.TypedDictType():
-            return _parts(dict, _keys(kind, inside, dot))
+            return _parts(dict, _fields(kind, inside, dot, _getter))
     return None
 
 
-class _Part(NamedTuple):
-    """A place in a value: an id of some sort, or what `inner` finds ids in."""
-
-    get: Getter
-    path: str
-    sort: str
-    inner: CheckIds | None = None
-
-
-def _part(get: Getter, path: str, kind: shape.Type, inside: tuple[type, ...]) -> Iterator[_Part]:
-    """Yield a place, if there can be an id."""
-    either = kind.types if isinstance(kind, shape.UnionType) else (kind,)
-    there = [each for each in either if make_check(each, inside) is not None]
-    sort = _sort(there[0]) if len(there) == 1 else None
-    if sort is not None:
-        yield _Part(get, path, sort)
-    elif there:
-        yield _Part(get, path, "", make_check(kind, inside, dot="."))
-
-
 def _fields(
-    kind: _Fielded, inside: tuple[type, ...], dot: str, before: str = ""
-) -> Iterator[_Part]:
-    """Yield a struct's places, and those of the structs in it: a check has no call for each.
-
-    `dot` and `before` are what comes before the name of a field, in its path and as attributes.
-    """
-    within = _within(kind, inside)
-    for field in kind.fields:
-        path, name = dot + field.encode_name, before + field.name
-        if isinstance(field.type, shape.StructType) and field.required:  # else it may be UNSET
-            yield from _fields(field.type, within, path + ".", name + ".")
-        else:
-            yield from _part(attrgetter(name), path, field.type, within)
-
-
-def _keys(kind: _Fielded, inside: tuple[type, ...], dot: str) -> Iterator[_Part]:
-    within = _within(kind, inside)
-    for field in kind.fields:
-        yield from _part(_getter(field.name), dot + field.encode_name, field.type, within)
-
-
-def _within(kind: _Fielded, inside: tuple[type, ...]) -> tuple[type, ...]:
+    kind: _Fielded, inside: tuple[type, ...], dot: str, getter: Callable[[str], Getter]
+) -> list[tuple[Getter, str, CheckIds | None]]:
     if kind.cls in inside:
         raise TypeError(f"{kind.cls.__name__} contains itself, which messages may not")
-    return (*inside, kind.cls)
+    within = (*inside, kind.cls)
+    return [
+        (getter(field.name), dot + field.encode_name, make_check(field.type, within, dot="."))
+        for field in kind.fields
+    ]
 
 
 def _getter(name: str) -> Getter:
@@ -274,20 +239,13 @@ def _members(
     return check
 
 
-def _parts(owner: type, parts: Iterable[_Part]) -> CheckIds | None:
-    there = tuple(parts)
+def _parts(owner: type, parts: Iterable[tuple[Getter, str, CheckIds | None]]) -> CheckIds | None:
+    there = [(get, path, inner) for get, path, inner in parts if inner is not None]
 
     def check(value: Any, check_pov: CheckId, place: str = "") -> None:
         if isinstance(value, owner):
-            for get, path, sort, inner in there:
-                found = get(value)
-                if inner is not None:
-                    inner(found, check_pov, place + path)
-                elif isinstance(found, str):
-                    if sort == "pov":
-                        check_pov(found, place + path)
-                    elif sort != "feed" or found != TEAM_FEED:
-                        check_id(found, place + path)
+            for get, path, inner in there:
+                inner(get(value), check_pov, place + path)
 
     return check if there else None
 
