@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Coroutine
-from contextvars import copy_context
+from contextvars import Context, copy_context
+from sys import getrefcount
 from typing import Any, TypeVar
 
 ResultT = TypeVar("ResultT")
@@ -92,30 +93,76 @@ if sys.version_info >= (3, 12):
 else:
     from asyncio.tasks import _enter_task, _leave_task
 
+    class _Carrier(Begun[Any]):
+        """What a task is made for before it is known whether its coroutine waits.
+
+        A task costs far more than the coroutines that need none. So one that has not been needed is
+        there for the next, until the loop comes to it at the end of the turn
+        (docs/measurements.md, first steps).
+        """
+
+        def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+            self.has_ended = True
+            self.loop = loop
+            self.task: asyncio.Task[Any] = asyncio.Task(self, loop=loop)
+            self.references = getrefcount(self.task)
+
+        def carry(self, work: Coroutine[Any, Any, Any], context: Context, awaited: Any) -> None:
+            """Go on with a coroutine that waits, in its own context."""
+            super().__init__(work, awaited)
+            self._context = context
+            self.has_ended = False
+
+        @property
+        def is_unused(self) -> bool:
+            """Whether nobody knows the task, who could cancel it or wait for it."""
+            task = self.task
+            return getrefcount(task) <= self.references + 1 and not task.cancelling()
+
+        def send(self, value: Any) -> Any:
+            if self.has_ended or self.awaited is not _NOTHING:
+                return super().send(value)
+            return self._context.run(self._coroutine.send, value)
+
+        def throw(self, *error: Any) -> Any:
+            if self.has_ended:
+                return super().throw(*error)
+            self.awaited = _NOTHING
+            return self._context.run(self._coroutine.throw, *error)
+
+    _spare: _Carrier | None = None
+    """Of this thread's loop or another's."""
+
     def start(work: Coroutine[Any, Any, ResultT]) -> asyncio.Future[ResultT]:
         """Run a coroutine until it waits; return a task that goes on, or its result.
 
         During that first step, too, the task is the current one: what the coroutine makes, such as
         a timeout, may refer to it (see "Task lifetime support" in the documentation of asyncio).
         """
+        global _spare
         loop, context = asyncio.get_running_loop(), copy_context()
         outer = asyncio.current_task(loop)
-        rest = Begun(work)
-        task: asyncio.Task[ResultT] = asyncio.Task(rest, loop=loop, context=context)
+        carrier, _spare = _spare, None
+        if carrier is None or carrier.loop is not loop or carrier.task.done():
+            carrier = _Carrier(loop)
         if outer is not None:
             _leave_task(loop, outer)
-        _enter_task(loop, task)
+        _enter_task(loop, carrier.task)
         try:
-            rest.awaited = context.run(work.send, None)
-            _mark(rest.awaited, False)
-        except BaseException as error:
-            rest.has_ended = True
-            return _ended(loop, error)
+            awaited = context.run(work.send, None)
+        except BaseException as raised:
+            error = raised
+        else:
+            _mark(awaited, False)
+            carrier.carry(work, context, awaited)
+            return carrier.task
         finally:
-            _leave_task(loop, task)
+            _leave_task(loop, carrier.task)
             if outer is not None:
                 _enter_task(loop, outer)
-        return task
+        if carrier.is_unused:
+            _spare = carrier
+        return _ended(loop, error)
 
     def _ended(loop: asyncio.AbstractEventLoop, error: BaseException) -> asyncio.Future[Any]:
         """Return the result of a coroutine that raised this at its end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine
 from contextvars import ContextVar
 from typing import Any
@@ -177,5 +178,75 @@ def test_what_has_begun_can_be_awaited_thrown_into_and_closed() -> None:
         begun = work(loop.create_future(), log)
         Begun(begun, begun.send(None)).close()
         assert log == ["end", "thrown", "end", "end"]
+
+    run(test())
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="its tasks are made for nothing else")
+def test_those_that_do_not_wait_share_a_task_unless_one_keeps_it() -> None:
+    kept: list[object] = []
+
+    async def quick() -> int:
+        return id(asyncio.current_task())
+
+    async def keeping() -> int:
+        kept.append(asyncio.current_task())
+        return id(kept[-1])
+
+    async def cancelled() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return id(task)
+
+    async def nested() -> set[int]:
+        return {id(asyncio.current_task()), start(quick()).result()}
+
+    async def test() -> None:
+        first = start(quick()).result()
+        assert start(quick()).result() == first
+        assert len(start(nested()).result()) == 2, "not while the other is in its first step"
+        for other in (keeping, cancelled):
+            used = start(other()).result()
+            assert start(quick()).result() != used
+        first = start(quick()).result()
+        before = asyncio.all_tasks()
+        await asyncio.sleep(0)
+        assert {id(each) for each in before - asyncio.all_tasks()} >= {first}, "none stays"
+
+    run(test())
+
+
+def test_what_waits_keeps_its_context_after_others_have_not_waited() -> None:
+    async def quick(text: str) -> None:
+        name.set(text)
+
+    async def slow(text: str) -> str:
+        name.set(text)
+        await asyncio.sleep(0)
+        before = name.get()
+        await asyncio.sleep(0)
+        return f"{before} {name.get()}"
+
+    async def broken(gate: asyncio.Future[None]) -> str:
+        name.set("broken")
+        try:
+            await gate
+        except LookupError:
+            return name.get()
+        return ""
+
+    async def test() -> None:
+        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        tasks = []
+        for number in range(3):
+            start(quick("other"))
+            tasks.append(start(slow(str(number))))
+        start(quick("other"))
+        failing = start(broken(gate))
+        gate.set_exception(LookupError())
+        assert await asyncio.gather(*tasks) == ["0 0", "1 1", "2 2"]
+        assert await failing == "broken"
+        assert name.get() == "outside"
 
     run(test())
