@@ -36,15 +36,15 @@ class Fields(dict[str, str]):
     __slots__ = ()
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and super().__contains__(name.lower())
+        return isinstance(name, str) and dict.__contains__(self, name.lower())
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return the value of a header."""
-        return super().get(name.lower(), default)
+        return dict.get(self, name.lower(), default)
 
     def get_list(self, name: str) -> list[str]:
         """Return all values of a header."""
-        value = super().get(name.lower())
+        value = dict.get(self, name.lower())
         return [] if value is None else [value]
 
 
