@@ -6,7 +6,8 @@ and one for what it pays for: read what follows a place, wait until little is un
 step send a piece and move the place on. So the bound on what waits for a client holds however many
 topics it has missed, much to replay is no slow client, and its topics go on in turn, a page each.
 What is published meanwhile only moves the topic's offset. The step that finds the place at that
-offset, with no `await` in between, makes the subscriber live.
+offset, with no `await` in between, makes the subscriber live. Where little was missed, the ring has
+it and there is nothing to wait for, all of this is done in the step of the answer, without a task.
 
 What ends it instead: the place cannot be followed without a hole (the log does not hold it, or
 retention took entries), or the log cannot be read. Then the connection is closed, to come back and
@@ -222,6 +223,7 @@ class Replay:
             or connection in topic.only
             or connection.is_exact
             or connection in topic.instead
+            or connection.close_reason is not None
             or transport.unsent_bytes
             or self.is_behind(connection)
             or (is_paid and not connection.budget.has_spare(now))

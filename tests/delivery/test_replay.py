@@ -12,6 +12,7 @@ from pov_rt.delivery.filters import Since
 from pov_rt.delivery.replay import MAX_REPLAY, AfterMarks, Start, recover
 from pov_rt.engine.base import NewEntry, Position, Top
 from pov_rt.engine.memory import MemoryLog
+from pov_rt.protocol.errors import CloseCode
 from pov_rt.runtime import turns
 from tests.delivery.model import SLOW_BYTES, Trickle
 from tests.delivery.test_hub import TOPIC, Bench, offsets
@@ -234,6 +235,20 @@ def test_what_was_missed_is_paid_for_though_it_comes_at_once() -> None:
         bench.hub.confirm(await bench.hub.join(connection, TOPIC, wanted(bench, 3)))
         assert offsets(recorder) == [*range(18, 21)]
         assert connection.budget.used(bench.clock.monotonic()) > before
+        await bench.hub.close()
+
+    asyncio.run(run())
+
+
+def test_who_is_being_closed_is_not_taken_for_up_to_date() -> None:
+    async def run() -> None:
+        bench = await with_ring()
+        connection, recorder = bench.connect()
+        joining = await bench.hub.join(connection, TOPIC, wanted(bench, 3))
+        connection.close(CloseCode.RESTARTING)
+        bench.hub.confirm(joining)
+        assert offsets(recorder) == []
+        assert connection not in bench.hub.live(TOPIC)
         await bench.hub.close()
 
     asyncio.run(run())
