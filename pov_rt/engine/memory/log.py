@@ -7,7 +7,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from heapq import nsmallest
 from itertools import accumulate, takewhile
-from typing import NamedTuple, cast
+from typing import cast
 
 import msgspec
 
@@ -127,7 +127,7 @@ class TopicLog:
         return index if 0 <= index < len(self.entries) else None
 
 
-class _Touched(NamedTuple):
+class _Touched(msgspec.Struct, frozen=True, gc=False):
     """A topic that is being appended to: its log, the epoch of that, how many entries it had."""
 
     log: TopicLog
@@ -192,11 +192,11 @@ class MemoryLog:
             return [self._append(new, now, monotonic, touched) for new in batch]
         finally:
             # Also after a failure half-way: what is in the log, its followers must hear of.
-            for topic, (log, epoch, length) in touched.items():
-                fresh = log.entries[length:]
-                log.trim(monotonic)
+            for topic, at in touched.items():
+                fresh = at.log.entries[at.length :]
+                at.log.trim(monotonic)
                 if fresh and topic in self.watched and self.follower is not None:
-                    self.follower.entries(topic, epoch, fresh)
+                    self.follower.entries(topic, at.epoch, fresh)
 
     async def read(
         self,
@@ -464,7 +464,8 @@ class MemoryLog:
         if producer is not None:
             self.producers.enter(producer)
             self.producers.keep(producer, seq)
-        log, epoch, _ = touched[topic]
+        at = touched[topic]
+        log = at.log
         offset = log.offset = log.offset + 1
         entry = Entry(offset, body, now, origin)
         log.entries.append(entry)
@@ -483,7 +484,7 @@ class MemoryLog:
         if len(mine) > self._ids_each:
             self.ids.refuse(publisher, "one publisher has half of all ids; its oldest go")
             self._forget_key(mine[0])
-        return Appended(epoch, offset)
+        return Appended(at.epoch, offset)
 
     def _touch(self, topics: Sequence[str], publisher: str, touched: dict[str, _Touched]) -> None:
         """Note where topics are that are about to be appended to. Raises `Unavailable`."""
