@@ -42,7 +42,8 @@ class HostRules:
 def one_header(request: Asked, name: str) -> str | None:
     """Return a header that may come once at most. Raises `InvalidRequest` for more."""
     if isinstance(request, Head):  # in which each came once
-        return request.headers.get(name)
+        value: str | None = request.headers.get(name)
+        return value
     values = request.headers.get_list(name)
     if len(values) > 1:
         raise InvalidRequest(f"There is more than one {name} header")
