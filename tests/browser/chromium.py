@@ -28,6 +28,8 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # Pages of its own in each window, which cost more than most of ours: what its address bar lists.
+    "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup",
     # Its first tab, if it comes while Playwright attaches, is waited for in vain: one start in 12.
     "--no-startup-window",
     "--remote-debugging-port=0",
