@@ -28,7 +28,7 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # Pages of its own in each window, which cost more than most of ours: what its address bar lists.
+    # What its address bar lists: pages of its own in each window, which cost more than our own.
     "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup",
     # Its first tab, if it comes while Playwright attaches, is waited for in vain: one start in 12.
     "--no-startup-window",
