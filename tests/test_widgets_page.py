@@ -17,7 +17,6 @@ from playwright.sync_api import Page, expect
 from bench.peers import free_port
 from pov_rt.auth.grants import Kind
 from pov_rt.testing import SECRET, Client, RunningServer
-from pov_rt.web.routes.client import FOLDER
 from tests import js
 from tests.js import CLIENT
 from tests.pages import another_origin, chromium
