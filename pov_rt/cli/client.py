@@ -29,6 +29,8 @@ from pov_rt.runtime.clock import SystemClock, rfc3339
 from pov_rt.runtime.limits import SECONDS
 from pov_rt.version import VERSION
 
+# What servers have, Tornado among it, is imported where it is used: most commands here need none of
+# it, and began after nearly twice the time (docs/measurements.md, commands).
 if TYPE_CHECKING:
     from pov_rt.cli.tail import Since
     from pov_rt.remote.addresses import Address
