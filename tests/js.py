@@ -63,6 +63,7 @@ def package() -> Path:
 
     Compilers take seconds for it, and all workers have the same one.
     """
+    program = node()
     BUILT.mkdir(parents=True, exist_ok=True)
     made = BUILT / _fingerprint()
     with (BUILT / "lock").open("w") as lock:
@@ -72,7 +73,7 @@ def package() -> Path:
                 if old.is_dir():
                     shutil.rmtree(old)
             folder = Path(mkdtemp(dir=BUILT))
-            _build(folder)
+            _build(folder, program)
             folder.rename(made)
     return made
 
@@ -86,7 +87,7 @@ def _fingerprint() -> str:
     return found.hexdigest()[:16]
 
 
-def _build(folder: Path) -> None:
+def _build(folder: Path, program: str) -> None:
     shutil.copytree(FOLDER, folder / "dist")
     shutil.copy(CLIENT / "package.json", folder)
     types = str(folder / "dist/types")
@@ -97,6 +98,6 @@ def _build(folder: Path) -> None:
         ["manifest.mjs", str(folder / "dist/custom-elements.json")],
     ):
         done = subprocess.run(
-            [node(), *command], cwd=CLIENT, capture_output=True, text=True, check=False
+            [program, *command], cwd=CLIENT, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
