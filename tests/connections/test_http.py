@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import msgspec
 
 from pov_rt.config.settings import AuthSettings, PingSettings
 from pov_rt.connections.deadlines import Deadlines
@@ -19,7 +19,7 @@ def stream(clock: ManualClock, lasts_s: float, token_s: float = 1000.0) -> Strea
         Nobody(),
         recorder(other),
         "c",
-        dataclasses.replace(other.identity, expires_at=clock.time() + token_s),
+        msgspec.structs.replace(other.identity, expires_at=clock.time() + token_s),
         device="default",
         remote_ip="",
         user_agent="",
