@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from enum import StrEnum
-from sys import intern
-from typing import Literal, Self
+from typing import Literal
 
 import msgspec
 
@@ -58,40 +57,14 @@ def action_of(grant: str | None) -> Action:
     return _ACTIONS.get(grant, "write")
 
 
-FEW = 8
-"""So many PoVs are looked through as fast as they are looked up."""
-
-
 class Grants(msgspec.Struct, frozen=True, gc=False):
-    """The rights of one token. `povs` None stands for every PoV.
-
-    Every connection has some: of a few PoVs `of` makes a tuple, where a set is four times as large,
-    and of those that nobody scopes their ids are shared (docs/measurements.md, idle parts).
-    """
+    """The rights of one token. `povs` None stands for every PoV."""
 
     povs: Collection[str] | None
     can: frozenset[str]
     team_id: str = DEFAULT_TEAM
     tenant: str | None = None
     """The team below which all of its bearer's ids lie; None without `auth.tenants`."""
-
-    @classmethod
-    def of(
-        cls,
-        povs: Collection[str] | None,
-        can: frozenset[str],
-        team_id: str = DEFAULT_TEAM,
-        tenant: str | None = None,
-    ) -> Self:
-        """Return rights on these PoVs, in any order, which are as the bearer calls them."""
-        found: Collection[str] | None = povs
-        if povs is not None:
-            each = povs if tenant is None else [TenantId.of(tenant, pov_id) for pov_id in povs]
-            if len(povs) > FEW:
-                found = frozenset(each)
-            else:
-                found = tuple(sorted(set(map(intern, povs) if tenant is None else each)))
-        return cls(found, can, team_id, tenant)
 
     def scope(self, wire_id: str) -> str:
         """Return what the bearer means by an id; `*` stays what it is."""

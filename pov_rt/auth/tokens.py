@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from sys import intern
 from typing import Literal, Protocol
 
 from msgspec import UNSET, Struct, UnsetType
@@ -14,7 +15,7 @@ from pov_rt.auth.keys import MAX_TOKEN_BYTES, Keyring
 from pov_rt.auth.remembered import Remembered
 from pov_rt.config.settings import SERVICE_AUDIENCE, SOCKET_AUDIENCE, AuthSettings
 from pov_rt.protocol.errors import InvalidId, TokenError, TokenExpired, TokenRevoked, TooLarge
-from pov_rt.protocol.tenants import SEPARATOR, wire_of
+from pov_rt.protocol.tenants import SEPARATOR, TenantId, wire_of
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.clock import Clock
 
@@ -33,6 +34,8 @@ MAX_SOCKET_TOKEN_BYTES = 4096
 TOKEN_BYTES, POV_BYTES = 600, 120
 """What a token takes: the objects around it, and around each PoV that it lists."""
 DIGEST_BYTES = 16
+FEW = 8
+"""So many PoVs are looked through as fast as they are looked up."""
 EVERYBODY_OF = "*" + SEPARATOR
 """Before a team: all of its users. No user's id begins with it."""
 MAX_SHOWN_CHARS = 200
@@ -323,9 +326,9 @@ class Tokens:
     def _grants(self, claims: Claims, kind: Kind) -> Grants:
         team_id = DEFAULT_TEAM if claims.team_id is UNSET else claims.team_id
         tenant = team_id if self._settings.tenants else None
-        povs: Sequence[str] | None
+        povs: Collection[str] | None
         if isinstance(claims.povs, list):
-            povs = claims.povs
+            povs = _povs_of(claims.povs, tenant)
         elif claims.povs is UNSET and not self._settings.sees_all_by_default:
             povs = ()
         else:
@@ -334,7 +337,7 @@ class Tokens:
             can = self._default_can(kind, texts(claims.role))
         else:
             can = frozenset(claims.can)
-        return Grants.of(povs, can, team_id, tenant)
+        return Grants(povs, can, team_id, tenant)
 
     def _name_team(self, team_id: str | None) -> str | UnsetType:
         """Return the claim for a team; None is the default one."""
@@ -378,6 +381,19 @@ class Tokens:
                 "grant fewer PoVs, or '*'"
             )
         return token
+
+
+def _povs_of(listed: Sequence[str], tenant: str | None) -> Collection[str]:
+    """Return the PoVs that a token lists.
+
+    Every connection has some. A set of a few is four times as large as a tuple, and the same id
+    is one text for all who have it (docs/measurements.md, idle parts).
+    """
+    if tenant is not None:
+        listed = [TenantId.of(tenant, each) for each in listed]
+    if len(listed) > FEW:
+        return frozenset(listed)
+    return tuple(sorted({each if tenant else intern(each) for each in listed}))
 
 
 def _key_of(token: str, accept: frozenset[Kind]) -> _Key:

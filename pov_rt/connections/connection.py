@@ -214,8 +214,8 @@ class Connection:
         self.beside: set[Any] | None = None
         # The context's: whether its device is entered among the user's.
         self.remembered_until = 0.0
-        # The deadlines': with which others it is due next; when its token ends, and when it is to be
-        # pinged or was silent for too long (monotonic); whether a ping is on its way, and whether
+        # The deadlines': with which others it is due next; when its token ends, and when it is
+        # pinged, or was silent for too long (monotonic); whether a ping is on its way, and whether
         # it was told that its token ends.
         self.due_in: dict[Connection, None] | None = None
         self.expires_at = self.silent_at = opened_at

@@ -45,9 +45,9 @@ class Roster(Generic[MemberT]):
     """The members of each PoV, each with a struct that describes it. Owner: a plugin's lifespan.
 
     `describe(pov_id, member, last)` returns a member's description, made from the last one if there
-    is any, which is as JSON has it; None if the member is not on this node. A member has left when it was on no node for
-    `grace_s`, or when its node has died. The members are kept as the plugin's leases: a plugin has
-    one roster at most, and no other leases beside it.
+    is any, which is as JSON has it; None if the member is not on this node. A member has left when
+    it was on no node for `grace_s`, or when its node has died. The members are kept as the plugin's
+    leases: a plugin has one roster at most, and no other leases beside it.
     """
 
     def __init__(

@@ -60,7 +60,7 @@ def test_every_claim_of_a_full_token_is_taken_over(tokens: Tokens) -> None:
         email="alice@example.com",
         role="admin",
         kind=Kind.SERVICE,
-        grants=Grants.of(["pov-1", "\u00e9"], frozenset({"publish", "poll"}), "north"),
+        grants=Grants(("pov-1", "\u00e9"), frozenset({"publish", "poll"}), "north"),
         expires_at=NOW + 900,
         issued_at=NOW,
         token_id="token-1",

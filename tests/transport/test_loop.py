@@ -18,7 +18,6 @@ from pov_rt.transport.loop import DirectLoop, watch
 from pov_rt.transport.wire import Wire
 from tests.frames import masked_frame
 
-
 Pair = tuple[socket.socket, socket.socket]
 
 
