@@ -9,6 +9,7 @@ from binascii import b2a_base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
+from sys import intern
 from typing import NamedTuple
 
 from pov_rt.auth.grants import Kind
@@ -98,7 +99,7 @@ class Entry:
             server.admit(identity, device)
         except ClientError as error:
             return Verdict(error, identity)
-        agent = head.headers.get("user-agent", "")[:200]
+        agent = intern(head.headers.get("user-agent", "")[:200])  # of many it is the same
         return Admitted(identity, device, client.ip, agent, wish.key, wish.v1)
 
     def open(
