@@ -99,8 +99,8 @@ class Rings:
 
     A line has not whose it is where the one before says so, and none has the run: nearly all users
     have two lines, of the same connection, and objects around them would take as much again
-    (docs/measurements.md, idle parts). Of more than `most` lines those go whose key was added to
-    longest ago.
+    (docs/measurements.md, rings of the trace). Of more than `most` lines those go whose key was
+    added to longest ago.
     """
 
     def __init__(self, run: str, each: int, most: int) -> None:
