@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
-from sys import intern
 from typing import Literal, Protocol
 
 from msgspec import UNSET, Struct, UnsetType
@@ -18,6 +17,7 @@ from pov_rt.protocol.errors import InvalidId, TokenError, TokenExpired, TokenRev
 from pov_rt.protocol.tenants import SEPARATOR, TenantId, wire_of
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.clock import Clock
+from pov_rt.runtime.texts import shared
 
 __all__ = ["SERVICE_AUDIENCE", "SOCKET_AUDIENCE", "Identity", "Kind", "Tokens"]
 
@@ -393,7 +393,7 @@ def _povs_of(listed: Sequence[str], tenant: str | None) -> Collection[str]:
         listed = [TenantId.of(tenant, each) for each in listed]
     if len(listed) > FEW:
         return frozenset(listed)
-    return tuple(sorted({each if tenant else intern(each) for each in listed}))
+    return tuple(sorted({each if tenant else shared(each) for each in listed}))
 
 
 def _key_of(token: str, accept: frozenset[Kind]) -> _Key:

@@ -7,7 +7,6 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from sys import intern
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -15,6 +14,7 @@ import msgspec
 from pov_rt.plugin.interfaces import Host
 from pov_rt.protocol.encoding import encode
 from pov_rt.runtime import containment, turns
+from pov_rt.runtime.texts import shared
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Roster(Generic[MemberT]):
     def touch(self, pov_id: str, member: str, **fields: Any) -> None:
         """Have the next `look` ask about a member; `fields` are what is known to have changed."""
         # One text for all who are on the PoV: each message brings another.
-        key = (intern(pov_id) if type(pov_id) is str else pov_id), member
+        key = (shared(pov_id) if type(pov_id) is str else pov_id), member
         self._touched.setdefault(key, {}).update(fields)
 
     def ended(self, pov_id: str, members: Sequence[str]) -> None:

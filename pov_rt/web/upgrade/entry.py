@@ -9,7 +9,6 @@ from binascii import b2a_base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
-from sys import intern
 from typing import NamedTuple
 
 from pov_rt.auth.grants import Kind
@@ -18,6 +17,7 @@ from pov_rt.connections.connection import Connection
 from pov_rt.protocol.errors import ClientError, InvalidRequest, TokenError
 from pov_rt.protocol.messages import check_id
 from pov_rt.runtime.bounds import payer
+from pov_rt.runtime.texts import shared
 from pov_rt.server.server import Server
 from pov_rt.transport.bounds import Bounds
 from pov_rt.transport.wire import Wire
@@ -99,7 +99,7 @@ class Entry:
             server.admit(identity, device)
         except ClientError as error:
             return Verdict(error, identity)
-        agent = intern(head.headers.get("user-agent", "")[:200])  # of many it is the same
+        agent = shared(head.headers.get("user-agent", "")[:200])  # of many it is the same
         return Admitted(identity, device, client.ip, agent, wish.key, wish.v1)
 
     def open(
