@@ -161,9 +161,9 @@ class _Scrap:
     error: FrameError | None = None
     ended = True
 
-    def feed(self, data: bytes) -> Sequence[tuple[int, bytes]]:
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         self.controls += 1 + len(data) // SCRAP_BYTES
-        return ()
+        return []
 
 
 _SCRAP: Final = _Scrap()
