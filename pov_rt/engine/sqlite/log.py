@@ -86,8 +86,9 @@ class LogStore:
         The transaction may be left open; nothing is acknowledged before it is committed.
         """
         batches = [job.batch for job in jobs if isinstance(job, Append)]
-        if len(batches) < len(jobs):
-            begin(self._connection)
+        if len(batches) == len(jobs):
+            return self.append(batches)
+        begin(self._connection)
         outcomes = iter(self.append(batches))
         return [
             job.apply(self._connection) if isinstance(job, Change) else next(outcomes)
@@ -151,7 +152,7 @@ class LogStore:
                 "SELECT CAST(value AS REAL) FROM meta WHERE name = 'ids_copied'"
             ).fetchone()
             self._ids_copied = 0.0 if row is None else row[0]
-        return self._ids_copied >= self._ids_since()
+        return self._ids_copied > 0 and self._ids_copied >= self._ids_since()
 
     def find_copied(self, topic: int, new: NewEntry) -> tuple[int, int] | None:
         """Return offset and digest of an id of which only the hash is known."""
@@ -192,10 +193,6 @@ class LogStore:
             self.total += self._uncommitted
             self._uncommitted = 0
             self.witness.note(self.total)
-
-    def tail(self, name: str, publisher: str) -> Tail:
-        """Return the end of a topic's log; a new topic is entered. Raises `Unavailable`."""
-        return self.tails.use(name, publisher)
 
     def forget(self) -> None:
         """Forget what is remembered of the database: a transaction was rolled back."""
@@ -364,7 +361,7 @@ class Plan:
 
     def _tail(self, topic: str, publisher: str) -> Tail:
         # Once in a plan: the store may drop it meanwhile, and the database is behind.
-        tail = self.tails[topic] = self._store.tail(topic, publisher)
+        tail = self.tails[topic] = self._store.tails.use(topic, publisher)
         tail.before = tail.top
         self.epochs[topic] = tail.epoch
         return tail
