@@ -341,7 +341,7 @@ class Plan:
             feed_tail.top = feed_offset = feed_tail.top + 1
             feed_id = feed_tail.id
         self._known[place] = offset, digest
-        row = tail.id, offset, feed_id, feed_offset, name, origin, bytearray(body), digest
+        row = tail.id, offset, feed_id, feed_offset, digest, name, origin, bytearray(body)
         self.rows.append(row)
         results.append(Appended(tail.epoch, offset))
         feeds.append(feed_offset)

@@ -31,7 +31,7 @@ def connection() -> Iterator[sqlite3.Connection]:
 def numbered(count: int, body: bytes = b"{}", start: int = 1) -> list[Row]:
     """Return rows whose offsets count from `start`, every second one in a feed."""
     return [
-        (1, n, *((2, n) if n % 2 else (0, 0)), f"{n}\np", "", bytearray(body), n)
+        (1, n, *((2, n) if n % 2 else (0, 0)), n, f"{n}\np", "", bytearray(body))
         for n in range(start, start + count)
     ]
 
@@ -50,7 +50,7 @@ def test_keys_bodies_and_places_arrive_as_they_were(
     keys, bodies, entries = [], [], []
     for offset, (key, origin, body, digest, has_feed) in enumerate(given_rows, 1):
         feed, feed_offset = (2, offset + 100) if has_feed else (0, 0)
-        rows.append((1, offset, feed, feed_offset, key, origin, bytearray(body), digest))
+        rows.append((1, offset, feed, feed_offset, digest, key, origin, bytearray(body)))
         keys.append((1, key.encode(), offset, digest, 7.5))
         bodies.append((offset, 1, offset, feed, feed_offset, origin.encode(), body))
         entries.append((1, offset, 7.5, offset))
