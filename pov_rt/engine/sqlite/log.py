@@ -15,7 +15,7 @@ from pov_rt.engine.copying import digest_of, hashed_name
 from pov_rt.engine.keeping import Keeping
 from pov_rt.engine.sqlite.forgetting import Forgetting
 from pov_rt.engine.sqlite.jobs import Append, Change, Job, Outcome
-from pov_rt.engine.sqlite.packing import Groups, Row
+from pov_rt.engine.sqlite.packing import Groups, Rows
 from pov_rt.engine.sqlite.producers import Producer, Producers
 from pov_rt.engine.sqlite.remnants import Search
 from pov_rt.engine.sqlite.retention import FUTURE_S, Retention
@@ -286,7 +286,7 @@ class Plan:
         self._store = store
         self._known = dict(known)
         self._at = at
-        self.rows: list[Row] = []
+        self.rows: Rows = []
         self.tails: dict[str, Tail] = {}
         """The ends of the logs that are appended to."""
         self.epochs: dict[str, str] = {}
@@ -341,8 +341,9 @@ class Plan:
             feed_tail.top = feed_offset = feed_tail.top + 1
             feed_id = feed_tail.id
         self._known[place] = offset, digest
-        row = tail.id, offset, feed_id, feed_offset, digest, name, origin, bytearray(body)
-        self.rows.append(row)
+        self.rows += (
+            tail.id, offset, feed_id, feed_offset, digest, name, origin, bytearray(body),
+        )  # fmt: skip
         results.append(Appended(tail.epoch, offset))
         feeds.append(feed_offset)
 

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import sqlite3
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
-from itertools import chain
+from typing import Any
 
-Row = tuple[int, int, int, int, int, str, str, bytearray]
-"""Of an entry its topic, offset, feed and the offset there (0, 0: it is in none), digest, key,
-origin and body, which is the last, for SQLite walks through it to what is behind it. Python takes
-five times as long to hand over bytes as any of these types, and as long to make a named tuple as
-five plain ones (docs/measurements.md, one statement).
+Rows = list[Any]
+"""Rows one behind the other, of each entry its topic, offset, feed and the offset there (0, 0: it is
+in none), digest, key and origin (texts), and body (a `bytearray`). The body is the last, for SQLite
+walks through it to what is behind it. Python takes five times as long to hand over bytes as any of
+these types; and of tuples that stay it would have to collect garbage (docs/measurements.md, one
+statement).
 """
 _COLUMNS = 'topic, "offset", feed, feed_offset, digest, key, origin, body'
-_WIDTH = 8
+WIDTH = 8
+_TEXTS = (5, 6, 7)
 
 _SIZES = [1 << shift for shift in range(11)]
 """How many rows a statement takes. It is compiled once for each of these, and what is left of it
@@ -80,7 +81,7 @@ class Groups:
         self._connection = connection
         self._is_clear = False
 
-    def insert(self, rows: Sequence[Row], at: float) -> int:
+    def insert(self, rows: Rows, at: float) -> int:
         """Insert keys, bodies and entries, those of feeds too, at an instant, or nothing at all.
 
         Return how many bytes of texts and bodies that were.
@@ -88,31 +89,33 @@ class Groups:
         if not rows:
             return 0
         size = self._load(rows)
-        self._connection.execute(_INSERT, (len(rows), at))
+        self._connection.execute(_INSERT, (len(rows) // WIDTH, at))
         self._is_clear = True
         return size
 
-    def find_keys(self, rows: Sequence[Row], not_before: float) -> list[tuple[int, str, int, int]]:
+    def find_keys(self, rows: Rows, not_before: float) -> list[tuple[int, str, int, int]]:
         """Return the rows' keys that are there, but forget those that are too old."""
         self._load(rows)
-        self._connection.execute(_DROP_KEYS, (not_before, len(rows)))
-        return self._connection.execute(_FIND_KEYS, (len(rows),)).fetchall()
+        number = len(rows) // WIDTH
+        self._connection.execute(_DROP_KEYS, (not_before, number))
+        return self._connection.execute(_FIND_KEYS, (number,)).fetchall()
 
     def forget(self) -> None:
         """Take note that a transaction was rolled back, perhaps one that had cleared the rows."""
         self._is_clear = False
 
-    def _load(self, rows: Sequence[Row]) -> int:
+    def _load(self, rows: Rows) -> int:
         """Put rows where the statements take them from; return how many bytes they are."""
-        size, most = sum([len(row[5]) + len(row[6]) + len(row[7]) for row in rows]), _SIZES[-1]
+        number, most = len(rows) // WIDTH, _SIZES[-1]
+        size = sum(sum(map(len, rows[column::WIDTH])) for column in _TEXTS)
         if size > LOAD_BYTES:
-            most = _SIZES[max(0, bisect_right(_SIZES, len(rows) * LOAD_BYTES // size) - 1)]
+            most = _SIZES[max(0, bisect_right(_SIZES, number * LOAD_BYTES // size) - 1)]
         if not self._is_clear:
             self._connection.execute(_CLEAR)
         self._is_clear = False
-        for start in range(0, len(rows), most):
-            part = rows[start : start + most]
-            number = _SIZES[bisect_left(_SIZES, len(part))]
-            values = [*chain.from_iterable(part), *[0] * (_WIDTH * (number - len(part)))]
-            self._connection.execute(_LOAD[number], values)
+        for start in range(0, number, most):
+            part = rows[start * WIDTH : (start + most) * WIDTH]
+            fitting = _SIZES[bisect_left(_SIZES, len(part) // WIDTH)]
+            part += [0] * (WIDTH * fitting - len(part))
+            self._connection.execute(_LOAD[fitting], part)
         return size

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pov_rt.engine.sqlite.packing import LOAD_BYTES, Groups, Row
+from pov_rt.engine.sqlite.packing import LOAD_BYTES, Groups, Rows
 from pov_rt.engine.sqlite.schema import open_writer
 from tests.engine.sqlite_parts import check_bodies
 
@@ -28,12 +28,13 @@ def connection() -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def numbered(count: int, body: bytes = b"{}", start: int = 1) -> list[Row]:
+def numbered(count: int, body: bytes = b"{}", start: int = 1) -> Rows:
     """Return rows whose offsets count from `start`, every second one in a feed."""
-    return [
-        (1, n, *((2, n) if n % 2 else (0, 0)), n, f"{n}\np", "", bytearray(body))
-        for n in range(start, start + count)
-    ]
+    rows: Rows = []
+    for n in range(start, start + count):
+        feed = (2, n) if n % 2 else (0, 0)
+        rows += (1, n, *feed, n, f"{n}\np", "", bytearray(body))
+    return rows
 
 
 @given(
@@ -46,11 +47,11 @@ def numbered(count: int, body: bytes = b"{}", start: int = 1) -> list[Row]:
 def test_keys_bodies_and_places_arrive_as_they_were(
     given_rows: list[tuple[str, str, bytes, int, bool]],
 ) -> None:
-    rows: list[Row] = []
+    rows: Rows = []
     keys, bodies, entries = [], [], []
     for offset, (key, origin, body, digest, has_feed) in enumerate(given_rows, 1):
         feed, feed_offset = (2, offset + 100) if has_feed else (0, 0)
-        rows.append((1, offset, feed, feed_offset, digest, key, origin, bytearray(body)))
+        rows += (1, offset, feed, feed_offset, digest, key, origin, bytearray(body))
         keys.append((1, key.encode(), offset, digest, 7.5))
         bodies.append((offset, 1, offset, feed, feed_offset, origin.encode(), body))
         entries.append((1, offset, 7.5, offset))
