@@ -17,7 +17,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from pov_rt.activities.cursors import READ, SEEN
-from pov_rt.activities.publishing import Published, Publisher, Publishing
+from pov_rt.activities.publishing import Publisher, Publishing
 from pov_rt.activities.sameness import compared
 from pov_rt.connections.budgets import READ_BYTE, ROW, Budgets
 from pov_rt.engine.base import (
@@ -31,6 +31,7 @@ from pov_rt.engine.base import (
     Position,
     Rewrite,
 )
+from pov_rt.protocol.bodies import Published
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import (
     Forbidden,
@@ -237,7 +238,7 @@ class Changes:
 
     async def _finish(self, topic: str, told: Activity, done: Amended) -> Published:
         epoch, offset = done.place.epoch, done.place.offset
-        published = Published(told.id, told.pov_id, epoch, offset, done.place.duplicate)
+        published = Published(told.id, told.pov_id, offset, epoch, done.place.duplicate)
         if not done.place.duplicate:
             self._publishing.tell(told, published, [each for each in (topic, done.feed) if each])
             before, here = Position(epoch, offset - 1), Position(epoch, offset)

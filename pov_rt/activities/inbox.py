@@ -5,12 +5,13 @@ from __future__ import annotations
 from msgspec import UNSET
 
 from pov_rt.activities.cursors import READ, acked
-from pov_rt.activities.publishing import Published, Publishing
+from pov_rt.activities.publishing import Publishing
 from pov_rt.activities.sameness import compared
 from pov_rt.connections.connection import Connection
 from pov_rt.delivery.hub import Hub
 from pov_rt.delivery.replay import AfterMarks
 from pov_rt.engine.base import Conflict, Engine, NewEntry
+from pov_rt.protocol.bodies import Published
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import CloseCode, IdConflict, InvalidActivity, Unavailable
 from pov_rt.protocol.messages import NewNotification, Notification, check_id
@@ -47,7 +48,7 @@ class Inboxes:
         (place,) = await self._publishing.append([entry], began)
         if isinstance(place, Conflict):
             raise IdConflict(field="id")
-        return Published(notification.id, user_id, place.epoch, place.offset, place.duplicate)
+        return Published(notification.id, user_id, place.offset, place.epoch, place.duplicate)
 
     def _complete(self, new: NewNotification) -> Notification:
         if new.expires_at is not UNSET and new.expires_at.timestamp() <= self._clock.time():

@@ -8,7 +8,7 @@ from asyncio import Future
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import UNSET
@@ -20,7 +20,7 @@ from pov_rt.auth.tokens import Identity
 from pov_rt.config.settings import LimitSettings
 from pov_rt.connections.borders import Borders, Rejected, Stored
 from pov_rt.engine.base import Appended, Conflict, Engine, NewEntry
-from pov_rt.protocol.bodies import PublishedActivity
+from pov_rt.protocol.bodies import Published, PublishedActivity
 from pov_rt.protocol.details.depth import OPENING, check_details
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import (
@@ -52,17 +52,7 @@ KNOWN_TEXTS = 50_000
 """Texts found good that are remembered: ids, types and actions, of each."""
 
 
-class Published(msgspec.Struct, frozen=True):
-    """Where an activity is in its PoV's log. `duplicate`: this id was published before."""
-
-    id: str
-    pov_id: str
-    epoch: str
-    offset: int
-    duplicate: bool = False
-
-
-class Publisher(NamedTuple):
+class Publisher(msgspec.Struct, frozen=True, gc=False):
     """In whose name something is published: `key` scopes the ids, `team_id` chooses the feed."""
 
     key: str
@@ -96,7 +86,7 @@ in_flight: ContextVar[InFlight | None] = ContextVar("in_flight", default=None)
 _new_entry: Any = partial(tuple.__new__, NewEntry)
 """Of a tuple, past the class, in Python (docs/measurements.md, publications over sockets)."""
 
-_ON_ITS_WAY = Published("", "", "", 0)
+_ON_ITS_WAY = Published("", "", 0, "")
 """Stands in for the result of what is being appended."""
 
 
@@ -325,13 +315,15 @@ class Publishing:
         self, new: NewActivity, publisher: Publisher, *, decoded: bool
     ) -> tuple[Activity, bytes]:
         """Return an activity as it is to be published, and its bytes. Raises what refuses it."""
+        # By position: that takes a third of the time (docs/measurements.md, batches).
         activity = Activity(
-            id=self.clock.new_id() if new.id is UNSET else new.id,
-            type=new.type,
-            action=new.action,
-            pov_id=new.pov_id,
-            user_id=publisher.user_id if new.user_id is UNSET else new.user_id,
-            details=new.details,
+            self.clock.new_id() if new.id is UNSET else new.id,
+            new.type,
+            new.action,
+            new.pov_id,
+            publisher.user_id if new.user_id is UNSET else new.user_id,
+            UNSET,
+            new.details,
         )
         try:
             return activity, self._check(activity, decoded=decoded)
@@ -383,7 +375,7 @@ class Publishing:
             odd = body.translate(ODDITIES)
             if odd.count(OPENING) > limits.details_depth:
                 check_details(details, limits.details_depth)
-            if not decoded or LONG_NUMBER in odd:
+            if not decoded or odd.find(LONG_NUMBER) >= 0:  # faster than `in`, by half
                 check_value(details)
         if self.declared.types:
             self.declared.check(activity)
@@ -440,9 +432,12 @@ class _Batch:
         if isinstance(new, ClientError):
             self._results.append(new)
             return
+        publishing, publisher = self._publishing, self._publisher
+        producer, seq = "", 0
         try:
-            producer, seq = self._number(new) if isinstance(new, PublishedActivity) else ("", 0)
-            activity, body = self._publishing.admit(new, self._publisher, decoded=self._decoded)
+            if isinstance(new, PublishedActivity) and not (new.producer is new.seq is UNSET):
+                producer, seq = self._number(new)
+            activity, body = publishing.admit(new, publisher, decoded=self._decoded)
         except ClientError as error:
             self._refuse(new, error, by_plugin=False)
             return
@@ -496,9 +491,7 @@ class _Batch:
         return result
 
     def _number(self, new: PublishedActivity) -> tuple[str, int]:
-        """Return the producer and the number of what has them. Raises `ClientError`."""
-        if new.producer is new.seq is UNSET:
-            return "", 0
+        """Return the producer and the number of what has either. Raises `ClientError`."""
         if new.producer is UNSET or new.seq is UNSET:
             missing = "producer" if new.producer is UNSET else "seq"
             raise InvalidActivity("producer and seq belong together", field=missing)
@@ -550,17 +543,20 @@ class _Batch:
             self._hand_over()
 
     def _take_over(self, places: Sequence[Appended | Conflict]) -> None:
-        publishing = self._publishing
+        publishing, results = self._publishing, self._results
         publishing.stored(self._entries, places, self._began, self._before)
+        told = publishing.hooks.published
         for (index, activity), place in zip(self._stored, places, strict=True):
             if isinstance(place, Conflict):
-                self._results[index] = IdConflict(field="id")
+                results[index] = IdConflict(field="id")
                 continue
-            done = self._results[index] = Published(
-                activity.id, activity.pov_id, place.epoch, place.offset, place.duplicate
+            done = results[index] = Published(
+                activity.id, activity.pov_id, place.offset, place.epoch, place.duplicate
             )
             if not place.duplicate:
-                publishing.tell(activity, done)
+                publishing.published += 1
+                if told is not None:
+                    told(activity, done)
         if (appended := publishing.hooks.appended) is not None:
             for topic in {name for entry in self._entries for name in (entry.topic, entry.feed)}:
                 appended(topic)

@@ -11,6 +11,8 @@ from pov_rt.protocol.details.traces import TRACEPARENT, untraced
 from pov_rt.protocol.encoding import encode, encode_sorted
 from pov_rt.protocol.messages import MAX_SAFE_INTEGER, Activity, Notification
 
+_POINT = ord(".")
+
 
 def compared(new: Activity | Notification) -> bytes:
     """Return what is equal for two that say the same in JSON; b"" where the body itself will do.
@@ -26,10 +28,11 @@ def compared(new: Activity | Notification) -> bytes:
         content = encode(new)
     if new.details is not UNSET:
         content = encode_sorted(new)
-        if b".0" in content:  # in a text, too: then it is for nothing
+        # A byte is found much faster (docs/measurements.md, batches). In a text: for nothing.
+        if _POINT in content and b".0" in content:
             new = msgspec.structs.replace(new, details=_whole(new.details))
             content = encode_sorted(new)
-    if isinstance(new, Notification) and new.expires_at is not UNSET:
+    if type(new) is Notification and new.expires_at is not UNSET:
         at = new.expires_at.timestamp()
         content = encode_sorted((at, msgspec.structs.replace(new, expires_at=UNSET)))
     return content

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from pov_rt.activities.publishing import Published
 from pov_rt.dispatch.conduct import Conduct
 from pov_rt.dispatch.host import PluginHost, Services
 from pov_rt.engine.base import Entry, Position, Top
 from pov_rt.engine.bounds import generation_of
 from pov_rt.plugin.declare import FollowSpec
+from pov_rt.protocol.bodies import Published
 from pov_rt.protocol.encoding import DECODE_ERRORS
 from pov_rt.protocol.errors import Unavailable
 from pov_rt.protocol.messages import Activity
@@ -243,7 +243,7 @@ class Follower:
             changes["pov_id"] = TenantId.of(team, activity.pov_id)
             changes["user_id"] = TenantId.of(team, activity.user_id)
         activity = msgspec.structs.replace(activity, **changes)
-        where = Published(activity.id, activity.pov_id, epoch, entry.offset)
+        where = Published(activity.id, activity.pov_id, entry.offset, epoch)
         await containment.call(self._spec.function, activity, where, self.host, deadline_s=CALL_S)
 
     async def _keep(self, followed: _Followed) -> None:

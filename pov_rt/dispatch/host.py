@@ -19,7 +19,7 @@ from pov_rt.activities.cursors import Cursors
 from pov_rt.activities.digest import WITHIN_S, Digest, Digests
 from pov_rt.activities.durable import Durable
 from pov_rt.activities.inbox import Inboxes
-from pov_rt.activities.publishing import Published, Publisher, Publishing, publisher_of
+from pov_rt.activities.publishing import Publisher, Publishing, publisher_of
 from pov_rt.activities.shown import Reports, Shown
 from pov_rt.auth.grants import DEFAULT_TEAM, Kind
 from pov_rt.auth.tokens import Identity, Tokens
@@ -36,6 +36,7 @@ from pov_rt.dispatch.permissions import Permissions
 from pov_rt.engine.base import Engine, Leases, Marks, Sets
 from pov_rt.plugin.interfaces import ConnectionInfo, Fetch, Guarantee, HistoryPage, Revoked
 from pov_rt.plugin.storage import Storage
+from pov_rt.protocol.bodies import Published
 from pov_rt.protocol.encoding import DECODE_ERRORS, encode
 from pov_rt.protocol.errors import CloseCode, Forbidden, NotFound, TokenError, Unavailable
 from pov_rt.protocol.messages import Activity, Event, Message, NewActivity, NewNotification

@@ -11,7 +11,6 @@ from msgspec import UNSET, UnsetType
 
 from pov_rt.activities.digest import Digest
 from pov_rt.activities.kept import KeptByPov
-from pov_rt.activities.publishing import Published
 from pov_rt.activities.shown import Reason, Shown
 from pov_rt.auth.grants import Grants
 from pov_rt.auth.tokens import Identity
@@ -36,7 +35,7 @@ from pov_rt.plugin.interfaces import (
 from pov_rt.plugin.lookup import Lookup
 from pov_rt.plugin.roster import Diff, Roster
 from pov_rt.plugin.storage import Storage
-from pov_rt.protocol.bodies import MissingNode
+from pov_rt.protocol.bodies import MissingNode, Published
 from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import (
     ClientError,

@@ -10,8 +10,8 @@ from typing import Any, Generic, Literal, NamedTuple
 import msgspec
 from typing_extensions import TypeVar
 
-from pov_rt.activities.publishing import Published
 from pov_rt.plugin.interfaces import Access, Allowed, Context, Host, Request
+from pov_rt.protocol.bodies import Published
 from pov_rt.protocol.messages import Activity, Event, Message
 
 StateT = TypeVar("StateT", default=None)

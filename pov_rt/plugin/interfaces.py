@@ -18,7 +18,6 @@ from typing_extensions import TypeVar
 from pov_rt.activities.cursors import Marked, Read
 from pov_rt.activities.digest import Digest
 from pov_rt.activities.durable import Durable
-from pov_rt.activities.publishing import Published
 from pov_rt.activities.shown import Reason, Shown
 from pov_rt.auth.grants import Action, Grants
 from pov_rt.auth.tokens import Identity
@@ -26,7 +25,7 @@ from pov_rt.connections.directory import Closed, Order
 from pov_rt.delivery.filters import Only, Since
 from pov_rt.engine.base import Leases, Marks, Position, Sets
 from pov_rt.plugin.storage import Storage
-from pov_rt.protocol.bodies import MissingNode
+from pov_rt.protocol.bodies import MissingNode, Published
 from pov_rt.protocol.errors import ClientError, CloseCode
 from pov_rt.protocol.messages import Activity, Event, Message, NewActivity, NewNotification
 from pov_rt.runtime.bounds import Bounds, Shares

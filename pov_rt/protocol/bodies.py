@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from msgspec import UNSET, Meta, Raw, UnsetType, field
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from pov_rt.protocol.messages import (
     MAX_SAFE_INTEGER,
@@ -38,8 +38,8 @@ class PublishedActivity(NewActivity, forbid_unknown_fields=True):
     """Its number: higher than those that the producer sent before to this PoV."""
 
 
-class LogPlace(Part):
-    """Where an activity is in its PoV's log; `duplicate`, in a batch, if it was there already.
+class Published(Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
+    """Where an activity is in its PoV's log. `duplicate`: this id was published before.
 
     One that is known by its producer's number alone is there or before.
     """
@@ -48,7 +48,7 @@ class LogPlace(Part):
     pov_id: str
     offset: Offset
     epoch: str
-    duplicate: bool | UnsetType = UNSET
+    duplicate: bool = False
 
 
 class Problem(Part):
@@ -72,7 +72,7 @@ class ErrorAnswer(Part):
 
 
 class BatchAnswer(Part):
-    """What became of each activity of a batch, in its order: a `LogPlace` or an `ErrorAnswer`."""
+    """What became of each activity of a batch, in its order: a `Published` or an `ErrorAnswer`."""
 
     results: list[Any]
 

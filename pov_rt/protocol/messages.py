@@ -152,7 +152,7 @@ class Original(Part):
     offset: int
 
 
-class Activity(Part):
+class Activity(Part, kw_only=False):
     """What happened on a PoV, as stored and pushed. `at` is the server's time (RFC 3339).
 
     One that was changed later is `amended`, with other `details`, or `retracted`, without any; so

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sys import intern
+
 from pov_rt.protocol.tenants import restore
 
 TEAM_FEED = "*"
@@ -17,8 +19,11 @@ def node_topic(run: str) -> str:
 
 
 def pov_topic(pov_id: str) -> str:
-    """Return the topic of a PoV's activities."""
-    return "pov/" + pov_id
+    """Return the topic of a PoV's activities: the same object each time.
+
+    Entries and ids keep it, and would each have a copy (docs/measurements.md, batches).
+    """
+    return intern("pov/" + pov_id)
 
 
 def team_topic(team_id: str) -> str:

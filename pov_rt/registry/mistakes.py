@@ -24,10 +24,10 @@ from typing import Any, ClassVar, NamedTuple, get_origin
 import msgspec
 from msgspec import inspect as shape
 
-from pov_rt.activities.publishing import Published
 from pov_rt.auth.grants import GRANTS
 from pov_rt.plugin.declare import Plugin, Source
 from pov_rt.plugin.interfaces import Access, Context, Host, Request
+from pov_rt.protocol.bodies import Published
 from pov_rt.protocol.messages import Activity, Event, Message
 from pov_rt.registry.discovery import PluginError
 

@@ -259,6 +259,10 @@ class Tasks:
     def __len__(self) -> int:
         return len(self._tasks)
 
+    async def finish(self) -> None:
+        """Wait for what still runs to come to its end by itself."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     def cancel(self) -> None:
         """Cancel what still runs."""
         for task in self._tasks:

@@ -12,10 +12,11 @@ import pytest
 from msgspec import UNSET
 
 from pov_rt.activities.changes import PAGE, Change, Changes
-from pov_rt.activities.publishing import Published, Publisher, Publishing
+from pov_rt.activities.publishing import Publisher, Publishing
 from pov_rt.config.settings import EngineSettings, LimitSettings
 from pov_rt.connections.budgets import Budgets
 from pov_rt.engine.memory import MemoryEngine
+from pov_rt.protocol.bodies import Published
 from pov_rt.protocol.errors import (
     Forbidden,
     InvalidActivity,

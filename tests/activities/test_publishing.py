@@ -12,10 +12,10 @@ import msgspec
 import pytest
 
 from pov_rt.activities import publishing as publishing_module
-from pov_rt.activities.publishing import Known, Published, Publisher, Publishing
+from pov_rt.activities.publishing import Known, Publisher, Publishing
 from pov_rt.config.settings import EngineSettings, LimitSettings
 from pov_rt.engine.memory import MemoryEngine
-from pov_rt.protocol.bodies import PublishedActivity
+from pov_rt.protocol.bodies import Published, PublishedActivity
 from pov_rt.protocol.errors import (
     ClientError,
     Forbidden,
@@ -285,7 +285,7 @@ def test_of_an_id_that_is_forgotten_nothing_is_known_whatever_it_was_called(
 
     async def work() -> None:
         publishing, _, _ = make()
-        own = APP._replace(key=f"user:{user_id}", user_id=user_id)
+        own = msgspec.structs.replace(APP, key=f"user:{user_id}", user_id=user_id)
         for publisher, new_one in [(own, new()), (APP, new(user_id="eve"))] * 2:
             await publishing.publish([new_one], publisher)
         known = set(looked)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pov_rt.config.settings import EngineSettings
-from pov_rt.engine.base import Entry, Health, NewEntry, Position
+from pov_rt.engine.base import Appended, Health, NewEntry, Position
 from pov_rt.engine.keeping import Keeping
 from pov_rt.engine.local import MemoryLeases
 from pov_rt.engine.memory import MemoryEngine, MemoryLog
@@ -32,12 +32,9 @@ class LosingLog(MemoryLog):
         run = self._runs.get(topic, 0)
         return super().epoch_of(topic) + (f".{run}" if run else "")
 
-    def _append(
-        self, new: NewEntry, now: float, monotonic: float, fresh: dict[str, list[Entry]]
-    ) -> Any:
-        before = sum(map(len, fresh.values()))
-        done = super()._append(new, now, monotonic, fresh)
-        if sum(map(len, fresh.values())) > before:
+    def _append(self, new: NewEntry, *rest: Any) -> Any:
+        done = super()._append(new, *rest)
+        if isinstance(done, Appended) and not done.duplicate:
             self._appended.append((new.topic, new.feed) if new.feed else (new.topic,))
         return done
 
@@ -67,7 +64,7 @@ class LosingLog(MemoryLog):
         for topic in [each for topics in reversed(lost) for each in topics]:
             log = self.logs[topic]
             if log.entries:
-                del log.entries[-1], log.came[-1], log.places[-1]
+                del log.entries[-1], log.places[-1]
             log.head = min(log.head, len(log.entries))
             log.offset -= 1
         gone = [key for key, at in self.keys.items() if at.offset > self.logs[key[0]].offset]

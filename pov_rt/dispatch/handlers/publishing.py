@@ -10,13 +10,14 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from pov_rt.activities.publishing import Published, publisher_of
+from pov_rt.activities.publishing import publisher_of
 from pov_rt.auth.tokens import Identity
 from pov_rt.connections.budgets import DELIVERY
 from pov_rt.connections.connection import Connection
 from pov_rt.dispatch.host import PluginHost
 from pov_rt.engine.base import Position
 from pov_rt.plugin.interfaces import Allowed
+from pov_rt.protocol.bodies import Published
 from pov_rt.protocol.encoding import RequestIdValue, encode_reply
 from pov_rt.protocol.errors import ClientError, TokenExpired
 from pov_rt.protocol.messages import Message, NewActivity
@@ -218,7 +219,7 @@ class PublishingContext:
         """
 
         def answer(position: Position) -> bytes:
-            published = Published(str(own.id), own.pov_id, *position)
+            published = Published(str(own.id), own.pov_id, position.offset, position.epoch)
             try:
                 return self._encode_answer(instead(published))
             except BaseException as error:

@@ -51,7 +51,7 @@ class MemoryCopying:
         self._store = store
         self._keeping = keeping
         self._clock = clock
-        self._places: dict[Places, Places] = {}
+        self._places: dict[tuple[str, int, str, int], Places] = {}
 
     async def dump(self, at: float) -> AsyncIterator[Records]:
         # What is kept goes by the monotonic clock, which has no other instant than this one.
@@ -118,7 +118,8 @@ class MemoryCopying:
             self._log.has_copied_ids = True
             for each in cast("Sequence[CopiedId]", records):
                 key = each.topic, each.publisher, name_of_hash(each.key)
-                self._log.keep_key(key, Seen(each.offset, each.digest, self._monotonic(each.at)))
+                seen = Seen(each.offset, each.digest, self._monotonic(each.at))
+                self._log.keep_key(self._log.logs[each.topic], key, seen)
         elif kind is CopiedNumber:
             self._log.producers.restore(cast("Sequence[CopiedNumber]", records))
         elif kind is CopiedMark:
@@ -131,13 +132,14 @@ class MemoryCopying:
     def _restore_entry(self, copied: CopiedEntry) -> None:
         topic, offset, at, origin, body, side, other, other_offset = copied
         log = self._log.logs[topic]
-        places = Places(topic, offset, other, other_offset)
+        where = (topic, offset, other, other_offset)
         if side == "<":
-            places = Places(other, other_offset, topic, offset)
+            where = (other, other_offset, topic, offset)
+        places = self._places.get(where)
+        if places is None:  # the same object in both logs that have it
+            places = self._places[where] = Places(*where, self._monotonic(at))
         log.entries.append(Entry(offset, body, at / 1e6, origin))
-        log.came.append(self._monotonic(at))
-        # The same object in both logs that have it.
-        log.places.append(self._places.setdefault(places, places))
+        log.places.append(places)
 
     def _monotonic(self, at: int) -> float:
         return at / 1e6 - self._ahead

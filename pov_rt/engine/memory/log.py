@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import Future
-from collections import Counter, OrderedDict, defaultdict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from heapq import nsmallest
 from itertools import accumulate, takewhile
@@ -67,23 +67,26 @@ Key = tuple[str, str, str]
 
 
 class Places(msgspec.Struct, frozen=True, gc=False):
-    """Where an entry is: in the topic it was appended to, and in its feed unless that is ""."""
+    """Where an entry is: in the topic it was appended to, and in its feed unless that is "".
+
+    And since when (`Clock.monotonic`), which does not outlive the process.
+    """
 
     topic: str
     offset: int
     feed: str
     feed_offset: int
+    came: float
 
 
 class TopicLog:
     """One topic's entries: `entries[head:]` are kept, the others wait to be released.
 
-    `came` has the instant of each by `Clock.monotonic`: none outlives the process. `places` has the
-    same object for an entry here and in the other log that has it.
+    `places` has the same object for an entry here and in the other log that has it.
     """
 
     __slots__ = (
-        "came", "entries", "epochs", "generation", "head", "keys", "limits", "offset", "places",
+        "entries", "epochs", "generation", "head", "keys", "limits", "offset", "places",
     )  # fmt: skip
 
     def __init__(self, generation: int, limits: Limits) -> None:
@@ -92,7 +95,6 @@ class TopicLog:
         """Those of a log that was taken over from elsewhere, its own first."""
         self.limits = limits
         self.entries: list[Entry] = []
-        self.came: list[float] = []
         self.places: list[Places] = []
         self.head = 0
         self.offset = 0
@@ -104,32 +106,33 @@ class TopicLog:
         """The offset of the oldest entry that is kept; top + 1 where none is."""
         return self.offset - (len(self.entries) - self.head) + 1
 
-    def add(self, entry: Entry, came: float, places: Places) -> None:
-        """Add an entry behind all others."""
-        self.offset = entry.offset
-        self.entries.append(entry)
-        self.came.append(came)
-        self.places.append(places)
-
     def trim(self, now: float) -> None:
         """Release what is too many or too old."""
-        entries, not_before = self.entries, now - self.limits.max_age_s
-        head, number = self.head, len(entries)
+        places, not_before = self.places, now - self.limits.max_age_s
+        head, number = self.head, len(places)
         if number - head <= self.limits.max_entries and head < number:
-            if self.came[head] >= not_before:
+            if places[head].came >= not_before:
                 return  # as nearly always
         head = max(head, number - self.limits.max_entries)
-        while head < len(entries) and self.came[head] < not_before:
+        while head < number and places[head].came < not_before:
             head += 1
         self.head = head
-        if head >= COMPACT_AT and head * 2 >= len(entries):
-            del entries[:head], self.came[:head], self.places[:head]
+        if head >= COMPACT_AT and head * 2 >= number:
+            del self.entries[:head], places[:head]
             self.head = 0
 
     def find(self, offset: int) -> int | None:
         """Return which of `entries` is at an offset, also one that waits to be released."""
         index = offset - 1 - (self.offset - len(self.entries))
         return index if 0 <= index < len(self.entries) else None
+
+
+class _Touched(msgspec.Struct, frozen=True, gc=False):
+    """A topic that is being appended to: its log, the epoch of that, how many entries it had."""
+
+    log: TopicLog
+    epoch: str
+    length: int
 
 
 class MemoryLog:
@@ -184,19 +187,16 @@ class MemoryLog:
     def _append_all(self, batch: Sequence[NewEntry]) -> list[Appended | Conflict]:
         now, monotonic = self._clock.time(), self._clock.monotonic()
         self._forget(monotonic)
-        results: list[Appended | Conflict] = []
-        fresh: defaultdict[str, list[Entry]] = defaultdict(list)
+        touched: dict[str, _Touched] = {}
         try:
-            for new in batch:
-                results.append(self._append(new, now, monotonic, fresh))
+            return [self._append(new, now, monotonic, touched) for new in batch]
         finally:
             # Also after a failure half-way: what is in the log, its followers must hear of.
-            for topic, entries in fresh.items():
-                log = self.logs[topic]
-                log.trim(monotonic)
-                if topic in self.watched and self.follower is not None:
-                    self.follower.entries(topic, self.epoch_of(topic), entries)
-        return results
+            for topic, at in touched.items():
+                fresh = at.log.entries[at.length :]
+                at.log.trim(monotonic)
+                if fresh and topic in self.watched and self.follower is not None:
+                    self.follower.entries(topic, at.epoch, fresh)
 
     async def read(
         self,
@@ -318,7 +318,8 @@ class MemoryLog:
                 self._move(places, alone, places.topic)
             elif self._index(places, places.feed) >= 0:
                 touched |= self._rewrite(places, stub(entry.body))
-                self._move(places, Places(places.feed, places.feed_offset, "", 0), places.feed)
+                alone = Places(places.feed, places.feed_offset, "", 0, places.came)
+                self._move(places, alone, places.feed)
         self._drop_keys([key for key in self.keys if key[0] == topic])
         self.producers.discard(lambda producer: producer.topic == topic)
         self._remove(topic)
@@ -366,11 +367,11 @@ class MemoryLog:
         """Leave stubs of a topic's entries that are too old where they were appended to."""
         log, now = self.logs[topic], self._clock.monotonic()
         for index in indexes:
-            source = log.places[index].topic
-            if source != topic and log.came[index] < now - self._keeping.of(source).max_age_s:
+            source, came = log.places[index].topic, log.places[index].came
+            if source != topic and came < now - self._keeping.of(source).max_age_s:
                 entry = log.entries[index]
                 log.entries[index] = Entry(entry.offset, self._keeping.stub(entry.body), entry.at)
-                log.places[index] = Places(topic, entry.offset, "", 0)
+                log.places[index] = Places(topic, entry.offset, "", 0, came)
 
     def _move(self, old: Places, new: Places, topic: str) -> None:
         """Say of an entry of a topic that it is in no other one any more."""
@@ -445,7 +446,7 @@ class MemoryLog:
         self.watched.setdefault(topic, self._generation)
 
     def _append(
-        self, new: NewEntry, now: float, monotonic: float, fresh: dict[str, list[Entry]]
+        self, new: NewEntry, now: float, monotonic: float, touched: dict[str, _Touched]
     ) -> Appended | Conflict:
         topic, publisher, own, body, feed, origin, compared, name, seq = new
         producer = Producer(topic, publisher, name) if name else None
@@ -456,37 +457,48 @@ class MemoryLog:
                 self.producers.enter(producer)
                 self.producers.keep(producer, seq)
             return known
-        logs = self.logs
         if producer is not None and seq <= self.producers.last(producer):
-            return Appended(self.epoch_of(topic), logs[topic].offset, duplicate=True)
-        if topic not in logs or (feed and feed not in logs):
-            unknown = [each for each in dict.fromkeys((topic, feed)) if each and each not in logs]
-            self._begin(unknown, publisher)
+            return Appended(self.epoch_of(topic), self.logs[topic].offset, duplicate=True)
+        if topic not in touched or (feed and feed not in touched):
+            self._touch((topic, feed) if feed else (topic,), publisher, touched)
         if producer is not None:
             self.producers.enter(producer)
             self.producers.keep(producer, seq)
-        log, feed_log = logs[topic], logs[feed] if feed else None
-        feed_offset = 0 if feed_log is None else feed_log.offset + 1
-        places = Places(topic, log.offset + 1, feed, feed_offset)
-        entry = Entry(places.offset, body, now, origin)
-        log.add(entry, monotonic, places)
-        fresh[topic].append(entry)
-        if feed_log is not None:
-            if feed_offset != entry.offset:
+        at = touched[topic]
+        log = at.log
+        offset = log.offset = log.offset + 1
+        entry = Entry(offset, body, now, origin)
+        log.entries.append(entry)
+        if feed:
+            feed_log = touched[feed].log
+            feed_offset = feed_log.offset = feed_log.offset + 1
+            if feed_offset != offset:
                 entry = Entry(feed_offset, body, now, origin)
-            feed_log.add(entry, monotonic, places)
-            fresh[feed].append(entry)
-        seen = Seen(places.offset, digest_of(compared or body), monotonic)
-        mine = self.keep_key(key, seen)
+            places = Places(topic, offset, feed, feed_offset, monotonic)
+            feed_log.entries.append(entry)
+            feed_log.places.append(places)
+        else:
+            places = Places(topic, offset, "", 0, monotonic)
+        log.places.append(places)
+        mine = self.keep_key(log, key, Seen(offset, digest_of(compared or body), monotonic))
         if len(mine) > self._ids_each:
             self.ids.refuse(publisher, "one publisher has half of all ids; its oldest go")
             self._forget_key(mine[0])
-        return Appended(self.epoch_of(topic), places.offset)
+        return Appended(at.epoch, offset)
 
-    def keep_key(self, key: Key, seen: Seen) -> deque[Key]:
-        """Remember a key of a log that is there; return those of its publisher."""
+    def _touch(self, topics: Sequence[str], publisher: str, touched: dict[str, _Touched]) -> None:
+        """Note where topics are that are about to be appended to. Raises `Unavailable`."""
+        unknown = [each for each in dict.fromkeys(topics) if each not in self.logs]
+        if unknown:
+            self._begin(unknown, publisher)
+        for topic in topics:
+            log = self.logs[topic]
+            touched.setdefault(topic, _Touched(log, self.epoch_of(topic), len(log.entries)))
+
+    def keep_key(self, log: TopicLog, key: Key, seen: Seen) -> deque[Key]:
+        """Remember a key of a log; return those of its publisher."""
         self.keys[key] = seen
-        self.logs[key[0]].keys += 1
+        log.keys += 1
         mine = self._keys_of.get(key[1])
         if mine is None:
             mine = self._keys_of[key[1]] = deque()

@@ -22,9 +22,9 @@ from pov_rt.protocol.bodies import (
     Erased,
     ErrorAnswer,
     HistoryAnswer,
-    LogPlace,
     PluginsPage,
     PovsPage,
+    Published,
     PublishedActivity,
     SocketToken,
     Unblocked,
@@ -191,14 +191,14 @@ def openapi(registry: Registry, settings: Settings) -> Document:
         Erased,
         ErrorAnswer,
         HistoryAnswer,
-        LogPlace,
+        Published,
         PublishedActivity,
         SocketToken,
         Unblocked,
         *_LISTINGS.values(),
     )
     components = Components([*core, *ANSWERS, *answers, *bodies], registry, settings)
-    items = {"anyOf": [components.ref(LogPlace), components.ref(ErrorAnswer)]}
+    items = {"anyOf": [components.ref(Published), components.ref(ErrorAnswer)]}
     components.schema(BatchAnswer)["properties"]["results"]["items"] = items
     return {
         "openapi": "3.1.0",
@@ -231,7 +231,7 @@ def openapi(registry: Registry, settings: Settings) -> Document:
 def _paths(registry: Registry, settings: Settings, components: Components) -> Document:
     activity = components.ref(PublishedActivity)
     batch = {"type": "array", "items": activity, "maxItems": settings.limits.publish_batch}
-    place = components.ref(LogPlace)
+    place = components.ref(Published)
     number = {"type": "integer", "minimum": 0, "default": 0}
     paths: Document = {
         "/api/auth/ws-token": {

@@ -129,11 +129,8 @@ class Audit(Observer):
                 del self._places[done.topic]
 
     async def close(self) -> None:
-        """Note what waits."""
-        if self._waiting and not self._is_at_work:
-            self._is_at_work = True
-            await self._work_off()
-        await self._tasks.end()
+        """Note what waits, and what is being noted."""
+        await self._tasks.finish()
 
     async def lines(self, pov_id: str) -> AsyncIterator[bytes]:
         """Yield a PoV's audit as lines of CSV, the heads first. Raises `Unavailable`."""

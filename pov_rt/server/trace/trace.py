@@ -301,22 +301,29 @@ class Trace(Observer):
         )  # fmt: skip
 
     def stored(self, done: Stored) -> None:
-        now, took = self._clock.time(), (done.commit_s, done.whole_s)
+        runs: dict[str, tuple[int, int, str]] = {}
+        """Those of each topic that follow one another: from, to, whose."""
         for entry, place in zip(done.entries, done.places, strict=True):
+            topic, offset = entry.topic, place.offset
             if isinstance(place, Conflict):
                 self.note(
-                    "conflict", "", topic=entry.topic, key=entry.topic, offset=place.offset,
+                    "conflict", "", topic=topic, key=topic, offset=offset,
                     id=entry.key, publisher=entry.publisher,
                 )  # fmt: skip
-                continue
-            appends, offset = self._pass(entry.topic).appends, place.offset
-            if appends and (newest := appends[-1]).at == now and newest.last == offset - 1:
-                # All of them, for `_replace` is felt in a batch.
-                appends[-1] = Append(now, newest.first, offset, *newest[3:])
             elif not place.duplicate:
-                appends.append(Append(now, offset, offset, entry.publisher, *took))
-                if len(appends) > PASSES:
-                    del appends[0]
+                first, last, publisher = runs.get(topic) or (offset, offset - 1, entry.publisher)
+                if last != offset - 1:
+                    self._keep(topic, (first, last, publisher), done)
+                    first, publisher = offset, entry.publisher
+                runs[topic] = first, offset, publisher
+        for topic, run in runs.items():
+            self._keep(topic, run, done)
+
+    def _keep(self, topic: str, run: tuple[int, int, str], done: Stored) -> None:
+        appends = self._pass(topic).appends
+        appends.append(Append(self._clock.time(), *run, done.commit_s, done.whole_s))
+        if len(appends) > PASSES:
+            del appends[0]
 
     def flushed(self, done: Flushed) -> None:
         handouts = self._pass(done.topic).handouts

@@ -9,16 +9,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
-from pov_rt.activities.publishing import Published, publisher_of
+from pov_rt.activities.publishing import publisher_of
 from pov_rt.auth.tokens import Identity
 from pov_rt.connections.borders import Rejected
 from pov_rt.connections.budgets import ROW
 from pov_rt.delivery.entries import ActivityEncoder
 from pov_rt.dispatch.host import MAX_HISTORY
 from pov_rt.dispatch.request import Content, fault_of, read_number
-from pov_rt.protocol.bodies import BatchAnswer, LogPlace, PageState, PublishedActivity
+from pov_rt.protocol.bodies import BatchAnswer, PageState, Published, PublishedActivity
 from pov_rt.protocol.encoding import (
     BYTE_ORDER_MARK,
     DECODE_ERRORS,
@@ -118,7 +118,7 @@ def split_batch(body: Content, *, lines: bool) -> Sequence[Item] | None:
 class Answer(NamedTuple):
     """What is answered to a publication, and with which status."""
 
-    value: BatchAnswer | LogPlace
+    value: BatchAnswer | Published
     status: int
 
 
@@ -148,11 +148,17 @@ def publish(
 
 def _answer_one(result: Callable[[], Published]) -> Answer:
     done = result()
-    return Answer(_place(done), 200 if done.duplicate else 201)
+    if done.duplicate:  # one alone says it with its status
+        return Answer(msgspec.structs.replace(done, duplicate=False), 200)
+    return Answer(done, 201)
 
 
 def _answer_all(results: Sequence[Published | ClientError]) -> Answer:
-    return Answer(BatchAnswer(results=[_result(*each) for each in enumerate(results)]), 200)
+    answers: list[Published | msgspec.Raw] = [
+        each if isinstance(each, Published) else msgspec.Raw(http_error(each, index=index))
+        for index, each in enumerate(results)
+    ]
+    return Answer(BatchAnswer(results=answers), 200)
 
 
 def _tell_rejected(
@@ -196,19 +202,6 @@ class ActivitiesHandler(JsonHandler):
             self.answer(*outcome)
         finally:
             del outcome  # an error's traceback knows this frame: they would wait for the collector
-
-
-def _place(done: Published, duplicate: bool | UnsetType = UNSET) -> LogPlace:
-    return LogPlace(
-        id=done.id, pov_id=done.pov_id, offset=done.offset, epoch=done.epoch, duplicate=duplicate
-    )
-
-
-def _result(index: int, result: Published | ClientError) -> LogPlace | msgspec.Raw:
-    if isinstance(result, Published):
-        # One alone says it with its status.
-        return _place(result, result.duplicate or UNSET)
-    return msgspec.Raw(http_error(result, index=index))
 
 
 class HistoryHandler(JsonHandler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from collections.abc import Iterator, Sequence
@@ -110,6 +111,34 @@ def test_it_is_in_the_database_and_there_after_a_restart(tmp_path: Path) -> None
     }
     with planted(**sections) as plant:
         ana = plant.follow()
+        plant.publish("1")
+        plant.get(ana, "1")
+    with planted(**sections) as plant:
+        assert short(rows(plant)) == [("laptop", "1", "live")]
+
+
+def test_what_is_being_noted_when_the_server_stops_is_there_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sections: dict[str, Any] = {
+        "pov": {"acme": PovSettings(audit=True)},
+        "engine": EngineSettings(url=f"sqlite://{tmp_path}/log.db"),
+    }
+    with planted(**sections) as plant:
+        ana = plant.follow()
+        closing = asyncio.Event()
+        note, close = plant.node.audit._note, plant.node.audit.close  # noqa: SLF001
+
+        async def note_late(*handed: Any) -> None:
+            await closing.wait()
+            await note(*handed)
+
+        async def close_all() -> None:
+            closing.set()
+            await close()
+
+        monkeypatch.setattr(plant.node.audit, "_note", note_late)
+        monkeypatch.setattr(plant.node.audit, "close", close_all)
         plant.publish("1")
         plant.get(ana, "1")
     with planted(**sections) as plant:
