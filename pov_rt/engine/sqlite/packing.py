@@ -14,14 +14,14 @@ from bisect import bisect_left, bisect_right
 from typing import Any
 
 Rows = list[Any]
-"""Rows one behind the other, of each entry its topic, offset, feed and the offset there (0, 0: it is
-in none), digest, key and origin (texts), and body (a `bytearray`). The body is the last, for SQLite
-walks through it to what is behind it. Python takes five times as long to hand over bytes as any of
-these types; and of tuples that stay it would have to collect garbage (docs/measurements.md, one
+"""Rows one behind the other, of each entry its topic, offset, feed and the offset there (0, 0: it
+is in none), digest, key and origin (texts), and body (a `bytearray`). The body is the last, for
+SQLite walks through it to what is behind it. Python takes five times as long to hand over bytes as
+any of these types, and would collect garbage because of tuples (docs/measurements.md, one
 statement).
 """
 _COLUMNS = 'topic, "offset", feed, feed_offset, digest, key, origin, body'
-WIDTH = 8
+_WIDTH = 8
 _TEXTS = (5, 6, 7)
 
 _SIZES = [1 << shift for shift in range(11)]
@@ -89,14 +89,14 @@ class Groups:
         if not rows:
             return 0
         size = self._load(rows)
-        self._connection.execute(_INSERT, (len(rows) // WIDTH, at))
+        self._connection.execute(_INSERT, (len(rows) // _WIDTH, at))
         self._is_clear = True
         return size
 
     def find_keys(self, rows: Rows, not_before: float) -> list[tuple[int, str, int, int]]:
         """Return the rows' keys that are there, but forget those that are too old."""
         self._load(rows)
-        number = len(rows) // WIDTH
+        number = len(rows) // _WIDTH
         self._connection.execute(_DROP_KEYS, (not_before, number))
         return self._connection.execute(_FIND_KEYS, (number,)).fetchall()
 
@@ -106,16 +106,16 @@ class Groups:
 
     def _load(self, rows: Rows) -> int:
         """Put rows where the statements take them from; return how many bytes they are."""
-        number, most = len(rows) // WIDTH, _SIZES[-1]
-        size = sum(sum(map(len, rows[column::WIDTH])) for column in _TEXTS)
+        number, most = len(rows) // _WIDTH, _SIZES[-1]
+        size = sum(sum(map(len, rows[column::_WIDTH])) for column in _TEXTS)
         if size > LOAD_BYTES:
             most = _SIZES[max(0, bisect_right(_SIZES, number * LOAD_BYTES // size) - 1)]
         if not self._is_clear:
             self._connection.execute(_CLEAR)
         self._is_clear = False
         for start in range(0, number, most):
-            part = rows[start * WIDTH : (start + most) * WIDTH]
-            fitting = _SIZES[bisect_left(_SIZES, len(part) // WIDTH)]
-            part += [0] * (WIDTH * fitting - len(part))
+            part = rows[start * _WIDTH : (start + most) * _WIDTH]
+            fitting = _SIZES[bisect_left(_SIZES, len(part) // _WIDTH)]
+            part += [0] * (_WIDTH * fitting - len(part))
             self._connection.execute(_LOAD[fitting], part)
         return size
