@@ -324,7 +324,7 @@ class Hub:
             fresh = [entry for entry in entries if entry.offset > known.offset]
         if epoch != known.epoch or (fresh and fresh[0].offset != known.offset + 1):
             self.uncertain(topic)
-        else:
+        elif fresh:
             self._take(known, fresh)
 
     def signal(self, topic: str, body: bytes, origin: str) -> None:
@@ -377,12 +377,10 @@ class Hub:
         if len(self._dirty) == 1 and not self._spread.shares:
             (topic,) = self._dirty
             if topic.users <= turns.SENDS:  # which is nearly always all there is
-                self._dirty = []
-                self._waiting_bytes = 0
+                self._dirty, self._waiting_bytes = [], 0
                 self._flush(topic)
                 return
-        is_free = not self._spread.shares
-        few, many, self._dirty = choose(self._dirty, turns.SENDS, is_free=is_free)
+        few, many, self._dirty = choose(self._dirty, turns.SENDS, is_free=not self._spread.shares)
         self._waiting_bytes = sum(topic.pending_bytes for topic in self._dirty)
         left = turns.SENDS - sum(topic.users for topic in few)
         try:
@@ -531,8 +529,6 @@ class Hub:
 
     def _take(self, topic: Topic, entries: Sequence[Entry], *, is_new: bool = True) -> None:
         """Deliver what follows; unless it is new, it was read from the log."""
-        if not entries:
-            return
         bodies: Sequence[bytes] = ()
         has_live = any(topic.groups.values())
         if topic.ring is not None or has_live:
@@ -540,29 +536,32 @@ class Hub:
             bodies = [as_message(topic, entry) for entry in entries]
             if topic.ring is not None:
                 topic.ring.add(bodies)
-            has_live = self._make_room(topic, sum(map(len, bodies)))
+            size = sum(map(len, bodies))
+            if has_live and self._waiting_bytes + size > turns.SENT_BYTES:
+                has_live = self._make_room(topic, size)
+            if has_live:
+                topic.pending_bytes += size
+                self._waiting_bytes += size
         instead = self._answer(topic, entries) if self._expected else {}
         for body, entry in zip(bodies, entries, strict=True) if has_live else ():
-            if body or entry.offset in instead:
-                self._add(topic, Pending(body, entry.body, *instead.get(entry.offset, ())))
+            if instead and entry.offset in instead:
+                self._add(topic, Pending(body, entry.body, *instead[entry.offset]))
+            elif body:
+                self._add(topic, Pending(body, entry.body))
         topic.offset = entries[-1].offset
         if topic.only and topic.offset - topic.positioned >= POSITION_ENTRIES:
             self._tell_position(topic)
 
     def _make_room(self, topic: Topic, size: int) -> bool:
-        """Count what comes, and replay it to those for whom too much of this turn waits.
+        """Replay what comes to those for whom too much of this turn waits.
 
         Return whether anybody is left who gets it as it comes.
         """
-        if self._waiting_bytes + size > turns.SENT_BYTES:
-            for connection in topic.live:
-                waits = sum(each.pending_bytes for each in self._joined(connection))
-                if waits + size > turns.SENT_BYTES:
-                    self.replay.hold(topic, connection)
-        if is_live := any(topic.groups.values()):
-            topic.pending_bytes += size
-            self._waiting_bytes += size
-        return is_live
+        for connection in topic.live:
+            waits = sum(each.pending_bytes for each in self._joined(connection))
+            if waits + size > turns.SENT_BYTES:
+                self.replay.hold(topic, connection)
+        return any(topic.groups.values())
 
     def _answer(
         self, topic: Topic, entries: Sequence[Entry]

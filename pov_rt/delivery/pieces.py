@@ -27,14 +27,13 @@ class Spread:
 
     def __init__(self) -> None:
         self.delivered = Tally(TRANSPORTS, OTHER)
-        """Messages handed to clients as they were published, since the start, by transport."""
+        """Messages handed to clients as they were published, since the start, by transport.
+
+        Topics count what they hand out.
+        """
         self.shares: Shares = {}
         """What is still to be sent; nobody else changes it."""
         self._queue: Iterator[Connection] = iter(())
-
-    def count(self, transport: str, messages: int) -> None:
-        """Count what is on its way."""
-        self.delivered[transport] += messages
 
     def fill(self, shares: Shares) -> None:
         """Take what is to be sent. It must be empty, or what waits longest would not come first."""
@@ -70,6 +69,8 @@ def join(framing: Framing, bodies: Sequence[bytes]) -> Iterable[bytes]:
     """Frame messages, joined into pieces of about `JOIN_BYTES`."""
     if len(bodies) == 1:
         return (framing.frame(bodies[0]),)
+    if sum(map(len, bodies)) <= JOIN_BYTES:
+        return (framing.join(bodies),) if bodies else ()
     parts = list(divide(bodies))
     return [framing.join(part, up_to_date=part is parts[-1]) for part in parts]
 

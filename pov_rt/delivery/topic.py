@@ -360,7 +360,7 @@ class Topic:
                 bodies = _select(pending, key)
                 self._send_group(group, tuple(join(key.framing, bodies)), special, shares)
                 count = len(bodies) * len(group)
-                self.spread.count(key.framing.transport, count)
+                self.spread.delivered[key.framing.transport] += count
                 sent += count
         for connection, start in special.items():
             self._send_share(connection, pending[start:], shares)

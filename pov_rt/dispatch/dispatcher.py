@@ -143,26 +143,22 @@ class Dispatcher:
     def _admit(
         self, connection: Connection, handler: Handler, message: Message, now: float
     ) -> None:
-        """Raise unless this connection may send this message now."""
-        if handler.spec.price != 0:
-            self._pay(connection, handler, message, now)
+        """Raise unless this connection may send this message now, and its user pay its price."""
+        spec = handler.spec
+        if (price := spec.price) != 0:
+            budget = connection.budget
+            if wait := budget.pay(price(message) if callable(price) else price, now):
+                raise self._budgets.refusal(budget.owner, wait)
         grants = connection.identity.grants
         if grants.tenant is not None and handler.scope is not None:
             handler.scope(message, grants.tenant)
         require_grants(grants, handler, message)
-        if handler.spec.grant == "publish" and now >= connection.expires_at:
+        if spec.grant == "publish" and now >= connection.expires_at:
             raise TokenExpired
         if handler.rate is not None:
             self._charge(connection, handler, handler.rate, now)
         if connection.plain and handler.tag not in FIRST_BLOCK:
             self._hub.promote(connection)
-
-    def _pay(self, connection: Connection, handler: Handler, message: Message, now: float) -> None:
-        """Raise `RateLimited` if the user's budget is used up, else take the message's price."""
-        price = handler.spec.price
-        budget = connection.budget
-        if wait := budget.pay(price(message) if callable(price) else price, now):
-            raise self._budgets.refusal(budget.owner, wait)
 
     def _charge(self, connection: Connection, handler: Handler, rate: Rate, now: float) -> None:
         """Raise `RateLimited` if a connection sends too many messages of a type."""

@@ -70,15 +70,16 @@ async def call(
     entry: Watched | None = None
     try:
         result = function(*arguments)
-        if not inspect.isawaitable(result):
-            return result
         rest: Awaitable[Any] = result
         if inspect.iscoroutine(result):
             try:
                 rest = Begun(result, result.send(None))
             except StopIteration as end:
                 return end.value
-        entry = _watch(deadline_s).add(asyncio.current_task(), stuck)
+        elif not inspect.isawaitable(result):
+            return result
+        watch, entry = _watch(deadline_s), _Called(stuck)
+        watch.add(entry)
         return await rest
     except BaseException as error:
         is_late = entry is not None and entry.has_expired and not is_cancelled(but=1)
@@ -91,60 +92,69 @@ async def call(
             del contained  # it knows this frame: together they would wait for the collector
     finally:
         if entry is not None:
-            entry.end()
+            watch.remove(entry)
 
 
 class Watched:
-    """Something that is waited for. It is cancelled at its deadline, once."""
+    """Something that is waited for. Its work is cancelled at its deadline, once.
 
-    __slots__ = ("_watch", "due", "has_expired", "stuck", "work")
+    `due` and `has_expired` are the watch's; a subclass has more about it.
+    """
 
-    def __init__(
-        self,
-        watch: Watch,
-        due: float,
-        work: asyncio.Future[Any] | None,
-        stuck: Callable[[], None] | None,
-    ) -> None:
-        self._watch = watch
-        self.due = due
-        self.stuck = stuck
+    __slots__ = ("due", "has_expired", "work")
+
+    def __init__(self, work: asyncio.Future[Any] | None) -> None:
+        self.due = 0.0
         self.work = work
         self.has_expired = False
 
-    def end(self) -> None:
-        """Watch it no longer; what cancelled it is over."""
-        self._watch.remove(self)
-        if self.has_expired and isinstance(self.work, asyncio.Task):
-            self.work.uncancel()
+
+class _Called(Watched):
+    """A function's task."""
+
+    __slots__ = ("_stuck",)
+
+    def __init__(self, stuck: Callable[[], None] | None) -> None:
+        super().__init__(asyncio.current_task())
+        self._stuck = stuck
+
+    def give_up(self) -> None:
+        """Say that it goes on though it was cancelled."""
+        if self._stuck is not None:
+            self._stuck()
 
 
 class Watch:
     """What is waited for with the same deadline, the oldest first: one timer does for all.
 
     asyncio would have two for each (docs/measurements.md, deadlines). It cancels a future after
-    `deadline_s` seconds, unless `Watched.end` was called before.
+    `deadline_s` seconds, unless `remove` was called before, and calls `stuck` with what is not
+    removed `STUCK_S` after that.
     """
 
-    def __init__(self, deadline_s: float) -> None:
+    def __init__(self, deadline_s: float, stuck: Callable[[Any], None]) -> None:
         self._deadline_s = deadline_s
+        self._stuck = stuck
         self._waiting: dict[Watched, None] = {}
         self._expired: dict[Watched, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, work: asyncio.Future[Any] | None, stuck: Callable[[], None] | None) -> Watched:
-        """Watch a future; `stuck` is called if it is not done `STUCK_S` after its end."""
+    def add(self, entry: Watched) -> None:
+        """Watch something."""
         loop = asyncio.get_running_loop()
-        entry = Watched(self, loop.time() + self._deadline_s, work, stuck)
+        entry.due = loop.time() + self._deadline_s
         self._waiting[entry] = None
         if self._timer is None:
             self._timer = loop.call_at(entry.due, self._look)
-        return entry
 
     def remove(self, entry: Watched) -> None:
-        """Watch it no longer."""
-        self._waiting.pop(entry, None)
-        self._expired.pop(entry, None)
+        """Watch it no longer; what cancelled it is over."""
+        if entry.has_expired:
+            self._expired.pop(entry, None)
+            if isinstance(entry.work, asyncio.Task):
+                entry.work.uncancel()
+        else:
+            self._waiting.pop(entry, None)
         if self._timer is not None and not self._waiting and not self._expired:
             self._timer.cancel()
             self._timer = None
@@ -161,8 +171,7 @@ class Watch:
                 entry.work.cancel()
         for entry in list(takewhile(lambda each: each.due <= now, self._expired)):
             del self._expired[entry]
-            if entry.stuck is not None:
-                entry.stuck()
+            self._stuck(entry)
         left = [next(iter(each)).due for each in (self._waiting, self._expired) if each]
         if left:
             self._timer = loop.call_at(min(left), self._look)
@@ -175,7 +184,7 @@ def _watch(deadline_s: float) -> Watch:
     watches = _watches.setdefault(asyncio.get_running_loop(), {})
     found = watches.get(deadline_s)
     if found is None:
-        found = watches[deadline_s] = Watch(deadline_s)
+        found = watches[deadline_s] = Watch(deadline_s, _Called.give_up)
     return found
 
 

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 Ts = TypeVarTuple("Ts")
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+OUT = select.EPOLLOUT
 
 
 class DirectSelector(selectors.EpollSelector):
@@ -41,17 +42,18 @@ class DirectSelector(selectors.EpollSelector):
         ready = []
         for fd, event in self._selector.poll(wait, max(len(keys), 1)):  # type: ignore[attr-defined]
             reader = self.readers.get(fd)
-            if reader is not None and event & ~select.EPOLLOUT:
-                self._call(reader)
-                event &= select.EPOLLOUT
+            if reader is not None and event & ~OUT:
+                try:
+                    reader()
+                except Exception:  # a bug of ours; it must not end the loop
+                    log.exception("reading a socket failed")
+                event &= OUT
                 if not event:
                     continue
             # A reader may have closed it meanwhile.
             key = keys.get(fd)
             if key is not None:
-                found = (READ if event & ~select.EPOLLOUT else 0) | (
-                    WRITE if event & ~select.EPOLLIN else 0
-                )
+                found = (READ if event & ~OUT else 0) | (WRITE if event & ~select.EPOLLIN else 0)
                 if found & key.events:
                     ready.append((key, found & key.events))
         return ready
@@ -67,12 +69,6 @@ class DirectSelector(selectors.EpollSelector):
             keys[fd] = selectors.SelectorKey(fd, fd, READ, (None, None))
         else:
             self.modify(fd, key.events | READ, (None, key.data[1]))
-
-    def _call(self, reader: Callable[[], None]) -> None:
-        try:
-            reader()
-        except Exception:  # a bug of ours; it must not end the loop
-            log.exception("reading a socket failed")
 
 
 class DirectLoop(asyncio.SelectorEventLoop):

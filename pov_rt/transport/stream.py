@@ -161,9 +161,9 @@ class _Scrap:
     error: FrameError | None = None
     ended = True
 
-    def feed(self, data: bytes) -> Sequence[tuple[int, bytes]]:
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         self.controls += 1 + len(data) // SCRAP_BYTES
-        return ()
+        return []
 
 
 _SCRAP: Final = _Scrap()
@@ -210,7 +210,7 @@ class EventWire(Wire):
         if self._closing or self._events or self._paused:
             return False
         self._heard = True
-        self._accept([(Opcode.TEXT, message) for message in messages])
+        self._take([(Opcode.TEXT, message) for message in messages])
         return True
 
     def _last_words(self, code: CloseCode, body: bytes) -> bytes:

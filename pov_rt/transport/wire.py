@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
@@ -40,6 +40,8 @@ LOST = "connection lost"
 CLOSED_BY_CLIENT = "closed by the client"
 ABORTED = "aborted"
 """Why a socket ends; behind some of them the log has more."""
+Events = list[tuple[int, bytes]]
+"""Messages with the opcodes of their frames."""
 BUSY, UNREAD = 1, 2
 """Why a socket is not read: its connection has enough to do, or its client does not read."""
 
@@ -58,8 +60,11 @@ class Parser(Protocol):
     def ended(self) -> bool:
         """Whether nothing more of the client's is waited for: it said so, or did wrong."""
 
-    def feed(self, data: bytes) -> Sequence[tuple[int, bytes]]:
-        """Return the messages, with the opcodes of their frames, that `data` completes."""
+    def feed(self, data: bytes) -> Events:
+        """Return the messages, with the opcodes of their frames, that `data` completes.
+
+        The list is the caller's.
+        """
 
 
 class Wire:
@@ -116,7 +121,7 @@ class Wire:
         self._queue: SendQueue | None = None
         self._corked: list[bytes] | None = None
         self._controls: Bucket | None = None
-        self._events: Sequence[tuple[int, bytes]] = ()
+        self._events: Events | None = None
         self._paused = 0
         self._reads = False
         self._heard = False
@@ -302,13 +307,8 @@ class Wire:
             words = "a client sends too many control frames or fragments"
             self._bounds.complaint.log(logging.INFO, words)
             self.close(CloseCode.FLOODING)
-        else:
-            self._accept(events)
-
-    def _accept(self, events: Sequence[tuple[int, bytes]]) -> None:
-        """Hand messages on, or have them wait."""
-        if self._paused or self._events:  # which the loop may not have come to yet
-            self._events = [*self._events, *events]
+        elif self._paused or self._events:  # which the loop may not have come to yet
+            self._events = [*(self._events or ()), *events]
         else:
             self._take(events)
 
@@ -323,17 +323,19 @@ class Wire:
     def _resume(self) -> None:
         # It may have been paused again meanwhile.
         if not self._closing and not self._paused:
-            events, self._events = self._events, ()
+            events, self._events = self._events or [], None
             self._take(events)
 
-    def _take(self, events: Sequence[tuple[int, bytes]]) -> None:
+    def _take(self, events: Events) -> None:
         self._corked = self._corked or []
         try:
             for index, (opcode, payload) in enumerate(events):
                 if self._closing or self._peer is None:
                     break
                 if self._paused:
-                    self._events = events[index:]
+                    # In place: a chunk may hold hundreds, of which a turn takes four.
+                    del events[:index]
+                    self._events = events
                     break
                 if opcode == TEXT:
                     self._peer.receive(payload, True)
@@ -357,7 +359,8 @@ class Wire:
             self._corked = None
             self._write(corked[0])
         else:
-            self._uncork()
+            if corked:
+                self._uncork()
             self._corked = None
         if self._closing:
             self._finish_writing()
@@ -504,7 +507,7 @@ class Wire:
         if self._timer is not None:
             self._timer.cancel()
         self._queue = self._corked = None
-        self._events = ()
+        self._events = None
         self._release_waiters()
         try:
             self._tell(reason)

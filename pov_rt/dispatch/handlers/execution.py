@@ -89,7 +89,7 @@ class Execution:
         self._hosts = hosts
         # Hooks that wait could let one publication of a connection get ahead of another.
         self._pipelines = not services.registry.asks_before_publish
-        self._watch = containment.Watch(self._limits.handler_deadline_s)
+        self._watch = containment.Watch(self._limits.handler_deadline_s, self._abandon)
         self._works: set[Future[None]] = set()
         self._begun: dict[Connection, int] = {}
         """How many handlers began in this turn that have others wait."""
@@ -107,7 +107,7 @@ class Execution:
         if (admitted := self._borders.admitted) is not None:
             admitted(connection, handler.tag, message)
         unordered = handler.spec.unordered
-        has_room = not handler.may_wait or self._has_room(connection)
+        has_room = not handler.may_wait or connection.beside is None or self._has_room(connection)
         if not handler.is_async and has_room and (connection.line is None or unordered):
             self._answer(connection, handler, message)
             return
@@ -230,15 +230,15 @@ class Execution:
     def _await(self, slot: Slot, work: Future[Any]) -> None:
         """Go on when a plain handler's future is done, or its time is over."""
         slot.work = work
-        slot.watched = self._watch.add(work, partial(self._abandon, slot))
+        self._watch.add(slot)
         work.add_done_callback(partial(self._resolve, slot))
 
     def _resolve(self, slot: Slot, work: Future[Any]) -> None:
         """Take over what a plain handler's future has become."""
-        watched, slot.watched = slot.watched, None
-        if watched is not None:
-            watched.end()
-        if watched is None or slot.connection.closed:  # it was abandoned, or nobody is told
+        is_abandoned = slot.is_done
+        if not is_abandoned:
+            self._watch.remove(slot)
+        if is_abandoned or slot.connection.closed:  # so that nobody is told
             if not work.cancelled():
                 work.exception()
             slot.work = None
@@ -246,7 +246,7 @@ class Execution:
         try:
             slot.result = work.result()
         except BaseException as raised:
-            if watched.has_expired and work.cancelled():
+            if slot.has_expired and work.cancelled():
                 slot.error = self._note_late(slot, HandlerTimeout())
             else:
                 slot.error = self._failure(slot.connection, slot.handler, raised)
@@ -299,8 +299,9 @@ class Execution:
         context = cast("ConnectionContext", slot.context)
         result, error, request_id = slot.result, slot.error, slot.message.id
         body: bytes | None = None
-        if error is None:
-            error = self._look_again(slot, context)
+        is_new_token = connection.identity is not slot.identity
+        if error is None and (is_new_token or context.joined or context.required):
+            error = self._look_again(slot, context, is_new_token=is_new_token)
         if error is None and not context.answered:
             try:
                 if context.told is not None:
@@ -310,7 +311,8 @@ class Execution:
                 error = self._failure(connection, handler, raised)
         if body is not None and len(body) > SMALL_BYTES:
             error = self._charge_large(connection, len(body))
-        self._tell(connection, handler, slot.message, result, error, slot.began, slot.ended)
+        if self._borders.handled is not None or error is not None:
+            self._tell(connection, handler, slot.message, result, error, slot.began, slot.ended)
         if error is not None:
             body = self._error(error, request_id)
         if body is not None and not context.answered:
@@ -354,16 +356,15 @@ class Execution:
         if failed is not None and error is not None:
             failed(connection, done)
 
-    def _look_again(self, slot: Slot, context: ConnectionContext) -> ClientError | None:
+    def _look_again(
+        self, slot: Slot, context: ConnectionContext, *, is_new_token: bool
+    ) -> ClientError | None:
         """Return the error in the place of an answer that may not be given any more."""
-        identity = slot.connection.identity
-        is_new_token = identity is not slot.identity
-        if not (is_new_token or context.joined or context.required):
-            return None
         try:
             context.check()
             if is_new_token and not context.has_acted:
-                require_grants(identity.grants, slot.handler, slot.message)
+                grants = slot.connection.identity.grants
+                require_grants(grants, slot.handler, slot.message)
         except ClientError as error:
             return error
         return None
@@ -398,7 +399,6 @@ class Execution:
         )
         if slot.work is not None:
             self._works.discard(slot.work)
-        slot.watched = None
         slot.error = HandlerTimeout()
         self._end(slot)
         self._go_on(slot)
@@ -455,8 +455,7 @@ class Execution:
 
     def _has_room(self, connection: Connection) -> bool:
         """Tell whether another handler may be at work beside the line."""
-        beside = connection.beside
-        return beside is None or len(beside) < self._limits.inbox_messages
+        return len(connection.beside or ()) < self._limits.inbox_messages
 
     def _put_beside(self, slot: Slot) -> None:
         connection = slot.connection

@@ -21,7 +21,7 @@ from pov_rt.protocol.bodies import Published
 from pov_rt.protocol.encoding import RequestIdValue, encode_reply
 from pov_rt.protocol.errors import ClientError, TokenExpired
 from pov_rt.protocol.messages import Message, NewActivity
-from pov_rt.protocol.topics import TEAM_FEED
+from pov_rt.protocol.topics import TEAM_FEED, team_topic
 from pov_rt.runtime.bounds import payer
 from pov_rt.runtime.containment import contain
 from pov_rt.runtime.eager import start
@@ -94,8 +94,9 @@ class PublishingContext:
 
         Who makes others be sent something does, whether it is published in the end or not.
         """
-        topic = user.grants.topic
-        reached = self.host.services.hub.audience(topic(activity.pov_id), topic(TEAM_FEED))
+        grants = user.grants
+        names = grants.topic(activity.pov_id), team_topic(grants.team_id)
+        reached = self.host.services.hub.audience(*names)
         self._connection.budget.charge(reached * DELIVERY, self.host.clock.monotonic())
         return msgspec.structs.replace(activity, user_id=user.user_id)
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from asyncio import Future
-from typing import Any
-
 from pov_rt.auth.tokens import Identity
 from pov_rt.connections.connection import Connection
 from pov_rt.dispatch.handlers.context import ConnectionContext
@@ -14,21 +11,24 @@ from pov_rt.registry.build import Handler
 from pov_rt.runtime.containment import Watched
 
 
-class Slot:
+class Slot(Watched):
     """One message and what becomes of it. Owner: the execution, which alone changes it.
 
     It waits, until `context` is there: then its handler was called; it is at work, as long as
-    `work` is (which `_release` cancels when the connection ends); and it is done once `is_done`.
+    `work` is (which `release` cancels when the connection ends, and the watch of plain handlers'
+    futures at their deadline); and it is done once `is_done`.
     """
 
     __slots__ = (
         "began", "connection", "context", "ended", "error", "handler", "identity", "is_beside",
-        "is_done", "is_open", "message", "overlaps", "result", "watched", "work",
+        "is_done", "is_open", "message", "overlaps", "result",
     )  # fmt: skip
 
     def __init__(
         self, connection: Connection, handler: Handler, message: Message, *, overlaps: bool
     ) -> None:
+        # What `Watched` does, without its call.
+        self.due, self.has_expired, self.work = 0.0, False, None
         self.connection = connection
         self.handler = handler
         self.message = message
@@ -43,8 +43,6 @@ class Slot:
         """The sender's, when the handler was called."""
         self.began = self.ended = 0.0
         """By `Clock.monotonic`."""
-        self.work: Future[Any] | None = None
-        self.watched: Watched | None = None
         self.result: object = None
         self.error: ClientError | None = None
         self.is_done = False
