@@ -1,21 +1,28 @@
-"""The browser SDK's folder, and the Node that its tests run with."""
+"""The browser SDK's folder, its package, and the Node that its tests run with."""
 
 from __future__ import annotations
 
+import fcntl
 import re
 import shutil
 import subprocess
 from functools import cache
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
+
+from pov_rt.web.routes.client import FOLDER
 
 CLIENT = Path(__file__).parent.parent / "clients/js"
 TOOLS = 18
 """From which version of Node esbuild and TypeScript run: Debian 12 has it."""
 SDK = 20
 """From which version the SDK itself runs."""
+BUILT = CLIENT / "node_modules/.cache/packages"
+"""Where packages are kept, each under a name that says what it was built of."""
 
 
 def node(least: int = TOOLS) -> str:
@@ -49,3 +56,48 @@ def programs() -> list[str]:
     if playwright is not None and playwright.origin is not None:
         found.append(shutil.which(str(Path(playwright.origin).parent / "driver/node")))
     return [program for program in found if program is not None]
+
+
+def package() -> Path:
+    """Build what npm has of the SDK, types included, unless that was done; return its folder.
+
+    Compilers take seconds for it, and all workers have the same one.
+    """
+    program = node()
+    BUILT.mkdir(parents=True, exist_ok=True)
+    made = BUILT / _fingerprint()
+    with (BUILT / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            for old in BUILT.iterdir():
+                if old.is_dir():
+                    shutil.rmtree(old)
+            folder = Path(mkdtemp(dir=BUILT))
+            _build(folder, program)
+            folder.rename(made)
+    return made
+
+
+def _fingerprint() -> str:
+    """Return what is the same as long as all files are that the package is built of."""
+    found = sha256()
+    for path in sorted([*CLIENT.glob("*.*"), *CLIENT.glob("src/**/*.*"), *FOLDER.iterdir()]):
+        if path.is_file():
+            found.update(f"{path} {sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return found.hexdigest()[:16]
+
+
+def _build(folder: Path, program: str) -> None:
+    shutil.copytree(FOLDER, folder / "dist")
+    shutil.copy(CLIENT / "package.json", folder)
+    types = str(folder / "dist/types")
+    for command in (
+        ["node_modules/typescript/bin/tsc", "-p", "tsconfig.build.json", "--outDir", types],
+        ["node_modules/typescript/bin/tsc", "-p", "tsconfig.node.json", "--outDir", types],
+        ["types.mjs", types],
+        ["manifest.mjs", str(folder / "dist/custom-elements.json")],
+    ):
+        done = subprocess.run(
+            [program, *command], cwd=CLIENT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr

@@ -22,6 +22,8 @@ SECRET = "an environment's secret of more than 32 bytes"
 LAST_LINE = "Ctrl-C ends the server. It starts anew when a source or plugin file changes."
 
 
+CACHE = Path(__file__).parent.parent / ".mypy_cache"
+
 OUTLIVING: set[int] = set()
 """Programs that a test started, and that a fixture of the whole session ends."""
 
@@ -31,6 +33,17 @@ os.dup2(int(sys.argv[1]), 3)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
 os.execv(sys.argv[2], sys.argv[2:])
 """
+
+
+def mypy(options: str) -> list[str]:
+    """Return how `python -m` checks types of files outside of the checkout, with these options.
+
+    What it has read of ours is kept, for each worker alone and for each set of options: it takes
+    seconds, and is read anew where it has changed.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    kept = CACHE / f"outside{options}".replace(" ", "") / worker
+    return ["mypy", f"--cache-dir={kept}", *options.split()]
 
 
 def with_socket(number: int, command: Sequence[str]) -> list[str]:

@@ -23,7 +23,7 @@ from bench.peers import free_port
 from pov_rt.testing import SECRET, Client, RunningServer, make_settings
 from tests.js import SDK, node
 from tests.pages import chromium
-from tests.processes import running
+from tests.processes import mypy, running
 from tests.test_docs import ROOT
 from tests.tracker.servers import BIN, AppServer, environment, node_modules
 
@@ -221,17 +221,16 @@ def test_each_example_says_what_to_install_and_how_to_run_it() -> None:
         assert sum("8000" in line for line in lines) == 1
 
 
-def test_the_examples_are_well_typed(tmp_path: Path) -> None:
-    strict = ["--strict", f"--cache-dir={tmp_path}/mypy"]
+def test_the_examples_are_well_typed() -> None:
     # Django has no types, so its classes and decorators are of any.
-    untyped = ["--ignore-missing-imports", "--disable-error-code=misc"]
-    untyped += ["--disable-error-code=untyped-decorator"]
-    for folder, arguments in (
-        (EXAMPLES, ["fastapi_app.py"]),
-        (EXAMPLES / "django_app", [*untyped, "manage.py", "board"]),
+    untyped = " --ignore-missing-imports --disable-error-code=misc"
+    untyped += " --disable-error-code=untyped-decorator"
+    for folder, options, files in (
+        (EXAMPLES, "", ["fastapi_app.py"]),
+        (EXAMPLES / "django_app", untyped, ["manage.py", "board"]),
     ):
         done = subprocess.run(
-            [sys.executable, "-m", "mypy", *strict, *arguments],
+            [sys.executable, "-m", *mypy(f"--strict{options}"), *files],
             cwd=folder,
             capture_output=True,
             text=True,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pov_rt.registry.scaffold import write_plugin
+from tests.processes import mypy
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.timeout(170)  # mypy reads all of pov_rt, and what that needs
@@ -30,13 +31,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def check(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Check:
+def check(folder: Path) -> Check:
     """Return what checks them: the exit status of mypy, and what it says."""
-    cache = tmp_path_factory.getbasetemp() / "mypy"
 
     def run() -> tuple[int, str]:
         done = subprocess.run(
-            [sys.executable, "-m", "mypy", "--strict", f"--cache-dir={cache}", "."],
+            [sys.executable, "-m", *mypy("--strict"), "."],
             cwd=folder,
             env={},  # nothing shows it the way to the checkout
             capture_output=True,

@@ -17,7 +17,7 @@ from pov_rt.version import VERSION
 from pov_rt.web.routes.admin.page import FOLDER as ADMIN
 from pov_rt.web.routes.client import FOLDER
 from pov_rt.web.routes.dev.pages import FOLDER as DEV
-from tests.js import CLIENT, SDK, node
+from tests.js import CLIENT, SDK, node, package
 
 
 def run(*command: str | Path, least: int | None = None, folder: Path = CLIENT) -> str:
@@ -75,12 +75,7 @@ def test_what_our_pages_run_is_what_its_sources_build(
 
 def test_a_program_that_imports_the_package_has_its_types(tmp_path: Path) -> None:
     compiler = CLIENT / "node_modules/typescript/bin/tsc"
-    for each in ("build", "node"):
-        run(compiler, "-p", f"tsconfig.{each}.json", "--outDir", tmp_path / "pov-rt/dist/types")
-    package = tmp_path / "node_modules/pov-rt"
-    package.parent.mkdir()
-    (tmp_path / "pov-rt").rename(package)
-    shutil.copy(CLIENT / "package.json", package)
+    shutil.copytree(package(), tmp_path / "node_modules/pov-rt")
     (tmp_path / "use.ts").write_text(
         "import {connect, createFeed, type Snapshot, type wire} from 'pov-rt'\n"
         "const client = connect({getToken: () => null})\n"
@@ -111,11 +106,7 @@ def test_a_program_that_imports_the_package_has_its_types(tmp_path: Path) -> Non
 def test_the_details_that_a_server_declares_are_what_the_package_knows(tmp_path: Path) -> None:
     """Compile the page's example, with what `pov-rt schema typescript` prints for such a server."""
     compiler = CLIENT / "node_modules/typescript/bin/tsc"
-    run(compiler, "-p", "tsconfig.build.json", "--outDir", tmp_path / "pov-rt/dist/types")
-    package = tmp_path / "node_modules/pov-rt"
-    package.parent.mkdir()
-    (tmp_path / "pov-rt").rename(package)
-    shutil.copy(CLIENT / "package.json", package)
+    shutil.copytree(package(), tmp_path / "node_modules/pov-rt")
     schema = tmp_path / "task.json"
     schema.write_text('{"properties": {"title": {"type": "string"}}, "required": ["title"]}')
     declared = {"task.completed": ActivitySettings(details=str(schema))}

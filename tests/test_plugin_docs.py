@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import mypy
+
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/plugins.md").read_text().split("\n## Recipes\n", 1)[1]
 RECIPES = re.findall(r"^### (.*?)\n(.*?)(?=^### |\Z)", PAGE, re.M | re.S)
@@ -54,7 +56,7 @@ def test_the_examples_pass_their_tests_and_are_well_typed(tmp_path: Path) -> Non
     shutil.copytree(EXAMPLES, folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     said = run(folder, "pytest", "-q", "-p", "no:cacheprovider")
     assert re.search(r"^\d+ passed", said, re.M), said
-    said = run(folder, "mypy", "--strict", f"--cache-dir={tmp_path}/mypy", ".")
+    said = run(folder, *mypy("--strict"), ".")
     assert said.startswith("Success: no issues found"), said
 
 
@@ -70,8 +72,7 @@ def test_pip_installs_a_package_whose_plugin_the_server_finds(tmp_path: Path) ->
     # Its own tests run a server, which serves its message.
     said = run(copy / "tests", "pytest", "-q", "-p", "no:cacheprovider", PYTHONPATH=path)
     assert re.search(r"^2 passed", said, re.M), said
-    strict = ["mypy", "--strict", f"--cache-dir={tmp_path}/mypy"]
-    said = run(copy, *strict, "src", "tests", PYTHONPATH=path)
+    said = run(copy, *mypy("--strict"), "src", "tests", PYTHONPATH=path)
     assert said.startswith("Success: no issues found"), said
     assert "dice" not in run(tmp_path, "pov_rt.cli", "plugins", "list")
 

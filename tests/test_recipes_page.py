@@ -13,7 +13,7 @@ import pytest
 from bench.peers import free_port
 from pov_rt.testing import SECRET, RunningServer
 from tests.js import CLIENT
-from tests.processes import running
+from tests.processes import mypy, running
 from tests.test_clients_page import run
 from tests.test_docs import DOCS
 from tests.test_examples import Person, see_it_work
@@ -65,9 +65,9 @@ def test_the_flask_app_is_well_typed(tmp_path: Path) -> None:
     ((_, code),) = FLASK
     (tmp_path / "flask_app.py").write_text(code)
     # Flask's own way to put a middleware around an app is to set its method.
-    options = ["--check-untyped-defs", "--disable-error-code", "method-assign"]
+    options = "--check-untyped-defs --disable-error-code=method-assign"
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", *options, "flask_app.py"],
+        [sys.executable, "-m", *mypy(options), "flask_app.py"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

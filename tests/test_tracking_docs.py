@@ -15,7 +15,7 @@ from pov_rt.testing import SECRET, RunningServer
 from pov_rt.tracker.core import CHANGING, EXCLUDED, Options
 from pov_rt.tracker.sender import CAPACITY, CAPACITY_BYTES
 from tests.js import SDK, node
-from tests.processes import running
+from tests.processes import mypy, running
 from tests.test_docs import DOCS, table
 from tests.tracker.servers import BIN, AppServer, environment, node_modules
 
@@ -114,9 +114,9 @@ def test_type_checkers_take_the_recipes(tmp_path: Path) -> None:
     for name in files:
         (tmp_path / name).write_text(RECIPES[name][1])
     # Flask's own way to put a middleware around an app is to set its method.
-    options = ["--check-untyped-defs", "--disable-error-code", "method-assign"]
+    options = "--check-untyped-defs --disable-error-code=method-assign"
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", *options, *files],
+        [sys.executable, "-m", *mypy(options), *files],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -17,7 +17,7 @@ from playwright.sync_api import Page, expect
 from bench.peers import free_port
 from pov_rt.auth.grants import Kind
 from pov_rt.testing import SECRET, Client, RunningServer
-from pov_rt.web.routes.client import FOLDER
+from tests import js
 from tests.js import CLIENT
 from tests.pages import another_origin, chromium
 from tests.processes import read_until, running
@@ -48,15 +48,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def install(folder: Path) -> Path:
     """Return the folder, where programs may import the package, React and Vue, as npm has them."""
-    made = folder / "node_modules/pov-rt"
-    types = made / "dist/types"
-    shutil.copytree(FOLDER, made / "dist")
-    compiler = CLIENT / "node_modules/typescript/bin/tsc"
-    for part in ("build", "node"):
-        run(compiler, "-p", f"tsconfig.{part}.json", "--outDir", types)
-    run("types.mjs", types)
-    run("manifest.mjs", made / "dist/custom-elements.json")
-    shutil.copy(CLIENT / "package.json", made)
+    shutil.copytree(js.package(), folder / "node_modules/pov-rt")
     for each in (PACKAGES / "node_modules").iterdir():
         if not each.name.startswith("."):
             (folder / "node_modules" / each.name).symlink_to(each)

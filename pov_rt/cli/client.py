@@ -23,18 +23,18 @@ from pov_rt.auth.tokens import Identity, Tokens
 from pov_rt.cli.options import SettingsOptions, failure, registry_of, say, settings_options
 from pov_rt.config import load as config
 from pov_rt.config.settings import Settings, SettingsError, database_path
-from pov_rt.engine.sqlite.members import read_members
 from pov_rt.protocol.errors import ClientError, TokenRevoked
 from pov_rt.protocol.redaction import redact
-from pov_rt.registry.mistakes import say_unknown
 from pov_rt.runtime.clock import SystemClock, rfc3339
 from pov_rt.runtime.limits import SECONDS
 from pov_rt.version import VERSION
-from pov_rt.web.routes.client import CORE, MODULE, SCRIPT, WIDGETS, File, read_files, widgets
 
+# What servers have, Tornado among it, is imported where it is used: most commands here need none of
+# it, and began after nearly twice the time (docs/measurements.md, commands).
 if TYPE_CHECKING:
     from pov_rt.cli.tail import Since
     from pov_rt.remote.addresses import Address
+    from pov_rt.web.routes.client import File
 
 DAY_S = 86400.0
 MAX_GIVEN_BYTES = 4 * MAX_TOKEN_BYTES
@@ -143,6 +143,8 @@ def token(
 
 def unknown_grants(options: SettingsOptions, wanted: Collection[str]) -> Iterator[str]:
     """Say which of the grants there are not, here: a server with other plugins may have them."""
+    from pov_rt.registry.mistakes import say_unknown
+
     if not GRANTS.issuperset(wanted):
         known = registry_of(options.load().settings).grants
         yield from (say_unknown(grant, known) for grant in wanted if grant not in known)
@@ -199,6 +201,8 @@ class StoredRevocations:
     """Those in the database that the settings name, if it is there."""
 
     def __init__(self, settings: Settings) -> None:
+        from pov_rt.engine.sqlite.members import read_members
+
         path = database_path(settings)
         bodies = {} if path is None or not path.exists() else read_members(path, REVOCATIONS)
         self._stored = [decode(body) for body in bodies.values()]
@@ -413,6 +417,7 @@ def client(options: SettingsOptions, url: str | None) -> None:
     That is the two tags, or the SDK alone, with the hashes of this server's files.
     """
     from pov_rt.cli.remote import parse_url
+    from pov_rt.web.routes.client import CORE, MODULE, SCRIPT, WIDGETS, read_files
 
     files = read_files()
     if not {SCRIPT, MODULE, CORE, WIDGETS} <= files.keys():
@@ -423,6 +428,8 @@ def client(options: SettingsOptions, url: str | None) -> None:
 
 
 def _as_tags(files: Mapping[str, File], base: str) -> str:
+    from pov_rt.web.routes.client import widgets
+
     file = widgets(files)
     return (
         f"<!-- A feed and its toasts, {_size(file)}; panels load when they are opened.\n"
@@ -435,6 +442,8 @@ def _as_tags(files: Mapping[str, File], base: str) -> str:
 
 
 def _as_script(files: Mapping[str, File], base: str) -> str:
+    from pov_rt.web.routes.client import SCRIPT
+
     file = files[SCRIPT]
     return (
         f"<!-- Or the SDK without the tags, in one file, {_size(file)}: -->\n"
@@ -445,6 +454,8 @@ def _as_script(files: Mapping[str, File], base: str) -> str:
 
 
 def _as_modules(files: Mapping[str, File], base: str) -> str:
+    from pov_rt.web.routes.client import CORE, MODULE, SCRIPT, widgets
+
     modules = {name: file for name, file in files.items() if name != SCRIPT}
     imports = {
         "imports": {
@@ -466,6 +477,8 @@ def _as_modules(files: Mapping[str, File], base: str) -> str:
 
 
 def _remark(base: str) -> str:
+    from pov_rt.web.routes.client import WIDGETS
+
     return (
         f"<!-- Names and hashes are those of pov-rt {VERSION}: print them anew with each upgrade.\n"
         f"  {escape(base)}/client/{WIDGETS} is always the server's own, without a hash. -->"

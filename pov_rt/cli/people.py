@@ -20,7 +20,6 @@ from pov_rt.auth.grants import Kind
 from pov_rt.cli.client import TOKEN, URL, Duration, address_of, make_tokens
 from pov_rt.cli.options import SettingsOptions, registry_of, say, settings_options
 from pov_rt.config.settings import MIN_SECRET_BYTES, AuthSettings, Settings, database_path
-from pov_rt.engine.sqlite.schema import FileLock
 from pov_rt.protocol.bodies import (
     Block,
     Blocked,
@@ -106,6 +105,8 @@ class Place:
 
     def _is_stopped(self) -> bool:
         """Tell whether there is a database, and no server that has it."""
+        from pov_rt.engine.sqlite.schema import FileLock
+
         path = database_path(self._settings)
         if self._url is not None or path is None or not path.exists():
             return False

@@ -6,7 +6,8 @@ and one for what it pays for: read what follows a place, wait until little is un
 step send a piece and move the place on. So the bound on what waits for a client holds however many
 topics it has missed, much to replay is no slow client, and its topics go on in turn, a page each.
 What is published meanwhile only moves the topic's offset. The step that finds the place at that
-offset, with no `await` in between, makes the subscriber live.
+offset, with no `await` in between, makes the subscriber live. Where little was missed, the ring has
+it and there is nothing to wait for, all of this is done in the step of the answer, without a task.
 
 What ends it instead: the place cannot be followed without a hole (the log does not hold it, or
 retention took entries), or the log cannot be read. Then the connection is closed, to come back and
@@ -38,7 +39,7 @@ from pov_rt.connections.connection import Connection
 from pov_rt.delivery.entries import ActivityEncoder, Log, has_expired
 from pov_rt.delivery.filters import Only, Since
 from pov_rt.delivery.pieces import divide
-from pov_rt.delivery.ring import RING_ENTRIES, RING_IDLE_S, RINGS_BYTES, Ring
+from pov_rt.delivery.ring import RING_ENTRIES, RING_IDLE_S, RINGS_BYTES, Page, Ring
 from pov_rt.delivery.stored import Reader
 from pov_rt.delivery.topic import Progress, Topic
 from pov_rt.engine.base import Engine, Entry, Position, Top
@@ -48,6 +49,7 @@ from pov_rt.runtime import turns
 from pov_rt.runtime.bounds import FairSlots, payer
 from pov_rt.runtime.clock import Clock
 from pov_rt.runtime.containment import Tasks
+from pov_rt.transport.bounds import Framing
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +183,7 @@ class Replay:
             return
         if progress.offset == topic.offset:
             topic.go_live(connection)
-        else:
+        elif not self._replay_now(topic, connection, progress):
             self._begin(topic, connection, progress)
 
     def hold(self, topic: Topic, connection: Connection) -> None:
@@ -207,16 +209,49 @@ class Replay:
             self._at_work[key] = self._tasks.spawn(self._catch_up(key, behind))
         behind.append((topic, progress))
 
+    def _replay_now(self, topic: Topic, connection: Connection, progress: Progress) -> bool:
+        """Send all that is missing and go live, if it is little, at hand and to wait for nothing.
+
+        Returns whether it was; else nothing has happened. It leaves together with the answer.
+        """
+        ring, transport, now = topic.ring, connection.transport, self._clock.monotonic()
+        is_paid = progress.offset < progress.paid_to
+        if (
+            ring is None
+            or ring.loading is not None
+            or not self._is_same_for_all(topic)
+            or connection in topic.only
+            or connection.is_exact
+            or connection in topic.instead
+            or connection.close_reason is not None
+            or transport.unsent_bytes
+            or self.is_behind(connection)
+            or (is_paid and not connection.budget.has_spare(now))
+        ):
+            return False
+        page = _page_of(ring, progress.offset, transport.framing, plain=connection.plain)
+        if page is None or not self._slots.take_now():
+            return False
+        self._use(topic, ring)
+        if is_paid:
+            connection.budget.charge(page.cost, now)
+        if page.data:
+            transport.send(page.data)
+        topic.go_live(connection)
+        if (replayed := self._borders.replayed) is not None:
+            replayed(connection, Replayed(topic.name, topic.offset, 0.0))
+        return True
+
     def sweep(self, now: float) -> None:
         """Release rings that nobody used for a while, and the longest unused of too many."""
         idle = now - self._swept_at >= RING_IDLE_S
         if idle:
             self._swept_at = now
-        size = sum(topic.ring.size for topic in self._rings if topic.ring is not None)
+        size = sum(topic.ring.held for topic in self._rings if topic.ring is not None)
         for topic in list(self._rings):
             ring = topic.ring
             if ring is None or size > RINGS_BYTES or (idle and not ring.used):
-                size -= ring.size if ring is not None else 0
+                size -= ring.held if ring is not None else 0
                 self.drop(topic)
             elif idle:
                 ring.used = False
@@ -325,10 +360,8 @@ class Replay:
         None of them if the log has just got another epoch. One is empty for an entry that is not
         sent: the count has to be right before anything else.
         """
-        # Not for inboxes, whose entries expire, nor for feeds with some that are too old for their
-        # PoVs, nor for filters, which look into the entries.
-        changes = topic.kind == "user" or (self._feeds_fade and topic.kind == "team")
-        if not changes and only is None:
+        # Nor for filters, which look into the entries.
+        if only is None and self._is_same_for_all(topic):
             found = await self._from_ring(topic, after)
             if found:
                 return found
@@ -360,15 +393,26 @@ class Replay:
             return position_of(topic, entry.offset)  # or it would be a hole
         return self.read(topic, entry, only)
 
+    def _is_same_for_all(self, topic: Topic) -> bool:
+        """Tell whether what all of an entry are sent who want it is the same, whenever it is read.
+
+        Not in inboxes, whose entries expire, nor in feeds with some that are too old for their
+        PoVs.
+        """
+        return topic.kind != "user" and not (self._feeds_fade and topic.kind == "team")
+
+    def _use(self, topic: Topic, ring: Ring) -> None:
+        """Put a ring to the end of those that are released."""
+        self._rings.pop(topic, None)
+        self._rings[topic] = None
+        ring.used = True
+
     async def _from_ring(self, topic: Topic, after: int) -> Sequence[bytes] | None:
         ring = topic.ring
         if ring is None:
             ring = topic.ring = Ring(topic.offset + 1)
             ring.loading = self._tasks.spawn(self._load(topic, ring))
-        # Used: to the end of those that are released.
-        self._rings.pop(topic, None)
-        self._rings[topic] = None
-        ring.used = True
+        self._use(topic, ring)
         if ring.loading is not None:
             # Shielded: one waiter that is cancelled must not take the ring from the others.
             await asyncio.shield(ring.loading)
@@ -388,6 +432,24 @@ class Replay:
             self.drop(topic)  # the log itself will say so to those who wait
         finally:
             ring.loading = None
+
+
+def _page_of(ring: Ring, after: int, framing: Framing, *, plain: bool) -> Page | None:
+    """Return all that follows an offset, in one piece; None if it is not there, or too much.
+
+    Who lost the network at once, or the server, has missed the same: it is joined once for them.
+    """
+    page = ring.page
+    if page is not None and page.of == (after, framing, plain):
+        return page
+    bodies = ring.after(after)
+    if not bodies or len(list(divide(bodies))) > 1:
+        return None
+    told = [each for each in bodies if each and not (plain and each.startswith(POSITION))]
+    data = framing.join(told) if told else b""
+    cost = len(bodies) * ROW + sum(map(len, bodies)) * BYTE
+    page = ring.page = Page((after, framing, plain), data, cost)
+    return page
 
 
 def position_of(topic: Topic, offset: int, epoch: str = "") -> bytes:

@@ -89,13 +89,13 @@ class Http:
             self.close()  # nothing was asked: that is its end
         may_repeat = self._connection is not None and take is None and not once
         try:
-            return self._exchange(method, path, body, sent, take)
+            return self._exchange(method, path, body, sent, take, over)
         except (OSError, HTTPException) as error:
             self.close()
             if not may_repeat or isinstance(error, TimeoutError) or (over and over.is_set()):
                 raise _as_os_error(error) from error
         try:
-            return self._exchange(method, path, body, sent, take)
+            return self._exchange(method, path, body, sent, take, over)
         except (OSError, HTTPException) as error:
             self.close()
             raise _as_os_error(error) from error
@@ -127,8 +127,14 @@ class Http:
         body: bytes | None,
         headers: dict[str, str],
         take: Callable[[bytes], None] | None,
+        over: threading.Event | None,
     ) -> HttpAnswer:
         connection = self._connection = self._connection or self._open()
+        if connection.sock is None:
+            connection.connect()
+        if over is not None and over.is_set():
+            # There was no socket to end yet: what is asked now would be waited for in vain.
+            raise ConnectionAbortedError("it was cancelled")
         connection.request(method, f"{self._base.path}{path}", body, headers)
         self._sock = connection.sock
         with closing(connection.getresponse()) as answer:  # whatever ends it

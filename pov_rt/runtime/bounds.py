@@ -230,7 +230,11 @@ class FairSlots:
         if not self._held[owner]:
             del self._held[owner]
         self._served.discard(owner)
-        while self._free and (next_one := self._waiting.take(self._served)) is not None:
+        # Most leave without anybody waiting, for whom the queue is not even locked.
+        while self._free and len(self._waiting):
+            next_one = self._waiting.take(self._served)
+            if next_one is None:
+                return
             waiter, turn = next_one
             if not turn.done():
                 self._enter(waiter)

@@ -70,14 +70,14 @@ async def call(
     entry: Watched | None = None
     try:
         result = function(*arguments)
-        if not inspect.isawaitable(result):
-            return result
         rest: Awaitable[Any] = result
         if inspect.iscoroutine(result):
             try:
                 rest = Begun(result, result.send(None))
             except StopIteration as end:
                 return end.value
+        elif not inspect.isawaitable(result):
+            return result
         watch, entry = _watch(deadline_s), _Called(stuck)
         watch.add(entry)
         return await rest

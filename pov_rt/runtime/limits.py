@@ -137,12 +137,16 @@ class Budget:
         """Tell whether it is as a new one."""
         return self.paid_at <= now - self._burst_s
 
+    def has_spare(self, now: float) -> bool:
+        """Tell whether a quarter of it is there: then nobody has to wait in `spare`."""
+        return self.paid_at <= now - self._burst_s / 4
+
     async def spare(self, now: Callable[[], float]) -> None:
         """Wait until a quarter of it is there: for what can wait, so that messages need not.
 
         Those that wait go on one by one, each after it has seen what the one before was charged.
         """
-        if self.paid_at <= now() - self._burst_s / 4:
+        if self.has_spare(now()):
             return
         if self._line is None:
             self._line = asyncio.Lock()

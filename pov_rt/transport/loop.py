@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 Ts = TypeVarTuple("Ts")
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+IN, OUT = select.EPOLLIN, select.EPOLLOUT
 
 
 class Reader(Protocol):
@@ -54,20 +55,18 @@ class DirectSelector(selectors.EpollSelector):
         ready = []
         for fd, event in self._epoll.poll(wait, len(keys) + len(readers) or 1):
             reader = readers.get(fd)
-            if reader is not None and event & ~select.EPOLLOUT:
+            if reader is not None and event & ~OUT:
                 try:
                     reader.readable()
                 except Exception:  # a bug of ours; it must not end the loop
                     log.exception("reading a socket failed")
-                event &= select.EPOLLOUT
+                event &= OUT
                 if not event:
                     continue
             # A reader may have closed it meanwhile.
             key = keys.get(fd)
             if key is not None:
-                found = (READ if event & ~select.EPOLLOUT else 0) | (
-                    WRITE if event & ~select.EPOLLIN else 0
-                )
+                found = (READ if event & ~OUT else 0) | (WRITE if event & ~IN else 0)
                 if found & key.events:
                     ready.append((key, found & key.events))
         return ready
@@ -79,9 +78,9 @@ class DirectSelector(selectors.EpollSelector):
     def watch(self, fd: int, reader: Reader) -> None:
         """Call a reader when there is something to read."""
         if fd in self._keys:
-            self._epoll.modify(fd, select.EPOLLIN | select.EPOLLOUT)
+            self._epoll.modify(fd, IN | OUT)
         elif fd not in self.readers:
-            self._epoll.register(fd, select.EPOLLIN)
+            self._epoll.register(fd, IN)
         self.readers[fd] = reader
 
     def unwatch(self, fd: int) -> bool:
@@ -90,7 +89,7 @@ class DirectSelector(selectors.EpollSelector):
             return False
         with suppress(OSError):  # it may be closed
             if fd in self._keys:
-                self._epoll.modify(fd, select.EPOLLOUT)
+                self._epoll.modify(fd, OUT)
             else:
                 self._epoll.unregister(fd)
         return True
@@ -102,7 +101,7 @@ class DirectSelector(selectors.EpollSelector):
         if fileobj not in self.readers:
             return super().register(fileobj, events, data)
         key = self._keys[fileobj] = selectors.SelectorKey(fileobj, fileobj, events, data)
-        self._epoll.modify(fileobj, select.EPOLLIN | select.EPOLLOUT)
+        self._epoll.modify(fileobj, IN | OUT)
         return key
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
@@ -110,7 +109,7 @@ class DirectSelector(selectors.EpollSelector):
         if fileobj not in self.readers:
             return super().unregister(fileobj)
         with suppress(OSError):
-            self._epoll.modify(fileobj, select.EPOLLIN)
+            self._epoll.modify(fileobj, IN)
         return self._keys.pop(fileobj)
 
     def close(self) -> None:

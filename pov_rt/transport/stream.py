@@ -210,7 +210,7 @@ class EventWire(Wire):
         if self._closing or self._events or self._paused:
             return False
         self._heard = True
-        self._accept([(Opcode.TEXT, message) for message in messages])
+        self._take([(Opcode.TEXT, message) for message in messages])
         return True
 
     def _last_words(self, code: CloseCode, body: bytes) -> bytes:

@@ -309,12 +309,7 @@ class Wire:
             words = "a client sends too many control frames or fragments"
             self._bounds.complaint.log(logging.INFO, words)
             self.close(CloseCode.FLOODING)
-        else:
-            self._accept(events)
-
-    def _accept(self, events: Events) -> None:
-        """Hand messages on, or have them wait."""
-        if self._paused or self._events:  # which the loop may not have come to yet
+        elif self._paused or self._events:  # which the loop may not have come to yet
             self._events = [*(self._events or ()), *events]
         else:
             self._take(events)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pov_rt.config.settings import ServerSettings, Settings
 from pov_rt.protocol.errors import ClientError, Forbidden, InvalidRequest
 from pov_rt.web.addresses import is_behind_proxy, is_loopback, is_of_this_machine
-from pov_rt.web.upgrade.head import Asked
+from pov_rt.web.upgrade.head import Asked, Head
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 _HOST = re.compile(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::(\d{0,5}))?")
@@ -41,6 +41,9 @@ class HostRules:
 
 def one_header(request: Asked, name: str) -> str | None:
     """Return a header that may come once at most. Raises `InvalidRequest` for more."""
+    if isinstance(request, Head):  # in which each came once
+        value: str | None = request.headers.get(name)
+        return value
     values = request.headers.get_list(name)
     if len(values) > 1:
         raise InvalidRequest(f"There is more than one {name} header")

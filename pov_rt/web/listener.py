@@ -14,6 +14,7 @@ import resource
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from tornado.httpserver import HTTPServer
 
@@ -62,6 +63,18 @@ def capacity(wanted: int = 0) -> int:
             fit,
         )
     return min(wanted or fit, fit)
+
+
+def accept(listening: socket.socket, family: int) -> tuple[socket.socket, Any]:
+    """Accept a connection that does not block; return it with the address of who connects.
+
+    As `socket.accept` does, which looks up the names of family and type for each
+    (docs/measurements.md, everybody back).
+    """
+    fd, address = listening._accept()  # type: ignore[attr-defined]  # noqa: SLF001
+    sock = socket.socket(family, socket.SOCK_STREAM, 0, fd)
+    sock.setblocking(False)
+    return sock, address
 
 
 class Listener:
@@ -341,14 +354,15 @@ class Listener:
             self.stop()
             return
         room = self.bound.limit - self.bound.used()
-        is_unix = listening.family == socket.AF_UNIX
+        family = int(listening.family)
+        is_unix = family == socket.AF_UNIX
         for _ in range(turns.ACCEPTS):
             if room <= 0 and not self._may_make_room():
                 busy = self.bound.used()
                 self._pause(f"{busy:g} sockets are open, which is all there is room for")
                 return
             try:
-                sock, address = listening.accept()
+                sock, address = accept(listening, family)
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionAbortedError:
@@ -360,7 +374,6 @@ class Listener:
                 self._make_room()
             else:
                 room -= 1
-            sock.setblocking(False)
             caller = Accepted(sock, address, now, self)
             if not is_unix:
                 caller.peer = self._peer_of(address[0])

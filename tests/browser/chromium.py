@@ -18,6 +18,7 @@ from typing import Any
 from playwright.async_api import CDPSession, Page, async_playwright
 
 from tests.browser.tabs import Browser, Loop, PageError, Profile, Tab
+from tests.pages import POPUPS
 
 ARGUMENTS = [
     "--headless",
@@ -28,6 +29,7 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    f"--disable-features={POPUPS}",
     # Its first tab, if it comes while Playwright attaches, is waited for in vain: one start in 12.
     "--no-startup-window",
     "--remote-debugging-port=0",

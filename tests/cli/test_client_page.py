@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from pov_rt.auth.grants import Kind
-from pov_rt.cli import client as command
 from pov_rt.cli.main import main
 from pov_rt.testing import RunningServer
+from pov_rt.web.routes import client as files
 from pov_rt.web.routes.client import read_files
 from tests.pages import another_origin, chromium
 from tests.processes import run
@@ -73,7 +73,7 @@ def test_an_odd_address_stays_in_its_place(tmp_path: Path) -> None:
 def test_a_checkout_without_the_bundle_says_how_to_build_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(command, "read_files", dict)
+    monkeypatch.setattr(files, "read_files", dict)
     done = CliRunner().invoke(main, ["client"])
     assert done.exit_code == 1
     assert "npm run build" in done.output

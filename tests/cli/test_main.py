@@ -160,3 +160,16 @@ def test_a_command_loads_none_of_the_others() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["pov_rt.cli.node.serve"]
+
+
+def test_what_talks_to_a_server_loads_nothing_that_is_one() -> None:
+    code = (
+        "import sys\n"
+        "from pov_rt.cli import client, explain, people, publisher, tail\n"
+        "from pov_rt.cli.bench import command\n"
+        "from pov_rt.cli.top import command\n"
+        "parts = [f'pov_rt.{each}' for each in ('engine.sqlite', 'registry', 'server', 'web')]\n"
+        "print(*sorted(each for each in sys.modules if each.startswith(('tornado', *parts))))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -12,9 +12,11 @@ from pov_rt.delivery.filters import Since
 from pov_rt.delivery.replay import MAX_REPLAY, AfterMarks, Start, recover
 from pov_rt.engine.base import NewEntry, Position, Top
 from pov_rt.engine.memory import MemoryLog
+from pov_rt.protocol.errors import CloseCode
 from pov_rt.runtime import turns
 from tests.delivery.model import SLOW_BYTES, Trickle
-from tests.delivery.test_hub import Bench, offsets
+from tests.delivery.test_hub import TOPIC, Bench, offsets
+from tests.transports import Recorder
 
 TOP = Top("e", 2000, 501)
 """1,500 entries are kept, more than are replayed at once."""
@@ -149,6 +151,104 @@ def test_the_topics_of_a_connection_go_on_in_turn(monkeypatch: pytest.MonkeyPatc
         got = offsets(recorder)
         assert sorted(got) == sorted([*range(1, 21)] * 2)
         assert got != [*range(1, 21)] * 2, "the second does not wait for all of the first"
+        await bench.hub.close()
+
+    asyncio.run(run())
+
+
+def wanted(bench: Bench, missed: int) -> Position:
+    return Position(bench.log.epoch, bench.published - missed)
+
+
+async def recovered(bench: Bench, count: int, missed: int = 3) -> list[Recorder]:
+    """Have some come back who missed the same; return what they have been sent in that step."""
+    come = [bench.connect() for _ in range(count)]
+    joinings = [await bench.hub.join(each, TOPIC, wanted(bench, missed)) for each, _ in come]
+    for joining in joinings:
+        bench.hub.confirm(joining)
+    return [recorder for _, recorder in come]
+
+
+async def with_ring() -> Bench:
+    """Return a bench with a topic that somebody has missed some of."""
+    bench = Bench()
+    await bench.engine.start(bench.hub)
+    await bench.publish(20)
+    await recovered(bench, 1)
+    await bench.settle()
+    return bench
+
+
+def test_who_missed_the_same_is_sent_the_same_bytes_with_the_answer() -> None:
+    async def run() -> None:
+        bench = await with_ring()
+        found = await recovered(bench, 3)
+        assert [offsets(each) for each in found] == [[*range(18, 21)]] * 3
+        assert len({id(each.sends[0]) for each in found}) == 1
+        assert len(bench.hub.live(TOPIC)) == 4
+        await bench.publish()
+        await bench.settle()
+        assert [offsets(each) for each in found] == [[*range(18, 22)]] * 3
+        assert offsets((await recovered(bench, 1))[0]) == [*range(19, 22)]
+        await bench.hub.close()
+
+    asyncio.run(run())
+
+
+def test_a_turn_brings_no_more_of_them_up_to_date_than_it_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns, "SENDS", 2)
+
+    async def run() -> None:
+        bench = await with_ring()
+        found = await recovered(bench, 5)
+        assert sum(bool(offsets(each)) for each in found) == 2
+        await bench.settle()
+        assert [offsets(each) for each in found] == [[*range(18, 21)]] * 5
+        await bench.hub.close()
+
+    asyncio.run(run())
+
+
+def test_who_has_little_left_of_the_budget_waits_for_it() -> None:
+    async def run() -> None:
+        bench = await with_ring()
+        connection, recorder = bench.connect()
+        joining = await bench.hub.join(connection, TOPIC, wanted(bench, 3))
+        now = bench.clock.monotonic()
+        while connection.budget.has_spare(now):
+            connection.budget.charge(1, now)
+        bench.hub.confirm(joining)
+        assert recorder.messages == []
+        assert bench.hub.replay.is_behind(connection)
+        await bench.hub.close()
+
+    asyncio.run(run())
+
+
+def test_what_was_missed_is_paid_for_though_it_comes_at_once() -> None:
+    async def run() -> None:
+        bench = await with_ring()
+        connection, recorder = bench.connect()
+        before = connection.budget.used(bench.clock.monotonic())
+        bench.hub.confirm(await bench.hub.join(connection, TOPIC, wanted(bench, 3)))
+        assert offsets(recorder) == [*range(18, 21)]
+        assert connection.budget.used(bench.clock.monotonic()) > before
+        await bench.hub.close()
+
+    asyncio.run(run())
+
+
+def test_who_is_being_closed_is_not_taken_for_up_to_date() -> None:
+    async def run() -> None:
+        bench = await with_ring()
+        connection, recorder = bench.connect()
+        joining = await bench.hub.join(connection, TOPIC, wanted(bench, 3))
+        connection.close(CloseCode.RESTARTING)
+        bench.hub.confirm(joining)
+        assert offsets(recorder) == []
+        assert connection not in bench.hub.live(TOPIC)
         await bench.hub.close()
 
     asyncio.run(run())

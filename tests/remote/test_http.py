@@ -7,8 +7,10 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from ipaddress import ip_address
 from pathlib import Path
@@ -283,6 +285,32 @@ def test_a_cancelled_request_ends_at_once() -> None:
             taken[0].close()
 
         asyncio.run(work())  # which waits for its threads
+
+
+def test_a_request_that_is_cancelled_while_it_connects_is_not_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+    connect = HTTPConnection.connect
+
+    def wait_and_connect(connection: HTTPConnection) -> None:
+        begun.set()
+        assert may_go_on.wait(30)
+        connect(connection)
+
+    async def work(http: Http) -> None:
+        task = asyncio.ensure_future(http.fetch("GET", "/", "token"))
+        assert await asyncio.to_thread(begun.wait, 30)
+        task.cancel()
+        await asyncio.wait([task])
+        may_go_on.set()
+
+    monkeypatch.setattr(HTTPConnection, "connect", wait_and_connect)
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as threads:
+        asyncio.run(work(Http(parse_url(f"127.0.0.1:{server.getsockname()[1]}"), 30, threads)))
+        peer, _ = server.accept()
+        with peer:
+            assert peer.recv(1) == b""
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
