@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pov_rt.engine.sqlite import packing
 from pov_rt.engine.sqlite.packing import LOAD_BYTES, Groups, Rows
 from pov_rt.engine.sqlite.schema import open_writer
 from tests.engine.sqlite_parts import check_bodies
@@ -110,3 +111,12 @@ def test_what_a_rollback_brings_back_is_not_written(connection: sqlite3.Connecti
     groups.insert(numbered(2, start=7), 2.0)
     assert connection.execute('SELECT id, "offset" FROM bodies').fetchall() == [(1, 7), (2, 8)]
     check_bodies(connection)
+
+
+@pytest.mark.parametrize("statement", [packing._DROP_KEYS, packing._FIND_KEYS])  # noqa: SLF001
+def test_each_key_is_looked_up_and_no_topic_gone_through(
+    connection: sqlite3.Connection, statement: str
+) -> None:
+    values = {"at": 1.0, "number": 5} if ":number" in statement else (5,)
+    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+    assert any("keys" in step and "topic=? AND name=?" in step for step in plan), plan
