@@ -47,7 +47,7 @@ async function search(context: Context, topic: Topic): Promise<void> {
   }
 }
 
-/** Load the page at the end of a hole, or the one before the oldest row; return how many came. */
+/** Load the page at the end of a hole, or the one before the oldest row; return how many rows came. */
 async function back(context: Context, topic: Topic, hole?: Hole): Promise<number> {
   const at = hole ? hole.to : topic.from
   const {activities, next} = await history(context, topic, {before: at + 1}, context.page)
@@ -61,7 +61,7 @@ async function back(context: Context, topic: Topic, hole?: Hole): Promise<number
     if (next === undefined) hole.state = 'gone'
     mend(topic, hole)
   }
-  return activities.length
+  return activities.filter(({data}) => !data.original).length
 }
 
 /** Have the newest page, which is neither there nor comes by itself (see `isLacking`). */

@@ -70,8 +70,8 @@ export function createView(context: Context, limit: number, groupWithin: number)
   /** The team feed's rows of a PoV are not shown beside the PoV's own. */
   function isShown(row: Kept): boolean {
     const own = row.topic === '*' && row.povId !== '*' ? topics.get(row.povId) : undefined
-    return !row.activity.original && (!own || own.failure && own.subscription?.state === 'ended'
-      && !own.rows.some(({activity}) => activity.id === row.activity.id) || false)
+    return !row.activity.original && (!own || !!own.failure && own.subscription?.state === 'ended'
+      && !own.rows.some(({activity}) => activity.id === row.activity.id))
   }
 
   function belong(newer: Kept, older: Kept): boolean {
