@@ -81,7 +81,11 @@ function between(
   context: Context, topic: Topic, from: number, to: number, items: readonly wire.Item[],
 ): void {
   const {rows} = topic
+  // What followed a change while the page was on its way is here already, and is what counts.
+  const isFollowed = ({data: {povId, original}, offset}: wire.Item) => original && rows.some(row =>
+    row.offset > offset && row.povId === povId && row.activity.original?.id === original.id)
   const inside = items.filter(({offset}) => offset > from && offset <= to)
+    .map(each => isFollowed(each) ? {...each, data: {...each.data, details: undefined}} : each)
   const low = rows.findLast(row => row.offset <= from)?.at ?? -Infinity
   context.admit(context, topic, inside, low, rows.find(row => row.offset > to)?.at ?? Infinity)
   context.isStale = context.hasGrown = topic.isUnwritten = true

@@ -168,8 +168,11 @@ export function asMade(
   {user}: Context, topic: Topic, offset: number, at: number, activity: wire.Activity, epoch = topic.epoch!,
 ): Kept {
   const change = topic.changes.get(nameOf(activity))
-  if (change && !activity.retracted && (change.retracted || change.details !== activity.details))
-    activity = {...activity, ...change}
+  if (change && !activity.retracted) {
+    const now = {...activity, ...change}
+    // What came as it is now stays the same object.
+    if (JSON.stringify(now) !== JSON.stringify(activity)) activity = now
+  }
   return rowOf(topic.id, epoch, offset, at, activity, user, marksNow(topic))
 }
 

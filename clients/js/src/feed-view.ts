@@ -60,7 +60,7 @@ export function createView(context: Context, limit: number, groupWithin: number)
       let last = 0
       while (count < room) count += groups[last++]!.rows.length
       const whole = groups.slice(0, last)
-      if (count > room) whole.push(...group(whole.pop()!.rows.slice(0, room - count) as Kept[], [], belong))
+      if (count > room) whole.push(...group(whole.pop()!.rows.slice(0, room - count) as Kept[], snapshot.groups, belong))
       groups = whole
     }
     // Not frozen: that would cost more than all of this, for each row that comes.

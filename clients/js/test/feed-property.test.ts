@@ -452,6 +452,22 @@ const EXAMPLES = [
     told('publish', 'acme', 9, ME, 'task', 0),
     ...Array.from({length: 3}, () => told('change', 'acme', 0, false)), told('retain', 'acme', 3),
   ],
+  // Seed 913207667. What tells of a change came after the row that was stored as it is now: the row was another object.
+  [
+    told('publish', 'constructor', 1, ME, 'task', 0), told('change', 'constructor', 0, true), told('drop', 0), told('open', 0),
+    told('deliver', 0, 5), told('paint', 0), told('reload', 0),
+  ],
+  // Seed 887579505. A group that two became, of which the limit left one as it was, was another object.
+  [
+    told('publish', 'acme', 1, 'ben', 'task', 0), told('publish', 'constructor', 9, ME, 'task', 1000),
+    told('publish', 'acme', 1, 'ben', 'task', 0), told('settle', 0), told('publish', 'acme', 2, ME, 'task', 0),
+    told('replace', 'constructor'), told('publish', 'acme', 9, ME, 'task', 0),
+  ],
+  // Seed 485677378. A page that was on its way while an activity was retracted brought back what it was before.
+  [
+    told('deliver', 0, 2), told('replace', 'acme'), told('publish', 'acme', 1, ME, 'task', 0), told('change', 'acme', 0, true),
+    told('open', 0), told('deliver', 0, 2), told('change', 'acme', 0, false), told('deliver', 0, 6),
+  ],
   // The newest page has nothing but what tells of changes, and the only row is before it.
   [told('publish', 'acme', 1, ME, 'task', 0), ...Array.from({length: 10}, () => told('change', 'acme', 0, true))],
 ]

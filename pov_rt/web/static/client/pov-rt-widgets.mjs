@@ -1,1 +1,1 @@
-export{ActivityNotification,PovError,TeamActivity,connect,createFeed}from"./pov-rt-widgets-K1WH02KJ.mjs";
+export{ActivityNotification,PovError,TeamActivity,connect,createFeed}from"./pov-rt-widgets-5BPZV6FI.mjs";
