@@ -83,7 +83,7 @@ async def roster(host: Host[Roster[User]]) -> AsyncIterator[Roster[User]]:
         if known is None:
             now = rfc3339(host.clock.time())
             known = User(user_id=user_id, devices=devices, since=now, state="active")
-        return msgspec.structs.replace(known, devices=devices) if devices else None
+        return msgspec.structs.replace(known, user_id=user_id, devices=devices) if devices else None
 
     yield Roster(host, User, describe, grace_s=host.options(Options).grace_s)
     await tick(host)

@@ -10,7 +10,7 @@ from pov_rt.auth.tokens import Identity
 from pov_rt.connections.connection import Connection, Deliveries
 from pov_rt.protocol.errors import CloseCode
 from pov_rt.runtime.clock import ManualClock
-from pov_rt.runtime.limits import Bucket, Budget, Rate
+from pov_rt.runtime.limits import Bucket, Budget, Rate, Terms
 from pov_rt.transport.frames import TEXT_FRAMING, Opcode
 
 
@@ -124,7 +124,7 @@ def connection(
         v1=v1,
         opened_at=clock.monotonic(),
         bucket=Bucket(Rate(1, 1), 0),
-        budget=Budget(user, Rate(1000, 3000), 10, 0),
+        budget=Budget(user, Terms.of(Rate(1000, 3000), 10), 0),
     )
 
 

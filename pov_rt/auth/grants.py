@@ -7,10 +7,11 @@ question, `require` raises what the client is told. What the app says beside its
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Literal
+
+import msgspec
 
 from pov_rt.protocol.errors import Forbidden
 from pov_rt.protocol.messages import check_id
@@ -56,11 +57,10 @@ def action_of(grant: str | None) -> Action:
     return _ACTIONS.get(grant, "write")
 
 
-@dataclass(frozen=True, slots=True)
-class Grants:
+class Grants(msgspec.Struct, frozen=True, gc=False):
     """The rights of one token. `povs` None stands for every PoV."""
 
-    povs: frozenset[str] | None
+    povs: Collection[str] | None
     can: frozenset[str]
     team_id: str = DEFAULT_TEAM
     tenant: str | None = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
+
+import msgspec
 
 from pov_rt.runtime.clock import Clock
 
@@ -14,7 +16,7 @@ SHARE = 16
 """One owner may have this part of the room."""
 
 
-class _Known(NamedTuple, Generic[ValueT]):
+class _Known(msgspec.Struct, Generic[ValueT], frozen=True, gc=False):
     """A value that is good until then (seconds since 1970)."""
 
     value: ValueT

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal, Protocol
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from pov_rt.auth.claims import OWN, Claims, Names, decode, names_of, read, texts, write
 from pov_rt.auth.grants import DEFAULT_CAN, DEFAULT_TEAM, Grants, Kind
@@ -18,6 +17,7 @@ from pov_rt.protocol.errors import InvalidId, TokenError, TokenExpired, TokenRev
 from pov_rt.protocol.tenants import SEPARATOR, TenantId, wire_of
 from pov_rt.runtime.bounds import Bound
 from pov_rt.runtime.clock import Clock
+from pov_rt.runtime.texts import shared
 
 __all__ = ["SERVICE_AUDIENCE", "SOCKET_AUDIENCE", "Identity", "Kind", "Tokens"]
 
@@ -31,8 +31,11 @@ identify (RFC 8725, section 3.11)."""
 MAX_SOCKET_TOKEN_BYTES = 4096
 """Of those that are made here: they travel in URLs, whose length others bound, too."""
 
-TOKEN_BYTES, POV_BYTES = 1000, 120
-"""What a token takes beside its text: the objects around it, and around each PoV that it lists."""
+TOKEN_BYTES, POV_BYTES = 600, 120
+"""What a token takes: the objects around it, and around each PoV that it lists."""
+DIGEST_BYTES = 16
+FEW = 8
+"""So many PoVs are looked through as fast as they are looked up."""
 EVERYBODY_OF = "*" + SEPARATOR
 """Before a team: all of its users. No user's id begins with it."""
 MAX_SHOWN_CHARS = 200
@@ -41,8 +44,7 @@ YEAR_9999 = 253_370_764_800.0
 """1 January 9999, UTC: a later `exp` cannot be written as a date."""
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True, gc=False):
     """Who sent a token, and what it allows until `expires_at` (seconds since 1970)."""
 
     user_id: str
@@ -71,6 +73,10 @@ class Identity:
     def everybody(self) -> str:
         """All users of its tenant, as a revocation calls them; without tenants nobody's name."""
         return "" if self.grants.tenant is None else EVERYBODY_OF + self.grants.tenant
+
+
+_Key = bytes | tuple[str, frozenset[Kind]]
+_SOCKET = frozenset({Kind.SOCKET})
 
 
 class Void(Protocol):
@@ -123,11 +129,11 @@ class Tokens:
         if self._keys_version != self._keyring.version:
             self._keys_version = self._keyring.version
             self._forget()
-        key = (token, accept)
+        key = _key_of(token, accept)
         known = self._verified.get(key)
         if known is None:
             known, until = self._check(token, accept)
-            self._verified.add(key, known, known.owner, _size_of(token, known), until)
+            self._verified.add(key, known, known.owner, _size_of(key, known), until)
         if self._void is not None and self._void.covers(known):
             raise _void(self._void.refusal(known), known)
         return known
@@ -141,7 +147,7 @@ class Tokens:
 
     def remembers(self, token: str, accept: frozenset[Kind]) -> bool:
         """Tell whether `verify` would not have to look at a signature."""
-        return self._verified.get((token, accept)) is not None
+        return self._verified.get(_key_of(token, accept)) is not None
 
     def issue(
         self,
@@ -320,13 +326,11 @@ class Tokens:
     def _grants(self, claims: Claims, kind: Kind) -> Grants:
         team_id = DEFAULT_TEAM if claims.team_id is UNSET else claims.team_id
         tenant = team_id if self._settings.tenants else None
-        povs: frozenset[str] | None
+        povs: Collection[str] | None
         if isinstance(claims.povs, list):
-            povs = frozenset(
-                claims.povs if tenant is None else (TenantId.of(tenant, e) for e in claims.povs)
-            )
+            povs = _povs_of(claims.povs, tenant)
         elif claims.povs is UNSET and not self._settings.sees_all_by_default:
-            povs = frozenset()
+            povs = ()
         else:
             povs = None
         if claims.can is UNSET:
@@ -352,8 +356,7 @@ class Tokens:
             (role for role in roles if role in self._settings.roles), next(iter(roles), None)
         )
 
-    def _new_memory(self) -> Remembered[tuple[str, frozenset[Kind]], Identity]:
-        # By token and what it was accepted as, for an app's own token can be ACCESS or SOCKET.
+    def _new_memory(self) -> Remembered[_Key, Identity]:
         return Remembered(self._settings.verified_bytes, self._clock)
 
     def _forget(self) -> None:
@@ -380,10 +383,35 @@ class Tokens:
         return token
 
 
-def _size_of(token: str, identity: Identity) -> int:
+def _povs_of(listed: Sequence[str], tenant: str | None) -> Collection[str]:
+    """Return the PoVs that a token lists.
+
+    Every connection has some. A set of a few is four times as large as a tuple, and the same id
+    is one text for all who have it (docs/measurements.md, idle parts).
+    """
+    if tenant is not None:
+        listed = [TenantId.of(tenant, each) for each in listed]
+    if len(listed) > FEW:
+        return frozenset(listed)
+    return tuple(sorted({each if tenant else shared(each) for each in listed}))
+
+
+def _key_of(token: str, accept: frozenset[Kind]) -> _Key:
+    """Return by what a token is remembered: what it was accepted as, and its text, or a digest.
+
+    An app's own token can be ACCESS or SOCKET. A socket's is looked for once, and its text would be
+    memory for as long as it is good (docs/measurements.md, idle parts); a request's is each time.
+    """
+    if accept != _SOCKET:
+        return token, accept
+    return hashlib.sha256(token.encode(errors="surrogatepass")).digest()[:DIGEST_BYTES]
+
+
+def _size_of(key: _Key, identity: Identity) -> int:
     """Return how many bytes it takes to remember a token, more or less."""
     povs = identity.grants.povs or ()
-    return len(token) + TOKEN_BYTES + sum(map(len, povs)) + POV_BYTES * len(povs)
+    text = key[0] if isinstance(key, tuple) else key
+    return len(text) + TOKEN_BYTES + sum(map(len, povs)) + POV_BYTES * len(povs)
 
 
 def media_type(name: str) -> str:

@@ -11,12 +11,10 @@ What services publish over HTTP costs nothing here: it is bounded by what waits 
 
 from __future__ import annotations
 
-from weakref import WeakValueDictionary
-
 from pov_rt.protocol.errors import RateLimited, Unavailable
 from pov_rt.runtime.bounds import Bound, FairSlots, Shares, payer
 from pov_rt.runtime.clock import Clock
-from pov_rt.runtime.limits import Budget, parse_rate
+from pov_rt.runtime.limits import Budget, Terms, parse_rate
 
 CONNECTION = 10.0
 """A handshake, with the connection's end."""
@@ -70,25 +68,33 @@ class Budgets:
     """The budgets of all owners (`Identity.owner`). Owner: the server."""
 
     def __init__(self, rate: str, clock: Clock) -> None:
-        self._rate = parse_rate(rate, BURST_S)
+        self._terms = Terms.of(parse_rate(rate, BURST_S), DEBT_S)
         self._clock = clock
-        # One for each owner as long as anybody refers to it, such as a connection. Of those that
-        # nobody does, those are kept that are not full: they would be full again as new ones.
-        self._by_owner: WeakValueDictionary[str, Budget] = WeakValueDictionary()
+        # One for each owner as long as anybody holds it, such as a connection. Of those that nobody
+        # does, those are kept that are not full: they would be full again as new ones. Counted, for
+        # weak references would take more than what they lead to (docs/measurements.md, idle parts).
+        self._by_owner: dict[str, Budget] = {}
         self._kept: dict[str, Budget] = {}
         self.bound = Bound("budgets", "limits.cost_rate", MAX_OWNERS, lambda: len(self._kept))
 
     def of(self, owner: str) -> Budget:
-        """Return an owner's budget."""
+        """Return an owner's budget, for this very moment."""
         budget = self._by_owner.get(owner)
         if budget is None:
             now = self._clock.monotonic()
-            budget = self._by_owner[owner] = Budget(owner, self._rate, DEBT_S, now)
-        self.keep(budget)
+            budget = self._by_owner[owner] = Budget(owner, self._terms, now)
+        self._kept[owner] = budget
         return budget
 
-    def keep(self, budget: Budget) -> None:
-        """Keep a budget until it is full, though nobody refers to it any more."""
+    def hold(self, owner: str) -> Budget:
+        """Return an owner's budget, which is the only one until `release`."""
+        budget = self.of(owner)
+        budget.users += 1
+        return budget
+
+    def release(self, budget: Budget) -> None:
+        """Keep a budget that was held until it is full."""
+        budget.users -= 1
         self._kept[budget.owner] = budget
 
     def pay(self, owner: str, price: float) -> None:
@@ -131,9 +137,12 @@ class Budgets:
 
     def sweep(self, now: float) -> None:
         """Forget full ones; called about once a second."""
-        self._kept = {
-            owner: budget for owner, budget in self._kept.items() if not budget.is_full(now)
-        }
-        if len(self._kept) > MAX_OWNERS:
-            owing = sorted(self._kept.values(), key=lambda budget: -budget.paid_at)
-            self._kept = {budget.owner: budget for budget in owing[: MAX_OWNERS // 2]}
+        before = self._kept
+        kept = {owner: budget for owner, budget in before.items() if not budget.is_full(now)}
+        if len(kept) > MAX_OWNERS:
+            owing = sorted(kept.values(), key=lambda budget: -budget.paid_at)
+            kept = {budget.owner: budget for budget in owing[: MAX_OWNERS // 2]}
+        for owner, budget in before.items():
+            if owner not in kept and not budget.users:
+                del self._by_owner[owner]
+        self._kept = kept

@@ -150,6 +150,7 @@ class Connection:
         "close_reason",
         "closed",
         "device",
+        "due_in",
         "expires_at",
         "id",
         "identity",
@@ -161,6 +162,7 @@ class Connection:
         "rejected",
         "remembered_until",
         "remote_ip",
+        "silent_at",
         "topics",
         "transport",
         "user_agent",
@@ -212,9 +214,11 @@ class Connection:
         self.beside: set[Any] | None = None
         # The context's: whether its device is entered among the user's.
         self.remembered_until = 0.0
-        # The deadlines': when its token ends (monotonic), whether a ping is on its way, and whether
+        # The deadlines': with which others it is due next; when its token ends, and when it is
+        # pinged, or was silent for too long (monotonic); whether a ping is on its way, and whether
         # it was told that its token ends.
-        self.expires_at = opened_at
+        self.due_in: dict[Connection, None] | None = None
+        self.expires_at = self.silent_at = opened_at
         self.pinged = False
         self.warned = False
         # Its own: whether its socket is gone, and why it is being closed from here.

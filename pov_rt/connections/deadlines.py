@@ -10,6 +10,7 @@ all deadlines of tokens are found anew.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 from pov_rt.config.settings import AuthSettings, PingSettings
 from pov_rt.connections.connection import Connection
@@ -27,53 +28,61 @@ STEP_S = 1.0
 
 
 class Wheel:
-    """Connections by the second in which something is due; each is in it at most once."""
+    """Connections by the second in which something is due; each is in it at most once.
+
+    A connection knows the bucket that it is in (`due_in`): to look it up would take a dict as large
+    as all buckets (docs/measurements.md, idle parts).
+    """
 
     def __init__(self) -> None:
-        self._buckets: dict[int, set[Connection]] = {}
-        self._due: dict[Connection, int] = {}
+        self._buckets: dict[int, dict[Connection, None]] = {}
 
     def __len__(self) -> int:
-        return len(self._due)
+        return sum(map(len, self._buckets.values()))
 
     def __iter__(self) -> Iterator[Connection]:
-        return iter(self._due)
+        return chain.from_iterable(self._buckets.values())
 
     def put(self, connection: Connection, at: float) -> None:
         """Make the connection due at this instant and no other."""
         self.remove(connection)
         second = int(at) + 1
-        self._buckets.setdefault(second, set()).add(connection)
-        self._due[connection] = second
+        bucket = self._buckets.get(second)
+        if bucket is None:
+            bucket = self._buckets[second] = {}
+        bucket[connection] = None
+        connection.due_in = bucket
 
     def remove(self, connection: Connection) -> None:
         """Take the connection out."""
-        second = self._due.pop(connection, None)
-        if second is not None:
-            bucket = self._buckets[second]
-            bucket.discard(connection)
-            if not bucket:
-                del self._buckets[second]
+        if (bucket := connection.due_in) is not None:
+            connection.due_in = None
+            del bucket[connection]
 
     def take_due(self, now: float) -> list[Connection]:
         """Take out and return what is due, the longest overdue first."""
-        # There are at most as many buckets as seconds to the last deadline, some thousands.
-        seconds = sorted(second for second in self._buckets if second <= now)
+        # There are at most as many buckets as seconds to the last deadline, some thousands. Those
+        # that all were taken out of go here, too.
+        seconds = sorted(
+            second for second, bucket in self._buckets.items() if second <= now or not bucket
+        )
         due = [connection for second in seconds for connection in self._buckets.pop(second)]
         for connection in due:
-            del self._due[connection]
+            connection.due_in = None
         return due
 
 
 class Deadlines:
-    """The deadlines of all connections. Owner: the server."""
+    """The deadlines of all connections. Owner: the server.
+
+    A connection is due at the first of its deadlines, and looked at for all of them then.
+    """
 
     def __init__(self, pings: PingSettings, auth: AuthSettings, clock: Clock) -> None:
         self._pings = pings
         self._auth = auth
         self._clock = clock
-        self._silence = Wheel()
-        self._tokens = Wheel()
+        self._wheel = Wheel()
         self._ahead = clock.time() - clock.monotonic()
         """How far the wall clock was ahead when it was last compared."""
 
@@ -85,12 +94,11 @@ class Deadlines:
     def renew(self, connection: Connection) -> None:
         """Take over a connection's new token."""
         connection.warned = False
-        self._await_end(connection)
+        self._find_end(connection)
 
     def remove(self, connection: Connection) -> None:
         """Watch a connection no longer."""
-        self._silence.remove(connection)
-        self._tokens.remove(connection)
+        self._wheel.remove(connection)
 
     def reload(self, auth: AuthSettings) -> None:
         """Take over changed settings, for deadlines set from now on."""
@@ -101,33 +109,48 @@ class Deadlines:
         ahead = self._clock.time() - self._clock.monotonic()
         if abs(ahead - self._ahead) > STEP_S:
             self._ahead = ahead
-            for connection in list(self._tokens):
-                self._await_end(connection)
-        for connection in self._silence.take_due(now):
-            self._check_silence(connection, now)
-        for connection in self._tokens.take_due(now):
-            self._check_token(connection, now)
+            for connection in list(self._wheel):
+                self._find_end(connection)
+        for connection in self._wheel.take_due(now):
+            if now >= connection.silent_at:
+                self._check_silence(connection, now)
+            if now >= self._token_at(connection):
+                self._check_token(connection, now)
+            if connection.close_reason is None and not connection.closed:
+                self._await_next(connection)
 
-    def _await_end(self, connection: Connection) -> None:
+    def _await_next(self, connection: Connection) -> None:
+        self._wheel.put(connection, min(connection.silent_at, self._token_at(connection)))
+
+    def _token_at(self, connection: Connection) -> float:
+        """Return when there is something to do about a connection's token, or about its time."""
+        if connection.warned:
+            at = self._end_of(connection)
+        else:
+            at = connection.expires_at - self._auth.warning_s
+        return min(at, connection.ends_at)
+
+    def _end_of(self, connection: Connection) -> float:
+        return connection.expires_at + (self._auth.grace_s if connection.has_grace else 0.0)
+
+    def _find_end(self, connection: Connection) -> None:
         now = self._clock.monotonic()
         connection.expires_at = now + connection.identity.expires_at - self._clock.time()
         warn_at = connection.expires_at - self._auth.warning_s
         connection.warned = connection.warned and now >= warn_at
-        self._tokens.put(connection, min(warn_at, connection.ends_at))
+        self._await_next(connection)
 
     def _await_ping(self, connection: Connection, waited_s: float) -> None:
         spread = 1 + SPREAD * (2 * self._clock.random() - 1)
         connection.pinged = False
-        self._silence.put(
-            connection, self._clock.monotonic() + self._pings.interval_s * spread - waited_s
-        )
+        connection.silent_at = self._clock.monotonic() + self._pings.interval_s * spread - waited_s
 
     def _check_silence(self, connection: Connection, now: float) -> None:
         heard = connection.transport.heard()
         if not connection.pinged:
             connection.pinged = True
             connection.transport.ping()
-            self._silence.put(connection, now + self._pings.timeout_s)
+            connection.silent_at = now + self._pings.timeout_s
         elif heard:
             self._await_ping(connection, min(self._pings.timeout_s, self._pings.interval_s / 2))
         else:
@@ -136,14 +159,10 @@ class Deadlines:
     def _check_token(self, connection: Connection, now: float) -> None:
         if now >= connection.ends_at:
             connection.close(CloseCode.NORMAL)
-            return
-        end = connection.expires_at + (self._auth.grace_s if connection.has_grace else 0.0)
-        if now >= end:
+        elif now >= self._end_of(connection):
             connection.close(CloseCode.TOKEN)
-            return
-        if not connection.warned:
+        elif not connection.warned:
             connection.warned = True
             if connection.v1:
                 expires_at = rfc3339(connection.identity.expires_at)
                 connection.send(encode(TokenExpiring(expires_at=expires_at)))
-        self._tokens.put(connection, min(end, connection.ends_at))

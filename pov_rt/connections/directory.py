@@ -86,9 +86,9 @@ class Directory:
         self._revocations = revocations
         self._limits = limits
         self._by_id: dict[str, Connection] = {}
-        self._by_user: dict[str, list[Connection]] = {}
-        # Lists: nearly all have one connection, and a dict for it takes thrice as much
-        # (docs/measurements.md, idle parts).
+        # A user's only one without a list around it: nearly all have one (docs/measurements.md,
+        # idle parts).
+        self._by_user: dict[str, Connection | list[Connection]] = {}
         self.last_seen = LastSeen(clock, limits.last_seen_users)
         self._closed: OrderedDict[str, int] = OrderedDict()
         """How many connections other nodes' orders closed here."""
@@ -115,7 +115,8 @@ class Directory:
 
     def of(self, user_id: str) -> list[Connection]:
         """Return a user's connections."""
-        return list(self._by_user.get(user_id, ()))
+        found = self._by_user.get(user_id, [])
+        return [*found] if isinstance(found, list) else [found]
 
     def find(self, user_id: str | None, tenant: str | None) -> list[Connection]:
         """Return a user's connections, or everybody's; with `auth.tenants` those of a team."""
@@ -126,8 +127,8 @@ class Directory:
 
     def check_room(self, identity: Identity, device: str) -> None:
         """Raise `LimitExceeded` if the user has as many connections or devices as are allowed."""
-        mine = self._by_user.get(identity.user_id)
-        if mine is None:
+        mine = self.of(identity.user_id)
+        if not mine:
             return
         if len(mine) >= self._limits.connections_per_user:
             raise LimitExceeded(
@@ -142,9 +143,11 @@ class Directory:
         self._by_id[connection.id] = connection
         user_id = connection.identity.user_id
         if (mine := self._by_user.get(user_id)) is None:
-            self._by_user[user_id] = [connection]
-        else:
+            self._by_user[user_id] = connection
+        elif isinstance(mine, list):
             mine.append(connection)
+        else:
+            self._by_user[user_id] = [mine, connection]
         self.last_seen.came(user_id)
 
     def remove(self, connection: Connection) -> None:
@@ -153,8 +156,9 @@ class Directory:
             return
         user_id = connection.identity.user_id
         mine = self._by_user[user_id]
-        mine.remove(connection)
-        if not mine:
+        if isinstance(mine, list) and len(mine) > 1:
+            mine.remove(connection)
+        else:
             del self._by_user[user_id]
             self.last_seen.left(user_id)
 

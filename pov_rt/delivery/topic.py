@@ -15,15 +15,13 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from pov_rt.connections.connection import Connection
+from pov_rt.connections.connection import Connection, Transport
 from pov_rt.delivery.filters import Only, read_head
 from pov_rt.delivery.pieces import Shares, Spread, join
 from pov_rt.delivery.ring import Ring
 from pov_rt.engine.base import Position
 from pov_rt.protocol.topics import pov_of
 from pov_rt.transport.bounds import Framing
-
-Send = Callable[[bytes], None]
 
 MAX_BEFORE = 8
 """Older epochs of its log that a topic remembers."""
@@ -141,11 +139,11 @@ class Topic:
         self.users = 0
         self.idle_since: float | None = None
         # The subscribers: those who are live, by what they have in common (the values are their
-        # transports' bound send methods), and those who are not. `only` has the filters;
+        # transports), and those who are not. `only` has the filters;
         # `positioned` is the offset that those with one were told last. `instead` has what some who
         # are not live are sent in the place of entries, by offset; `states` the newest signal of
         # each name, with its number, for all who are not live, and `states_told` the last number.
-        self.groups: dict[GroupKey, dict[Connection, Send]] = {}
+        self.groups: dict[GroupKey, dict[Connection, Transport]] = {}
         self.catching_up: dict[Connection, Progress] = {}
         self.only: dict[Connection, Only] = {}
         self.positioned = 0
@@ -219,18 +217,18 @@ class Topic:
         """Return what a connection has in common with others."""
         return GroupKey(connection.transport.framing, connection.plain, self.only.get(connection))
 
-    def group(self, connection: Connection) -> dict[Connection, Send]:
+    def group(self, connection: Connection) -> dict[Connection, Transport]:
         """Return the group that the connection belongs to."""
         return self.groups.setdefault(self.key_of(connection), {})
 
-    def leave_group(self, connection: Connection) -> Send | None:
-        """Take a connection out of its group; return its send method if it was there."""
+    def leave_group(self, connection: Connection) -> Transport | None:
+        """Take a connection out of its group; return its transport if it was there."""
         key = self.key_of(connection)
         group = self.groups.get(key, {})
-        send = group.pop(connection, None)
+        transport = group.pop(connection, None)
         if not group and key.only is not None:
             self.groups.pop(key, None)  # there may be as many filters as subscribers
-        return send
+        return transport
 
     def enter(self, connection: Connection) -> Progress:
         """Take a new subscriber; where it begins is not known yet."""
@@ -291,7 +289,7 @@ class Topic:
             self.positioned = -1  # it is told its position, whatever the others were
         if self.pending:
             self.special[connection] = len(self.pending)
-        self.group(connection)[connection] = connection.transport.send
+        self.group(connection)[connection] = connection.transport
 
     def remember(self, name: str, body: bytes) -> None:
         """Keep a signal for those who are not live; it takes the place of the last of its name."""
@@ -368,7 +366,7 @@ class Topic:
 
     def _send_group(
         self,
-        group: dict[Connection, Send],
+        group: dict[Connection, Transport],
         pieces: tuple[bytes, ...],
         special: Collection[Connection],
         shares: Shares | None,
@@ -381,21 +379,21 @@ class Topic:
             else:
                 shares.update(dict.fromkeys(group, pieces))
         elif special:
-            for connection, send in group.items():
+            for connection, transport in group.items():
                 if connection not in special:
                     for data in pieces:
-                        send(data)
+                        transport.send(data)
         else:
             for data in pieces:
-                for send in group.values():
-                    send(data)
+                for transport in group.values():
+                    transport.send(data)
 
     def _send_share(
         self, connection: Connection, pending: Sequence[Pending], shares: Shares | None = None
     ) -> None:
         key = self.key_of(connection)
-        send = self.groups.get(key, {}).get(connection)
-        if send is None:
+        transport = self.groups.get(key, {}).get(connection)
+        if transport is None:
             return
         bodies: list[bytes] = []
         for item in pending:
@@ -407,7 +405,7 @@ class Topic:
             shares[connection] = shares.get(connection, ()) + tuple(join(key.framing, bodies))
             return
         for data in join(key.framing, bodies):
-            send(data)
+            transport.send(data)
 
 
 def _select(waiting: Sequence[Pending], key: GroupKey) -> list[bytes]:

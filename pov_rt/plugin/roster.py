@@ -14,6 +14,7 @@ import msgspec
 from pov_rt.plugin.interfaces import Host
 from pov_rt.protocol.encoding import encode
 from pov_rt.runtime import containment, turns
+from pov_rt.runtime.texts import shared
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +45,9 @@ class Roster(Generic[MemberT]):
     """The members of each PoV, each with a struct that describes it. Owner: a plugin's lifespan.
 
     `describe(pov_id, member, last)` returns a member's description, made from the last one if there
-    is any; None if the member is not on this node. A member has left when it was on no node for
-    `grace_s`, or when its node has died. The members are kept as the plugin's leases: a plugin has
-    one roster at most, and no other leases beside it.
+    is any, which is as JSON has it; None if the member is not on this node. A member has left when
+    it was on no node for `grace_s`, or when its node has died. The members are kept as the plugin's
+    leases: a plugin has one roster at most, and no other leases beside it.
     """
 
     def __init__(
@@ -61,7 +62,9 @@ class Roster(Generic[MemberT]):
         self._decode = msgspec.json.Decoder(kind).decode
         self._describe = describe
         self._grace_s = grace_s
-        self._told: dict[Key, MemberT] = {}
+        # As they were encoded for the leases: what is decoded takes twice as much
+        # (docs/measurements.md, idle parts).
+        self._told: dict[Key, bytes] = {}
         self._leaving: dict[Key, float] = {}  # until when, the first to go first
         self._touched: dict[Key, dict[str, Any]] = {}
         self._back: set[Key] = set()  # their leases have ended, and they are here
@@ -77,7 +80,9 @@ class Roster(Generic[MemberT]):
 
     def touch(self, pov_id: str, member: str, **fields: Any) -> None:
         """Have the next `look` ask about a member; `fields` are what is known to have changed."""
-        self._touched.setdefault((pov_id, member), {}).update(fields)
+        # One text for all who are on the PoV: each message brings another.
+        key = (shared(pov_id) if type(pov_id) is str else pov_id), member
+        self._touched.setdefault(key, {}).update(fields)
 
     def ended(self, pov_id: str, members: Sequence[str]) -> None:
         """Count leases as ended; to be called by `@plugin.gone`, which tells who listens here.
@@ -147,10 +152,10 @@ class Roster(Generic[MemberT]):
     async def _look_at(self, key: Key, fields: dict[str, Any]) -> None:
         pov_id, member = key
         channel, leases = self._host.channel(pov_id), self._host.leases
-        known = self._told.get(key)
+        told = self._told.get(key)
         body = b""
         try:
-            now = self._describe(pov_id, member, known)
+            now = self._describe(pov_id, member, self._decoded(told))
             if now is not None:
                 now = msgspec.structs.replace(now, **fields) if fields else now
                 body = encode(now)
@@ -163,19 +168,19 @@ class Roster(Generic[MemberT]):
             # An answer in between may have lacked them, though nobody was told that they left.
             was_over = key in self._in_doubt or self._is_over(key)
             self._in_doubt.discard(key)
-            self._told[key] = now
+            self._told[key] = body
             self._leaving.pop(key, None)
             if key in self._left_untold:
                 self._diff(pov_id).left.remove(member)
                 self._diff(pov_id).changed.append(now)
             elif is_new or key in self._back:
                 self._diff(pov_id).joined.append(now)
-            elif was_over or now != known:
+            elif was_over or body != told:
                 self._diff(pov_id).changed.append(now)
         elif not self._is_over(key):  # or they would be back for those who were answered without
             # Before the lease's own time begins, so that it is over here no later than there.
             until = self._host.clock.monotonic() + self._grace_s
-            is_unseen = known is None and key not in self._in_doubt
+            is_unseen = told is None and key not in self._in_doubt
             if is_unseen or not await leases.leave(channel, member, self._grace_s):
                 self._forget(key)  # came and went before anybody was told, or is on another node
             else:
@@ -186,11 +191,14 @@ class Roster(Generic[MemberT]):
     def _describe_now(self, key: Key) -> MemberT | None:
         """Return a member that is on this node; nobody who cannot be described is."""
         try:
-            return self._describe(*key, self._told.get(key))
+            return self._describe(*key, self._decoded(self._told.get(key)))
         except BaseException as error:
             failure = containment.contain(error)
             log.exception("a member could not be described", exc_info=failure)
             return None
+
+    def _decoded(self, told: bytes | None) -> MemberT | None:
+        return None if told is None else self._decode(told)
 
     def _is_over(self, key: Key) -> bool:
         return self._leaving.get(key, math.inf) <= self._host.clock.monotonic()

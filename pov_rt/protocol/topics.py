@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sys import intern
+from functools import lru_cache
 
 from pov_rt.protocol.tenants import restore
 
@@ -18,12 +18,13 @@ def node_topic(run: str) -> str:
     return "node/" + run
 
 
+@lru_cache(maxsize=4096)
 def pov_topic(pov_id: str) -> str:
-    """Return the topic of a PoV's activities: the same object each time.
+    """Return the topic of a PoV's activities: one text, unless there are many at a time.
 
     Entries and ids keep it, and would each have a copy (docs/measurements.md, batches).
     """
-    return intern("pov/" + pov_id)
+    return "pov/" + pov_id
 
 
 def team_topic(team_id: str) -> str:

@@ -85,20 +85,33 @@ class KeyedBuckets:
         return bucket.take(self.rate, now)
 
 
+class Terms(NamedTuple):
+    """What budgets have in common: the seconds of a unit, a full one, and the longest debt."""
+
+    unit_s: float
+    burst_s: float
+    debt_s: float
+
+    @classmethod
+    def of(cls, rate: Rate, debt_s: float) -> Terms:
+        """Return those of a rate."""
+        return cls(1 / rate.per_second, rate.burst / rate.per_second, debt_s)
+
+
 class Budget:
     """What one owner may cost. It may go into debt, and then nothing more may be begun.
 
     So what is not known before it is done, such as the rows of a page, can be charged afterwards.
     `paid_at` is when all that was charged is paid for: with it alone a charge is one addition.
+    `users` is by how many it is held (`connections/budgets`).
     """
 
-    __slots__ = ("__weakref__", "_burst_s", "_debt_s", "_line", "_unit_s", "owner", "paid_at")
+    __slots__ = ("_burst_s", "_debt_s", "_line", "_unit_s", "owner", "paid_at", "users")
 
-    def __init__(self, owner: str, rate: Rate, debt_s: float, now: float) -> None:
+    def __init__(self, owner: str, terms: Terms, now: float) -> None:
         self.owner = owner
-        self._unit_s = 1 / rate.per_second
-        self._burst_s = rate.burst / rate.per_second
-        self._debt_s = debt_s
+        self.users = 0
+        self._unit_s, self._burst_s, self._debt_s = terms
         self._line: asyncio.Lock | None = None
         self.paid_at = now - self._burst_s
 

@@ -97,7 +97,7 @@ class Arrivals:
         `client` is what `kind`, its class, wants to know of it, such as `remote_ip` and `v1`.
         """
         now = self._clock.monotonic()
-        budget = self._budgets.of(identity.owner)
+        budget = self._budgets.hold(identity.owner)
         budget.charge(CONNECTION, now)
         name = transport.framing.transport
         self.opened[name] += 1
@@ -150,7 +150,7 @@ class Arrivals:
         """
         # At once: it must not count against its user who comes back.
         self._directory.remove(connection)
-        self._budgets.keep(connection.budget)
+        self._budgets.release(connection.budget)
         self._ended.add((connection, reason))
 
     def come_back_after_s(self) -> float:

@@ -72,7 +72,7 @@ class Requests:
         self, identity: Identity, message: bytes, *, device: str, remote_ip: str, user_agent: str
     ) -> Sequence[bytes]:
         """Return what a message is answered, none if it has no answer; `message` is UTF-8."""
-        now = self._clock.monotonic()
+        now, budgets = self._clock.monotonic(), self._services.budgets
         sender = self._sender(identity.owner)
         connection = RequestConnection(
             self._arrivals,
@@ -84,7 +84,7 @@ class Requests:
             user_agent=user_agent,
             opened_at=now,
             bucket=sender.bucket,
-            budget=self._services.budgets.of(identity.owner),
+            budget=budgets.hold(identity.owner),
         )
         connection.buckets = sender.buckets
         connection.expires_at = now + identity.expires_at - self._clock.time()
@@ -95,6 +95,7 @@ class Requests:
             return connection.answers
         finally:
             connection.end()
+            budgets.release(connection.budget)
             for name in list(connection.topics):
                 self._services.hub.leave(connection, name)
 

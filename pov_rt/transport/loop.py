@@ -1,8 +1,8 @@
 """An event loop that calls the readers of clients' sockets with nothing in between.
 
 The stock loop makes a list of what is ready, a handle of each item, puts the handles into a queue
-and runs them in a context. Readers are plain methods of wires here; they are called while the list
-is gone through. Everything else is as it was.
+and runs them in a context. Readers are called here while the list is gone through, and are all that
+is kept of a socket (docs/measurements.md, idle parts). Everything else is as it was.
 """
 
 from __future__ import annotations
@@ -13,23 +13,36 @@ import math
 import select
 import selectors
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context
-from typing import Any, TypeVarTuple, cast
+from typing import Any, Protocol, TypeVarTuple
 
 log = logging.getLogger(__name__)
 
 Ts = TypeVarTuple("Ts")
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-OUT = select.EPOLLOUT
+IN, OUT = select.EPOLLIN, select.EPOLLOUT
+
+
+class Reader(Protocol):
+    """Who reads a socket."""
+
+    def readable(self) -> None:
+        """Read what there is."""
 
 
 class DirectSelector(selectors.EpollSelector):
-    """Calls the `readers` (by file number) of what is ready, and reports the rest."""
+    """Calls the `readers` (by file number) of what is ready, and reports the rest.
+
+    A key has what else is waited for: to write, and who reads without being a `Reader`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.readers: dict[int, Callable[[], None]] = {}
+        self.readers: dict[int, Reader] = {}
+        self._keys: dict[int, selectors.SelectorKey] = self._fd_to_key  # type: ignore[attr-defined]
+        self._epoll: select.epoll = self._selector  # type: ignore[attr-defined]
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait, call the readers, and return what else is ready."""
@@ -38,13 +51,13 @@ class DirectSelector(selectors.EpollSelector):
         else:
             # Rounded up to what epoll can tell, or the loop would spin for the rest.
             wait = math.ceil(timeout * 1e3) * 1e-3 if timeout > 0 else 0.0
-        keys: Any = self._fd_to_key  # type: ignore[attr-defined]
+        keys, readers = self._keys, self.readers
         ready = []
-        for fd, event in self._selector.poll(wait, max(len(keys), 1)):  # type: ignore[attr-defined]
-            reader = self.readers.get(fd)
+        for fd, event in self._epoll.poll(wait, len(keys) + len(readers) or 1):
+            reader = readers.get(fd)
             if reader is not None and event & ~OUT:
                 try:
-                    reader()
+                    reader.readable()
                 except Exception:  # a bug of ours; it must not end the loop
                     log.exception("reading a socket failed")
                 event &= OUT
@@ -53,22 +66,56 @@ class DirectSelector(selectors.EpollSelector):
             # A reader may have closed it meanwhile.
             key = keys.get(fd)
             if key is not None:
-                found = (READ if event & ~OUT else 0) | (WRITE if event & ~select.EPOLLIN else 0)
+                found = (READ if event & ~OUT else 0) | (WRITE if event & ~IN else 0)
                 if found & key.events:
                     ready.append((key, found & key.events))
         return ready
 
-    def watch(self, fd: int, reader: Callable[[], None]) -> None:
+    def has_key(self, fd: int) -> bool:
+        """Tell whether anything else is waited for."""
+        return fd in self._keys
+
+    def watch(self, fd: int, reader: Reader) -> None:
         """Call a reader when there is something to read."""
+        if fd in self._keys:
+            self._epoll.modify(fd, IN | OUT)
+        elif fd not in self.readers:
+            self._epoll.register(fd, IN)
         self.readers[fd] = reader
-        keys: Any = self._fd_to_key  # type: ignore[attr-defined]
-        key = keys.get(fd)
-        if key is None:
-            self._selector.register(fd, select.EPOLLIN)  # type: ignore[attr-defined]
-            # What the loop keeps there: its own reader, and its writer.
-            keys[fd] = selectors.SelectorKey(fd, fd, READ, (None, None))
-        else:
-            self.modify(fd, key.events | READ, (None, key.data[1]))
+
+    def unwatch(self, fd: int) -> bool:
+        """Call it no more; return whether there was one."""
+        if self.readers.pop(fd, None) is None:
+            return False
+        with suppress(OSError):  # it may be closed
+            if fd in self._keys:
+                self._epoll.modify(fd, OUT)
+            else:
+                self._epoll.unregister(fd)
+        return True
+
+    # Where there is a reader, a key is for writing alone:
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        """Wait for something else, too."""
+        if fileobj not in self.readers:
+            return super().register(fileobj, events, data)
+        key = self._keys[fileobj] = selectors.SelectorKey(fileobj, fileobj, events, data)
+        self._epoll.modify(fileobj, IN | OUT)
+        return key
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        """Wait for it no more."""
+        if fileobj not in self.readers:
+            return super().unregister(fileobj)
+        with suppress(OSError):
+            self._epoll.modify(fileobj, IN)
+        return self._keys.pop(fileobj)
+
+    def close(self) -> None:
+        """Wait for nothing more."""
+        self.readers.clear()
+        super().close()
 
 
 class DirectLoop(asyncio.SelectorEventLoop):
@@ -88,18 +135,25 @@ class DirectLoop(asyncio.SelectorEventLoop):
         self._ready.append(handle)  # type: ignore[attr-defined]
         return handle
 
-    def add_reader(self, fd: Any, callback: Callable[[*Ts], Any], *args: *Ts) -> None:
-        """Call `callback` when there is something to read; directly, if it needs no arguments.
+    def watch(self, fd: int, reader: Reader) -> None:
+        """Call a reader when there is something to read; `remove_reader` ends it."""
+        if self._direct.has_key(fd):
+            super().remove_reader(fd)
+        self._direct.watch(fd, reader)
 
-        That is for file numbers alone: what is given a socket object expects the stock way.
-        """
-        if isinstance(fd, int) and not args:
-            self._direct.watch(fd, cast(Callable[[], None], callback))
-        else:
-            self._direct.readers.pop(fd, None)
-            super().add_reader(fd, callback, *args)
+    def add_reader(self, fd: Any, callback: Callable[[*Ts], Any], *args: *Ts) -> None:
+        """Call `callback` when there is something to read, as every loop does."""
+        self._direct.unwatch(fd)
+        super().add_reader(fd, callback, *args)
 
     def remove_reader(self, fd: Any) -> bool:
         """Call it no more; return whether anything was called."""
-        was_direct = self._direct.readers.pop(fd, None) is not None
-        return super().remove_reader(fd) or was_direct
+        return self._direct.unwatch(fd) or super().remove_reader(fd)
+
+
+def watch(loop: asyncio.AbstractEventLoop, fd: int, reader: Reader) -> None:
+    """Have a loop call a reader, directly if it can; `remove_reader` ends it."""
+    if isinstance(loop, DirectLoop):
+        loop.watch(fd, reader)
+    else:
+        loop.add_reader(fd, reader.readable)

@@ -28,6 +28,7 @@ from pov_rt.transport.frames import (
     control_frame,
 )
 from pov_rt.transport.liveness import has_hung_up, unread_bytes
+from pov_rt.transport.loop import watch
 from pov_rt.transport.sendqueue import HELD_BYTES, SendQueue, is_much, joined
 
 log = logging.getLogger(__name__)
@@ -265,13 +266,14 @@ class Wire:
 
     def _read_on(self) -> None:
         self._reads = True
-        self._loop.add_reader(self._fd, self._readable)
+        watch(self._loop, self._fd, self)
 
     def _read_no_more(self) -> None:
         self._reads = False
         self._loop.remove_reader(self._fd)
 
-    def _readable(self) -> None:
+    def readable(self) -> None:
+        """Read what there is; the loop's part."""
         if self._paused and not self._closing:
             self._read_no_more()
             return

@@ -110,7 +110,7 @@ class WebServer:
         self.server = Server(settings, registry, fetch=fetch, **server)
         self.server.asking.on(STATE, self._answer_state)
         self.trouble = Trouble()
-        self._wires: set[Wire] = set()
+        self._wires: dict[Wire, None] = {}  # a set has room for three times as many
         self._hung_up = asyncio.Event()
         self._listeners: list[Listener] = []
         self._own_sockets = OwnSockets()
@@ -483,11 +483,11 @@ class WebServer:
             operators.sweep(min(ADMIN_REQUEST_S, limits.handshake_s), limits.keepalive_s)
 
     def _wire_started(self, wire: Wire) -> None:
-        self._wires.add(wire)
+        self._wires[wire] = None
         self._hung_up.clear()
 
     def _wire_ended(self, wire: Wire) -> None:
-        self._wires.discard(wire)
+        self._wires.pop(wire, None)
         if not self._wires:
             self._hung_up.set()
 

@@ -33,7 +33,7 @@ def test_an_issued_token_verifies_as_its_kind_and_no_other(tokens: Tokens, kind:
         email="alice@example.com",
         role="lead",
         kind=kind,
-        grants=Grants(frozenset({"a", "b"}), frozenset({"publish"}), "north"),
+        grants=Grants(("a", "b"), frozenset({"publish"}), "north"),
         expires_at=NOW + 60.5,
         issued_at=NOW,
         token_id="1".zfill(32),

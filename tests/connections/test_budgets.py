@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 
 import pytest
 from hypothesis import given
@@ -94,21 +93,21 @@ def test_what_waited_for_its_turn_is_refused_if_its_owner_went_into_debt_meanwhi
 def test_a_debt_outlasts_who_made_it_and_a_full_budget_does_not() -> None:
     clock = ManualClock()
     budgets = Budgets("1/s", clock)
-    connection = budgets.of("ana")
-    assert budgets.of("ana") is connection
+    held = budgets.hold("ana")
+    assert budgets.of("ana") is held
     clock.advance(BURST_S + 1)
     budgets.sweep(clock.monotonic())
     assert budgets.bound.used() == 0
-    connection.charge(100, clock.monotonic())
-    budgets.keep(connection)  # its connection is closed
-    del connection
-    gc.collect()
+    assert budgets.of("ana") is held, "as long as somebody holds it"
+    held.charge(100, clock.monotonic())
+    budgets.release(held)  # its connection is closed
     budgets.sweep(clock.monotonic())
     assert budgets.debt_s("ana") > 0
     clock.advance(DEBT_S + BURST_S)
     budgets.sweep(clock.monotonic())
     assert budgets.bound.used() == 0
     assert budgets.debt_s("ana") <= 0
+    assert budgets.of("ana") is not held
 
 
 def test_there_is_a_bounded_number_of_them_and_the_greatest_debts_are_kept() -> None:

@@ -65,6 +65,19 @@ def test_a_silent_client_is_closed_ten_seconds_after_its_ping() -> None:
     deadlines.remove(silent)
 
 
+def test_who_ended_while_others_were_looked_at_is_not_watched_again() -> None:
+    clock = ManualClock(1000)
+    deadlines = Deadlines(PingSettings(), AuthSettings(warning_s=0), clock)
+    gone = connection("g", "u", clock)
+    recorder(gone).is_heard = True
+    deadlines.add(gone)
+    gone.lost("connection lost")
+    for _ in range(90):
+        clock.advance(1)
+        deadlines.sweep(clock.monotonic())
+    assert recorder(gone).pings == 1, "once, when it was due"
+
+
 moves = st.tuples(st.sampled_from(["time", "sleep", "step"]), st.floats(-500, 500))
 
 

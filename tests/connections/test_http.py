@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
+import msgspec
 
 from pov_rt.config.settings import AuthSettings, PingSettings
 from pov_rt.connections.deadlines import Deadlines
 from pov_rt.connections.http import ENDED, StreamConnection
 from pov_rt.protocol.errors import CloseCode
 from pov_rt.runtime.clock import ManualClock
-from pov_rt.runtime.limits import Bucket, Budget, Rate
+from pov_rt.runtime.limits import Bucket, Budget, Rate, Terms
 from tests.transports import Nobody, connection, recorder
 
 
@@ -19,13 +19,13 @@ def stream(clock: ManualClock, lasts_s: float, token_s: float = 1000.0) -> Strea
         Nobody(),
         recorder(other),
         "c",
-        dataclasses.replace(other.identity, expires_at=clock.time() + token_s),
+        msgspec.structs.replace(other.identity, expires_at=clock.time() + token_s),
         device="default",
         remote_ip="",
         user_agent="",
         opened_at=clock.monotonic(),
         bucket=Bucket(Rate(1, 1), 0),
-        budget=Budget("ana", Rate(1000, 3000), 10, 0),
+        budget=Budget("ana", Terms.of(Rate(1000, 3000), 10), 0),
         ends_at=clock.monotonic() + lasts_s,
         is_present=False,
     )

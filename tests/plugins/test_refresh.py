@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from pov_rt.auth.grants import Kind
 from pov_rt.config.settings import AuthSettings, LimitSettings, Settings

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from pov_rt.runtime.limits import Bucket, Budget, KeyedBuckets, Rate, parse_rate
+from pov_rt.runtime.limits import Bucket, Budget, KeyedBuckets, Rate, Terms, parse_rate
 
 
 @pytest.mark.parametrize("text", ["5", "5/d", "x/s", "0/s", "-1/s", "/s", "inf/s", "nan/s"])
@@ -40,7 +40,7 @@ def test_to_look_at_a_keys_bucket_takes_nothing() -> None:
 def test_what_can_wait_leaves_a_quarter_of_a_budget_to_what_cannot() -> None:
     async def work() -> None:
         loop = asyncio.get_running_loop()
-        budget = Budget("ana", Rate(100, 100), 10, loop.time())
+        budget = Budget("ana", Terms.of(Rate(100, 100), 10), loop.time())
         done: list[int] = []
 
         async def take(number: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextvars import ContextVar, copy_context
 from typing import Any
 
@@ -14,9 +14,11 @@ import pytest
 from pov_rt.config.settings import LimitSettings
 from pov_rt.transport.bounds import bounds_of
 from pov_rt.transport.frames import Opcode
-from pov_rt.transport.loop import DirectLoop
+from pov_rt.transport.loop import DirectLoop, watch
 from pov_rt.transport.wire import Wire
 from tests.frames import masked_frame
+
+Pair = tuple[socket.socket, socket.socket]
 
 
 @pytest.fixture
@@ -28,15 +30,27 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield one, two
 
 
+class Calls:
+    """A reader that calls something."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call = call
+
+    def readable(self) -> None:
+        self._call()
+
+
+def direct(fd: int, call: Callable[[], object]) -> None:
+    """Have something called when there is something to read."""
+    watch(asyncio.get_running_loop(), fd, Calls(call))
+
+
 def run(work: Coroutine[Any, Any, None]) -> None:
     with asyncio.Runner(loop_factory=DirectLoop) as runner:
         runner.run(work)
 
 
-Pair = tuple[socket.socket, socket.socket]
-
-
-def test_a_reader_by_number_is_called_before_the_loop_hands_out_anything(pair: Pair) -> None:
+def test_a_reader_is_called_before_the_loop_hands_out_anything(pair: Pair) -> None:
     async def work() -> None:
         loop = asyncio.get_running_loop()
         order: list[object] = []
@@ -45,7 +59,7 @@ def test_a_reader_by_number_is_called_before_the_loop_hands_out_anything(pair: P
             order.append(pair[1].recv(10))
             loop.call_soon(order.append, "soon")
 
-        loop.add_reader(pair[1].fileno(), read)
+        direct(pair[1].fileno(), read)
         pair[0].send(b"a")
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -71,7 +85,7 @@ def test_writers_and_readers_with_arguments_are_served_as_ever(pair: Pair) -> No
             if not written.done():
                 written.set_result(None)
 
-        loop.add_reader(pair[1].fileno(), take)
+        direct(pair[1].fileno(), take)
         loop.add_writer(pair[1].fileno(), note)
         await asyncio.wait_for(written, 5)
         pair[0].send(b"both")
@@ -99,8 +113,8 @@ def test_a_reader_that_closes_another_ready_socket_does_no_harm(pair: Pair) -> N
                 loop.remove_reader(number)
             others[1].close()
 
-        loop.add_reader(numbers[0], lambda: end(0))
-        loop.add_reader(numbers[1], lambda: end(1))
+        direct(numbers[0], lambda: end(0))
+        direct(numbers[1], lambda: end(1))
         pair[0].send(b"x")
         others[0].send(b"x")
         await asyncio.sleep(0)
@@ -123,7 +137,7 @@ def test_a_reader_that_fails_is_one_line_and_the_loop_goes_on(
             loop.call_soon(done.set_result, None)
             raise RuntimeError("a bug")
 
-        loop.add_reader(pair[1].fileno(), fail)
+        direct(pair[1].fileno(), fail)
         pair[0].send(b"x")
         await asyncio.wait_for(done, 5)
         loop.remove_reader(pair[1].fileno())
@@ -215,7 +229,7 @@ def test_another_reader_takes_the_place_of_the_first_whichever_kind_they_are(pai
 
         def add(name: str, *, is_direct: bool) -> None:
             if is_direct:
-                loop.add_reader(number, lambda: read(name))
+                direct(number, lambda: read(name))
             else:
                 loop.add_reader(number, read, name)
 

@@ -15,10 +15,10 @@ from pov_rt.engine.copying import digest_of, hashed_name
 from pov_rt.engine.keeping import Keeping
 from pov_rt.engine.sqlite.forgetting import Forgetting
 from pov_rt.engine.sqlite.jobs import Append, Change, Job, Outcome
-from pov_rt.engine.sqlite.packing import DROP_KEYS, FIND_KEYS, INSERT, Rows
+from pov_rt.engine.sqlite.packing import Groups, Rows
 from pov_rt.engine.sqlite.producers import Producer, Producers
 from pov_rt.engine.sqlite.remnants import Search
-from pov_rt.engine.sqlite.retention import FUTURE_S, Key, Retention
+from pov_rt.engine.sqlite.retention import FUTURE_S, Retention
 from pov_rt.engine.sqlite.schema import begin, commit, open_plain
 from pov_rt.engine.sqlite.state import StateStore
 from pov_rt.engine.sqlite.tails import Tail, Tails
@@ -36,6 +36,9 @@ said."""
 
 EMPTY_MS, BUSY_MS = 50, 5000
 """How long the writer waits for readers to empty the write-ahead log; and for other programs."""
+
+Known = Mapping[tuple[int, str], tuple[int, int]]
+"""Offset and digest of keys that were used before, by a topic's number and the key's name."""
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +64,7 @@ class LogStore:
         self._retention = Retention(
             connection, settings, state.steady, tails, keeping or Keeping(settings)
         )
+        self._groups = Groups(connection)
         self._forgetting = Forgetting(connection, clock, tails)
         self.producers = Producers(connection, state.producers, state.steady)
         self._last_at = 0.0
@@ -82,8 +86,9 @@ class LogStore:
         The transaction may be left open; nothing is acknowledged before it is committed.
         """
         batches = [job.batch for job in jobs if isinstance(job, Append)]
-        if len(batches) < len(jobs):
-            begin(self._connection)
+        if len(batches) == len(jobs):
+            return self.append(batches)
+        begin(self._connection)
         outcomes = iter(self.append(batches))
         return [
             job.apply(self._connection) if isinstance(job, Change) else next(outcomes)
@@ -105,26 +110,21 @@ class LogStore:
         if plan.numbers:
             begin(self._connection)
         try:
-            plan.rows.execute(self._connection, INSERT, at)
+            size = self._groups.insert(plan.rows, at)
         except sqlite3.IntegrityError:
             # Some are retries, or were used so long ago that they are new again. Both are rare, so
             # they are looked for only now.
             begin(self._connection)
-            plan.rows.execute(self._connection, DROP_KEYS, self._ids_since())
-            known: dict[Key, tuple[int, int]] = {
-                (topic, name): (offset, digest)
-                for topic, name, offset, digest in plan.rows.execute(
-                    self._connection, FIND_KEYS, at
-                )
-            }
+            found = self._groups.find_keys(plan.rows, self._ids_since())
+            known = {(topic, name): (offset, digest) for topic, name, offset, digest in found}
             plan.take_back()
             plan = Plan(self, known, at)
             outcomes = [plan.add(batch) for batch in batches]
-            plan.rows.execute(self._connection, INSERT, at)
+            size = self._groups.insert(plan.rows, at)
         if plan.numbers:
             self.producers.keep(plan.numbers)
         self._appended += number
-        self._appended_bytes += plan.rows.size
+        self._appended_bytes += size
         for tail in plan.tails.values():
             number = tail.top - tail.before
             self._retention.count(tail, number)
@@ -152,7 +152,7 @@ class LogStore:
                 "SELECT CAST(value AS REAL) FROM meta WHERE name = 'ids_copied'"
             ).fetchone()
             self._ids_copied = 0.0 if row is None else row[0]
-        return self._ids_copied >= self._ids_since()
+        return self._ids_copied > 0 and self._ids_copied >= self._ids_since()
 
     def find_copied(self, topic: int, new: NewEntry) -> tuple[int, int] | None:
         """Return offset and digest of an id of which only the hash is known."""
@@ -194,14 +194,11 @@ class LogStore:
             self._uncommitted = 0
             self.witness.note(self.total)
 
-    def tail(self, name: str, publisher: str) -> Tail:
-        """Return the end of a topic's log; a new topic is entered. Raises `Unavailable`."""
-        return self.tails.use(name, publisher)
-
     def forget(self) -> None:
         """Forget what is remembered of the database: a transaction was rolled back."""
         self._uncommitted = 0
         self._ids_copied = None
+        self._groups.forget()
         self.tails.forget()
         self._retention.forget()
         self.state.forget()
@@ -285,11 +282,11 @@ class LogStore:
 class Plan:
     """A group of batches: where each entry goes, and the rows that put it there."""
 
-    def __init__(self, store: LogStore, known: Mapping[Key, tuple[int, int]], at: float) -> None:
+    def __init__(self, store: LogStore, known: Known, at: float) -> None:
         self._store = store
         self._known = dict(known)
         self._at = at
-        self.rows = Rows()
+        self.rows: Rows = []
         self.tails: dict[str, Tail] = {}
         """The ends of the logs that are appended to."""
         self.epochs: dict[str, str] = {}
@@ -317,12 +314,13 @@ class Plan:
             tail.top = tail.before
 
     def _add(self, new: NewEntry, results: list[Appended | Conflict], feeds: list[int]) -> None:
-        topic, publisher, _, body, feed, origin, compared, producer, seq = new
-        tail = self._tail(topic, publisher)
-        feed_tail = self._tail(feed, publisher) if feed else None
-        name = _name(new)
-        digest = digest_of(compared or body)
-        known = self._known.get((tail.id, name))
+        topic, publisher, key, body, feed, origin, compared, producer, seq = new
+        tails = self.tails
+        tail = tails.get(topic) or self._tail(topic, publisher)
+        feed_tail = (tails.get(feed) or self._tail(feed, publisher)) if feed else None
+        name = f"{key}\n{publisher}"
+        place = tail.id, name
+        known = self._known.get(place)
         if known is None and self._has_copied_ids:
             known = self._store.find_copied(tail.id, new)
         if known is not None:
@@ -336,13 +334,16 @@ class Plan:
             results.append(Appended(tail.epoch, tail.top, True))
             feeds.append(0)
             return
+        digest = digest_of(compared or body)
         tail.top = offset = tail.top + 1
         feed_id = feed_offset = 0
         if feed_tail is not None:
             feed_tail.top = feed_offset = feed_tail.top + 1
             feed_id = feed_tail.id
-        self._known[tail.id, name] = (offset, digest)
-        self.rows.add(tail.id, offset, feed_id, feed_offset, name, origin.encode(), body, digest)
+        self._known[place] = offset, digest
+        self.rows += (
+            tail.id, offset, feed_id, feed_offset, digest, name, origin, bytearray(body),
+        )  # fmt: skip
         results.append(Appended(tail.epoch, offset))
         feeds.append(feed_offset)
 
@@ -360,12 +361,10 @@ class Plan:
         return True
 
     def _tail(self, topic: str, publisher: str) -> Tail:
-        # Its own first: the store may have dropped it meanwhile, and the database is behind.
-        tail = self.tails.get(topic)
-        if tail is None:
-            tail = self.tails[topic] = self._store.tail(topic, publisher)
-            tail.before = tail.top
-            self.epochs[topic] = tail.epoch
+        # Once in a plan: the store may drop it meanwhile, and the database is behind.
+        tail = self.tails[topic] = self._store.tails.use(topic, publisher)
+        tail.before = tail.top
+        self.epochs[topic] = tail.epoch
         return tail
 
 

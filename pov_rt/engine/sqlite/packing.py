@@ -1,133 +1,121 @@
-"""A batch of rows as two values, and the statements that take them apart and insert them.
+"""A group of rows on its way into all tables, in two statements however many they are.
 
 A statement runs without the interpreter's lock and takes it back when it ends, which beside a busy
 loop can take a switch interval (5 ms). `executemany` takes it back for every row, a statement for
-each table several times a batch. So one statement inserts a whole batch into all tables: the rows'
-numbers are in one value (`:rows`), as decimals of fixed width, their texts and bodies in another
-(`:pieces`), and SQL takes both apart (docs/measurements.md, one statement).
+each table several times a group. So one statement puts the rows, as parameters, into a table in
+memory, and a trigger copies them from there into each table at once (docs/measurements.md, one
+statement).
 """
 
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_left, bisect_right
+from typing import Any
 
-_FIELDS = (
-    ("topic", 10),
-    ("offset", 16),
-    ("feed", 10),
-    ("feed_offset", 16),
-    ("start", 10),
-    ("body_size", 10),
-    ("key_size", 10),
-    ("origin_size", 10),
-    ("digest", 20),
-)
-_ROW = b"".join(b"%%%dd" % width for _, width in _FIELDS)
-_WIDTH = sum(width for _, width in _FIELDS)
+Rows = list[Any]
+"""Rows one behind the other, of each entry its topic, offset, feed and the offset there (0, 0: it
+is in none), digest, key and origin (texts), and body (a `bytearray`). The body is the last, for
+SQLite walks through it to what is behind it. Python takes five times as long to hand over bytes as
+any of these types, and would collect garbage because of tuples (docs/measurements.md, one
+statement).
+"""
+_COLUMNS = 'topic, "offset", feed, feed_offset, digest, key, origin, body'
+_WIDTH = 8
+_TEXTS = (5, 6, 7)
 
+_SIZES = [1 << shift for shift in range(11)]
+"""How many rows a statement takes. It is compiled once for each of these, and what is left of it
+is empty rows."""
+_LOAD = {
+    size: f"INSERT INTO rows ({_COLUMNS}) VALUES " + ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * size)
+    for size in _SIZES
+}
+LOAD_BYTES = 512 * 1024
+"""What a statement takes of texts and bodies: it keeps those it had last."""
 
-def _number(field: str) -> str:
-    start = 1
-    for name, width in _FIELDS:
-        if name == field:
-            return f"CAST(substr(:rows, i + {start}, {width}) AS INTEGER)"
-        start += width
-    raise KeyError(field)
-
-
-def _piece(*before: str, size: str) -> str:
-    start = " + ".join(map(_number, ("start", *before)))
-    return f"substr(:pieces, {start}, {_number(size)})"
-
-
-_ROWS = (
-    "WITH RECURSIVE row(i) AS "
-    f"(SELECT 0 UNION ALL SELECT i + {_WIDTH} FROM row WHERE i < length(:rows) - {_WIDTH}) "
-)
-# The more numbers it takes to find a piece, the slower. So the body, which is read twice, is first.
-_BODY = _piece(size="body_size")
-_KEY = _piece("body_size", size="key_size")
-_ORIGIN = (
-    f"CASE {_number('origin_size')} WHEN 0 THEN x'' "
-    f"ELSE {_piece('body_size', 'key_size', size='origin_size')} END"
-)
-INSERT = (
-    f"{_ROWS} INSERT INTO batch SELECT {_number('topic')}, {_number('offset')}, "
-    f"{_number('feed')}, {_number('feed_offset')}, {_KEY}, {_ORIGIN}, {_BODY}, "
-    f"{_number('digest')}, :at FROM row"
-)
-"""Inserts keys, bodies and entries, those of feeds too, at the instant `:at`, or nothing at all."""
-
-FIND_KEYS = (
-    f'{_ROWS} SELECT keys.topic, keys.name, keys."offset", keys.digest FROM row '
-    f"JOIN keys ON keys.topic = {_number('topic')} AND keys.name = {_KEY}"
-)
-
-DROP_KEYS = (
-    f"{_ROWS} DELETE FROM keys WHERE at < :at AND (topic, name) IN "
-    f"(SELECT {_number('topic')}, {_KEY} FROM row)"
-)
-"""Forgets those of the rows' keys that are too old (`:at`) and still there."""
-
+_INSERT = "INSERT INTO batch VALUES (?, ?)"
+_FIND_KEYS = """
+    SELECT keys.topic, rows.key, keys."offset", keys.digest FROM rows
+    CROSS JOIN keys ON keys.topic = rows.topic AND keys.name = CAST(rows.key AS BLOB)
+    WHERE rows.id <= ?
+"""
+_DROP_KEYS = """
+    DELETE FROM keys WHERE at < ? AND (topic, name) IN
+    (SELECT topic, CAST(key AS BLOB) FROM rows WHERE id <= ?)
+"""
+_CLEAR = "DELETE FROM rows"
 
 _BATCH = """
-    CREATE TEMP VIEW batch (topic, "offset", feed, feed_offset, key, origin, body, digest, at)
-        AS SELECT 0, 0, 0, 0, 0, 0, 0, 0, 0;
+    CREATE TEMP TABLE rows (
+        id INTEGER PRIMARY KEY, topic, "offset", feed, feed_offset, digest, key, origin, body
+    );
+    CREATE TEMP VIEW batch (number, at) AS SELECT 0, 0;
     CREATE TEMP TRIGGER batch_insert INSTEAD OF INSERT ON batch BEGIN
-        INSERT INTO keys VALUES (NEW.topic, NEW.key, NEW."offset", NEW.digest, NEW.at);
-        INSERT INTO bodies (topic, "offset", feed, feed_offset, origin, body) VALUES
-            (NEW.topic, NEW."offset", NEW.feed, NEW.feed_offset, NEW.origin, NEW.body);
-        INSERT INTO entries VALUES (NEW.topic, NEW."offset", NEW.at, last_insert_rowid());
+        INSERT INTO keys
+            SELECT topic, CAST(key AS BLOB), "offset", digest, NEW.at
+            FROM rows WHERE id <= NEW.number;
+        INSERT INTO bodies (topic, "offset", feed, feed_offset, origin, body)
+            SELECT topic, "offset", feed, feed_offset, CAST(origin AS BLOB), body
+            FROM rows WHERE id <= NEW.number ORDER BY id;
         INSERT INTO entries
-            SELECT NEW.feed, NEW.feed_offset, NEW.at, last_insert_rowid() WHERE NEW.feed > 0;
+            SELECT topic, "offset", NEW.at, last_insert_rowid() - NEW.number + id
+            FROM rows WHERE id <= NEW.number;
+        INSERT INTO entries
+            SELECT feed, feed_offset, NEW.at, last_insert_rowid() - NEW.number + id
+            FROM rows WHERE id <= NEW.number AND feed > 0;
+        DELETE FROM rows;
     END;
 """
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Give the connection what `INSERT` needs; the database knows nothing of it."""
+    """Give the connection what `Groups` needs; the database knows nothing of it."""
     connection.executescript(_BATCH)
 
 
-class Rows:
-    """Rows to insert: an entry's key, itself, and its place in a feed."""
+class Groups:
+    """Inserts groups of rows. Used by the writer's thread only."""
 
-    def __init__(self) -> None:
-        self._rows: list[bytes] = []
-        self._pieces: list[bytes] = []
-        self._size = 1  # SQLite counts bytes from 1
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._is_clear = False
 
-    @property
-    def size(self) -> int:
-        """Bytes of all texts and bodies."""
-        return self._size - 1
+    def insert(self, rows: Rows, at: float) -> int:
+        """Insert keys, bodies and entries, those of feeds too, at an instant, or nothing at all.
 
-    def add(
-        self,
-        topic: int,
-        offset: int,
-        feed: int,
-        feed_offset: int,
-        key: bytes,
-        origin: bytes,
-        body: bytes,
-        digest: int,
-    ) -> None:
-        """Add an entry; `feed` 0: it is in none."""
-        body_size, key_size, origin_size = len(body), len(key), len(origin)
-        row = _ROW % (
-            topic, offset, feed, feed_offset, self._size, body_size, key_size, origin_size, digest,
-        )  # fmt: skip
-        self._rows.append(row)
-        self._pieces += (body, key, origin)
-        self._size += body_size + key_size + origin_size
+        Return how many bytes of texts and bodies that were.
+        """
+        if not rows:
+            return 0
+        size = self._load(rows)
+        self._connection.execute(_INSERT, (len(rows) // _WIDTH, at))
+        self._is_clear = True
+        return size
 
-    def execute(
-        self, connection: sqlite3.Connection, statement: str, at: float
-    ) -> list[tuple[int, bytes, int, int]]:
-        """Execute one of the statements on all rows, with an instant; return what it finds."""
-        if not self._rows:
-            return []
-        # By name: Python 3.12.1 takes `?1` for a name too, and warns.
-        values = {"rows": b"".join(self._rows), "pieces": b"".join(self._pieces), "at": at}
-        return connection.execute(statement, values).fetchall()
+    def find_keys(self, rows: Rows, not_before: float) -> list[tuple[int, str, int, int]]:
+        """Return the rows' keys that are there, but forget those that are too old."""
+        self._load(rows)
+        number = len(rows) // _WIDTH
+        self._connection.execute(_DROP_KEYS, (not_before, number))
+        return self._connection.execute(_FIND_KEYS, (number,)).fetchall()
+
+    def forget(self) -> None:
+        """Take note that a transaction was rolled back, perhaps one that had cleared the rows."""
+        self._is_clear = False
+
+    def _load(self, rows: Rows) -> int:
+        """Put rows where the statements take them from; return how many bytes they are."""
+        number, most = len(rows) // _WIDTH, _SIZES[-1]
+        size = sum(sum(map(len, rows[column::_WIDTH])) for column in _TEXTS)
+        if size > LOAD_BYTES:
+            most = _SIZES[max(0, bisect_right(_SIZES, number * LOAD_BYTES // size) - 1)]
+        if not self._is_clear:
+            self._connection.execute(_CLEAR)
+        self._is_clear = False
+        for start in range(0, number, most):
+            part = rows[start * _WIDTH : (start + most) * _WIDTH]
+            fitting = _SIZES[bisect_left(_SIZES, len(part) // _WIDTH)]
+            part += [0] * (_WIDTH * fitting - len(part))
+            self._connection.execute(_LOAD[fitting], part)
+        return size

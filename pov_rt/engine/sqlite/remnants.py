@@ -128,8 +128,9 @@ class Search:
     @property
     def is_due(self) -> bool:
         """Whether there is a step to take."""
-        is_time = time.monotonic() >= self._began_at + LOOK_S
-        return self._is_under_way or (self._is_wanted and is_time)
+        return self._is_under_way or (
+            self._is_wanted and time.monotonic() >= self._began_at + LOOK_S
+        )
 
     def step(self, pages: FilePages) -> int | None:
         """Take a step; return how many pages have copies in them once all were looked at.

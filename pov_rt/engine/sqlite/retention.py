@@ -211,6 +211,8 @@ class Retention:
         self._came += came
         most = self._keeping.of(tail.name).max_entries
         surplus = tail.top - most + 1 - tail.stored
+        if surplus < 1 and not tail.surplus:
+            return
         if surplus < max(1, min(MOST_SLACK, most // SLACK)):
             surplus = 0
         self._surplus += surplus - tail.surplus

@@ -127,37 +127,48 @@ class Writer:
     # The thread:
 
     def _work(self) -> None:
-        last, gathers_until = False, 0.0
+        last, is_busy, gathers_until = False, False, 0.0
         while not last:
             try:
                 # A chore has taken some of that time, or all of it.
                 if (left_s := gathers_until - time.monotonic()) > 0:
                     time.sleep(left_s)
-                is_behind = self.store.is_behind or self.store.is_untidy or self._may_look
-                group, last = self._take(BEHIND_S if is_behind and not self._is_failing else TIDY_S)
-                scrubs = [job for job in group if isinstance(job, Scrub)]
-                if scrubs:
-                    self._scrub(scrubs)
-                    group = [job for job in group if not isinstance(job, Scrub)]
+                group, last = self._take(BEHIND_S if is_busy else TIDY_S)
+                is_busy = False
+                appends = [job for job in group if isinstance(job, Append)]
+                if len(appends) < len(group):
+                    group = [*appends, *self._set_apart(group)]
                 if group:
-                    # As they are applied: what is told of them comes in the order of the offsets.
-                    group.sort(key=lambda job: not isinstance(job, Append))
                     self._commit(group)
                     is_crowd = len(group) >= CROWD_JOBS
                     gathers_until = time.monotonic() + GATHER_S if is_crowd else 0.0
                 elif self._is_failing:
                     self.probe()
                 if not last and not self._is_failing:
-                    self._do_a_chore()
+                    is_busy = self._do_a_chore()
             except Exception:  # a bug; the thread must not end, for all would wait for ever
                 log.exception("the log's writer failed")
 
-    def _do_a_chore(self) -> None:
-        """Do the next chore that is due, and no second one: a job that comes meanwhile waits."""
+    def _set_apart(self, group: Sequence[Job[Any]]) -> list[Job[Any]]:
+        """Return what is applied after the batches, whose order is that of the offsets.
+
+        What is to be rebuilt is rebuilt before.
+        """
+        scrubs = [job for job in group if isinstance(job, Scrub)]
+        if scrubs:
+            self._scrub(scrubs)
+        return [job for job in group if not isinstance(job, Append | Scrub)]
+
+    def _do_a_chore(self) -> bool:
+        """Do the next chore that is due, and no second one: a job that comes meanwhile waits.
+
+        Return whether there is more to do.
+        """
         for chore in tuple(self._chores):
             self._chores.rotate(-1)
             if chore():
-                return
+                return self.store.is_behind or self.store.is_untidy or self._may_look
+        return False
 
     def _copy(self) -> bool:
         if self._pages < REST_PAGES or not self._queue.empty():
@@ -262,7 +273,7 @@ class Writer:
             results = self.store.apply(group)
             commit(self.connection)
             self.store.committed()
-            self._pages += COMMIT_PAGES + sum(job.size for job in group) / PAGE_BYTES
+            self._pages += COMMIT_PAGES + sum([job.size for job in group]) / PAGE_BYTES
         except Exception as error:
             self._roll_back()
             if isinstance(error, sqlite3.Error):
@@ -273,7 +284,8 @@ class Writer:
             results = [Unavailable(f"The log cannot be written: {self._reason(error)}")]
             results *= len(group)
         else:
-            self._recover()
+            if self._is_failing:
+                self._recover()
         self._loop.call_soon_threadsafe(self._deliver, group, results)
 
     def _reason(self, error: Exception) -> str:
@@ -329,9 +341,8 @@ class Writer:
             self._complaint.log(logging.ERROR, "the log cannot be written: %s", fault)
 
     def _recover(self) -> None:
-        if self._is_failing:
-            self.health = Health()
-            self._relief.log(logging.WARNING, "the log can be written again")
+        self.health = Health()
+        self._relief.log(logging.WARNING, "the log can be written again")
 
     # The loop:
 

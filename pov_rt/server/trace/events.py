@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any, Literal
 
 import msgspec
@@ -83,13 +84,124 @@ read_line = msgspec.json.Decoder(Event).decode
 
 
 def line_of(event: Event) -> bytes:
-    """Return an event as it is kept, in memory and in the file: a line of JSON."""
-    # A copy that is as large as it looks: what the encoder returns keeps a third more behind its
-    # end (docs/measurements.md, idle parts).
+    """Return an event as the file has it: a line of JSON."""
+    return _written(event) + b"\n"
+
+
+MARK, END, LINE = b"\1", b"\0", b"\n"
+"""Before and behind whose a line is, and behind it; a line has them nowhere else."""
+LEAST_BYTES = 24
+"""Of a line."""
+
+
+class Rings:
+    """The newest lines of one run by key, each key's in one text. Owner: the trace.
+
+    A line has not whose it is where the one before says so, and none has the run: nearly all users
+    have two lines, of the same connection, and objects around them would take as much again
+    (docs/measurements.md, rings of the trace). Of more than `most` lines those go whose key was
+    added to longest ago.
+    """
+
+    def __init__(self, run: str, each: int, most: int) -> None:
+        self._run = b'"%b",' % run.encode()
+        self._each = each
+        self._most = most
+        self._texts: dict[str, bytes] = {}  # the key that was added to last is the last
+        self._numbers: dict[str, int] = {}
+        """How many lines the long texts have: to count them takes longer than all else."""
+        self.count = 0
+        """Of how many lines."""
+
+    def add(self, key: str, event: Event) -> bytes:
+        """Add an event, and return its line; the oldest makes room if the key has too many."""
+        line = line_of(event)
+        own = _written((event.user, event.device, event.connection))[1:-1]
+        text = self._with(self._texts.pop(key, b""), line, own)
+        self.count += 1
+        if len(text) > self._each * LEAST_BYTES:
+            known = self._numbers.get(key)
+            number = text.count(LINE) if known is None else known + 1
+            if number > self._each:
+                text = _without_first(text)
+                number, self.count = number - 1, self.count - 1
+            self._numbers[key] = number
+        self._texts[key] = text
+        if self.count > self._most:
+            self._make_room()
+        return line
+
+    def lines(self, key: str) -> Sequence[bytes]:
+        """Return a key's lines, the oldest first."""
+        return [line for line, _ in self._lines_in(self._texts.get(key, b""))]
+
+    def having(self, needle: bytes) -> Iterator[tuple[str, Sequence[bytes]]]:
+        """Yield the keys that have this in their lines, but for the run, with all of those."""
+        for key, text in list(self._texts.items()):
+            if needle in text:
+                yield key, self.lines(key)
+
+    def keep(self, key: str, lines: Collection[bytes] = ()) -> None:
+        """Forget those of a key's lines that are not among these."""
+        text = b""
+        for line, own in self._lines_in(self._texts.get(key, b"")):
+            if line in lines:
+                text = self._with(text, line, own)
+            else:
+                self.count -= 1
+        self._numbers.pop(key, None)
+        if text:
+            self._texts[key] = text
+        else:
+            self._texts.pop(key, None)
+
+    def _with(self, text: bytes, line: bytes, own: bytes) -> bytes:
+        """Return a text with one line more."""
+        short = line.replace(self._run, b"", 1)
+        begin = short.index(own)
+        end = begin + len(own)
+        if text.startswith(own + END, text.rfind(MARK) + 1):
+            return b"".join((text, short[:begin], END, short[end:]))
+        return b"".join((text, short[:begin], MARK, own, END, short[end:]))
+
+    def _lines_in(self, text: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield a text's lines, with whose they are."""
+        own = b""
+        for line in text.splitlines(keepends=True):
+            begin, rest = line.split(END)
+            begin, _, mark = begin.partition(MARK)
+            own = mark or own
+            at, kind, number = begin.split(b",", 2)
+            yield b"%b,%b,%b%b%b%b" % (at, kind, self._run, number, own, rest), own
+
+    def _make_room(self) -> None:
+        # Many at once: a dict is slow at losing its first entry again and again.
+        gone = []
+        for key, text in islice(self._texts.items(), len(self._texts) - 1):
+            if self.count <= self._most - self._most // 16:
+                break
+            self.count -= self._numbers.pop(key, 0) or text.count(LINE)
+            gone.append(key)
+        for key in gone:
+            del self._texts[key]
+
+
+def _without_first(text: bytes) -> bytes:
+    """Return a text without its first line."""
+    after = text.index(LINE) + 1
+    mark, end = text.find(MARK, after), text.index(END, after)
+    if after <= mark < end:
+        return text[after:]
+    own = text[text.index(MARK) : text.index(END)]
+    return b"".join((text[after:end], own, text[end:]))
+
+
+def _written(value: Any) -> bytes:
+    """Return something as JSON."""
     try:
-        return _encode(event) + b"\n"
+        return _encode(value)
     except UnicodeEncodeError:  # a lone surrogate, in what was refused
-        return _encode(_readable(msgspec.to_builtins(event, enc_hook=str))) + b"\n"
+        return _encode(_readable(msgspec.to_builtins(value, enc_hook=str)))
 
 
 def _readable(value: Any) -> Any:
@@ -97,7 +209,7 @@ def _readable(value: Any) -> Any:
     match value:
         case str():
             return value.encode(errors="replace").decode()
-        case list():
+        case list() | tuple():
             return [_readable(each) for each in value]
         case dict():
             return {_readable(name): _readable(each) for name, each in value.items()}

@@ -11,7 +11,7 @@ No event has a token in it: nothing here is ever handed one.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -38,9 +38,9 @@ from pov_rt.runtime.clock import Clock, rfc3339
 from pov_rt.server.trace.events import (
     Event,
     Kind,
+    Rings,
     cut,
     filter_of,
-    line_of,
     read_line,
     read_those,
     without,
@@ -89,39 +89,37 @@ class Trace(Observer):
     """Keeps events. Owner: the server, which adds it to the borders if the settings want it."""
 
     def __init__(self, settings: TraceSettings, clock: Clock) -> None:
-        self._settings = settings
         self._clock = clock
-        # Most have two or three items, and a `deque` takes room for 64 at once
-        # (docs/measurements.md, rings of the trace).
-        self._rings: OrderedDict[str, list[bytes]] = OrderedDict()
         self._passes: dict[str, _Passes] = {}
-        self._count = self._number = 0
+        self._number = 0
         self._ignored: set[str] = set()
         """Connections of users who were forgotten, until they end."""
         self.run = clock.new_id()[-12:]
+        self._rings = Rings(self.run, settings.events_each, settings.events)
         self.unwritten: deque[bytes] = deque(maxlen=MAX_UNWRITTEN)
         """The lines that are to be written to the file, if there is one."""
         self.listeners: list[Callable[[Event], None]] = []
         """Who is told of each event as it comes."""
         self.bound = Bound(
-            "trace_events", "trace.events", settings.events, lambda: float(self._count)
+            "trace_events", "trace.events", settings.events, lambda: float(self._rings.count)
         )
 
     @property
     def kept(self) -> int:
         """How many events are in memory."""
-        return self._count
+        return self._rings.count
 
     def of(self, key: str) -> Sequence[Event]:
         """Return what is in memory of a user's id, or of a topic; "" for the node itself."""
-        return tuple(map(read_line, self._rings.get(key, ())))
+        return tuple(map(read_line, self._rings.lines(key)))
 
     def about(self, activity_id: str) -> list[Event]:
         """Return the attempts to publish an id that were refused, as far as they are in memory."""
+        needle = encode(activity_id)
         return [
             event
-            for ring in self._rings.values()
-            for event in read_those(ring, (encode(activity_id),))
+            for _, lines in self._rings.having(needle)
+            for event in read_those(lines, (needle,))
             if event.kind in ("rejected", "conflict") and event.more.get("id") == activity_id
         ]
 
@@ -153,18 +151,15 @@ class Trace(Observer):
         Those end a moment after the user is erased, and that would be kept again.
         """
         ring = self.of(user_id)
-        self._count -= len(self._rings.pop(user_id, ()))
+        self._rings.keep(user_id)
         ended = {event.connection for event in ring if event.kind == "closed"}
         here = {event.connection for event in ring if event.connection}
         self._ignored |= here.union(connections) - ended
         kept = list(without(self.unwritten, user_id))
         self.unwritten.clear()
         self.unwritten.extend(kept)
-        for key, lines in list(self._rings.items()):
-            left = list(without(lines, user_id))
-            if len(left) < len(lines):
-                self._count -= len(lines) - len(left)
-                self._rings[key] = left
+        for key, lines in self._rings.having(encode(user_id)[1:-1]):
+            self._rings.keep(key, list(without(lines, user_id)))
 
     def note(
         self,
@@ -186,20 +181,7 @@ class Trace(Observer):
             self._clock.time(), kind, self.run, self._number,
             user, device, connection, topic, offset, more,
         )  # fmt: skip
-        line = line_of(event)
-        key = user if key is None else key
-        ring = self._rings.get(key)
-        if ring is None:
-            ring = self._rings[key] = []
-        else:
-            self._rings.move_to_end(key)
-        ring.append(line)
-        if len(ring) > self._settings.events_each:
-            del ring[0]
-        else:
-            self._count += 1
-        while self._count > self._settings.events and len(self._rings) > 1:
-            self._count -= len(self._rings.popitem(last=False)[1])
+        line = self._rings.add(user if key is None else key, event)
         self.unwritten.append(line)
         if self.listeners:
             for listener in tuple(self.listeners):

@@ -12,6 +12,7 @@ from pov_rt.config.networks import read_address
 from pov_rt.protocol.errors import ClientError
 from pov_rt.runtime import turns
 from pov_rt.runtime.bounds import payer
+from pov_rt.transport.loop import watch
 from pov_rt.web.bodies import BODY_S
 from pov_rt.web.publication.head import END, MOST_BYTES, Framed, Shape, frame, may_become
 from pov_rt.web.publication.intake import Intake, Sender
@@ -124,14 +125,15 @@ class Kept:
     def _watch(self) -> None:
         if not self._is_watched:
             self._is_watched = True
-            self._loop.add_reader(self.key.fileno(), self._readable)
+            watch(self._loop, self.key.fileno(), self)
 
     def _unwatch(self) -> None:
         if self._is_watched:
             self._is_watched = False
             self._loop.remove_reader(self.key.fileno())
 
-    def _readable(self) -> None:
+    def readable(self) -> None:
+        """Read what there is; the loop's part."""
         try:
             data = self.key.recv(MOST_BYTES)
         except (BlockingIOError, InterruptedError):

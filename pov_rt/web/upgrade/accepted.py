@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from pov_rt.config.networks import read_address
 from pov_rt.protocol.errors import ClientError
 from pov_rt.runtime import turns
+from pov_rt.transport.loop import watch
 from pov_rt.web.publication.head import LINE
 from pov_rt.web.publication.intake import Intake
 from pov_rt.web.stream import HEAD_CHUNK_BYTES, Verdict
@@ -94,7 +95,7 @@ class Accepted:
         elif self._host.enters(self):
             self._host.waits(self)
             self._watched = True
-            asyncio.get_running_loop().add_reader(self.key.fileno(), self._readable)
+            watch(asyncio.get_running_loop(), self.key.fileno(), self)
 
     def is_overdue(self, now: float, request_s: float, idle_s: float) -> bool:
         """Tell whether the request has been waited for for too long."""
@@ -107,7 +108,8 @@ class Accepted:
         self.key.close()
         self._host.ended(self)
 
-    def _readable(self) -> None:
+    def readable(self) -> None:
+        """Read what there is; the loop's part."""
         data = self._receive()
         if data is not None:
             self._take(data)

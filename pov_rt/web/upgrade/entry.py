@@ -17,6 +17,7 @@ from pov_rt.connections.connection import Connection
 from pov_rt.protocol.errors import ClientError, InvalidRequest, TokenError
 from pov_rt.protocol.messages import check_id
 from pov_rt.runtime.bounds import payer
+from pov_rt.runtime.texts import shared
 from pov_rt.server.server import Server
 from pov_rt.transport.bounds import Bounds
 from pov_rt.transport.wire import Wire
@@ -98,7 +99,7 @@ class Entry:
             server.admit(identity, device)
         except ClientError as error:
             return Verdict(error, identity)
-        agent = head.headers.get("user-agent", "")[:200]
+        agent = shared(head.headers.get("user-agent", "")[:200])  # of many it is the same
         return Admitted(identity, device, client.ip, agent, wish.key, wish.v1)
 
     def open(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from pov_rt.config.settings import TraceSettings
 from pov_rt.connections.borders import Flushed, Stored
 from pov_rt.engine.base import Appended, Conflict, NewEntry
@@ -37,6 +40,32 @@ def test_a_user_is_forgotten_everywhere() -> None:
     assert [each.user for each in trace.of("pov/a")] == ["ben"]
     assert [read_line(each).user for each in trace.unwritten] == ["ben"]
     assert trace.kept == 1
+
+
+noted = st.tuples(
+    st.sampled_from(["ana", "ben", "eve"]), st.sampled_from(["c1", "c2", ""]), st.text(max_size=5)
+)
+
+
+@given(st.lists(noted, max_size=60), st.integers(1, 6), st.integers(1, 20))
+def test_whatever_is_noted_is_read_as_it_was_written_and_the_newest_of_each_is_kept(
+    events: list[tuple[str, str, str]], each: int, most: int
+) -> None:
+    trace = make(each, most)
+    written: dict[str, list[Event]] = {}
+    for user, connection, text in events:
+        trace.note("failed", user, device=text, connection=connection, text=text, user_=[user])
+        written.setdefault(user, []).append(read_line(trace.unwritten[-1]))
+    kept = {user: list(trace.of(user)) for user in written}
+    assert sum(map(len, kept.values())) == trace.kept <= max(most, each)
+    for user, found in kept.items():
+        assert found == (written[user][-len(found) :] if found else [])
+        assert len(found) <= each
+    if events:
+        assert kept[events[-1][0]], "who was heard of last"
+        trace.forget("ana")
+        assert trace.kept == sum(len(trace.of(user)) for user in written)
+        assert trace.of("ana") == ()
 
 
 def test_listeners_are_told_of_each_event_and_may_leave_meanwhile() -> None:
