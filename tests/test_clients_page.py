@@ -274,4 +274,4 @@ def test_the_route_of_next_signs_tokens_that_the_server_takes(
     claims = jwt.decode(token, SECRET, ["HS256"], audience="pov-rt.socket")
     assert claims["exp"] - claims["iat"] == 900
     identity = server.call(lambda: server.web.server.tokens.verify(token, frozenset({Kind.SOCKET})))
-    assert (identity.user_id, identity.grants.povs) == ("ana", frozenset({"acme"}))
+    assert (identity.user_id, identity.grants.povs) == ("ana", ("acme",))

@@ -31,8 +31,8 @@ identify (RFC 8725, section 3.11)."""
 MAX_SOCKET_TOKEN_BYTES = 4096
 """Of those that are made here: they travel in URLs, whose length others bound, too."""
 
-TOKEN_BYTES, POV_BYTES = 600, 120
-"""What a token takes: the objects around it, and around each PoV that it lists."""
+TOKEN_BYTES, NAME_BYTES = 600, 120
+"""What a token takes: the objects around it, and around each PoV and right that it lists."""
 DIGEST_BYTES = 16
 FEW = 8
 """So many PoVs are looked through as fast as they are looked up."""
@@ -389,11 +389,11 @@ def _povs_of(listed: Sequence[str], tenant: str | None) -> Collection[str]:
     Every connection has some. A set of a few is four times as large as a tuple, and the same id
     is one text for all who have it (docs/measurements.md, idle parts).
     """
-    if tenant is not None:
-        listed = [TenantId.of(tenant, each) for each in listed]
-    if len(listed) > FEW:
-        return frozenset(listed)
-    return tuple(sorted({each if tenant else shared(each) for each in listed}))
+    if tenant is None:
+        povs = frozenset(map(shared, listed)) if len(listed) <= FEW else frozenset(listed)
+    else:
+        povs = frozenset(TenantId.of(tenant, each) for each in listed)
+    return povs if len(povs) > FEW else tuple(sorted(povs))
 
 
 def _key_of(token: str, accept: frozenset[Kind]) -> _Key:
@@ -409,9 +409,13 @@ def _key_of(token: str, accept: frozenset[Kind]) -> _Key:
 
 def _size_of(key: _Key, identity: Identity) -> int:
     """Return how many bytes it takes to remember a token, more or less."""
-    povs = identity.grants.povs or ()
-    text = key[0] if isinstance(key, tuple) else key
-    return len(text) + TOKEN_BYTES + sum(map(len, povs)) + POV_BYTES * len(povs)
+    names = [*(identity.grants.povs or ()), *identity.grants.can]
+    texts = (
+        key[0] if isinstance(key, tuple) else key,
+        identity.user_id, identity.email, identity.role, identity.token_id, identity.parent_id,
+    )  # fmt: skip
+    text_bytes = sum(len(each) for each in (*texts, *names) if each is not None)
+    return TOKEN_BYTES + text_bytes + NAME_BYTES * len(names)
 
 
 def media_type(name: str) -> str:

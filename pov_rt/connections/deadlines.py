@@ -9,6 +9,7 @@ all deadlines of tokens are found anew.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from itertools import chain
 
@@ -18,6 +19,8 @@ from pov_rt.protocol.encoding import encode
 from pov_rt.protocol.errors import CloseCode
 from pov_rt.protocol.messages import TokenExpiring
 from pov_rt.runtime.clock import Clock, rfc3339
+
+log = logging.getLogger(__name__)
 
 SPREAD = 0.1
 """How much of the ping interval is left to chance, so that a storm of arrivals does not return."""
@@ -101,7 +104,10 @@ class Deadlines:
         self._wheel.remove(connection)
 
     def reload(self, auth: AuthSettings) -> None:
-        """Take over changed settings, for deadlines set from now on."""
+        """Take over changed settings; they count when a connection is looked at the next time.
+
+        That is when it is pinged, at the latest.
+        """
         self._auth = auth
 
     def sweep(self, now: float) -> None:
@@ -112,10 +118,13 @@ class Deadlines:
             for connection in list(self._wheel):
                 self._find_end(connection)
         for connection in self._wheel.take_due(now):
-            if now >= connection.silent_at:
-                self._check_silence(connection, now)
-            if now >= self._token_at(connection):
-                self._check_token(connection, now)
+            try:
+                if now >= connection.silent_at:
+                    self._check_silence(connection, now)
+                if now >= self._token_at(connection):
+                    self._check_token(connection, now)
+            except Exception:  # a bug; the others that are due must not be forgotten
+                log.exception("a deadline of %s could not be met", connection.id)
             if connection.close_reason is None and not connection.closed:
                 self._await_next(connection)
 

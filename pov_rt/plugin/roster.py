@@ -159,6 +159,7 @@ class Roster(Generic[MemberT]):
             if now is not None:
                 now = msgspec.structs.replace(now, **fields) if fields else now
                 body = encode(now)
+                self._decode(body)  # or it could not be looked at any more, nor leave
         except BaseException as error:
             failure = containment.contain(error)
             log.exception("a member could not be described", exc_info=failure)

@@ -268,9 +268,11 @@ class Tasks:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    async def finish(self) -> None:
-        """Wait for what still runs to come to its end by itself."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    async def finish(self, within_s: float) -> None:
+        """Wait for what still runs to come to its end by itself, and cancel what has not by then."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=within_s)
+        await self.end()
 
     def cancel(self) -> None:
         """Cancel what still runs."""

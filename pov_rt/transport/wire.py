@@ -148,8 +148,8 @@ class Wire:
             self._bytes_in, self._heard = len(received), True
             self._events = self._parser.feed(received)
             self._loop.call_soon(self._resume)
-        if not self._paused:
-            self._read_on()
+        # Also while it is paused: what has read the socket so far does no more.
+        self._read_on()
 
     @property
     def paused(self) -> bool:

@@ -1,6 +1,7 @@
 """How long a verified token is believed without checking its signature again."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -124,16 +125,21 @@ def test_two_verifiers_in_one_process_do_not_see_each_other(make: Callable[..., 
     assert not outcome(other, app_token(), SOCKET)
 
 
+NAMES = [f"name {number}" for number in range(200)]
+
+
+@pytest.mark.parametrize(
+    "large", [{"povs": NAMES}, {"can": NAMES}, {"email": "m" * 5_000}, {"role": "m" * 5_000}]
+)
 def test_a_member_whose_tokens_are_large_has_a_share_of_the_memory(
-    make: Callable[..., Tokens],
+    make: Callable[..., Tokens], large: dict[str, Any]
 ) -> None:
     room = 1024 * 1024
     tokens = make(verified_bytes=room)
     good = [app_token(userId=f"user {number}") for number in range(20)]
     found = [tokens.verify(token, SOCKET) for token in good]
-    povs = [f"pov {number}" for number in range(200)]
     for number in range(100):
-        tokens.verify(app_token(userId="mallory", povs=povs, jti=str(number)), SOCKET)
+        tokens.verify(app_token(userId="mallory", **large, jti=str(number)), SOCKET)
     assert [tokens.verify(token, SOCKET) for token in good] == found
     assert all(tokens.verify(token, SOCKET) is who for token, who in zip(good, found, strict=True))
     assert tokens.bound.used() <= room / 16 + 20 * 2000

@@ -52,6 +52,21 @@ def test_deadlines_pings_warns_and_closes_on_time() -> None:
     assert recorder(plain).messages == [], "a plain client is told nothing it does not know"
 
 
+def test_one_that_cannot_be_looked_at_leaves_the_others_their_deadlines(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = ManualClock(1000)
+    deadlines = Deadlines(PingSettings(), AuthSettings(warning_s=60, grace_s=25), clock)
+    broken, other = connection("b", "u", clock), connection("o", "u", clock)
+    for each in (broken, other):
+        deadlines.add(each)
+    recorder(broken).ping = None  # type: ignore[method-assign, assignment]
+    while not recorder(other).closed_with:
+        clock.advance(1)
+        deadlines.sweep(clock.monotonic())
+    assert "a deadline of b could not be met" in caplog.text
+
+
 def test_a_silent_client_is_closed_ten_seconds_after_its_ping() -> None:
     clock = ManualClock(1000)
     deadlines = Deadlines(PingSettings(), AuthSettings(), clock)

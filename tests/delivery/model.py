@@ -17,6 +17,8 @@ from pov_rt.protocol.errors import CloseCode
 from pov_rt.transport.frames import TEXT_FRAMING
 
 SLOW_BYTES = 4_000
+KERNEL_BYTES = 400
+"""What a transport's kernel takes though its peer reads nothing: an answer is not unsent."""
 QUEUE_BYTES = 16_000
 UNORDERED = {"refresh", "typing"}
 
@@ -248,11 +250,15 @@ class Trickle:
     def __init__(self, hear: Callable[[dict[str, Any]], None]) -> None:
         self.connection: Connection
         self._hear = hear
-        self.unsent_bytes = self.peak = self.heard_count = 0
+        self._unread_bytes = self.peak = self.heard_count = 0
         self.reads = True
         self.closed_with: CloseCode | None = None
         self.failures: list[BaseException] = []
         self._drained: asyncio.Future[None] | None = None
+
+    @property
+    def unsent_bytes(self) -> int:
+        return max(self._unread_bytes - KERNEL_BYTES, 0)
 
     @property
     def traffic(self) -> tuple[int, int]:
@@ -262,7 +268,7 @@ class Trickle:
         if self.closed_with is not None:
             return
         was_much = self.unsent_bytes > SLOW_BYTES
-        self.unsent_bytes += len(data)
+        self._unread_bytes += len(data)
         self.peak = max(self.peak, self.unsent_bytes)
         try:
             for body in take_apart(data):
@@ -281,7 +287,7 @@ class Trickle:
 
     def read(self, count: int) -> None:
         """Have the peer read so many bytes."""
-        self.unsent_bytes = max(self.unsent_bytes - count, 0)
+        self._unread_bytes = max(self._unread_bytes - count, 0)
         if self._drained is not None and self.unsent_bytes <= SLOW_BYTES // 2:
             self._drained.set_result(None)
             self._drained = None
@@ -302,7 +308,7 @@ class Trickle:
     def close(self, code: CloseCode, body: bytes = b"") -> None:
         if self.closed_with is None:
             self.closed_with = code
-            self.read(self.unsent_bytes)
+            self.read(self._unread_bytes)
             asyncio.get_running_loop().call_soon(self.connection.lost, code.reason)
 
     def abort(self) -> None:

@@ -417,3 +417,23 @@ def test_each_message_is_true_when_it_is_sent_and_nothing_is_left_out(
     (tmp_path / "count.py").write_text(PLUGIN)
     with small(monkeypatch):
         play(seed, tmp_path)
+
+
+def test_what_was_missed_is_sent_both_with_the_answer_and_after_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "count.py").write_text(PLUGIN)
+    told, at_once = 0, 0
+    replay_now = replay.Replay._replay_now  # noqa: SLF001
+
+    def counted(*arguments: Any) -> bool:
+        nonlocal told, at_once
+        is_done = replay_now(*arguments)
+        told, at_once = told + 1, at_once + is_done
+        return is_done
+
+    monkeypatch.setattr(replay.Replay, "_replay_now", counted)
+    with small(monkeypatch):
+        for seed in range(SEEDS, SEEDS + 5):
+            play(seed, tmp_path)
+    assert 0 < at_once < told

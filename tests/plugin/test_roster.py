@@ -304,6 +304,20 @@ async def test_one_that_cannot_be_described_keeps_nobody_else_back(
 
 
 @on_nodes
+async def test_one_that_could_not_be_read_again_is_not_entered_and_still_leaves(
+    clock: ManualClock, node: Callable[[], Node]
+) -> None:
+    one = node()
+    await one.set("ana", 1)
+    one.roster.touch("acme", "ana", tabs="many")
+    assert names(await one.look()) == NOTHING
+    assert names(await one.set("ana", 0)) == NOTHING
+    clock.advance(GRACE_S + 1)
+    await one.expire()
+    assert names(await one.look()) == ([], ["ana"], [])
+
+
+@on_nodes
 async def test_a_crowd_leaves_others_their_turns(
     clock: ManualClock, node: Callable[[], Node]
 ) -> None:

@@ -616,3 +616,33 @@ class Wait(Message, tag="stuck.wait"):
 async def wait(message: Wait, context: Context) -> None:
     await asyncio.sleep(3600)
 """
+
+
+class TestLoudWelcome:
+    """A plugin sends a client so much as it comes that it is not read before it has read that."""
+
+    @pytest.fixture
+    def plugins_dir(self, tmp_path: Path) -> Path:
+        (tmp_path / "loud.py").write_text(LOUD)
+        return tmp_path
+
+    def test_what_it_sends_meanwhile_is_read_after_that(self, server: RunningServer) -> None:
+        with raw_client(server) as client:
+            client.send(text('{"type":"ping"}'))
+            wait_until(server, lambda: server.web.paused == 1)
+            assert len(client.receive()[1]) > 16_000_000
+            assert client.receive()[1] == b'{"type":"pong"}'
+
+
+LOUD = """
+from pov_rt.plugin import Context, Message, Plugin
+
+plugin = Plugin("loud")
+
+class Noise(Message, tag="loud.noise"):
+    text: str
+
+@plugin.connected
+def connected(context: Context) -> None:
+    context.send(Noise(text="x" * 16_000_000))
+"""

@@ -413,7 +413,8 @@ class ConnectionContext(PublishingContext):
         return await self.host.digest(pov_id, after, within_s=self._digests_until - now)
 
     def charge(self, cost: float) -> None:
-        self._connection.budget.charge(cost, self.host.clock.monotonic())
+        # Its connection may have ended, and its user's budget be another one.
+        self.host.services.budgets.charge_owner(self._connection.budget.owner, cost)
 
     def send(self, message: Message) -> None:
         if not self._connection.closed:

@@ -87,6 +87,7 @@ class Execution:
         self._pages = services.pages
         self._borders = services.borders
         self._hosts = hosts
+        self._budgets = services.budgets
         # Hooks that wait could let one publication of a connection get ahead of another.
         self._pipelines = not services.registry.asks_before_publish
         self._watch = containment.Watch(self._limits.handler_deadline_s, self._abandon)
@@ -409,7 +410,8 @@ class Execution:
         """Turn what a handler raised into what its caller is answered."""
         failure = containment.contain(error)
         if not isinstance(failure, ClientError):
-            connection.budget.charge(FAILURE, self._clock.monotonic())
+            # The connection may have ended, and its user's budget be another one.
+            self._budgets.charge_owner(connection.budget.owner, FAILURE)
             plugin, tag = handler.plugin.name, handler.tag
             failure = self._hosts[plugin].plugins.conduct.failed(
                 plugin,

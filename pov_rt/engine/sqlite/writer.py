@@ -145,7 +145,8 @@ class Writer:
                 elif self._is_failing:
                     self.probe()
                 if not last and not self._is_failing:
-                    is_busy = self._do_a_chore()
+                    # One that has failed is tried again in its time.
+                    is_busy = self._do_a_chore() and not self._is_failing
             except Exception:  # a bug; the thread must not end, for all would wait for ever
                 log.exception("the log's writer failed")
 

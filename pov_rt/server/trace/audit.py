@@ -10,6 +10,7 @@ what they mean. What a crash leaves undone is missing, and nothing is there that
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import logging
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 10_000
 """Hand-outs that wait to be noted; past that they are not, and the log says so."""
+FINISH_S = 5.0
+"""How long a server that stops notes what waits."""
 PAGE, PAGE_BYTES = 100, 256 * 1024
 BATCH = 500
 PUBLISHER = "audit"
@@ -129,8 +132,12 @@ class Audit(Observer):
                 del self._places[done.topic]
 
     async def close(self) -> None:
-        """Note what waits, and what is being noted."""
-        await self._tasks.finish()
+        """Note what waits, and what is being noted, as far as there is time."""
+        self._begin()
+        await self._tasks.finish(FINISH_S)
+        if self._waiting:
+            self._lose(len(self._waiting))
+            self._waiting.clear()
 
     async def lines(self, pov_id: str) -> AsyncIterator[bytes]:
         """Yield a PoV's audit as lines of CSV, the heads first. Raises `Unavailable`."""
@@ -172,7 +179,10 @@ class Audit(Observer):
                 at, topic, noted + 1, offset, user_id, connection.device, connection.id, only, how
             )
         )
-        if not self._is_at_work:
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._waiting and not self._is_at_work:
             self._is_at_work = True
             self._tasks.spawn(self._work_off())
 
@@ -191,8 +201,10 @@ class Audit(Observer):
                     same.append(self._waiting.popleft())
                 try:
                     await self._note(first, same)
-                except Unavailable:
+                except (Unavailable, asyncio.CancelledError) as error:
                     self._lose(len(same))
+                    if not isinstance(error, Unavailable):
+                        raise
         finally:
             self._is_at_work = False
 

@@ -173,7 +173,7 @@ def test_a_token_that_was_ended_opens_nothing_and_the_next_one_does(server: Runn
     first = token()
     verify = server.web.server.hooks.hosts["ping"].verify
     grants = server.call(lambda: verify(first)).grants
-    assert grants.povs == frozenset({POV, "brindle-freight", "quillon-air"})
+    assert set(grants.povs or ()) == {POV, "brindle-freight", "quillon-air"}
     assert ask(server, "/end-token", "POST", user="jonas").code == 200
     assert read(first) == 200
     assert ask(server, "/end-token", "POST").code == 200
