@@ -47,7 +47,7 @@ async function search(context: Context, topic: Topic): Promise<void> {
   }
 }
 
-/** Load the page at the end of a hole, or the one before the oldest row; return how many came. */
+/** Load the page at the end of a hole, or the one before the oldest row; return how many rows came. */
 async function back(context: Context, topic: Topic, hole?: Hole): Promise<number> {
   const at = hole ? hole.to : topic.from
   const {activities, next} = await history(context, topic, {before: at + 1}, context.page)
@@ -61,7 +61,7 @@ async function back(context: Context, topic: Topic, hole?: Hole): Promise<number
     if (next === undefined) hole.state = 'gone'
     mend(topic, hole)
   }
-  return activities.length
+  return activities.filter(({data}) => !data.original).length
 }
 
 /** Have the newest page, which is neither there nor comes by itself (see `isLacking`). */
@@ -81,7 +81,11 @@ function between(
   context: Context, topic: Topic, from: number, to: number, items: readonly wire.Item[],
 ): void {
   const {rows} = topic
+  // What followed a change while the page was on its way is here already, and is what counts.
+  const isFollowed = ({data: {povId, original}, offset}: wire.Item) => original && rows.some(row =>
+    row.offset > offset && row.povId === povId && row.activity.original?.id === original.id)
   const inside = items.filter(({offset}) => offset > from && offset <= to)
+    .map(each => isFollowed(each) ? {...each, data: {...each.data, details: undefined}} : each)
   const low = rows.findLast(row => row.offset <= from)?.at ?? -Infinity
   context.admit(context, topic, inside, low, rows.find(row => row.offset > to)?.at ?? Infinity)
   context.isStale = context.hasGrown = topic.isUnwritten = true

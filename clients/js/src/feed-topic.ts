@@ -123,12 +123,13 @@ export function hasEarlier({id, from, oldest}: Topic): boolean {
   return id !== '*' && from > Math.max(0, oldest - 1)
 }
 
-/** The newest page is not all there, and does not come by itself. */
-export function isLacking({page, only}: Context, topic: Topic): boolean {
-  const {head, from, rows} = topic
+/** The newest page is not all there, or has nothing but what tells of changes, and no more comes by itself. */
+export function isLacking({page, only}: Context, topic: Topic): boolean | undefined {
+  const {head, from, tip, rows} = topic
   const hole = topic.holes.at(-1)
-  if (hole) return hole.state === 'open' && head - hole.to < page && topic.id !== '*'
-  return hasEarlier(topic) && (head - from < page || !!only && rows.length < page)
+  if (hole) return hole.state === 'open' && head - hole.to < page
+  return hasEarlier(topic) && (head - from < page || only && rows.length < page
+    || tip === head && rows.every(row => row.activity.original))
 }
 
 /** What is known of a log at its begin: where that is, if it has an epoch, and nothing else. */
@@ -167,8 +168,11 @@ export function asMade(
   {user}: Context, topic: Topic, offset: number, at: number, activity: wire.Activity, epoch = topic.epoch!,
 ): Kept {
   const change = topic.changes.get(nameOf(activity))
-  if (change && !activity.retracted && (change.retracted || change.details !== activity.details))
-    activity = {...activity, ...change}
+  if (change && !activity.retracted) {
+    const now = {...activity, ...change}
+    // What came as it is now stays the same object.
+    if (JSON.stringify(now) !== JSON.stringify(activity)) activity = now
+  }
   return rowOf(topic.id, epoch, offset, at, activity, user, marksNow(topic))
 }
 

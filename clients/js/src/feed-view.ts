@@ -60,7 +60,7 @@ export function createView(context: Context, limit: number, groupWithin: number)
       let last = 0
       while (count < room) count += groups[last++]!.rows.length
       const whole = groups.slice(0, last)
-      if (count > room) whole.push(...group(whole.pop()!.rows.slice(0, room - count) as Kept[], [], belong))
+      if (count > room) whole.push(...group(whole.pop()!.rows.slice(0, room - count) as Kept[], snapshot.groups, belong))
       groups = whole
     }
     // Not frozen: that would cost more than all of this, for each row that comes.
@@ -70,8 +70,8 @@ export function createView(context: Context, limit: number, groupWithin: number)
   /** The team feed's rows of a PoV are not shown beside the PoV's own. */
   function isShown(row: Kept): boolean {
     const own = row.topic === '*' && row.povId !== '*' ? topics.get(row.povId) : undefined
-    return !row.activity.original && (!own || own.failure && own.subscription?.state === 'ended'
-      && !own.rows.some(({activity}) => activity.id === row.activity.id) || false)
+    return !row.activity.original && (!own || !!own.failure && own.subscription?.state === 'ended'
+      && !own.rows.some(({activity}) => activity.id === row.activity.id))
   }
 
   function belong(newer: Kept, older: Kept): boolean {

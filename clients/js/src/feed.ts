@@ -48,7 +48,7 @@ export function createFeed(
   const isStored = options.stored !== false && !!globalThis.indexedDB
   const context: Context = {
     client, topics, only, page, mutes: new Map(),
-    user: client.user ?? client.welcome?.userId,
+    user: client.user,
     pending: client.pending,
     storage: isStored ? 'loading' : 'off',
     fresh: [], isStale: true,
@@ -129,7 +129,10 @@ export function createFeed(
           missing(context, topic, to, missed, digest)
           changed(topic)
         }),
-        subscription.on('activity', placed => received(context, topic, placed)),
+        subscription.on('activity', placed => {
+          received(context, topic, placed)
+          if (placed.offset === topic.head) complete(topic)
+        }),
         subscription.on('position', ({offset, epoch}) => {
           // The log's from now on, with everything where it was: rows keep theirs.
           topic.epochs.add(topic.epoch = epoch)
@@ -145,15 +148,14 @@ export function createFeed(
     const timer = new Promise<never>((_, reject) => setTimeout(reject, PATIENCE))
     try {
       const {createStore} = await Promise.race([import('./feed-store.js'), timer])
-      if (context.isClosed || context.isOver) return
       store = createStore(context, afterPaint)
     } catch {
       context.storage = 'denied'
-      if (context.isClosed || context.isOver) return
-      follow()
-      return changed()
     }
-    await store.restore(follow)
+    if (context.isClosed || context.isOver) return
+    if (store) return store.restore(follow)
+    follow()
+    changed()
   }
 
   function joined(topic: Topic, result: wire.Result & {epoch: string; offset: number}): void {
@@ -173,10 +175,12 @@ export function createFeed(
     meet(topic)
     sendSeen(context, topic)
     // The gap of this answer is told of in this turn, too.
-    queueMicrotask(() => {
-      if (isLacking(context, topic)) void pages().then(({fill}) => fill(context, topic), () => {})
-    })
+    queueMicrotask(() => complete(topic))
     changed(topic, topic.tip < offset)
+  }
+
+  function complete(topic: Topic): void {
+    if (isLacking(context, topic)) void pages().then(({fill}) => fill(context, topic), () => {})
   }
 
   function ended(topic: Topic, failure: Failure & {ended: boolean}): void {
@@ -266,8 +270,7 @@ export function createFeed(
     },
     getSnapshot,
     async loadEarlier(povId) {
-      const wanted = povId === undefined ? [...topics.values()] : [topics.get(povId)]
-      const due = wanted.filter(topic => topic && hasEarlier(topic)) as Topic[]
+      const due = [...topics.values()].filter(topic => topic.id === (povId ?? topic.id) && hasEarlier(topic))
       if (!due.length) return
       const {earlier} = await pages()
       await Promise.all(due.map(topic => earlier(context, topic)))

@@ -128,6 +128,19 @@ test('an amended row changes in its place and a retracted one says so; what tell
   assert.deepEqual(feed.getSnapshot().rows.slice(1), now.rows)
 })
 
+test('where the newest pages only tell of changes, rows of those before come by themselves', async () => {
+  for (const [changes, asked] of [[2, 0], [3, 1], [6, 2]] as const) {
+    const {server, client, feed} = setUp(['acme'], {stored: false, page: 3})
+    for (let i = 0; i < 3; i++) server.publish('acme')
+    for (let i = 0; i < changes; i++) server.change('acme', 'a3', {i})
+    client.open()
+    await quiet(client)
+    const {rows} = feed.getSnapshot()
+    assert.equal(rows[0]!.activity.details!.i, changes - 1)
+    assert.equal(client.requests.filter(each => each.type === 'history').length, asked)
+  }
+})
+
 test('what was changed while one was away is as it is now, in pages too, and by the feed of all', async () => {
   const {server, client, feed} = setUp(['*', 'acme'], {stored: false, page: 2})
   for (let i = 0; i < 4; i++) server.publish('acme', {details: {n: i}})
