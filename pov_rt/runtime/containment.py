@@ -269,7 +269,7 @@ class Tasks:
         return len(self._tasks)
 
     async def finish(self, within_s: float) -> None:
-        """Wait for what still runs to come to its end by itself, and cancel what has not by then."""
+        """Let what still runs come to its end by itself; cancel what has not by then."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=within_s)
         await self.end()
