@@ -87,7 +87,7 @@ class Groups:
     def insert(self, rows: Rows, at: float) -> int:
         """Insert keys, bodies and entries, those of feeds too, at an instant, or nothing at all.
 
-        Return how many bytes of texts and bodies that were.
+        Return how many bytes of bodies and characters of texts that were.
         """
         if not rows:
             return 0
@@ -108,7 +108,7 @@ class Groups:
         self._is_clear = False
 
     def _load(self, rows: Rows) -> int:
-        """Put rows where the statements take them from; return how many bytes they are."""
+        """Put rows where the statements take them from; return how large they are."""
         number, most = len(rows) // _WIDTH, _SIZES[-1]
         size = sum(sum(map(len, rows[column::_WIDTH])) for column in _TEXTS)
         if size > LOAD_BYTES:

@@ -201,10 +201,11 @@ class Audit(Observer):
                     same.append(self._waiting.popleft())
                 try:
                     await self._note(first, same)
-                except (Unavailable, asyncio.CancelledError) as error:
+                except Unavailable:
                     self._lose(len(same))
-                    if not isinstance(error, Unavailable):
-                        raise
+                except asyncio.CancelledError:
+                    self._lose(len(same))
+                    raise
         finally:
             self._is_at_work = False
 
