@@ -240,7 +240,9 @@ class Changes:
         epoch, offset = done.place.epoch, done.place.offset
         published = Published(told.id, told.pov_id, offset, epoch, done.place.duplicate)
         if not done.place.duplicate:
-            self._publishing.tell(told, published, [each for each in (topic, done.feed) if each])
+            self._publishing.tell(
+                [(told, published)], [each for each in (topic, done.feed) if each]
+            )
             before, here = Position(epoch, offset - 1), Position(epoch, offset)
             # Who has read all before it has nothing new to read.
             for name in (READ, SEEN):

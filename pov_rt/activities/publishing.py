@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from asyncio import Future
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -302,11 +302,12 @@ class Publishing:
     def _fail(self, what: str, error: Exception) -> Internal:
         return containment.internal(self.clock, log, what, error=error)
 
-    def tell(self, activity: Activity, done: Published, topics: Sequence[str] = ()) -> None:
-        """Count an activity that is durable now, and tell the plugins of it and of its topics."""
-        self.published += 1
-        if self.hooks.published is not None:
-            self.hooks.published(activity, done)
+    def tell(self, fresh: Sequence[tuple[Activity, Published]], topics: Iterable[str] = ()) -> None:
+        """Count activities that are durable now, and tell the plugins of them and their topics."""
+        self.published += len(fresh)
+        if (published := self.hooks.published) is not None:
+            for activity, done in fresh:
+                published(activity, done)
         if (appended := self.hooks.appended) is not None:
             for topic in topics:
                 appended(topic)
@@ -546,6 +547,7 @@ class _Batch:
     def _take_over(self, places: Sequence[Appended | Conflict]) -> None:
         publishing, results = self._publishing, self._results
         publishing.stored(self._entries, places, self._began, self._before)
+        fresh: list[tuple[Activity, Published]] = []
         for (index, activity), place in zip(self._stored, places, strict=True):
             if isinstance(place, Conflict):
                 results[index] = IdConflict(field="id")
@@ -554,10 +556,12 @@ class _Batch:
                 activity.id, activity.pov_id, place.offset, place.epoch, place.duplicate
             )
             if not place.duplicate:
-                publishing.tell(activity, done)
-        if (appended := publishing.hooks.appended) is not None:
-            for topic in {name for entry in self._entries for name in (entry.topic, entry.feed)}:
-                appended(topic)
+                fresh.append((activity, done))
+        publishing.tell(fresh, self._topics())
+
+    def _topics(self) -> Iterator[str]:
+        """Yield what was appended to, feeds too; nothing is looked up unless somebody asks."""
+        yield from {name for entry in self._entries for name in (entry.topic, entry.feed)}
 
     def _hand_over(self) -> None:
         outer, take = self._let_go()
